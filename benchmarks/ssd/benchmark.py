@@ -1,0 +1,92 @@
+"""SSD as the harness sees it: its name, its target, its configuration, and how to open a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ssd.config import SSDConfig
+from harness.contract import Context, Session
+
+
+class SSDBenchmark:
+    """Implements harness.contract.Benchmark."""
+
+    name = "ssd"
+    quality_metric = "mAP"
+    quality_targets: Mapping[str, float] = {"0.7.0": 0.23, "1.0.0": 0.23, "1.1.0": 0.23}
+    config_type = SSDConfig
+
+    def provide_data(
+        self, config: SSDConfig, data_dir: Path | None, cache_dir: Path, progress: Callable[[str, int, int], None]
+    ) -> Path:
+        from benchmarks.ssd import embedded
+
+        if config.data.source == "embedded":
+            if data_dir is not None:
+                raise ValueError(
+                    f'data.source = "embedded": this configuration makes its own images and cannot use {data_dir}; '
+                    "leave --data-dir and DATADIR away, or choose a configuration whose source is a COCO folder"
+                )
+            return embedded.ensure(cache_dir / "embedded", lambda done, total: progress("making images", done, total))
+        if data_dir is None:
+            raise ValueError("this configuration needs a COCO folder: name it with --data-dir or DATADIR")
+        settings = config.data
+        for relative in (
+            settings.train_annotations,
+            settings.train_images,
+            settings.eval_annotations,
+            settings.eval_images,
+        ):
+            if not (data_dir / relative).exists():
+                raise ValueError(
+                    f"{data_dir} has no {relative}; `python -m harness prepare --data-dir {data_dir}` gets full COCO, "
+                    "and the [data] table names files that are called otherwise"
+                )
+        return data_dir
+
+    def check(self, config: SSDConfig, context: Context) -> None:
+        steps_per_epoch = config.steps_per_epoch(context.world_size)
+        if steps_per_epoch < 1:
+            raise ValueError(
+                f"optimizer.batch_size = {config.optimizer.batch_size} on {context.world_size} accelerators is more than "
+                f"data.train_samples = {config.data.train_samples}: an epoch would have no step"
+            )
+        first_decay = min(config.optimizer.decay_epochs, default=None)
+        if first_decay is not None and first_decay * steps_per_epoch < config.optimizer.warmup_steps:
+            raise ValueError(
+                f"optimizer.decay_epochs: the decay after epoch {first_decay} is step {first_decay * steps_per_epoch}, "
+                f"before the end of warm-up at optimizer.warmup_steps = {config.optimizer.warmup_steps}"
+            )
+        if config.model.initial_weights == "imagenet" and context.backbone_path is None:
+            raise ValueError(
+                f'model.initial_weights = "imagenet" needs torchvision\'s {config.model.backbone} file: give its path with '
+                '--backbone-path, or ask for training from scratch with initial_weights = "scratch"'
+            )
+        if config.model.initial_weights == "scratch" and context.backbone_path is not None:
+            raise ValueError(
+                f'model.initial_weights = "scratch" would leave --backbone-path {context.backbone_path} unused; '
+                'say "imagenet" in the configuration'
+            )
+
+    def open(self, config: SSDConfig, context: Context) -> Session:
+        from benchmarks.ssd.session import SSDSession  # brings torch, torchvision and DALI: seconds
+
+        return SSDSession(config, context)
+
+    def prepare(
+        self,
+        data_dir: Path,
+        *,
+        verify_only: bool,
+        confirm: Callable[[str], bool],
+        say: Callable[[str], None],
+        progress: Callable[[str, int, int | None], None],
+    ) -> list[str]:
+        from benchmarks.ssd import prepare
+
+        return prepare.prepare(data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress)
+
+
+BENCHMARK: Any = SSDBenchmark()

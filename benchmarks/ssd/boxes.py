@@ -1,0 +1,57 @@
+"""Default boxes, and the only conversions between box formats.
+
+Two formats exist outside this file: `ltrb`, corners as fractions of the image, and `xywh_px`, COCO's corner and size in
+the image's own pixels. `cxcywh`, centre and size as fractions, is the default boxes' own and what offsets are taken from.
+Follows the MLPerf Training reference's definition (ssd, v0.7): centres on the map's grid, all four numbers clamped to
+[0, 1], order map, then shape, then row, then column.
+
+Shapes: A default boxes (8,732 at 300 px), B images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+SCALE_XY = 0.1  # the reference's "variances": an offset is divided by them
+SCALE_WH = 0.2
+
+
+def default_boxes(
+    image_px: int,
+    feature_sizes: Sequence[int],
+    steps_px: Sequence[float],
+    scales_px: Sequence[float],
+    aspect_ratios: Sequence[Sequence[float]],
+) -> Tensor:
+    """(A, 4) float32 cxcywh, clamped to [0, 1].
+
+    `scales_px` has one entry more than there are maps: each map's second square lies between its scale and the next.
+    """
+    boxes: list[tuple[float, float, float, float]] = []
+    for k, (size, step, ratios) in enumerate(zip(feature_sizes, steps_px, aspect_ratios, strict=True)):
+        small, large = scales_px[k] / image_px, scales_px[k + 1] / image_px
+        between = math.sqrt(small * large)
+        shapes = [(small, small), (between, between)]
+        for ratio in ratios:
+            long, short = small * math.sqrt(ratio), small / math.sqrt(ratio)
+            shapes += [(long, short), (short, long)]
+        centres = [(i + 0.5) * step / image_px for i in range(size)]
+        boxes += [(cx, cy, w, h) for w, h in shapes for cy in centres for cx in centres]
+    return torch.tensor(boxes, dtype=torch.float32).clamp_(0.0, 1.0)
+
+
+def cxcywh_to_ltrb(boxes: Tensor) -> Tensor:
+    """(..., 4) to (..., 4). Not clamped: a default box at the rim reaches beyond the image."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def decode(offsets: Tensor, default_boxes_cxcywh: Tensor) -> Tensor:
+    """The network's (..., A, 4) offsets against (A, 4) default boxes, as (..., A, 4) ltrb, not clipped."""
+    centre = offsets[..., :2] * (SCALE_XY * default_boxes_cxcywh[:, 2:]) + default_boxes_cxcywh[:, :2]
+    half = torch.exp(SCALE_WH * offsets[..., 2:]) * (default_boxes_cxcywh[:, 2:] / 2)
+    return torch.cat([centre - half, centre + half], dim=-1)

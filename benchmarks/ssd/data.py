@@ -1,0 +1,226 @@
+"""The DALI graph: JPEG files of a COCO folder to augmented images with encoded boxes. The only importer of nvidia.dali.
+
+One description serves GPU and CPU, training and evaluation. Order of the operations as in MLPerf v0.7's DALI submissions:
+random crop around the boxes, decode of the crop alone, flip, resize, colour, normalise, encode. What DALI is known to trip
+over is kept out here: boxes are clamped before the crop, the order of images comes from its own seed, training drops a
+last incomplete batch so that no rank ever gets an empty one, evaluation gives every image once.
+
+Shapes: B images, S image side in px, A default boxes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import fn, math, pipeline_def, types
+from nvidia.dali.plugin.base_iterator import LastBatchPolicy
+from nvidia.dali.plugin.pytorch import DALIGenericIterator
+from torch import Tensor
+
+from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb
+from benchmarks.ssd.config import Augmentation
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MATCH_IOU = 0.5
+READER = "coco"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One half (train or evaluation) of a COCO folder and the part of it that a rank reads."""
+
+    images: Path
+    annotations: Path
+    image_px: int
+    batch_size: int
+    threads: int
+    device: str  # "cpu" or "cuda:N"
+    shard: int
+    shards: int
+    skip_empty: bool  # leave out images without boxes
+
+    @property
+    def gpu(self) -> int | None:
+        return int(self.device.partition(":")[2] or 0) if self.device.startswith("cuda") else None
+
+
+@dataclass
+class Batches:
+    """An epoch after epoch of batches; `wait_s` is the host's time spent waiting for them since it was last set to 0."""
+
+    iterator: DALIGenericIterator
+    device: str
+    wait_s: float = field(default=0.0)
+
+    @property
+    def samples(self) -> int:
+        """Images of the whole data set that the reader uses, over all shards."""
+        (meta,) = (p.reader_meta(READER) for p in self.iterator._pipes)
+        return int(meta["epoch_size"])
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """One epoch."""
+        epoch = iter(self.iterator)
+        while True:
+            start = time.perf_counter()
+            try:
+                (batch,) = next(epoch)
+            except StopIteration:
+                return
+            finally:
+                self.wait_s += time.perf_counter() - start
+            yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def state(self) -> bytes:
+        """Where the reader and its random numbers stand; valid between two epochs."""
+        (checkpoint,) = self.iterator.checkpoints()
+        return bytes(checkpoint)
+
+
+def train_batches(
+    source: Source,
+    augmentation: Augmentation,
+    default_boxes: Tensor,
+    *,
+    order_seed: int,
+    augmentation_seed: int,
+    checkpoint: bytes | None = None,
+) -> Batches:
+    """Batches of images (B, 3, S, S) float32, labels (B, A) int32 and offsets (B, A, 4) float32.
+
+    `order_seed` must be equal on all ranks: each epoch's order is drawn from it and then dealt out to the shards.
+    `augmentation_seed` should differ between ranks. `checkpoint` is a former `Batches.state()`.
+    """
+    pipe = _train_graph(
+        source,
+        augmentation,
+        cxcywh_to_ltrb(default_boxes).flatten().tolist(),
+        order_seed,
+        batch_size=source.batch_size,
+        num_threads=source.threads,
+        device_id=source.gpu,
+        # DALI's seeds are signed 32-bit numbers, and negative means "draw one"
+        seed=augmentation_seed % 2**31,
+        enable_checkpointing=True,
+        checkpoint=checkpoint,
+    )
+    return _batches(pipe, source, ["images", "offsets", "labels"], LastBatchPolicy.DROP)
+
+
+def eval_batches(source: Source) -> Batches:
+    """Batches of images (B, 3, S, S) float32 and image_ids (B, 1) int32; the last may be shorter, each image comes once."""
+    pipe = _eval_graph(source, batch_size=source.batch_size, num_threads=source.threads, device_id=source.gpu, seed=0)
+    return _batches(pipe, source, ["images", "image_ids"], LastBatchPolicy.PARTIAL)
+
+
+def _batches(pipe: Any, source: Source, outputs: list[str], policy: LastBatchPolicy) -> Batches:
+    iterator = DALIGenericIterator(
+        [pipe], outputs, reader_name=READER, last_batch_policy=policy, auto_reset=True, prepare_first_batch=False
+    )
+    return Batches(iterator, source.device)
+
+
+def _reader(source: Source, **arguments: Any) -> Any:
+    return fn.readers.coco(
+        file_root=str(source.images),
+        annotations_file=str(source.annotations),
+        shard_id=source.shard,
+        num_shards=source.shards,
+        skip_empty=source.skip_empty,
+        ltrb=True,
+        ratio=True,
+        name=READER,
+        **arguments,
+    )
+
+
+def _normalised(images: Any, image_px: int, colour: Any = None, **mirror: Any) -> Any:
+    """Resize with an antialiasing triangular filter, colour (training), then ImageNet's mean and deviation."""
+    images = fn.resize(images, resize_x=image_px, resize_y=image_px, interp_type=types.INTERP_LINEAR, antialias=True)
+    if colour is not None:
+        images = colour(images)
+    return fn.crop_mirror_normalize(
+        images,
+        dtype=types.FLOAT,
+        output_layout="CHW",
+        mean=[255 * value for value in IMAGENET_MEAN],
+        std=[255 * value for value in IMAGENET_STD],
+        **mirror,
+    )
+
+
+@pipeline_def
+def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[float], order_seed: int) -> Any:
+    # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
+    files, boxes, labels = _reader(source, shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31)
+    boxes = math.clamp(boxes, 0.0, 1.0)  # the crop refuses a box that is 1e-4 px outside; the reader does not clamp
+    begin, size, boxes, labels = fn.random_bbox_crop(
+        boxes,
+        labels,
+        bbox_layout="xyXY",
+        thresholds=list(augmentation.crop_min_iou),
+        scaling=list(augmentation.crop_scale),
+        aspect_ratio=list(augmentation.crop_aspect_ratio),
+        allow_no_crop=True,
+        num_attempts=1,
+    )
+    images = fn.decoders.image_slice(
+        files,
+        begin,
+        size,
+        device="cpu" if source.gpu is None else "mixed",
+        output_type=types.RGB,
+        # the CPU decoder's default; without it the GPU's chroma differs
+        jpeg_fancy_upsampling=True,
+    )
+    flip = fn.random.coin_flip(probability=augmentation.flip_probability)
+    boxes = fn.bb_flip(boxes, ltrb=True, horizontal=flip)
+
+    def colour(resized: Any) -> Any:
+        return fn.color_twist(
+            resized,
+            brightness=fn.random.uniform(range=list(augmentation.brightness)),
+            contrast=fn.random.uniform(range=list(augmentation.contrast)),
+            saturation=fn.random.uniform(range=list(augmentation.saturation)),
+            hue=fn.random.uniform(range=list(augmentation.hue_degrees)),
+        )
+
+    images = _normalised(images, source.image_px, colour, mirror=flip)
+    if source.gpu is not None:
+        boxes, labels = boxes.gpu(), labels.gpu()
+    offsets, labels = fn.box_encoder(
+        boxes,
+        labels,
+        criteria=MATCH_IOU,
+        anchors=anchors_ltrb,
+        offset=True,
+        stds=[SCALE_XY, SCALE_XY, SCALE_WH, SCALE_WH],
+    )
+    return images, offsets, labels
+
+
+@pipeline_def
+def _eval_graph(source: Source) -> Any:
+    files, _, _, image_ids = _reader(source, image_ids=True)
+    images = fn.decoders.image(
+        files,
+        device="cpu" if source.gpu is None else "mixed",
+        output_type=types.RGB,
+        jpeg_fancy_upsampling=True,
+    )
+    return _normalised(images, source.image_px), image_ids
+
+
+def unnormalise(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Network input (B, 3, S, S) back to pictures (B, S, S, 3) uint8."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None]
+    std = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None]
+    pictures = (images.float() * std + mean).clamp(0, 1).mul(255).round().byte()
+    return pictures.permute(0, 2, 3, 1).cpu().numpy()

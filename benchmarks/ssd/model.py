@@ -1,0 +1,142 @@
+"""SSD with a ResNet backbone cut after its third stage, as MLPerf Training v0.5 to v1.1 defines it.
+
+The third stage keeps the second's resolution (its stride is set to 1); extra blocks without batch norm shrink the map
+further; one fused 3x3 convolution on each map predicts classes and offsets. Image size, backbone, classes and geometry are
+arguments: 300 px with ResNet-34 and 81 classes is the benchmark, smaller ones run on a laptop.
+
+Shapes: B images, S image side in px, K classes with background 0, A default boxes, D default boxes in a cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from benchmarks.ssd.geometry import REFERENCE_EXTRAS, Extra
+
+HEAD_CHANNELS_MULTIPLE = 8  # tensor cores want channels in eights; the extra ones are never read
+
+BACKBONE_CHANNELS = 256
+
+# torchvision names its weight files after the first eight digits of their SHA-256
+BACKBONE_SHA256_PREFIX = {"resnet18": "f37072fd", "resnet34": "333f7ec4"}
+
+
+class FusedHead(nn.Module):
+    """One convolution for the classes and offsets of one map; channels are [classes | offsets | padding]."""
+
+    def __init__(self, channels: int, shapes: int, classes: int, multiple: int = HEAD_CHANNELS_MULTIPLE) -> None:
+        super().__init__()
+        self.shapes, self.classes = shapes, classes
+        self.used = shapes * (classes + 4)
+        padded = -(-self.used // multiple) * multiple
+        self.conv = nn.Conv2d(channels, padded, kernel_size=3, padding=1)
+        for part in (self.conv.weight[: shapes * classes], self.conv.weight[shapes * classes : self.used]):
+            nn.init.xavier_uniform_(part)
+        with torch.no_grad():
+            self.conv.weight[self.used :].zero_()
+            self.conv.bias[self.used :].zero_()  # type: ignore[index]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, channels, H, W) to logits (B, D*H*W, K) and offsets (B, D*H*W, 4)."""
+        out = self.conv(x)
+        split = self.shapes * self.classes
+        return self._rows(out[:, :split], self.classes), self._rows(out[:, split : self.used], 4)
+
+    def _rows(self, out: Tensor, values: int) -> Tensor:
+        # channel = value * D + shape, as in the reference; rows in the order of the default boxes: shape, row, column
+        b, _, h, w = out.shape
+        return out.reshape(b, values, self.shapes, h, w).permute(0, 2, 3, 4, 1).reshape(b, -1, values)
+
+
+def _extra_block(channels: int, middle: int, out: int, stride: int, padding: int) -> nn.Sequential:
+    block = nn.Sequential(
+        nn.Conv2d(channels, middle, kernel_size=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(middle, out, kernel_size=3, stride=stride, padding=padding),
+        nn.ReLU(inplace=True),
+    )
+    for conv in (block[0], block[2]):
+        nn.init.xavier_uniform_(conv.weight)  # biases keep PyTorch's default, as in the reference
+    return block
+
+
+class SSD(nn.Module):
+    """Single-shot detector over `1 + len(extras)` maps."""
+
+    def __init__(
+        self,
+        backbone: str,
+        classes: int,
+        shapes_per_cell: Sequence[int],
+        extras: Sequence[Extra] = REFERENCE_EXTRAS,
+        head_multiple: int = HEAD_CHANNELS_MULTIPLE,
+    ) -> None:
+        """`classes` counts the background. `shapes_per_cell` has one entry for each map, the backbone's first."""
+        super().__init__()
+        resnet = getattr(torchvision.models, backbone)(weights=None)
+        first = resnet.layer3[0]
+        first.conv1.stride = first.downsample[0].stride = (1, 1)
+        self.backbone = nn.Sequential(
+            resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool, resnet.layer1, resnet.layer2, resnet.layer3
+        )
+        channels = [BACKBONE_CHANNELS] + [out for _, out, _, _ in extras]
+        self.extras = nn.ModuleList(_extra_block(c, *extra) for c, extra in zip(channels, extras, strict=False))
+        self.heads = nn.ModuleList(
+            FusedHead(c, shapes, classes, head_multiple) for c, shapes in zip(channels, shapes_per_cell, strict=True)
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, S, S) normalised images to logits (B, A, K) and offsets (B, A, 4)."""
+        maps = [self.backbone(images)]
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        logits, offsets = zip(*(head(x) for head, x in zip(self.heads, maps, strict=True)), strict=True)
+        return torch.cat(logits, dim=1), torch.cat(offsets, dim=1)
+
+    def used_parameters(self) -> int:
+        """Number of parameters that reach the output: the heads' padding channels are not counted."""
+        total = sum(p.numel() for p in self.parameters())
+        return total - sum((h.conv.out_channels - h.used) * (h.conv.weight[0].numel() + 1) for h in self.heads)
+
+
+def load_backbone(model: SSD, backbone: str, path: Path) -> None:
+    """Load a torchvision ImageNet weight file into the backbone; the classifier and the fourth stage are left out.
+
+    ValueError when the file is missing, truncated or another one.
+    """
+    expected = BACKBONE_SHA256_PREFIX[backbone]
+    where = f"backbone weights {path}"
+    wanted = f"wanted is torchvision's {backbone}-{expected}.pth"
+    if not path.is_file():
+        raise ValueError(f"{where}: no such file; {wanted}, given with --backbone-path")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(expected):
+        raise ValueError(
+            f"{where}: SHA-256 begins with {found[:8]}, expected {expected}: truncated or another file "
+            f"({path.stat().st_size:,} bytes); {wanted}"
+        )
+    _copy_backbone(model, torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _copy_backbone(model: SSD, weights: dict[str, Tensor]) -> None:
+    stages = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")  # as in SSD.backbone
+    renamed = {}
+    for key, value in weights.items():
+        stage, _, rest = key.partition(".")
+        if stage in stages:
+            renamed[f"{stages.index(stage)}.{rest}"] = value
+    # num_batches_tracked is younger than the file and irrelevant with a fixed momentum
+    missing = [
+        key
+        for key in model.backbone.load_state_dict(renamed, strict=False).missing_keys
+        if not key.endswith("num_batches_tracked")
+    ]
+    if missing:
+        raise ValueError(f"backbone weights lack {len(missing)} tensors, the first being {missing[0]}")

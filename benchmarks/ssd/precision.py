@@ -1,0 +1,46 @@
+"""Which number format the network runs in: as configured, or the one that this machine trains fastest in.
+
+The loss, the optimizer and the weights stay float32 in all of them (autocast). fp16 needs a loss scale; bf16 does not.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+AUTOCAST_DTYPE: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Below this gain a coarser format is not worth it, and noise could decide
+WORTHWHILE_GAIN = 1.05
+
+
+def candidates(device: str) -> tuple[Precision, ...]:
+    """Formats that `auto` tries on a device, finest first."""
+    if not device.startswith("cuda"):
+        return ("fp32", "bf16")
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return ("fp32", "bf16")
+    return ("fp32", "fp16")  # Volta and Turing have fp16 units only
+
+
+def fastest(step: Callable[[Precision], None], device: str, repeats: int = 3) -> tuple[Precision, dict[str, float]]:
+    """The format in which `step` runs fastest, and each one's median seconds. `step` trains one batch and synchronises."""
+    seconds: dict[str, float] = {}
+    for precision in candidates(device):
+        step(precision)  # memory, kernels
+        seconds[precision] = statistics.median(_timed(step, precision) for _ in range(repeats))
+    finest, *others = candidates(device)
+    best = min(others, key=lambda precision: seconds[precision])
+    return (best if seconds[best] * WORTHWHILE_GAIN < seconds[finest] else finest), seconds
+
+
+def _timed(step: Callable[[Precision], None], precision: Precision) -> float:
+    start = time.perf_counter()
+    step(precision)
+    return time.perf_counter() - start

@@ -1,0 +1,38 @@
+"""The learning rate of every iteration: linear warm-up from zero, then a tenth at each boundary.
+
+MLPerf Training v0.7, as its PyTorch submissions ran it: iteration t (0-based) of the W of warm-up trains at
+base - (W - t) * base / (W * 2**factor), which with factor 0 is base * t / W, so that the very first step is at 0. A boundary e
+takes effect after e whole epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DECAY = 0.1
+REFERENCE_BATCH = 32
+REFERENCE_LR = 2.5e-3
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`learning_rate` in steps of the optimizer, of which an epoch has `steps_per_epoch`."""
+
+    base: float
+    warmup_steps: int
+    warmup_factor: int
+    decay_epochs: Sequence[int]
+    steps_per_epoch: int
+
+    def learning_rate(self, step: int) -> float:
+        """Of the 0-based iteration `step`, counted from the run's start."""
+        if step < self.warmup_steps:
+            return self.base - (self.warmup_steps - step) * self.base / (self.warmup_steps * 2**self.warmup_factor)
+        decays = sum(step >= epoch * self.steps_per_epoch for epoch in self.decay_epochs)
+        return self.base * DECAY**decays
+
+
+def published_base(lr: float, global_batch_size: int) -> float:
+    """What v0.7's PyTorch submissions made of their `--lr`: an integer multiple of 2.5e-3 near lr * batch / 32."""
+    return REFERENCE_LR * max(1, round(lr / REFERENCE_LR * global_batch_size / REFERENCE_BATCH))

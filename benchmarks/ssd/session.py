@@ -1,0 +1,315 @@
+"""One run's tensors: the model and its training step, the data, the evaluation. The harness calls it in contract order.
+
+Shapes: B images of one rank's batch, S image side in px, A default boxes, K classes with background 0.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.ssd import coco, data, detections, panels, precision
+from benchmarks.ssd.boxes import default_boxes
+from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.evaluation import Evaluation, average_running_statistics
+from benchmarks.ssd.geometry import shapes_per_cell
+from benchmarks.ssd.loss import detection_loss
+from benchmarks.ssd.model import SSD, load_backbone
+from benchmarks.ssd.schedule import Schedule
+from harness.contract import Context, DataSummary, Interval, Plain
+
+MAX_SAMPLES = 1  # tries of a crop option before another option is drawn; the ruleset allows 1 or 50
+WARM_UP_STEPS = 3
+
+
+class SSDSession:
+    """SSD on one rank."""
+
+    def __init__(self, config: SSDConfig, context: Context) -> None:
+        self.config, self.context = config, context
+        self.device = torch.device(context.device)
+        self.layout = torch.channels_last if config.compute.channels_last else torch.contiguous_format
+        self.precision: precision.Precision = "fp32"  # until warm_up has measured, where the configuration says auto
+        if config.compute.precision != "auto":
+            self.precision = config.compute.precision
+        self.precision_seconds: dict[str, float] = {}
+
+        geometry = config.model
+        self.model = SSD(
+            geometry.backbone, geometry.categories + 1, shapes_per_cell(geometry.aspect_ratios), geometry.extras
+        )
+        if geometry.initial_weights == "imagenet":
+            assert context.backbone_path is not None  # Benchmark.check refused it
+            load_backbone(self.model, geometry.backbone, context.backbone_path)
+        self.model.to(self.device, memory_format=self.layout)
+        self.default_boxes = default_boxes(
+            geometry.image_px,
+            geometry.feature_sizes,
+            geometry.steps_px,
+            geometry.scales_px,
+            geometry.aspect_ratios,
+        ).to(self.device)  # (A, 4)
+
+        self.network: torch.nn.Module = self.model
+        if context.world_size > 1:
+            self.network = DistributedDataParallel(
+                self.model, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+            )
+        self.forward_loss = torch.compile(self._forward_loss) if config.compute.compile else self._forward_loss
+        settings = config.optimizer
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.schedule = Schedule(
+            settings.learning_rate,
+            settings.warmup_steps,
+            settings.warmup_factor,
+            settings.decay_epochs,
+            config.steps_per_epoch(context.world_size),
+        )
+        self.step = 0  # of the run, 0-based: the one to be trained next
+        self.train_data: data.Batches  # from load_data on
+        self.evaluation: Evaluation
+
+    # --- what the log says -------------------------------------------------------------------------------------------
+
+    def hyperparameters(self) -> dict[str, Plain]:
+        settings = self.config.optimizer
+        return {
+            "global_batch_size": settings.batch_size * self.context.world_size,
+            "model_bn_span": settings.batch_size,
+            "opt_name": "sgd",
+            "opt_base_learning_rate": settings.learning_rate,
+            "opt_learning_rate_warmup_factor": settings.warmup_factor,
+            "opt_learning_rate_warmup_steps": settings.warmup_steps,
+            "opt_learning_rate_decay_boundary_epochs": list(settings.decay_epochs),
+            "opt_weight_decay": settings.weight_decay,
+            "max_samples": MAX_SAMPLES,
+            "gradient_accumulation_steps": 1,
+        }
+
+    def properties(self) -> dict[str, Plain]:
+        return {
+            "precision": self.precision,
+            "precision_requested": self.config.compute.precision,
+            "precision_step_seconds": {name: round(value, 4) for name, value in self.precision_seconds.items()},
+            "memory_format": "channels_last" if self.config.compute.channels_last else "contiguous",
+            "compiled": self.config.compute.compile,
+            "parameters": self.model.used_parameters(),
+            "default_boxes": len(self.default_boxes),
+            "evaluator": self.config.evaluation.evaluator,
+        }
+
+    # --- init --------------------------------------------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.scaler.state_dict()))
+        random_state = torch.get_rng_state()
+        b, side = self.config.optimizer.batch_size, self.config.model.image_px
+        images = torch.zeros(b, 3, side, side, device=self.device)
+        labels = torch.zeros(b, len(self.default_boxes), dtype=torch.int32, device=self.device)
+        labels[:, :10] = 1
+        offsets = torch.zeros(b, len(self.default_boxes), 4, device=self.device)
+
+        def synthetic_step(chosen: precision.Precision) -> None:
+            self.precision = chosen
+            self.train_step(images, labels, offsets).item()
+
+        if self.config.compute.precision == "auto":
+            chosen, self.precision_seconds = precision.fastest(synthetic_step, self.context.device)
+            self.precision = self._agreed(chosen)
+            self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+            before = (*before[:2], self.scaler.state_dict())
+        for _ in range(WARM_UP_STEPS):
+            synthetic_step(self.precision)
+        self._detect(torch.zeros(self.config.evaluation.batch_size, 3, side, side, device=self.device))
+
+        model, optimizer, scaler = before
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(optimizer)
+        self.scaler.load_state_dict(scaler)
+        torch.set_rng_state(random_state)
+
+    def _agreed(self, chosen: precision.Precision) -> precision.Precision:
+        """Rank 0's choice, on every rank."""
+        if self.context.world_size == 1:
+            return chosen
+        box = [chosen]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def load_data(self) -> DataSummary:
+        self.train_data = self._open_train_data()
+        self.evaluation = self._open_evaluation()
+        wanted, found = self.config.data, DataSummary(self.train_data.samples, self.evaluation.batches.samples)
+        for half, expected, there in (
+            ("train", wanted.train_samples, found.train_samples),
+            ("eval", wanted.eval_samples, found.eval_samples),
+        ):
+            if expected != there:
+                raise ValueError(
+                    f"{self._folder}: the reader found {there:,} images for {half}, the configuration says "
+                    f"data.{half}_samples = {expected:,}; complete the folder or correct the configuration"
+                )
+        return found
+
+    def _open_train_data(self, checkpoint: bytes | None = None) -> data.Batches:
+        settings = self.config.data
+        return data.train_batches(
+            self._source(settings.train_images, settings.train_annotations, self.config.optimizer.batch_size, True),
+            self.config.augmentation,
+            self.default_boxes.cpu(),
+            order_seed=self.context.seed,
+            augmentation_seed=self.context.rank_seed,
+            checkpoint=checkpoint,
+        )
+
+    def _open_evaluation(self) -> Evaluation:
+        settings = self.config.data
+        ground_truth = coco.GroundTruth.load(self._folder / settings.eval_annotations)
+        if len(ground_truth.category_ids) != self.config.model.categories:
+            raise ValueError(
+                f"{ground_truth.path} has {len(ground_truth.category_ids)} categories, the configuration says "
+                f"model.categories = {self.config.model.categories}"
+            )
+        batches = data.eval_batches(
+            self._source(
+                settings.eval_images,
+                settings.eval_annotations,
+                self.config.evaluation.batch_size,
+                not settings.eval_images_without_boxes,
+            )
+        )
+        return Evaluation(
+            batches,
+            ground_truth,
+            ground_truth.image_ids if settings.eval_images_without_boxes else ground_truth.image_ids_with_boxes,
+            self.config.evaluation.evaluator,
+            self.context.world_size,
+            self.context.rank,
+        )
+
+    @property
+    def _folder(self) -> Path:
+        assert self.context.data_dir is not None  # Benchmark.provide_data refused it
+        return self.context.data_dir
+
+    def _source(self, images: str, annotations: str, batch_size: int, skip_empty: bool) -> data.Source:
+        return data.Source(
+            images=self._folder / images,
+            annotations=self._folder / annotations,
+            image_px=self.config.model.image_px,
+            batch_size=batch_size,
+            threads=self.config.data.threads,
+            device=self.context.device,
+            shard=self.context.rank,
+            shards=self.context.world_size,
+            skip_empty=skip_empty,
+        )
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def train_epoch(self, epoch: int) -> Iterator[Interval]:
+        self.network.train()
+        every, per_epoch = self.context.log_every_steps, self.schedule.steps_per_epoch
+        loss_sum, steps, self.train_data.wait_s = torch.zeros((), device=self.device), 0, 0.0
+        for in_epoch, batch in enumerate(self.train_data, start=1):
+            learning_rate = self.schedule.learning_rate(self.step)
+            self.optimizer.param_groups[0]["lr"] = learning_rate
+            loss_sum += self.train_step(batch["images"], batch["labels"], batch["offsets"])
+            self.step, steps = self.step + 1, steps + 1
+            if in_epoch % every == 0 or in_epoch == per_epoch:
+                images = steps * self.config.optimizer.batch_size * self.context.world_size
+                yield Interval(steps, images, loss_sum.item() / steps, learning_rate, self.train_data.wait_s)
+                loss_sum.zero_()
+                steps, self.train_data.wait_s = 0, 0.0
+
+    def train_step(self, images: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
+        """One step of the optimizer on images (B, 3, S, S), labels (B, A), offsets (B, A, 4); the loss, not waited for."""
+        images = images.contiguous(memory_format=self.layout)
+        loss = self.forward_loss(images, labels, offsets)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+    def _forward_loss(self, images: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
+        with self._autocast():
+            logits, predicted = self.network(images)
+        return detection_loss(logits, predicted, labels, offsets)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = precision.AUTOCAST_DTYPE[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    # --- evaluation --------------------------------------------------------------------------------------------------
+
+    def evaluate(self, epoch: int) -> float:
+        average_running_statistics(self.model, self.context.world_size)
+        return self.evaluation.run(self._detect)
+
+    @torch.no_grad()
+    def _detect(self, images: Tensor) -> detections.Detections:
+        self.model.eval()
+        with self._autocast():
+            logits, offsets = self.model(images.contiguous(memory_format=self.layout))
+        self.model.train()
+        return detections.detect(logits.float(), offsets.float(), self.default_boxes)
+
+    def panels(self, count: int) -> list[npt.NDArray[np.uint8]]:
+        folder = self._folder / self.config.data.eval_images
+        return panels.draw(self.evaluation, folder, count)
+
+    def fingerprint(self) -> str:
+        settings = self.config.data
+        return coco.fingerprint(
+            [
+                (self._folder / settings.train_annotations, self._folder / settings.train_images),
+                (self._folder / settings.eval_annotations, self._folder / settings.eval_images),
+            ]
+        )
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        mine: dict[str, Any] = {"data": self.train_data.state(), "random": torch.get_rng_state()}
+        by_rank = [mine]
+        if self.context.world_size > 1:
+            by_rank = [{} for _ in range(self.context.world_size)]
+            dist.all_gather_object(by_rank, mine)
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "by_rank": by_rank,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        mine = state["by_rank"][self.context.rank]
+        torch.set_rng_state(mine["random"])
+        self.train_data = self._open_train_data(mine["data"])
+
+    def close(self) -> None:
+        """DALI's pipelines stop their threads when the last reference goes."""
+        self.__dict__.pop("train_data", None)
+        self.__dict__.pop("evaluation", None)

@@ -1,0 +1,164 @@
+"""What a benchmark offers the harness: the manual for adding one.
+
+The harness owns the clock, the log, the process group, the seeds, the outer loop and the verdict; a benchmark owns
+tensors. A benchmark is a package with an attribute `BENCHMARK` that satisfies `Benchmark`; a configuration names the
+package (`benchmark = "ssd"` is `benchmarks.ssd`, a dotted name is taken as it is). Nothing here imports a framework,
+so that a reader of results can import it too.
+
+The order of calls in one timed run, on every rank (only rank 0 writes the log):
+
+    BENCHMARK.provide_data(...)     off the clock, once per machine: make or find the data (never inside the timed run)
+    BENCHMARK.open(...)             -- init_start: build the model, the optimizer, the loss
+    session.warm_up()               compile, autotune on synthetic input; all state restored afterwards -- init_stop
+    session.load_data()             -- run_start: the first touch of data
+    for each epoch 1, 2, ...:
+        session.train_epoch(epoch)  yields an Interval at each device-synchronised point
+        session.evaluate(epoch)     at the configured epochs; the run ends when the result reaches the target
+    session.fingerprint()           -- run_stop: off the clock again
+    session.panels(n)
+    session.close()                 always, on every way out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from pydantic import BaseModel
+
+# What a log line can carry without loss.
+Plain = bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+
+
+class NotSuitable(RuntimeError):
+    """This machine cannot run what was asked (no such device, driver too old); the message says the way out."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where one rank of a run stands. Built by harness.execution.context, which alone reads the environment."""
+
+    device: str  # "cpu" or "cuda:<local rank>"
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    seed: int = 0  # of the run, equal on all ranks
+    data_dir: Path | None = None  # what the user named, if anything; see Benchmark.provide_data
+    backbone_path: Path | None = None  # initial weights that the user named
+    threads: int = 1  # of the CPU that this rank may use
+    log_every_steps: int = 20  # steps between two Intervals; an epoch's last step always ends one
+
+    @property
+    def rank_seed(self) -> int:
+        """For what must differ between ranks (augmentation); 32 bits, as the reference has it."""
+        return (self.seed + self.rank) % 2**32
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """Number of images that one epoch and one evaluation use, over all ranks."""
+
+    train_samples: int
+    eval_samples: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What was trained since the last Interval. The device is synchronised when it is yielded, and only then."""
+
+    steps: int
+    images: int  # over all ranks
+    loss: float  # mean over the interval's steps, of this rank
+    learning_rate: float  # of the interval's last step
+    data_wait_s: float  # host seconds spent waiting for the next batch, of this rank
+
+
+class Session(Protocol):
+    """One run's tensors on one rank."""
+
+    def hyperparameters(self) -> Mapping[str, Plain]:
+        """The ruleset's keys (global_batch_size, opt_base_learning_rate, ...) with the values really in force."""
+        ...
+
+    def properties(self) -> Mapping[str, Plain]:
+        """What else a reader of the log should know: precision as chosen, evaluator, parameters. Called after warm_up."""
+        ...
+
+    def warm_up(self) -> None:
+        """Compile and autotune on synthetic input. Weights, buffers, optimizer and random state end as they began."""
+        ...
+
+    def load_data(self) -> DataSummary:
+        """Touch the data for the first time. ValueError, with the fix, when it is not what the configuration says."""
+        ...
+
+    def train_epoch(self, epoch: int) -> Iterator[Interval]:
+        """Train one epoch (1-based)."""
+        ...
+
+    def evaluate(self, epoch: int) -> float:
+        """The quality after `epoch` epochs, the same number on every rank."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the data set that load_data opened."""
+        ...
+
+    def panels(self, count: int) -> list[npt.NDArray[np.uint8]]:
+        """At most `count` pictures (height, width, 3) RGB that show what the model does; may be empty. Rank 0 only."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that a later `restore` needs to go on after a whole epoch exactly as if nothing had happened."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a `state`; called after load_data, before the first epoch to train."""
+        ...
+
+    def close(self) -> None:
+        """Release what the session holds. Safe to call after any failure, and twice."""
+        ...
+
+
+class Benchmark(Protocol):
+    """What the package's `BENCHMARK` is."""
+
+    name: str  # the ruleset's keyword for submission_benchmark
+    quality_metric: str  # what evaluate returns, for people: "mAP"
+    quality_targets: Mapping[str, float]  # by ruleset
+    config_type: type[BaseModel]  # of the configuration's tables that the harness does not own
+
+    def provide_data(
+        self, config: Any, data_dir: Path | None, cache_dir: Path, progress: Callable[[str, int, int], None]
+    ) -> Path:
+        """The data folder to use, made first where the benchmark brings its own. ValueError when it must be named.
+
+        `cache_dir` is a folder the benchmark may fill; `progress(what, done, total)` tells of long work.
+        """
+        ...
+
+    def check(self, config: Any, context: Context) -> None:
+        """Refuse, before anything is built, what the schema alone cannot see. ValueError or NotSuitable."""
+        ...
+
+    def open(self, config: Any, context: Context) -> Session:
+        """Build model, optimizer and loss on `context.device`. Touches no data."""
+        ...
+
+    def prepare(
+        self,
+        data_dir: Path,
+        *,
+        verify_only: bool,
+        confirm: Callable[[str], bool],
+        say: Callable[[str], None],
+        progress: Callable[[str, int, int | None], None],
+    ) -> list[str]:
+        """Download or verify the full data set under `data_dir`. Returns the problems found, each with its fix."""
+        ...
