@@ -141,6 +141,20 @@ def _reader(source: Source, **arguments: Any) -> Any:
     )
 
 
+def _random_crop(boxes: Any, labels: Any, augmentation: Augmentation) -> Any:
+    """Window (begin, size) as fractions, and the boxes whose centre lies in it, relative to it."""
+    return fn.random_bbox_crop(
+        math.clamp(boxes, 0.0, 1.0),  # the crop refuses a box that is 1e-4 px outside; the reader does not clamp
+        labels,
+        bbox_layout="xyXY",
+        thresholds=list(augmentation.crop_min_iou),
+        scaling=list(augmentation.crop_scale),
+        aspect_ratio=list(augmentation.crop_aspect_ratio),
+        allow_no_crop=True,  # so that a draw always ends: no window need satisfy the other options
+        num_attempts=1,
+    )
+
+
 def _normalised(images: Any, image_px: int, colour: Any = None, **mirror: Any) -> Any:
     """Resize with an antialiasing triangular filter, colour (training), then ImageNet's mean and deviation."""
     images = fn.resize(images, resize_x=image_px, resize_y=image_px, interp_type=types.INTERP_LINEAR, antialias=True)
@@ -156,21 +170,17 @@ def _normalised(images: Any, image_px: int, colour: Any = None, **mirror: Any) -
     )
 
 
+def _uniform(ends: tuple[float, float]) -> Any:
+    """A draw for each image; a constant where the range is a point, which DALI's operator refuses."""
+    low, high = ends
+    return low if low == high else fn.random.uniform(range=[low, high])
+
+
 @pipeline_def
 def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[float], order_seed: int) -> Any:
     # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
     files, boxes, labels = _reader(source, shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31)
-    boxes = math.clamp(boxes, 0.0, 1.0)  # the crop refuses a box that is 1e-4 px outside; the reader does not clamp
-    begin, size, boxes, labels = fn.random_bbox_crop(
-        boxes,
-        labels,
-        bbox_layout="xyXY",
-        thresholds=list(augmentation.crop_min_iou),
-        scaling=list(augmentation.crop_scale),
-        aspect_ratio=list(augmentation.crop_aspect_ratio),
-        allow_no_crop=True,
-        num_attempts=1,
-    )
+    begin, size, boxes, labels = _random_crop(boxes, labels, augmentation)
     images = fn.decoders.image_slice(
         files,
         begin,
@@ -186,10 +196,10 @@ def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[
     def colour(resized: Any) -> Any:
         return fn.color_twist(
             resized,
-            brightness=fn.random.uniform(range=list(augmentation.brightness)),
-            contrast=fn.random.uniform(range=list(augmentation.contrast)),
-            saturation=fn.random.uniform(range=list(augmentation.saturation)),
-            hue=fn.random.uniform(range=list(augmentation.hue_degrees)),
+            brightness=_uniform(augmentation.brightness),
+            contrast=_uniform(augmentation.contrast),
+            saturation=_uniform(augmentation.saturation),
+            hue=_uniform(augmentation.hue_degrees),
         )
 
     images = _normalised(images, source.image_px, colour, mirror=flip)
@@ -208,7 +218,8 @@ def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[
 
 @pipeline_def
 def _eval_graph(source: Source) -> Any:
-    files, _, _, image_ids = _reader(source, image_ids=True)
+    # sticking to its shard, a rank ends each epoch where it began it, also where the shards differ by one image
+    files, _, _, image_ids = _reader(source, image_ids=True, stick_to_shard=True)
     images = fn.decoders.image(
         files,
         device="cpu" if source.gpu is None else "mixed",
