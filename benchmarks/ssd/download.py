@@ -1,0 +1,245 @@
+"""Published files over HTTP onto the disk, and ZIP archives unpacked; both go on where they were interrupted.
+
+Not a general downloader: size and SHA-256 are known beforehand, so that nothing unchecked gets a file's final
+name and bytes of any earlier attempt can be built on. Range, If-Range, 206 and 416 as RFC 9110 has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+Say = Callable[[str], None]
+Progress = Callable[[str, int, int | None], None]  # what, done, of how many
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_S = 60.0  # without a single byte
+FRUITLESS_ATTEMPTS = 6  # in a row, none of which got further than those before
+LONGEST_PAUSE_S = 60.0
+PASSING_STATUS = {408, 425, 429}  # the client errors that another attempt may not meet
+
+
+class FetchError(RuntimeError):
+    """A file cannot be had or an archive not be unpacked; the message says the way out."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A published file that never changes; sizes are in bytes."""
+
+    name: str
+    url: str
+    size: int
+    sha256: str
+    members: tuple[str, ...] = ()  # of an archive: those wanted, by the beginning of their names
+    unpacked_size: int = 0  # what they take on the disk, rounded up
+
+
+def gigabytes(size: int) -> str:
+    """Bytes for people: 0.09 GB, 19.3 GB."""
+    return f"{size / 1e9:.2f} GB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
+
+
+def fetch(remote: RemoteFile, folder: Path, say: Say, progress: Progress) -> Path:
+    """`folder`/NAME, whole and checked. What is there under this name, or as NAME.part, is built on.
+
+    A Ctrl-C leaves NAME.part for the next call. FetchError when the file cannot be had, OSError of the disk.
+    """
+    target, part = folder / remote.name, folder / f"{remote.name}.part"
+    if target.exists():
+        target.replace(part)  # to be checked or completed like any other beginning
+    while True:
+        if part.exists() and part.stat().st_size > remote.size:
+            part.unlink()  # of another file
+        begun_before = part.exists()
+        _Transfer(remote, part, say, progress).run()
+        if sha256(part, progress) == remote.sha256:
+            part.replace(target)
+            return target
+        part.unlink()
+        if not begun_before:
+            raise FetchError(
+                f"{remote.url}: {remote.size:,} bytes came, but not with SHA-256 {remote.sha256}: something on "
+                f"the way serves another file; get it elsewhere and put it at {target}"
+            )
+        say(f"{remote.name}: what was on the disk is another or a damaged file; downloading from the start")
+
+
+def sha256(path: Path, progress: Progress) -> str:
+    digest, total = hashlib.sha256(), path.stat().st_size
+    with path.open("rb") as file:
+        while block := file.read(CHUNK_BYTES):
+            digest.update(block)
+            progress(f"checking {path.name}", file.tell(), total)
+    return digest.hexdigest()
+
+
+class _BrokenOff(Exception):
+    """This attempt ended early; the next may do better."""
+
+
+@dataclass
+class _Transfer:
+    """One download across its attempts; `etag` is the version that this process began with."""
+
+    remote: RemoteFile
+    part: Path
+    say: Say
+    progress: Progress
+    etag: str | None = None
+
+    def run(self) -> None:
+        """Fill `part` up to the known size."""
+        farthest, fruitless = self._have(), 0
+        while self._have() != self.remote.size:
+            try:
+                self._attempt()
+            except _BrokenOff as reason:
+                have = self._have()
+                fruitless = 0 if have > farthest else fruitless + 1
+                farthest = max(farthest, have)
+                if fruitless == FRUITLESS_ATTEMPTS:
+                    raise FetchError(
+                        f"{self.remote.url}: given up after {fruitless} attempts ({reason}); run again to go "
+                        f"on at {gigabytes(have)}, or get it elsewhere and put it at {self.part.with_suffix('')}"
+                    ) from reason
+                pause_s = min(2.0**fruitless, LONGEST_PAUSE_S)
+                at = gigabytes(have)
+                self.say(f"{self.remote.name}: broke off at {at} ({reason}), again in {pause_s:.0f} s")
+                time.sleep(pause_s)
+
+    def _have(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _attempt(self) -> None:
+        have = self._have()
+        with self._open(have) as response:
+            if response.status != http.client.PARTIAL_CONTENT:  # all of it: no ranges, or another version
+                self.part.unlink(missing_ok=True)
+                have = 0
+            self._check_answer(response, have)
+            self.etag = response.headers["ETag"]
+            with self.part.open("ab") as file:
+                self._receive(response, file)
+
+    def _open(self, have: int) -> http.client.HTTPResponse:
+        request = urllib.request.Request(self.remote.url, headers={"Accept-Encoding": "identity"})
+        if have:
+            request.add_header("Range", f"bytes={have}-")
+            if self.etag and not self.etag.startswith("W/"):  # If-Range takes strong validators only
+                request.add_header("If-Range", self.etag)
+        try:
+            response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+            return response
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+                self.part.unlink()
+                raise _BrokenOff("the server's file is shorter than what was on the disk") from error
+            if error.code < 500 and error.code not in PASSING_STATUS:
+                raise FetchError(
+                    f"{self.remote.url}: HTTP {error.code} {error.reason}; get the file elsewhere and put it "
+                    f"at {self.part.with_suffix('')}: it is checked before use"
+                ) from error
+            raise _BrokenOff(f"HTTP {error.code} {error.reason}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise _BrokenOff(f"{error or type(error).__name__}") from error
+
+    def _check_answer(self, response: http.client.HTTPResponse, have: int) -> None:
+        """Refuse another file by its size; start over when the answer does not continue `have` bytes."""
+        if response.status == http.client.PARTIAL_CONTENT:
+            match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers["Content-Range"] or "")
+            begin, total = map(int, match.groups()) if match else (-1, self.remote.size)
+        else:
+            # without the header (chunked) the bytes are counted as they come
+            begin, total = 0, int(response.headers["Content-Length"] or self.remote.size)
+        self._check_size(total)
+        # a server may ignore If-Range
+        if begin != have or (have and self.etag and response.headers["ETag"] != self.etag):
+            self.part.unlink(missing_ok=True)
+            raise _BrokenOff("the file changed on the server: starting over")
+
+    def _check_size(self, total: int) -> None:
+        if total != self.remote.size:
+            raise FetchError(
+                f"{self.remote.url}: serves {total:,} bytes, the published file has {self.remote.size:,}: a "
+                f"proxy's page or another file; get it elsewhere and put it at {self.part.with_suffix('')}"
+            )
+
+    def _receive(self, response: http.client.HTTPResponse, file: IO[bytes]) -> None:
+        while True:
+            try:
+                block = response.read(CHUNK_BYTES)
+            except (OSError, http.client.HTTPException) as error:
+                raise _BrokenOff(f"{error or type(error).__name__}") from error
+            if not block:
+                break
+            file.write(block)
+            if file.tell() > self.remote.size:
+                self._check_size(file.tell())
+            self.progress(f"downloading {self.remote.name}", file.tell(), self.remote.size)
+        if file.tell() < self.remote.size:  # read(n) does not complain of a connection closed early
+            raise _BrokenOff("connection closed")
+
+
+def unpack(archive: Path, folder: Path, members: tuple[str, ...], progress: Progress) -> int:
+    """Unpack the members whose names begin with one of `members`; returns how many were written.
+
+    A file that is there with the right size is left alone, so that a call after an interruption does the rest.
+    The CRC of each one written is checked. FetchError: damaged archive, or a name that leads out of `folder`.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return _unpack(opened, folder, members, progress)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise FetchError(f"{archive}: damaged archive ({error}); delete it and run again") from error
+
+
+def _unpack(archive: zipfile.ZipFile, folder: Path, members: tuple[str, ...], progress: Progress) -> int:
+    wanted = [info for info in archive.infolist() if info.filename.startswith(members) and not info.is_dir()]
+    what = f"unpacking {Path(archive.filename or '').name}"
+    written = 0
+    for position, info in enumerate(wanted, start=1):
+        name = PurePosixPath(info.filename)
+        if name.is_absolute() or ".." in name.parts or "\\" in info.filename:
+            raise FetchError(
+                f"{archive.filename}: member {info.filename!r} leads out of {folder}; delete this archive"
+            )
+        target = folder / name
+        if not (target.is_file() and target.stat().st_size == info.file_size):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f"{target.name}.part")  # so that size alone tells a whole file
+            with archive.open(info) as source, part.open("wb") as file:
+                shutil.copyfileobj(source, file, CHUNK_BYTES)
+            part.replace(target)
+            written += 1
+        progress(what, position, len(wanted))
+    return written
+
+
+def downloaded_bytes(remote: RemoteFile, folder: Path) -> int:
+    """What `fetch` would build on."""
+    files = (folder / remote.name, folder / f"{remote.name}.part")
+    return min(remote.size, max(file.stat().st_size if file.exists() else 0 for file in files))
+
+
+def unpacked_bytes(remote: RemoteFile, folder: Path) -> int:
+    """What lies in `folder` of the wanted members, `remote.unpacked_size` at most."""
+    total = 0
+    for parent, _, start in (member.partition("/") for member in remote.members):
+        if (folder / parent).is_dir():
+            with os.scandir(folder / parent) as entries:
+                total += sum(entry.stat().st_size for entry in entries if entry.name.startswith(start))
+    return min(total, remote.unpacked_size)

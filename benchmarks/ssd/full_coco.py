@@ -1,0 +1,220 @@
+"""What a complete copy of COCO 2017 is, with the backbone's weights, and whether a folder holds one.
+
+Only looks: benchmarks.ssd.prepare downloads. A folder in COCO form that holds something else is told from a
+damaged copy, so that nothing is ever downloaded over it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ssd.download import Progress, RemoteFile, Say, sha256
+
+SHOWN = 3  # names of files in a message
+REPORT_EVERY = 500  # files
+TAIL_BYTES = 1024  # some encoders pad after the end marker, which coded pixels cannot contain
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# One image of train2017, 000000320612.jpg, is a PNG in truth (NVIDIA/DALI warns of it in its SSD test)
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One half of the data set: the images `name`/*.jpg that annotations/instances_`name`.json lists."""
+
+    name: str
+    images: int
+    # Images with at least one annotation, crowd or not. Leaving out boxes without width or height, as DALI's
+    # reader does, gives the same number in COCO 2017: v0.7's logs of that reader say 117,266.
+    images_with_boxes: int
+    archive: RemoteFile
+
+    @property
+    def annotations(self) -> str:
+        return f"annotations/instances_{self.name}.json"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a complete folder holds, and where it comes from."""
+
+    name: str
+    annotations: RemoteFile
+    splits: tuple[Split, ...]
+    backbone: RemoteFile
+
+    @property
+    def archives(self) -> list[RemoteFile]:
+        return [self.annotations, *(split.archive for split in self.splits)]
+
+
+# Digests of the archives and all counts: pytorch/vision, torchvision/prototype/datasets/_builtin/coco.py.
+# Sizes: the Content-Length in public logs. The image host has no certificate of its own (https fails on Amazon's);
+# the digests make plain http safe. The backbone is torchvision's IMAGENET1K_V1; its name has the digest's start.
+COCO_2017 = DataSet(
+    name="COCO 2017",
+    annotations=RemoteFile(
+        name="annotations_trainval2017.zip",
+        url="http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+        size=252_907_541,
+        sha256="113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+        members=("annotations/instances_",),
+        unpacked_size=500_000_000,
+    ),
+    splits=(
+        Split(
+            name="train2017",
+            images=118_287,
+            images_with_boxes=117_266,
+            archive=RemoteFile(
+                name="train2017.zip",
+                url="http://images.cocodataset.org/zips/train2017.zip",
+                size=19_336_861_798,
+                sha256="69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+                members=("train2017/",),
+                unpacked_size=20_000_000_000,
+            ),
+        ),
+        Split(
+            name="val2017",
+            images=5_000,
+            images_with_boxes=4_952,
+            archive=RemoteFile(
+                name="val2017.zip",
+                url="http://images.cocodataset.org/zips/val2017.zip",
+                size=815_585_330,
+                sha256="4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+                members=("val2017/",),
+                unpacked_size=850_000_000,
+            ),
+        ),
+    ),
+    backbone=RemoteFile(
+        name="resnet34-333f7ec4.pth",
+        url="https://download.pytorch.org/models/resnet34-333f7ec4.pth",
+        size=87_306_240,
+        sha256="333f7ec4c6338da2cbed37f1fc0445f9624f1355633fa1d7eab79a91084c6cef",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong and where; `remedy` is the download that mends it, None where another data set lies."""
+
+    what: str
+    remedy: RemoteFile | None
+    damaged: tuple[Path, ...] = ()
+
+
+def verify(data_dir: Path, data_set: DataSet, say: Say, progress: Progress) -> list[Problem]:
+    """Check every file that a run reads, and the counts. Of an image only beginning and end are looked at."""
+    problems = []
+    for split in data_set.splits:
+        path = data_dir / split.annotations
+        listed, found = _check_annotations(path, split, data_set.annotations, progress)
+        problems += found
+        archive = None if any(problem.remedy is None for problem in found) else split.archive
+        problems += _check_images(data_dir / split.name, listed, split, archive, say, progress)
+    return problems + _check_backbone(data_dir / data_set.backbone.name, data_set.backbone, progress)
+
+
+def _check_annotations(
+    path: Path, split: Split, remedy: RemoteFile, progress: Progress
+) -> tuple[set[str] | None, list[Problem]]:
+    """The names of the images that the file lists (None when it does not tell), and what is wrong with it."""
+    if not path.is_file():
+        return None, [Problem(f"{path}: no such file", remedy)]
+    progress(f"reading {path.name}", 0, 1)
+    try:
+        with path.open(encoding="utf-8") as file:
+            document = json.load(file, object_hook=_without_outlines)
+    except ValueError as error:
+        return None, [Problem(f"{path}: cut off or damaged, not JSON ({error})", remedy)]
+    progress(f"reading {path.name}", 1, 1)
+    try:
+        names = {image["id"]: image["file_name"] for image in document["images"]}
+        with_boxes = len({annotation["image_id"] for annotation in document["annotations"]} & names.keys())
+    except (KeyError, TypeError) as error:
+        return None, [Problem(f"{path}: not COCO's instances: {type(error).__name__} {error}", None)]
+    problems = [
+        Problem(f"{path}: {found:,} images {what}, expected {expected:,}", None)
+        for what, found, expected in (
+            ("listed", len(names), split.images),
+            ("with boxes", with_boxes, split.images_with_boxes),
+        )
+        if found != expected
+    ]
+    return set(names.values()), problems
+
+
+def _without_outlines(record: dict[str, Any]) -> dict[str, Any]:
+    record.pop("segmentation", None)  # most of the file, and of the memory it would take
+    return record
+
+
+def _check_images(
+    folder: Path,
+    listed: set[str] | None,
+    split: Split,
+    archive: RemoteFile | None,
+    say: Say,
+    progress: Progress,
+) -> list[Problem]:
+    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    problems = []
+    if listed is None:
+        if len(present) < split.images:
+            problems.append(Problem(f"{folder}: {len(present):,} files, expected {split.images:,}", archive))
+        listed = present
+    missing, unlisted = listed - present, present - listed
+    if missing:
+        what = f"{folder}: {len(missing):,} of {len(listed):,} images missing ({_some(missing)})"
+        problems.append(Problem(what, archive))
+    if unlisted:
+        say(f"{folder}: {len(unlisted):,} files not in the annotations, never read ({_some(unlisted)})")
+    damaged = {}
+    to_check = sorted(listed & present)
+    for position, name in enumerate(to_check, start=1):
+        if damage := _damage(folder / name):
+            damaged[name] = damage
+        if position % REPORT_EVERY == 0 or position == len(to_check):
+            progress(f"checking {folder.name}", position, len(to_check))
+    if damaged:
+        names = _some(f"{name} {damage}" for name, damage in damaged.items())
+        paths = tuple(folder / name for name in damaged)
+        problems.append(Problem(f"{folder}: {len(damaged):,} images damaged ({names})", archive, paths))
+    return problems
+
+
+def _damage(path: Path) -> str | None:
+    with path.open("rb") as file:
+        start = file.read(len(PNG_START))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        tail = file.read()
+    if not start:
+        return "empty"
+    if not start.startswith(JPEG_START) and start != PNG_START:
+        return "neither JPEG nor PNG"
+    return None if (JPEG_END if start.startswith(JPEG_START) else PNG_END) in tail else "cut off"
+
+
+def _check_backbone(path: Path, remote: RemoteFile, progress: Progress) -> list[Problem]:
+    if not path.is_file():
+        return [Problem(f"{path}: no such file", remote)]
+    size = path.stat().st_size
+    if size != remote.size:
+        return [Problem(f"{path}: {size:,} bytes, expected {remote.size:,}", remote)]
+    if sha256(path, progress) != remote.sha256:
+        return [Problem(f"{path}: damaged: its SHA-256 is not {remote.sha256}", remote)]
+    return []
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:SHOWN]) + (", ..." if len(ordered) > SHOWN else "")

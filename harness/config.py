@@ -1,0 +1,293 @@
+"""Strict TOML -> typed configuration, and where configurations are found.
+
+A configuration file says `benchmark = "NAME"` (the package benchmarks.NAME; a dotted name is taken as it is), has the
+tables [submission] and [run] that the harness owns, and every other table that the benchmark's `config_type` declares.
+Nothing is guessed: an unknown key, a missing key, a wrong type and an impossible value are errors, reported all at once,
+each with the file, the dotted key, what was found and what is allowed.
+
+Rulesets: 0.7.0 and 1.0.0 are written in full in both divisions. 1.0.0 differs from 0.7.0 by one more key,
+gradient_accumulation_steps, which the benchmark's hyperparameters carry. 1.1.0 is written for the open division only: its
+closed division asks for a `weights_initialization` line for every tensor, which nothing here writes. 0.6.0 has another
+line format and is not written. (mlperf-logging 4.1.68, compliance_checker/training_*.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import pkgutil
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from harness.contract import Benchmark
+from harness.validation import did_you_mean, not_finite, validate
+
+ROOT = Path(__file__).resolve().parent.parent  # of the checkout, or of the image's copy of it
+FOLDER = ROOT / "configs"
+BENCHMARK_MEMBERS = (
+    *("name", "quality_metric", "quality_targets", "config_type"),
+    *("provide_data", "check", "open", "prepare"),
+)
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class ConfigError(ValueError):
+    """What a user asked for cannot be run; the message says where, what was found and what to do."""
+
+
+class Table(BaseModel):
+    """A strict table: an unknown key is an error and no value is converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Submission(Table):
+    """What the log's submission_* lines say."""
+
+    org: Text
+    platform: Text
+    division: Literal["open", "closed"]
+    status: Literal["cloud", "onprem", "preview", "research"]
+
+
+class Run(Table):
+    """What the harness needs to run: where, how long, and towards what."""
+
+    ruleset: Literal["0.7.0", "1.0.0", "1.1.0"]
+    device: Literal["cpu", "cuda"]
+    nodes: PositiveInt
+    accelerators_per_node: PositiveInt  # on a CPU: processes
+    epochs: PositiveInt  # at most so many
+    evaluate_after_epochs: Annotated[list[PositiveInt], Field(min_length=1)]
+    target: Annotated[float, Field(gt=0, lt=1)]  # the run ends when an evaluation reaches it
+    log_every_steps: PositiveInt
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.accelerators_per_node
+
+    @model_validator(mode="after")
+    def _evaluations_fit(self) -> Self:
+        given = self.evaluate_after_epochs
+        if given != sorted(set(given)):
+            raise ValueError(f"evaluate_after_epochs = {given} must ascend, each epoch once")
+        if given[-1] > self.epochs:
+            raise ValueError(
+                f"evaluate_after_epochs ends at {given[-1]}, beyond epochs = {self.epochs}; raise the one or cut the other"
+            )
+        if given[-1] < self.epochs:
+            raise ValueError(
+                f"evaluate_after_epochs ends at {given[-1]} but epochs = {self.epochs}: the epochs after it would train for "
+                f"nothing; evaluate after {self.epochs} too, or set epochs = {given[-1]}"
+            )
+        return self
+
+
+class Own(Table):
+    """The harness's part of a file."""
+
+    benchmark: Text
+    submission: Submission
+    run: Run
+    default: bool = False  # what runs when none is named and no accelerator is found; one file may say so
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One configuration, complete and checked."""
+
+    name: str
+    source: str  # where it was read, for messages
+    benchmark_name: str
+    benchmark: Benchmark
+    submission: Submission
+    run: Run
+    tables: BaseModel  # the benchmark's config_type
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """Every key with the value in force, defaults too; `parse` takes it back."""
+        return {
+            "benchmark": self.benchmark_name,
+            "submission": self.submission.model_dump(mode="json"),
+            "run": self.run.model_dump(mode="json"),
+            **self.tables.model_dump(mode="json"),
+        }
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of `resolved`: equal for two files that mean the same."""
+        return hashlib.sha256(json.dumps(self.resolved, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: Path, *, target: float | None = None) -> Configuration:
+    """Read one file; `target` replaces run.target. ConfigError with one line for each thing wrong."""
+    raw = read_toml(path)
+    if target is not None and isinstance(raw.get("run"), dict):
+        raw["run"]["target"] = target
+    return parse(raw, name=path.stem, source=shown(path))
+
+
+def parse(raw: dict[str, Any], *, name: str, source: str) -> Configuration:
+    """A Configuration from a file's content. ConfigError with one line for each thing wrong."""
+    problems = [f"{key} = {value}: a finite number is needed" for key, value in not_finite(raw)]
+    own = validate(Own, {key: value for key, value in raw.items() if key in Own.model_fields})
+    tables: BaseModel | list[str]
+    try:
+        benchmark = find_benchmark(raw.get("benchmark"))
+    except ConfigError as error:
+        tables = [] if isinstance(own, list) and "benchmark" not in raw else [str(error)]
+    else:
+        rest = {key: value for key, value in raw.items() if key not in Own.model_fields}
+        tables = validate(benchmark.config_type, rest, more_keys=Own.model_fields)
+        if isinstance(own, Own):
+            problems += _against_ruleset(own, benchmark)
+    for each in (own, tables):
+        problems += each if isinstance(each, list) else []
+    if problems or isinstance(own, list) or isinstance(tables, list):
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in dict.fromkeys(problems)))
+    return Configuration(name, source, own.benchmark, benchmark, own.submission, own.run, tables)
+
+
+def find_benchmark(name: object) -> Benchmark:
+    """The BENCHMARK of the package that `name` stands for. ConfigError when there is none."""
+    if not isinstance(name, str) or not name:
+        return _no_benchmark(f"benchmark = {name!r}: the name of a benchmark is needed")
+    module_name = name if "." in name else f"benchmarks.{name}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the package is there but lacks something it needs
+        return _no_benchmark(f'benchmark = "{name}": there is no package {module_name}')
+    benchmark = getattr(module, "BENCHMARK", None)
+    missing = [member for member in BENCHMARK_MEMBERS if not hasattr(benchmark, member)]
+    if missing:
+        raise ConfigError(
+            f'benchmark = "{name}": {module_name}.BENCHMARK lacks {", ".join(missing)}; see harness/contract.py'
+        )
+    found: Benchmark = benchmark
+    return found
+
+
+def _no_benchmark(problem: str) -> Benchmark:
+    try:
+        there = [each.name for each in pkgutil.iter_modules(importlib.import_module("benchmarks").__path__)]
+    except ModuleNotFoundError:
+        there = []
+    raise ConfigError(f"{problem}; there are: {', '.join(sorted(there)) or 'none'}")
+
+
+def _against_ruleset(own: Own, benchmark: Benchmark) -> Iterator[str]:
+    ruleset, closed = own.run.ruleset, own.submission.division == "closed"
+    if ruleset not in benchmark.quality_targets:
+        allowed = " | ".join(f'"{each}"' for each in benchmark.quality_targets)
+        yield f'run.ruleset = "{ruleset}": benchmark {benchmark.name} is not part of it; allowed: {allowed}'
+    elif closed and own.run.target != benchmark.quality_targets[ruleset]:
+        yield (
+            f"run.target = {own.run.target}: the closed division of {ruleset} fixes it at "
+            f'{benchmark.quality_targets[ruleset]}; use that, or submission.division = "open"'
+        )
+    if closed and ruleset == "1.1.0":
+        yield (
+            'run.ruleset = "1.1.0": its closed division asks for a weights_initialization line for every tensor, which this '
+            'harness does not write; use "1.0.0" or "0.7.0", or submission.division = "open"'
+        )
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def available(folder: Path = FOLDER) -> dict[str, Path]:
+    """All configurations by name; where two benchmarks share a name, by benchmark/name."""
+    paths = sorted(folder.glob("*/*.toml"))
+    names = [path.stem for path in paths]
+    return {
+        path.stem if names.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}": path
+        for path in paths
+    }
+
+
+def find(name: str, folder: Path = FOLDER) -> Path:
+    """The file that a user means by `name`: a name among `available`, or a path. ConfigError when there is none."""
+    there = available(folder)
+    if name in there:
+        return there[name]
+    if name.endswith(".toml") or "/" in name:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ConfigError(
+                f"{name}: no such file; a name without a folder can be: {', '.join(there) or 'none'}"
+            )
+        return path
+    raise ConfigError(
+        f"there is no configuration {name}{did_you_mean(name, there)}\nthere are: {', '.join(there) or 'none'}"
+    )
+
+
+def find_default(accelerators: list[str], folder: Path = FOLDER) -> Path:
+    """What runs when no configuration is named, on a machine with these accelerators (their names).
+
+    Without accelerators it is the one file that says `default = true`; with them it is the user's choice: ConfigError.
+    """
+    files = {name: read_toml(path) for name, path in available(folder).items()}
+    defaults = [name for name, raw in files.items() if raw.get("default") is True]
+    if not accelerators:
+        if len(defaults) != 1:
+            raise ConfigError(
+                f"name a configuration: {', '.join(files) or 'none found'} "
+                f"({', '.join(defaults) if defaults else 'none'} of them says default = true, one should)"
+            )
+        return available(folder)[defaults[0]]
+    rows = []
+    for name, raw in files.items():
+        if raw.get("run", {}).get("device") != "cpu":
+            platform = str(raw.get("submission", {}).get("platform", ""))
+            fits = any(_same_model(platform, each) for each in accelerators)
+            rows.append((not fits, name, platform + ("   <- this machine's" if fits else "")))
+    width = max((len(name) for _, name, _ in rows), default=0)
+    lines = [f"  {name:{width}}  {platform}" for _, name, platform in sorted(rows)]
+    found = ", ".join(f"{accelerators.count(each)}x {each}" for each in dict.fromkeys(accelerators))
+    on_cpu = f"\nor {defaults[0]}, which runs on the CPU" if len(defaults) == 1 else ""
+    raise ConfigError(
+        "\n".join([f"this machine has {found}: name the configuration to run, one of", *lines]) + on_cpu
+    )
+
+
+def _same_model(platform: str, accelerator: str) -> bool:
+    """Whether both name the same model: 'V100' in '8x NVIDIA V100-SXM2-16GB' and 'Tesla V100-SXM2-16GB'."""
+
+    def models(text: str) -> set[str]:
+        words = text.upper().replace("-", " ").split()
+        return {
+            w
+            for w in words
+            if w[0].isalpha() and any(c.isdigit() for c in w) and not w.startswith(("SXM", "HBM"))
+        }
+
+    maker_differs = ("ILUVATAR" in platform.upper()) != ("ILUVATAR" in accelerator.upper())
+    return not maker_differs and bool(models(platform) & models(accelerator))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A file's content. ConfigError when it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{shown(path)}: not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{shown(path)}: cannot be read: {error}") from error
+
+
+def shown(path: Path) -> str:
+    """A path as a user knows it: relative to the checkout where it lies in it."""
+    resolved = path.resolve()
+    return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else str(path)

@@ -1,0 +1,96 @@
+"""From pydantic's validation errors to sentences: the dotted key, what was found, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], content: dict[str, Any], more_keys: Iterable[str] = ()) -> Model | list[str]:
+    """`content` as a `model`, or a sentence for each thing wrong. `more_keys` are also known at its top level.
+
+    By way of JSON, since pydantic's strict mode takes a list for a tuple only from there. TOML's dates become text.
+    """
+    try:
+        return model.model_validate_json(json.dumps(content, default=str))
+    except ValidationError as error:
+        return [_sentence(each, model, tuple(more_keys)) for each in error.errors()]
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """A half-sentence that names the closest candidate; empty when none is close."""
+    close = difflib.get_close_matches(word, list(candidates), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def not_finite(content: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """TOML knows nan and inf; no key here does."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from not_finite(value, f"{key}.{name}" if key else name)
+    elif isinstance(content, list):
+        for index, value in enumerate(content):
+            yield from not_finite(value, f"{key}[{index}]")
+    elif isinstance(content, float) and not math.isfinite(content):
+        yield key, content
+
+
+def _sentence(error: Any, model: type[BaseModel], more_keys: tuple[str, ...]) -> str:
+    """One of pydantic's errors as: key, what was found, what is allowed. `more_keys`: also known at top level."""
+    place = error["loc"]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    schema = model.model_json_schema()
+    if error["type"] == "extra_forbidden":
+        known = [
+            *_schema_at(schema, place[:-1]).get("properties", {}),
+            *(more_keys if len(place) == 1 else ()),
+        ]
+        return f"{key}: unknown key{did_you_mean(str(place[-1]), known)} (known: {', '.join(known)})"
+    if error["type"] == "value_error":
+        return f"{key}: {error['ctx']['error']}"
+    allowed = _allowed(_schema_at(schema, place)) or error["msg"]
+    if error["type"] == "missing":
+        return f"{key}: missing; needed: {allowed}"
+    found = json.dumps(error["input"], default=str)
+    return f"{key} = {found if len(found) < 80 else found[:77] + '...'}: not allowed; allowed: {allowed}"
+
+
+def _schema_at(schema: dict[str, Any], place: tuple[int | str, ...]) -> dict[str, Any]:
+    """The part of a JSON schema that describes `place`; {} where it does not say."""
+    here: Any = schema
+    for part in (None, *place):
+        if isinstance(part, str):
+            here = here.get("properties", {}).get(part, {})
+        elif isinstance(part, int):
+            listed = here.get("prefixItems", [])
+            here = listed[part] if part < len(listed) else here.get("items", {})
+        if "$ref" in here:
+            here = schema["$defs"][here["$ref"].rsplit("/", 1)[-1]]
+    found: dict[str, Any] = here
+    return found
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    """What a JSON schema allows, in words; empty where it does not say."""
+    if "enum" in schema or "const" in schema:
+        return " | ".join(json.dumps(value) for value in schema.get("enum", [schema.get("const")]))
+    kinds = {
+        **{"integer": "a whole number", "number": "a number", "string": "a text", "boolean": "true or false"},
+        **{"array": "a list", "object": "a table"},
+    }
+    kind = kinds.get(schema.get("type", ""), "")
+    bounds = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+    limits = " and ".join(f"{sign} {schema[name]:g}" for name, sign in bounds if name in schema)
+    if schema.get("type") == "array" and (items := _allowed(schema.get("items") or {})):
+        kind = f"a list, each item {items}"
+    words = f"{kind} {limits}".strip() + (
+        ", not empty" if schema.get("minLength") or schema.get("minItems") else ""
+    )
+    return f"{words}: {schema['description']}" if "description" in schema and kind != "a table" else words
