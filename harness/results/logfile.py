@@ -1,0 +1,174 @@
+"""A result log as a RunRecord, in one pass and bounded memory; `LogReader` follows a log that is still growing.
+
+A run is a success only where the log leaves no other reading: it started, every run_stop came later, in lines and on the
+clock, and every one has status success (timeline.Clock). Ranks may repeat lines; the earliest start and stop count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.results.lines import Event, Problem, Scanner
+from harness.results.record import Entry, RunRecord
+from harness.results.timeline import Clock, Timeline
+
+PIECE = 1 << 20  # bytes read at once
+PROBLEM_LIMIT = 100  # kept; more are counted
+KEY_LIMIT = 1_000  # different keys, seeds or tensors of one log
+PER_RANK = frozenset({"init_start", "cache_clear"})  # logged by many ranks, whose lines mix
+BACKWARDS_MS = 1000  # by how much time may run backwards from line to line: ranks' clocks differ
+TIMELINE = frozenset(
+    {"epoch_start", "epoch_stop", "block_start", "block_stop", "eval_start", "eval_stop", "eval_accuracy"}
+    | {"throughput", "data_wait_share", "tracked_stats"}
+)
+
+
+def read(path: Path) -> RunRecord:
+    """The record of one file. OSError where it cannot be read; no content is an error."""
+    reader = LogReader(str(path))
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            reader.feed(piece)
+    return reader.record(final=True)
+
+
+class LogReader:
+    """Takes a log in pieces; `record` tells at any time what it has said so far."""
+
+    def __init__(self, path: str = "") -> None:
+        self._path = path
+        self._scanner = Scanner()
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._events = 0
+        self._dialect: str | None = None
+        self._problems: list[Problem] = []
+        self._problem_count = 0
+        self._malformed = 0
+        self._entries: dict[str, Entry] = {}
+        self._seeds: dict[int, None] = {}
+        self._tensors: dict[str, None] = {}
+        self._ranks = 0
+        self._init_start_ms: float | None = None
+        self._clock = Clock()
+        self._timeline = Timeline()
+        self._latest: Event | None = None  # by its stamp, of the keys that one rank logs
+
+    def feed(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._size += len(data)
+        self._take(self._scanner.feed(data))
+
+    def record(self, *, final: bool) -> RunRecord:
+        """With `final` the file is at its end and a last line without one counts; nothing can be fed afterwards."""
+        if final:
+            self._take(self._scanner.finish())
+        outcome, reason = self._clock.outcome()
+        if not self._events:
+            outcome, reason = "empty", "no line in MLPerf's log format could be read"
+        init_stop, start, stop = self._entries.get("init_stop"), self._clock.start, self._clock.stop
+        ruleset, guess = self._ruleset()
+        return RunRecord(
+            path=self._path,
+            sha256=self._hash.hexdigest(),
+            size_bytes=self._size,
+            lines=self._scanner.lines,
+            events=self._events,
+            dialect=self._dialect,
+            ruleset=ruleset,
+            ruleset_is_guess=guess,
+            outcome=outcome,
+            reason=reason,
+            stop_status=self._clock.status,
+            ranks=self._ranks,
+            init_start_s=None if self._init_start_ms is None else self._init_start_ms / 1000,
+            init_stop_s=init_stop.time_s if init_stop else None,
+            run_start_s=start.time_ms / 1000 if start else None,
+            run_stop_s=stop.time_ms / 1000 if stop else None,
+            run_ms=stop.time_ms - start.time_ms if start and stop else None,
+            seeds=tuple(self._seeds),
+            epochs=self._timeline.epochs,
+            blocks=self._timeline.blocks,
+            evaluations=self._timeline.evaluations,
+            entries=dict(self._entries),
+            problems=tuple(self._problems),
+            problem_count=self._problem_count,
+            malformed_count=self._malformed,
+            tensors=tuple(self._tensors),
+        )
+
+    def _take(self, found: Iterable[Event | Problem]) -> None:
+        for each in found:
+            problem = each if isinstance(each, Problem) else self._event(each)
+            if problem is not None:
+                self._problem(problem)
+
+    def _problem(self, problem: Problem) -> None:
+        self._problem_count += 1
+        self._malformed += problem.kind in ("malformed", "limit")
+        if len(self._problems) < PROBLEM_LIMIT:
+            self._problems.append(problem)
+
+    def _event(self, event: Event) -> Problem | None:
+        self._events += 1
+        self._dialect = self._dialect or event.dialect
+        self._note_entry(event)
+        self._note_time(event)
+        if event.key in TIMELINE:
+            return self._timeline.on(event)
+        if event.key in ("run_start", "run_stop"):
+            self._clock.on(event)
+        elif event.key == "init_start":
+            self._ranks += 1
+            self._init_start_ms = min(event.time_ms, self._init_start_ms or event.time_ms)
+        elif event.key == "seed":
+            _collect(self._seeds, event.value, int)
+        elif event.key == "weights_initialization":
+            _collect(self._tensors, event.metadata.get("tensor"), str)
+        return None
+
+    def _note_entry(self, event: Event) -> None:
+        entry = self._entries.get(event.key)
+        if entry is not None:
+            entry.count += 1
+            if entry.other is None and event.value != entry.value:
+                entry.other = (event.line, event.value)
+        elif len(self._entries) < KEY_LIMIT:
+            self._entries[event.key] = Entry(event.value, event.line, event.time_ms / 1000, event.metadata)
+        elif len(self._entries) == KEY_LIMIT:
+            self._problem(Problem(event.line, "limit", f"more than {KEY_LIMIT} different keys; the rest is not kept"))
+            self._entries[""] = Entry(None, event.line, 0.0, {})  # so that this is said once
+
+    def _note_time(self, event: Event) -> None:
+        if event.key in PER_RANK:
+            return
+        latest = self._latest
+        if latest is None or event.time_ms > latest.time_ms:
+            self._latest = event
+        elif event.time_ms < latest.time_ms - BACKWARDS_MS:
+            back_s = (latest.time_ms - event.time_ms) / 1000
+            text = f"{event.key} is stamped {back_s:.3f} s before {latest.key} of line {latest.line}"
+            self._problem(Problem(event.line, "order", text))
+
+    def _ruleset(self) -> tuple[str | None, bool]:
+        """Our own configuration names it; else the youngest of 0.6.0 to 1.1.0 whose own keys are there."""
+        configuration = self._entries.get("configuration")
+        run = configuration.value.get("run") if configuration and isinstance(configuration.value, dict) else None
+        if isinstance(run, dict) and isinstance(named := run.get("ruleset"), str):
+            return named, False
+        guess = "0.7.0"
+        if "weights_initialization" in self._entries:
+            guess = "1.1.0"
+        elif "gradient_accumulation_steps" in self._entries:
+            guess = "1.0.0"
+        elif self._dialect != "mllog":
+            guess = "0.6.0"
+        return (guess if self._events else None), True
+
+
+def _collect(into: dict[Any, None], value: Any, kind: type) -> None:
+    if isinstance(value, kind) and not isinstance(value, bool) and len(into) < KEY_LIMIT:
+        into[value] = None

@@ -1,0 +1,287 @@
+"""What one timed run left behind, as plain values: the record that score, check, report and regression share.
+
+Everything is as the log says it, found or None; nothing is judged here but `outcome`. Times of day are Unix seconds;
+`seconds` and `minutes` are durations. A RunRecord is made by logfile.py from a log alone.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from harness.results.lines import Problem
+
+Outcome = Literal["success", "aborted", "unfinished", "invalid", "empty"]
+
+
+@dataclass(slots=True)
+class Entry:
+    """All lines of one key: its first value and place, and whether a later line contradicts it."""
+
+    value: Any
+    line: int
+    time_s: float
+    metadata: Mapping[str, Any]
+    count: int = 1
+    other: tuple[int, Any] | None = None  # line and value of the first later line that says something else
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    number: int | float
+    line: int
+    start_s: float | None
+    seconds: float | None
+    throughput: float | None  # images per second as logged
+    data_wait_share: float | None  # 0..1, as logged
+    loss: float | None  # the last one logged in the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Epochs that a submitter timed together; some log no single epochs."""
+
+    first_epoch: int | float | None
+    epoch_count: int | float | None
+    line: int
+    start_s: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    epoch: int | float | None
+    line: int  # of the result, or of what there is
+    start_s: float | None
+    seconds: float | None
+    accuracy: float | None  # None also where the log has NaN
+    at_s: float | None  # when the result was logged
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One log."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    lines: int
+    events: int  # marked lines that could be read
+    dialect: str | None  # "mllog", "0.6", "0.5"; None without any
+    ruleset: str | None  # what the log says or, failing that, what its keys suggest
+    ruleset_is_guess: bool
+
+    outcome: Outcome
+    reason: str  # why it is not a success; empty for one
+    stop_status: str | None  # run_stop's own word
+
+    ranks: int  # init_start lines: one a rank by custom
+    init_start_s: float | None
+    init_stop_s: float | None
+    run_start_s: float | None
+    run_stop_s: float | None
+    run_ms: float | None  # run_start to run_stop, whatever the outcome; exact, where seconds of today are not
+
+    seeds: tuple[int, ...]  # distinct, in order
+    epochs: tuple[Epoch, ...]
+    blocks: tuple[Block, ...]
+    evaluations: tuple[Evaluation, ...]  # in the order of their lines
+    entries: Mapping[str, Entry]
+    problems: tuple[Problem, ...]  # the first PROBLEM_LIMIT
+    problem_count: int
+    malformed_count: int = 0
+    tensors: tuple[str, ...] = field(default=(), repr=False)  # of weights_initialization, in order
+
+    def value(self, key: str) -> Any:
+        entry = self.entries.get(key)
+        return None if entry is None else entry.value
+
+    def text(self, key: str) -> str | None:
+        value = self.value(key)
+        return value if isinstance(value, str) else None
+
+    def number(self, key: str) -> float | None:
+        return number(self.value(key))
+
+    def integer(self, key: str) -> int | None:
+        value = number(self.value(key))
+        return int(value) if value is not None and value == int(value) else None
+
+    def table(self, key: str) -> Mapping[str, Any]:
+        value = self.value(key)
+        return value if isinstance(value, dict) else {}
+
+    # What was submitted
+
+    @property
+    def benchmark(self) -> str | None:
+        return self.text("submission_benchmark")
+
+    @property
+    def org(self) -> str | None:
+        return self.text("submission_org")
+
+    @property
+    def platform(self) -> str | None:
+        return self.text("submission_platform")
+
+    @property
+    def division(self) -> str | None:
+        return self.text("submission_division")
+
+    @property
+    def status(self) -> str | None:
+        return self.text("submission_status")
+
+    @property
+    def global_batch_size(self) -> int | None:
+        return self.integer("global_batch_size")
+
+    @property
+    def train_samples(self) -> int | None:
+        return self.integer("train_samples")
+
+    @property
+    def eval_samples(self) -> int | None:
+        return self.integer("eval_samples")
+
+    @cached_property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The ruleset's keys that say how it was trained."""
+        chosen = ("global_batch_size", "model_bn_span", "max_samples", "gradient_accumulation_steps", "optimizer")
+        return {key: each.value for key, each in self.entries.items() if key.startswith("opt_") or key in chosen}
+
+    # How long
+
+    @property
+    def minutes(self) -> float | None:
+        """run_start to run_stop, whatever the outcome; None where either lacks."""
+        return None if self.run_ms is None else self.run_ms / 60 / 1000  # in this order, as MLPerf's summarizer does
+
+    @property
+    def init_seconds(self) -> float | None:
+        if self.init_start_s is None or self.init_stop_s is None:
+            return None
+        return self.init_stop_s - self.init_start_s
+
+    @cached_property
+    def epoch_seconds(self) -> float | None:
+        """The median epoch, the first left out where there is another: it pays for caches and warm-up."""
+        times = [each.seconds for each in self.epochs if each.seconds is not None and each.seconds > 0]
+        if times:
+            return statistics.median(times[1:] or times)
+        rates = [
+            each.seconds / each.epoch_count
+            for each in self.blocks
+            if each.seconds and each.seconds > 0 and each.epoch_count
+        ]
+        return statistics.median(rates) if rates else None
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Images of an epoch by the median epoch's time."""
+        if not self.train_samples or not self.epoch_seconds:
+            return None
+        return self.train_samples / self.epoch_seconds
+
+    @property
+    def evaluation_seconds(self) -> float:
+        return sum(each.seconds for each in self.evaluations if each.seconds is not None)
+
+    @property
+    def last_evaluation(self) -> Evaluation | None:
+        done = [each for each in self.evaluations if each.accuracy is not None]
+        return done[-1] if done else None
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.last_evaluation.accuracy if self.last_evaluation else None
+
+    @property
+    def epochs_run(self) -> int | float | None:
+        """The epoch of the last evaluation: what MLPerf counts as epochs to converge."""
+        return self.last_evaluation.epoch if self.last_evaluation else None
+
+    def reached(self, target: float) -> bool:
+        return any(each.accuracy is not None and target <= each.accuracy <= 1 for each in self.evaluations)
+
+    # What ran where
+
+    @cached_property
+    def accelerators(self) -> int | None:
+        """As our configuration says, else the ranks that logged init_start."""
+        run = self.configuration.get("run")
+        if isinstance(run, dict):
+            nodes, each_node = number(run.get("nodes")), number(run.get("accelerators_per_node"))
+            if nodes and each_node and nodes * each_node > 0:
+                return int(nodes * each_node)
+        return self.ranks or None
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        return self.table("configuration")
+
+    @property
+    def configuration_name(self) -> str | None:
+        return self.text("configuration_name")
+
+    @property
+    def configuration_sha256(self) -> str | None:
+        return self.text("configuration_sha256")
+
+    @property
+    def software(self) -> Mapping[str, Any]:
+        return self.table("software")
+
+    @property
+    def hardware(self) -> Mapping[str, Any]:
+        return self.table("hardware")
+
+    @property
+    def image(self) -> Mapping[str, Any]:
+        return self.table("image")
+
+    @property
+    def commit(self) -> str | None:
+        return self.text("commit")
+
+    @property
+    def tree_dirty(self) -> bool | None:
+        value = self.value("tree_dirty")
+        return value if isinstance(value, bool) else None
+
+    @property
+    def precision(self) -> str | None:
+        return self.text("precision")
+
+    @property
+    def demonstration(self) -> bool:
+        """Trained on the data that a benchmark brings along; never a result to publish."""
+        return self.value("demonstration") is True
+
+    @property
+    def resumed_from_epoch(self) -> int | None:
+        return self.integer("resumed_from_epoch")
+
+    @property
+    def quality_target(self) -> float | None:
+        return self.number("quality_target")
+
+    @property
+    def data_fingerprint(self) -> str | None:
+        return self.text("data_fingerprint")
+
+
+def number(value: Any) -> float | None:
+    """A finite number as a float; None for anything else, text that looks like one too."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:
+        return None
+    return result if math.isfinite(result) else None
