@@ -168,7 +168,7 @@ def find_benchmark(name: object) -> Benchmark:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the package is there but lacks something it needs
         return _no_benchmark(f'benchmark = "{name}": there is no package {module_name}')
-    benchmark = getattr(module, "BENCHMARK", None)
+    benchmark: Any = getattr(module, "BENCHMARK", None)
     missing = [member for member in BENCHMARK_MEMBERS if not hasattr(benchmark, member)]
     if missing:
         raise ConfigError(
@@ -178,12 +178,24 @@ def find_benchmark(name: object) -> Benchmark:
     return found
 
 
-def _no_benchmark(problem: str) -> Benchmark:
+def only_benchmark() -> str:
+    """The name of the one benchmark there is. ConfigError when the user must choose."""
+    there = _benchmarks()
+    if len(there) != 1:
+        raise ConfigError(f"name a benchmark with --benchmark; there are: {', '.join(there) or 'none'}")
+    return there[0]
+
+
+def _benchmarks() -> list[str]:
     try:
-        there = [each.name for each in pkgutil.iter_modules(importlib.import_module("benchmarks").__path__)]
+        package = importlib.import_module("benchmarks")
     except ModuleNotFoundError:
-        there = []
-    raise ConfigError(f"{problem}; there are: {', '.join(sorted(there)) or 'none'}")
+        return []
+    return sorted(each.name for each in pkgutil.iter_modules(package.__path__))
+
+
+def _no_benchmark(problem: str) -> Benchmark:
+    raise ConfigError(f"{problem}; there are: {', '.join(_benchmarks()) or 'none'}")
 
 
 def _against_ruleset(own: Own, benchmark: Benchmark) -> Iterator[str]:
@@ -210,10 +222,7 @@ def available(folder: Path = FOLDER) -> dict[str, Path]:
     """All configurations by name; where two benchmarks share a name, by benchmark/name."""
     paths = sorted(folder.glob("*/*.toml"))
     names = [path.stem for path in paths]
-    return {
-        path.stem if names.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}": path
-        for path in paths
-    }
+    return {path.stem if names.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}": path for path in paths}
 
 
 def find(name: str, folder: Path = FOLDER) -> Path:
@@ -224,9 +233,7 @@ def find(name: str, folder: Path = FOLDER) -> Path:
     if name.endswith(".toml") or "/" in name:
         path = Path(name).expanduser()
         if not path.is_file():
-            raise ConfigError(
-                f"{name}: no such file; a name without a folder can be: {', '.join(there) or 'none'}"
-            )
+            raise ConfigError(f"{name}: no such file; a name without a folder can be: {', '.join(there) or 'none'}")
         return path
     raise ConfigError(
         f"there is no configuration {name}{did_you_mean(name, there)}\nthere are: {', '.join(there) or 'none'}"
@@ -257,9 +264,7 @@ def find_default(accelerators: list[str], folder: Path = FOLDER) -> Path:
     lines = [f"  {name:{width}}  {platform}" for _, name, platform in sorted(rows)]
     found = ", ".join(f"{accelerators.count(each)}x {each}" for each in dict.fromkeys(accelerators))
     on_cpu = f"\nor {defaults[0]}, which runs on the CPU" if len(defaults) == 1 else ""
-    raise ConfigError(
-        "\n".join([f"this machine has {found}: name the configuration to run, one of", *lines]) + on_cpu
-    )
+    raise ConfigError("\n".join([f"this machine has {found}: name the configuration to run, one of", *lines]) + on_cpu)
 
 
 def _same_model(platform: str, accelerator: str) -> bool:
@@ -267,11 +272,7 @@ def _same_model(platform: str, accelerator: str) -> bool:
 
     def models(text: str) -> set[str]:
         words = text.upper().replace("-", " ").split()
-        return {
-            w
-            for w in words
-            if w[0].isalpha() and any(c.isdigit() for c in w) and not w.startswith(("SXM", "HBM"))
-        }
+        return {w for w in words if w[0].isalpha() and any(c.isdigit() for c in w) and not w.startswith(("SXM", "HBM"))}
 
     maker_differs = ("ILUVATAR" in platform.upper()) != ("ILUVATAR" in accelerator.upper())
     return not maker_differs and bool(models(platform) & models(accelerator))

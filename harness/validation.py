@@ -90,7 +90,5 @@ def _allowed(schema: dict[str, Any]) -> str:
     limits = " and ".join(f"{sign} {schema[name]:g}" for name, sign in bounds if name in schema)
     if schema.get("type") == "array" and (items := _allowed(schema.get("items") or {})):
         kind = f"a list, each item {items}"
-    words = f"{kind} {limits}".strip() + (
-        ", not empty" if schema.get("minLength") or schema.get("minItems") else ""
-    )
+    words = f"{kind} {limits}".strip() + (", not empty" if schema.get("minLength") or schema.get("minItems") else "")
     return f"{words}: {schema['description']}" if "description" in schema and kind != "a table" else words

@@ -176,7 +176,7 @@ def _uniform(ends: tuple[float, float]) -> Any:
     return low if low == high else fn.random.uniform(range=[low, high])
 
 
-@pipeline_def
+@pipeline_def  # type: ignore[untyped-decorator]
 def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[float], order_seed: int) -> Any:
     # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
     files, boxes, labels = _reader(source, shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31)
@@ -216,7 +216,7 @@ def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[
     return images, offsets, labels
 
 
-@pipeline_def
+@pipeline_def  # type: ignore[untyped-decorator]
 def _eval_graph(source: Source) -> Any:
     # sticking to its shard, a rank ends each epoch where it began it, also where the shards differ by one image
     files, _, _, image_ids = _reader(source, image_ids=True, stick_to_shard=True)

@@ -55,15 +55,11 @@ class FusedHead(nn.Module):
 
 
 def _extra_block(channels: int, middle: int, out: int, stride: int, padding: int) -> nn.Sequential:
-    block = nn.Sequential(
-        nn.Conv2d(channels, middle, kernel_size=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(middle, out, kernel_size=3, stride=stride, padding=padding),
-        nn.ReLU(inplace=True),
-    )
-    for conv in (block[0], block[2]):
+    narrow = nn.Conv2d(channels, middle, kernel_size=1)
+    shrink = nn.Conv2d(middle, out, kernel_size=3, stride=stride, padding=padding)
+    for conv in (narrow, shrink):
         nn.init.xavier_uniform_(conv.weight)  # biases keep PyTorch's default, as in the reference
-    return block
+    return nn.Sequential(narrow, nn.ReLU(inplace=True), shrink, nn.ReLU(inplace=True))
 
 
 class SSD(nn.Module):
@@ -101,8 +97,9 @@ class SSD(nn.Module):
 
     def used_parameters(self) -> int:
         """Number of parameters that reach the output: the heads' padding channels are not counted."""
-        total = sum(p.numel() for p in self.parameters())
-        return total - sum((h.conv.out_channels - h.used) * (h.conv.weight[0].numel() + 1) for h in self.heads)
+        heads = [head for head in self.heads if isinstance(head, FusedHead)]
+        padding = sum((h.conv.out_channels - h.used) * (h.conv.weight[0].numel() + 1) for h in heads)
+        return sum(p.numel() for p in self.parameters()) - padding
 
 
 def load_backbone(model: SSD, backbone: str, path: Path) -> None:

@@ -50,7 +50,7 @@ class SSDSession:
         if geometry.initial_weights == "imagenet":
             assert context.backbone_path is not None  # Benchmark.check refused it
             load_backbone(self.model, geometry.backbone, context.backbone_path)
-        self.model.to(self.device, memory_format=self.layout)
+        self.model.to(self.device).to(memory_format=self.layout)
         self.default_boxes = default_boxes(
             geometry.image_px,
             geometry.feature_sizes,
@@ -112,6 +112,7 @@ class SSDSession:
             "parameters": self.model.used_parameters(),
             "default_boxes": len(self.default_boxes),
             "evaluator": self.config.evaluation.evaluator,
+            "demonstration": self.config.data.source == "embedded",
         }
 
     # --- init --------------------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ class SSDSession:
 
     # --- training ----------------------------------------------------------------------------------------------------
 
-    def train_epoch(self, epoch: int) -> Iterator[Interval]:
+    def train_epoch(self, epoch: int) -> Iterator[Interval]:  # noqa: ARG002 - the step count says all
         self.network.train()
         every, per_epoch = self.context.log_every_steps, self.schedule.steps_per_epoch
         loss_sum, steps, self.train_data.wait_s = torch.zeros((), device=self.device), 0, 0.0
@@ -259,7 +260,7 @@ class SSDSession:
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
-    def evaluate(self, epoch: int) -> float:
+    def evaluate(self, epoch: int) -> float:  # noqa: ARG002
         average_running_statistics(self.model, self.context.world_size)
         return self.evaluation.run(self._detect)
 

@@ -1,0 +1,53 @@
+"""The command `python -m harness`: its verbs, and the exit code of every way out.
+
+Modules of this package import nothing but typer and the standard library before a verb is called, so that help and
+completion come at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import typer
+
+MODULES = ("run",)
+USAGE, NOT_SUITABLE = 2, 6
+
+
+def build() -> typer.Typer:
+    """The application with all its verbs."""
+    app = typer.Typer(
+        name="harness",
+        help="A training benchmark that people trust: run it, check its logs, compare its results.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.callback()(lambda: None)  # a verb is always named, also while there is only one
+    for name in MODULES:
+        importlib.import_module(f"harness.cli.{name}").register(app)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code (130 on Ctrl-C, which typer sees to)."""
+    from harness.contract import NotSuitable
+
+    try:
+        build()(args=arguments, prog_name="python -m harness")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except ValueError as error:
+        return _say(f"error: {error}", USAGE)
+    except NotSuitable as error:
+        return _say(f"error: {error}", NOT_SUITABLE)
+    return 0
+
+
+def _say(text: str, code: int) -> int:
+    sys.stderr.write(f"{text}\n")
+    return code

@@ -1,0 +1,50 @@
+"""The environment variables that the command line takes: declared here, and lookalikes answered."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+# What submitters know from MLPerf's scripts, and ours
+CONFIGURATION, DATA_DIR, OUT, SEED = "DGXSYSTEM", "DATADIR", "LOGDIR", "SEED"
+CACHE_DIR = "HARNESS_CACHE_DIR"
+DECLARED = (CONFIGURATION, DATA_DIR, OUT, SEED, CACHE_DIR)
+# Read elsewhere: by a launcher, by docker/run_with_docker.sh, by the tests, by the image
+ELSEWHERE = ("CONT", "NEXP", "CLEAR_CACHES", "BACKBONE_DIR", "PRETRAINED_DIR", "HARNESS_TEST_DATA", "HARNESS_LOG")
+OTHERS = ("LOG_FILE", "LOGNAME", "PYTHONHASHSEED")  # known to be something else
+ALIKE = 0.87  # of difflib's ratio: one letter more, less or other in a name of six
+
+
+def lookalikes(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence for each variable that is not ours but looks as if it was meant to be."""
+    known = {_folded(name): name for name in (*DECLARED, *ELSEWHERE)}
+    found = []
+    for name in environment:
+        if name in (*DECLARED, *ELSEWHERE, *OTHERS) or name.startswith("HARNESS_IMAGE_"):
+            continue
+        meant = known.get(_folded(name)) or _close(name, known.values())
+        if meant is not None:
+            found.append(f"the environment variable {name} is not read; did you mean {meant}?")
+        elif name.startswith("HARNESS_") and name != "HARNESS_CACHES_CLEARED":
+            found.append(f"the environment variable {name} is not read; known are {', '.join(DECLARED)}")
+    return found
+
+
+def cache_dir(checkout: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where data that a benchmark makes itself is kept: named, or in the checkout, or where that is read-only in /tmp."""
+    if CACHE_DIR in environment:
+        return Path(environment[CACHE_DIR])
+    if os.access(checkout, os.W_OK):
+        return checkout / ".cache"
+    return Path(tempfile.gettempdir()) / f"harness-{os.getuid()}"
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").upper()
+
+
+def _close(name: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=ALIKE)), None)

@@ -1,0 +1,135 @@
+"""The verbs that train or make ready for it: run, prepare, configs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import environment
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
+    app.command()(prepare)
+    app.command()(configs)
+
+
+def run(  # noqa: PLR0917 - typer passes options by name
+    configuration: Annotated[
+        str | None,
+        typer.Argument(
+            envvar=environment.CONFIGURATION, help="A name under configs/, or a path. `configs` lists them."
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(envvar=environment.DATA_DIR, help="The data set, a folder in COCO form.")
+    ] = None,
+    backbone_path: Annotated[
+        Path | None, typer.Option(help="Initial weights, where the configuration wants them.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(envvar=environment.OUT, help="Folder of the log result_N.txt.  [default: out/CONFIGURATION]"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(envvar=environment.SEED, min=0, max=2**32 - 1, help="Drawn anew for each run when left out."),
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Quality at which the run ends; open division only.")] = None,
+    number: Annotated[int | None, typer.Option(min=0, help="N of result_N.txt.  [default: the next free one]")] = None,
+    checkpoint_dir: Annotated[Path | None, typer.Option(help="Keep a checkpoint there after each epoch.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint; the result is never a timed one.")
+    ] = False,
+) -> None:
+    """One timed run: trains to the target and leaves a log that MLPerf's checker accepts.
+
+    Exit codes: 0 target met, 1 epochs spent without it, 2 usage or configuration, 5 the run broke, 6 no suitable device or
+    driver, 130 interrupted.
+    """
+    for sentence in environment.lookalikes():
+        sys.stderr.write(f"warning: {sentence}\n")
+    if resume and checkpoint_dir is None:
+        raise typer.BadParameter("--resume needs --checkpoint-dir: where the checkpoint lies")
+
+    from harness import config
+    from harness.execution import lifecycle
+    from harness.execution.context import Launch, accelerator_names
+    from harness.launch import ranks
+
+    launch = Launch.from_environment()
+    try:
+        path = config.find(configuration) if configuration else config.find_default(accelerator_names())
+        chosen = config.load(path, target=target)
+    except config.ConfigError as error:
+        if out is not None and not launch.as_rank:
+            lifecycle.refuse(lifecycle.Request(out=out, number=number), str(error))
+        raise
+    request = lifecycle.Request(
+        out=out or Path("out") / chosen.name,
+        number=number,
+        seed=seed,
+        data_dir=data_dir,
+        backbone_path=backbone_path,
+        cache_dir=environment.cache_dir(config.ROOT),
+        checkpoint_dir=checkpoint_dir,
+        resume=resume,
+    )
+    if chosen.run.world_size > 1 and not launch.as_rank:
+        raise typer.Exit(ranks.run(chosen, path, request))
+    raise typer.Exit(lifecycle.execute(chosen, request, launch))
+
+
+def prepare(
+    data_dir: Annotated[Path, typer.Option(envvar=environment.DATA_DIR, help="Where the data set is or shall be.")],
+    benchmark: Annotated[str, typer.Option(help="Whose data set.  [default: the only one there is]")] = "",
+    verify_only: Annotated[bool, typer.Option("--verify-only", help="Download nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before downloading.")] = False,
+) -> None:
+    """Download the full data set and the initial weights, or verify what is there.
+
+    Safe to interrupt: it goes on where it was. Exit codes: 0 complete, 1 something is missing or damaged, 130 interrupted.
+    """
+    from rich.progress import Progress
+
+    from harness.config import find_benchmark, only_benchmark
+
+    found = find_benchmark(benchmark or only_benchmark())
+    with Progress(transient=True) as bar:
+        tasks = {}
+
+        def progress(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total, visible=done != total)
+
+        def confirm(question: str) -> bool:
+            if yes:
+                return True
+            bar.stop()
+            answer = sys.stdin.isatty() and typer.confirm(question)
+            bar.start()
+            return answer
+
+        def say(text: str) -> None:
+            bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        problems = found.prepare(data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress)
+    for problem in problems:
+        typer.echo(f"problem: {problem}", err=True)
+    raise typer.Exit(1 if problems else 0)
+
+
+def configs() -> None:
+    """The configurations there are, each with the first comment of its file."""
+    from harness import config
+
+    for name, path in config.available().items():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        comment = [
+            line.removeprefix("#").strip() for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]
+        ]
+        typer.echo(f"{name}\n" + "\n".join(f"    {line}" for line in comment))

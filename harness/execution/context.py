@@ -1,0 +1,151 @@
+"""Ranks and devices: where this process stands in a run. The only reader of the environment inside a run.
+
+The variables are torchrun's own (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, with MASTER_ADDR and MASTER_PORT that
+torch reads itself), and two of ours that a launcher sets: HARNESS_LOG, the log that rank 0 writes, opened by the launcher;
+HARNESS_CACHES_CLEARED, "1" when the page cache was dropped just before.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import Configuration
+from harness.contract import Context, NotSuitable
+
+# A rank that waits this long for another has lost it. Long enough for rank 0's evaluation of full COCO
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=20)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How this process was started. Not launched as a rank: one process is the whole run."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    as_rank: bool = False
+    log: Path | None = None
+    caches_cleared: bool = False
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Launch:
+        """ValueError when torchrun's variables are incomplete or not numbers."""
+        caches_cleared = environment.get("HARNESS_CACHES_CLEARED") == "1"
+        if "RANK" not in environment:
+            return cls(caches_cleared=caches_cleared)
+        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+        try:
+            rank, local_rank, world_size, local_world_size = (int(environment[name]) for name in names)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"RANK is set, so this is taken for a rank of torchrun, but {', '.join(names)} are not all numbers: {error}"
+            ) from error
+        log = Path(environment["HARNESS_LOG"]) if "HARNESS_LOG" in environment else None
+        return cls(rank, local_rank, world_size, local_world_size, True, log, caches_cleared)
+
+
+def accelerator_names() -> list[str]:
+    """Of all accelerators of this machine, without importing torch; empty where NVIDIA's library is not there."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def build(
+    configuration: Configuration,
+    launch: Launch,
+    *,
+    seed: int,
+    data_dir: Path | None = None,
+    backbone_path: Path | None = None,
+) -> Context:
+    """The Context of this rank. NotSuitable when the device that the configuration asks for is not there."""
+    run = configuration.run
+    if launch.world_size != run.world_size:
+        raise ValueError(
+            f"{launch.world_size} ranks were started, but {configuration.source} says run.nodes = {run.nodes} x "
+            f"run.accelerators_per_node = {run.accelerators_per_node}"
+        )
+    return Context(
+        device=_device(run.device, launch),
+        rank=launch.rank,
+        local_rank=launch.local_rank,
+        world_size=launch.world_size,
+        seed=seed,
+        data_dir=data_dir,
+        backbone_path=backbone_path,
+        threads=max(1, len(os.sched_getaffinity(0)) // launch.local_world_size),
+        log_every_steps=run.log_every_steps,
+    )
+
+
+def _device(kind: str, launch: Launch) -> str:
+    if kind == "cpu":
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        raise NotSuitable(
+            "the configuration asks for accelerators (run.device) and torch sees none: `python -m harness doctor` says why; "
+            'a configuration with run.device = "cpu" runs without'
+        )
+    if launch.local_rank >= torch.cuda.device_count():
+        raise NotSuitable(
+            f"the configuration asks for {launch.local_world_size} accelerators on this machine and torch sees "
+            f"{torch.cuda.device_count()}: choose a configuration for fewer, or look at CUDA_VISIBLE_DEVICES"
+        )
+    return f"cuda:{launch.local_rank}"
+
+
+@contextmanager
+def process_group(context: Context) -> Iterator[None]:
+    """Threads, device and, for more than one rank, torch.distributed's group, for as long as the block runs."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(context.threads)
+    on_gpu = context.device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(context.device)
+    if context.world_size > 1:
+        device = torch.device(context.device) if on_gpu else None
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT, device_id=device)
+    try:
+        yield
+    finally:
+        if context.world_size > 1:
+            dist.destroy_process_group()
+
+
+def barrier(context: Context) -> None:
+    """Wait for all ranks."""
+    if context.world_size > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
+
+
+def from_rank_0(context: Context, value: Any) -> Any:
+    """Rank 0's `value`, on every rank."""
+    if context.world_size == 1:
+        return value
+    import torch.distributed as dist
+
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

@@ -1,0 +1,43 @@
+"""What a run has shown so far: the losses and evaluations that its console, its picture and its summary tell of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean of one interval, placed at its end."""
+
+    epoch: float  # with the fraction trained
+    loss: float
+    images_per_s: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation."""
+
+    epoch: int
+    quality: float
+    seconds: float  # of the evaluation
+    minutes: float  # since run_start, at its end
+
+
+@dataclass
+class History:
+    """Grows while the run goes on."""
+
+    metric: str
+    target: float
+    epochs: int
+    losses: list[Loss] = field(default_factory=list)
+    evaluations: list[Evaluated] = field(default_factory=list)
+
+    @property
+    def best(self) -> float | None:
+        return max((each.quality for each in self.evaluations), default=None)
+
+    @property
+    def met(self) -> bool:
+        return self.best is not None and self.best >= self.target

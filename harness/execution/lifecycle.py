@@ -1,0 +1,330 @@
+"""One timed run from its first event to its last: the sole author of their order.
+
+    init_start, open, warm_up, init_stop | run_start, load_data, epochs and evaluations, run_stop | fingerprint, picture
+
+Every way out ends in one run_stop with its status and in the exit code that belongs to it: 0 target met, 1 epochs spent
+without it, 2 what the user asked for cannot be run, 5 the run broke, 6 no suitable device, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+import traceback
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mlperf_logging.mllog import constants as keys
+
+from harness.config import Configuration
+from harness.contract import Context, NotSuitable, Session
+from harness.execution import checkpoint, console, context, picture, provenance, seeding, signals, throughput
+from harness.execution.events import EventLog
+from harness.execution.history import Evaluated, History, Loss
+
+TARGET_MET, EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED = 0, 1, 2, 5, 6, 130
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for beside the configuration."""
+
+    out: Path
+    number: int | None = None  # of the result; the next free one when None
+    seed: int | None = None
+    data_dir: Path | None = None
+    backbone_path: Path | None = None
+    cache_dir: Path = Path(".cache")  # for data that the benchmark makes itself
+    checkpoint_dir: Path | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended."""
+
+    exit_code: int
+    reason: str  # empty on success
+
+    @property
+    def status(self) -> str:
+        return str(keys.SUCCESS if self.exit_code == TARGET_MET else keys.ABORTED)
+
+
+class NotFinite(RuntimeError):
+    """The loss or the quality is NaN or infinite."""
+
+
+@dataclass
+class Run:
+    """What one run carries from phase to phase."""
+
+    configuration: Configuration
+    request: Request
+    launch: context.Launch
+    log: EventLog
+    screen: console.Console
+    history: History
+    asking: bool = True  # while a ValueError means that the user's wish cannot be granted
+    started: float | None = None  # perf_counter at run_start
+    ending: Ending | None = None  # from run_stop on
+    stopped_minutes: float | None = None  # run_start to run_stop
+    called: float = field(default_factory=time.time)  # the wall clock's, for the RESULT line
+
+    @property
+    def minutes(self) -> float:
+        assert self.started is not None
+        return (time.perf_counter() - self.started) / 60
+
+
+def execute(configuration: Configuration, request: Request, launch: context.Launch) -> int:
+    """Run one rank; returns the exit code. Rank 0 writes the log. ValueError when no log can be opened."""
+    log = EventLog(None)
+    if launch.rank == 0:
+        log = EventLog(launch.log) if launch.log else EventLog.create(request.out, request.number)
+    screen = console.for_rank(launch.rank, log.plain)
+    history = History(configuration.benchmark.quality_metric, configuration.run.target, configuration.run.epochs)
+    run = Run(configuration, request, launch, log, screen, history)
+    if log.file is not None:
+        signals.stacks_on_request(log.file)
+    try:
+        with signals.as_exceptions():
+            ending = _ending(run)
+        _conclude(run, ending)
+    finally:
+        screen.close()
+        if log.file is not None:
+            signals.no_stacks_on_request()
+        log.close()
+    return ending.exit_code
+
+
+def refuse(request: Request, reason: str) -> None:
+    """Leave a log of a run that its configuration does not allow to begin. ValueError when no log can be opened."""
+    log = EventLog.create(request.out, request.number)
+    log.plain(reason)
+    log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": reason})
+    log.close()
+
+
+def _ending(run: Run) -> Ending:
+    """The whole run; what is raised on the way becomes an Ending. After run_stop nothing changes it any more."""
+    try:
+        return _train(run)
+    except signals.Interrupted as interrupted:
+        ending = Ending(INTERRUPTED, str(interrupted))
+    except NotSuitable as error:
+        ending = Ending(NOT_SUITABLE, str(error))
+    except Exception as error:  # noqa: BLE001 - every way out ends in a run_stop; the traceback goes to the log
+        if run.asking and isinstance(error, ValueError):
+            ending = Ending(USAGE, str(error))
+        else:
+            ending = Ending(BROKEN, f"{type(error).__name__}: {error}")
+            if not isinstance(error, NotFinite):
+                run.screen.say("".join(traceback.format_exception(error)))
+    if run.ending is not None:
+        run.screen.say(f"after run_stop: {ending.reason}")
+        return run.ending
+    return _stop(run, ending)
+
+
+def _train(run: Run) -> Ending:
+    configuration, request, log = run.configuration, run.request, run.log
+    run.screen.say(f"{configuration.benchmark.name}, configuration {configuration.name}, log {log.path}")
+    run.screen.say(f"STARTING TIMING RUN AT {_clock(run.called)}")
+    here = _prepare(run)
+    resumed = None
+    if request.resume:
+        assert request.checkpoint_dir is not None  # the command line asks for both
+        resumed = checkpoint.load(request.checkpoint_dir, configuration)
+
+    log.start(keys.INIT_START)
+    with context.process_group(here), contextlib.ExitStack() as closing:
+        _init_start_of_other_ranks(log, here)
+        seeding.seed_libraries(here)
+        session = configuration.benchmark.open(configuration.tables, here)
+        closing.callback(session.close)
+        session.warm_up()
+        _describe_run(run, session)
+        context.barrier(here)
+        log.stop(keys.INIT_STOP)
+
+        log.start(keys.RUN_START)
+        run.started = time.perf_counter()
+        found = session.load_data()
+        log.point(keys.TRAIN_SAMPLES, found.train_samples)
+        log.point(keys.EVAL_SAMPLES, found.eval_samples)
+        first_epoch = 1
+        if resumed is not None:
+            session.restore(resumed.state)
+            first_epoch = resumed.epoch + 1
+            log.point("resumed_from_epoch", resumed.epoch)
+        run.asking = False
+        run.screen.started(run.history, found.train_samples)
+        ending = _stop(run, _epochs(run, here, session, first_epoch, found.train_samples))
+        log.point("data_fingerprint", session.fingerprint())
+        if log.path is not None:
+            title = f"{configuration.name}: {ending.reason or f'target met in {run.minutes:.1f} minutes'}"
+            picture.save(log.path.with_suffix(".png"), run.history, session.panels(picture.PANELS), title)
+    return ending
+
+
+def _prepare(run: Run) -> Context:
+    """What comes before the clocks: what is submitted, whether this machine can, the data's place."""
+    configuration, request, log = run.configuration, run.request, run.log
+    submission = configuration.submission
+    log.point(keys.SUBMISSION_BENCHMARK, configuration.benchmark.name)
+    log.point(keys.SUBMISSION_ORG, submission.org)
+    log.point(keys.SUBMISSION_DIVISION, submission.division)
+    log.point(keys.SUBMISSION_STATUS, submission.status)
+    log.point(keys.SUBMISSION_PLATFORM, submission.platform)
+    log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
+    log.point("configuration_name", configuration.name)
+    log.point("configuration", configuration.resolved)
+    log.point("configuration_sha256", configuration.sha256)
+    seed = seeding.draw() if request.seed is None else request.seed
+    here = context.build(configuration, run.launch, seed=seed, backbone_path=request.backbone_path)
+    log.point(keys.SEED, seed)
+    benchmark = configuration.benchmark
+    benchmark.check(configuration.tables, here)
+    data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)
+    return replace(here, data_dir=data_dir)
+
+
+def _init_start_of_other_ranks(log: EventLog, here: Context) -> None:
+    """A line of every rank, as in the published logs, whose readers count accelerators by them."""
+    path = context.from_rank_0(here, log.path)
+    if here.rank != 0 and path is not None and path.exists():  # another node may not see it
+        own = EventLog(path)
+        own.start(keys.INIT_START)
+        own.close()
+
+
+def _describe_run(run: Run, session: Session) -> None:
+    """What only the open session knows, and what produced the result."""
+    log = run.log
+    for key, value in session.hyperparameters().items():
+        log.point(key, value)
+    for key, value in session.properties().items():
+        log.point(key, value)
+    log.point("quality_target", run.history.target)
+    log.point("software", provenance.software())
+    log.point("hardware", provenance.hardware())
+    commit, dirty = provenance.commit()
+    log.point("commit", commit)
+    log.point("tree_dirty", dirty)
+
+
+def _epochs(run: Run, here: Context, session: Session, first_epoch: int, train_samples: int) -> Ending:
+    """The outer loop: epochs in blocks that end with an evaluation, until the target is met or the epochs are spent."""
+    log, history, evaluate_after = run.log, run.history, run.configuration.run.evaluate_after_epochs
+    block = first_epoch
+    for epoch in range(first_epoch, history.epochs + 1):
+        if epoch == block:
+            count = next(each for each in evaluate_after if each >= epoch) - epoch + 1
+            log.start(keys.BLOCK_START, **{keys.FIRST_EPOCH_NUM: epoch, keys.EPOCH_COUNT: count})
+        _epoch(run, session, epoch, train_samples)
+        if epoch in evaluate_after:
+            log.stop(keys.BLOCK_STOP, **{keys.FIRST_EPOCH_NUM: block})
+            _evaluate(run, session, epoch)
+            if history.met:
+                return Ending(TARGET_MET, "")
+            block = epoch + 1
+        if run.request.checkpoint_dir is not None:
+            _save(run, here, session, epoch)
+    return Ending(
+        EPOCHS_SPENT,
+        f"epochs spent: {history.metric} {history.best:.4f} after {history.epochs} epochs, target {history.target:g}",
+    )
+
+
+def _epoch(run: Run, session: Session, epoch: int, train_samples: int) -> None:
+    log, epoch_num = run.log, {keys.EPOCH_NUM: epoch}
+    log.start(keys.EPOCH_START, **epoch_num)
+    clock, steps, loss_sum = throughput.EpochClock(), 0, 0.0
+    for interval in session.train_epoch(epoch):
+        rate = clock.interval(interval)
+        steps += interval.steps
+        loss_sum += interval.loss * interval.steps
+        place = epoch - 1 + min(1.0, clock.images / train_samples)
+        run.history.losses.append(Loss(place, interval.loss, rate.images_per_s))
+        statistics = {
+            "loss": interval.loss if math.isfinite(interval.loss) else str(interval.loss),
+            "learning_rate": interval.learning_rate,
+            "throughput": rate.images_per_s,
+        }
+        log.point("tracked_stats", statistics, step=steps, **epoch_num)
+        if not math.isfinite(interval.loss):
+            raise NotFinite(
+                f"the loss is {interval.loss} in epoch {epoch} by step {steps}: a smaller learning rate or a longer warm-up "
+                "is the usual mend; fp16 may need bf16"
+            )
+        run.screen.interval(epoch, interval, rate)
+    log.stop(keys.EPOCH_STOP, **epoch_num)
+    if steps == 0:
+        raise RuntimeError(f"epoch {epoch} had no step: the data set is smaller than a batch")
+    whole = clock.epoch()
+    log.point("throughput", whole.images_per_s, **epoch_num)
+    log.point("data_wait_share", whole.data_wait_share, **epoch_num)
+    run.screen.epoch(epoch, loss_sum / steps, whole)
+
+
+def _evaluate(run: Run, session: Session, epoch: int) -> None:
+    log, epoch_num = run.log, {keys.EPOCH_NUM: epoch}
+    log.start(keys.EVAL_START, **epoch_num)
+    start = time.perf_counter()
+    quality = session.evaluate(epoch)
+    if not math.isfinite(quality):
+        raise NotFinite(f"the {run.history.metric} after epoch {epoch} is {quality}")
+    log.point(keys.EVAL_ACCURACY, quality, **epoch_num)
+    log.stop(keys.EVAL_STOP, **epoch_num)
+    evaluated = Evaluated(epoch, quality, time.perf_counter() - start, run.minutes)
+    run.history.evaluations.append(evaluated)
+    run.screen.evaluated(evaluated)
+
+
+def _save(run: Run, here: Context, session: Session, epoch: int) -> None:
+    assert run.request.checkpoint_dir is not None
+    state = session.state()
+    if here.rank == 0:
+        saved = checkpoint.Checkpoint(epoch, here.seed, run.configuration.sha256, state)
+        checkpoint.save(run.request.checkpoint_dir, saved)
+
+
+def _stop(run: Run, ending: Ending) -> Ending:
+    """run_stop; the ending stands from here on."""
+    run.ending = ending
+    more: dict[str, str | float] = {"reason": ending.reason} if ending.reason else {}
+    if run.started is not None:
+        # beside the wall clock's stamps, so that a reader sees whether somebody set the clock meanwhile
+        more["monotonic_s"] = round(time.perf_counter() - run.started, 3)
+    run.log.stop(keys.RUN_STOP, **{keys.STATUS: ending.status}, **more)
+    run.stopped_minutes = None if run.started is None else run.minutes
+    return ending
+
+
+def _conclude(run: Run, ending: Ending) -> None:
+    """What the user reads last."""
+    screen, log, history = run.screen, run.log, run.history
+    for each in history.evaluations:
+        screen.say(f"  epoch {each.epoch:4}  {history.metric} {each.quality:.4f}  after {each.minutes:.2f} minutes")
+    if run.stopped_minutes is not None:
+        screen.say(f"{run.stopped_minutes:.2f} minutes from run_start to run_stop")
+    if ending.reason:
+        screen.say(f"{ending.status}: {ending.reason}")
+    else:
+        screen.say(f"target met: {history.metric} {history.best:.4f}, asked for {history.target:g}")
+    screen.say(f"log      {log.path}")
+    if log.path is not None and (drawn := log.path.with_suffix(".png")).is_file():
+        screen.say(f"picture  {drawn}")
+    ended = time.time()
+    screen.say(f"ENDING TIMING RUN AT {_clock(ended)}")
+    if ending.status == keys.SUCCESS:
+        name, org = run.configuration.benchmark.name.upper(), run.configuration.submission.org
+        screen.say(f"RESULT,{name},,{ended - run.called:.0f},{org},{_clock(run.called)}")
+
+
+def _clock(seconds: float) -> str:
+    """As MLPerf's scripts print it."""
+    return time.strftime("%Y-%m-%d %I:%M:%S %p", time.localtime(seconds))

@@ -1,0 +1,1 @@
+"""Getting a run onto hardware: ranks, trials, containers."""
