@@ -1,0 +1,74 @@
+"""The verbs of a result's life after the run: status, check, score, collect, package, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+Ruleset = Annotated[
+    str | None,
+    typer.Option(help="0.6.0, 0.7.0, 1.0.0 or 1.1.0; otherwise what the log itself says.", metavar="VERSION"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the tool."""
+    for verb in (status, score):
+        app.command()(verb)
+
+
+def status(
+    logs: Annotated[list[Path], typer.Argument(help="Logs, or folders of them.", metavar="LOG...")],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as the logs grow, until their runs end.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """How runs stand: time, epochs and every evaluation, also while they run. Exit 1 when one ended without its target."""
+    from harness.results import status as view
+    from harness.results import table
+    from harness.results.record import RunRecord
+    from harness.results.series import find_logs
+
+    def show(records: list[RunRecord]) -> None:
+        if json:
+            table.show_json([view.as_json(record) for record in records])
+        else:
+            table.show_table(view.COLUMNS, map(view.row, records), right=view.FIGURES)
+
+    last: list[RunRecord] = []
+
+    def show_and_keep(records: list[RunRecord]) -> None:
+        last[:] = records
+        show(records)
+
+    paths = [log for path in logs for log in find_logs(path)]
+    if not paths:
+        raise ValueError(f"no result log under {', '.join(map(str, logs))}")
+    view.follow(paths, show_and_keep, stop=lambda: not follow)
+    raise typer.Exit(view.exit_code(last))
+
+
+def score(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of result logs; each is a series.", metavar="DIR...")],
+    ruleset: Ruleset = None,
+    json: Json = False,
+) -> None:
+    """Minutes to train by MLPerf's rules, for any number of runs. Exit 1 when a series has no score."""
+    from harness.results import score as scoring
+    from harness.results import score_text, table
+    from harness.results.rules import check_ruleset
+    from harness.results.series import find_series
+
+    check_ruleset(ruleset)
+    scores = [scoring.score(series, ruleset) for series in find_series(folders)]
+    if json:
+        table.show_json({"series": [scoring.as_json(each) for each in scores]})
+    else:
+        for each in scores:
+            table.say(score_text.headline(each))
+            table.show_table(score_text.COLUMNS, score_text.rows(each), right=score_text.FIGURES)
+    raise typer.Exit(1 if any(each.minutes is None for each in scores) else 0)

@@ -1,0 +1,258 @@
+"""The score of a series by MLPerf's rules: the fastest and the slowest run dropped, the mean of the rest, in minutes.
+
+One run that did not converge may take the place of the slowest; with more there is no score. The rules want an exact number
+of runs (rules.toml); any other number is scored the same way and said to be unofficial. Nothing is written anywhere:
+MLPerf's summarizer leaves a scaling.json behind that changes its next answer.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+from typing import Any, Literal
+
+from harness.results.record import Block, Epoch, RunRecord
+from harness.results.rules import Rules, rules_for, shortfall, target_of
+from harness.results.series import Series
+
+Place = Literal["counted", "fastest", "slowest", "not converged"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where a run's seconds went. Evaluation that runs beside training costs nothing, and counts nothing here."""
+
+    init_s: float | None  # before the clock
+    epochs_s: float
+    evaluation_s: float
+    rest_s: float
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    record: RunRecord
+    place: Place
+    why: str  # it did not converge
+
+    @property
+    def converged(self) -> bool:
+        return not self.why
+
+
+@dataclass(frozen=True)
+class Score:
+    series: Series
+    ruleset: str | None
+    target: float | None
+    metric: str
+    runs: tuple[ScoredRun, ...]
+    exact_minutes: Fraction | None
+    unofficial: tuple[str, ...]  # why this is no official score; empty when it is one
+
+    @property
+    def minutes(self) -> float | None:
+        """To four decimals, the half rounded up."""
+        return None if self.exact_minutes is None else float(four_decimals(self.exact_minutes))
+
+    @property
+    def official(self) -> bool:
+        return not self.unofficial
+
+    @property
+    def accelerators(self) -> int | None:
+        return self.series.first.accelerators
+
+    @property
+    def images_per_s(self) -> float | None:
+        """The median over the converged runs of each one's median epoch."""
+        speeds = [each.record.images_per_s for each in self.runs if each.converged or len(self.runs) == 1]
+        known = [speed for speed in speeds if speed is not None]
+        return statistics.median(known) if known else None
+
+    @property
+    def images_per_s_per_accelerator(self) -> float | None:
+        speed, count = self.images_per_s, self.accelerators
+        return speed / count if speed and count else None
+
+
+def score(series: Series, ruleset: str | None = None) -> Score:
+    """The score of a series; `ruleset` in place of what the logs say."""
+    first = series.first
+    ruleset = ruleset or first.ruleset
+    rules = rules_for(first.benchmark, ruleset)
+    reasons = {id(record): shortfall(record, rules) for record in series.records}
+    converged = sorted(
+        (record for record in series.records if not reasons[id(record)]), key=lambda record: record.run_ms or 0.0
+    )
+    failed = len(series.records) - len(converged)
+    counted = _countable(converged, failed)
+    places: dict[int, Place] = {id(record): "counted" for record in counted}
+    if converged and counted and counted[0] is not converged[0]:
+        places[id(converged[0])] = "fastest"
+    if converged and counted and counted[-1] is not converged[-1]:
+        places[id(converged[-1])] = "slowest"
+    return Score(
+        series=series,
+        ruleset=ruleset,
+        target=target_of(first, rules),
+        metric=rules.metric,
+        runs=tuple(
+            ScoredRun(
+                record,
+                places.get(id(record), "not converged" if reasons[id(record)] else "counted"),
+                reasons[id(record)],
+            )
+            for record in series.records
+        ),
+        exact_minutes=_mean_minutes(counted),
+        unofficial=tuple(_unofficial(series, rules, failed)),
+    )
+
+
+def _countable(converged: list[RunRecord], failed: int) -> list[RunRecord]:
+    """The runs that enter the mean, of `converged` by time; none where there is no score."""
+    total = len(converged) + failed
+    if failed > 1 or (failed and total < 3):
+        return []
+    if total < 3:
+        return converged
+    return converged[1:] if failed else converged[1:-1]
+
+
+def _mean_minutes(records: list[RunRecord]) -> Fraction | None:
+    times = [Fraction(record.run_ms) for record in records if record.run_ms is not None]
+    return sum(times, Fraction(0)) / len(times) / 60_000 if times else None
+
+
+def four_decimals(value: Fraction | float) -> Decimal:
+    """Half up: a mean of whole milliseconds can lie exactly between, where binary fractions go either way."""
+    fraction = Fraction(value)
+    exact = Decimal(fraction.numerator) / Decimal(fraction.denominator)
+    return exact.quantize(Decimal("0.0001"), ROUND_HALF_UP)
+
+
+def _unofficial(series: Series, rules: Rules, failed: int) -> Iterable[str]:
+    records, first = series.records, series.first
+    if rules.target is None:
+        yield f"no rules known for benchmark {first.benchmark or 'unknown'} in ruleset {rules.ruleset or 'unknown'}"
+    if rules.runs is not None and len(records) != rules.runs:
+        yield f"{len(records)} run{'s' * (len(records) != 1)}; the rules want {rules.runs}"
+    if failed > 1:
+        yield f"{failed} runs did not converge; the rules allow one"
+    if any(record.demonstration for record in records):
+        yield "demonstration data"
+    if any(record.resumed_from_epoch is not None for record in records):
+        yield "a resumed run"
+    if any(record.tree_dirty for record in records):
+        yield "the source had uncommitted changes"
+    if first.division != "closed":
+        yield f"division {first.division or 'unknown'}: reported beside the closed one, not ranked in it"
+    for what, values in _differences(records):
+        yield f"runs differ in {what}: {', '.join(values)}"
+    if rules.ruleset and first.ruleset and rules.ruleset != first.ruleset and not first.ruleset_is_guess:
+        yield f"run for ruleset {first.ruleset}, scored by {rules.ruleset}"
+
+
+def _differences(records: tuple[RunRecord, ...]) -> Iterable[tuple[str, list[str]]]:
+    """In what runs that should be alike are not."""
+    keys = {"submission_benchmark", "submission_org", "submission_platform", "submission_division"}
+    keys |= {key for record in records for key in record.hyperparameters}
+    for key in sorted(keys):
+        values = list(dict.fromkeys(str(record.value(key))[:40] for record in records if record.events))
+        if len(values) > 1:
+            yield key, values
+    ranks = list(dict.fromkeys(str(record.ranks) for record in records if record.events))
+    if len(ranks) > 1:
+        yield "number of ranks", ranks
+
+
+# --- where the time went -----------------------------------------------------------------------------------------------
+
+
+def split(record: RunRecord) -> Split | None:
+    """The parts of one run; None where it has no end."""
+    start, stop = record.run_start_s, record.run_stop_s
+    if start is None or stop is None or stop <= start:
+        return None
+    trained: tuple[Epoch, ...] | tuple[Block, ...] = record.epochs or record.blocks
+    epochs = _union(_within((each.start_s, each.seconds) for each in trained))
+    both = _union([*epochs, *_within((each.start_s, each.seconds) for each in record.evaluations)])
+    epochs = _clip(epochs, start, stop)
+    both = _clip(both, start, stop)
+    epochs_s, both_s = _length(epochs), _length(both)
+    return Split(record.init_seconds, epochs_s, both_s - epochs_s, stop - start - both_s)
+
+
+def _within(spans: Iterable[tuple[float | None, float | None]]) -> list[tuple[float, float]]:
+    return [
+        (start, start + length) for start, length in spans if start is not None and length is not None and length > 0
+    ]
+
+
+def _union(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    merged: list[tuple[float, float]] = []
+    for start, stop in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def _clip(spans: list[tuple[float, float]], start: float, stop: float) -> list[tuple[float, float]]:
+    return [(max(a, start), min(b, stop)) for a, b in spans if a < stop and b > start]
+
+
+def _length(spans: list[tuple[float, float]]) -> float:
+    return sum(stop - start for start, stop in spans)
+
+
+# --- as JSON -----------------------------------------------------------------------------------------------------------
+
+
+def as_json(result: Score) -> dict[str, Any]:
+    """Plain values; times in the units that their names say."""
+    first = result.series.first
+    return {
+        "name": result.series.name,
+        "folder": str(result.series.folder),
+        "minutes": result.minutes,
+        "official": result.official,
+        "unofficial_because": list(result.unofficial),
+        "benchmark": first.benchmark,
+        "ruleset": result.ruleset,
+        "ruleset_is_guess": first.ruleset_is_guess and result.ruleset == first.ruleset,
+        "org": first.org,
+        "platform": first.platform,
+        "division": first.division,
+        "metric": result.metric,
+        "target": result.target,
+        "accelerators": result.accelerators,
+        "global_batch_size": first.global_batch_size,
+        "images_per_s": result.images_per_s,
+        "images_per_s_per_accelerator": result.images_per_s_per_accelerator,
+        "runs": [_run_json(run) for run in result.runs],
+    }
+
+
+def _run_json(run: ScoredRun) -> dict[str, Any]:
+    record, parts = run.record, split(run.record)
+    return {
+        "file": record.path,
+        "sha256": record.sha256,
+        "minutes": None if record.run_ms is None else float(four_decimals(Fraction(record.run_ms) / 60_000)),
+        "place": run.place,
+        "converged": run.converged,
+        "why_not": run.why or None,
+        "epochs": record.epochs_run,
+        "accuracy": record.accuracy,
+        "seeds": list(record.seeds),
+        "images_per_s": record.images_per_s,
+        "init_s": record.init_seconds,
+        "epochs_s": parts.epochs_s if parts else None,
+        "evaluation_s": parts.evaluation_s if parts else None,
+        "rest_s": parts.rest_s if parts else None,
+    }

@@ -1,0 +1,58 @@
+"""A score as text: one sentence with the figure and its standing, and a table with a line for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.results.score import Score, four_decimals, split
+from harness.results.table import figure
+
+COLUMNS = (
+    *("run", "minutes", "", "epochs", "quality", "images/s", "per accelerator"),
+    *("init s", "epochs s", "evaluation s", "rest s"),
+)
+FIGURES = (COLUMNS[1], *COLUMNS[3:])
+
+
+def headline(score: Score) -> str:
+    first = score.series.first
+    minutes = "no score" if score.exact_minutes is None else f"{four_decimals(score.exact_minutes)} minutes"
+    standing = "official" if score.official else "not official: " + "; ".join(score.unofficial)
+    accelerators = f"{score.accelerators or '?'} accelerator{'s' * (score.accelerators != 1)}"
+    target = "" if score.target is None else f", {score.metric} {score.target:g}"
+    guessed = " (by its keys)" if first.ruleset_is_guess and score.ruleset == first.ruleset else ""
+    return (
+        f"{score.series.name}: {minutes} ({standing})\n"
+        f"  {first.org or '?'}, {first.platform or '?'}, {accelerators}, batch {first.global_batch_size or '?'}, "
+        f"{first.benchmark or '?'} {score.ruleset or '?'}{guessed}{target}; {_rule(score)}"
+    )
+
+
+def rows(score: Score) -> Iterator[list[str]]:
+    for run in score.runs:
+        record, parts = run.record, split(run.record)
+        speed, count = record.images_per_s, record.accelerators
+        yield [
+            Path(record.path).name,
+            "-" if record.run_ms is None else str(four_decimals(record.run_ms / 60_000)),
+            run.why or ("" if run.place == "counted" else f"{run.place}, dropped"),
+            "-" if record.epochs_run is None else f"{record.epochs_run:g}",
+            figure(record.accuracy, 4),
+            figure(speed),
+            figure(speed / count if speed and count else None),
+            figure(record.init_seconds, 1),
+            figure(parts.epochs_s if parts else None, 1),
+            figure(parts.evaluation_s if parts else None, 1),
+            figure(parts.rest_s if parts else None, 1),
+        ]
+
+
+def _rule(score: Score) -> str:
+    counted = sum(run.place == "counted" and run.converged for run in score.runs)
+    if score.exact_minutes is None:
+        return f"{sum(not run.converged for run in score.runs)} of {len(score.runs)} runs did not converge"
+    if counted == len(score.runs):
+        return "the run's own time" if counted == 1 else f"the mean of {counted} runs"
+    slowest = "one that did not converge" if any(not run.converged for run in score.runs) else "the slowest"
+    return f"the mean of {counted} of {len(score.runs)} runs, the fastest and {slowest} dropped"

@@ -1,0 +1,93 @@
+"""Which result logs lie under a path, and which of them belong together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.results.lines import MARK
+from harness.results.logfile import read
+from harness.results.record import RunRecord
+
+RESULT = re.compile(r"result_(\d+)\.txt")
+OTHER = (".txt", ".log", ".out")  # names that runs get outside a submission
+SNIFF = 1 << 20  # bytes in which a log has its first marked line
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs of one configuration on one system, in the order of their names."""
+
+    name: str
+    folder: Path
+    records: tuple[RunRecord, ...]
+
+    @property
+    def first(self) -> RunRecord:
+        return self.records[0]
+
+
+def find_series(paths: Iterable[Path]) -> list[Series]:
+    """Every series under these folders and files. ValueError where a path is not there or holds no log.
+
+    A folder is a series. Only where its logs carry our own configuration are different configurations told apart; a
+    submitter's folder counts as one, as MLPerf's tools have it.
+    """
+    found: dict[Path, list[Path]] = {}
+    for path in paths:
+        logs = find_logs(path)
+        if not logs:
+            raise ValueError(f"{path}: no result log in it; name a folder with result_*.txt, or a log itself")
+        for log in logs:
+            known = found.setdefault(log.parent, [])
+            if log not in known:
+                known.append(log)
+    return [series for folder, logs in found.items() for series in _split(folder, logs)]
+
+
+def find_logs(path: Path) -> list[Path]:
+    """The logs under a folder, or the file itself, in natural order. ValueError where there is no such path."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such file or folder")
+    folders: dict[Path, list[Path]] = {}
+    for file in path.rglob("*"):
+        if file.suffix in OTHER and file.is_file():
+            folders.setdefault(file.parent, []).append(file)
+    return [log for folder in sorted(folders, key=natural) for log in _logs_of(folders[folder])]
+
+
+def natural(path: Path) -> tuple[object, ...]:
+    """So that result_10 comes after result_9."""
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(path)))
+
+
+def _logs_of(files: list[Path]) -> list[Path]:
+    named = [file for file in files if RESULT.fullmatch(file.name)]
+    return sorted(named or (file for file in files if _has_mark(file)), key=natural)
+
+
+def _has_mark(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return MARK in opened.read(SNIFF)
+
+
+def _split(folder: Path, logs: list[Path]) -> Iterator[Series]:
+    groups: dict[str | None, list[RunRecord]] = {}
+    for record in map(read, sorted(logs, key=natural)):
+        groups.setdefault(record.configuration_sha256, []).append(record)
+    for sha256, records in groups.items():
+        name = series_name(folder)
+        if len(groups) > 1:
+            name += f" [{records[0].configuration_name or (sha256 or 'no configuration')[:12]}]"
+        yield Series(name, folder, tuple(records))
+
+
+def series_name(folder: Path) -> str:
+    """The system's folder in a submission's results/SYSTEM/BENCHMARK; elsewhere the folder's own name."""
+    folder = folder.resolve()
+    in_results = "results" in (folder.parent.parent.name, folder.parent.name)
+    return f"{folder.parent.name}/{folder.name}" if in_results and folder.parent.name != "results" else folder.name

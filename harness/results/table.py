@@ -1,0 +1,53 @@
+"""Tables in the terminal: aligned, wrapped to its width where there is one, and whole where the output is a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+WIDE = 100_000  # columns: nothing is cut when another program reads
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:
+    """Print rows under bold headings; `right` names the columns of figures."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    figures = set(right)
+    for column in columns:
+        table.add_column(column, justify="right" if column in figures else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    _console().print(table)
+
+
+def say(text: str = "") -> None:
+    """One paragraph, with nothing in it taken for markup."""
+    from rich.text import Text
+
+    _console().print(Text(printable(text)), soft_wrap=True)
+
+
+def show_json(content: Any) -> None:
+    """For other programs: UTF-8, no NaN, one document."""
+    sys.stdout.write(json.dumps(content, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def printable(text: str) -> str:
+    """What a log says, without the codes that could move a terminal's cursor or fake a line."""
+    return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)
+
+
+def figure(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    return Console(highlight=False, width=None if terminal else WIDE, soft_wrap=False)
