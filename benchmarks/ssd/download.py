@@ -1,7 +1,9 @@
 """Published files over HTTP onto the disk, and ZIP archives unpacked; both go on where they were interrupted.
 
 Not a general downloader: size and SHA-256 are known beforehand, so that nothing unchecked gets a file's final
-name and bytes of any earlier attempt can be built on. Range, If-Range, 206 and 416 as RFC 9110 has them.
+name and bytes of any earlier attempt can be built on. Range, 206 and 416 as RFC 9110 has them; validators (ETag,
+If-Range) are not needed, since a mixture of two versions fails the digest. Proxies as urllib takes them from the
+environment.
 """
 
 from __future__ import annotations
@@ -92,13 +94,12 @@ class _BrokenOff(Exception):
 
 @dataclass
 class _Transfer:
-    """One download across its attempts; `etag` is the version that this process began with."""
+    """One download across its attempts."""
 
     remote: RemoteFile
     part: Path
     say: Say
     progress: Progress
-    etag: str | None = None
 
     def run(self) -> None:
         """Fill `part` up to the known size."""
@@ -126,11 +127,8 @@ class _Transfer:
     def _attempt(self) -> None:
         have = self._have()
         with self._open(have) as response:
-            if response.status != http.client.PARTIAL_CONTENT:  # all of it: no ranges, or another version
-                self.part.unlink(missing_ok=True)
-                have = 0
-            self._check_answer(response, have)
-            self.etag = response.headers["ETag"]
+            if self._begin(response) != have:
+                self.part.unlink()  # the server sends all of it, whatever was asked for
             with self.part.open("ab") as file:
                 self._receive(response, file)
 
@@ -138,8 +136,6 @@ class _Transfer:
         request = urllib.request.Request(self.remote.url, headers={"Accept-Encoding": "identity"})
         if have:
             request.add_header("Range", f"bytes={have}-")
-            if self.etag and not self.etag.startswith("W/"):  # If-Range takes strong validators only
-                request.add_header("If-Range", self.etag)
         try:
             response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
             return response
@@ -157,19 +153,18 @@ class _Transfer:
         except (OSError, http.client.HTTPException) as error:
             raise _BrokenOff(f"{error or type(error).__name__}") from error
 
-    def _check_answer(self, response: http.client.HTTPResponse, have: int) -> None:
-        """Refuse another file by its size; start over when the answer does not continue `have` bytes."""
+    def _begin(self, response: http.client.HTTPResponse) -> int:
+        """Where in the file the answer begins: where it was asked to, or at 0. Another file is refused by its size."""
+        have, size = self._have(), self.remote.size
         if response.status == http.client.PARTIAL_CONTENT:
-            match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers["Content-Range"] or "")
-            begin, total = map(int, match.groups()) if match else (-1, self.remote.size)
-        else:
-            # without the header (chunked) the bytes are counted as they come
-            begin, total = 0, int(response.headers["Content-Length"] or self.remote.size)
-        self._check_size(total)
-        # a server may ignore If-Range
-        if begin != have or (have and self.etag and response.headers["ETag"] != self.etag):
-            self.part.unlink(missing_ok=True)
-            raise _BrokenOff("the file changed on the server: starting over")
+            match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers["Content-Range"] or "")
+            if match is None or int(match[1]) != have:
+                raise _BrokenOff(f"asked for bytes from {have:,}, answered {response.headers['Content-Range']}")
+            self._check_size(size if match[2] == "*" else int(match[2]))
+            return have
+        # without the header (chunked) the bytes are counted as they come
+        self._check_size(int(response.headers["Content-Length"] or size))
+        return 0
 
     def _check_size(self, total: int) -> None:
         if total != self.remote.size:
@@ -181,7 +176,7 @@ class _Transfer:
     def _receive(self, response: http.client.HTTPResponse, file: IO[bytes]) -> None:
         while True:
             try:
-                block = response.read(CHUNK_BYTES)
+                block = response.read1(CHUNK_BYTES)  # what came is written at once, and outlives an interruption
             except (OSError, http.client.HTTPException) as error:
                 raise _BrokenOff(f"{error or type(error).__name__}") from error
             if not block:
@@ -190,7 +185,7 @@ class _Transfer:
             if file.tell() > self.remote.size:
                 self._check_size(file.tell())
             self.progress(f"downloading {self.remote.name}", file.tell(), self.remote.size)
-        if file.tell() < self.remote.size:  # read(n) does not complain of a connection closed early
+        if file.tell() < self.remote.size:  # read1 does not complain of a connection closed early
             raise _BrokenOff("connection closed")
 
 
@@ -214,9 +209,7 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, members: tuple[str, ...], pr
     for position, info in enumerate(wanted, start=1):
         name = PurePosixPath(info.filename)
         if name.is_absolute() or ".." in name.parts or "\\" in info.filename:
-            raise FetchError(
-                f"{archive.filename}: member {info.filename!r} leads out of {folder}; delete this archive"
-            )
+            raise FetchError(f"{archive.filename}: member {info.filename!r} leads out of {folder}; delete this archive")
         target = folder / name
         if not (target.is_file() and target.stat().st_size == info.file_size):
             target.parent.mkdir(parents=True, exist_ok=True)

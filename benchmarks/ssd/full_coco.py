@@ -120,7 +120,7 @@ def verify(data_dir: Path, data_set: DataSet, say: Say, progress: Progress) -> l
         listed, found = _check_annotations(path, split, data_set.annotations, progress)
         problems += found
         archive = None if any(problem.remedy is None for problem in found) else split.archive
-        problems += _check_images(data_dir / split.name, listed, split, archive, say, progress)
+        problems += _check_images(data_dir / split.name, listed, split, archive, say=say, progress=progress)
     return problems + _check_backbone(data_dir / data_set.backbone.name, data_set.backbone, progress)
 
 
@@ -163,6 +163,7 @@ def _check_images(
     listed: set[str] | None,
     split: Split,
     archive: RemoteFile | None,
+    *,
     say: Say,
     progress: Progress,
 ) -> list[Problem]:

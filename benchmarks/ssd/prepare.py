@@ -14,7 +14,6 @@ from pathlib import Path
 from benchmarks.ssd.download import (
     FetchError,
     Progress,
-    RemoteFile,
     Say,
     downloaded_bytes,
     fetch,
@@ -36,33 +35,56 @@ def prepare(
 ) -> list[str]:
     """Make `data_dir` a complete copy of `data_set` with the backbone's weights. Returns the problems left.
 
-    `confirm` is asked before anything is downloaded, and at the end before the archives are deleted. Archives
-    put into `data_dir` by hand are used. A Ctrl-C keeps what was downloaded (as NAME.part) and unpacked.
+    `confirm` is asked before anything is downloaded. Archives put into `data_dir` by hand are used, and none is ever
+    deleted. A Ctrl-C keeps what was downloaded (as NAME.part) and unpacked.
     """
-    problems = verify(data_dir, data_set, say, progress)
-    if verify_only or any(problem.remedy is None for problem in problems):
-        return _texts(problems, data_dir, data_set)
-    if problems:
-        remedies = sorted({p.remedy for p in problems if p.remedy}, key=lambda remote: remote.size)
-        download = sum(remote.size - downloaded_bytes(remote, data_dir) for remote in remedies)
-        unpacked = sum(remote.unpacked_size - unpacked_bytes(remote, data_dir) for remote in remedies)
-        free = _free_bytes(data_dir)
-        plan = f"{gigabytes(download)} to download, {gigabytes(unpacked)} to unpack, {gigabytes(free)} free"
-        if download + unpacked > free:
-            return [f"{data_dir}: {plan}; nothing was downloaded: make room or name another --data-dir"]
-        say(f"{data_dir}: {plan}")
-        names = ", ".join(remote.name for remote in remedies)
-        if download and not confirm(f"Download {gigabytes(download)} to {data_dir} ({names})?"):
-            return _texts(problems, data_dir, data_set)
-        try:
-            _mend(data_dir, remedies, problems, say, progress)
-        except (FetchError, OSError) as error:
-            return [f"{data_dir}: {error}; all that was downloaded and unpacked is kept, run again to go on"]
+    try:
         problems = verify(data_dir, data_set, say, progress)
+        if problems and not verify_only and all(problem.remedy for problem in problems):
+            if refusal := _mend(data_dir, data_set, problems, confirm=confirm, say=say, progress=progress):
+                return refusal
+            problems = verify(data_dir, data_set, say, progress)
+    except (FetchError, OSError) as error:
+        return [f"{error}; what was downloaded and unpacked in {data_dir} is kept, run again to go on"]
     if not problems:
         say(f"{data_dir}: {data_set.name} is complete; --backbone-path {data_dir / data_set.backbone.name}")
-        _offer_deletion([data_dir / archive.name for archive in data_set.archives], confirm, say)
+        if left := [data_dir / archive.name for archive in data_set.archives if (data_dir / archive.name).exists()]:
+            size = gigabytes(sum(path.stat().st_size for path in left))
+            say(f"no longer needed ({size}): {' '.join(map(str, left))}")
     return _texts(problems, data_dir, data_set)
+
+
+def _mend(
+    data_dir: Path,
+    data_set: DataSet,
+    problems: Sequence[Problem],
+    *,
+    confirm: Callable[[str], bool],
+    say: Say,
+    progress: Progress,
+) -> list[str]:
+    """Download and unpack what mends `problems`. Returns why not, or nothing."""
+    remedies = sorted({p.remedy for p in problems if p.remedy}, key=lambda remote: remote.size)
+    download = sum(remote.size - downloaded_bytes(remote, data_dir) for remote in remedies)
+    unpacked = sum(remote.unpacked_size - unpacked_bytes(remote, data_dir) for remote in remedies)
+    free = _free_bytes(data_dir)
+    plan = f"{gigabytes(download)} to download, {gigabytes(unpacked)} to unpack, {gigabytes(free)} free"
+    if download + unpacked > free:
+        return [f"{data_dir}: {plan}; nothing was downloaded: make room or name another --data-dir"]
+    say(f"{data_dir}: {plan}")
+    names = ", ".join(remote.name for remote in remedies)
+    if download and not confirm(f"Download {gigabytes(download)} to {data_dir} ({names})?"):
+        return _texts(problems, data_dir, data_set)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    for remote in remedies:
+        archive = fetch(remote, data_dir, say, progress)
+        # a damaged image may have the right size, at which unpacking would pass it by
+        for damaged in (path for problem in problems if problem.remedy == remote for path in problem.damaged):
+            damaged.unlink()
+        if remote.members:
+            written = unpack(archive, data_dir, remote.members, progress)
+            say(f"{remote.name}: {written:,} files unpacked")
+    return []
 
 
 def _texts(problems: Iterable[Problem], data_dir: Path, data_set: DataSet) -> list[str]:
@@ -77,31 +99,3 @@ def _texts(problems: Iterable[Problem], data_dir: Path, data_set: DataSet) -> li
 def _free_bytes(data_dir: Path) -> int:
     existing = next(folder for folder in (data_dir, *data_dir.absolute().parents) if folder.exists())
     return shutil.disk_usage(existing).free
-
-
-def _mend(
-    data_dir: Path, remedies: Sequence[RemoteFile], problems: Sequence[Problem], say: Say, progress: Progress
-) -> None:
-    data_dir.mkdir(parents=True, exist_ok=True)
-    for remote in remedies:
-        archive = fetch(remote, data_dir, say, progress)
-        # a damaged image may have the right size, at which unpacking would pass it by
-        for damaged in (path for problem in problems if problem.remedy == remote for path in problem.damaged):
-            damaged.unlink()
-        if remote.members:
-            written = unpack(archive, data_dir, remote.members, progress)
-            say(f"{remote.name}: {written:,} files unpacked")
-
-
-def _offer_deletion(archives: Iterable[Path], confirm: Callable[[str], bool], say: Say) -> None:
-    left = [path for path in archives if path.exists()]
-    if not left:
-        return
-    names = ", ".join(path.name for path in left)
-    size = gigabytes(sum(path.stat().st_size for path in left))
-    if confirm(f"Delete {names} ({size})? All that is needed of them is unpacked and checked."):
-        for path in left:
-            path.unlink()
-        say(f"deleted {names}: {size} freed")
-    else:
-        say(f"kept {names} ({size})")
