@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Protocol
 
@@ -30,6 +31,11 @@ def for_rank(rank: int, tee: Callable[[str], None]) -> Console:
     if rank != 0:
         return Silent()
     return Terminal(tee) if RichConsole().is_terminal else Lines(tee)
+
+
+def complain(text: str) -> None:
+    """What a rank without a console has to say before it ends."""
+    sys.stderr.write(f"{text}\n")
 
 
 class Silent:

@@ -1,7 +1,8 @@
 """Ranks and devices: where this process stands in a run. The only reader of the environment inside a run.
 
 The variables are torchrun's own (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, with MASTER_ADDR and MASTER_PORT that
-torch reads itself), and two of ours that a launcher sets: HARNESS_LOG, the log that rank 0 writes, opened by the launcher;
+torch reads itself), and two of ours that a launcher sets: HARNESS_LOG, the log, made by the launcher and shared by the ranks
+of this machine;
 HARNESS_CACHES_CLEARED, "1" when the page cache was dropped just before.
 """
 
@@ -13,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable
@@ -138,14 +138,3 @@ def barrier(context: Context) -> None:
         import torch.distributed as dist
 
         dist.barrier()
-
-
-def from_rank_0(context: Context, value: Any) -> Any:
-    """Rank 0's `value`, on every rank."""
-    if context.world_size == 1:
-        return value
-    import torch.distributed as dist
-
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]

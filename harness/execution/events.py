@@ -20,7 +20,7 @@ from mlperf_logging.mllog.mllog import MLLogger
 from harness.config import ROOT
 
 RESULT = re.compile(r"result_(\d+)\.txt")
-CALLER = 2  # frames between mllog's own and the one that calls an EventLog's method, which the line names
+CALLER = 3  # frames between mllog's own and the one that calls an EventLog's method, which the line names
 
 
 class EventLog:

@@ -63,7 +63,8 @@ class Run:
     configuration: Configuration
     request: Request
     launch: context.Launch
-    log: EventLog
+    log: EventLog  # of rank 0; the others' takes events and writes nothing
+    own: EventLog  # the same file for this rank's own lines: init_start, a traceback, stacks on request
     screen: console.Console
     history: History
     asking: bool = True  # while a ValueError means that the user's wish cannot be granted
@@ -80,23 +81,20 @@ class Run:
 
 def execute(configuration: Configuration, request: Request, launch: context.Launch) -> int:
     """Run one rank; returns the exit code. Rank 0 writes the log. ValueError when no log can be opened."""
-    log = EventLog(None)
-    if launch.rank == 0:
-        log = EventLog(launch.log) if launch.log else EventLog.create(request.out, request.number)
+    own = EventLog(launch.log)
+    if launch.rank == 0 and launch.log is None:
+        own = EventLog.create(request.out, request.number)
+    log = own if launch.rank == 0 else EventLog(None)
     screen = console.for_rank(launch.rank, log.plain)
     history = History(configuration.benchmark.quality_metric, configuration.run.target, configuration.run.epochs)
-    run = Run(configuration, request, launch, log, screen, history)
-    if log.file is not None:
-        signals.stacks_on_request(log.file)
+    run = Run(configuration, request, launch, log, own, screen, history)
     try:
-        with signals.as_exceptions():
+        with signals.as_exceptions(), signals.stacks_on_request(own.file):
             ending = _ending(run)
         _conclude(run, ending)
     finally:
         screen.close()
-        if log.file is not None:
-            signals.no_stacks_on_request()
-        log.close()
+        own.close()
     return ending.exit_code
 
 
@@ -123,6 +121,9 @@ def _ending(run: Run) -> Ending:
             ending = Ending(BROKEN, f"{type(error).__name__}: {error}")
             if not isinstance(error, NotFinite):
                 run.screen.say("".join(traceback.format_exception(error)))
+    if run.launch.rank != 0:
+        run.own.plain(f"rank {run.launch.rank}: {ending.reason}")
+        console.complain(f"rank {run.launch.rank}: {ending.reason}")
     if run.ending is not None:
         run.screen.say(f"after run_stop: {ending.reason}")
         return run.ending
@@ -139,9 +140,8 @@ def _train(run: Run) -> Ending:
         assert request.checkpoint_dir is not None  # the command line asks for both
         resumed = checkpoint.load(request.checkpoint_dir, configuration)
 
-    log.start(keys.INIT_START)
+    run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
     with context.process_group(here), contextlib.ExitStack() as closing:
-        _init_start_of_other_ranks(log, here)
         seeding.seed_libraries(here)
         session = configuration.benchmark.open(configuration.tables, here)
         closing.callback(session.close)
@@ -190,15 +190,6 @@ def _prepare(run: Run) -> Context:
     benchmark.check(configuration.tables, here)
     data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)
     return replace(here, data_dir=data_dir)
-
-
-def _init_start_of_other_ranks(log: EventLog, here: Context) -> None:
-    """A line of every rank, as in the published logs, whose readers count accelerators by them."""
-    path = context.from_rank_0(here, log.path)
-    if here.rank != 0 and path is not None and path.exists():  # another node may not see it
-        own = EventLog(path)
-        own.start(keys.INIT_START)
-        own.close()
 
 
 def _describe_run(run: Run, session: Session) -> None:

@@ -37,11 +37,15 @@ def as_exceptions() -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def stacks_on_request(file: IO[str]) -> None:
+@contextmanager
+def stacks_on_request(file: IO[str] | None) -> Iterator[None]:
     """On SIGUSR1 write every thread's stack to `file`, even while Python code is not running (a hung collective)."""
+    if file is None:
+        yield
+        return
     faulthandler.register(signal.SIGUSR1, file, all_threads=True, chain=False)
-
-
-def no_stacks_on_request() -> None:
-    """Before the file is closed."""
-    faulthandler.unregister(signal.SIGUSR1)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a request that comes late must not end the process
+        faulthandler.unregister(signal.SIGUSR1)

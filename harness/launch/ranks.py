@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 from harness.config import Configuration
-from harness.execution import lifecycle
+from harness.execution import console, lifecycle
 from harness.execution.events import EventLog, close_abandoned
 
 KNOWN = (lifecycle.EPOCHS_SPENT, lifecycle.USAGE, lifecycle.BROKEN, lifecycle.NOT_SUITABLE, lifecycle.INTERRUPTED)
@@ -54,6 +54,8 @@ def run(configuration: Configuration, path: Path, request: lifecycle.Request) ->
         code, reason = lifecycle.INTERRUPTED, f"interrupted: {error}"
     finally:
         abandoned = close_abandoned(log.path, reason)
+        if code not in (lifecycle.TARGET_MET, lifecycle.EPOCHS_SPENT):
+            console.complain(reason)
     return lifecycle.BROKEN if abandoned and code == lifecycle.TARGET_MET else code
 
 

@@ -1,0 +1,247 @@
+"""Whole runs of the toy, in their own process, judged by MLPerf's compliance checker and by their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlperf_logging.compliance_checker import mlp_compliance
+
+from tests.conftest import CHECKOUT
+from tests.toy import configuration as toy
+
+LOADING = 60.0  # seconds that a process may take to import and begin
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "harness", "run", *map(str, arguments)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    ours = ("RANK", "DGXSYSTEM", "DATADIR", "LOGDIR", "SEED")
+    return {key: value for key, value in os.environ.items() if key not in ours} | more
+
+
+def run(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        cwd=CHECKOUT,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text().splitlines()
+    found = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines if line.startswith(":::MLLOG ")]
+    assert sum("MLLOG" in line for line in lines) == len(found), "an event must stand at the beginning of its line"
+    return found
+
+
+def stop(path: Path) -> dict[str, Any]:
+    """The metadata of the one run_stop, which must be there on every way out."""
+    (found,) = [event["metadata"] for event in events(path) if event["key"] == "run_stop"]
+    return dict(found)
+
+
+def complies(path: Path, ruleset: str = "0.7.0") -> bool:
+    checker = mlp_compliance.make_checker("training", ruleset, quiet=True, werror=True)
+    passed, *_ = mlp_compliance.main(str(path), f"training_{ruleset}/common.yaml", checker)
+    return bool(passed)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("learned")
+    return folder, run(toy.write(folder, toy.raw()), "--out", folder / "out")
+
+
+def test_target_met(learned: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, finished = learned
+    log = folder / "out" / "result_0.txt"
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert stop(log)["status"] == "success"
+    assert complies(log)
+    assert "RESULT,SSD,," in finished.stdout and "RESULT,SSD,," in log.read_text()
+    assert (folder / "out" / "result_0.png").stat().st_size > 10_000
+    assert (folder / "out" / "result.png").resolve() == (folder / "out" / "result_0.png").resolve()
+
+
+def test_events_come_in_the_order_of_the_rules(learned: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    found = events(learned[0] / "out" / "result_0.txt")
+    order = [event["key"] for event in found]
+    timed = [key for key in order if key.endswith(("_start", "_stop")) or key in ("eval_accuracy", "train_samples")]
+    epoch = ["block_start", "epoch_start", "epoch_stop", "block_stop", "eval_start", "eval_accuracy", "eval_stop"]
+    assert timed == ["init_start", "init_stop", "run_start", "train_samples", *epoch * 3, "run_stop"]
+    times = [event["time_ms"] for event in found]
+    assert times == sorted(times)
+    for key in ("seed", "configuration", "precision", "software", "hardware", "commit", "tree_dirty", "throughput"):
+        assert key in order, key
+    assert order.index("data_fingerprint") > order.index("run_stop"), "hashing the data is off the clock"
+    stopped = found[order.index("run_stop")]
+    elapsed_ms = stopped["time_ms"] - found[order.index("run_start")]["time_ms"]
+    assert stopped["metadata"]["monotonic_s"] * 1000 == pytest.approx(elapsed_ms, abs=20)
+
+
+def test_lines_name_the_place_that_logged_them(learned: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    files = {event["metadata"]["file"] for event in events(learned[0] / "out" / "result_0.txt")}
+    assert files == {"harness/execution/lifecycle.py"}
+
+
+def test_the_other_ruleset_passes_too(tmp_path: Path) -> None:
+    assert run(toy.write(tmp_path, toy.raw(ruleset="1.0.0")), "--out", tmp_path).returncode == 0
+    assert complies(tmp_path / "result_0.txt", "1.0.0")
+
+
+@pytest.mark.parametrize(
+    ("fate", "code", "reason"),
+    [
+        ("stands still", 1, r"epochs spent: quality 0\.0000 after 4 epochs, target 0\.25"),
+        ("nan", 5, "the loss is nan in epoch 2 by step 1"),
+        ("raises", 5, "RuntimeError: the toy broke"),
+        ("bad data", 2, "the folder has 7 numbers"),
+        ("unsuitable", 6, "no abacus here"),
+    ],
+)
+def test_every_other_way_out(tmp_path: Path, fate: str, code: int, reason: str) -> None:
+    finished = run(toy.write(tmp_path, toy.raw(fate)), "--out", tmp_path)
+    assert finished.returncode == code, finished.stdout + finished.stderr
+    stopped = stop(tmp_path / "result_0.txt")
+    assert stopped["status"] == "aborted"
+    assert re.search(reason, stopped["reason"]) and re.search(reason, finished.stdout)
+    assert "RESULT" not in finished.stdout
+    assert ("Traceback" in finished.stdout) == (fate == "raises"), "only what we did not foresee shows a traceback"
+    assert complies(tmp_path / "result_0.txt") is False
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_truthfully(tmp_path: Path, which: signal.Signals) -> None:
+    path = toy.write(tmp_path, toy.raw("sleeps"))
+    with subprocess.Popen(
+        command(path, "--out", tmp_path), cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(tmp_path / "result_0.txt", '"epoch_num": 2')
+        process.send_signal(which)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stop(tmp_path / "result_0.txt") == stop(tmp_path / "result_0.txt") | {
+        "status": "aborted",
+        "reason": which.name,
+    }
+    assert "RESULT" not in out
+
+
+def test_stacks_are_written_on_request(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw("sleeps"))
+    log = tmp_path / "result_0.txt"
+    with subprocess.Popen(
+        command(path, "--out", tmp_path), cwd=CHECKOUT, env=environment(), stdout=subprocess.DEVNULL
+    ) as process:
+        wait_for(log, '"epoch_num": 2')
+        process.send_signal(signal.SIGUSR1)
+        wait_for(log, "train_epoch")
+        process.terminate()
+    assert "most recent call first" in log.read_text()
+    assert stop(log)["status"] == "aborted"
+
+
+def wait_for(path: Path, text: str) -> None:
+    until = time.monotonic() + LOADING
+    while not (path.is_file() and text in path.read_text()):
+        assert time.monotonic() < until, (
+            f"{text} did not come; there is {path.read_text() if path.is_file() else 'no log'}"
+        )
+        time.sleep(0.05)
+
+
+def test_results_are_numbered_and_never_written_over(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw())
+    (tmp_path / "result_6.txt").write_text("an older result\n")
+    assert run(path, "--out", tmp_path).returncode == 0
+    assert (tmp_path / "result_7.txt").is_file()
+    refused = run(path, "--out", tmp_path, "--number", 6)
+    assert refused.returncode == 2 and "no result is ever written over" in refused.stderr
+    assert (tmp_path / "result_6.txt").read_text() == "an older result\n"
+
+
+def test_a_configuration_that_cannot_be_read_leaves_a_log_too(tmp_path: Path) -> None:
+    content = toy.raw()
+    content["run"]["epoch"] = 3
+    refused = run(toy.write(tmp_path, content), "--out", tmp_path)
+    assert refused.returncode == 2 and "run.epoch: unknown key; did you mean epochs?" in refused.stderr
+    assert "run.epoch: unknown key" in stop(tmp_path / "result_0.txt")["reason"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = run(toy.write(tmp_path, toy.raw()), "--out", tmp_path / "file" / "out")
+    assert refused.returncode == 2 and "name another --out" in refused.stderr
+
+
+def test_names_that_submitters_know(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw())
+    finished = run(DGXSYSTEM=str(path), LOGDIR=str(tmp_path / "logs"), SEED="77", DATA_DIR="/somewhere")
+    assert finished.returncode == 0
+    (seed,) = [event["value"] for event in events(tmp_path / "logs" / "result_0.txt") if event["key"] == "seed"]
+    assert seed == 77
+    assert "DATA_DIR is not read; did you mean DATADIR?" in finished.stderr
+
+
+def test_target_on_the_command_line(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw())
+    assert run(path, "--out", tmp_path, "--target", 0.05).returncode == 0
+    assert sum(event["key"] == "eval_start" for event in events(tmp_path / "result_0.txt")) == 1
+
+
+def test_two_ranks(tmp_path: Path) -> None:
+    finished = run(toy.write(tmp_path, toy.raw(ranks=2)), "--out", tmp_path)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    log = tmp_path / "result_0.txt"
+    assert complies(log)
+    order = [event["key"] for event in events(log)]
+    assert order.count("init_start") == 2 and order.count("run_stop") == 1
+    assert finished.stdout.count("RESULT,SSD") == 1
+
+
+def test_a_rank_that_dies_ends_the_run(tmp_path: Path) -> None:
+    finished = run(toy.write(tmp_path, toy.raw("rank 1 raises", ranks=2)), "--out", tmp_path)
+    assert finished.returncode == 5, finished.stdout + finished.stderr
+    assert stop(tmp_path / "result_0.txt")["status"] == "aborted"
+    assert "rank 1 broke" in finished.stdout + finished.stderr
+
+
+def test_a_resumed_run_goes_on_and_says_so(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    sleeping = toy.write(tmp_path, toy.raw("sleeps"))
+    with subprocess.Popen(
+        command(sleeping, "--out", tmp_path, "--checkpoint-dir", kept),
+        cwd=CHECKOUT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        wait_for(tmp_path / "result_0.txt", '"epoch_num": 2')
+        process.terminate()
+    resumed = run(sleeping, "--out", tmp_path, "--checkpoint-dir", kept, "--resume", "--target", 0.05)
+    assert resumed.returncode == 2 and "is of a run with another configuration" in resumed.stdout
+    refused = run(sleeping, "--out", tmp_path, "--checkpoint-dir", tmp_path / "none", "--resume")
+    assert refused.returncode == 2 and "to resume from" in refused.stdout
+    with subprocess.Popen(
+        command(sleeping, "--out", tmp_path, "--checkpoint-dir", kept, "--resume"),
+        cwd=CHECKOUT, env=environment(), stdout=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        wait_for(tmp_path / "result_3.txt", '"epoch_start"')
+        process.terminate()
+    found = {event["key"]: event for event in events(tmp_path / "result_3.txt")}
+    assert found["resumed_from_epoch"]["value"] == 1
+    assert found["epoch_start"]["metadata"]["epoch_num"] == 2

@@ -1,0 +1,98 @@
+"""A whole benchmark in about sixty lines, which proves the contract: it fits one number and can be told to fail."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.contract import Context, DataSummary, Interval, NotSuitable, Plain
+
+
+class Toy(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    fate: Literal["learns", "stands still", "nan", "raises", "sleeps", "bad data", "unsuitable", "rank 1 raises"]
+    gain: float = 0.1  # of quality, an epoch
+
+
+class ToyConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    toy: Toy
+
+
+class ToySession:
+    def __init__(self, toy: Toy, context: Context) -> None:
+        self.toy, self.context, self.quality = toy, context, 0.0
+
+    def hyperparameters(self) -> Mapping[str, Plain]:
+        return {
+            "global_batch_size": 4 * self.context.world_size, "model_bn_span": 4, "opt_base_learning_rate": 0.1,
+            "opt_learning_rate_warmup_factor": 0, "opt_learning_rate_warmup_steps": 1, "opt_weight_decay": 0.0,
+            "opt_learning_rate_decay_boundary_epochs": [40, 50], "max_samples": 1, "gradient_accumulation_steps": 1,
+        }  # fmt: skip
+
+    def properties(self) -> Mapping[str, Plain]:
+        return {"precision": "exact", "demonstration": True}
+
+    def warm_up(self) -> None: ...
+
+    def load_data(self) -> DataSummary:
+        if self.toy.fate == "bad data":
+            raise ValueError("the folder has 7 numbers, the configuration says 8")
+        return DataSummary(train_samples=8, eval_samples=4)
+
+    def train_epoch(self, epoch: int) -> Iterator[Interval]:
+        for _ in range(2):
+            if self.toy.fate == "raises" and epoch == 2:
+                raise RuntimeError("the toy broke")
+            if self.toy.fate == "rank 1 raises" and self.context.rank == 1 and epoch == 2:
+                raise RuntimeError("rank 1 broke")
+            time.sleep(60 if self.toy.fate in ("sleeps", "rank 1 raises") and epoch == 2 else 0.001)
+            loss = math.nan if self.toy.fate == "nan" and epoch == 2 else 1 - self.quality
+            yield Interval(steps=1, images=4, loss=loss, learning_rate=0.1, data_wait_s=0.0001)
+        self.quality += 0.0 if self.toy.fate == "stands still" else self.toy.gain
+
+    def evaluate(self, epoch: int) -> float:
+        return self.quality
+
+    def fingerprint(self) -> str:
+        return "f00d"
+
+    def panels(self, count: int) -> list[Any]:
+        return []
+
+    def state(self) -> dict[str, Any]:
+        return {"quality": self.quality}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.quality = state["quality"]
+
+    def close(self) -> None: ...
+
+
+class ToyBenchmark:
+    name = "ssd"  # a keyword that the checker knows, with a target for every ruleset
+    quality_metric = "quality"
+    quality_targets: Mapping[str, float] = {"0.7.0": 0.23, "1.0.0": 0.23}
+    config_type = ToyConfig
+
+    def provide_data(self, config: ToyConfig, data_dir: Path | None, cache_dir: Path, progress: Any) -> Path:
+        progress("making numbers", 8, 8)
+        return data_dir or cache_dir
+
+    def check(self, config: ToyConfig, context: Context) -> None:
+        if config.toy.fate == "unsuitable":
+            raise NotSuitable("no abacus here; buy one")
+
+    def open(self, config: ToyConfig, context: Context) -> ToySession:
+        return ToySession(config.toy, context)
+
+    def prepare(self, data_dir: Path, *, verify_only: bool, confirm: Callable[[str], bool], **_: Any) -> list[str]:
+        return [] if confirm("Count to eight?") else ["the numbers are missing"]
+
+
+BENCHMARK = ToyBenchmark()
