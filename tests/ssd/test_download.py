@@ -25,6 +25,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     pauses: list[float] = []
     monkeypatch.setattr(download, "time", SimpleNamespace(sleep=pauses.append))
     monkeypatch.setattr(download, "TIMEOUT_S", 0.3)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     return pauses
 
 
