@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# One timed run: to a target quality, on this machine or inside the image. `./run_and_time.sh --help` says everything.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+./run_and_time.sh [CONFIGURATION] [options]
+
+One timed run. Trains to the target and leaves a log that MLPerf's checker accepts, result_N.txt, and a picture of
+it, result_N.png. The first call makes .venv from the lock file (minutes, about 5 GB); later ones, and calls where
+everything is installed, skip that.
+
+CONFIGURATION is a name under configs/ or the path of a file. Without one a machine without accelerators runs the
+embedded demonstration on its CPU; a machine with them is told which configurations there are.
+
+  --data-dir DIR         the data set, a folder in COCO form (the embedded demonstration makes its own)
+  --backbone-path FILE   initial weights, where the configuration wants them
+  --out DIR              where the log goes (default: out/CONFIGURATION); N is the next free number, nothing is
+                         ever written over
+  --number N             exactly this number
+  --seed N               0 to 4294967295; drawn anew for each run when left out
+  --target QUALITY       ends the run at another quality (open division only)
+  --checkpoint-dir DIR   keeps a checkpoint there after each epoch
+  --resume               goes on from the checkpoint; such a result is never a timed one
+  --trials N             so many runs, one after the other, entered in a ledger
+  --image IMAGE          each trial in a fresh container of this image
+  -h, --help             this text; more with `python -m harness run --help`
+
+Environment, for those who know MLPerf's scripts: DGXSYSTEM is CONFIGURATION, DATADIR --data-dir, LOGDIR --out,
+SEED --seed. Options win. HARNESS_CACHE_DIR is where the embedded data is kept (default: .cache in the checkout).
+
+Exit codes: 0 target met; 1 epochs spent without it; 2 usage or configuration; 5 the run broke; 6 no suitable device
+or driver; 130 interrupted. Every one of them leaves its status in the log.
+END
+}
+
+for argument in "$@"; do
+    if [[ $argument == -h || $argument == --help ]]; then
+        usage
+        exit 0
+    fi
+done
+
+# shellcheck source=requirements/set_up.sh
+. "$(dirname "${BASH_SOURCE[0]}")/requirements/set_up.sh"
+set_up "$here/requirements/run.lock"
+# -P: a folder called harness in the caller's directory is not ours
+PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} exec "$python" -P -m harness run "$@"
