@@ -1,0 +1,153 @@
+"""A trial as a fresh container of one image; what that container is, plan.py says."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.launch import engine
+from harness.launch.plan import Plan
+from harness.launch.reaper import Reaper
+from harness.launch.record import Order
+
+if TYPE_CHECKING:
+    from docker.client import DockerClient
+    from docker.models.containers import Container
+    from docker.models.images import Image
+
+ENGINE_PATIENCE_S = 60.0  # for an engine that is being restarted
+
+
+@dataclass
+class ContainerLauncher:
+    """Starts each trial as a fresh container."""
+
+    client: DockerClient
+    image: Image
+    reference: str  # as the user named it
+    plan: Callable[[Order, str], Plan]  # for a trial, of an image
+    series: str
+    name: str  # of the configuration
+    reaper: Reaper
+    engine_version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine_version = str(self.client.version().get("Version", ""))
+
+    @property
+    def where(self) -> str:
+        return str(self.image.id)
+
+    def facts(self) -> dict[str, Any]:
+        """For the ledger."""
+        digests = self.image.attrs.get("RepoDigests") or []
+        return {"where": self.where, "image": self.reference, "image_digests": digests, "engine": self.engine_version}
+
+    def start(self, order: Order) -> RunningContainer:
+        """The trial, running. NotSuitable, with what to do, when the engine refuses."""
+        # by id: a tag may be moved while a series runs
+        chosen = self.plan(order, self.where)
+        self.reaper.watch_containers(f"{engine.SERIES}={self.series}")
+        with engine.explained(f"starting a container of {self.reference}"):
+            container = self.client.containers.create(
+                **chosen.arguments(),
+                name=f"harness-{self.name}-{self.series}-{order.number}",
+                labels={engine.SERIES: self.series, engine.FOLDER: str(order.folder), engine.TRIAL: str(order.number)},
+            )
+        try:
+            with engine.explained(f"starting a container of {self.reference}"):
+                output = container.attach(stream=True, stdout=True, stderr=True)
+                container.start()
+        except BaseException:
+            container.remove(force=True, v=True)
+            raise
+        return RunningContainer(container, output, chosen.line(), self.facts())
+
+
+class RunningContainer:
+    """One trial; see watchdog.Running."""
+
+    def __init__(self, container: Container, output: Iterator[bytes], line: str, facts: Mapping[str, Any]) -> None:
+        self._container, self._output, self._line, self._facts = container, output, line, facts
+        self._lost_since: float | None = None
+        self._lost = self._out_of_memory = self._gone = False
+
+    def lines(self) -> Iterator[str]:
+        import requests
+
+        rest = b""
+        try:
+            for piece in self._output:
+                *whole, rest = (rest + piece).split(b"\n")
+                yield from (line.decode(errors="replace") for line in whole)
+        except (OSError, requests.exceptions.RequestException):
+            pass  # the engine went away; poll() finds out and says so
+        if rest:
+            yield rest.decode(errors="replace")
+
+    def poll(self) -> int | None:
+        import requests
+        from docker.errors import APIError, NotFound
+
+        try:
+            self._container.reload()
+        except NotFound:
+            self._gone = True
+            return 137
+        except (requests.exceptions.RequestException, APIError):
+            self._lost = True
+            self._lost_since = self._lost_since or time.monotonic()
+            return 137 if time.monotonic() - self._lost_since > ENGINE_PATIENCE_S else None
+        self._lost_since = None
+        state = self._container.attrs["State"]
+        if state["Status"] in ("created", "running", "paused", "restarting"):
+            return None
+        self._out_of_memory = bool(state.get("OOMKilled"))
+        return int(state["ExitCode"])
+
+    def ask_for_stacks(self) -> str:
+        import requests
+        from docker.errors import APIError
+
+        try:
+            done = self._container.exec_run(["python", "-m", "harness.launch.stacks"])
+        except (APIError, requests.exceptions.RequestException) as error:
+            return f"no stacks could be asked for: {error}"
+        return str(done.output.decode(errors="replace").strip())
+
+    def terminate(self) -> None:
+        self._signal("SIGTERM")
+
+    def kill(self) -> None:
+        self._signal("SIGKILL")
+
+    def _signal(self, name: str) -> None:
+        import requests
+        from docker.errors import APIError
+
+        # ended in this moment, or its engine did: poll() finds out
+        with contextlib.suppress(APIError, requests.exceptions.RequestException):
+            self._container.kill(name)
+
+    def why(self) -> str:
+        reasons = (
+            (self._out_of_memory, "the kernel killed it for want of memory (OOMKilled)"),
+            (self._gone, "its container was removed by someone else"),
+            (
+                self._lost_since is not None,
+                f"the Docker engine went away and was not back within {ENGINE_PATIENCE_S:g} s",
+            ),
+            (self._lost, "the Docker engine was restarted meanwhile"),
+        )
+        return next((text for true, text in reasons if true), "")
+
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        return {"container": {"id": self._container.id, "docker_run": self._line, **self._facts}}
+
+    def close(self) -> None:
+        if self._lost_since is None:
+            engine.remove(self._container)

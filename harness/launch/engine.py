@@ -1,0 +1,231 @@
+"""The Docker engine: reaching it, what it says it can do, what is left over in it, and its errors in words with the fix.
+
+Talks by the Docker SDK for Python. Every way in which an engine commonly refuses has a sentence here that says what to do;
+`NotSuitable` (exit code 6) is a machine that cannot, `ValueError` (2) a wish that cannot be granted.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.contract import NotSuitable
+from harness.launch import ledger
+from harness.validation import did_you_mean
+
+if TYPE_CHECKING:
+    from docker.client import DockerClient
+    from docker.models.containers import Container
+    from docker.models.images import Image
+
+# Labels of every container that a series starts
+SERIES, FOLDER, TRIAL = "harness.series", "harness.folder", "harness.trial"
+
+CDI_KIND = "nvidia.com/gpu"
+CDI_NAME = re.compile(
+    r"""^[\s-]*"?name"?:\s*"?([^"\s,]+)""", re.MULTILINE
+)  # of a device, in a YAML or JSON description
+
+NO_ENGINE = """no Docker engine answers ({address}). Is it installed and running?
+    sudo systemctl start docker            starts it
+    https://docs.docker.com/engine/install/  installs it
+without Docker: the same command without --image runs on this machine's own Python"""
+NO_PERMISSION = """user {user} may not use the Docker engine ({address}: permission denied). Either
+    sudo usermod -aG docker {user}         then log in again (members of this group are as good as root), or
+    https://docs.docker.com/engine/security/rootless/  an engine of your own"""
+
+# What an engine's answer contains -> what to do about it
+KNOWN = (
+    (
+        "could not select device driver",
+        "the Docker engine cannot give GPUs to containers: install the NVIDIA Container Toolkit, then\n"
+        "    sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
+    ),
+    (
+        "unsatisfied condition",
+        "the host's NVIDIA driver is older than this image asks for (NVIDIA_REQUIRE_CUDA): install a newer driver, or use "
+        "an image built for an older CUDA; `python -m harness doctor` shows both versions",
+    ),
+    (
+        "unresolvable CDI devices",
+        "the engine knows no such GPU: there are fewer than asked for, or the host's CDI description is out of date:\n"
+        "    sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
+    ),
+    (
+        "unknown device",
+        "there is no such GPU on this machine; `nvidia-smi -L` lists them",
+    ),
+    (
+        "nvml error: driver/library version mismatch",
+        "the NVIDIA driver was upgraded while its old kernel module is still loaded: reboot, or unload the module",
+    ),
+    (
+        "nvidia-container-cli: initialization error",
+        "the NVIDIA driver does not work on this host; `nvidia-smi` there says why",
+    ),
+    (
+        "no space left on device",
+        "the engine's disk is full: `docker system df` shows by what, `docker system prune` frees",
+    ),
+    (
+        "error setting rlimit",
+        "this engine may not lift limits (memlock, stack): it runs without root's rights in a way it does not admit",
+    ),
+    (
+        "bind source path does not exist",
+        "the engine does not see this machine's folders: it runs elsewhere, or (Docker Desktop) does not share this one",
+    ),
+)
+
+
+def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
+    """The engine that DOCKER_HOST or the usual socket names. NotSuitable when there is none or we may not use it."""
+    try:
+        from docker.client import from_env
+        from docker.errors import DockerException
+    except ImportError as error:
+        raise NotSuitable(
+            "--image needs the Docker SDK for Python: python -m pip install docker (it is in requirements/run.lock)"
+        ) from error
+    try:
+        client = (make or from_env)()
+        client.ping()
+    except DockerException as error:
+        raise NotSuitable(_unreachable(error)) from error
+    if not str(client.api.base_url).startswith("http+docker://"):
+        raise NotSuitable(
+            f"the Docker engine is on another machine ({client.api.base_url}), which sees neither this one's data nor its "
+            "results folder: run this command there, or unset DOCKER_HOST"
+        )
+    return client
+
+
+def _unreachable(error: BaseException) -> str:
+    from docker.utils import kwargs_from_env
+
+    address = kwargs_from_env().get("base_url") or "unix:///var/run/docker.sock"
+    for cause in _causes(error):
+        if isinstance(cause, PermissionError):
+            return NO_PERMISSION.format(user=getpass.getuser(), address=address)
+    return NO_ENGINE.format(address=address)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and all it came from; urllib3 carries its cause as an argument."""
+    seen: list[BaseException | None] = [error]
+    while seen:
+        each = seen.pop()
+        if each is not None:
+            yield each
+            seen += [each.__cause__ or each.__context__, *(arg for arg in each.args if isinstance(arg, BaseException))]
+
+
+@contextmanager
+def explained(doing: str) -> Iterator[None]:
+    """The engine's refusals inside the block as NotSuitable, with the way out where we know it."""
+    import requests
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except DockerException as error:
+        answer = str(getattr(error, "explanation", None) or error)
+        fix = next((fix for sign, fix in KNOWN if sign.lower() in answer.lower()), "")
+        raise NotSuitable(f"{doing}: {fix}{' -- ' if fix else ''}the engine says: {answer}") from error
+    except requests.exceptions.ConnectionError as error:
+        raise NotSuitable(f"{doing}: {_unreachable(error)}") from error
+
+
+def image(client: DockerClient, name: str) -> Image:
+    """The image of this name, which is never downloaded behind the user's back. ValueError when it is not here."""
+    from docker.errors import ImageNotFound
+
+    try:
+        with explained(f"looking for image {name}"):
+            try:
+                return client.images.get(name)
+            except ImageNotFound:
+                there = sorted(tag for each in client.images.list() for tag in each.tags)
+    except NotSuitable as error:
+        if "invalid reference format" in str(error):
+            raise ValueError(f"--image {name}: not the name of an image") from error
+        raise
+    raise ValueError(
+        f"there is no image {name} on this machine{did_you_mean(name, there)}\n"
+        f"    docker build -t {name} .    builds it, from the checkout\n"
+        f"    docker pull {name}          fetches it, if it is published\n"
+        f"here are: {', '.join(there) or 'none'}"
+    )
+
+
+def remove_labelled(client: DockerClient, label: str, *, grace_s: int = 0) -> list[str]:
+    """Stop and remove every container with this label ("key=value"). Returns their names."""
+    return [remove(each, grace_s) for each in _labelled(client, label)]
+
+
+def remove_leftovers(client: DockerClient) -> list[str]:
+    """Remove the containers of series that are gone (killed, or their machine restarted), of this user or all we can see.
+
+    A series lives as long as it holds the lock on its ledger. Returns what was removed, for people.
+    """
+    removed = []
+    for each in _labelled(client, SERIES):
+        folder = each.labels.get(FOLDER, "")
+        try:
+            alive = ledger.in_use(Path(folder))
+        except PermissionError:
+            continue  # another user's; theirs to judge
+        if not alive:
+            removed.append(f"{remove(each, 0)} (of {folder})")
+    return removed
+
+
+def _labelled(client: DockerClient, label: str) -> list[Container]:
+    with explained("listing containers"):
+        return list(client.containers.list(all=True, ignore_removed=True, filters={"label": label}))
+
+
+def remove(container: Container, grace_s: int = 0) -> str:
+    from docker.errors import NotFound
+
+    name = str(container.name)
+    try:
+        with explained(f"removing container {name}"):
+            if grace_s and container.status == "running":
+                container.stop(timeout=grace_s)
+            container.remove(force=True, v=True)
+    except NotSuitable as error:
+        cause = error.__cause__
+        gone = isinstance(cause, NotFound) or "already in progress" in str(cause)
+        if not gone:
+            raise
+    return name
+
+
+# --- what the engine is -----------------------------------------------------------------------------------------------
+
+
+def has(info: dict[str, Any], option: str) -> bool:
+    """Whether the engine runs with this security option: rootless, userns, selinux."""
+    return any(f"name={option}" in each.split(",") for each in info.get("SecurityOptions") or [])
+
+
+def cdi_gpus(info: dict[str, Any]) -> list[str] | None:
+    """Names of NVIDIA's devices that the engine gives by the Container Device Interface; None where it does not use it.
+
+    Engines from 28.2 on list what they found; those from 25 on only where they look.
+    """
+    if "DiscoveredDevices" in info:
+        found = [each["ID"] for each in info["DiscoveredDevices"] or [] if each.get("Source") == "cdi"]
+    else:
+        folders = [Path(each) for each in info.get("CDISpecDirs") or []]
+        specs = [
+            path.read_text(errors="replace") for each in folders if each.is_dir() for path in sorted(each.iterdir())
+        ]
+        names = [name for spec in specs if CDI_KIND in spec for name in CDI_NAME.findall(spec)]
+        found = [f"{CDI_KIND}={name}" for name in names]
+    return [each.partition("=")[2] for each in found if each.startswith(f"{CDI_KIND}=")] or None

@@ -1,0 +1,212 @@
+"""What a trial's container is: as arguments for the Docker SDK, and as the `docker run` line that does the same.
+
+It gets the accelerators that the configuration asks for, the configuration itself and the data read-only, the results
+folder, the host's shared memory, an init process that reaps and passes signals on, and the caller's user id; and does not
+get a network, new privileges, a restart, or a life after its trial.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from harness.config import Run
+from harness.contract import NotSuitable
+from harness.launch import engine
+from harness.launch.record import Order
+
+# Where things are inside
+RESULTS, DATA, BACKBONE, CONFIGURATION = (
+    PurePosixPath(f"/{each}") for each in ("results", "data", "backbone", "configuration")
+)
+STACK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """Which accelerators a container gets, and by which of the engine's two ways."""
+
+    by: str = "none"  # "none" | "cdi" | "device request"
+    devices: tuple[str, ...] = ()  # names or numbers; empty: the first `count`
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A file or folder of the host, seen inside."""
+
+    source: Path
+    target: PurePosixPath
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides what a container is, but for its name and labels."""
+
+    image: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    mounts: tuple[Mount, ...]
+    user: str
+    gpus: Gpus = Gpus()
+    groups: tuple[int, ...] = ()
+    shm_size: str | None = None  # "8g"; None: the host's shared memory
+    lift_limits: bool = True  # a rootless engine cannot
+    host_user_ids: bool = False  # where the engine maps them to others
+    security: tuple[str, ...] = ("no-new-privileges",)
+
+    def arguments(self) -> dict[str, Any]:
+        """For the SDK's containers.create."""
+        from docker.types import DeviceRequest, Mount, Ulimit
+
+        requests = {
+            "none": [],
+            "cdi": [
+                DeviceRequest(driver="cdi", device_ids=[f"{engine.CDI_KIND}={each}" for each in self.gpus.devices])
+            ],
+            "device request": [
+                DeviceRequest(device_ids=list(self.gpus.devices), capabilities=[["gpu"]])
+                if self.gpus.devices
+                else DeviceRequest(count=self.gpus.count, capabilities=[["gpu"]])
+            ],
+        }[self.gpus.by]
+        ulimits = [Ulimit(name="memlock", soft=-1, hard=-1), Ulimit(name="stack", soft=STACK_BYTES, hard=STACK_BYTES)]
+        return {
+            "image": self.image,
+            "command": list(self.command),
+            "environment": dict(self.environment),
+            "mounts": [Mount(str(m.target), str(m.source), "bind", read_only=m.read_only) for m in self.mounts],
+            "user": self.user,
+            "group_add": [str(each) for each in self.groups],
+            "device_requests": requests,
+            "init": True,
+            "network_mode": "none",
+            "security_opt": list(self.security),
+            "ulimits": ulimits if self.lift_limits else [],
+            **({"shm_size": self.shm_size} if self.shm_size else {"ipc_mode": "host"}),
+            **({"userns_mode": "host"} if self.host_user_ids else {}),
+        }
+
+    def line(self) -> str:
+        """The same for a shell."""
+        gpus = {
+            "none": [],
+            "cdi": [f"--device={engine.CDI_KIND}={each}" for each in self.gpus.devices],
+            "device request": [
+                f'--gpus="device={",".join(self.gpus.devices)}"' if self.gpus.devices else f"--gpus={self.gpus.count}"
+            ],
+        }[self.gpus.by]
+        words = [
+            *("docker", "run", "--rm", "--init", "--network=none", f"--user={self.user}"),
+            *(f"--group-add={each}" for each in self.groups),
+            *(f"--security-opt={each}" for each in self.security),
+            f"--shm-size={self.shm_size}" if self.shm_size else "--ipc=host",
+            *(("--ulimit=memlock=-1:-1", f"--ulimit=stack={STACK_BYTES}:{STACK_BYTES}") if self.lift_limits else ()),
+            *(("--userns=host",) if self.host_user_ids else ()),
+            *gpus,
+            *(f"--mount=type=bind,source={m.source},target={m.target}{',readonly' * m.read_only}" for m in self.mounts),
+            *(f"--env={name}={value}" for name, value in self.environment.items()),
+            self.image,
+            *self.command,
+        ]
+        return shlex.join(words)
+
+
+def gpus(run: Run, info: Mapping[str, Any], there: int | None, chosen: Sequence[str] = ()) -> Gpus:
+    """The accelerators for one trial: `chosen`, else the first that the configuration asks for.
+
+    `there` is how many the host's driver knows, None where that cannot be seen. ValueError when `chosen` does not fit,
+    NotSuitable when there are too few.
+    """
+    if run.device == "cpu":
+        if chosen:
+            raise ValueError('accelerators were chosen, but the configuration says run.device = "cpu"')
+        return Gpus()
+    wanted = run.accelerators_per_node
+    if chosen and len(chosen) != wanted:
+        raise ValueError(
+            f"{len(chosen)} accelerators were chosen ({', '.join(chosen)}), but the configuration says "
+            f"run.accelerators_per_node = {wanted}"
+        )
+    names = engine.cdi_gpus(dict(info))
+    numbers = sorted((each for each in names or [] if each.isdecimal()), key=int)
+    known = len(numbers) if numbers else there
+    if known is not None and known < wanted:
+        raise NotSuitable(
+            f"the configuration asks for {wanted} accelerators (run.accelerators_per_node) and this machine has {known}: "
+            "choose a configuration for fewer"
+        )
+    if names and (chosen or numbers):
+        return Gpus("cdi", tuple(chosen or numbers[:wanted]))
+    return Gpus("device request", tuple(chosen), 0 if chosen else wanted)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the plan of a container depends on beside the wish: the engine and who asks."""
+
+    info: Mapping[str, Any]
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    @classmethod
+    def here(cls, info: Mapping[str, Any]) -> Host:
+        return cls(info, os.getuid(), os.getgid(), tuple(sorted(set(os.getgroups()) - {os.getgid()})))
+
+
+def plan(
+    host: Host,
+    image: str,
+    order: Order,
+    *,
+    configuration: Path,
+    options: Sequence[str] = (),
+    data_dir: Path | None = None,
+    backbone_path: Path | None = None,
+    gpus: Gpus = Gpus(),
+    shm_size: str | None = None,
+) -> Plan:
+    """The container for one trial."""
+    inside = CONFIGURATION / configuration.name
+    mounts = [Mount(configuration, inside), Mount(order.folder, RESULTS, read_only=False)]
+    command = [
+        "python",
+        "-m",
+        "harness",
+        "run",
+        str(inside),
+        "--out",
+        str(RESULTS),
+        "--number",
+        str(order.number),
+        *options,
+    ]
+    if order.seed is not None:
+        command += ["--seed", str(order.seed)]
+    if data_dir is not None:
+        mounts.append(Mount(data_dir, DATA))
+        command += ["--data-dir", str(DATA)]
+    if backbone_path is not None:
+        mounts.append(Mount(backbone_path, BACKBONE / backbone_path.name))
+        command += ["--backbone-path", str(BACKBONE / backbone_path.name)]
+    rootless = engine.has(dict(host.info), "rootless")
+    selinux = ("label=disable",) if engine.has(dict(host.info), "selinux") else ()  # else the mounts cannot be read
+    return Plan(
+        image=image,
+        command=tuple(command),
+        environment={**order.environment, "HOME": "/tmp"},
+        mounts=tuple(mounts),
+        user="0:0" if rootless else f"{host.uid}:{host.gid}",  # a rootless engine's root is the caller
+        groups=() if rootless else host.groups,
+        gpus=gpus,
+        shm_size=shm_size,
+        lift_limits=not rootless,
+        host_user_ids=engine.has(dict(host.info), "userns"),
+        security=("no-new-privileges", *selinux),
+    )

@@ -1,0 +1,136 @@
+"""One trial of a series: what it is told, how its end is judged, and result_N.json, the account beside its log."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.launch import ledger
+from harness.launch.watchdog import Outcome
+from harness.results import logfile
+from harness.results.record import RunRecord
+
+TARGET_MET, EPOCHS_SPENT, USAGE, NOT_SUITABLE, INTERRUPTED = 0, 1, 2, 6, 130
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one trial is told."""
+
+    number: int
+    folder: Path  # of its results
+    seed: int | None  # None: the run draws its own
+    caches_cleared: bool
+
+    @property
+    def name(self) -> str:
+        return f"trial {self.number}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"result_{self.number}.txt"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"HARNESS_CACHES_CLEARED": "1" if self.caches_cleared else "0", "PYTHONUNBUFFERED": "1"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a trial's end is worth."""
+
+    status: str  # of the ledger
+    reason: str
+
+
+def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) -> Verdict:
+    """Believe an exit code only where the log says the same: a crash before the first line also ends with 1."""
+    why = f"; {outcome.why}" if outcome.why else ""
+    code = outcome.exit_code
+    if outcome.ended_by == "watchdog":
+        return Verdict(ledger.STALLED, f"stopped by the watchdog, exit code {code}{why}")
+    if outcome.ended_by == "signal":
+        return Verdict(ledger.INTERRUPTED, f"the series was asked to end{why}")
+    if code == INTERRUPTED and not why:
+        return Verdict(ledger.INTERRUPTED, "someone asked the trial alone to end")
+    if code in (USAGE, NOT_SUITABLE):
+        return Verdict(ledger.REFUSED, (log.reason if log else "") or _last_line(outcome))
+    if code not in (TARGET_MET, EPOCHS_SPENT):
+        signal = f" (signal {code - 128})" if code > 128 else ""
+        return Verdict(ledger.FAILED, f"exit code {code}{signal}{why}; {_last_line(outcome)}")
+    if log is None:
+        return Verdict(ledger.FAILED, f"exit code {code}, but it left no log; {_last_line(outcome)}")
+    if log.configuration_sha256 != configuration_sha256:
+        return Verdict(ledger.FAILED, f"its log names another configuration: {log.configuration_sha256}")
+    if code == TARGET_MET and log.outcome == "success":
+        return Verdict(ledger.SUCCESS, "")
+    if code == EPOCHS_SPENT and log.outcome == "aborted" and log.evaluations:
+        return Verdict(ledger.NOT_MET, log.reason)
+    return Verdict(ledger.FAILED, f"exit code {code}, but its log ends as {log.outcome}: {log.reason}")
+
+
+def read_log(path: Path) -> RunRecord | None:
+    """The log, if the trial got as far as opening one."""
+    return logfile.read(path) if path.is_file() else None
+
+
+def write(order: Order, start: ledger.Entry, end: dict[str, Any], log: RunRecord | None, tail: tuple[str, ...]) -> None:
+    """result_N.json, whole or not at all."""
+    seen = log.entries if log else {}
+    content = {
+        "schema": 1,
+        "harness": __version__,
+        **{key: value for key, value in start.items() if key not in ("event", "time")},
+        "started": start["time"],
+        "ended": ledger.now(),
+        **end,
+        "configuration": log.configuration if log else None,
+        **{key: seen[key].value if key in seen else None for key in LOGGED},
+        "telemetry": next((path.name for path in order.folder.glob(f"telemetry_{order.number}.*")), None),
+        "output_tail": [] if end["status"] in ledger.FINISHED else list(tail),
+    }
+    path = order.log.with_suffix(".json")
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+# Of the log's keys, those that say what ran where
+LOGGED = (
+    *(
+        "configuration_name",
+        "seed",
+        "quality_target",
+        "precision",
+        "demonstration",
+        "resumed_from_epoch",
+        "cache_clear",
+    ),
+    *("commit", "tree_dirty", "software", "hardware", "image", "data_fingerprint"),
+)
+
+
+def put_aside(folder: Path, number: int, attempt: int) -> list[str]:
+    """Give the files of a broken attempt another name, for good. Returns the new names, the log's first."""
+    kept = []
+    for path in sorted(folder.glob(f"result_{number}.*")) + sorted(folder.glob(f"telemetry_{number}.*")):
+        if ".broken-" not in path.name:
+            stem, _, suffix = path.name.partition(".")
+            kept.append(path.rename(path.with_name(f"{stem}.broken-{attempt}.{suffix}")).name)
+    return sorted(kept, key=lambda name: not name.endswith(".txt"))
+
+
+def _last_line(outcome: Outcome) -> str:
+    return next((line.strip() for line in reversed(outcome.tail) if line.strip()), "it printed nothing")

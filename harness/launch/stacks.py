@@ -1,0 +1,50 @@
+"""Asking the ranks of a run for their stacks: SIGUSR1, which each of them answers by faulthandler into the log.
+
+Only processes that catch the signal get it; any other (a compiler's worker, a shell) would die of it. Standard library
+only: `python -m harness.launch.stacks` does it from inside a container, for every process there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+def ask(processes: Iterable[int]) -> list[int]:
+    """Send SIGUSR1 to those of `processes` that catch it. Returns who got it."""
+    asked = []
+    for process in processes:
+        try:
+            if catches(process, signal.SIGUSR1):
+                os.kill(process, signal.SIGUSR1)
+                asked.append(process)
+        except (ProcessLookupError, PermissionError, FileNotFoundError):
+            continue  # ended in this moment, or another user's
+    return asked
+
+
+def catches(process: int, number: signal.Signals, proc: Path = PROC) -> bool:
+    """Whether the process has a handler of its own for this signal."""
+    for line in (proc / str(process) / "status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def everyone(proc: Path = PROC) -> list[int]:
+    """Every process that this one sees, itself left out."""
+    return sorted(int(path.name) for path in proc.iterdir() if path.name.isdigit() and int(path.name) != os.getpid())
+
+
+def told(asked: list[int]) -> str:
+    """For people."""
+    return f"asked for stacks: {', '.join(f'process {each}' for each in asked) or 'no process takes the signal'}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{told(ask(everyone()))}\n")

@@ -1,0 +1,271 @@
+"""A series: N trials of one configuration, one after the other, each entered in the ledger before it starts and as it ends.
+
+How a trial is started is the launcher's matter (process.py, container.py); that each starts fresh, is followed, judged,
+recorded and leaves nothing behind is settled here, for both alike.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.contract import NotSuitable
+from harness.execution.signals import Interrupted, as_exceptions
+from harness.launch import caches, ledger, record, watchdog
+from harness.launch.ledger import Account, Ledger
+from harness.launch.record import Order
+from harness.launch.watchdog import Outcome
+
+DISK_FREE = 64 << 20  # bytes that a trial's log, record, picture and telemetry may need
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+OK, NOT_MET, FAILED, NOT_SUITABLE, INTERRUPTED = 0, 1, 5, 6, 130
+
+
+class Running(watchdog.Running, Protocol):
+    """What a launcher's `start` returns."""
+
+    def facts(self) -> dict[str, Any]:
+        """How it was started, for the record."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts trials somewhere."""
+
+    @property
+    def where(self) -> str:
+        """What must be the same for all trials of a series: "local", or the image's id."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What of it belongs into the ledger."""
+        ...
+
+    def start(self, order: Order) -> Running:
+        """The trial, running. NotSuitable when it cannot be started here."""
+        ...
+
+
+@dataclass(frozen=True)
+class Series:
+    """What the user asked for."""
+
+    folder: Path
+    configuration_name: str
+    configuration_sha256: str
+    trials: int
+    seed: int | None = None  # of trial 0; trial N has seed + N
+    clear_caches: bool = True
+    resume: bool = False
+    patience_s: float | None = watchdog.PATIENCE_S
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+
+def run(series: Series, launcher: Launcher, say: Callable[[str], None]) -> int:
+    """Run what is missing of the series; returns the exit code. ValueError or NotSuitable when it may not begin."""
+    usable_folder(series.folder)
+    try:
+        with ledger.opened(series.folder) as book:
+            may_begin(series, launcher.where, book.account)
+            work = _Work(series, launcher, book, say)
+            work.mark_broken()
+            book.append(
+                ledger.SERIES,
+                series=series.id,
+                configuration_name=series.configuration_name,
+                configuration_sha256=series.configuration_sha256,
+                trials=series.trials,
+                resumed=series.resume,
+                host=platform.node(),
+                user=os.getuid(),
+                **launcher.facts(),
+            )
+            try:
+                with as_exceptions():
+                    code = work.missing_trials()
+            except Interrupted as interrupted:
+                say(f"{interrupted}; go on with --resume")
+                code = INTERRUPTED
+            work.summarize()
+            return code
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise NotSuitable(
+            f"{series.folder}: the disk is full. What the ledger says is on it; free some space, then go on with --resume"
+        ) from error
+
+
+def usable_folder(folder: Path) -> None:
+    """Make the results folder. ValueError when it cannot be written, NotSuitable when its disk is full."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{uuid.uuid4().hex}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise ValueError(
+                f"{folder}: results cannot be written there ({error.strerror}); name another folder with --out, "
+                f"or give it to user id {os.getuid()}"
+            ) from error
+        free = 0
+    else:
+        free = shutil.disk_usage(folder).free
+    if free < DISK_FREE:
+        raise NotSuitable(
+            f"{folder}: its disk is full ({free >> 20} MiB free, a trial may need {DISK_FREE >> 20}); free some, or "
+            "name a folder on another disk with --out"
+        )
+
+
+def may_begin(series: Series, where: str, account: Account) -> None:
+    """LedgerError when the folder holds what this series must not touch or cannot continue."""
+    attempts, folder = account.attempts, series.folder
+    if not series.resume and any(each.status != ledger.REFUSED for each in attempts):
+        raise ledger.LedgerError(
+            f"{folder}: holds a series already ({len(account.finished)} trials finished); add --resume to go on with it, "
+            "or name another --out or --system"
+        )
+    for before in account.series:
+        if not attempts:
+            break
+        if before["configuration_sha256"] != series.configuration_sha256:
+            raise ledger.LedgerError(
+                f"{folder}: its series runs configuration {before['configuration_name']} "
+                f"({before['configuration_sha256'][:12]}), not {series.configuration_name} "
+                f"({series.configuration_sha256[:12]}); a series has one. Name another --out or --system"
+            )
+        if before["where"] != where and account.finished:
+            raise ledger.LedgerError(
+                f"{folder}: its trials ran in {before['where']}, these would run in {where}; a series has one "
+                "image. Use the same, or name another --out or --system"
+            )
+    known = {each.number for each in attempts}
+    strangers = [n for n in range(series.trials) if n not in known and (folder / f"result_{n}.txt").exists()]
+    if strangers:
+        raise ledger.LedgerError(
+            f"{folder / f'result_{strangers[0]}.txt'}: is there, but the ledger knows of no such trial; move it away, or "
+            "name another --out or --system"
+        )
+
+
+@dataclass
+class _Work:
+    """A series that holds its ledger."""
+
+    series: Series
+    launcher: Launcher
+    book: Ledger
+    say: Callable[[str], None]
+
+    def mark_broken(self) -> None:
+        """Put the files of every attempt without a result aside, and say so in the ledger."""
+        for each in self.book.account.attempts:
+            if each.finished or each.marked is not None:
+                continue
+            names = record.put_aside(self.series.folder, each.number, each.attempt)
+            self.book.append(
+                ledger.BROKEN,
+                trial=each.number,
+                attempt=each.attempt,
+                reason=each.status,
+                files=names,
+                log_sha256=ledger.sha256(self.series.folder / names[0]) if names else None,
+            )
+            kept = f"kept as {', '.join(names)}" if names else "it left no file"
+            self.say(f"trial {each.number}, attempt {each.attempt}: {each.status}; {kept}")
+
+    def missing_trials(self) -> int:
+        """Run each trial that has no result yet; returns the exit code of the series."""
+        told = not self.series.clear_caches
+        for number in range(self.series.trials):
+            if number in self.book.account.finished:
+                self.say(f"trial {number}: has its result already")
+                continue
+            usable_folder(self.series.folder)
+            dropped = caches.drop() if self.series.clear_caches else caches.Dropped(False)
+            if not dropped.cleared and not told:
+                self.say(f"caches are not dropped between trials, and the logs will say so: {dropped.why_not}")
+                told = True
+            seed = None if self.series.seed is None else (self.series.seed + number) % 2**32
+            end = self.one(Order(number, self.series.folder, seed, dropped.cleared))
+            if end["status"] == ledger.INTERRUPTED:
+                self.say("the series ends here; go on with --resume")
+                return INTERRUPTED
+            if end["status"] == ledger.REFUSED:
+                self.say("no trial can run as asked; the series ends here")
+                return int(end["exit_code"])
+        statuses = [each.status for each in self.book.account.finished.values()]
+        if len(statuses) < self.series.trials:
+            return FAILED
+        return NOT_MET if ledger.NOT_MET in statuses else OK
+
+    def one(self, order: Order) -> ledger.Entry:
+        """One trial from its first line in the ledger to its last, which is returned."""
+        self.say(f"{order.name}: beginning trial {order.number + 1} of {self.series.trials}")
+        start = self.book.append(
+            ledger.START,
+            series=self.series.id,
+            trial=order.number,
+            attempt=1 + sum(each.number == order.number for each in self.book.account.attempts),
+            configuration_sha256=self.series.configuration_sha256,
+            caches_cleared=order.caches_cleared,
+            seed=order.seed,
+        )
+        facts: dict[str, Any] = {}
+        running: Running | None = None
+        try:
+            running = self.launcher.start(order)
+            facts = running.facts()
+            outcome = watchdog.follow(running, order.log, self.series.patience_s, self.say, name=order.name)
+        except Interrupted as interrupted:  # from here on further signals are ignored
+            self.say(f"{order.name}: {interrupted}, ending it")
+            code = watchdog.halt(running) if running is not None else INTERRUPTED
+            outcome = Outcome(code, "signal", why=str(interrupted))
+        except NotSuitable as error:
+            self._enter_end(order, start, Outcome(NOT_SUITABLE, tail=(str(error),)), facts)
+            raise
+        finally:
+            if running is not None:
+                running.close()
+        end = self._enter_end(order, start, outcome, facts)
+        self.say(f"{order.name}: {end['status']}{': ' * bool(end['reason'])}{end['reason']}")
+        return end
+
+    def _enter_end(self, order: Order, start: ledger.Entry, outcome: Outcome, facts: dict[str, Any]) -> ledger.Entry:
+        log = record.read_log(order.log)
+        verdict = record.judge(outcome, log, self.series.configuration_sha256)
+        end = {
+            "trial": order.number,
+            "attempt": start["attempt"],
+            "status": verdict.status,
+            "reason": verdict.reason,
+            "exit_code": outcome.exit_code,
+            "minutes": log.minutes if log else None,
+            "log": order.log.name if log else None,
+            "log_sha256": log.sha256 if log else None,
+        }
+        record.write(order, start, {**end, **facts}, log, outcome.tail)
+        return self.book.append(ledger.END, **end, record_sha256=ledger.sha256(order.log.with_suffix(".json")))
+
+    def summarize(self) -> None:
+        """One line for each trial."""
+        self.say(f"{self.series.folder}:")
+        last = {each.number: each for each in self.book.account.attempts}
+        for number in range(self.series.trials):
+            each = last.get(number)
+            if each is None:
+                self.say(f"  trial {number}  not run")
+                continue
+            minutes = (each.end or {}).get("minutes")
+            took = f"{minutes:9.3f} min" if minutes is not None else " " * 13
+            again = f"  (attempt {each.attempt})" if each.attempt > 1 else ""
+            self.say(f"  trial {number}  {each.status:16} {took}  result_{number}.txt{again}")

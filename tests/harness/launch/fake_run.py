@@ -1,0 +1,78 @@
+"""Stands for `python -m harness run` where only the launching is tested: writes a short log and ends as it is told.
+
+What to do is read from fake.json in the results folder: {"sha256": of the configuration, "do": {"0": "hang", ...}}; a trial
+that is not named succeeds. Standard library only, since it also runs inside a tiny image.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+ENDINGS = {"succeed": ("success", 0), "miss": ("aborted", 1), "nan": ("aborted", 5), "interrupted": ("aborted", 130)}
+
+
+def main(arguments: list[str]) -> int:
+    out = Path(arguments[arguments.index("--out") + 1])
+    number = arguments[arguments.index("--number") + 1]
+    orders = json.loads((out / "fake.json").read_text(encoding="utf-8"))
+    do = orders["do"].get(number, "succeed")
+    print(f"run {number} will {do}")
+    if do == "crash early":
+        raise RuntimeError("no log yet")
+    if do == "refuse":
+        print("the data set is another one")
+        return 2
+    with (out / f"result_{number}.txt").open("x", encoding="utf-8", buffering=1) as log:
+        return work(do, log, orders["sha256"])
+
+
+def work(do: str, log, sha256: str) -> int:
+    def line(key: str, value: object = None, **metadata: object) -> None:
+        content = {
+            "namespace": "",
+            "time_ms": int(time.time() * 1000),
+            "key": key,
+            "value": value,
+            "metadata": metadata,
+        }
+        log.write(f":::MLLOG {json.dumps({**content, 'event_type': 'POINT_IN_TIME'})}\n")
+
+    def end(*_: object) -> None:
+        if do != "hang for ever":
+            line("run_stop", status="aborted", reason="SIGTERM")
+            sys.exit(130)
+
+    faulthandler.register(signal.SIGUSR1, log)
+    signal.signal(signal.SIGTERM, end)
+    line("cache_clear", os.environ["HARNESS_CACHES_CLEARED"] == "1")
+    line("init_start")
+    line("init_stop")
+    line("run_start")
+    line("configuration_sha256", "0" * 64 if do == "use another" else sha256)
+    line("hardware", {"user": f"{os.getuid()}:{os.getgid()}", "network": sorted(os.listdir("/sys/class/net"))})
+    if do.startswith("hang"):
+        while True:
+            time.sleep(1)
+    if do == "take long":
+        for _ in range(300):
+            log.write("working\n")
+            time.sleep(0.2)
+    if do == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    line("eval_start", epoch_num=1)
+    line("eval_accuracy", 0.5, epoch_num=1)
+    line("eval_stop", epoch_num=1)
+    status, code = ENDINGS.get(do, ("success", 0))
+    if do != "forget":
+        line("run_stop", status=status, **({"reason": "epochs spent"} if status == "aborted" else {}))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

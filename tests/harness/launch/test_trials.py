@@ -1,0 +1,249 @@
+"""Series of fake trials as local processes: what each end becomes in the ledger, in the files, in the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.contract import NotSuitable
+from harness.launch import caches, ledger, trials, watchdog
+from tests.harness.launch.series import FAKE, Fakes
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    return Fakes(tmp_path / "results")
+
+
+def until(true, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def alive(folder: Path) -> list[psutil.Process]:
+    """The fake runs that write to this folder."""
+    found = []
+    for each in psutil.process_iter(["cmdline"]):
+        words = each.info["cmdline"] or []
+        if str(FAKE) in words and str(folder) in words:
+            found.append(each)
+    return found
+
+
+def test_every_trial_leaves_a_log_a_record_and_two_lines(fakes: Fakes) -> None:
+    fakes.tell()
+    assert fakes.run(2, seed=7) == 0
+    assert fakes.statuses == [(0, 1, "success"), (1, 1, "success")]
+    entries = fakes.account.entries
+    assert [entry["event"] for entry in entries] == [
+        *("series", "trial_start", "trial_end", "trial_start", "trial_end"),
+    ]
+    assert [entry["seed"] for entry in entries if entry["event"] == "trial_start"] == [7, 8]
+    for number in range(2):
+        log = fakes.folder / f"result_{number}.txt"
+        end = fakes.account.finished[number].end
+        assert end is not None
+        assert end["log_sha256"] == ledger.sha256(log)
+        record = json.loads(log.with_suffix(".json").read_text())
+        assert record["status"] == "success"
+        assert record["log_sha256"] == end["log_sha256"]
+        assert end["record_sha256"] == ledger.sha256(log.with_suffix(".json"))
+        assert record["cache_clear"] is False
+        assert record["hardware"]["user"] == f"{os.getuid()}:{os.getgid()}"
+    assert any(line.startswith("trial 1 | run 1 will succeed") for line in fakes.said)
+    assert not list(fakes.folder.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("do", "status", "code", "reason"),
+    [
+        ("miss", "target_not_met", 1, "epochs spent"),
+        ("nan", "failed", 5, "exit code 5"),
+        ("die", "failed", 5, r"exit code 137 \(signal 9\)"),
+        ("crash early", "failed", 5, "left no log.*RuntimeError: no log yet"),
+        ("forget", "failed", 5, "its log ends as unfinished"),
+        ("use another", "failed", 5, "another configuration"),
+        ("refuse", "refused", 2, "the data set is another one"),
+    ],
+)
+def test_a_trial_is_what_its_log_and_its_exit_code_both_say(
+    fakes: Fakes, do: str, status: str, code: int, reason: str
+) -> None:
+    fakes.tell(_0=do)
+    assert fakes.run(2) == code
+    first = fakes.account.attempts[0]
+    assert first.status == status
+    assert first.end is not None
+    assert re.search(reason, first.end["reason"]), first.end["reason"]
+    # a broken trial does not take the next one with it; a refused one stands for all
+    assert len(fakes.account.attempts) == (1 if status == "refused" else 2)
+
+
+def test_resume_keeps_what_is_finished_and_runs_the_broken_one_again(fakes: Fakes) -> None:
+    fakes.tell(_1="die", _2="miss")
+    assert fakes.run(3) == 5
+    kept = {name: (fakes.folder / name).read_bytes() for name in ("result_0.txt", "result_1.txt", "result_2.txt")}
+    with pytest.raises(ledger.LedgerError, match=r"holds a series already \(2 trials finished\); add --resume"):
+        fakes.run(3)
+    fakes.tell()
+    assert fakes.run(3, resume=True) == 1  # trial 2 missed the target, and that stays
+    assert fakes.statuses == [(0, 1, "success"), (1, 1, "failed"), (2, 1, "target_not_met"), (1, 2, "success")]
+    assert (fakes.folder / "result_1.broken-1.txt").read_bytes() == kept["result_1.txt"]
+    assert (fakes.folder / "result_1.broken-1.json").is_file()
+    assert (fakes.folder / "result_0.txt").read_bytes() == kept["result_0.txt"]
+    assert (fakes.folder / "result_2.txt").read_bytes() == kept["result_2.txt"]
+    marked = [entry for entry in fakes.account.entries if entry["event"] == "trial_broken"]
+    assert [(entry["trial"], entry["attempt"], entry["files"][0]) for entry in marked] == [
+        (1, 1, "result_1.broken-1.txt")
+    ]
+    assert marked[0]["log_sha256"] == ledger.sha256(fakes.folder / "result_1.broken-1.txt")
+    # once more: nothing to do, nothing marked twice
+    assert fakes.run(3, resume=True) == 1
+    assert len(fakes.statuses) == 4
+    assert sum(entry["event"] == "trial_broken" for entry in fakes.account.entries) == 1
+
+
+def test_resume_refuses_another_configuration_and_a_log_it_does_not_know(fakes: Fakes) -> None:
+    fakes.tell(_1="die")
+    fakes.run(2)
+    before = fakes.account.entries
+    with pytest.raises(
+        ledger.LedgerError, match=r"runs configuration fake \(abababababab\), not fake \(cdcdcdcdcdcd\)"
+    ):
+        fakes.run(2, resume=True, configuration_sha256="cd" * 32)
+    (fakes.folder / "result_2.txt").write_text("from elsewhere")
+    with pytest.raises(ledger.LedgerError, match=r"result_2\.txt: is there, but the ledger knows of no such trial"):
+        fakes.run(3, resume=True)
+    assert fakes.account.entries == before
+
+
+def test_a_refused_series_can_be_started_again_without_resume(fakes: Fakes) -> None:
+    fakes.tell(_0="refuse")
+    assert fakes.run(1) == 2
+    fakes.tell()
+    assert fakes.run(1) == 0
+    assert fakes.statuses == [(0, 1, "refused"), (0, 2, "success")]
+
+
+@pytest.mark.parametrize(("do", "code"), [("hang", 130), ("hang for ever", 137)])
+def test_the_watchdog_leaves_stacks_in_the_log_and_stops_the_trial(
+    fakes: Fakes, do: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "STACKS_S", 0.5)
+    monkeypatch.setattr(watchdog, "GRACE_S", 1.0)
+    fakes.tell(_0=do)
+    assert fakes.run(2, patience_s=1.0) == 5
+    assert fakes.statuses == [(0, 1, "stalled"), (1, 1, "success")]
+    end = fakes.account.attempts[0].end
+    assert end is not None
+    assert end["exit_code"] == code
+    log = (fakes.folder / "result_0.txt").read_text()
+    assert "most recent call first" in log
+    assert " in work\n" in log
+    assert ("run_stop" in log) == (code == 130)
+
+
+def started(folder: Path, count: int, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.harness.launch.series", str(folder), str(count), *options]
+    return subprocess.Popen(command, cwd=FAKE.parents[3], text=True, stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_trial_closes_its_log_and_the_series_goes_on_later(
+    fakes: Fakes, number: signal.Signals
+) -> None:
+    fakes.tell(_1="hang")
+    series = started(fakes.folder, 3)
+    until(lambda: "run_start" in read(fakes.folder / "result_1.txt"))
+    series.send_signal(number)
+    said, _ = series.communicate(timeout=60)
+    assert series.returncode == 130
+    assert "go on with --resume" in said
+    assert fakes.statuses == [(0, 1, "success"), (1, 1, "interrupted")]
+    assert "run_stop" in read(fakes.folder / "result_1.txt")
+    assert not alive(fakes.folder)
+    fakes.tell()
+    assert fakes.run(3, resume=True) == 0
+    assert sorted(fakes.account.finished) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("do", ["hang", pytest.param("hang for ever", marks=pytest.mark.slow)])
+def test_kill_9_leaves_no_trial_running_and_the_ledger_shows_it(fakes: Fakes, do: str) -> None:
+    fakes.tell(_1=do)
+    series = started(fakes.folder, 3)
+    until(lambda: "run_start" in read(fakes.folder / "result_1.txt"))
+    assert len(alive(fakes.folder)) == 1
+    series.kill()
+    series.wait()
+    assert fakes.statuses == [(0, 1, "success"), (1, 1, "no end recorded")]
+    until(lambda: not alive(fakes.folder), seconds=40)
+    fakes.tell()
+    assert fakes.run(3, resume=True) == 0
+    assert fakes.statuses[1:] == [(1, 1, "no end recorded"), (1, 2, "success"), (2, 1, "success")]
+    assert (fakes.folder / "result_1.broken-1.txt").is_file()
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is(
+    fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"results cannot be written there \(Not a directory\); name another folder"):
+        trials.usable_folder(tmp_path / "file" / "results")
+    usage = type("Usage", (), {"free": 1 << 20})
+    monkeypatch.setattr(trials.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(NotSuitable, match=r"its disk is full \(1 MiB free, a trial may need 64\)"):
+        fakes.run(1)
+    assert not (fakes.folder / ledger.FILE).exists()
+
+
+def test_a_disk_that_fills_meanwhile_ends_the_series_and_resume_takes_it_up(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.tell()
+
+    def full(descriptor: int) -> None:
+        if b'"trial_end", ' in (fakes.folder / ledger.FILE).read_bytes().split(b"\n")[-2]:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger.os, "fsync", full)
+        with pytest.raises(NotSuitable, match="the disk is full.*go on with --resume"):
+            fakes.run(2)
+    assert fakes.statuses == [(0, 1, "no end recorded")]
+    assert fakes.run(2, resume=True) == 0
+    assert fakes.statuses == [(0, 1, "no end recorded"), (0, 2, "success"), (1, 1, "success")]
+
+
+def test_caches_are_dropped_where_that_may_be_done_and_the_log_says_so(
+    fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = tmp_path / "drop_caches"
+    assert caches.drop(control) == caches.Dropped(True)
+    assert control.read_text() == "3\n"
+    refused = caches.drop(tmp_path / "no" / "such", by_sudo=("false",))
+    assert not refused.cleared
+    assert "false: exit code 1" in refused.why_not
+    assert caches.drop(tmp_path / "no" / "such", by_sudo=("true",)).cleared
+
+    answers = iter((caches.Dropped(True), refused, refused))
+    monkeypatch.setattr(caches, "drop", lambda: next(answers))
+    fakes.tell()
+    assert fakes.run(3, clear_caches=True) == 0
+    logged = [json.loads((fakes.folder / f"result_{n}.json").read_text())["cache_clear"] for n in range(3)]
+    assert logged == [True, False, False]
+    assert sum("caches are not dropped" in line for line in fakes.said) == 1
