@@ -1,0 +1,65 @@
+"""The verb report: the leaderboard."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from harness.results.leaderboard import Leaderboard
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(report)
+
+
+def report(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders of result logs; each folder with logs is a series.  [default: results]", metavar="[DIR]..."
+        ),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the page there, as index.html.", metavar="DIR")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
+    published: Annotated[
+        bool, typer.Option("--published/--no-published", help="Show what MLCommons published beside it.")
+    ] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an index.html that this command did not write.")
+    ] = False,
+) -> None:
+    """The leaderboard: every series beside what was published, as a table, JSON, or one page that works offline.
+
+    Exit codes: 0 reported, 2 usage, 5 reported, but files that should be results are none.
+    """
+    from datetime import UTC, datetime
+
+    from harness.config import ROOT
+    from harness.results import report as reporting
+
+    named = folders or [folder for folder in (ROOT / "results",) if folder.is_dir()]
+    board = reporting.gather(named, generated=datetime.now(UTC), published=published)
+    page = reporting.write(board, html, overwrite=overwrite) if html is not None else None
+    if json:
+        sys.stdout.write(board.model_dump_json(indent=2) + "\n")
+    elif page is None:
+        _show(board)
+    if page is not None:
+        sys.stderr.write(f"wrote {page}\n")
+    for each in board.left_out:
+        sys.stderr.write(f"left out: {each.path}: {each.reason}\n")
+    raise typer.Exit(5 if board.left_out else 0)
+
+
+def _show(board: Leaderboard) -> None:
+    from rich.console import Console
+
+    from harness.results import report_terminal
+    from harness.results.table import WIDE
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    report_terminal.show(board, console)

@@ -1,0 +1,65 @@
+"""The leaderboard from logs to a file: gathers rows, and writes the page without ever harming what is not ours.
+
+What the rows are is in leaderboard.py; the table in the terminal is report_terminal.py, the page report_page.py.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from harness.results import leaderboard, report_measured, report_page, report_published
+from harness.results.leaderboard import Leaderboard
+
+PAGE = "index.html"
+
+
+def gather(folders: Sequence[Path], *, generated: datetime, published: bool = True) -> Leaderboard:
+    """Every series under `folders` beside what was published. ValueError where a folder is not there."""
+    try:
+        measured, left_out = report_measured.rows(folders)
+    except OSError as error:
+        raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    history = report_published.rows() if published else []
+    return leaderboard.build([*measured, *history], generated=generated, left_out=left_out)
+
+
+def write(board: Leaderboard, folder: Path, *, overwrite: bool = False) -> Path:
+    """The page as `folder`/index.html, whole or not at all. ValueError where something else than our page is there."""
+    target = folder / PAGE
+    if not overwrite and target.exists() and not _ours(target):
+        raise ValueError(
+            f"{target}: there, and not a page that `report` wrote; name another folder, or say --overwrite to replace it"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(target, report_page.render(board, folder))
+    except OSError as error:
+        raise ValueError(f"{target}: cannot be written: {error.strerror}; name another folder") from error
+    return target
+
+
+def _ours(target: Path) -> bool:
+    if not target.is_file():
+        return False
+    with target.open(encoding="utf-8", errors="replace") as page:
+        return report_page.is_ours(page.read(1000))
+
+
+def _replace(target: Path, content: str) -> None:
+    """A reader of `target` sees the old file or the new one, never a part."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
+    try:
+        with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123 -- of a handle, not a path
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp's is for its owner alone
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,279 @@
+"""The page's charts as numbers: scales, ticks and marks in the units of an SVG viewBox. templates/charts.html.jinja draws them.
+
+A chart's colours and shapes stand for accelerator families; both differ, so that neither colour vision nor a colour printer
+is needed. A filled mark was measured, a hollow one published.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.results import report_text as text
+from harness.results.leaderboard import Row, Run
+
+WIDTH, HEIGHT = 380.0, 300.0
+LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 22.0, 38.0
+STYLES = 7  # colours and shapes that the page's style sheet defines
+FAR = 3.0  # a run longer than this many medians is left off the axis of its series' chart
+
+Scale = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Tick:
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    x: float
+    y: float
+    style: int
+    row_id: str
+    filled: bool
+    faint: bool  # unofficial
+    title: str
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A line for the eye, with a word at its end."""
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    label: str
+
+    @property
+    def slope(self) -> float:
+        """Degrees, as SVG turns."""
+        return math.degrees(math.atan2(self.end[1] - self.start[1], self.end[0] - self.start[0]))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's quality over time."""
+
+    path: str
+    end: tuple[float, float]
+    title: str
+    counted: bool
+
+
+@dataclass(frozen=True)
+class Chart:
+    name: str  # for ids
+    title: str
+    text: str  # what it shows, for who cannot see it
+    x_label: str
+    y_label: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    marks: tuple[Mark, ...] = ()
+    guides: tuple[Guide, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    note: str = ""
+    width: float = WIDTH
+    height: float = HEIGHT
+    left: float = LEFT
+
+    @property
+    def frame(self) -> tuple[float, float, float, float]:
+        """x0, y0 (upper left), x1, y1 (lower right) of the plot."""
+        return self.left, TOP, self.width - RIGHT, self.height - BOTTOM
+
+
+def families(rows: Iterable[Row]) -> dict[str, int]:
+    """Accelerator families, newest kind of name last, each with its style."""
+    names = sorted({family(row.accelerator) for row in rows})
+    return {name: index % STYLES for index, name in enumerate(names)}
+
+
+def family(accelerator: str) -> str:
+    """A100 of "A100-SXM4-40GB", TPU v4 of "TPU v4", H100 of "H100 80GB HBM3"."""
+    words = accelerator.replace("-", " ").split()
+    if len(words) > 1 and not any(character.isdigit() for character in words[0]):
+        return f"{words[0]} {words[1]}"
+    return words[0] if words else accelerator
+
+
+def scaling(rows: Sequence[Row], styles: dict[str, int]) -> Chart | None:
+    """Images per second against accelerators, with lines of equal throughput per accelerator."""
+    shown = [(row, row.accelerators, row.images_per_s) for row in rows if row.accelerators and row.images_per_s]
+    if not shown:
+        return None
+    x, x_ticks = _log_axis([count for _, count, _ in shown if count], LEFT, WIDTH - RIGHT, base=4)
+    rates = [rate for *_, rate in shown if rate]
+    y, y_ticks = _log_axis(rates, HEIGHT - BOTTOM, TOP, base=10)
+    counts = [count for _, count, _ in shown if count]
+    return Chart(
+        name="scaling",
+        title="Throughput and scale",
+        text="Images per second against the number of accelerators, both logarithmic. Marks along one dashed line scale "
+        "perfectly.",
+        x_label="accelerators",
+        y_label="images/s",
+        x_ticks=x_ticks,
+        y_ticks=y_ticks,
+        guides=tuple(_equal_rates(counts, rates, x, y)),
+        marks=tuple(_mark(row, x(count), y(rate), styles) for row, count, rate in shown if count and rate),
+    )
+
+
+def time_to_train(rows: Sequence[Row], styles: dict[str, int]) -> Chart | None:
+    """The score against accelerators."""
+    shown = [(row, row.accelerators, row.minutes) for row in rows if row.accelerators and row.minutes]
+    if not shown:
+        return None
+    x, x_ticks = _log_axis([count for _, count, _ in shown if count], LEFT, WIDTH - RIGHT, base=4)
+    y, y_ticks = _log_axis([minutes for *_, minutes in shown if minutes], HEIGHT - BOTTOM, TOP, base=10)
+    return Chart(
+        name="time",
+        title="Time to train and scale",
+        text="Minutes to the target quality against the number of accelerators, both logarithmic. Lower is better.",
+        x_label="accelerators",
+        y_label="minutes",
+        x_ticks=x_ticks,
+        y_ticks=y_ticks,
+        marks=tuple(_mark(row, x(count), y(value), styles) for row, count, value in shown if count and value),
+    )
+
+
+def per_accelerator(rows: Sequence[Row], styles: dict[str, int]) -> Chart | None:
+    """Images per second of one accelerator, a line for each model, the best model first."""
+    by_model: dict[str, list[tuple[Row, float]]] = {}
+    for row in rows:
+        if row.images_per_s and row.accelerators:
+            by_model.setdefault(row.accelerator, []).append((row, row.images_per_s / row.accelerators))
+    if not by_model:
+        return None
+    models = sorted(by_model, key=lambda model: -max(rate for _, rate in by_model[model]))
+    left, step = 108.0, 22.0
+    height = max(HEIGHT, TOP + BOTTOM + step * len(models))
+    step = (height - TOP - BOTTOM) / len(models)
+    x, x_ticks = _linear_axis(0.0, max(rate for each in by_model.values() for _, rate in each), left, WIDTH - RIGHT)
+    lines = {model: TOP + step * (index + 0.5) for index, model in enumerate(models)}
+    return Chart(
+        name="per-accelerator",
+        title="Throughput per accelerator",
+        text="Images per second and accelerator for each model. Marks further left in one line are systems of more "
+        "accelerators, or slower ones.",
+        x_label="images/s per accelerator",
+        y_label="",
+        x_ticks=x_ticks,
+        y_ticks=tuple(Tick(at, model) for model, at in lines.items()),
+        marks=tuple(
+            _mark(row, x(rate), lines[model], styles) for model, each in by_model.items() for row, rate in each
+        ),
+        height=height,
+        left=left,
+    )
+
+
+def quality_over_time(row: Row) -> Chart | None:
+    """Every run of a row: its evaluations against minutes since run_start."""
+    runs = [run for run in row.runs if run.evaluations]
+    if not runs:
+        return None
+    typical = _middle([run.evaluations[-1].minutes for run in runs])
+    near = [run for run in runs if run.evaluations[-1].minutes <= typical * FAR] or runs
+    last = max(run.evaluations[-1].minutes for run in near)
+    top = max([each.quality for run in near for each in run.evaluations] + [row.target or 0.0])
+    height = 230.0
+    x, x_ticks = _linear_axis(0.0, last, LEFT, WIDTH - RIGHT)
+    y, y_ticks = _linear_axis(0.0, top, height - BOTTOM, TOP)
+    far = len(runs) - len(near)
+    at = (y(row.target),) if row.target else ()
+    return Chart(
+        name=f"quality-{row.id}",
+        title=f"{row.metric} over time",
+        text=f"{row.metric} of every evaluation of {len(near)} runs against minutes since run_start.",
+        x_label="minutes since run_start",
+        y_label=row.metric,
+        x_ticks=x_ticks,
+        y_ticks=y_ticks,
+        guides=tuple(Guide((LEFT, each), (WIDTH - RIGHT, each), f"target {row.target:g}") for each in at),
+        curves=tuple(_curve(run, x, y) for run in near),
+        note=f"{far} run of more than {FAR:g} times the median is not drawn." if far else "",
+        height=height,
+    )
+
+
+def _middle(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
+
+
+# --- scales ------------------------------------------------------------------------------------------------------------
+
+
+def _linear_axis(low: float, high: float, start: float, end: float) -> tuple[Scale, tuple[Tick, ...]]:
+    """From `low` to a round number above `high`, with about five ticks."""
+    span = high - low or 1.0
+    power = 10.0 ** math.floor(math.log10(span / 5))
+    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 6)
+    above = low + step * math.ceil((span - 1e-9 * span) / step)
+    decimals = max(0, -math.floor(math.log10(step)))
+
+    def scale(value: float) -> float:
+        return start + (value - low) / (above - low) * (end - start)
+
+    count = round((above - low) / step)
+    ticks = (low + step * index for index in range(count + 1))
+    return scale, tuple(Tick(scale(value), f"{value:,.{decimals}f}") for value in ticks)
+
+
+def _log_axis(values: Sequence[float], start: float, end: float, base: int) -> tuple[Scale, tuple[Tick, ...]]:
+    """Whole powers of `base` around `values`."""
+    low = math.floor(math.log(min(values), base) + 1e-9)
+    high = math.ceil(math.log(max(values), base) - 1e-9)
+    high = max(high, low + 1)
+
+    def scale(value: float) -> float:
+        return start + (end - start) * float((math.log(value, base) - low) / (high - low))
+
+    ticks = [float(base) ** power for power in range(low, high + 1)]
+    return scale, tuple(Tick(scale(value), _power_label(value)) for value in ticks)
+
+
+def _power_label(value: float) -> str:
+    if value >= 1_000_000:
+        return f"{value / 1_000_000:g}M"
+    if value >= 10_000:
+        return f"{value / 1000:g}k"
+    return f"{value:,g}"
+
+
+def _equal_rates(counts: Sequence[int], rates: Sequence[float], x: Scale, y: Scale) -> Iterable[Guide]:
+    """Lines of 100, 300, 1,000 ... images/s per accelerator, as far as they lie among the marks."""
+    low, high = min(counts), max(*counts, min(counts) * 4)
+    for each in (100, 300, 1000, 3000):
+        if min(rates) <= each * high and each * low <= max(rates):
+            first = max(low, min(rates) * 0.8 / each)
+            last = min(high, max(rates) * 1.2 / each)
+            if last > first * 1.5:
+                yield Guide((x(first), y(first * each)), (x(last), y(last * each)), f"{each:,} each")
+
+
+def _mark(row: Row, x: float, y: float, styles: dict[str, int]) -> Mark:
+    score = f"{text.minutes(row.minutes)} min" if row.minutes else "no score"
+    each = text.rate(row.images_per_s_per_accelerator)
+    return Mark(
+        x=x,
+        y=y,
+        style=styles[family(row.accelerator)],
+        row_id=row.id,
+        filled=row.origin == "measured",
+        faint=bool(row.unofficial),
+        title=f"{row.submitter}, {row.system}: {text.accelerators(row)}, {score}, "
+        f"{text.rate(row.images_per_s)} images/s ({each} each), {row.origin}",
+    )
+
+
+def _curve(run: Run, x: Scale, y: Scale) -> Curve:
+    points = [(x(each.minutes), y(each.quality)) for each in run.evaluations]
+    path = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
+    title = f"{run.name}: {text.quality(run.quality)} after {text.minutes(run.evaluations[-1].minutes)} min"
+    return Curve(path=path, end=points[-1], title=title, counted=run.counted)

@@ -1,0 +1,118 @@
+"""The leaderboard as one HTML page that needs nothing else: style, script and data inline, no request to anywhere.
+
+It is jinja2 with autoescape on, so that text from logs stays text; on top, the page's own Content-Security-Policy names the
+hash of its one script and allows no other. Without its script the page still shows everything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.results import report_charts as charts
+from harness.results import report_text as text
+from harness.results.leaderboard import Leaderboard
+from harness.results.report_published import rounds
+
+GENERATOR = "harness report"
+TITLE = "Time to train: leaderboard"
+COLUMNS = 7
+QUALITY = "Quality"  # where benchmarks have different words for it
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+SORTS = (
+    ("accelerators", "accelerators"),
+    ("minutes", "time"),
+    ("images_per_s", "images/s"),
+    ("each", "images/s per accelerator"),
+    ("epochs", "epochs"),
+    ("quality", "quality"),
+    ("global_batch", "global batch"),
+    ("system", "system"),
+)
+
+
+def render(board: Leaderboard, folder: Path) -> str:
+    """The page, for a place in `folder`: links to logs are relative to it."""
+    rows = board.rows
+    styles = charts.families(rows)
+    best = max((row.images_per_s_per_accelerator or 0.0 for row in rows), default=0.0) or 1.0
+    words = {row.metric for row in rows}
+    logs = {run.log for row in rows for run in row.runs if run.log is not None}
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            board=board,
+            generator=GENERATOR,
+            title=TITLE,
+            columns=COLUMNS,
+            sorts=SORTS,
+            benchmarks=sorted({row.benchmark for row in rows}),
+            rulesets=sorted({row.ruleset for row in rows}),
+            measured=sum(row.origin == "measured" for row in rows),
+            published=sum(row.origin == "published" for row in rows),
+            metric=words.pop() if len(words) == 1 else QUALITY,
+            styles=styles,
+            shares={row.id: 100 * (row.images_per_s_per_accelerator or 0.0) / best for row in rows},
+            curves={row.id: charts.quality_over_time(row) for row in rows},
+            charts=[
+                chart
+                for draw in (charts.time_to_train, charts.scaling, charts.per_accelerator)
+                if (chart := draw(rows, styles)) is not None
+            ],
+            links={log: text.link(Path(log), folder) for log in logs},
+            sources=rounds(),
+            data=board.model_dump(mode="json"),
+            css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+            js=Markup(script),
+            script_hash=_hash(script),
+        )
+    )
+
+
+def is_ours(page: str) -> bool:
+    """Whether this command wrote `page`, which then may be replaced."""
+    return f'<meta name="generator" content="{GENERATOR}">' in page[:1000]
+
+
+def _hash(script: str) -> str:
+    """As a Content-Security-Policy names a script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _breakable(name: str) -> Markup:
+    """Long names may break after - _ . and nowhere else."""
+    return Markup("").join(
+        Markup("{}<wbr>").format(part) if part in "-_." else part for part in re.split(r"([-_.])", name)
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters.update(
+        breakable=_breakable,
+        n=lambda value: f"{value:.1f}".removesuffix(".0"),
+        minutes=text.minutes,
+        rate=text.rate,
+        quality=text.quality,
+        whole=text.whole,
+        extent=text.extent,
+        spread=text.spread,
+        accelerators=text.accelerators,
+        family=charts.family,
+        count_of=lambda count, noun: f"{count:,} {noun}" + ("" if count == 1 else "s"),
+    )
+    return environment

@@ -1,0 +1,144 @@
+"""What MLCommons published for this benchmark, as rows: history that a new result stands beside.
+
+The files published_*.json beside this module hold, for each round, every entry with the time, throughput and evaluations of
+each of its runs, read off the result logs at the commit that the file names. None of it was measured by this project, and
+each row says so.
+"""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+from pathlib import Path
+
+from pydantic import Field
+
+from harness.results.leaderboard import Evaluation, Record, Row, Run, Section, median, spread
+from harness.results.rules import rules_for
+from harness.results.score import four_decimals
+
+FILES = "published_*.json"
+
+
+class PublishedRun(Record):
+    file: str
+    seconds: float = Field(gt=0)  # run_stop - run_start
+    epochs: float
+    images_per_s: float = Field(gt=0)
+    evaluations: tuple[tuple[float, float, float], ...]  # seconds after run_start, epoch, quality
+
+
+class PublishedEntry(Record):
+    submitter: str
+    system: str
+    accelerator: str
+    accelerators: int = Field(gt=0)
+    nodes: int = Field(gt=0)
+    division: str
+    status: str
+    framework: str
+    global_batch: int
+    throughput_from: str | None
+    note: str | None = None
+    description: dict[str, str]
+    runs: tuple[PublishedRun, ...]
+
+
+class PublishedRound(Record):
+    round: str
+    ruleset: str
+    benchmark: str
+    target: float
+    repository: str
+    commit: str
+    licence: str
+    provenance: str
+    method: str
+    entries: tuple[PublishedEntry, ...]
+
+
+@functools.cache
+def rounds() -> tuple[PublishedRound, ...]:
+    folder = Path(__file__).resolve().parent
+    return tuple(PublishedRound.model_validate_json(path.read_bytes()) for path in sorted(folder.glob(FILES)))
+
+
+def rows() -> list[Row]:
+    return [_row(round_, entry) for round_ in rounds() for entry in round_.entries]
+
+
+def _row(round_: PublishedRound, entry: PublishedEntry) -> Row:
+    folder = f"{entry.submitter}/results/{entry.system}/{round_.benchmark}"
+    return Row(
+        id=f"{round_.round}-{entry.submitter}-{entry.system}",
+        rank=None,
+        origin="published",
+        source=f"{round_.repository}/tree/{round_.commit}/{folder}".replace(" ", "%20"),
+        unofficial=(),
+        note=entry.note,
+        benchmark=round_.benchmark,
+        metric=rules_for(round_.benchmark, round_.ruleset).metric,
+        ruleset=round_.ruleset,
+        division=entry.division,
+        submitter=entry.submitter,
+        system=entry.system,
+        accelerator=entry.accelerator,
+        accelerators=entry.accelerators,
+        nodes=entry.nodes,
+        framework=entry.framework,
+        precision=None,
+        global_batch=entry.global_batch,
+        target=round_.target,
+        minutes=_score(entry),
+        minutes_spread=spread(run.seconds / 60 for run in entry.runs),
+        images_per_s=median(run.images_per_s for run in entry.runs),
+        images_per_s_spread=spread(run.images_per_s for run in entry.runs),
+        throughput_from=entry.throughput_from,
+        runs=_runs(entry),
+        sections=(
+            Section(title="System", facts=tuple((_words(key), text) for key, text in entry.description.items())),
+            Section(
+                title="Source",
+                facts=(
+                    ("provenance", round_.provenance),
+                    ("repository", round_.repository),
+                    ("commit", round_.commit),
+                    ("status", entry.status),
+                    ("licence", round_.licence),
+                ),
+            ),
+        ),
+    )
+
+
+def _score(entry: PublishedEntry) -> float | None:
+    """MLPerf's rule: the fastest and the slowest do not count. All of these runs met the target."""
+    inner = sorted(Fraction(str(run.seconds)) for run in entry.runs)[1:-1]
+    return float(four_decimals(sum(inner, Fraction(0)) / len(inner) / 60)) if inner else None
+
+
+def _runs(entry: PublishedEntry) -> tuple[Run, ...]:
+    by_time = sorted(range(len(entry.runs)), key=lambda index: entry.runs[index].seconds)
+    counted = set(by_time[1:-1])
+    return tuple(
+        Run(
+            name=run.file,
+            log=None,
+            sha256=None,
+            outcome="success",
+            counted=index in counted,
+            minutes=run.seconds / 60,
+            epochs=run.epochs,
+            images_per_s=run.images_per_s,
+            seed=None,
+            evaluations=tuple(
+                Evaluation(minutes=round(seconds / 60, 4), epoch=epoch, quality=quality)
+                for seconds, epoch, quality in run.evaluations
+            ),
+        )
+        for index, run in enumerate(entry.runs)
+    )
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
