@@ -207,7 +207,9 @@ class RunRecord:
         return self.last_evaluation.epoch if self.last_evaluation else None
 
     def reached(self, target: float) -> bool:
-        return any(each.accuracy is not None and target <= each.accuracy <= 1 for each in self.evaluations)
+        """A fraction's target is not reached by 23 (percent)."""
+        limit = 1.0 if target <= 1 else math.inf
+        return any(each.accuracy is not None and target <= each.accuracy <= limit for each in self.evaluations)
 
     # What ran where
 

@@ -150,13 +150,13 @@ def _unofficial(series: Series, rules: Rules, failed: int) -> Iterable[str]:
         yield "the source had uncommitted changes"
     if first.division != "closed":
         yield f"division {first.division or 'unknown'}: reported beside the closed one, not ranked in it"
-    for what, values in _differences(records):
+    for what, values in differences(records):
         yield f"runs differ in {what}: {', '.join(values)}"
     if rules.ruleset and first.ruleset and rules.ruleset != first.ruleset and not first.ruleset_is_guess:
         yield f"run for ruleset {first.ruleset}, scored by {rules.ruleset}"
 
 
-def _differences(records: tuple[RunRecord, ...]) -> Iterable[tuple[str, list[str]]]:
+def differences(records: tuple[RunRecord, ...]) -> Iterable[tuple[str, list[str]]]:
     """In what runs that should be alike are not."""
     keys = {"submission_benchmark", "submission_org", "submission_platform", "submission_division"}
     keys |= {key for record in records for key in record.hyperparameters}

@@ -1,0 +1,204 @@
+"""Our own checks of one log: what MLPerf's checker lets pass and no reader of results should.
+
+Each check takes a record and the rules and yields findings. What MLPerf's checker already tells well (a missing key, a
+hyperparameter out of bounds) is left to it; see official.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+from harness.results.check_evaluations import check_evaluations, check_schedule
+from harness.results.findings import Finding, Log, Severity, is_placeholder
+from harness.results.record import number
+from harness.results.rules import DIVISIONS, STATUSES, shortfall
+
+ONCE = (
+    "run_start",
+    "run_stop",
+    "init_stop",
+    "submission_benchmark",
+    "train_samples",
+    "eval_samples",
+    "global_batch_size",
+)
+# MLPerf's RCP checker takes the last line in which these words stand, whatever its key
+SUBSTRINGS = ("global_batch_size", "submission_benchmark", "eval_accuracy", "eval_error")
+FIXES = {
+    "malformed": "log each record on a line of its own, from one rank only; keep progress bars out of the log",
+    "trailing": "log each record on a line of its own; print nothing after it",
+    "incomplete": "log every record with value and metadata, as mllog does",
+    "partial": "wait for the run's end, or take the complete file",
+    "limit": "take out what is no result of one run",
+    "conflict": "one result for each evaluation: log from one rank only",
+    "order": "log events when they happen, with one clock",
+}
+
+
+def check_log(log: Log) -> Iterator[Finding]:
+    """All checks of one log. One without a single readable line gets that finding and what kept it from being read."""
+    yield from _readable(log)
+    if log.record.outcome == "empty":
+        yield log.found("readable", log.record.reason, "name a log of a training run (result_N.txt)")
+        return
+    for check in CHECKS:
+        yield from check(log)
+
+
+def _readable(log: Log) -> Iterator[Finding]:
+    record = log.record
+    for problem in record.problems:
+        rule = "time order" if problem.kind == "order" else f"readable: {problem.kind}"
+        yield log.found(rule, problem.text, FIXES[problem.kind], line=problem.line)
+    if record.problem_count > len(record.problems):
+        more = record.problem_count - len(record.problems)
+        yield log.found("readable", f"{more} more lines with problems", "mend the first ones and check again")
+
+
+def _outcome(log: Log) -> Iterator[Finding]:
+    record = log.record
+    if record.outcome != "success":
+        fix = {
+            "invalid": "one run a file, from run_start to one run_stop with metadata.status",
+            "aborted": "see why the run ended; only a run that reached its target is a result",
+            "unfinished": "wait for the run's end; a killed run is no result",
+        }[record.outcome]
+        key = "run_stop" if "run_stop" in record.entries else "run_start"
+        yield log.found("outcome", f"{record.outcome}: {record.reason}", fix, key=key)
+    elif why := shortfall(record, log.rules):
+        fix = "log success only when an evaluation reaches the target"
+        yield log.found("target reached", why, fix, key="run_stop")
+
+
+def _once(log: Log) -> Iterator[Finding]:
+    for key in ONCE:
+        entry = log.record.entries.get(key)
+        if entry is None or entry.count == 1:
+            continue
+        text = f"logged {entry.count} times"
+        if entry.other is not None:
+            text += f", {_shown(entry.value)} and (line {entry.other[0]}) {_shown(entry.other[1])}"
+        severity: Severity = "error" if entry.other is not None else "warning"
+        yield log.found("once", text, "log it once, from one rank only", key=key, severity=severity)
+
+
+def _submission(log: Log) -> Iterator[Finding]:
+    """submission_* lines: words that MLPerf's tools know, and none left from an example."""
+    for key, entry in log.record.entries.items():
+        if not key.startswith("submission_"):
+            continue
+        if not isinstance(entry.value, str) or not entry.value.strip():
+            yield log.found("placeholder", f"{_shown(entry.value)}", "say what it is", key=key)
+        elif is_placeholder(entry.value):
+            yield log.found("placeholder", entry.value, "say whose and which system it is", key=key)
+    division, status = log.record.division, log.record.status
+    if division and division not in DIVISIONS:
+        fix = f"write {division.lower()}" if division.lower() in DIVISIONS else f"one of {', '.join(DIVISIONS)}"
+        yield log.found("division", division, fix, key="submission_division")
+    if status and status not in STATUSES:
+        yield log.found("status", status, f"one of {', '.join(STATUSES)}", key="submission_status")
+
+
+def _caches(log: Log) -> Iterator[Finding]:
+    entry, start = log.record.entries.get("cache_clear"), log.record.entries.get("run_start")
+    if entry is None:
+        return  # the compliance checker asks for it
+    if entry.value is not True:
+        text, fix = _shown(entry.value), "drop the page cache before the run and log true"
+        yield log.found("caches cleared", text, fix, key="cache_clear", severity=log.strict)
+    elif start is not None and entry.line > start.line:
+        fix = "drop the page cache before run_start"
+        yield log.found("caches cleared", "after run_start", fix, key="cache_clear", severity=log.strict)
+
+
+def _epochs(log: Log) -> Iterator[Finding]:
+    """Epochs count 1, 2, 3 and each but the last ends."""
+    record = log.record
+    first = (record.resumed_from_epoch or 0) + 1
+    for index, epoch in enumerate(record.epochs):
+        if epoch.number != first + index:
+            text = f"epoch {epoch.number:g} where {first + index} is due"
+            fix = "number epochs from 1, one after the other"
+            severity: Severity = "warning" if index == 0 or epoch.number != int(epoch.number) else "error"
+            yield log.found("epoch order", text, fix, key="epoch_start", line=epoch.line, severity=severity)
+            break
+    for epoch, following in zip(record.epochs, record.epochs[1:], strict=False):
+        if epoch.seconds is None or epoch.seconds < 0:
+            text = f"epoch {epoch.number:g} does not end before {following.number:g} begins"
+            yield log.found(
+                "epoch order", text, "log epoch_stop when the epoch ends", key="epoch_stop", line=epoch.line
+            )
+
+
+def _decay(log: Log) -> Iterator[Finding]:
+    """Both boundaries are the reference's times 1 + k/10, with one k. MLPerf's checker tests the second alone."""
+    key, reference = log.rules.decay_key, log.rules.decay_reference
+    if key is None or not log.closed or key not in log.record.entries:
+        return
+    value = log.record.value(key)
+    fix = f"{list(reference)} times 1 + k/10, the same whole number k for both"
+    found = [number(each) for each in value] if isinstance(value, list) else []
+    if len(found) != len(reference) or any(each is None for each in found):
+        yield log.found("decay boundaries", _shown(value), fix, key=key)
+        return
+    steps = [10 * ((each or 0.0) / at - 1) for each, at in zip(found, reference, strict=True)]
+    whole = all(abs(step - round(step)) < 1e-5 for step in steps)
+    if not whole or len({round(step) for step in steps}) > 1:
+        ks = ", ".join(f"{step:g}" for step in steps)
+        yield log.found("decay boundaries", f"{_shown(value)}: k = {ks}", fix, key=key)
+
+
+def _samples(log: Log) -> Iterator[Finding]:
+    rules = log.rules
+    if not log.closed or rules.train_samples is None:
+        return
+    for key, allowed, tolerated in (
+        ("train_samples", (rules.train_samples,), rules.train_samples_tolerated),
+        ("eval_samples", rules.eval_samples, ()),
+    ):
+        entry = log.record.entries.get(key)
+        if entry is None or entry.value in allowed:
+            continue  # that it is missing, the compliance checker says
+        severity: Severity = "warning" if entry.value in tolerated else "error"
+        fix = f"use the whole data set: {' or '.join(str(each) for each in allowed)}"
+        yield log.found("sample count", _shown(entry.value), fix, key=key, severity=severity)
+
+
+def _misleading_words(log: Log) -> Iterator[Finding]:
+    if log.rules.ruleset in ("0.6.0", "0.7.0"):
+        return
+    for key, entry in log.record.entries.items():
+        text = json.dumps([entry.value, dict(entry.metadata)], default=str)
+        for word in SUBSTRINGS:
+            if word in text and key != word:
+                fix = "keep the word out of other lines: MLPerf's RCP checker takes any line that has it"
+                yield log.found("misleading word", f"{word} in the line of {key}", fix, key=key, severity=log.strict)
+
+
+def _provenance(log: Log) -> Iterator[Finding]:
+    record = log.record
+    cases = (
+        (record.demonstration, "demonstration", "trained on demonstration data", "never publish it as a result"),
+        (
+            record.resumed_from_epoch is not None,
+            "resumed_from_epoch",
+            "a resumed run",
+            "a result is one run without a break",
+        ),
+        (record.tree_dirty is True, "tree_dirty", "the source had uncommitted changes", "commit, then run again"),
+    )
+    for holds, key, text, fix in cases:
+        if holds:
+            yield log.found("publishable", text, fix, key=key, severity="warning")
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+CHECKS: tuple[Callable[[Log], Iterator[Finding]], ...] = (
+    *(_outcome, _once, _submission, _caches, _epochs, check_evaluations, check_schedule, _decay, _samples),
+    *(_misleading_words, _provenance),
+)

@@ -1,0 +1,73 @@
+"""Checks of runs together: as many as the rules want, alike where they must be, and each with a seed of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.results.findings import Finding, Severity
+from harness.results.record import RunRecord
+from harness.results.rules import Rules, shortfall
+from harness.results.score import differences
+from harness.results.series import RESULT, Series
+
+CONVERGENCE = ("outcome", "target reached", "compliance checker")  # what a run that did not converge may break
+
+
+def check_series(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
+    """What is wrong with the runs as one result; `name` is the folder's in the report."""
+    records = [record for record in series.records if record.events]
+    yield from _count(series, rules, name)
+    yield from _seeds(records, name, rules)
+    for key, values in differences(series.records):
+        fix = "a result is one configuration on one system; move the others to a folder of their own"
+        yield Finding("error", name, key, None, "runs alike", ", ".join(values), fix)
+    seen: dict[str, str] = {}
+    for record in series.records:
+        file = Path(record.path).name
+        if record.sha256 in seen:
+            text = f"{file} is a copy of {seen[record.sha256]}"
+            yield Finding("error", name, "", None, "runs alike", text, "one file for each run")
+        seen.setdefault(record.sha256, file)
+
+
+def soften_one_failure(findings: list[Finding], series: Series, rules: Rules, names: dict[str, str]) -> list[Finding]:
+    """One run that did not converge may stand as the slowest: what it breaks by that is only a warning."""
+    failed = [record for record in series.records if shortfall(record, rules)]
+    whole = rules.runs is not None and len(series.records) >= rules.runs
+    if not whole or len(failed) != 1 or failed[0].outcome not in ("aborted", "success"):
+        return findings
+    file = names[failed[0].path]
+    why = "one run may fail to converge and counts as the slowest"
+    return [each.softened(why) if each.file == file and each.rule in CONVERGENCE else each for each in findings]
+
+
+def _count(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
+    count, wanted = len(series.records), rules.runs
+    if wanted is not None and count != wanted:
+        fix = f"run {wanted - count} more" if count < wanted else f"choose {wanted} by the rules, not by their times"
+        yield Finding("warning", name, "", None, "number of runs", f"{count}, the rules want {wanted}", fix)
+    failed = [record for record in series.records if shortfall(record, rules)]
+    if len(failed) > 1 and count > 1:
+        files = ", ".join(Path(record.path).name for record in failed)
+        yield Finding("error", name, "", None, "convergence", f"{files} did not converge", "the rules allow one")
+    numbers = [int(match[1]) for record in series.records if (match := RESULT.fullmatch(Path(record.path).name))]
+    if numbers and sorted(numbers) not in (list(range(len(numbers))), list(range(1, len(numbers) + 1))):
+        text = ", ".join(f"result_{number}" for number in sorted(numbers))
+        yield Finding("warning", name, "", None, "file names", text, "number the runs from 0 without a gap")
+
+
+def _seeds(records: list[RunRecord], name: str, rules: Rules) -> Iterator[Finding]:
+    owner: dict[int, str] = {}
+    strict = rules.ruleset in ("1.0.0", "1.1.0") and all(record.division == "closed" for record in records)
+    for record in records:
+        file = Path(record.path).name
+        if not record.seeds:
+            severity: Severity = "error" if strict else "warning"
+            yield Finding(severity, f"{name}/{file}", "seed", None, "seeds", "none", "log the seed of each run")
+        for seed in record.seeds:
+            if seed in owner:
+                line = record.entries["seed"].line
+                text = f"{seed}, which {owner[seed]} has too"
+                yield Finding("error", f"{name}/{file}", "seed", line, "seeds", text, "draw a new seed for each run")
+            owner.setdefault(seed, file)

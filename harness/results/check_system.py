@@ -1,0 +1,141 @@
+"""Checks of a system description (systems/SYSTEM.json) and of its agreement with the logs of that system.
+
+MLPerf's checker only looks whether the 33 fields are there. What it takes for granted: every value is text (a number makes it
+break down), `closed` is written small (`Closed` switches its seed and convergence checks off), and nobody left an example in.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.results.findings import Finding, Severity, is_placeholder
+from harness.results.record import RunRecord
+from harness.results.rules import DIVISIONS, STATUSES
+
+FIELDS = (
+    *("submitter", "division", "status", "system_name", "number_of_nodes", "host_processors_per_node"),
+    *("host_processor_model_name", "host_processor_core_count", "host_processor_vcpu_count"),
+    *("host_processor_frequency", "host_processor_caches", "host_processor_interconnect", "host_memory_capacity"),
+    *("host_storage_type", "host_storage_capacity", "host_networking", "host_networking_topology"),
+    *("host_memory_configuration", "accelerators_per_node", "accelerator_model_name"),
+    *("accelerator_host_interconnect", "accelerator_frequency", "accelerator_on-chip_memories"),
+    *("accelerator_memory_configuration", "accelerator_memory_capacity", "accelerator_interconnect"),
+    *("accelerator_interconnect_topology", "cooling", "hw_notes", "framework", "other_software_stack"),
+    *("operating_system", "sw_notes"),
+)
+# A meaningful answer is required by the rules of v0.7 (submission_rules.adoc); of a core and a vCPU count one is enough.
+ANSWERED = (
+    *("submitter", "division", "status", "system_name", "number_of_nodes", "host_processors_per_node"),
+    *("host_processor_model_name", "host_memory_capacity", "host_storage_type", "host_storage_capacity"),
+    *("accelerators_per_node", "accelerator_model_name", "accelerator_memory_configuration"),
+    *("accelerator_memory_capacity", "framework", "other_software_stack", "operating_system"),
+)
+COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
+SECOND_VOCABULARY = ("available", "on-premise", "Available on-premise", "Available cloud", "Preview")
+
+
+def read_description(path: Path) -> dict[str, Any] | str:
+    """The JSON's content, or what is wrong with it as a whole."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        return f"{error}"
+    return content if isinstance(content, dict) else "no JSON object"
+
+
+def check_description(description: Mapping[str, Any], file: str) -> Iterator[Finding]:
+    """All checks of one description by itself."""
+
+    def found(key: str, rule: str, text: str, fix: str, severity: Severity = "error") -> Finding:
+        return Finding(severity, file, key, None, rule, text, fix)
+
+    for key in FIELDS:
+        if key not in description:
+            yield found(key, "system fields", "missing", "add it; it may be empty where the rules do not ask for it")
+    for key, value in description.items():
+        yield from _texts(key, value, found)
+    for key in ANSWERED:
+        if description.get(key) in ("", {}):
+            yield found(key, "system answered", "empty", "the rules want an answer")
+    if not any(description.get(f"host_processor_{each}_count") for each in ("core", "vcpu")):
+        yield found("host_processor_core_count", "system answered", "empty", "give it, or the vCPU count")
+    for key in COUNTS:
+        value = description.get(key)
+        if isinstance(value, str) and value and not value.isdigit():
+            yield found(key, "system counts", value, "a whole number as text: MLPerf's summarizer multiplies it")
+    division, status = description.get("division"), description.get("status")
+    if isinstance(division, str) and division not in DIVISIONS:
+        small = division.lower()
+        fix = f"write {small}; MLPerf's package checker skips seeds and convergence otherwise"
+        yield found("division", "division", division, fix if small in DIVISIONS else f"one of {', '.join(DIVISIONS)}")
+    if isinstance(status, str) and status not in STATUSES:
+        known = status in SECOND_VOCABULARY or status.startswith("Research")
+        severity: Severity = "warning" if known else "error"
+        yield found("status", "status", status, f"one of {', '.join(STATUSES)}, as the logs say", severity)
+
+
+def check_agreement(
+    description: Mapping[str, Any], system: str, records: list[tuple[str, RunRecord]]
+) -> Iterator[Finding]:
+    """That each log (name, record) speaks of the system, organization and division that its description names."""
+    submitter = description.get("submitter")
+    accelerators = _accelerators(description)
+    for name, record in records:
+
+        def found(
+            key: str, text: str, fix: str, severity: Severity = "error", name: str = name, record: RunRecord = record
+        ) -> Finding:
+            entry = record.entries.get(key)
+            return Finding(severity, name, key, entry.line if entry else None, "log and system agree", text, fix)
+
+        fix = f"see systems/{system}.json and the log: one of them is another's"
+        if record.org and isinstance(submitter, str) and record.org.casefold() != submitter.casefold():
+            yield found("submission_org", f"{record.org}, the system's submitter is {submitter}", fix)
+        division = description.get("division")
+        if record.division and isinstance(division, str) and record.division.lower() != division.lower():
+            yield found("submission_division", f"{record.division}, the system's is {division}", fix)
+        status = description.get("status")
+        if record.status and status in STATUSES and record.status != status:
+            yield found("submission_status", f"{record.status}, the system's is {status}", fix, "warning")
+        if (
+            record.platform
+            and not is_placeholder(record.platform)
+            and not _names_system(record.platform, description, system)
+        ):
+            text = f"{record.platform}, the system is {description.get('system_name')} ({system})"
+            yield found("submission_platform", text, fix)
+        if accelerators is not None and record.accelerators is not None and record.accelerators != accelerators:
+            text = f"{record.accelerators} ranks, the system has {accelerators} accelerators"
+            yield found("init_start", text, "correct number_of_nodes or accelerators_per_node", "warning")
+
+
+def _texts(key: str, value: Any, found: Any) -> Iterator[Finding]:
+    """Text all through; other_software_stack may be a table of texts."""
+    if isinstance(value, dict) and key == "other_software_stack":
+        for name, each in value.items():
+            yield from _texts(f"{key}.{name}", each, found)
+    elif not isinstance(value, str):
+        text = f"{json.dumps(value, default=str)[:60]} is no text"
+        yield found(key, "system texts", text, "put it in quotes: MLPerf's checker joins texts and breaks down")
+    elif is_placeholder(value):
+        yield found(key, "placeholder", value, "write what is true of this system")
+
+
+def _accelerators(description: Mapping[str, Any]) -> int | None:
+    nodes, each = str(description.get("number_of_nodes", "")), str(description.get("accelerators_per_node", ""))
+    return int(nodes) * int(each) if nodes.isdecimal() and each.isdecimal() and int(each) > 0 else None
+
+
+def _names_system(platform: str, description: Mapping[str, Any], system: str) -> bool:
+    """Whether the log's platform shares a name with the system's: DGX in 1xNVIDIA DGX A100 and dgxa100_ngc20.06_pytorch."""
+    submitter = str(description.get("submitter", "")).lower()
+    words = re.split(r"[^a-z0-9]+", re.sub(r"^\d+\s*x\s*", "", platform.lower()))
+    words = [word for word in words if len(word) > 1 and word not in submitter.split()]
+    parts = [system, *(str(description.get(key, "")) for key in ("system_name", "accelerator_model_name"))]
+    parts.append(str(description.get("host_processor_model_name", "")))
+    names = re.sub(r"[^a-z0-9]+", "", " ".join(parts).lower())
+    return not words or any(word in names for word in words)

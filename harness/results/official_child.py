@@ -1,0 +1,211 @@
+"""Calls MLPerf's tools and writes down what they say. A program for official.py's child process; imports nothing of ours.
+
+Usage: official_child.py ANSWER.json REQUEST, with REQUEST as JSON. Call forms and traps are those of mlperf-logging 4.1.68:
+a new compliance checker for each file, its module-global queue emptied after an exception, reasons of the other tools only
+on the root logger or stdout, `full_rcp` as a default that raises, and verdicts that `main` would throw away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+QUOTE_LIMIT = 2_000  # characters
+USAGE = "training"
+RCP_RULESETS = ("1.0.0", "1.1.0")
+RCP_ADVICE = "1.0.0"  # the oldest ruleset with convergence points, for logs of older ones
+
+
+def main(answer: str, request: str) -> None:
+    asked = json.loads(request)
+    folder, ruleset = Path(asked["folder"]), asked["ruleset"]
+    found = logs(folder, ruleset, asked["rcp"]) if asked["do"] == "logs" else package(folder, ruleset)
+    Path(answer).write_text(json.dumps(list(found)), encoding="utf-8")
+
+
+def logs(folder: Path, ruleset: str, rcp: bool) -> Iterator[dict[str, Any]]:
+    files = sorted(folder.glob("result_*.txt"), key=lambda file: int(file.stem.split("_")[1]))
+    for file in files:
+        yield compliance(file, ruleset)
+    if rcp:
+        yield convergence(folder, ruleset, "all runs")
+
+
+def package(folder: Path, ruleset: str) -> Iterator[dict[str, Any]]:
+    from mlperf_logging.package_checker import package_checker
+    from mlperf_logging.system_desc_checker import system_desc_checker
+
+    for file in sorted((folder / "systems").glob("*.json")):
+        with said() as words:
+            result = attempt(lambda file=file: system_desc_checker.check_system_desc(str(file), USAGE, ruleset)[0])  # type: ignore[misc]
+        words = words or ["System description checker passed" if result is True else "failed"]
+        yield verdict("system description checker", f"systems/{file.name}", result, words)
+    yield from (compliance(file, ruleset, folder) for file in sorted((folder / "results").glob("*/*/result_*.txt")))
+    with said() as words:  # its answer is in its last log message alone
+        broken = attempt(
+            lambda: package_checker.check_training_package(
+                str(folder), USAGE, ruleset, False, False, False, False, False, "nowhere"
+            )
+        )
+    passed = broken or any("PACKAGE CHECKER FOUND NO ERRORS" in word for word in words)
+    yield verdict("package checker", ".", passed, without(words, folder))
+    for written in folder.rglob("scaling.json"):
+        written.unlink()  # by the package checker; the summarizer must see the scores as they are
+    for series in sorted(path for path in (folder / "results").glob("*/*") if path.is_dir()):
+        about = series.relative_to(folder).as_posix()
+        yield convergence(series, ruleset, about)
+        yield score(series, ruleset, about)
+    yield table(folder, ruleset)
+
+
+def compliance(file: Path, ruleset: str, base: Path | None = None) -> dict[str, Any]:
+    from mlperf_logging.compliance_checker import mlp_compliance
+
+    checker = mlp_compliance.make_checker(USAGE, ruleset, False, False)
+    with said():  # its messages are on the checker
+        result = attempt(lambda: mlp_compliance.main(str(file), f"{USAGE}_{ruleset}/common.yaml", checker)[0])
+    mlp_compliance.enqueued_configs.clear()
+    reasons = [("", message) for message in checker.not_overwritable]
+    reasons += [(key, message) for key, message in checker.overwritable.items()]
+    words = ["SUCCESS"] if result is True else [message for _, message in reasons] or ["FAILED"]
+    words += [f"warning: {message}" for message in checker.warnings.values()]
+    about = file.relative_to(base).as_posix() if base else file.name
+    return verdict("compliance checker", about, result, words, [(key, first_line(text)) for key, text in reasons])
+
+
+def convergence(folder: Path, ruleset: str, about: str) -> dict[str, Any]:
+    from mlperf_logging.rcp_checker import rcp_checker
+
+    judged = ruleset if ruleset in RCP_RULESETS else RCP_ADVICE
+    with said() as words:
+        result = attempt(
+            lambda: rcp_checker.check_directory(
+                str(folder), USAGE, judged, False, False, rcp_pass="pruned_rcps", set_scaling=False
+            )
+        )
+    if isinstance(result, tuple):
+        passed, message, factor = result
+        words = [f"RCP test {'PASSED' if passed else 'FAILED'}: {message}"]
+        if passed and factor != 1:
+            words.append(f"the score would be multiplied by {factor:.4f}")
+        if judged != ruleset:
+            words.append(f"advice only: by the points of ruleset {judged}, {ruleset} has none")
+        return verdict("RCP checker", about, bool(passed) if judged == ruleset else None, words)
+    return verdict("RCP checker", about, result if judged == ruleset else None, [*words, str(result)])
+
+
+def score(series: Path, ruleset: str, about: str) -> dict[str, Any]:
+    from mlperf_logging.result_summarizer import result_summarizer
+
+    with said() as words:
+        result = attempt(
+            lambda: result_summarizer._compute_strong_score_standalone(
+                *(series.name, series.parent.name, False, str(series), USAGE, ruleset, {"submitter": ""})
+            )[0]
+        )
+    minutes = None
+    if isinstance(result, int | float) and math.isfinite(result):
+        minutes = float(result) * (1000 if ruleset == "0.6.0" else 1)  # it takes 0.6.0's seconds for milliseconds
+        result = True
+    words.append("no score" if minutes is None else f"{minutes:.4f} minutes")
+    return verdict("result summarizer", about, result, without(words, series.parents[2]), value=minutes)
+
+
+def table(folder: Path, ruleset: str) -> dict[str, Any]:
+    from mlperf_logging.result_summarizer import result_summarizer
+
+    with said() as words:
+        rows = attempt(lambda: len(result_summarizer.summarize_results(str(folder), USAGE, ruleset)[0]))
+    if ruleset not in RCP_RULESETS:
+        words = []  # a traceback for each closed folder, since there are no convergence points; it goes on
+    if not isinstance(rows, int):
+        return verdict("result summarizer", ".", rows, without(words, folder))
+    systems = sum(path.is_dir() for path in (folder / "results").iterdir())
+    words.append(f"{rows} of {systems} system{'s' * (systems != 1)} in its table")
+    return verdict("result summarizer", ".", rows == systems, without(words, folder))
+
+
+def without(words: list[str], folder: Path) -> list[str]:
+    """The scratch folder's name says nothing to anyone."""
+    return [word.replace(f"{folder}/", "").replace(str(folder), ".") for word in words]
+
+
+def attempt(call: Callable[[], Any]) -> Any:
+    """The tool's answer, or the exception that it let through: these tools raise KeyError, NameError, TypeError, ..."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001  becomes the verdict: the tool broke down
+        return error
+
+
+def verdict(
+    tool: str,
+    about: str,
+    result: Any,
+    words: list[str],
+    reasons: list[tuple[str, str]] | None = None,
+    *,
+    value: float | None = None,
+) -> dict[str, Any]:
+    """A broken tool proves nothing, but what breaks it is not compliant either: passed is False."""
+    if isinstance(result, Exception):
+        words = [*words, f"broke down: {type(result).__name__}: {result}"]
+        reasons = [*(reasons or []), ("", words[-1])]
+        result = False
+    passed = None if result is None and tool == "RCP checker" else result is True
+    return {
+        "tool": tool,
+        "about": about,
+        "passed": passed,
+        "quote": "\n".join(words)[:QUOTE_LIMIT],
+        "reasons": reasons or [],
+        "value": value,
+    }
+
+
+def first_line(text: str) -> str:
+    """Of a message that goes on with the whole log line and state: what failed, and the test."""
+    lines = text.splitlines()
+    test = next((line for line in lines if line.startswith("failed test:")), "")
+    return f"{lines[0]} {test}".strip() if lines else text
+
+
+@contextlib.contextmanager
+def said() -> Iterator[list[str]]:
+    """Collects what is printed, warned of, and logged on the root logger."""
+    words: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage().strip()
+            if record.levelno >= logging.WARNING:
+                words.append(f"{record.levelname}: {text}")
+            elif text.startswith(("PACKAGE CHECKER", "System description checker passed")):
+                words.append(text)
+
+    root, handler, printed = logging.getLogger(), Collect(), io.StringIO()
+    kept, root.handlers, level = root.handlers, [handler], root.level
+    root.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings(record=True) as warned, contextlib.redirect_stdout(printed):
+            warnings.simplefilter("always")
+            with contextlib.redirect_stderr(printed):
+                yield words
+    finally:
+        root.handlers, root.level = kept, level
+    words += [f"warning: {each.message}" for each in warned if each.category is UserWarning]
+    words += [
+        line for line in printed.getvalue().splitlines() if line.strip() and not line.startswith("** Detailed log")
+    ]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
