@@ -14,10 +14,12 @@ import re
 from pathlib import Path
 from typing import IO, Any
 
-from mlperf_logging.mllog import constants
+from mlperf_logging.mllog import constants as keys
 from mlperf_logging.mllog.mllog import MLLogger
 
 from harness.config import ROOT
+
+__all__ = ["EventLog", "close_abandoned", "keys", "next_number"]
 
 RESULT = re.compile(r"result_(\d+)\.txt")
 CALLER = 3  # frames between mllog's own and the one that calls an EventLog's method, which the line names
@@ -103,7 +105,7 @@ def next_number(folder: Path) -> int:
 
 def close_abandoned(path: Path, reason: str) -> bool:
     """End a log whose writer is gone without a run_stop, from the process that saw it go. Says whether it had to."""
-    needle = f'"key": "{constants.RUN_STOP}"'
+    needle = f'"key": "{keys.RUN_STOP}"'
     with path.open(encoding="utf-8", errors="replace") as file:
         text = ""
         for text in file:
@@ -112,7 +114,7 @@ def close_abandoned(path: Path, reason: str) -> bool:
     log = EventLog(path)
     if text and not text.endswith("\n"):
         log.plain(" ")  # ends the torn line
-    log.stop(constants.RUN_STOP, **{constants.STATUS: constants.ABORTED, "reason": reason})
+    log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": reason})
     log.close()
     return True
 

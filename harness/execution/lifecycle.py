@@ -15,12 +15,10 @@ import traceback
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mlperf_logging.mllog import constants as keys
-
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable, Session
 from harness.execution import checkpoint, console, context, picture, provenance, seeding, signals, throughput
-from harness.execution.events import EventLog
+from harness.execution.events import EventLog, keys
 from harness.execution.history import Evaluated, History, Loss
 
 TARGET_MET, EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED = 0, 1, 2, 5, 6, 130
@@ -149,6 +147,7 @@ def _train(run: Run) -> Ending:
         _describe_run(run, session)
         context.barrier(here)
         log.stop(keys.INIT_STOP)
+        run.screen.say(f"init took {time.time() - run.called:.1f} s")
 
         log.start(keys.RUN_START)
         run.started = time.perf_counter()

@@ -2,57 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlperf_logging.compliance_checker import mlp_compliance
 
 from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import command, environment, events, run, stop, wait_for
 from tests.toy import configuration as toy
-
-LOADING = 60.0  # seconds that a process may take to import and begin
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "harness", "run", *map(str, arguments)]
-
-
-def environment(**more: str) -> dict[str, str]:
-    ours = ("RANK", "DGXSYSTEM", "DATADIR", "LOGDIR", "SEED")
-    return {key: value for key, value in os.environ.items() if key not in ours} | more
-
-
-def run(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments),
-        cwd=CHECKOUT,
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-
-
-def events(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text().splitlines()
-    found = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines if line.startswith(":::MLLOG ")]
-    assert sum("MLLOG" in line for line in lines) == len(found), "an event must stand at the beginning of its line"
-    return found
-
-
-def stop(path: Path) -> dict[str, Any]:
-    """The metadata of the one run_stop, which must be there on every way out."""
-    (found,) = [event["metadata"] for event in events(path) if event["key"] == "run_stop"]
-    return dict(found)
 
 
 def complies(path: Path, ruleset: str = "0.7.0") -> bool:
@@ -154,15 +114,6 @@ def test_stacks_are_written_on_request(tmp_path: Path) -> None:
         process.terminate()
     assert "most recent call first" in log.read_text()
     assert stop(log)["status"] == "aborted"
-
-
-def wait_for(path: Path, text: str) -> None:
-    until = time.monotonic() + LOADING
-    while not (path.is_file() and text in path.read_text()):
-        assert time.monotonic() < until, (
-            f"{text} did not come; there is {path.read_text() if path.is_file() else 'no log'}"
-        )
-        time.sleep(0.05)
 
 
 def test_results_are_numbered_and_never_written_over(tmp_path: Path) -> None:

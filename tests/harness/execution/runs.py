@@ -1,0 +1,58 @@
+"""Starting runs as a user does, in their own process, and reading what their logs say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import CHECKOUT
+
+LOADING = 60.0  # seconds that a process may take to import and begin
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "harness", "run", *map(str, arguments)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    ours = ("RANK", "DGXSYSTEM", "DATADIR", "LOGDIR", "SEED")
+    return {key: value for key, value in os.environ.items() if key not in ours} | more
+
+
+def run(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        cwd=CHECKOUT,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+    )
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text().splitlines()
+    found = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines if line.startswith(":::MLLOG ")]
+    assert sum("MLLOG" in line for line in lines) == len(found), "an event must stand at the beginning of its line"
+    return found
+
+
+def stop(path: Path) -> dict[str, Any]:
+    """The metadata of the one run_stop, which must be there on every way out."""
+    (found,) = [event["metadata"] for event in events(path) if event["key"] == "run_stop"]
+    return dict(found)
+
+
+def wait_for(path: Path, text: str) -> None:
+    until = time.monotonic() + LOADING
+    while not (path.is_file() and text in path.read_text()):
+        assert time.monotonic() < until, (
+            f"{text} did not come; there is {path.read_text() if path.is_file() else 'no log'}"
+        )
+        time.sleep(0.05)

@@ -1,0 +1,35 @@
+"""The full-size network on real COCO photographs: 21 training steps and one evaluation, through the harness."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from harness.config import FOLDER
+from tests.harness.execution.runs import events, run, stop
+from tests.toy.configuration import write
+
+
+@pytest.mark.slow
+def test_an_epoch_of_coco256(test_data: Path, tmp_path: Path) -> None:
+    content = tomllib.loads((FOLDER / "ssd" / "A100_1x1x128.toml").read_text())
+    content["submission"] |= {"platform": "a test", "division": "open", "status": "research"}
+    content["run"] |= {"device": "cpu", "epochs": 1, "evaluate_after_epochs": [1], "log_every_steps": 7}
+    content["model"]["initial_weights"] = "scratch"
+    content["data"] |= {"train_samples": 126, "eval_samples": 126, "threads": 2}
+    content["optimizer"] |= {"batch_size": 6, "learning_rate": 1e-3, "warmup_steps": 20, "decay_epochs": []}
+    content["compute"] |= {"precision": "auto", "compile": False}
+    content["evaluation"]["batch_size"] = 16
+    finished = run(write(tmp_path, content, "full_size"), "--data-dir", test_data / "coco256", "--out", tmp_path)
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    found = events(tmp_path / "result_0.txt")
+    values = {event["key"]: event["value"] for event in found}
+    assert values["parameters"] == 19_972_534 and values["default_boxes"] == 8732
+    losses = [event["value"]["loss"] for event in found if event["key"] == "tracked_stats"]
+    assert [event["metadata"]["step"] for event in found if event["key"] == "tracked_stats"] == [7, 14, 21]
+    assert all(map(math.isfinite, losses)) and losses[-1] < losses[0]
+    assert 0 <= values["eval_accuracy"] < 0.23
+    assert stop(tmp_path / "result_0.txt")["reason"].startswith("epochs spent")

@@ -1,0 +1,110 @@
+"""The walls of the house, by a walk over the syntax trees: who may import whom, and who may read the environment."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT
+
+SOURCES = sorted([*CHECKOUT.glob("harness/**/*.py"), *CHECKOUT.glob("benchmarks/**/*.py")])
+
+# What only these files may import, in whole or in part
+ONE_IMPORTER = {
+    "mlperf_logging.mllog": {
+        "harness/execution/events.py",
+        "harness/execution/lifecycle.py",
+    },  # the latter: its key names
+    "nvidia.dali": {"benchmarks/ssd/data.py"},
+    "pycocotools": {"benchmarks/ssd/coco.py"},
+    "hotcoco": {"benchmarks/ssd/coco.py"},
+}
+# torchrun's variables; the command line's; what an image says of itself
+ENVIRONMENT = ("harness/execution/context.py", "harness/cli/", "harness/system/", "harness/launch/")
+WITHOUT_FRAMEWORKS = (
+    "harness/results/",
+    "harness/regression/",
+    "harness/cli/",
+    "harness/system/",
+    "harness/contract.py",
+)
+
+
+def name(path: Path) -> str:
+    return path.relative_to(CHECKOUT).as_posix()
+
+
+def imports(path: Path, *, at_import_only: bool = False) -> Iterator[str]:
+    """Modules that a file imports; with `at_import_only` those that importing it imports too."""
+    tree = ast.parse(path.read_text())
+    skipped = set()
+    if at_import_only:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _type_checking(node):
+                skipped |= {id(inner) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}:{node.lineno}: say the whole name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def of(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(SOURCES) > 30
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_walls(path: Path) -> None:
+    file = name(path)
+    for module in imports(path):
+        if file.startswith("harness/"):
+            assert not of(module, "benchmarks"), f"{file} imports {module}: the harness knows no benchmark"
+        else:
+            ours = of(module, "harness") and not of(module, "harness.contract")
+            assert not ours, f"{file} imports {module}: a benchmark knows harness.contract alone"
+        assert not of(module, "tests"), f"{file} imports {module}"
+        for package, allowed in ONE_IMPORTER.items():
+            assert not of(module, package) or file in allowed, f"{file} imports {module}: only {sorted(allowed)} may"
+        if file.startswith(("harness/results/", "harness/regression/")):
+            assert not of(module, "torch") and not of(module, "nvidia"), f"{file} imports {module}"
+    if file.startswith(WITHOUT_FRAMEWORKS):
+        for module in imports(path, at_import_only=True):
+            for heavy in ("torch", "pandas", "matplotlib", "scipy", "mlperf_logging", "docker"):
+                assert not of(module, heavy), f"{file} imports {heavy} when it is imported: verbs must start at once"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_the_environment_is_read_in_few_places(path: Path) -> None:
+    reads = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+    ]
+    assert not reads or name(path).startswith(ENVIRONMENT), f"{name(path)} reads the environment at lines {reads}"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("harness/")], ids=name)
+def test_the_harness_names_no_benchmark(path: Path) -> None:
+    there = {each.name for each in (CHECKOUT / "benchmarks").iterdir() if each.is_dir()} - {"__pycache__"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        named = node.value if isinstance(node, ast.Constant) else getattr(node, "id", getattr(node, "attr", None))
+        assert named not in there, f"{name(path)}:{node.lineno} names a benchmark"  # type: ignore[attr-defined]
+
+
+def test_no_drawer_for_odds_and_ends() -> None:
+    odd = {"util", "utils", "common", "helpers", "misc", "manager", "trainer"}
+    assert not [name(path) for path in SOURCES if path.stem in odd]
