@@ -16,7 +16,7 @@ Ruleset = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the tool."""
-    for verb in (status, score):
+    for verb in (status, check, score):
         app.command()(verb)
 
 
@@ -50,6 +50,36 @@ def status(
         raise ValueError(f"no result log under {', '.join(map(str, logs))}")
     view.follow(paths, show_and_keep, stop=lambda: not follow)
     raise typer.Exit(view.exit_code(last))
+
+
+def check(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Logs, folders of logs, or packages (systems/ beside results/).", metavar="PATH..."),
+    ],
+    ruleset: Ruleset = None,
+    json: Json = False,
+) -> None:
+    """All that is wrong with results, by MLPerf's own tools and by checks that they lack. Exit 1 on an error."""
+    from harness.results import check as checking
+    from harness.results import check_text, table
+    from harness.results.findings import COLUMNS, FIGURES
+    from harness.results.official import version
+    from harness.results.rules import check_ruleset
+
+    check_ruleset(ruleset)
+    reports = checking.check(paths, ruleset)
+    ok = all(report.ok for report in reports)
+    if json:
+        table.show_json({"ok": ok, "mlperf_logging": version(), "checked": [report.as_json() for report in reports]})
+        raise typer.Exit(int(not ok))
+    for report in reports:
+        table.say(check_text.headline(report))
+        if report.verdicts:
+            table.show_table(check_text.VERDICTS, check_text.verdict_rows(report))
+        if report.findings:
+            table.show_table(COLUMNS, (finding.row() for finding in report.findings), right=FIGURES)
+    raise typer.Exit(int(not ok))
 
 
 def score(

@@ -82,35 +82,33 @@ def check_agreement(
     description: Mapping[str, Any], system: str, records: list[tuple[str, RunRecord]]
 ) -> Iterator[Finding]:
     """That each log (name, record) speaks of the system, organization and division that its description names."""
-    submitter = description.get("submitter")
-    accelerators = _accelerators(description)
     for name, record in records:
-
-        def found(
-            key: str, text: str, fix: str, severity: Severity = "error", name: str = name, record: RunRecord = record
-        ) -> Finding:
+        for key, text, fix, severity in _disagreements(description, system, record):
             entry = record.entries.get(key)
-            return Finding(severity, name, key, entry.line if entry else None, "log and system agree", text, fix)
+            line = entry.line if entry else None
+            yield Finding(severity, name, key, line, "log and system agree", text, fix)
 
-        fix = f"see systems/{system}.json and the log: one of them is another's"
-        if record.org and isinstance(submitter, str) and record.org.casefold() != submitter.casefold():
-            yield found("submission_org", f"{record.org}, the system's submitter is {submitter}", fix)
-        division = description.get("division")
-        if record.division and isinstance(division, str) and record.division.lower() != division.lower():
-            yield found("submission_division", f"{record.division}, the system's is {division}", fix)
-        status = description.get("status")
-        if record.status and status in STATUSES and record.status != status:
-            yield found("submission_status", f"{record.status}, the system's is {status}", fix, "warning")
-        if (
-            record.platform
-            and not is_placeholder(record.platform)
-            and not _names_system(record.platform, description, system)
-        ):
-            text = f"{record.platform}, the system is {description.get('system_name')} ({system})"
-            yield found("submission_platform", text, fix)
-        if accelerators is not None and record.accelerators is not None and record.accelerators != accelerators:
-            text = f"{record.accelerators} ranks, the system has {accelerators} accelerators"
-            yield found("init_start", text, "correct number_of_nodes or accelerators_per_node", "warning")
+
+def _disagreements(
+    description: Mapping[str, Any], system: str, record: RunRecord
+) -> Iterator[tuple[str, str, str, Severity]]:
+    """(key of the log, what is said, what to do, how bad) for each."""
+    fix = f"see systems/{system}.json and the log: one of them is another's"
+    submitter, division, status = (description.get(key) for key in ("submitter", "division", "status"))
+    if record.org and isinstance(submitter, str) and record.org.casefold() != submitter.casefold():
+        yield "submission_org", f"{record.org}, the system's submitter is {submitter}", fix, "error"
+    if record.division and isinstance(division, str) and record.division.lower() != division.lower():
+        yield "submission_division", f"{record.division}, the system's is {division}", fix, "error"
+    if record.status and status in STATUSES and record.status != status:
+        yield "submission_status", f"{record.status}, the system's is {status}", fix, "warning"
+    platform = record.platform
+    if platform and not is_placeholder(platform) and not _names_system(platform, description, system):
+        text = f"{platform}, the system is {description.get('system_name')} ({system})"
+        yield "submission_platform", text, fix, "error"
+    accelerators = _accelerators(description)
+    if accelerators is not None and record.accelerators is not None and record.accelerators != accelerators:
+        text = f"{record.accelerators} ranks, the system has {accelerators} accelerators"
+        yield "init_start", text, "correct number_of_nodes or accelerators_per_node", "warning"
 
 
 def _texts(key: str, value: Any, found: Any) -> Iterator[Finding]:

@@ -115,7 +115,7 @@ def score(series: Path, ruleset: str, about: str) -> dict[str, Any]:
     if isinstance(result, int | float) and math.isfinite(result):
         minutes = float(result) * (1000 if ruleset == "0.6.0" else 1)  # it takes 0.6.0's seconds for milliseconds
         result = True
-    words.append("no score" if minutes is None else f"{minutes:.4f} minutes")
+    words.append("no score" if minutes is None else f"{minutes:.6f} minutes")
     return verdict("result summarizer", about, result, without(words, series.parents[2]), value=minutes)
 
 

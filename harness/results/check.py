@@ -1,0 +1,211 @@
+"""Everything that can be said against a log, a series of logs or a package, by MLPerf's tools and by ours, as one report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.results import official
+from harness.results.check_log import check_log
+from harness.results.check_package import check_tree, find_packages
+from harness.results.check_series import check_series, soften_one_failure
+from harness.results.check_system import check_agreement, check_description, read_description
+from harness.results.findings import Finding, Log
+from harness.results.official import Verdict
+from harness.results.rules import RULESETS, Rules, rules_for, shortfall
+from harness.results.score import score
+from harness.results.series import Series, find_series
+
+MINUTES_APART = 1e-6  # between our score and the summarizer's: the last digits of floating point
+FIXES = {
+    "compliance checker": "log what the ruleset asks for, as it asks",
+    "system description checker": "complete the description",
+    "package checker": "see its words above and the findings here",
+    "RCP checker": (
+        "a run that converges in fewer epochs than the reference points needs a reference run of its own batch size"
+    ),
+    "result summarizer": "see its words above",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Of one log, one series or one package."""
+
+    path: str
+    ruleset: str
+    ruleset_is_guess: bool
+    runs: int
+    findings: tuple[Finding, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def errors(self) -> int:
+        return sum(each.severity == "error" for each in self.findings)
+
+    @property
+    def ok(self) -> bool:
+        return self.errors == 0
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "ok": self.ok,
+            "ruleset": self.ruleset,
+            "ruleset_is_guess": self.ruleset_is_guess,
+            "runs": self.runs,
+            "findings": [each.as_json() for each in self.findings],
+            "official": [each.as_json() for each in self.verdicts],
+        }
+
+
+def check(paths: Iterable[Path], ruleset: str | None = None) -> list[Report]:
+    """A report for each package, else for each series, at or under these paths. ValueError where there is nothing."""
+    reports = []
+    for path in paths:
+        if packages := find_packages(path):
+            reports += [_check_package(package, ruleset) for package in packages]
+        else:
+            reports += [_check_series(series, ruleset) for series in find_series([path])]
+    return reports
+
+
+def _check_series(series: Series, ruleset: str | None) -> Report:
+    chosen, guess = _ruleset([series], ruleset)
+    rules = rules_for(series.first.benchmark, chosen)
+    names = {record.path: record.path for record in series.records}
+    findings = list(_own(series, rules, names, str(series.folder)))
+    verdicts: list[Verdict] = []
+    logs = [(Path(record.path), names[record.path]) for record in series.records if record.outcome != "empty"]
+    if chosen in RULESETS and logs:
+        rcp = series.first.division == "closed" and len(logs) == rules.runs
+        try:
+            verdicts = official.check_logs(logs, chosen, rcp=rcp)
+        except RuntimeError as error:
+            findings.append(_no_answer(str(series.folder), error))
+    elif logs:
+        findings.append(_unknown_ruleset(str(series.folder), chosen))
+    findings += _from_verdicts(verdicts)
+    findings = soften_one_failure(findings, series, rules, names)
+    path = series.first.path if len(series.records) == 1 else str(series.folder)
+    return Report(path, chosen, guess, len(series.records), _errors_first(findings), tuple(verdicts))
+
+
+def _check_package(package: Path, ruleset: str | None) -> Report:
+    found = [series for folder in _result_folders(package) for series in find_series([folder])]
+    chosen, guess = _ruleset(found, ruleset)
+    findings = list(check_tree(package))
+    if not found:
+        findings.append(
+            Finding("error", "results", "", None, "results", "no result log", "add results/SYSTEM/BENCHMARK")
+        )
+    descriptions = _descriptions(package, findings)
+    verdicts: list[Verdict] = []
+    if chosen not in RULESETS:
+        findings.append(_unknown_ruleset(str(package), chosen))
+    else:
+        try:
+            verdicts = official.check_package(package, chosen)
+        except RuntimeError as error:
+            findings.append(_no_answer(str(package), error))
+    findings += _from_verdicts(verdicts)
+    for series in found:
+        rules = rules_for(series.first.benchmark, chosen)
+        names = {record.path: Path(record.path).relative_to(package).as_posix() for record in series.records}
+        name = series.folder.relative_to(package).as_posix()
+        own = [
+            replace(each, severity="error") if each.rule == "number of runs" else each
+            for each in _own(series, rules, names, name)
+        ]
+        system = series.folder.parent.name
+        if system in descriptions:
+            own += check_agreement(
+                descriptions[system], system, [(names[record.path], record) for record in series.records]
+            )
+        own += _folder_named(series, name)
+        own += _scores_agree(series, chosen, name, verdicts)
+        findings = soften_one_failure([*findings, *own], series, rules, names)
+    runs = sum(len(series.records) for series in found)
+    return Report(str(package), chosen, guess, runs, _errors_first(findings), tuple(verdicts))
+
+
+def _errors_first(findings: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda each: each.severity))
+
+
+def _own(series: Series, rules: Rules, names: dict[str, str], name: str) -> Iterator[Finding]:
+    for record in series.records:
+        yield from check_log(Log(names[record.path], record, rules))
+    if len(series.records) > 1:
+        yield from check_series(series, rules, name)
+
+
+def _result_folders(package: Path) -> list[Path]:
+    folders = (path for path in (package / "results").glob("*/*") if path.is_dir())
+    return sorted(folder for folder in folders if any(folder.glob("result_*.txt")))
+
+
+def _descriptions(package: Path, findings: list[Finding]) -> dict[str, dict[str, Any]]:
+    """Every readable description by its system; what is wrong with them goes to `findings`."""
+    descriptions = {}
+    for file in sorted((package / "systems").glob("*.json")):
+        name = f"systems/{file.name}"
+        content = read_description(file)
+        if isinstance(content, str):
+            findings.append(Finding("error", name, "", None, "system readable", content, "write it as JSON"))
+        else:
+            descriptions[file.stem] = content
+            findings += check_description(content, name)
+    return descriptions
+
+
+def _folder_named(series: Series, name: str) -> Iterator[Finding]:
+    benchmark = series.first.benchmark
+    if benchmark and series.folder.name != benchmark:
+        fix = f"name the folder {benchmark}"
+        yield Finding("error", name, "submission_benchmark", None, "folder name", benchmark, fix)
+
+
+def _scores_agree(series: Series, ruleset: str, name: str, verdicts: list[Verdict]) -> Iterator[Finding]:
+    """Ours against the summarizer's, which takes a run for converged when it has a run_stop."""
+    ours = score(series, ruleset).exact_minutes
+    theirs = next((each.value for each in verdicts if each.tool == "result summarizer" and each.about == name), None)
+    rules = rules_for(series.first.benchmark, ruleset)
+    if ours is None or theirs is None or any(shortfall(record, rules) for record in series.records):
+        return
+    if abs(float(ours) - theirs) > MINUTES_APART * theirs:
+        text = f"{float(ours):.4f} minutes, MLPerf's summarizer has {theirs:.4f}"
+        yield Finding("error", name, "", None, "score", text, "see run_start and run_stop: they are not clear")
+
+
+def _ruleset(found: list[Series], asked: str | None) -> tuple[str, bool]:
+    """Asked for, or what most logs say; and whether it is only a guess from their keys."""
+    if asked is not None:
+        return asked, False
+    records = [record for series in found for record in series.records if record.ruleset]
+    if not records:
+        return "0.7.0", True
+    chosen = Counter(record.ruleset for record in records).most_common(1)[0][0] or "0.7.0"
+    return chosen, all(record.ruleset_is_guess for record in records if record.ruleset == chosen)
+
+
+def _from_verdicts(verdicts: Iterable[Verdict]) -> Iterator[Finding]:
+    for verdict in verdicts:
+        if verdict.passed is False:
+            reasons = verdict.reasons or (("", verdict.quote.splitlines()[0] if verdict.quote else "failed"),)
+            for key, message in reasons:
+                yield Finding("error", verdict.about, key, None, verdict.tool, message, FIXES[verdict.tool])
+
+
+def _unknown_ruleset(name: str, ruleset: str) -> Finding:
+    fix = f"name one with --ruleset: {', '.join(RULESETS)}"
+    return Finding("error", name, "", None, "ruleset", f"{ruleset}, which MLPerf's tools cannot check here", fix)
+
+
+def _no_answer(name: str, error: RuntimeError) -> Finding:
+    return Finding(
+        "error", name, "", None, "MLPerf's tools", str(error), "check again; they are part of the installation"
+    )

@@ -1,0 +1,92 @@
+"""Checks of a submission's tree: what belongs where (submission_rules.adoc), and what would trip MLPerf's tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.results.findings import Finding, Severity
+from harness.results.series import RESULT
+
+SIZE_LIMIT = 50_000_000  # bytes of one file, by MLPerf's repo checker
+PER_SYSTEM = ("README.md", "setup.sh", "init_datasets.sh", "run_and_time.sh")
+
+
+def find_packages(path: Path) -> list[Path]:
+    """The folders at or under `path` that hold one organization's submission: results/ and systems/ side by side."""
+    if not path.is_dir():
+        return []
+    found = [path] if is_package(path) else [each.parent for each in path.rglob("results") if is_package(each.parent)]
+    return sorted(found)
+
+
+def is_package(path: Path) -> bool:
+    return (path / "results").is_dir() and (path / "systems").is_dir()
+
+
+def check_tree(package: Path) -> Iterator[Finding]:
+    """What is wrong with the tree, apart from the content of its logs and descriptions."""
+    yield from _files(package)
+    systems = {file.stem for file in (package / "systems").glob("*.json")}
+    results = {folder.name for folder in (package / "results").iterdir() if folder.is_dir()}
+    for system in sorted(results - systems):
+        fix = f"add systems/{system}.json; MLPerf's package checker breaks down without it"
+        yield _found(f"results/{system}", "system described", "no description", fix)
+    for system in sorted(systems - results):
+        fix = f"name the folder of its results {system}, or take it out"
+        yield _found(f"systems/{system}.json", "system described", f"no results/{system}", fix, "warning")
+    for folder in sorted(path for path in (package / "results").glob("*/*") if path.is_dir()):
+        yield from _result_folder(folder, folder.relative_to(package).as_posix())
+    for benchmark in sorted({path.name for path in (package / "results").glob("*/*") if path.is_dir()}):
+        yield from _sources(package, benchmark)
+
+
+def _files(package: Path) -> Iterator[Finding]:
+    for path in sorted(package.rglob("*")):
+        name = path.relative_to(package).as_posix()
+        if path.is_symlink():
+            yield _found(name, "plain files", "a link", "put the file itself there")
+        elif " " in path.name or path.name.startswith("."):
+            yield _found(name, "plain names", "a space or a leading dot", "rename it or take it out")
+        elif path.is_file() and path.stat().st_size > SIZE_LIMIT:
+            text = f"{path.stat().st_size / 1e6:.0f} MB"
+            yield _found(name, "file size", text, f"at most {SIZE_LIMIT // 10**6} MB a file")
+
+
+def _result_folder(folder: Path, name: str) -> Iterator[Finding]:
+    for path in sorted(folder.iterdir()):
+        if RESULT.fullmatch(path.name):
+            continue
+        file = f"{name}/{path.name}"
+        if path.name == "scaling.json":
+            yield _found(
+                file, "stale scaling", "it multiplies the score", "take it out; reviewers may add it", "warning"
+            )
+        elif path.name == "package_checker_params":
+            if path.read_bytes().endswith(b"\n"):
+                fix = "end its last line without a newline: MLPerf's package checker compares it whole"
+                yield _found(file, "package_checker_params", "ends with a newline", fix, "warning")
+        elif path.name == "power" and path.is_dir():
+            if not any(path.iterdir()):
+                fix = "take it out: MLPerf's power checker breaks down on it"
+                yield _found(file, "power", "empty folder", fix)
+        else:
+            yield _found(file, "result files", "no result_N.txt", "take it out of the result's folder", "warning")
+
+
+def _sources(package: Path, benchmark: str) -> Iterator[Finding]:
+    """MLPerf's tools never look here; reviewers do."""
+    implementations = package / "benchmarks" / benchmark / "implementations"
+    name = implementations.relative_to(package).as_posix()
+    if not implementations.is_dir():
+        yield _found(name, "sources", "not there", "add the sources that were run", "warning")
+        return
+    for system in sorted(path.parent.name for path in (package / "results").glob(f"*/{benchmark}")):
+        there = {path.name for path in (implementations / system).glob("*")}
+        for missing in (each for each in PER_SYSTEM if each not in there):
+            fix = "say how this system is set up, gets its data and runs"
+            yield _found(f"{name}/{system}", "sources", f"no {missing}", fix, "warning")
+
+
+def _found(file: str, rule: str, text: str, fix: str, severity: Severity = "error") -> Finding:
+    return Finding(severity, file, "", None, rule, text, fix)
