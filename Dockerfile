@@ -1,0 +1,93 @@
+# The benchmark in one image:
+#
+#   docker build -t ssd .
+#   docker run --rm --init --network none ssd                                      # the embedded job, without a GPU
+#   docker run --rm --init --network none --gpus all ssd python -m harness doctor  # what this machine is, what to mend
+#
+# Pinned: Debian by digest, its packages by snapshot, Python's wheels (CUDA 13.0, cuDNN, NCCL, DALI, torch) by hash.
+# Not pinned, because no image can: the host's kernel driver. It is required (NVIDIA_REQUIRE_CUDA), compared with
+# harness/system/drivers.toml before every run, and written into every log. The image has no libcuda of its own: wheels
+# bring none, and there is no compat package, so that the user-mode driver is the host's too.
+#
+# A site's own sources leave no trace in the image (docker/install-*.sh): build arguments PIP_INDEX_URL and
+# PIP_EXTRA_INDEX_URL, secrets pip_conf, ca_bundle and apt_sources. BASE_IMAGE may be another Debian 12.
+#
+# Any BuildKit builds it: Docker 23 and later, and 20.10 with DOCKER_BUILDKIT=1. There is no "syntax" line, so that no
+# frontend is fetched.
+
+# The tag bookworm-slim of 2026-08-04, by the record of docker-library/repo-info (repos/debian/remote/bookworm-slim.md)
+ARG BASE_IMAGE=debian:bookworm-20260803-slim@sha256:abd67ffcfa541b485a3dff59865ab629aa048a6c613e639d36e7456b0b229241
+# Of requirements/run.lock; the build stops where it is another
+ARG RUN_LOCK_SHA256=6477ad0d84492d2a05e5dc71da75a543c25346bf67bc47e750888ea9b5cbb785
+
+
+# What runs: Python, and the compilers that torch.compile needs, which every NVIDIA configuration uses. Triton compiles its
+# driver's module with gcc and Python's headers on the machine it runs on; Inductor compiles with g++ what stays on the CPU.
+FROM ${BASE_IMAGE} AS debian
+RUN --mount=type=bind,source=docker/install-packages.sh,target=/tmp/install-packages.sh \
+    --mount=type=secret,id=apt_sources --mount=type=secret,id=ca_bundle \
+    /tmp/install-packages.sh python3 libpython3-dev gcc g++
+
+
+FROM debian AS tools
+RUN --mount=type=bind,source=docker/install-packages.sh,target=/tmp/install-packages.sh \
+    --mount=type=secret,id=apt_sources --mount=type=secret,id=ca_bundle \
+    /tmp/install-packages.sh python3-venv python3-pip ca-certificates git
+
+
+FROM tools AS wheels
+ARG RUN_LOCK_SHA256
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+RUN --mount=type=bind,source=docker/install-wheels.sh,target=/tmp/install-wheels.sh \
+    --mount=type=bind,source=requirements/run.lock,target=/tmp/run.lock \
+    --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
+    /tmp/install-wheels.sh /tmp/run.lock "$RUN_LOCK_SHA256"
+
+
+FROM tools AS commit
+ARG GIT_COMMIT
+RUN --mount=type=bind,target=/context sh /context/docker/commit.sh /context "$GIT_COMMIT" > /commit.json
+
+
+FROM debian
+COPY --from=wheels /opt/venv /opt/venv
+
+# HOME and USER: whatever user the container is given, with an entry in passwd or without one, has a place to write its
+# caches, and torch finds a name for it. Without "video" the driver's JPEG decoder stays hidden (NVIDIA/nvImageCodec, 26).
+ENV PATH=/opt/venv/bin:$PATH \
+    HOME=/tmp \
+    USER=harness \
+    LOGDIR=/results \
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    NVIDIA_REQUIRE_CUDA="cuda>=13.0"
+RUN useradd --uid 1000 --no-create-home --home-dir /tmp harness \
+    && install --directory --mode 1777 /results
+WORKDIR /opt/harness
+CMD ["./run_and_time.sh"]
+
+# What changes with the code comes last
+COPY run_and_time.sh pyproject.toml LICENSE ./
+COPY requirements requirements
+COPY docker docker
+COPY configs configs
+COPY harness harness
+COPY benchmarks benchmarks
+ARG BASE_IMAGE
+ARG RUN_LOCK_SHA256
+ARG GIT_COMMIT
+RUN --mount=type=bind,from=commit,source=/commit.json,target=/tmp/commit.json \
+    python docker/image_record.py . /tmp/commit.json "$BASE_IMAGE" requirements/run.lock \
+    && python -m compileall -q --invalidation-mode unchecked-hash harness benchmarks
+ENV HARNESS_IMAGE_COMMIT=${GIT_COMMIT:-image.json} \
+    HARNESS_IMAGE_LOCK_SHA256=$RUN_LOCK_SHA256 \
+    HARNESS_IMAGE_VERSIONS="torch=2.14.1 cuda=13.0 cudnn=9.24.0.43 nccl=2.30.7 dali=2.4.0 triton=3.8.0"
+LABEL org.opencontainers.image.title="ssd" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision=$HARNESS_IMAGE_COMMIT \
+      org.opencontainers.image.base.name=$BASE_IMAGE \
+      harness.lock-sha256=$HARNESS_IMAGE_LOCK_SHA256 \
+      harness.versions=$HARNESS_IMAGE_VERSIONS
+USER 1000:1000

@@ -1,0 +1,24 @@
+#!/bin/sh
+# While the image is built: makes /opt/venv out of the lock file and nothing else.  install-wheels.sh LOCK SHA256
+# A site's own package index: build arguments PIP_INDEX_URL and PIP_EXTRA_INDEX_URL, or, where it holds a password, a pip.conf
+# as the build secret pip_conf; a certificate authority of its own: the build secret ca_bundle. This runs in a stage of which
+# only /opt/venv is taken over, and pip writes no index into it.
+set -eu
+
+lock=$1
+if ! echo "$2  $lock" | sha256sum --check --status; then
+    echo "requirements/run.lock is not the file that the Dockerfile names. After a change on purpose, set there" >&2
+    echo "ARG RUN_LOCK_SHA256=$(sha256sum < "$lock" | cut -d ' ' -f 1), and the versions in its labels." >&2
+    exit 1
+fi
+if [ -f /run/secrets/pip_conf ]; then export PIP_CONFIG_FILE=/run/secrets/pip_conf; fi
+if [ -f /run/secrets/ca_bundle ]; then export PIP_CERT=/run/secrets/ca_bundle; fi
+if [ -z "${PIP_INDEX_URL:-}" ]; then unset PIP_INDEX_URL; fi # pip takes an empty one for "no index"
+if [ -z "${PIP_EXTRA_INDEX_URL:-}" ]; then unset PIP_EXTRA_INDEX_URL; fi
+
+python3 -m venv --without-pip /opt/venv
+python3 -m pip --python /opt/venv/bin/python --disable-pip-version-check install --requirement "$lock" \
+    --require-hashes --only-binary :all: --no-deps --no-compile --no-cache-dir --progress-bar off
+# Byte code with a hash in place of a time: the same bytes in every build, and never stale where nobody may write. A few
+# packages ship templates and tests that do not compile; nothing imports them, so that this may fail.
+/opt/venv/bin/python -m compileall -q -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true

@@ -1,0 +1,73 @@
+"""The verb that looks at the machine: doctor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli import environment
+
+if TYPE_CHECKING:
+    from harness.system.doctor import Finding
+
+PROBLEM = 6  # as of a run that finds no suitable device
+COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem": typer.colors.RED}
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
+def doctor(
+    data_dir: Annotated[
+        Path | None, typer.Option(envvar=environment.DATA_DIR, help="Look at this data set's folder too.")
+    ] = None,
+    out: Annotated[Path, typer.Option(envvar=environment.OUT, help="Where results are going to be written.")] = Path(
+        "out"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="All that was found, as JSON.")] = False,
+) -> None:
+    """What stands between this machine and a good run: driver, libcuda, GPUs, clocks, limits, disk.
+
+    The same inside the image and outside. Exit codes: 0 nothing but warnings, 6 a problem.
+    """
+    from harness.system import doctor as examination
+    from harness.system import facts, places
+
+    machine = facts.read(os.environ)
+    findings = examination.examine(
+        machine,
+        results=places.look(out),
+        shared_memory=places.look(Path("/dev/shm")),
+        data=places.look(data_dir) if data_dir is not None else None,
+    )
+    if as_json:
+        import json
+
+        whole = {
+            "verdict": asdict(machine.verdict),
+            "findings": [asdict(each) for each in findings],
+            **facts.describe(machine),
+        }
+        typer.echo(json.dumps(whole, indent=1))
+    else:
+        _show(findings)
+    raise typer.Exit(PROBLEM if any(each.level == "problem" for each in findings) else 0)
+
+
+def _show(findings: list[Finding]) -> None:
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    width = max(len(each.subject) for each in findings)
+    for each in findings:
+        level = f"{each.level:7}"
+        shown = typer.style(level, fg=COLOURS[each.level], bold=each.level == "problem") if colour else level
+        typer.echo(f"{shown}  {each.subject:{width}}  {each.text}")
+        for line in each.fix.splitlines():
+            typer.echo(f"{'':7}  {'':{width}}  -> {line}")
+    warnings, problems = (sum(each.level == level for each in findings) for level in ("warning", "problem"))
+    typer.echo(f"{warnings} warning{'s' * (warnings != 1)}, {problems} problem{'s' * (problems != 1)}")

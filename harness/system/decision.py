@@ -1,0 +1,241 @@
+"""May accelerators be used here, and may the result be compared with that of another driver? A table over what driver.py found.
+
+    mode            kernel module           libcuda            run   compare
+    NATIVE          new enough              the host's         yes   yes
+    MINOR-COMPAT    older, same CUDA major  the host's         yes   yes, with the same mode on both sides
+    FORWARD-COMPAT  any                     another package's  yes   no: the driver under test is not the one that runs
+    UNVERIFIED      not to be seen (WSL)    works              yes   no
+    OTHER-VENDOR    not NVIDIA's            not NVIDIA's       yes   no: nothing was checked
+    CPU-ONLY        none, or hidden         none, or hidden    no    no
+    TOO-OLD         older CUDA major        the host's         no    no
+    OLD-GPU         new enough              the host's         no    no
+    NOT-SUPPORTED   older                   refuses this GPU   no    no
+    MISMATCH        of another version      the host's         no    no
+    BROKEN          any                     does not start     no    no
+
+Pure: facts in, verdict out. The message of a "no" comes with what to do.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.system.driver import Driver, Libcuda
+
+Mode = Literal[
+    "NATIVE",
+    "MINOR-COMPAT",
+    "FORWARD-COMPAT",
+    "UNVERIFIED",
+    "OTHER-VENDOR",
+    "CPU-ONLY",
+    "TOO-OLD",
+    "OLD-GPU",
+    "NOT-SUPPORTED",
+    "MISMATCH",
+    "BROKEN",
+]
+
+# cuInit's codes that rows of the table are about, and what mends the others
+SYSTEM_DRIVER_MISMATCH, COMPAT_NOT_SUPPORTED_ON_DEVICE = 803, 804
+ASK_THE_HOST = "`nvidia-smi`, and `dmesg | grep -i -e nvrm -e xid` on the host, say more"
+INIT_FIXES = {
+    34: "a stub of libcuda, made for linking, was loaded: take its folder (.../stubs) out of LD_LIBRARY_PATH",
+    46: "another process holds the GPU for itself, or it is being reset: `nvidia-smi -q -d COMPUTE` tells",
+    100: "no device is visible: look at CUDA_VISIBLE_DEVICES, and where MIG is enabled, whether it has instances",
+    101: "CUDA_VISIBLE_DEVICES names a device that is not there",
+    802: "the GPUs of an NVSwitch machine wait for the fabric manager: `systemctl start nvidia-fabricmanager`, in the "
+    "driver's own version",
+    999: f"a container that lost its GPU after `systemctl daemon-reload` is started anew; otherwise {ASK_THE_HOST}",
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """drivers.toml: what the lock file's CUDA needs, and where it was seen to run."""
+
+    cuda: tuple[int, int]
+    minimum_driver: str
+    minimum_compute_capability: tuple[int, int]
+    tested_drivers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the table says of one machine."""
+
+    mode: Mode
+    message: str
+    fix: str = ""  # empty where nothing needs mending
+    runnable: bool = False
+    comparable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.fix}" if self.fix else self.message
+
+
+def manifest() -> Manifest:
+    """Read drivers.toml."""
+    raw = tomllib.loads(Path(__file__).with_name("drivers.toml").read_text(encoding="utf-8"))
+    return Manifest(
+        _pair(raw["cuda"]),
+        raw["minimum_driver"],
+        _pair(raw["minimum_compute_capability"]),
+        tuple(each["driver"] for each in raw["tested"]),
+    )
+
+
+def decide(found: Driver, needs: Manifest, *, in_container: bool) -> Verdict:
+    """The table, most telling row first."""
+    return (
+        _mismatch(found, in_container)
+        or _nothing_to_use(found, needs, in_container)
+        or _does_not_start(found, needs)
+        or _too_old(found, needs, in_container)
+        or _old_gpu(found, needs)
+        or _works(found, needs)
+    )
+
+
+def _mismatch(found: Driver, in_container: bool) -> Verdict | None:
+    if not found.nvml.mismatch and found.libcuda.init != SYSTEM_DRIVER_MISMATCH:
+        return None
+    library = found.libcuda.file_version or "another version"
+    fix = "after a driver update, reboot the host, or unload and load its nvidia modules"
+    if in_container:
+        fix += "; a container that ran through the update is started anew"
+    if _is_compat(found.libcuda):
+        fix += "; or take the compat folder out of LD_LIBRARY_PATH"
+    return Verdict(
+        "MISMATCH", f"the kernel module is {found.kernel_module or 'unknown'} and the driver's library {library}", fix
+    )
+
+
+def _nothing_to_use(found: Driver, needs: Manifest, in_container: bool) -> Verdict | None:
+    """No driver, or one that is out of reach."""
+    libcuda, module = found.libcuda, found.kernel_module
+    if libcuda.init == 0 or (libcuda.error is None and found.control_node):
+        return None
+    if module is None and found.other_vendors:
+        nodes = ", ".join(found.other_vendors)
+        return Verdict(
+            "OTHER-VENDOR", f"accelerators of another vendor ({nodes}), whose driver is not checked here", runnable=True
+        )
+    if libcuda.error is not None and "cannot open shared object file" not in libcuda.error:
+        return Verdict("BROKEN", libcuda.error, ASK_THE_HOST)
+    if module is None:
+        fix = f'install driver {needs.minimum_driver} or later, or choose a configuration with run.device = "cpu"'
+        return Verdict("CPU-ONLY", "no NVIDIA driver is loaded", fix)
+    if in_container:
+        return Verdict(
+            "CPU-ONLY",
+            f"the host has NVIDIA driver {module}, but this container was given no GPU",
+            "start it with --gpus all, or with --device nvidia.com/gpu=all where CDI is set up (both need the NVIDIA "
+            'container toolkit on the host); NVIDIA_DRIVER_CAPABILITIES must contain "compute"',
+        )
+    if libcuda.error is not None:
+        message = f"kernel module {module} is loaded, and there is no libcuda.so.1"
+        return Verdict("CPU-ONLY", message, f"install the driver's libraries of version {module}")
+    message = f"kernel module {module} is loaded, and there is no /dev/nvidiactl"
+    return Verdict("CPU-ONLY", message, "run `nvidia-smi` once as root: it makes the device nodes")
+
+
+def _does_not_start(found: Driver, needs: Manifest) -> Verdict | None:
+    libcuda = found.libcuda
+    if libcuda.init == 0 or (_is_older_cuda(libcuda, needs) and libcuda.init != COMPAT_NOT_SUPPORTED_ON_DEVICE):
+        return None  # of an old driver _too_old says why it does not start
+    if libcuda.init == COMPAT_NOT_SUPPORTED_ON_DEVICE:
+        return Verdict(
+            "NOT-SUPPORTED",
+            f"libcuda from {libcuda.path} is newer than driver {found.kernel_module}, which only data-centre GPUs allow",
+            f"install driver {needs.minimum_driver} or later, and take the compat folder out of LD_LIBRARY_PATH",
+        )
+    return Verdict(
+        "BROKEN",
+        f"libcuda ({libcuda.path}) does not start: {libcuda.init_name} ({libcuda.init})",
+        INIT_FIXES.get(libcuda.init or 0, ASK_THE_HOST),
+    )
+
+
+def _too_old(found: Driver, needs: Manifest, in_container: bool) -> Verdict | None:
+    module = found.kernel_module
+    old_module = module is not None and _version(module) < _version(needs.minimum_driver)
+    if not _is_older_cuda(found.libcuda, needs) and (not old_module or _is_foreign(found)):
+        return None
+    return Verdict(
+        "TOO-OLD",
+        f"driver {module or 'of unknown version'} is for CUDA {dotted(found.libcuda.cuda) or 'unknown'}, and CUDA "
+        f"{_dot(needs.cuda)} needs {needs.minimum_driver} or later",
+        "install a newer driver on the host" + ("; no image can bring it" if in_container else ""),
+    )
+
+
+def _old_gpu(found: Driver, needs: Manifest) -> Verdict | None:
+    least = needs.minimum_compute_capability
+    for device in found.libcuda.devices:
+        if device.compute_capability < least:
+            return Verdict(
+                "OLD-GPU",
+                f"{device.name} has compute capability {_dot(device.compute_capability)}, and these builds for CUDA "
+                f"{_dot(needs.cuda)} have code from {_dot(least)} on",
+                "leave it out with CUDA_VISIBLE_DEVICES where there are newer ones, or use an environment of your own "
+                "with a torch for an older CUDA",
+            )
+    return None
+
+
+def _works(found: Driver, needs: Manifest) -> Verdict:
+    libcuda, module = found.libcuda, found.kernel_module
+    if module is None:
+        message = f"libcuda ({libcuda.path}) works, and no kernel module is to be seen to compare it with"
+        return Verdict("UNVERIFIED", message, runnable=True)
+    if _is_foreign(found):
+        return Verdict(
+            "FORWARD-COMPAT",
+            f"programs run on libcuda {libcuda.file_version or ''} from {libcuda.path}, not on the host's driver {module}",
+            "to compare drivers, start without the compat package: out of LD_LIBRARY_PATH, or the container toolkit's "
+            "cuda-compat-mode = disabled",
+            runnable=True,
+        )
+    has = f"driver {module}, for CUDA {dotted(libcuda.cuda)}"
+    if libcuda.cuda is not None and libcuda.cuda < needs.cuda[0] * 1000 + needs.cuda[1] * 10:
+        message = (
+            f"{has}, runs CUDA {_dot(needs.cuda)} by minor-version compatibility, and cannot compile its newest PTX"
+        )
+        return Verdict("MINOR-COMPAT", message, runnable=True, comparable=True)
+    return Verdict("NATIVE", f"{has}, runs CUDA {_dot(needs.cuda)}", runnable=True, comparable=True)
+
+
+def _is_older_cuda(libcuda: Libcuda, needs: Manifest) -> bool:
+    return libcuda.cuda is not None and libcuda.cuda // 1000 < needs.cuda[0]
+
+
+def _is_foreign(found: Driver) -> bool:
+    """Whether a libcuda that works is not the host driver's own."""
+    version = found.libcuda.file_version
+    return _is_compat(found.libcuda) or (version is not None and version != found.kernel_module)
+
+
+def _is_compat(libcuda: Libcuda) -> bool:
+    return "/compat/" in (libcuda.path or "")
+
+
+def dotted(cuda: int | None) -> str | None:
+    """CUDA's number as people write it: 13010 is 13.1."""
+    return None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}"
+
+
+def _dot(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}.{pair[1]}"
+
+
+def _pair(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))

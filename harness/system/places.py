@@ -1,0 +1,58 @@
+"""The folders that a run reads and writes: whether they are there, how much room they have, what they lie on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.system.host import GIB
+
+NETWORK_FILESYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "virtiofs", "ceph", "glusterfs")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder; where it does not exist yet, room and rights are those of the nearest one above that does."""
+
+    path: str
+    exists: bool
+    empty: bool
+    readable: bool
+    writable: bool
+    size_gib: float
+    free_gib: float
+    filesystem: str  # "ext4", "nfs4", ...
+
+    @property
+    def remote(self) -> bool:
+        return self.filesystem in NETWORK_FILESYSTEMS
+
+
+def look(path: Path, mounts: Path = Path("/proc/mounts")) -> Place:
+    """Look at one folder. `mounts` is for tests."""
+    path = path.absolute()
+    there = next(each for each in (path, *path.parents) if each.exists())
+    usage = shutil.disk_usage(there)
+    readable = os.access(there, os.R_OK | os.X_OK)
+    return Place(
+        path=str(path),
+        exists=path.is_dir(),
+        empty=path.is_dir() and readable and next(path.iterdir(), None) is None,
+        readable=readable,
+        writable=there.is_dir() and os.access(there, os.W_OK | os.X_OK),
+        size_gib=usage.total / GIB,
+        free_gib=usage.free / GIB,
+        filesystem=_filesystem(there.resolve(), mounts),
+    )
+
+
+def _filesystem(path: Path, mounts: Path) -> str:
+    best, found = Path("/"), "unknown"
+    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
+        _, mounted, kind, *_ = line.split(" ")
+        point = Path(mounted.replace("\\040", " "))
+        if path.is_relative_to(point) and len(point.parts) >= len(best.parts):
+            best, found = point, kind
+    return found
