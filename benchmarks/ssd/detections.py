@@ -13,6 +13,7 @@ Shapes: B images, A default boxes, K classes with background 0, N candidates or 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from benchmarks.ssd.boxes import decode
 
 MIN_SCORE = 0.05
+NEAR_BACKGROUND = math.log(MIN_SCORE) - 1e-3  # p > MIN_SCORE asks for exp(logit - background's) > MIN_SCORE; rounding
 MAX_PER_CLASS = 200  # before suppression
 MAX_IOU = 0.5
 MAX_PER_IMAGE = 200  # after it
@@ -46,13 +48,16 @@ class Detections:
 
 def detect(logits: Tensor, offsets: Tensor, default_boxes: Tensor) -> Detections:
     """Detections from logits (B, A, K), offsets (B, A, 4) and default boxes (A, 4) cxcywh, all float32."""
-    probabilities = logits.softmax(dim=-1)[..., 1:]
-    # NaN is not above the threshold: a network that has diverged detects nothing
-    images, anchors, classes = (probabilities > MIN_SCORE).nonzero(as_tuple=True)
+    # A class can reach the threshold only where its logit comes near the background's, which is at few default boxes.
+    # NaN compares false: a network that has diverged detects nothing.
+    images, anchors = (logits[..., 1:].amax(dim=-1) - logits[..., 0] > NEAR_BACKGROUND).nonzero(as_tuple=True)
+    probabilities = logits[images, anchors].softmax(dim=-1)[:, 1:]
+    position, classes = (probabilities > MIN_SCORE).nonzero(as_tuple=True)
+    images, anchors = images[position], anchors[position]
     candidates = Detections(
         images,
         decode(offsets[images, anchors], default_boxes[anchors]),
-        probabilities[images, anchors, classes],
+        probabilities[position, classes],
         classes + 1,
     )
     group = images * logits.shape[-1] + candidates.labels
