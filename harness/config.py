@@ -235,9 +235,9 @@ def find(name: str, folder: Path = FOLDER) -> Path:
         if not path.is_file():
             raise ConfigError(f"{name}: no such file; a name without a folder can be: {', '.join(there) or 'none'}")
         return path
-    raise ConfigError(
-        f"there is no configuration {name}{did_you_mean(name, there)}\nthere are: {', '.join(there) or 'none'}"
-    )
+    begins = [each for each in there if name and each.lower().startswith(name.lower())]
+    hint = did_you_mean(begins[0] if len(begins) == 1 else name, there)
+    raise ConfigError(f"there is no configuration {name}{hint}\nthere are: {', '.join(there) or 'none'}")
 
 
 def find_default(accelerators: list[str], folder: Path = FOLDER) -> Path:

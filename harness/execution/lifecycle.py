@@ -186,7 +186,10 @@ def _prepare(run: Run) -> Context:
     here = context.build(configuration, run.launch, seed=seed, backbone_path=request.backbone_path)
     log.point(keys.SEED, seed)
     benchmark = configuration.benchmark
-    benchmark.check(configuration.tables, here)
+    try:
+        benchmark.check(configuration.tables, here)
+    except ValueError as error:
+        raise ValueError(f"{configuration.source}: {error}") from error
     data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)
     return replace(here, data_dir=data_dir)
 

@@ -1,0 +1,76 @@
+"""The log's writer: nothing wrong passes quietly, nothing is written over, and a log that was left is closed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.execution import events
+from harness.execution.events import EventLog
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, [1.0, -math.inf], {"loss": math.nan}, np.float32(0.5), Path("x"), {1, 2}, b"x"],
+    ids=repr,
+)
+@pytest.mark.parametrize("with_file", [True, False])
+def test_a_value_that_json_does_not_carry_is_an_error(tmp_path: Path, value: object, with_file: bool) -> None:
+    log = EventLog.create(tmp_path) if with_file else EventLog(None)
+    with pytest.raises(TypeError, match=r"log key loss = .* cannot be logged"):
+        log.point("loss", value)
+    with pytest.raises(TypeError, match=r"log key loss's step = .* cannot be logged"):
+        log.point("loss", 1.0, step=value)
+    log.close()
+    assert not with_file or (tmp_path / "result_0.txt").read_text() == ""
+
+
+def test_lines(tmp_path: Path) -> None:
+    log = EventLog.create(tmp_path, number=3)
+    log.start("epoch_start", epoch_num=1)
+    log.plain("a line\nand another")
+    log.point("seed", 7)
+    log.stop("epoch_stop", epoch_num=1)
+    log.close()
+    log.close()
+    lines = (tmp_path / "result_3.txt").read_text().splitlines()
+    assert lines[1:3] == ["a line", "and another"]
+    first, _, _, seed, last = (
+        json.loads(line.partition(" ")[2]) if line.startswith(":::MLLOG ") else None for line in lines
+    )
+    assert first["event_type"] == "INTERVAL_START" and last["event_type"] == "INTERVAL_END"
+    assert (seed["key"], seed["value"], seed["event_type"]) == ("seed", 7, "POINT_IN_TIME")
+    assert seed["metadata"]["file"] == "tests/harness/execution/test_events.py", "the caller's place, from the checkout"
+    assert first["metadata"]["epoch_num"] == 1
+
+
+def test_numbers(tmp_path: Path) -> None:
+    for name in ("result_2.txt", "result_10.txt", "result_10.json", "result_x.txt", "other.txt"):
+        (tmp_path / name).touch()
+    assert events.next_number(tmp_path) == 11
+    with EventLog.create(tmp_path).path.open() as file:  # type: ignore[union-attr]
+        assert file.name.endswith("result_11.txt")
+
+
+def test_two_processes_never_share_a_number(tmp_path: Path) -> None:
+    logs = [EventLog.create(tmp_path) for _ in range(5)]
+    assert [log.path.name for log in logs if log.path] == [f"result_{n}.txt" for n in range(5)]
+    for log in logs:
+        log.close()
+
+
+@pytest.mark.parametrize("torn", ["", ':::MLLOG {"namespace": "", "time_'])
+def test_a_log_that_was_left_is_closed_once(tmp_path: Path, torn: str) -> None:
+    log = EventLog.create(tmp_path)
+    log.start("run_start")
+    log.close()
+    path = tmp_path / "result_0.txt"
+    path.write_text(path.read_text() + torn)
+    assert events.close_abandoned(path, "killed") is True
+    assert events.close_abandoned(path, "again") is False
+    last = json.loads(path.read_text().splitlines()[-1].removeprefix(":::MLLOG "))
+    assert (last["key"], last["metadata"]["status"], last["metadata"]["reason"]) == ("run_stop", "aborted", "killed")
