@@ -19,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 FORMAT = 1  # of the JSON; grows when a reader of the old form would go wrong
 
-Origin = Literal["published", "measured"]
+# measured: by this harness, as its own keys in the log show. read: from logs that someone else's code wrote.
+# published: from the data that ships with this package.
+Origin = Literal["measured", "read", "published"]
 
 
 class Record(BaseModel):
@@ -90,6 +92,7 @@ class Row(Record):
     precision: str | None
     global_batch: int | None
     target: float | None
+    demonstration: bool  # trained on data that a benchmark brings along: comparable with nothing else
 
     minutes: float | None  # the score
     minutes_spread: Spread | None
@@ -119,8 +122,11 @@ class Row(Record):
         return _range(run.quality for run in self.runs if run.outcome == "success")
 
     @property
-    def comparable(self) -> tuple[str, str, str, int | None, int | None]:
-        return (self.benchmark, self.ruleset, self.accelerator, self.accelerators, self.global_batch)
+    def comparable(self) -> tuple[object, ...]:
+        return (
+            self.demonstration,
+            *(getattr(self, key) for key in ("benchmark", "ruleset", "accelerator", "accelerators", "global_batch")),
+        )
 
 
 class Group(Record):
@@ -131,6 +137,7 @@ class Group(Record):
     accelerator: str
     accelerators: int | None
     global_batch: int | None
+    demonstration: bool
     rows: tuple[Row, ...]
 
 
@@ -153,12 +160,12 @@ class Leaderboard(Record):
 
 
 def build(rows: Iterable[Row], *, generated: datetime, left_out: Iterable[LeftOut] = ()) -> Leaderboard:
-    """Group and rank `rows`; groups go by accelerators, then by their best score."""
+    """Group and rank `rows`; groups go by accelerators, then by their best score, demonstrations last."""
     together: dict[tuple[object, ...], list[Row]] = {}
     for row in _unique_ids(rows):
         together.setdefault(row.comparable, []).append(row)
     groups = [_group(members) for members in together.values()]
-    groups.sort(key=lambda each: (each.accelerators or math.inf, _best(each), each.accelerator, each.ruleset))
+    groups.sort(key=_order)
     stamp = generated.astimezone(UTC).isoformat(timespec="seconds")
     return Leaderboard(generated=stamp, groups=tuple(groups), left_out=tuple(left_out))
 
@@ -205,12 +212,14 @@ def _group(members: Sequence[Row]) -> Group:
         accelerator=first.accelerator,
         accelerators=first.accelerators,
         global_batch=first.global_batch,
+        demonstration=first.demonstration,
         rows=tuple(ranked),
     )
 
 
-def _best(group: Group) -> float:
-    return min((row.minutes or math.inf for row in group.rows), default=math.inf)
+def _order(group: Group) -> tuple[object, ...]:
+    best = min((row.minutes or math.inf for row in group.rows), default=math.inf)
+    return group.demonstration, group.accelerators or math.inf, best, group.accelerator, group.ruleset
 
 
 def _unique_ids(rows: Iterable[Row]) -> list[Row]:

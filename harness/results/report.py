@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.results import leaderboard, report_measured, report_page, report_published
-from harness.results.leaderboard import Leaderboard
+from harness.results.leaderboard import Leaderboard, Row
 
 PAGE = "index.html"
 
@@ -23,7 +23,8 @@ def gather(folders: Sequence[Path], *, generated: datetime, published: bool = Tr
         measured, left_out = report_measured.rows(folders)
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    history = report_published.rows() if published else []
+    shown = {_identity(row) for row in measured}
+    history = [row for row in report_published.rows() if _identity(row) not in shown] if published else []
     return leaderboard.build([*measured, *history], generated=generated, left_out=left_out)
 
 
@@ -40,6 +41,11 @@ def write(board: Leaderboard, folder: Path, *, overwrite: bool = False) -> Path:
     except OSError as error:
         raise ValueError(f"{target}: cannot be written: {error.strerror}; name another folder") from error
     return target
+
+
+def _identity(row: Row) -> tuple[str, str, str]:
+    """By which a published row is found again among logs that were read."""
+    return row.ruleset, row.submitter, row.system
 
 
 def _ours(target: Path) -> bool:

@@ -7,6 +7,7 @@ is needed. A filled mark was measured, a hollow one published.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from harness.results.leaderboard import Row, Run
 
 WIDTH, HEIGHT = 380.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 22.0, 38.0
-STYLES = 7  # colours and shapes that the page's style sheet defines
+STYLES = 7  # colours, and as many shapes, that the page defines
 FAR = 3.0  # a run longer than this many medians is left off the axis of its series' chart
 
 Scale = Callable[[float], float]
@@ -28,10 +29,18 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Style:
+    """A family's colour and shape, each a number below STYLES; the pair is its own for 49 families."""
+
+    colour: int
+    shape: int
+
+
+@dataclass(frozen=True)
 class Mark:
     x: float
     y: float
-    style: int
+    style: Style
     row_id: str
     filled: bool
     faint: bool  # unofficial
@@ -45,6 +54,7 @@ class Guide:
     start: tuple[float, float]
     end: tuple[float, float]
     label: str
+    label_at: tuple[float, float]  # where the label ends
 
     @property
     def slope(self) -> float:
@@ -85,10 +95,11 @@ class Chart:
         return self.left, TOP, self.width - RIGHT, self.height - BOTTOM
 
 
-def families(rows: Iterable[Row]) -> dict[str, int]:
-    """Accelerator families, newest kind of name last, each with its style."""
-    names = sorted({family(row.accelerator) for row in rows})
-    return {name: index % STYLES for index, name in enumerate(names)}
+def families(rows: Iterable[Row]) -> dict[str, Style]:
+    """Accelerator families with their styles, the most frequent first."""
+    counted = Counter(family(row.accelerator) for row in rows)
+    names = sorted(counted, key=lambda name: (-counted[name], name))
+    return {name: Style(index % STYLES, (index + index // STYLES) % STYLES) for index, name in enumerate(names)}
 
 
 def family(accelerator: str) -> str:
@@ -99,7 +110,7 @@ def family(accelerator: str) -> str:
     return words[0] if words else accelerator
 
 
-def scaling(rows: Sequence[Row], styles: dict[str, int]) -> Chart | None:
+def scaling(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | None:
     """Images per second against accelerators, with lines of equal throughput per accelerator."""
     shown = [(row, row.accelerators, row.images_per_s) for row in rows if row.accelerators and row.images_per_s]
     if not shown:
@@ -108,6 +119,7 @@ def scaling(rows: Sequence[Row], styles: dict[str, int]) -> Chart | None:
     rates = [rate for *_, rate in shown if rate]
     y, y_ticks = _log_axis(rates, HEIGHT - BOTTOM, TOP, base=10)
     counts = [count for _, count, _ in shown if count]
+    marks = [_mark(row, x(count), y(rate), styles) for row, count, rate in shown if count and rate]
     return Chart(
         name="scaling",
         title="Throughput and scale",
@@ -117,12 +129,12 @@ def scaling(rows: Sequence[Row], styles: dict[str, int]) -> Chart | None:
         y_label="images/s",
         x_ticks=x_ticks,
         y_ticks=y_ticks,
-        guides=tuple(_equal_rates(counts, rates, x, y)),
-        marks=tuple(_mark(row, x(count), y(rate), styles) for row, count, rate in shown if count and rate),
+        guides=tuple(_equal_rates(counts, rates, x, y, marks)),
+        marks=tuple(marks),
     )
 
 
-def time_to_train(rows: Sequence[Row], styles: dict[str, int]) -> Chart | None:
+def time_to_train(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | None:
     """The score against accelerators."""
     shown = [(row, row.accelerators, row.minutes) for row in rows if row.accelerators and row.minutes]
     if not shown:
@@ -141,7 +153,7 @@ def time_to_train(rows: Sequence[Row], styles: dict[str, int]) -> Chart | None:
     )
 
 
-def per_accelerator(rows: Sequence[Row], styles: dict[str, int]) -> Chart | None:
+def per_accelerator(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | None:
     """Images per second of one accelerator, a line for each model, the best model first."""
     by_model: dict[str, list[tuple[Row, float]]] = {}
     for row in rows:
@@ -150,7 +162,7 @@ def per_accelerator(rows: Sequence[Row], styles: dict[str, int]) -> Chart | None
     if not by_model:
         return None
     models = sorted(by_model, key=lambda model: -max(rate for _, rate in by_model[model]))
-    left, step = 108.0, 22.0
+    left, step = 14.0 + 6.2 * min(24, max(map(len, models))), 22.0
     height = max(HEIGHT, TOP + BOTTOM + step * len(models))
     step = (height - TOP - BOTTOM) / len(models)
     x, x_ticks = _linear_axis(0.0, max(rate for each in by_model.values() for _, rate in each), left, WIDTH - RIGHT)
@@ -194,7 +206,9 @@ def quality_over_time(row: Row) -> Chart | None:
         y_label=row.metric,
         x_ticks=x_ticks,
         y_ticks=y_ticks,
-        guides=tuple(Guide((LEFT, each), (WIDTH - RIGHT, each), f"target {row.target:g}") for each in at),
+        guides=tuple(
+            Guide((LEFT, each), (WIDTH - RIGHT, each), f"target {row.target:g}", (LEFT + 80, each)) for each in at
+        ),
         curves=tuple(_curve(run, x, y) for run in near),
         note=f"{far} run of more than {FAR:g} times the median is not drawn." if far else "",
         height=height,
@@ -246,7 +260,9 @@ def _power_label(value: float) -> str:
     return f"{value:,g}"
 
 
-def _equal_rates(counts: Sequence[int], rates: Sequence[float], x: Scale, y: Scale) -> Iterable[Guide]:
+def _equal_rates(
+    counts: Sequence[int], rates: Sequence[float], x: Scale, y: Scale, marks: Sequence[Mark]
+) -> Iterable[Guide]:
     """Lines of 100, 300, 1,000 ... images/s per accelerator, as far as they lie among the marks."""
     low, high = min(counts), max(*counts, min(counts) * 4)
     for each in (100, 300, 1000, 3000):
@@ -254,10 +270,25 @@ def _equal_rates(counts: Sequence[int], rates: Sequence[float], x: Scale, y: Sca
             first = max(low, min(rates) * 0.8 / each)
             last = min(high, max(rates) * 1.2 / each)
             if last > first * 1.5:
-                yield Guide((x(first), y(first * each)), (x(last), y(last * each)), f"{each:,} each")
+                start, end = (x(first), y(first * each)), (x(last), y(last * each))
+                yield Guide(start, end, f"{each:,} each", _clear_place(start, end, marks))
 
 
-def _mark(row: Row, x: float, y: float, styles: dict[str, int]) -> Mark:
+def _clear_place(start: tuple[float, float], end: tuple[float, float], marks: Sequence[Mark]) -> tuple[float, float]:
+    """The point of the line where a label that ends there keeps most distance from the marks."""
+    length = math.dist(start, end) or 1.0
+    middle = 25.0 / length  # of a label of 50 units, as a share of the line
+
+    def at(share: float) -> tuple[float, float]:
+        return start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1])
+
+    def distance(share: float) -> float:
+        return min(math.dist(at(share - middle), (mark.x, mark.y)) for mark in marks)
+
+    return at(max((1.0, 0.85, 0.7, 0.55, 0.4), key=distance))
+
+
+def _mark(row: Row, x: float, y: float, styles: dict[str, Style]) -> Mark:
     score = f"{text.minutes(row.minutes)} min" if row.minutes else "no score"
     each = text.rate(row.images_per_s_per_accelerator)
     return Mark(

@@ -1,4 +1,7 @@
-"""Scored series of result logs as rows of the leaderboard: what was measured here, or read from a folder that was named."""
+"""Scored series of result logs as rows of the leaderboard.
+
+A log with this harness's own keys was measured by it; any other is a submitter's, read here and measured there.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,9 @@ def row(result: Score) -> Row:
     description = system_description(series)
     converged = [each.record for each in result.runs if each.converged]
     return Row(
-        id=f"measured-{first.org or ''}-{system}",
+        id=f"{first.org or ''}-{system}",
         rank=None,
-        origin="measured",
+        origin="measured" if first.configuration_sha256 else "read",
         source=None,
         unofficial=result.unofficial,
         note=_note(series),
@@ -55,6 +58,7 @@ def row(result: Score) -> Row:
         precision=first.precision,
         global_batch=first.global_batch_size,
         target=result.target,
+        demonstration=any(record.demonstration for record in series.records),
         minutes=result.minutes,
         minutes_spread=spread(record.minutes for record in converged),
         images_per_s=result.images_per_s,

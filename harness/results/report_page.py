@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,7 +17,8 @@ from markupsafe import Markup
 
 from harness.results import report_charts as charts
 from harness.results import report_text as text
-from harness.results.leaderboard import Leaderboard
+from harness.results.leaderboard import Leaderboard, Row
+from harness.results.report_charts import Chart, Style
 from harness.results.report_published import rounds
 
 GENERATOR = "harness report"
@@ -39,8 +41,9 @@ SORTS = (
 def render(board: Leaderboard, folder: Path) -> str:
     """The page, for a place in `folder`: links to logs are relative to it."""
     rows = board.rows
-    styles = charts.families(rows)
-    best = max((row.images_per_s_per_accelerator or 0.0 for row in rows), default=0.0) or 1.0
+    drawn = [row for row in rows if not row.demonstration]
+    styles = charts.families(drawn)
+    benchmarks = sorted({row.benchmark for row in rows})
     words = {row.metric for row in rows}
     logs = {run.log for row in rows for run in row.runs if run.log is not None}
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
@@ -53,19 +56,16 @@ def render(board: Leaderboard, folder: Path) -> str:
             title=TITLE,
             columns=COLUMNS,
             sorts=SORTS,
-            benchmarks=sorted({row.benchmark for row in rows}),
+            benchmarks=benchmarks,
             rulesets=sorted({row.ruleset for row in rows}),
             measured=sum(row.origin == "measured" for row in rows),
+            read=sum(row.origin == "read" for row in rows),
             published=sum(row.origin == "published" for row in rows),
             metric=words.pop() if len(words) == 1 else QUALITY,
             styles=styles,
-            shares={row.id: 100 * (row.images_per_s_per_accelerator or 0.0) / best for row in rows},
+            shares=_shares(drawn),
             curves={row.id: charts.quality_over_time(row) for row in rows},
-            charts=[
-                chart
-                for draw in (charts.time_to_train, charts.scaling, charts.per_accelerator)
-                if (chart := draw(rows, styles)) is not None
-            ],
+            charts={name: drawings for name in benchmarks if (drawings := _drawings(drawn, name, styles))},
             links={log: text.link(Path(log), folder) for log in logs},
             sources=rounds(),
             data=board.model_dump(mode="json"),
@@ -74,6 +74,20 @@ def render(board: Leaderboard, folder: Path) -> str:
             script_hash=_hash(script),
         )
     )
+
+
+def _drawings(rows: Sequence[Row], benchmark: str, styles: dict[str, Style]) -> list[Chart]:
+    own = [row for row in rows if row.benchmark == benchmark]
+    drawings = (draw(own, styles) for draw in (charts.time_to_train, charts.scaling, charts.per_accelerator))
+    return [drawing for drawing in drawings if drawing is not None]
+
+
+def _shares(rows: Sequence[Row]) -> dict[str, float]:
+    """Each row's images/s per accelerator in percent of the best of its benchmark."""
+    best: dict[str, float] = {}
+    for row in rows:
+        best[row.benchmark] = max(best.get(row.benchmark, 0.0), row.images_per_s_per_accelerator or 0.0)
+    return {row.id: 100 * (row.images_per_s_per_accelerator or 0.0) / (best[row.benchmark] or 1.0) for row in rows}
 
 
 def is_ours(page: str) -> bool:

@@ -89,6 +89,7 @@ def _row(round_: PublishedRound, entry: PublishedEntry) -> Row:
         precision=None,
         global_batch=entry.global_batch,
         target=round_.target,
+        demonstration=False,
         minutes=_score(entry),
         minutes_spread=spread(run.seconds / 60 for run in entry.runs),
         images_per_s=median(run.images_per_s for run in entry.runs),

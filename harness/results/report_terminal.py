@@ -77,6 +77,8 @@ def notes(board: Leaderboard) -> Iterable[str]:
         yield f"{each.path}: left out: {each.reason}"
     if not any(row.origin == "measured" for row in rows):
         yield "No result measured here yet."
+    if any(row.origin == "read" for row in rows):
+        yield "Read: from logs that another harness wrote, not measured by us."
     if any(row.origin == "published" for row in rows):
         yield "Published: read off the logs at https://github.com/mlcommons/training_results_v*, not measured by us."
 
