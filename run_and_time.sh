@@ -22,8 +22,11 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   --target QUALITY       ends the run at another quality (open division only)
   --checkpoint-dir DIR   keeps a checkpoint there after each epoch
   --resume               goes on from the checkpoint; such a result is never a timed one
-  --trials N             so many runs, one after the other, entered in a ledger
-  --image IMAGE          each trial in a fresh container of this image
+  --trials N             so many runs, each started afresh and entered in a ledger; --resume goes on with a series
+  --image IMAGE          each trial in a fresh container of this image (--gpus, --shm-size: its devices and memory)
+  --system NAME          trials land in OUT/NAME/BENCHMARK (default: from the platform's name)
+  --no-clear-caches      leave the page cache alone before a trial
+  --watchdog SECONDS     stop a trial whose log stands still for so long
   -h, --help             this text; more with `python -m harness run --help`
 
 Environment, for those who know MLPerf's scripts: DGXSYSTEM is CONFIGURATION, DATADIR --data-dir, LOGDIR --out,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-MODULES = ("run",)
+MODULES = ("run", "results", "report", "host")
 USAGE, NOT_SUITABLE = 2, 6
 
 

@@ -42,32 +42,81 @@ def run(  # noqa: PLR0917 - typer passes options by name
     number: Annotated[int | None, typer.Option(min=0, help="N of result_N.txt.  [default: the next free one]")] = None,
     checkpoint_dir: Annotated[Path | None, typer.Option(help="Keep a checkpoint there after each epoch.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint; the result is never a timed one.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on: of a run from its checkpoint, never a timed result; of a series of trials."
+        ),
     ] = False,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="So many runs, each started afresh and entered in a ledger.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="Run each trial in a container of this image.")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="Trials land in OUT/SYSTEM/BENCHMARK.  [default: from the platform's name]")
+    ] = None,
+    clear_caches: Annotated[
+        bool,
+        typer.Option(envvar="CLEAR_CACHES", help="Drop the page cache before each trial, where that is permitted."),
+    ] = True,
+    watchdog: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds without a line in the log after which a trial is stopped; 0 for never."),
+    ] = None,
+    gpus: Annotated[
+        str, typer.Option(help="Of a container: indices or UUIDs, with commas.  [default: the first ones]")
+    ] = "",
+    shm_size: Annotated[
+        str | None, typer.Option(help="Of a container: its own shared memory, such as 8g, instead of the host's.")
+    ] = None,
 ) -> None:
-    """One timed run: trains to the target and leaves a log that MLPerf's checker accepts.
+    """One timed run: trains to the target and leaves a log that MLPerf's checker accepts. With --trials, a series of them.
 
     Exit codes: 0 target met, 1 epochs spent without it, 2 usage or configuration, 5 the run broke, 6 no suitable device or
     driver, 130 interrupted.
     """
     for sentence in environment.lookalikes():
         sys.stderr.write(f"warning: {sentence}\n")
-    if resume and checkpoint_dir is None:
-        raise typer.BadParameter("--resume needs --checkpoint-dir: where the checkpoint lies")
+    series = trials is not None or image is not None
+    if resume and not series and checkpoint_dir is None:
+        raise typer.BadParameter(
+            "--resume needs --checkpoint-dir, where the checkpoint lies, or --trials, a series to go on with"
+        )
+    if series and (number is not None or checkpoint_dir is not None):
+        raise typer.BadParameter("--number and --checkpoint-dir are for a single run, not for a series of trials")
 
     from harness import config
     from harness.execution import lifecycle
-    from harness.execution.context import Launch, accelerator_names
+    from harness.execution.context import Launch, this_machine
     from harness.launch import ranks
 
     launch = Launch.from_environment()
     try:
-        path = config.find(configuration) if configuration else config.find_default(accelerator_names())
+        path = config.find(configuration) if configuration else config.find_default(this_machine().accelerators)
         chosen = config.load(path, target=target)
     except config.ConfigError as error:
         if out is not None and not launch.as_rank:
             lifecycle.refuse(lifecycle.Request(out=out, number=number), str(error))
         raise
+    if series:
+        from harness.cli.trials import run_trials
+
+        code = run_trials(
+            chosen,
+            path,
+            trials=1 if trials is None else trials,
+            out=out or Path("out"),
+            image=image,
+            system=system,
+            data_dir=data_dir,
+            backbone_path=backbone_path,
+            seed=seed,
+            clear_caches=clear_caches,
+            resume=resume,
+            watchdog_s=watchdog,
+            gpus=[each for each in gpus.split(",") if each],
+            shm_size=shm_size,
+        )
+        raise typer.Exit(code)
     request = lifecycle.Request(
         out=out or Path("out") / chosen.name,
         number=number,

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable
+from harness.system import facts, preflight
+from harness.system.facts import Machine
 
 # A rank that waits this long for another has lost it. Long enough for rank 0's evaluation of full COCO
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=20)
@@ -51,19 +53,9 @@ class Launch:
         return cls(rank, local_rank, world_size, local_world_size, True, log, caches_cleared)
 
 
-def accelerator_names() -> list[str]:
-    """Of all accelerators of this machine, without importing torch; empty where NVIDIA's library is not there."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-    finally:
-        pynvml.nvmlShutdown()
+def this_machine() -> Machine:
+    """What the log says of the machine: processor, driver, the libcuda really loaded, GPUs, image."""
+    return facts.read(os.environ)
 
 
 def build(
@@ -97,18 +89,14 @@ def build(
 def _device(kind: str, launch: Launch) -> str:
     if kind == "cpu":
         return "cpu"
+    preflight.check(
+        kind, launch.local_world_size
+    )  # before a framework is loaded, and with the reason where torch has none
     import torch
 
-    if not torch.cuda.is_available():
-        raise NotSuitable(
-            "the configuration asks for accelerators (run.device) and torch sees none: `python -m harness doctor` says why; "
-            'a configuration with run.device = "cpu" runs without'
-        )
     if launch.local_rank >= torch.cuda.device_count():
-        raise NotSuitable(
-            f"the configuration asks for {launch.local_world_size} accelerators on this machine and torch sees "
-            f"{torch.cuda.device_count()}: choose a configuration for fewer, or look at CUDA_VISIBLE_DEVICES"
-        )
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        raise NotSuitable(preflight.too_few(launch.local_world_size, names))
     return f"cuda:{launch.local_rank}"
 
 

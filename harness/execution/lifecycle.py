@@ -20,6 +20,7 @@ from harness.contract import Context, NotSuitable, Session
 from harness.execution import checkpoint, console, context, picture, provenance, seeding, signals, throughput
 from harness.execution.events import EventLog, keys
 from harness.execution.history import Evaluated, History, Loss
+from harness.system import facts
 
 TARGET_MET, EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED = 0, 1, 2, 5, 6, 130
 
@@ -202,9 +203,14 @@ def _describe_run(run: Run, session: Session) -> None:
     for key, value in session.properties().items():
         log.point(key, value)
     log.point("quality_target", run.history.target)
-    log.point("software", provenance.software())
-    log.point("hardware", provenance.hardware())
-    commit, dirty = provenance.commit()
+    if log.path is None:  # the other ranks would look at the same machine for nothing
+        return
+    machine = facts.describe(context.this_machine())
+    log.point("software", {**machine["software"], **provenance.libraries()})
+    log.point("hardware", machine["hardware"])
+    if machine["image"]:
+        log.point("image", machine["image"])
+    commit, dirty = provenance.commit(machine["image"])
     log.point("commit", commit)
     log.point("tree_dirty", dirty)
 
