@@ -146,5 +146,5 @@ def _as_containers(series: Series, client: DockerClient, image: str, plan: Calla
     first = plan(Order(0, series.folder, series.seed, caches_cleared=False), image)
     _say(f"each trial is started as by (with its own number):\n    {first.line()}")
     with Reaper() as reaper:
-        launcher = ContainerLauncher(client, found, image, plan, series.id, series.configuration_name, reaper)
+        launcher = ContainerLauncher(client, found, image, plan, series.id, series.configuration_name, reaper, _say)
         return trials.run(series, launcher, _say)

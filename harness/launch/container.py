@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from harness.contract import NotSuitable
 from harness.launch import engine
 from harness.launch.plan import Plan
 from harness.launch.reaper import Reaper
@@ -32,6 +33,8 @@ class ContainerLauncher:
     series: str
     name: str  # of the configuration
     reaper: Reaper
+    say: Callable[[str], None]
+    may_lift_limits: bool = field(default=True, init=False)  # until the engine refuses to
     engine_version: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -48,9 +51,21 @@ class ContainerLauncher:
 
     def start(self, order: Order) -> RunningContainer:
         """The trial, running. NotSuitable, with what to do, when the engine refuses."""
-        # by id: a tag may be moved while a series runs
-        chosen = self.plan(order, self.where)
         self.reaper.watch_containers(f"{engine.SERIES}={self.series}")
+        chosen = self.plan(order, self.where)  # by id: a tag may be moved while a series runs
+        if self.may_lift_limits:
+            try:
+                return self._start(order, chosen)
+            except NotSuitable as error:
+                if not chosen.lift_limits or engine.LIMITS_REFUSED not in str(error):
+                    raise
+                self.may_lift_limits = False
+                self.say(
+                    "the engine may not lift the limit on locked memory; going on without --ulimit (RDMA may need it)"
+                )
+        return self._start(order, replace(chosen, lift_limits=False))
+
+    def _start(self, order: Order, chosen: Plan) -> RunningContainer:
         with engine.explained(f"starting a container of {self.reference}"):
             container = self.client.containers.create(
                 **chosen.arguments(),
@@ -62,7 +77,7 @@ class ContainerLauncher:
                 output = container.attach(stream=True, stdout=True, stderr=True)
                 container.start()
         except BaseException:
-            container.remove(force=True, v=True)
+            engine.remove(container)
             raise
         return RunningContainer(container, output, chosen.line(), self.facts())
 

@@ -38,6 +38,8 @@ NO_PERMISSION = """user {user} may not use the Docker engine ({address}: permiss
     sudo usermod -aG docker {user}         then log in again (members of this group are as good as root), or
     https://docs.docker.com/engine/security/rootless/  an engine of your own"""
 
+LIMITS_REFUSED = "error setting rlimit"
+
 # What an engine's answer contains -> what to do about it
 KNOWN = (
     (
@@ -71,10 +73,7 @@ KNOWN = (
         "no space left on device",
         "the engine's disk is full: `docker system df` shows by what, `docker system prune` frees",
     ),
-    (
-        "error setting rlimit",
-        "this engine may not lift limits (memlock, stack): it runs without root's rights in a way it does not admit",
-    ),
+    (LIMITS_REFUSED, "this engine may not lift limits (memlock, stack): it lacks some of root's rights"),
     (
         "bind source path does not exist",
         "the engine does not see this machine's folders: it runs elsewhere, or (Docker Desktop) does not share this one",

@@ -22,11 +22,11 @@ def main(arguments: list[str]) -> int:
     number = arguments[arguments.index("--number") + 1]
     orders = json.loads((out / "fake.json").read_text(encoding="utf-8"))
     do = orders["do"].get(number, "succeed")
-    print(f"run {number} will {do}")
+    sys.stdout.write(f"run {number} will {do}\n")
     if do == "crash early":
         raise RuntimeError("no log yet")
     if do == "refuse":
-        print("the data set is another one")
+        sys.stdout.write("the data set is another one\n")
         return 2
     with (out / f"result_{number}.txt").open("x", encoding="utf-8", buffering=1) as log:
         return work(do, log, orders["sha256"])
@@ -55,7 +55,13 @@ def work(do: str, log, sha256: str) -> int:
     line("init_stop")
     line("run_start")
     line("configuration_sha256", "0" * 64 if do == "use another" else sha256)
-    line("hardware", {"user": f"{os.getuid()}:{os.getgid()}", "network": sorted(os.listdir("/sys/class/net"))})
+    line(
+        "hardware",
+        {
+            "user": f"{os.getuid()}:{os.getgid()}",
+            "network": sorted(each.name for each in Path("/sys/class/net").iterdir()),
+        },
+    )
     if do.startswith("hang"):
         while True:
             time.sleep(1)

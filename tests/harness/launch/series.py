@@ -52,5 +52,5 @@ class Fakes:
 if __name__ == "__main__":
     fakes = Fakes(Path(sys.argv[1]))
     code = fakes.run(int(sys.argv[2]), resume="--resume" in sys.argv)
-    print("\n".join(fakes.said))
+    sys.stdout.write("\n".join(fakes.said) + "\n")
     sys.exit(code)

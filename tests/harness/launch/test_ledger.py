@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.launch import ledger
@@ -56,6 +56,7 @@ def test_a_line_that_was_edited_is_an_error_with_its_place(tmp_path: Path) -> No
         Account.read(path)
 
 
+@settings(deadline=None, max_examples=60)
 @given(cut=st.integers(min_value=0, max_value=2000))
 def test_wherever_a_crash_cuts_the_file_no_finished_trial_appears_or_counts_twice(
     tmp_path_factory: pytest.TempPathFactory, cut: int

@@ -222,7 +222,7 @@ def test_a_disk_that_fills_meanwhile_ends_the_series_and_resume_takes_it_up(
 
     with monkeypatch.context() as patched:
         patched.setattr(ledger.os, "fsync", full)
-        with pytest.raises(NotSuitable, match="the disk is full.*go on with --resume"):
+        with pytest.raises(NotSuitable, match=r"the disk is full.*go on with --resume"):
             fakes.run(2)
     assert fakes.statuses == [(0, 1, "no end recorded")]
     assert fakes.run(2, resume=True) == 0

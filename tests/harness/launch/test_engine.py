@@ -1,0 +1,140 @@
+"""Each way in which an engine refuses, and what the user is told. The answers are engines' own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+
+import docker
+from harness.contract import NotSuitable
+from harness.launch import engine, ledger
+
+
+def aborted(cause: OSError) -> Callable[[], Any]:
+    """How the SDK fails when the socket does."""
+
+    def make() -> Any:
+        try:
+            protocol = urllib3.exceptions.ProtocolError("Connection aborted.", cause)
+            raise requests.exceptions.ConnectionError(protocol)
+        except requests.exceptions.ConnectionError as error:
+            raise DockerException(f"Error while fetching server API version: {error}") from error
+
+    return make
+
+
+def api_error(text: str, status: int = 500) -> APIError:
+    response = requests.Response()
+    response.status_code = status
+    return APIError("500 Server Error", response=response, explanation=text)
+
+
+def test_no_engine_for_real(tmp_path: Path) -> None:
+    with pytest.raises(NotSuitable, match=r"no Docker engine answers.*\n.*systemctl start docker") as caught:
+        engine.connect(lambda: docker.DockerClient(base_url=f"unix://{tmp_path}/docker.sock"))
+    assert "without --image" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cause", [FileNotFoundError(2, "No such file or directory"), ConnectionRefusedError(111, "refused")]
+)
+def test_no_engine(cause: OSError) -> None:
+    with pytest.raises(NotSuitable, match="no Docker engine answers"):
+        engine.connect(aborted(cause))
+
+
+def test_no_permission_on_the_socket() -> None:
+    with pytest.raises(NotSuitable, match=r"may not use the Docker engine .*permission denied.*\n.*usermod -aG docker"):
+        engine.connect(aborted(PermissionError(13, "Permission denied")))
+
+
+def test_an_engine_on_another_machine() -> None:
+    client = SimpleNamespace(ping=lambda: True, api=SimpleNamespace(base_url="http://10.0.0.7:2375"))
+    with pytest.raises(NotSuitable, match=r"on another machine \(http://10\.0\.0\.7:2375\)"):
+        engine.connect(lambda: client)  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize(
+    ("answer", "advice"),
+    [
+        ('could not select device driver "" with capabilities: [[gpu]]', "install the NVIDIA Container Toolkit"),
+        (
+            "failed to create task: OCI runtime create failed: nvidia-container-cli: requirement error: unsatisfied "
+            "condition: cuda>=13.0, please update your driver to a newer version",
+            "driver is older than this image asks for",
+        ),
+        ("CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=7", "there are fewer than asked for"),
+        ("nvidia-container-cli: device error: 7: unknown device", "`nvidia-smi -L` lists them"),
+        ("nvidia-container-cli: initialization error: nvml error: driver/library version mismatch", "reboot"),
+        ("write /var/lib/docker/tmp: no space left on device", "docker system df"),
+        ("error setting rlimit type 8: operation not permitted", "may not lift limits"),
+        (
+            "invalid mount config for type bind: bind source path does not exist: /raid",
+            "does not see this machine's folders",
+        ),
+        ("something new", "starting: the engine says: something new"),
+    ],
+)
+def test_an_answer_of_the_engine_comes_with_what_to_do(answer: str, advice: str) -> None:
+    with pytest.raises(NotSuitable) as caught, engine.explained("starting"):
+        raise api_error(answer)
+    assert advice in str(caught.value)
+    assert answer in str(caught.value), "the engine's own words are never hidden"
+
+
+def client_with_images(*tags: str) -> Any:
+    def get(name: str) -> Any:
+        if name == "::":
+            raise api_error("invalid reference format", 400)
+        if name not in tags:
+            raise ImageNotFound("404")
+        return SimpleNamespace(id="sha256:1")
+
+    images = SimpleNamespace(get=get, list=lambda: [SimpleNamespace(tags=[tag]) for tag in tags])
+    return SimpleNamespace(images=images)
+
+
+def test_an_image_that_is_not_there_is_never_fetched_behind_the_users_back() -> None:
+    client = client_with_images("ssd:latest", "debian:12")
+    assert engine.image(client, "ssd:latest").id == "sha256:1"
+    with pytest.raises(ValueError, match=r"no image sdd:latest on this machine; did you mean ssd:latest\?") as caught:
+        engine.image(client, "sdd:latest")
+    assert "docker build -t sdd:latest ." in str(caught.value)
+    assert "here are: debian:12, ssd:latest" in str(caught.value)
+    with pytest.raises(ValueError, match="not the name of an image"):
+        engine.image(client, "::")
+
+
+class Fake:
+    """A container as the SDK hands it out."""
+
+    def __init__(self, name: str, folder: Path, refuse: Exception | None = None) -> None:
+        self.name, self.labels, self.status = name, {engine.FOLDER: str(folder)}, "running"
+        self.removed, self._refuse = False, refuse
+
+    def remove(self, *, force: bool, v: bool) -> None:
+        if self._refuse is not None:
+            raise self._refuse
+        self.removed = True
+
+
+def test_only_containers_of_series_that_are_gone_are_removed(tmp_path: Path) -> None:
+    living, gone = tmp_path / "living", tmp_path / "gone"
+    living.mkdir()
+    gone.mkdir()
+    (gone / ledger.FILE).touch()
+    of_living, of_gone, of_nowhere = Fake("a", living), Fake("b", gone), Fake("c", tmp_path / "no" / "such")
+    already = Fake("d", gone, refuse=NotFound("404"))
+    everything = [of_living, of_gone, of_nowhere, already]
+    client = SimpleNamespace(containers=SimpleNamespace(list=lambda **_: everything))
+    with ledger.opened(living):
+        removed = engine.remove_leftovers(client)  # type: ignore[arg-type]
+    assert removed == [f"b (of {gone})", f"c (of {tmp_path / 'no' / 'such'})", f"d (of {gone})"]
+    assert [each.removed for each in everything] == [False, True, True, False]

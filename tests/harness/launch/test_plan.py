@@ -1,0 +1,155 @@
+"""What a container is made of: one plan, two renderings, and the answers of engines with and without GPUs."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import Run
+from harness.contract import NotSuitable
+from harness.launch import engine
+from harness.launch.plan import Gpus, Host, Mount, gpus, plan
+from harness.launch.record import Order
+
+# Answers of `GET /info`, cut down to what is read
+NO_GPU: dict[str, Any] = {"SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"]}
+CDI: dict[str, Any] = {
+    **NO_GPU,
+    "CDISpecDirs": ["/etc/cdi", "/var/run/cdi"],
+    "DiscoveredDevices": [
+        {"Source": "cdi", "ID": "nvidia.com/gpu=0"},
+        {"Source": "cdi", "ID": "nvidia.com/gpu=1"},
+        {"Source": "cdi", "ID": "nvidia.com/gpu=GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77"},
+        {"Source": "cdi", "ID": "nvidia.com/gpu=all"},
+        {"Source": "cdi", "ID": "vendor.com/net=0"},
+    ],
+}
+ROOTLESS: dict[str, Any] = {"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless", "name=cgroupns"]}
+REMAPPED: dict[str, Any] = {"SecurityOptions": ["name=selinux", "name=userns"]}
+
+
+def run(device: str = "cuda", accelerators: int = 2) -> Run:
+    return Run(
+        ruleset="0.7.0",
+        device=device,  # type: ignore[arg-type]
+        nodes=1,
+        accelerators_per_node=accelerators,
+        epochs=1,
+        evaluate_after_epochs=[1],
+        target=0.1,
+        log_every_steps=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("info", "there", "chosen", "expected"),
+    [
+        (CDI, 2, (), Gpus("cdi", ("0", "1"))),
+        (CDI, None, ("1", "0"), Gpus("cdi", ("1", "0"))),
+        (NO_GPU, 8, (), Gpus("device request", count=2)),
+        (NO_GPU, None, (), Gpus("device request", count=2)),  # the engine will say
+        (NO_GPU, 8, ("6", "7"), Gpus("device request", ("6", "7"))),
+    ],
+)
+def test_gpus_come_by_cdi_where_the_engine_has_it(
+    info: dict[str, Any], there: int | None, chosen: tuple[str, ...], expected: Gpus
+) -> None:
+    assert gpus(run(), info, there, chosen) == expected
+
+
+def test_no_gpu_for_a_configuration_that_runs_on_the_cpu() -> None:
+    assert gpus(run("cpu"), CDI, 2) == Gpus()
+    with pytest.raises(ValueError, match="accelerators were chosen"):
+        gpus(run("cpu"), CDI, 2, ("0",))
+
+
+def test_more_gpus_than_there_are() -> None:
+    for info, there, has in ((CDI, 8, 2), (NO_GPU, 1, 1), (NO_GPU, 0, 0)):
+        with pytest.raises(NotSuitable, match=rf"asks for 4 accelerators .* and this machine has {has}"):
+            gpus(run(accelerators=4), info, there)
+    with pytest.raises(ValueError, match=r"1 accelerators were chosen \(0\), .*accelerators_per_node = 2"):
+        gpus(run(), NO_GPU, 2, ("0",))
+
+
+def test_an_engine_before_28_2_says_only_where_its_cdi_descriptions_are(tmp_path: Path) -> None:
+    info = {"CDISpecDirs": [str(tmp_path), str(tmp_path / "absent")]}
+    assert engine.cdi_gpus(info) is None
+    (tmp_path / "nvidia.yaml").write_text(
+        "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n- containerEdits:\n    deviceNodes:\n    - path: /dev/nvidia0\n"
+        '  name: "0"\n- containerEdits:\n    deviceNodes:\n    - path: /dev/nvidia0\n  name: all\n'
+        "containerEdits:\n  hooks:\n  - hookName: createContainer\n    path: /usr/bin/nvidia-cdi-hook\n"
+    )
+    assert engine.cdi_gpus(info) == ["0", "all"]
+    assert gpus(run(accelerators=1), info, None) == Gpus("cdi", ("0",))
+    assert engine.cdi_gpus({"CDISpecDirs": None}) is None
+
+
+NONE = Gpus()
+
+
+def a_plan(info: dict[str, Any], wanted: Gpus = NONE, **options: Any) -> Any:
+    order = Order(3, Path("/home/ada/out"), seed=5, caches_cleared=True)
+    host = Host(info, 1000, 1001, (44, 27))
+    return plan(host, "ssd", order, configuration=Path("/home/ada/a b.toml"), gpus=wanted, **options)
+
+
+def test_the_container_gets_what_it_needs_and_no_more() -> None:
+    made = a_plan(
+        NO_GPU, data_dir=Path("/raid/coco"), backbone_path=Path("/raid/r34.pth"), options=("--target", "0.23")
+    )
+    arguments = made.arguments()
+    assert arguments["user"] == "1000:1001"
+    assert arguments["group_add"] == ["44", "27"]
+    assert arguments["network_mode"] == "none"
+    assert arguments["init"] is True
+    assert arguments["ipc_mode"] == "host"
+    assert arguments["device_requests"] == []
+    assert "privileged" not in arguments
+    assert [(each["Name"], each["Soft"], each["Hard"]) for each in arguments["ulimits"]] == [
+        ("memlock", -1, -1),
+        ("stack", 64 << 20, 64 << 20),
+    ]
+    assert made.mounts == (
+        Mount(Path("/home/ada/a b.toml"), made.mounts[0].target, read_only=True),
+        Mount(Path("/home/ada/out"), made.mounts[1].target, read_only=False),
+        Mount(Path("/raid/coco"), made.mounts[2].target, read_only=True),
+        Mount(Path("/raid/r34.pth"), made.mounts[3].target, read_only=True),
+    )
+    assert shlex.join(made.command) == (
+        "python -m harness run '/configuration/a b.toml' --out /results --number 3 --target 0.23 --seed 5 "
+        "--data-dir /data --backbone-path /backbone/r34.pth"
+    )
+    assert arguments["environment"]["HARNESS_CACHES_CLEARED"] == "1"
+
+
+def test_the_line_for_a_shell() -> None:
+    words = shlex.split(a_plan(CDI, Gpus("cdi", ("0", "1")), shm_size="8g").line())
+    assert words[:3] == ["docker", "run", "--rm"]
+    assert {"--device=nvidia.com/gpu=0", "--device=nvidia.com/gpu=1", "--shm-size=8g", "--user=1000:1001"} <= set(words)
+    assert "--ipc=host" not in words
+    assert "--mount=type=bind,source=/home/ada/a b.toml,target=/configuration/a b.toml,readonly" in words
+    assert "--mount=type=bind,source=/home/ada/out,target=/results" in words
+    assert "--gpus=2" in shlex.split(a_plan(NO_GPU, Gpus("device request", count=2)).line())
+    assert '--gpus="device=6,7"' in shlex.split(a_plan(NO_GPU, Gpus("device request", ("6", "7"))).line())
+
+
+def test_gpus_as_the_sdk_asks_for_them() -> None:
+    (by_cdi,) = a_plan(CDI, Gpus("cdi", ("0",))).arguments()["device_requests"]
+    assert (by_cdi["Driver"], by_cdi["DeviceIDs"]) == ("cdi", ["nvidia.com/gpu=0"])
+    (by_count,) = a_plan(NO_GPU, Gpus("device request", count=8)).arguments()["device_requests"]
+    assert (by_count["Count"], by_count["Capabilities"]) == (8, [["gpu"]])
+    (by_number,) = a_plan(NO_GPU, Gpus("device request", ("6",))).arguments()["device_requests"]
+    assert (by_number["Count"], by_number["DeviceIDs"]) == (0, ["6"])
+
+
+def test_results_belong_to_the_caller_under_every_kind_of_engine() -> None:
+    rootless = a_plan(ROOTLESS)
+    assert (rootless.user, rootless.groups, rootless.lift_limits) == ("0:0", (), False)
+    assert "ulimits" in rootless.arguments() and rootless.arguments()["ulimits"] == []
+    remapped = a_plan(REMAPPED)
+    assert remapped.arguments()["userns_mode"] == "host"
+    assert remapped.arguments()["security_opt"] == ["no-new-privileges", "label=disable"]
+    assert remapped.user == "1000:1001"
