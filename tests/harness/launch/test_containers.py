@@ -196,7 +196,8 @@ def test_the_printed_docker_run_line_makes_the_same_container(client: Any, place
     assert {ours["HostConfig"]["RestartPolicy"]["Name"], by_hand["HostConfig"]["RestartPolicy"]["Name"]} <= {"", "no"}
     assert not different
     assert ours["Image"] == by_hand["Image"]
-    for key in ("User", "Cmd", "Env", "Entrypoint", "WorkingDir"):
+    assert sorted(ours["Config"]["Env"]) == sorted(by_hand["Config"]["Env"])
+    for key in ("User", "Cmd", "Entrypoint", "WorkingDir"):
         assert ours["Config"][key] == by_hand["Config"][key], key
 
 

@@ -1,0 +1,179 @@
+"""The sampler, against an NVML that offers some things and not others, and against this machine's own."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.execution import telemetry
+
+
+class NVMLError(Exception):
+    def __init__(self, text: str = "Not Supported") -> None:
+        super().__init__(text)
+
+
+class FakeNvml:
+    """Two GPUs in NVML's own units; the second, as many GeForce cards, counts neither energy nor ECC errors."""
+
+    NVMLError = NVMLError
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_VOLATILE_ECC = 1, 2, 0, 0
+    NVML_MEMORY_ERROR_TYPE_CORRECTED, NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 0, 1
+    NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL = 0, 1
+    NVML_PERF_POLICY_BOARD_LIMIT, NVML_PERF_POLICY_RELIABILITY = 3, 5
+
+    def __init__(self, gpus: int = 2, error: str | None = None) -> None:
+        self.gpus, self.error, self.asked, self.down = gpus, error, 0, False
+
+    def nvmlInit(self) -> None:
+        if self.error:
+            raise NVMLError(self.error)
+
+    def nvmlShutdown(self) -> None:
+        self.down = True
+
+    def nvmlDeviceGetCount(self) -> int:
+        return self.gpus
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, gpu: int) -> int:
+        if gpu == 1:
+            raise NVMLError
+        self.asked += 1
+        return 5_000_000 + 700_000 * self.asked  # mJ
+
+    def nvmlDeviceGetTotalEccErrors(self, gpu: int, kind: int, counter: int) -> int:
+        if gpu == 1:
+            raise NVMLError
+        return kind
+
+    def nvmlDeviceGetViolationStatus(self, gpu: int, policy: int) -> Any:
+        return SimpleNamespace(violationTime=2_500_000_000 if policy == 1 else 0)  # ns
+
+    def nvmlDeviceGetPowerUsage(self, gpu: int) -> int:
+        return 698_250  # mW
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: int) -> Any:
+        return SimpleNamespace(used=7 << 30)
+
+    def nvmlDeviceGetUtilizationRates(self, gpu: int) -> Any:
+        return SimpleNamespace(gpu=97)
+
+    def __getattr__(self, name: str) -> Any:
+        plain = {
+            "nvmlDeviceGetClockInfo": lambda gpu, kind: 1980 if kind == 1 else 2619,
+            "nvmlDeviceGetTemperature": lambda gpu, kind: 64,
+            "nvmlDeviceGetCurrentClocksEventReasons": lambda gpu: 4,
+            "nvmlDeviceGetPcieReplayCounter": lambda gpu: 0,
+            "nvmlDeviceGetName": lambda gpu: "NVIDIA H100 80GB HBM3",
+            "nvmlDeviceGetUUID": lambda gpu: f"GPU-{gpu}",
+            "nvmlDeviceGetEnforcedPowerLimit": lambda gpu: 700_000,
+            "nvmlDeviceGetMaxClockInfo": lambda gpu, kind: 1980,
+            "nvmlDeviceGetCurrPcieLinkGeneration": lambda gpu: 5,
+        }
+        if name not in plain:  # nvmlDeviceGetCurrPcieLinkWidth: a call that this binding does not know
+            raise AttributeError(name)
+        return plain[name]
+
+
+def sampled(path: Path, nvml: Any, samples: int = 3) -> list[dict[str, Any]]:
+    left = iter(range(samples))
+    telemetry.sample(nvml, path, 1.0, lambda wait_s: next(left, None) is None)
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_state_first_then_samples_then_what_was_counted(tmp_path: Path) -> None:
+    nvml = FakeNvml()
+    lines = sampled(tmp_path / "telemetry_0.jsonl", nvml)
+    assert [line["event"] for line in lines] == ["begin", "sample", "sample", "sample", "end"]
+    first, _ = lines[0]["gpus"]
+    assert (first["name"], first["power_limit_w"], first["pcie_generation"]) == ("NVIDIA H100 80GB HBM3", 700.0, 5)
+    assert lines[1]["gpus"][0] == {
+        "clock_sm_mhz": 1980,
+        "clock_memory_mhz": 2619,
+        "power_w": 698.25,
+        "temperature_c": 64,
+        "busy_percent": 97,
+        "memory_used_mib": 7168,
+        "clock_event_reasons": 4,
+    }
+    counted = lines[-1]["gpus"][0]["during_run"]
+    assert counted["energy_j"] == pytest.approx(700)
+    assert lines[-1]["gpus"][0]["held_by_temperature_s"] == 2.5
+    assert counted["held_by_temperature_s"] == 0
+    assert nvml.down
+
+
+def test_what_a_gpu_does_not_offer_is_null_with_the_reason(tmp_path: Path) -> None:
+    lines = sampled(tmp_path / "telemetry_0.jsonl", FakeNvml())
+    second = lines[0]["gpus"][1]
+    assert second["energy_j"] is None and second["unavailable"]["energy_j"] == "Not Supported"
+    assert second["ecc_uncorrected"] is None
+    assert second["pcie_width"] is None and "pcie_width" in second["unavailable"]
+    assert lines[-1]["gpus"][1]["during_run"]["energy_j"] is None
+    assert lines[-1]["gpus"][1]["during_run"]["held_by_power_s"] == 0
+
+
+def test_a_counter_that_was_reset_meanwhile_is_not_a_negative_number(tmp_path: Path) -> None:
+    nvml = FakeNvml(gpus=1)
+    readings = iter((9_000_000, 1_000))
+    nvml.nvmlDeviceGetTotalEnergyConsumption = lambda gpu: next(readings)  # type: ignore[method-assign]
+    assert sampled(tmp_path / "t.jsonl", nvml)[-1]["gpus"][0]["during_run"]["energy_j"] is None
+
+
+@pytest.mark.parametrize("nvml", [FakeNvml(error="Driver Not Loaded"), FakeNvml(gpus=0)])
+def test_without_a_gpu_there_is_no_file(tmp_path: Path, nvml: FakeNvml) -> None:
+    telemetry.sample(nvml, tmp_path / "telemetry_0.jsonl", 1.0, lambda wait_s: True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_beside_a_run_on_this_machine(tmp_path: Path) -> None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        gpus = pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError:
+        gpus = 0
+    with telemetry.beside(tmp_path / "result_3.txt", interval_s=0.2):
+        time.sleep(2 if gpus else 0.1)
+    lines = [path.read_text().splitlines() for path in tmp_path.iterdir()]
+    if not gpus:
+        assert not lines
+    else:
+        assert [path.name for path in tmp_path.iterdir()] == ["telemetry_3.jsonl"]
+        assert json.loads(lines[0][-1])["event"] == "end"
+
+
+def test_the_sampler_ends_with_its_run_and_writes_its_last_line(tmp_path: Path) -> None:
+    """In a process of its own, with the fake in pynvml's place."""
+    import subprocess
+    import sys
+
+    from tests.conftest import CHECKOUT
+
+    program = (
+        "import sys; from pathlib import Path; from harness.execution import telemetry\n"
+        "from tests.harness.execution.test_telemetry import FakeNvml\n"
+        "sys.modules['pynvml'] = FakeNvml()\n"
+        f"telemetry.main(Path({str(tmp_path / 'telemetry_0.jsonl')!r}), 0.05, sys.stdin)"
+    )
+    sampler = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=CHECKOUT)
+    path, deadline = tmp_path / "telemetry_0.jsonl", time.monotonic() + 30
+    while not (path.exists() and path.read_text().count('"sample"') >= 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert sampler.stdin is not None
+    sampler.stdin.close()
+    assert sampler.wait(timeout=10) == 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[-1]["event"] == "end"
+    times = [line["time_ms"] for line in lines if line["event"] == "sample"]
+    assert times == sorted(times)
