@@ -35,7 +35,7 @@ def rows(folders: Iterable[Path]) -> tuple[list[Row], list[LeftOut]]:
 def row(result: Score) -> Row:
     series, first = result.series, result.series.first
     benchmark = first.benchmark or UNKNOWN
-    system = series.name.replace(f"/{benchmark}", "")
+    system = _system(series, benchmark)
     description = system_description(series)
     converged = [each.record for each in result.runs if each.converged]
     return Row(
@@ -78,6 +78,15 @@ def system_description(series: Series) -> Mapping[str, Any]:
     except (OSError, ValueError):  # none there, or none that can be read: the log alone has to do
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _system(series: Series, benchmark: str) -> str:
+    """SYSTEM of SYSTEM/BENCHMARK, the place of a series in every submission; the folder's name elsewhere."""
+    folder = series.folder.resolve()
+    if folder.name != benchmark:
+        return series.name
+    _, mark, configuration = series.name.partition(" [")
+    return f"{folder.parent.name}{mark}{configuration}"
 
 
 # --- one row -----------------------------------------------------------------------------------------------------------

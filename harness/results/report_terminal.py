@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,58 +11,58 @@ from rich.text import Text
 
 from harness.results import report_text as text
 from harness.results.leaderboard import Group, Leaderboard, Row
-from harness.results.table import printable
+from harness.results.table import WIDE, printable
 
 COLUMNS = (
-    "#",
-    "system",
-    "origin",
-    "minutes",
-    f"min{text.DASH}max",
-    "CV",
-    "n",
-    "images/s",
-    "CV",
-    "per accel.",
-    "epochs",
-    "quality",
+    *("#", "system", "origin", "minutes", "min to max", "CV", "n"),
+    *("images/s", "images/s CV", "per accel.", "epochs", "quality"),
 )
-LEFT = ("system", "origin")
+LEFT = ("#", "system", "origin")
+# What a narrow terminal does without, the first first. The names are those of `cells`.
+DROPPED = ("images/s CV", "n", "quality", "epochs", "min to max", "CV", "images/s")
 
 
 def show(board: Leaderboard, console: Console) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    for column in COLUMNS:
-        table.add_column(
-            column, justify="left" if column in LEFT else "right", overflow="fold", no_wrap=column not in LEFT
-        )
-    for index, group in enumerate(board.groups):
-        if index:
-            table.add_row()
-        table.add_row("", Text(_heading(group), style="bold"))
-        for row in group.rows:
-            table.add_row(*(Text(printable(cell)) for cell in cells(row)))
+    for count in range(len(DROPPED) + 1):
+        table = _table(board, without=DROPPED[:count])
+        if console.measure(table, options=console.options.update(max_width=WIDE)).maximum <= console.width:
+            break
     console.print(table)
     for note in notes(board):
         console.print(Text(printable(note)), soft_wrap=True)
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: Row) -> dict[str, str]:
     time, speed = row.minutes_spread, row.images_per_s_spread
-    return [
-        str(row.rank or text.NONE),
-        f"{row.system} ({row.submitter})",
-        f"{row.origin}{', unofficial' if row.unofficial else ''}",
-        text.minutes(row.minutes),
-        text.extent((time.minimum, time.maximum), "minutes") if time else text.NONE,
-        text.percent(time.cv) if time else text.NONE,
-        str(time.n if time else 0),
-        text.rate(row.images_per_s),
-        text.percent(speed.cv) if speed else text.NONE,
-        text.rate(row.images_per_s_per_accelerator),
-        text.extent(row.epochs, "whole"),
-        text.extent(row.quality, "quality"),
-    ]
+    return {
+        "#": str(row.rank or text.NONE),
+        "system": f"{row.system} ({row.submitter})",
+        "origin": f"{row.origin}{', unofficial' if row.unofficial else ''}",
+        "minutes": text.minutes(row.minutes),
+        "min to max": text.extent((time.minimum, time.maximum), "minutes") if time else text.NONE,
+        "CV": text.percent(time.cv) if time else text.NONE,
+        "n": str(time.n if time else 0),
+        "images/s": text.rate(row.images_per_s),
+        "images/s CV": text.percent(speed.cv) if speed else text.NONE,
+        "per accel.": text.rate(row.images_per_s_per_accelerator),
+        "epochs": text.extent(row.epochs, "whole"),
+        "quality": text.extent(row.quality, "quality"),
+    }
+
+
+def _table(board: Leaderboard, without: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    shown = [name for name in COLUMNS if name not in without]
+    for name in shown:
+        table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold", no_wrap=name not in LEFT)
+    for index, group in enumerate(board.groups):
+        if index:
+            table.add_row()
+        table.add_row("", Text(_heading(group), style="bold"))
+        for row in group.rows:
+            values = cells(row)
+            table.add_row(*(Text(printable(values[name])) for name in shown))
+    return table
 
 
 def notes(board: Leaderboard) -> Iterable[str]:

@@ -6,7 +6,7 @@
   const table = $("board");
   const groups = board.groups.map((group, index) => ({
     body: $(`group-${index + 1}`),
-    accelerators: group.accelerators,
+    last: group.demonstration,
     rows: group.rows.map((row) => ({ ...row, line: $(row.id), more: $(`${row.id}--more`) })),
   }));
   const rows = groups.flatMap((group) => group.rows);
@@ -32,7 +32,7 @@
     return (a < b ? -1 : 1) * (sorted.up ? 1 : -1);
   }
 
-  // Rows move inside their group, unofficial ones stay behind official ones; groups go by their best row.
+  // Rows move inside their group, unofficial ones stay behind official ones; groups go by their best row, demonstrations last.
   function sort(key, up) {
     sorted = { key, up };
     const value = keys[key].of;
@@ -44,7 +44,7 @@
       group.best = inside.length ? value(inside[0]) : null;
       group.body.append(...inside.flatMap((row) => [row.line, row.more]));
     }
-    table.append(...[...groups].sort((a, b) => compare(a.best, b.best)).map((group) => group.body), $("nothing"));
+    table.append(...[...groups].sort((a, b) => a.last - b.last || compare(a.best, b.best)).map((group) => group.body), $("nothing"));
     for (const head of table.querySelectorAll("thead th[data-sort]")) {
       if (head.dataset.sort === key) head.setAttribute("aria-sort", up ? "ascending" : "descending");
       else head.removeAttribute("aria-sort");

@@ -1,0 +1,201 @@
+"""Grouping, ranking, and the published tables against their sources."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from harness.results import report_published
+from harness.results.leaderboard import Row, accelerator_name, build, spread
+from harness.results.score import score
+from harness.results.series import find_series
+
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+
+# Round v0.7, all 20 entries: submitter and system, accelerators, global batch, minutes, images/s. Computed by MLPerf's own
+# result_summarizer (mlperf-logging 4.1.68) and, for the images/s, by another reader of the same logs; None where the logs
+# could not be read.
+V07 = {
+    ("DellEMC", "C4140"): (4, 512, 43.8716, 2280),
+    ("DellEMC", "2xC4140"): (8, 1024, 22.6681, 4415),
+    ("DellEMC", "4xC4140"): (16, 896, 12.4398, 8047),
+    ("DellEMC", "DSS8440"): (8, 1024, 25.3651, 3952),
+    ("Fujitsu", "gx_V100x8_ngc20.06_pytorch"): (8, 960, 20.3961, 4883),
+    ("Google", "tpu-v3-4096-JAX"): (2048, 4096, 0.5468, None),  # blocks pooled in the one, by run in the other
+    ("Google", "tpu-v3-8192-TF"): (4096, 4096, 0.4622, 487998),
+    ("Google", "tpu-v4-16-TF"): (8, 1024, 8.6847, 11357),
+    ("Google", "tpu-v4-128-TF"): (64, 1024, 1.4342, 73873),
+    ("Google", "tpu-v4-512-TF"): (256, 2048, 1.0553, 146181),
+    ("Inspur", "nf5488_pytorch"): (8, 912, 10.4822, 9563),
+    ("NVIDIA", "dgx1_ngc20.06_pytorch"): (8, 960, 20.6900, 4811),
+    ("NVIDIA", "dgx2h_ngc20.06_pytorch"): (16, 896, 9.6549, 10499),
+    ("NVIDIA", "dgx2h_n4_ngc20.06_pytorch"): (64, 1536, 3.9344, 32084),
+    ("NVIDIA", "dgx2h_n64_ngc20.06_mxnet"): (1024, 2048, 1.1350, 120955),
+    ("NVIDIA", "dgxa100_ngc20.06_pytorch"): (8, 912, 10.2148, 9818),
+    ("NVIDIA", "dgxa100_n2_ngc20.06_pytorch"): (16, 896, 5.6779, 17944),
+    ("NVIDIA", "dgxa100_n8_ngc20.06_mxnet"): (64, 1536, 2.2496, 54391),
+    ("NVIDIA", "dgxa100_n64_ngc20.06_mxnet"): (512, 2048, 0.8914, 153289),
+    ("NVIDIA", "dgxa100_n128_ngc20.06_mxnet"): (1024, 2048, None, None),
+}
+LATER = {
+    ("1.0.0", "NVIDIA", "dgxa100_ngc21.05_mxnet"): (8, 912, 8.5207, 11861),
+    ("1.0.0", "NVIDIA", "dgxa100_n8_ngc21.05_mxnet"): (64, 1536, 1.8990, 69553),
+    ("1.0.0", "NVIDIA", "dgxa100_n128_ngc21.05_mxnet"): (1024, 3072, 0.4837, 366456),
+    ("1.1.0", "NVIDIA", "dgxa100_ngc21.09_mxnet"): (8, 912, 8.2583, 12208),
+    ("1.1.0", "NVIDIA", "dgxa100_n8_ngc21.09_mxnet"): (64, 1536, 1.5239, 76345),
+    ("1.1.0", "NVIDIA", "dgxa100_n128_ngc21.09_mxnet"): (1024, 3072, 0.4542, 378277),
+    ("1.1.0", "Inspur", "nf5488a5_mxnet"): (8, 912, 7.9792, None),
+    ("1.1.0", "Supermicro", "SYS-420GP-TNAR"): (8, 912, 8.0152, 12652),
+}
+
+
+def published(ruleset: str) -> dict[tuple[str, str], Row]:
+    return {(row.submitter, row.system): row for row in report_published.rows() if row.ruleset == ruleset}
+
+
+def made(**changes: object) -> Row:
+    """Some row, changed."""
+    return published("0.7.0")["NVIDIA", "dgxa100_ngc20.06_pytorch"].model_copy(update=changes)
+
+
+# --- what was published ------------------------------------------------------------------------------------------------
+
+
+def test_round_07_has_its_twenty_entries_with_their_scores() -> None:
+    rows = published("0.7.0")
+    assert set(rows) == set(V07)
+    for key, (accelerators, batch, minutes, images_per_s) in V07.items():
+        row = rows[key]
+        assert (row.accelerators, row.global_batch, row.minutes) == (accelerators, batch, minutes), key
+        if images_per_s is not None:
+            assert row.images_per_s == pytest.approx(images_per_s, rel=1e-3), key
+
+
+@pytest.mark.parametrize("key", LATER)
+def test_later_rounds_have_their_anchors(key: tuple[str, str, str]) -> None:
+    ruleset, submitter, system = key
+    accelerators, batch, minutes, images_per_s = LATER[key]
+    row = published(ruleset)[submitter, system]
+    assert (row.accelerators, row.global_batch, row.minutes) == (accelerators, batch, minutes)
+    if images_per_s is not None:
+        assert row.images_per_s == pytest.approx(images_per_s, rel=1e-4)
+
+
+def test_every_published_row_says_that_it_is_not_ours_and_where_it_is_from() -> None:
+    rows = report_published.rows()
+    assert len(rows) == 20 + 22 + 26
+    for row in rows:
+        assert row.origin == "published"
+        assert row.source is not None
+        assert row.source.startswith("https://github.com/mlcommons/training_results_v")
+        assert row.system.replace(" ", "%20") in row.source
+        assert any("not measured by this project" in text for each in row.sections for _, text in each.facts)
+
+
+@pytest.mark.parametrize(
+    "folder, ruleset",
+    [
+        ("v0.7/NVIDIA/results/dgx1_ngc20.06_pytorch", "0.7.0"),
+        ("v0.7/NVIDIA/results/dgx2h_ngc20.06_pytorch", "0.7.0"),
+        ("v0.7/NVIDIA/results/dgxa100_ngc20.06_pytorch", "0.7.0"),
+        ("v0.7/NVIDIA/results/dgxa100_n2_ngc20.06_pytorch", "0.7.0"),
+        ("v0.7/Fujitsu/results/gx_V100x8_ngc20.06_pytorch", "0.7.0"),
+        ("v1.1/NVIDIA/results/dgxa100_ngc21.09_mxnet", "1.1.0"),
+    ],
+)
+def test_published_runs_are_what_their_logs_say(test_data: Path, folder: str, ruleset: str) -> None:
+    """The data that ships with the page, against this project's own reader of logs."""
+    path = test_data / "mlperf-results" / folder
+    row = published(ruleset)[path.parent.parent.name, path.name]
+    [series] = find_series([path])
+    assert row.minutes == score(series).minutes
+    assert [run.name for run in row.runs] == [Path(record.path).name for record in series.records]
+    for run, record in zip(row.runs, series.records, strict=True):
+        assert run.minutes == pytest.approx(record.minutes, abs=1e-9)
+        assert run.epochs == record.epochs_run
+        assert run.images_per_s == pytest.approx(record.images_per_s, rel=1e-4)
+        assert run.quality == pytest.approx(record.accuracy, abs=1e-5)
+        assert [each.epoch for each in run.evaluations] == [each.epoch for each in record.evaluations]
+
+
+# --- grouping and ranks -------------------------------------------------------------------------------------------------
+
+
+def test_rows_share_a_group_only_where_all_that_matters_agrees() -> None:
+    rows = [
+        made(id="a", minutes=10.0),
+        made(id="b", minutes=9.0),
+        made(id="c", global_batch=456),
+        made(id="d", accelerators=16),
+        made(id="e", ruleset="1.0.0"),
+        made(id="f", accelerator="H100 80GB HBM3"),
+        made(id="g", benchmark="toy"),
+        made(id="h", demonstration=True, unofficial=("demonstration data",)),
+    ]
+    groups = [[row.id for row in group.rows] for group in build(rows, generated=NOW).groups]
+    assert ["b", "a"] in groups
+    assert sorted(groups, key=str) == sorted([["b", "a"], ["c"], ["d"], ["e"], ["f"], ["g"], ["h"]], key=str)
+    assert groups[-1] == ["h"]  # a demonstration, after all that can be compared
+
+
+def test_an_unofficial_row_has_no_rank_however_fast_it_is() -> None:
+    rows = [
+        made(id="slow", minutes=11.0),
+        made(id="open", minutes=1.0, unofficial=("division open",)),
+        made(id="fast", minutes=10.0),
+        made(id="no-score", minutes=None),
+    ]
+    [group] = build(rows, generated=NOW).groups
+    assert [(row.id, row.rank) for row in group.rows] == [("fast", 1), ("slow", 2), ("no-score", None), ("open", None)]
+
+
+def test_ids_are_unique_and_fit_for_html() -> None:
+    rows = [made(id="A b/c"), made(id="a-b-c"), made(id="a--b  c"), made(id="<>")]
+    assert sorted(row.id for row in build(rows, generated=NOW).rows) == ["a-b-c", "a-b-c--2", "a-b-c--3", "row"]
+
+
+def test_spread_knows_what_one_run_cannot_tell() -> None:
+    assert spread([]) is None
+    assert spread([None]) is None
+    one = spread([2.0, None])
+    assert one is not None
+    assert (one.n, one.minimum, one.maximum, one.cv) == (1, 2.0, 2.0, None)
+    three = spread([9.0, 10.0, 11.0])
+    assert three is not None
+    assert three.cv == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "reported, name",
+    [
+        ("NVIDIA A100-SXM4-40GB (400W)", "A100-SXM4-40GB"),
+        ("NVIDIA A100-SXM4-40GB", "A100-SXM4-40GB"),
+        ("Tesla V100-SXM2-16GB", "V100-SXM2-16GB"),
+        ("Nvidia Tesla V100", "V100"),
+        ("NVIDIA A100-PCIE-40GB (250W)", "A100-PCIe-40GB"),
+        ("NVIDIA H100 80GB HBM3", "H100 80GB HBM3"),
+        ("Iluvatar BI-V100", "Iluvatar BI-V100"),
+        ("", "unknown"),
+    ],
+)
+def test_one_model_has_one_name(reported: str, name: str) -> None:
+    assert accelerator_name(reported) == name
+
+
+def test_json_is_plain_and_whole() -> None:
+    board = build(report_published.rows(), generated=NOW)
+    content = json.loads(board.model_dump_json(), parse_constant=pytest.fail)  # NaN and Infinity are no JSON
+    assert content["format"] == 1
+    assert content["generated"] == "2026-01-02T03:04:00+00:00"
+    rows = [row for group in content["groups"] for row in group["rows"]]
+    [ours] = [row for row in rows if row["system"] == "dgxa100_ngc20.06_pytorch"]
+    assert ours["minutes"] == 10.2148
+    assert ours["rank"] == 1
+    assert ours["epochs"] == [50, 50]
+    assert ours["quality"] == pytest.approx([0.2319, 0.2333], abs=6e-5)
+    assert ours["images_per_s_per_accelerator"] == pytest.approx(1227.25, abs=0.1)
+    assert ours["minutes_spread"]["n"] == 5
+    assert len(ours["runs"]) == 5
