@@ -29,7 +29,6 @@ Evaluator = Literal["hotcoco", "pycocotools"]
 # COCO's twelve, in the order in which pycocotools prints them
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 MIN_SIDE_PX = np.float32(0.1)  # DALI's size_threshold: a box less wide or high does not count as one
-HASH_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,7 @@ def fingerprint(halves: Sequence[tuple[Path, Path]]) -> str:
 
 def _files(folder: Path) -> Iterable[tuple[str, int]]:
     """Relative path and size of each file below `folder`."""
-    for parent, _, names in os.walk(folder, followlinks=True):
+    for parent, _, names in os.walk(folder):
         for name in names:
             if not name.startswith("."):
                 path = Path(parent, name)
