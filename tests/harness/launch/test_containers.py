@@ -259,6 +259,65 @@ def test_the_watchdog_gets_the_stacks_out_of_the_container(client: Any, place: P
     assert "asked for stacks: process" in place.said
 
 
+def test_run_with_docker_is_the_same_thing(client: Any, place: Place) -> None:
+    """The script that submitters know, from trial 0 through a kill in the middle to the end."""
+    place.tell(_1="hang")
+    script = [str(CHECKOUT / "docker" / "run_with_docker.sh")]
+    given = {
+        **{"CONT": place.image, "DGXSYSTEM": str(place.root / "toy.toml"), "LOGDIR": str(place.root / "out")},
+        **{"NEXP": "2", "CLEAR_CACHES": "0", "SYSTEM": "1x_abacus"},
+    }
+    environment = {**os.environ, **given}
+    series = subprocess.Popen(script, env=environment, stdout=subprocess.DEVNULL)
+    place.until_trial(1)
+    series.kill()
+    series.wait()
+    assert none_left(client, place.folder)
+    place.tell()
+    resumed = subprocess.run([*script, "--resume"], env=environment, capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert place.statuses == [(0, 1, "success"), (1, 1, "no end recorded"), (1, 2, "success")]
+    assert not containers(client, place.folder)
+    there = {path.name for path in place.folder.iterdir()} - {"fake.json"}
+    assert there == {
+        *("ledger.jsonl", "result_0.txt", "result_0.json", "result_1.txt", "result_1.json", "result_1.broken-1.txt"),
+    }
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to someone else")
+def test_results_belong_to_a_caller_without_rights(client: Any, place: Place) -> None:
+    os.chown(place.folder, 12345, 54321)
+    order = Order(0, place.folder, None, caches_cleared=False)
+    host = Host(client.info(), 12345, 54321, ())
+    chosen = plan(host, place.image, order, configuration=place.root / "toy.toml")
+    made = client.containers.create(**replace(chosen, lift_limits=False).arguments())
+    made.start()
+    assert made.wait()["StatusCode"] == 0, made.logs()
+    made.remove()
+    owner = (place.folder / "result_0.txt").stat()
+    assert (owner.st_uid, owner.st_gid) == (12345, 54321)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk(client: Any, place: Place) -> None:
+    (place.root / "small").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place.root / "small")]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("no disk can be mounted here")
+    try:
+        assert place.run("--out", str(place.root / "small" / "out")) == 6
+        assert "its disk is full (1 MiB free, a trial may need 64)" in place.said
+        assert not list((place.root / "small").rglob("*.*"))
+    finally:
+        subprocess.run(["umount", str(place.root / "small")], check=True)
+
+
+def test_results_that_cannot_be_written(place: Place) -> None:
+    (place.root / "file").touch()
+    assert place.run("--out", str(place.root / "file" / "out")) == 2
+    assert "results cannot be written there" in place.said
+
+
 def test_no_such_image(place: Place) -> None:
     assert place.run(image="harness-no-such-image") == 2
     assert "there is no image harness-no-such-image on this machine" in place.said

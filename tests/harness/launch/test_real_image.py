@@ -1,0 +1,76 @@
+"""The project's own image, as CI builds it: its main job in two trials, one of them killed in the middle and run again.
+
+Takes as long as three main jobs. HARNESS_TEST_IMAGE names the image.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from docker.errors import DockerException
+
+import docker
+from harness import config
+from harness.cli.trials import slug
+from harness.launch import engine, ledger
+from harness.results import logfile
+from tests.conftest import CHECKOUT
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="module")
+def client() -> docker.DockerClient:
+    try:
+        found = docker.from_env()
+        found.ping()
+    except DockerException as error:
+        pytest.skip(f"no Docker engine: {error}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def image(client: docker.DockerClient) -> str:
+    name = os.environ.get("HARNESS_TEST_IMAGE")
+    if not name:
+        pytest.skip("HARNESS_TEST_IMAGE names no image to test with")
+    settings = client.images.get(name).attrs["Config"]["Env"] or []
+    if not any(each.startswith("HARNESS_IMAGE_") for each in settings):
+        pytest.skip(f"{name} is not the project's own image")
+    return name
+
+
+def test_two_trials_of_the_main_job_one_of_them_killed(client: docker.DockerClient, image: str, tmp_path: Path) -> None:
+    path = config.find_default([])
+    chosen = config.load(path)
+    folder = tmp_path / "out" / slug(chosen.submission.platform) / chosen.benchmark.name
+    script = [str(CHECKOUT / "docker" / "run_with_docker.sh")]
+    given = {"CONT": image, "DGXSYSTEM": str(path), "LOGDIR": str(tmp_path / "out"), "NEXP": "2", "CLEAR_CACHES": "0"}
+    environment = {**os.environ, **given}
+    series = subprocess.Popen(script, env=environment)
+    log, deadline = folder / "result_1.txt", time.monotonic() + 1800
+    while not (log.exists() and "epoch_start" in log.read_text()):
+        assert series.poll() is None and time.monotonic() < deadline
+        time.sleep(0.5)
+    series.kill()
+    series.wait()
+    assert subprocess.run([*script, "--resume"], env=environment, check=False).returncode == 0
+
+    account = ledger.Account.read(folder / ledger.FILE)
+    attempts = [(each.number, each.attempt, each.status) for each in account.attempts]
+    assert attempts == [(0, 1, "success"), (1, 1, "no end recorded"), (1, 2, "success")]
+    for number, attempt in account.finished.items():
+        result = folder / f"result_{number}.txt"
+        record = logfile.read(result)
+        assert record.outcome == "success"
+        assert record.configuration_sha256 == chosen.sha256
+        assert record.demonstration
+        assert record.image, "the log says which image it ran in"
+        assert attempt.end is not None and attempt.end["log_sha256"] == record.sha256
+        assert (result.stat().st_uid, result.stat().st_gid) == (os.getuid(), os.getgid())
+    assert (folder / "result_1.broken-1.txt").is_file()
+    assert not client.containers.list(all=True, filters={"label": engine.SERIES})
