@@ -1,0 +1,324 @@
+"""The log parser: every dialect, any bytes, no wrong success, bounded memory."""
+
+from __future__ import annotations
+
+import json
+import re
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.results.lines import LINE_LIMIT
+from harness.results.logfile import KEY_LIMIT, PROBLEM_LIMIT, LogReader, read
+from harness.results.record import RunRecord
+from harness.results.timeline import KEEP_LIMIT
+from tests.harness.results.logs import changed, event, events, text, without, write
+
+
+def parsed(content: str | bytes) -> RunRecord:
+    reader = LogReader()
+    reader.feed(content.encode() if isinstance(content, str) else content)
+    return reader.record(final=True)
+
+
+# --- real logs ---
+
+
+def test_a_real_log_is_read_in_full(test_data: Path) -> None:
+    folder = test_data / "mlperf-results/v0.7/NVIDIA/results/dgxa100_ngc20.06_pytorch/ssd"
+    record = read(folder / "result_0.txt")
+    assert (record.outcome, record.problems, record.ruleset) == ("success", (), "0.7.0")
+    assert (record.benchmark, record.org, record.platform) == ("ssd", "NVIDIA", "1xNVIDIA DGX A100")
+    assert (record.division, record.status, record.seeds) == ("closed", "onprem", (4267030341,))
+    assert (record.ranks, record.accelerators, record.global_batch_size) == (8, 8, 912)
+    assert (record.train_samples, record.eval_samples, record.lines, record.events) == (117266, 4952, 1085, 141)
+    assert record.minutes == pytest.approx(10.21405, abs=1e-4)
+    assert record.init_seconds == pytest.approx(36.651)
+    assert [(each.epoch, each.accuracy) for each in record.evaluations] == [
+        (40, 0.18160128391367117),
+        (50, 0.23333818699997438),
+    ]
+    assert len(record.epochs) == 51 and record.epochs[-1].seconds is None
+    assert record.epochs[0].seconds == pytest.approx(13.280)
+    assert [(each.first_epoch, each.epoch_count) for each in record.blocks] == [(1, 40), (41, 10), (51, 5)]
+    assert record.hyperparameters["opt_learning_rate_decay_boundary_epochs"] == [44, 55]
+
+
+def test_a_newer_round_and_its_extra_keys(test_data: Path) -> None:
+    folder = test_data / "mlperf-results/v1.1/NVIDIA/results/dgxa100_ngc21.09_mxnet/ssd"
+    record = read(folder / "result_0.txt")
+    assert (record.outcome, record.ruleset, record.ruleset_is_guess) == ("success", "1.1.0", True)
+    assert (record.epochs_run, len(record.evaluations), len(record.tensors)) == (55, 11, 119)
+    assert record.epochs[0].throughput == pytest.approx(11845.43)
+    assert record.epochs[0].loss == pytest.approx(14.2004)
+
+
+# --- dialects and prefixes ---
+
+
+def test_ranks_and_colours_before_the_mark() -> None:
+    lines = text(events()).splitlines()
+    prefixed = "\n".join(f"[1,{index}]<stdout>:\x1b[32m {line}" for index, line in enumerate(lines))
+    assert parsed(prefixed + "\n").outcome == "success"
+
+
+def test_ruleset_0_6_lines() -> None:
+    log = ""
+    for each in events():
+        content = json.dumps({"value": each["value"], "metadata": each["metadata"]})
+        log += f":::MLL {each['time_ms'] / 1000:.3f} {each['key']}: {content}\n"
+    record, new = parsed(log), parsed(text(events()))
+    assert (record.dialect, record.ruleset, record.outcome) == ("0.6", "0.6.0", "success")
+    assert record.minutes == pytest.approx(new.minutes)
+    assert [each.accuracy for each in record.evaluations] == [0.16, 0.2301]
+
+
+@pytest.mark.parametrize("mark", [":::MLPv0.5.0", ":::MLLv0.5.0"])
+def test_round_0_5_lines(mark: str) -> None:
+    record = parsed(
+        f"{mark} ssd 1541786264.09 (train.py:411) run_start\n"
+        f'{mark} ssd 1541787423.2 (train.py:219) eval_accuracy: {{"epoch": 47, "value": 0.2124}}\n'
+        f'{mark} ssd 1541787464.09 (train.py:300) run_stop: {{"success": true}}\n'
+    )
+    assert (record.outcome, record.dialect, record.minutes, record.problems) == (
+        "success",
+        "0.5",
+        pytest.approx(20),
+        (),
+    )
+    assert (record.epochs_run, record.accuracy) == (47, 0.2124)
+
+
+def test_logs_without_epoch_lines_have_their_speed_from_blocks() -> None:
+    log = [each for each in events() if not each["key"].startswith("epoch_")]
+    start = next(each["time_ms"] for each in log if each["key"] == "run_start")
+    log[-1:-1] = [
+        event(start, "block_start", first_epoch_num=1, epoch_count=40),
+        event(start + 400_000, "block_stop", first_epoch_num=1),
+    ]
+    assert parsed(text(log)).images_per_s == pytest.approx(117266 / 10)
+
+
+def test_a_thousand_ranks_that_repeat_every_line() -> None:
+    content = "".join(line * 1024 for line in text(events(ranks=1), noise="").splitlines(keepends=True)[:40])
+    record = parsed(content)
+    assert record.ranks == 1024
+    assert len(record.epochs) == len({each.number for each in record.epochs})
+
+
+# --- no wrong success ---
+
+
+@pytest.mark.parametrize(
+    ("spoil", "outcome", "reason"),
+    [
+        (lambda log: without(log, "run_start"), "invalid", "without run_start"),
+        (lambda log: without(log, "run_stop"), "unfinished", "no run_stop"),
+        (lambda log: [log[-1], *log[:-1]], "invalid", "after run_stop"),
+        (lambda log: changed(log, "run_stop", lambda e: e["metadata"].pop("status")), "invalid", "no metadata.status"),
+        (
+            lambda log: changed(log, "run_stop", lambda e: e["metadata"].update(status="aborted", reason="nan")),
+            "aborted",
+            "nan",
+        ),
+        (lambda log: changed(log, "run_stop", lambda e: e["metadata"].update(status="Success")), "aborted", "Success"),
+        (
+            lambda log: changed(log, "run_stop", lambda e: e.update(time_ms=1_592_000_000_000)),
+            "invalid",
+            "stamped before",
+        ),
+        (lambda log: [*log, *log], "invalid", "more than one run"),
+        (lambda log: [*log, event(log[-1]["time_ms"], "run_stop", status="aborted")], "aborted", "aborted"),
+        (lambda log: [], "empty", "no line"),
+    ],
+)
+def test_what_is_no_success(spoil, outcome: str, reason: str) -> None:  # type: ignore[no-untyped-def]
+    record = parsed(text(spoil(events())))
+    assert record.outcome == outcome
+    assert reason in record.reason
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=3_000))
+def test_any_bytes(content: bytes) -> None:
+    assert parsed(content).outcome == "empty" or b":::ML" in content
+
+
+_PIECES = st.one_of(
+    st.sampled_from(
+        [each.encode() for each in text(events(evaluations=((40, 0.2), (50, 0.24)))).splitlines(keepends=True)]
+    ),
+    st.sampled_from(
+        [
+            b":::MLLOG ",
+            b":::MLL 1.5 run_stop: ",
+            b":::MLPv0.5.0 ",
+            b"\n",
+            b"{",
+            b"}",
+            b"NaN",
+            b"1e999",
+            b"\xff\xfe",
+            b"\x00",
+        ]
+    ),
+    st.sampled_from([b'"\\ud800"', b"[" * 2000, b'{"key": "run_stop", "time_ms": 1e400}', b'"status": "success"']),
+    st.binary(max_size=40),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_PIECES, max_size=60), st.integers(1, 400))
+def test_torn_logs_never_crash_and_never_make_a_success(pieces: list[bytes], size: int) -> None:
+    content = b"".join(pieces)
+    record = parsed(content)
+    if record.outcome == "success":  # then its own lines say so, read by other means
+        starts = [m.start() for m in re.finditer(rb'"?run_start"?', content)]
+        stops = [m.start() for m in re.finditer(rb'"?run_stop"?[^\n]*success', content)]
+        assert starts and stops and min(starts) < max(stops)
+        assert record.minutes is not None and record.minutes >= 0
+    json.dumps([each.text for each in record.problems], allow_nan=False).encode()
+    json.dumps({key: each.value for key, each in record.entries.items()}, allow_nan=False).encode()
+    # the same record however the bytes arrive
+    reader = LogReader()
+    for at in range(0, len(content), size):
+        reader.feed(content[at : at + size])
+    assert reader.record(final=True) == record
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(st.integers(0, 6_000), st.integers(-200, 0)))
+def test_a_log_cut_anywhere_is_a_success_only_when_whole(cut: int) -> None:
+    content = text(events(evaluations=((1, 0.1), (2, 0.24)))).encode()
+    end = content.rindex(b"}") + 1
+    cut = cut if cut > 0 else len(content) + cut
+    record = parsed(content[:cut])
+    assert (record.outcome == "success") == (cut >= end)
+
+
+# --- what cannot be read is told, with its line ---
+
+
+def test_problems_have_their_lines() -> None:
+    good = text(events(), noise="").splitlines()
+    good[3] = good[3][:-5]  # torn
+    good[6] += "  12%|#2   | 3/25"  # a progress bar on the same line
+    good[8] = ":::MLLOG [1, 2]"
+    good[9] = ':::MLLOG {"key": "seed", "time_ms": "soon"}'
+    good[10] = good[10] + good[11]
+    record = parsed("\n".join(good) + "\n")
+    assert [(each.line, each.kind) for each in record.problems] == [
+        (4, "malformed"),
+        (7, "trailing"),
+        (9, "malformed"),
+        (10, "malformed"),
+        (11, "trailing"),
+    ]
+    assert record.malformed_count == 3
+
+
+def test_half_a_line_at_the_end() -> None:
+    content = text(events())
+    record = parsed(content + ':::MLLOG {"namespace": "", "ti')
+    assert (record.outcome, [each.kind for each in record.problems]) == ("success", ["partial"])
+    assert parsed(content + "half a line of no log").problems == ()
+    whole_but_for_its_newline = parsed(content.rstrip("\n"))
+    assert (whole_but_for_its_newline.outcome, whole_but_for_its_newline.problems) == ("success", ())
+
+
+def test_numbers_that_json_does_not_have() -> None:
+    log = text(changed(events(), "eval_accuracy", lambda e: e.update(value=float("nan"))))
+    record = parsed(log)
+    assert "NaN" in log
+    assert [each.accuracy for each in record.evaluations] == [None, 0.2301]
+
+
+def test_time_that_runs_backwards() -> None:
+    record = parsed(text(changed(events(), "run_start", lambda e: e.update(time_ms=1_592_600_000_000))))
+    assert [(each.kind, "run_start" in each.text) for each in record.problems] == [("order", True)]
+
+
+def test_an_accuracy_in_percent_reaches_nothing() -> None:
+    record = parsed(text(events(evaluations=((40, 20.0), (50, 23.5)))))
+    assert not record.reached(0.23)
+
+
+# --- our own keys ---
+
+
+def test_own_keys() -> None:
+    own = {
+        "configuration_name": "DGXA100_1x8x114",
+        "configuration": {"run": {"ruleset": "1.0.0", "nodes": 2, "accelerators_per_node": 8}},
+        "configuration_sha256": "ab" * 32,
+        "software": {"torch": "2.14.1", "driver": "none"},
+        "hardware": {"accelerators": ["NVIDIA A100"]},
+        "commit": "unknown",
+        "tree_dirty": False,
+        "precision": "bf16",
+        "demonstration": True,
+        "quality_target": 0.4,
+        "resumed_from_epoch": 3,
+    }
+    log = events(own=own)
+    log[-1:-1] = [event(log[-1]["time_ms"], "data_wait_share", 0.25, epoch_num=2)]
+    record = parsed(text(log))
+    assert (record.ruleset, record.ruleset_is_guess, record.accelerators) == ("1.0.0", False, 16)
+    assert (record.configuration_name, record.configuration_sha256) == ("DGXA100_1x8x114", "ab" * 32)
+    assert (record.software["torch"], record.hardware["accelerators"]) == ("2.14.1", ["NVIDIA A100"])
+    assert (record.commit, record.tree_dirty, record.precision, record.demonstration) == (
+        "unknown",
+        False,
+        "bf16",
+        True,
+    )
+    assert (record.quality_target, record.resumed_from_epoch, record.epochs[1].data_wait_share) == (0.4, 3, 0.25)
+
+
+# --- bounds ---
+
+
+def test_memory_is_bounded_by_what_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "result_0.txt"
+    log = text(events())
+    with path.open("w") as file:
+        file.write(log[: len(log) // 2].rsplit("\n", 1)[0] + "\n")
+        noise = "".join(f"{index}: loss 3.14159\n" for index in range(50_000))
+        for _ in range(40):  # about 40 MB, two million lines
+            file.write(noise)
+        file.write("no end of line " * 400_000)
+    tracemalloc.start()
+    record = read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert record.lines > 2_000_000
+    assert peak < 12 << 20
+
+
+def test_what_is_kept_is_bounded() -> None:
+    time_ms = 1_592_669_895_000
+    many = [event(time_ms, "epoch_start", epoch_num=number) for number in range(KEEP_LIMIT + 50)]
+    many += [event(time_ms, f"key_{number}") for number in range(KEY_LIMIT + 50)]
+    content = text(many, noise="") + ":::MLLOG {\n" * (PROBLEM_LIMIT + 50)
+    content += ":::MLLOG " + "x" * (LINE_LIMIT + 10) + "\n" + text([event(time_ms, "run_start")], noise="")
+    record = parsed(content)
+    assert len(record.epochs) == KEEP_LIMIT
+    assert len(record.problems) == PROBLEM_LIMIT
+    assert record.problem_count == PROBLEM_LIMIT + 50 + 3
+    assert {"limit"} <= {each.kind for each in record.problems}
+    assert record.run_start_s is not None
+
+
+def test_a_growing_log_is_read_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "result_0.txt", events())
+    content, reader = path.read_bytes(), LogReader()
+    states = []
+    for at in range(0, len(content), 3_000):
+        reader.feed(content[at : at + 3_000])
+        states.append(reader.record(final=False).outcome)
+    assert set(states[:-1]) <= {"empty", "unfinished"}
+    assert states[-1] == "success"
+    assert reader.record(final=True).sha256 == read(path).sha256
