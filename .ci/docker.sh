@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Builds the true image with a true Docker engine, runs the embedded job in it without a network, and then whatever is named:
+#   .ci/docker.sh [COMMAND...]       COMMAND finds the engine by DOCKER_HOST and the image's name in IMAGE
+# Needs root on a Debian or Ubuntu. Takes an engine that answers; otherwise it installs Docker, starts an engine of its own in
+# a folder of its own and takes both away again. The base image is made here with debootstrap, so that no registry is needed.
+# PIP_CERT and PIP_INDEX_URL, where set, go into the build as they would on any such site.
+set -euo pipefail
+
+IMAGE=${IMAGE:-ssd-ci}
+BASE_IMAGE=${BASE_IMAGE:-}
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d /var/tmp/ssd-ci.XXXXXX)
+engine="" own_images=()
+
+say() { printf '\n== %s (%ss)\n' "$*" "$SECONDS"; }
+
+finish() {
+    local status=$?
+    trap '' INT TERM
+    if [ -n "$engine" ]; then
+        kill "$engine" 2> /dev/null || true
+        wait "$engine" 2> /dev/null || true
+    elif [ ${#own_images[@]} -gt 0 ]; then
+        docker image rm --force "${own_images[@]}" > /dev/null 2>&1 || true
+    fi
+    if [ $status -ne 0 ] && [ -f "$work/dockerd.log" ]; then tail -n 20 "$work/dockerd.log" >&2; fi
+    rm -rf "$work"
+    exit $status
+}
+trap finish EXIT
+
+install_if_missing() {
+    command -v "$1" > /dev/null && return
+    say "installing $2"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=600 "$2" \
+        > "$work/apt.log" 2>&1 || { cat "$work/apt.log" >&2; return 1; }
+}
+
+start_engine() {
+    install_if_missing dockerd docker.io
+    # The client of the engine's own package: another one may ask for the buildx plugin
+    mkdir "$work/bin" && ln -s /usr/bin/docker "$work/bin/docker" && export PATH="$work/bin:$PATH"
+    say "starting a Docker engine"
+    # No bridge and no firewall rules: containers here have no network, and the build uses the host's
+    dockerd --host "unix://$work/docker.sock" --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/pid" \
+        --bridge none --iptables=false --ip6tables=false > "$work/dockerd.log" 2>&1 &
+    engine=$!
+    export DOCKER_HOST="unix://$work/docker.sock"
+    for _ in $(seq 60); do
+        docker info > /dev/null 2>&1 && return
+        kill -0 "$engine" 2> /dev/null || break
+        sleep 1
+    done
+    echo "the Docker engine did not start" >&2
+    return 1
+}
+
+make_base() {
+    install_if_missing debootstrap debootstrap
+    say "making the base image"
+    debootstrap --variant=minbase bookworm "$work/base" > "$work/debootstrap.log" 2>&1 || { tail "$work/debootstrap.log" >&2; return 1; }
+    tar -C "$work/base" -c . | docker import - "$IMAGE-base" > /dev/null
+    rm -rf "$work/base"
+    own_images+=("$IMAGE-base")
+    BASE_IMAGE=$IMAGE-base
+}
+
+build() {
+    local site=()
+    if [ -n "${PIP_CERT:-}" ]; then site+=(--secret "id=ca_bundle,src=$PIP_CERT"); fi
+    if [ -n "${PIP_INDEX_URL:-}" ]; then site+=(--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL"); fi
+    DOCKER_BUILDKIT=1 docker build --network host --progress plain --build-arg "BASE_IMAGE=$BASE_IMAGE" "${site[@]}" \
+        --tag "$IMAGE" "$root" > "$work/build.log" 2>&1 || { tail -n 40 "$work/build.log" >&2; return 1; }
+}
+
+docker info > /dev/null 2>&1 || start_engine
+[ -n "$BASE_IMAGE" ] || make_base
+
+say "building the image"
+build
+own_images+=("$IMAGE")
+began=$SECONDS
+build
+say "built; once more with nothing changed: $((SECONDS - began)) s"
+
+say "doctor, as the image's user and as one without an entry in passwd"
+docker run --rm --init --network none "$IMAGE" python -m harness doctor
+docker run --rm --init --network none --user 12345:12345 --read-only --tmpfs /tmp "$IMAGE" python -m harness doctor --json > "$work/doctor.json"
+
+say "the embedded job, as a user without an entry in passwd, without a network"
+install -d -m 1777 "$work/results"
+docker run --rm --init --network none --user 12345:12345 --volume "$work/results:/results" "$IMAGE"
+python3 - "$work/results" "$work/doctor.json" << 'CHECK'
+import json, pathlib, sys
+
+log = pathlib.Path(sys.argv[1], "result_0.txt")
+events = [json.loads(line[9:]) for line in log.read_text().splitlines() if line.startswith(":::MLLOG")]
+value = {event["key"]: event for event in events}
+assert value["run_stop"]["metadata"]["status"] == "success", value["run_stop"]
+image, known = value["image"]["value"], json.loads(pathlib.Path(sys.argv[2]).read_text())["image"]
+assert image["sbom_sha256"] == known["sbom_sha256"] and image["commit"] != "unknown", image
+assert log.stat().st_uid == 12345, log.stat()
+print("run_stop success; the log names the image:", image)
+CHECK
+
+if [ $# -gt 0 ]; then
+    say "$*"
+    IMAGE=$IMAGE "$@"
+fi
+say "done"
