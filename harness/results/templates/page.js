@@ -53,7 +53,12 @@
   }
 
   // --- filters
-  const words = new Map(rows.map((row) => [row.id, `${row.line.textContent} ${row.more.querySelector(".facts").textContent} ${row.accelerator}`.toLowerCase()]));
+  const words = new Map(rows.map((row) => [row.id, searchable(row).toLowerCase()]));
+
+  function searchable(row) {
+    const configuration = `${row.accelerators} × ${row.accelerator} ruleset ${row.ruleset} batch ${row.global_batch} ${row.division}`;
+    return `${row.line.textContent} ${row.more.querySelector(".facts").textContent} ${configuration}`;
+  }
 
   function matches(row) {
     const origin = $("by-origin").value;

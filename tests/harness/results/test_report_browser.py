@@ -1,0 +1,325 @@
+"""The leaderboard's page in a real browser: Debian's Chromium, headless, the page opened from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.results import report
+from harness.results.report_text import NONE
+from tests.harness.results import synthetic_logs
+from tests.harness.results.synthetic_logs import Made
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+HOSTILE = '<img src=x onerror="document.title=1">'
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 780}
+
+# What stands between text and the page's background where contrast is reckoned by WCAG 2.2.
+CONTRAST = """
+() => {
+  const channels = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = channels(getComputedStyle(e).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let seen = 0;
+  while (walk.nextNode()) {
+    const element = walk.currentNode.parentElement;
+    if (!walk.currentNode.textContent.trim() || !element.checkVisibility() || element.closest("script, .unseen")) continue;
+    const style = getComputedStyle(element);
+    const [a, b] = [channels(element.closest("svg") ? style.fill : style.color), behind(element)].map(light);
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    seen += 1;
+    if (ratio < 4.5) poor.push(`${ratio.toFixed(2)} ${element.tagName}.${element.className.baseVal ?? element.className}`);
+  }
+  return { seen, poor: [...new Set(poor)] };
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"no {CHROMIUM}: apt-get install chromium")
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -r requirements/dev.lock")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page with everything: official, unofficial, open, demonstration, hostile, left out, and history."""
+    folder = tmp_path_factory.mktemp("leaderboard")
+    a100 = {"device": "NVIDIA A100-SXM4-40GB"}
+    for made, runs in (
+        (Made(system="ours", **a100, epoch_s=11.6), 5),
+        (Made(system="ours-open", **a100, epoch_s=5.0, division="open"), 5),
+        (Made(system="three", device="NVIDIA H200", accelerators=1, batch=456, epoch_s=33.0), 3),
+        (Made(system="demo", device="", on_cpu=True, demonstration=True, accelerators=1, batch=16, division="open"), 1),
+        (Made(system=f"bad {HOSTILE}", org=HOSTILE, driver=f"</script>{HOSTILE}"), 5),
+        (Made(system="a_very_long_system_name_without_any_place_to_break_" + "x" * 60), 5),
+    ):
+        synthetic_logs.series(folder / "results", made, runs)
+    (folder / "results" / "none" / "ssd").mkdir(parents=True)
+    (folder / "results" / "none" / "ssd" / "result_0.txt").write_text(HOSTILE)
+    board = report.gather([folder / "results"], generated=datetime(2026, 1, 2, tzinfo=UTC))
+    return report.write(board, folder / "page").as_uri()
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Any]:
+    """Opens the page; in the end nothing may have been said on the console, nor anything asked of a network."""
+    contexts, said, asked = [], [], []
+
+    def open_page(where: str = address, **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": WIDE, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(where)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def systems(page: Any) -> list[str]:
+    """Of the rows that show, in their order."""
+    return [each.inner_text().strip() for each in page.locator("tr.row:visible .open").all()]
+
+
+def texts(page: Any, selector: str) -> list[str]:
+    return [each.strip() for each in page.locator(selector).all_inner_texts()]
+
+
+# --- it shows ----------------------------------------------------------------------------------------------------------
+
+
+def test_it_loads_without_a_word_on_the_console(visit: Any) -> None:
+    page = visit()
+    assert page.title() == "Time to train: leaderboard"
+    assert page.locator("#count").inner_text() == "74 of 74 results"
+    assert page.locator("figure.chart:visible").count() == 3
+    page.wait_for_timeout(200)
+
+
+def test_text_from_logs_is_never_markup(visit: Any) -> None:
+    page = visit()
+    assert page.locator("img").count() == 0
+    assert f"bad {HOSTILE}" in systems(page)
+    assert page.title() == "Time to train: leaderboard"
+
+
+def test_a_script_that_got_in_would_not_run(visit: Any, browser: Any, address: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\">')")
+    page.evaluate("document.head.append(Object.assign(document.createElement('script'), {text: 'document.title = 2'}))")
+    page.wait_for_timeout(200)
+    assert page.title() == "Time to train: leaderboard"
+    context.close()
+
+
+def test_without_its_script_every_row_stands_open(visit: Any) -> None:
+    page = visit(java_script_enabled=False)
+    assert page.locator("tr.row:visible").count() == 74
+    assert page.locator("tr.more:visible").count() == 74
+    assert page.locator("#controls:visible").count() == 0
+
+
+def test_ranks_are_for_official_rows_of_a_group(visit: Any) -> None:
+    page = visit()
+    [group] = [each for each in page.locator("tbody.group").all() if "ours-open" in each.inner_text()]
+    ranks = [each.inner_text() for each in group.locator("tr.row .rank").all()]
+    names = [each.inner_text().strip() for each in group.locator("tr.row .open").all()]
+    assert list(zip(ranks, names, strict=True)) == [
+        ("1", "ours"),
+        ("2", "dgxa100_ngc20.06_pytorch"),
+        ("3", "nf5488_pytorch"),
+        (NONE, "ours-open"),
+    ]
+    assert "division open" in group.locator("tr.row").nth(3).inner_text()
+
+
+# --- it answers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_column_sorts_both_ways_and_says_so(visit: Any) -> None:
+    page = visit()
+    head = page.locator('th[data-sort="each"]')
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    firsts = page.eval_on_selector_all(
+        "tbody.group", "groups => groups.map((g) => g.querySelector('tr.row .each .value').textContent)"
+    )
+    best = [float(each.replace(",", "")) for each in firsts if each != NONE]
+    assert best[:-1] == sorted(best[:-1], reverse=True)  # the last is the demonstration, whatever its figure
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert page.locator("th[aria-sort]").count() == 1
+    page.select_option("#sort", "minutes")
+    assert page.locator('th[data-sort="minutes"]').get_attribute("aria-sort") == "ascending"
+    ranks = page.eval_on_selector_all(
+        "tbody.group", "groups => groups.map((g) => [...g.querySelectorAll('.rank')].map((r) => r.textContent))"
+    )
+    assert all(each == sorted(each, key=lambda rank: (rank == NONE, rank)) for each in ranks)
+
+
+def test_filters_narrow_rows_and_marks(visit: Any) -> None:
+    page = visit()
+    page.select_option("#by-origin", "measured")
+    assert set(systems(page)) >= {"ours", "ours-open", "three", "demo"}
+    assert page.locator("#count").inner_text() == "6 of 74 results"
+    page.select_option("#by-origin", "official")
+    assert "ours" in systems(page)
+    assert "ours-open" not in systems(page)
+    page.select_option("#by-origin", "")
+    page.select_option("#by-family", "A100")
+    page.select_option("#by-ruleset", "0.7.0")
+    page.fill("#find", "nvidia 450.36")  # a submitter, and a driver that only the opened row shows
+    assert set(systems(page)) == {
+        "dgxa100_ngc20.06_pytorch",
+        "dgxa100_n2_ngc20.06_pytorch",
+        "dgxa100_n8_ngc20.06_mxnet",
+        "dgxa100_n64_ngc20.06_mxnet",
+        "dgxa100_n128_ngc20.06_mxnet",
+    }
+    assert page.locator("figure .mark:not(.away)").count() == 12  # four of the five have figures, in three charts
+    page.fill("#find", "nothing like this")
+    assert systems(page) == []
+    page.click("#clear")
+    assert len(systems(page)) == 74
+
+
+def test_a_row_opens_to_its_runs_and_their_logs(visit: Any, address: str) -> None:
+    page = visit()
+    button = page.locator("#us-ours .open")
+    assert button.get_attribute("aria-expanded") == "false"
+    more = page.locator(f"[id='{button.get_attribute('aria-controls')}']")
+    assert not more.is_visible()
+    button.focus()
+    page.keyboard.press("Enter")
+    assert button.get_attribute("aria-expanded") == "true"
+    assert more.is_visible()
+    assert more.locator(".curve").count() == 5
+    assert texts(page, "#us-ours--more h4") == ["System", "Software", "Configuration", "Hashes (SHA-256)"]
+    link = more.locator(".runs a").first
+    page.goto(link.evaluate("a => a.href"))
+    assert page.content().count(":::MLLOG") > 100
+
+
+def test_an_address_with_a_row_opens_it(visit: Any, address: str) -> None:
+    page = visit(f"{address}#v0-7-nvidia-dgx1-ngc20-06-pytorch")
+    assert page.locator("[id='v0-7-nvidia-dgx1-ngc20-06-pytorch--more']").is_visible()
+
+
+def test_a_mark_in_a_chart_tells_and_opens_its_row(visit: Any) -> None:
+    page = visit()
+    mark = page.locator('figure .mark[data-row="us-three"]').first
+    mark.hover()
+    assert "three" in page.locator("#tip").inner_text()
+    mark.click()
+    assert page.locator("#us-three--more").is_visible()
+
+
+def test_the_theme_follows_the_system_until_it_is_chosen(visit: Any) -> None:
+    page = visit(color_scheme="dark")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(paper)
+    page.click("#theme")
+    light = page.evaluate(paper)
+    assert (page.locator("#theme").inner_text(), light != dark) == ("Theme: light", True)
+    page.reload()
+    assert page.evaluate(paper) == light
+    page.click("#theme")
+    assert page.evaluate(paper) == dark
+
+
+def test_the_data_can_be_taken_along(visit: Any) -> None:
+    page = visit()
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == "leaderboard.json"
+    assert '"system": "ours"' in Path(download.value.path()).read_text(encoding="utf-8")
+
+
+# --- for everyone, everywhere --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_nothing_is_wider_than_the_screen(visit: Any, viewport: dict[str, int]) -> None:
+    page = visit(viewport=viewport)
+    for button in page.locator("tr.row .open").all()[:12]:
+        button.click()
+    assert page.locator("tr.more:visible").count() == 12
+    assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_can_be_read_against_its_background(visit: Any, scheme: str) -> None:
+    page = visit(color_scheme=scheme)
+    for row in ("us-ours", "us-ours-open", "v0-7-nvidia-dgx1-ngc20-06-pytorch"):
+        page.locator(f"#{row} .open").click()
+    found = page.evaluate(CONTRAST)
+    assert found["seen"] > 1000
+    assert found["poor"] == []
+
+
+def test_every_control_has_a_name_and_the_table_its_headings(visit: Any) -> None:
+    page = visit()
+    names = page.eval_on_selector_all(
+        "input, select, button, a",
+        "all => all.filter((e) => e.checkVisibility()).map((e) => "
+        "(e.ariaLabel || e.labels?.[0]?.textContent || e.textContent).trim())",
+    )
+    assert len(names) > 100
+    assert all(names)
+    ids = page.eval_on_selector_all("[id]", "all => all.map((e) => e.id)")
+    assert len(ids) == len(set(ids))
+    assert page.locator("#board > thead th[scope=col]").count() == 7
+    assert page.locator("tr.row > th[scope=row]").count() == 74
+    assert page.locator("#board > caption").count() == 1
+
+
+def test_who_wants_no_motion_gets_none(visit: Any) -> None:
+    page = visit(reduced_motion="reduce")
+    moving = page.eval_on_selector_all(
+        "*", "all => all.filter((e) => !/^0s(, 0s)*$/.test(getComputedStyle(e).transitionDuration)).length"
+    )
+    assert moving == 0
+
+
+def test_it_prints(visit: Any, tmp_path: Path) -> None:
+    page = visit(color_scheme="dark")
+    page.locator("#us-ours .open").click()
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator("#controls").is_visible() is False
+    assert page.locator("#us-ours--more").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    printed = page.pdf(path=str(tmp_path / "page.pdf"), format="A4")
+    assert printed.startswith(b"%PDF-")
+    assert printed.count(b"/Type /Page\n") >= 5
