@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
     from docker.models.images import Image
 
-ENGINE_PATIENCE_S = 60.0  # for an engine that is being restarted
-
 
 @dataclass
 class ContainerLauncher:
@@ -115,7 +113,7 @@ class RunningContainer:
         except (requests.exceptions.RequestException, APIError):
             self._lost = True
             self._lost_since = self._lost_since or time.monotonic()
-            return 137 if time.monotonic() - self._lost_since > ENGINE_PATIENCE_S else None
+            return 137 if time.monotonic() - self._lost_since > engine.PATIENCE_S else None
         self._lost_since = None
         state = self._container.attrs["State"]
         if state["Status"] in ("created", "running", "paused", "restarting"):
@@ -153,7 +151,7 @@ class RunningContainer:
             (self._gone, "its container was removed by someone else"),
             (
                 self._lost_since is not None,
-                f"the Docker engine went away and was not back within {ENGINE_PATIENCE_S:g} s",
+                f"the Docker engine went away and was not back within {engine.PATIENCE_S:g} s",
             ),
             (self._lost, "the Docker engine was restarted meanwhile"),
         )
@@ -164,5 +162,10 @@ class RunningContainer:
         return {"container": {"id": self._container.id, "docker_run": self._line, **self._facts}}
 
     def close(self) -> None:
-        if self._lost_since is None:
-            engine.remove(self._container)
+        def away() -> None:
+            self._lost = True
+
+        # an engine that never comes back keeps it; the next series removes it
+        with contextlib.suppress(engine.EngineAway):
+            if self._lost_since is None:
+                engine.patiently(lambda: engine.remove(self._container), away)

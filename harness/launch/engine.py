@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Labels of every container that a series starts
 SERIES, FOLDER, TRIAL = "harness.series", "harness.folder", "harness.trial"
 
+PATIENCE_S = 60.0  # for an engine that is being restarted
 CDI_KIND = "nvidia.com/gpu"
 CDI_NAME = re.compile(
     r"""^[\s-]*"?name"?:\s*"?([^"\s,]+)""", re.MULTILINE
@@ -81,6 +83,10 @@ KNOWN = (
 )
 
 
+class EngineAway(NotSuitable):
+    """Nothing answers at the engine's address: it is not running, or not yet again."""
+
+
 def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
     """The engine that DOCKER_HOST or the usual socket names. NotSuitable when there is none or we may not use it."""
     try:
@@ -94,7 +100,7 @@ def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
         client = (make or from_env)()
         client.ping()
     except DockerException as error:
-        raise NotSuitable(_unreachable(error)) from error
+        raise _unreachable(error) from error
     if not str(client.api.base_url).startswith("http+docker://"):
         raise NotSuitable(
             f"the Docker engine is on another machine ({client.api.base_url}), which sees neither this one's data nor its "
@@ -103,14 +109,14 @@ def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
     return client
 
 
-def _unreachable(error: BaseException) -> str:
+def _unreachable(error: BaseException) -> NotSuitable:
     from docker.utils import kwargs_from_env
 
     address = kwargs_from_env().get("base_url") or "unix:///var/run/docker.sock"
     for cause in _causes(error):
         if isinstance(cause, PermissionError):
-            return NO_PERMISSION.format(user=getpass.getuser(), address=address)
-    return NO_ENGINE.format(address=address)
+            return NotSuitable(NO_PERMISSION.format(user=getpass.getuser(), address=address))
+    return EngineAway(NO_ENGINE.format(address=address))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -125,7 +131,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """The engine's refusals inside the block as NotSuitable, with the way out where we know it."""
+    """The engine's refusals inside the block as NotSuitable, with the way out where we know it; its absence as EngineAway."""
     import requests
     from docker.errors import DockerException
 
@@ -136,7 +142,20 @@ def explained(doing: str) -> Iterator[None]:
         fix = next((fix for sign, fix in KNOWN if sign.lower() in answer.lower()), "")
         raise NotSuitable(f"{doing}: {fix}{' -- ' if fix else ''}the engine says: {answer}") from error
     except requests.exceptions.ConnectionError as error:
-        raise NotSuitable(f"{doing}: {_unreachable(error)}") from error
+        raise _unreachable(error) from error
+
+
+def patiently(action: Callable[[], None], away: Callable[[], None] = lambda: None) -> None:
+    """Do it, if need be once the engine is there again; `away` is called each time it is not. EngineAway after PATIENCE_S."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return action()
+        except EngineAway:
+            away()
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(1)
 
 
 def image(client: DockerClient, name: str) -> Image:
@@ -161,9 +180,10 @@ def image(client: DockerClient, name: str) -> Image:
     )
 
 
-def remove_labelled(client: DockerClient, label: str, *, grace_s: int = 0) -> list[str]:
-    """Stop and remove every container with this label ("key=value"). Returns their names."""
-    return [remove(each, grace_s) for each in _labelled(client, label)]
+def remove_labelled(client: DockerClient, label: str, *, grace_s: int = 0) -> None:
+    """Stop and remove every container with this label ("key=value")."""
+    for each in _labelled(client, label):
+        remove(each, grace_s)
 
 
 def remove_leftovers(client: DockerClient) -> list[str]:
@@ -179,7 +199,8 @@ def remove_leftovers(client: DockerClient) -> list[str]:
         except PermissionError:
             continue  # another user's; theirs to judge
         if not alive:
-            removed.append(f"{remove(each, 0)} (of {folder})")
+            remove(each)
+            removed.append(f"{each.name} (of {folder})")
     return removed
 
 
@@ -188,21 +209,19 @@ def _labelled(client: DockerClient, label: str) -> list[Container]:
         return list(client.containers.list(all=True, ignore_removed=True, filters={"label": label}))
 
 
-def remove(container: Container, grace_s: int = 0) -> str:
+def remove(container: Container, grace_s: int = 0) -> None:
+    """Stop and remove it. A container that is gone already, or just going, is as good."""
     from docker.errors import NotFound
 
-    name = str(container.name)
     try:
-        with explained(f"removing container {name}"):
+        with explained(f"removing container {container.name}"):
             if grace_s and container.status == "running":
                 container.stop(timeout=grace_s)
             container.remove(force=True, v=True)
     except NotSuitable as error:
         cause = error.__cause__
-        gone = isinstance(cause, NotFound) or "already in progress" in str(cause)
-        if not gone:
+        if not isinstance(cause, NotFound) and "already in progress" not in str(cause):
             raise
-    return name
 
 
 # --- what the engine is -----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import IO, Self
 import psutil
 
 from harness.config import ROOT
+from harness.contract import NotSuitable
 
 GRACE_S = 20
 
@@ -71,11 +72,17 @@ def main(orders: IO[str]) -> None:
             except psutil.NoSuchProcess:
                 continue
     _stop(processes)
-    if labels:
-        from harness.launch import engine
+    for label in dict.fromkeys(labels):
+        _remove_containers(label)
 
-        for label in labels:
-            engine.remove_labelled(engine.connect(), label, grace_s=GRACE_S)
+
+def _remove_containers(label: str) -> None:
+    from harness.launch import engine
+
+    try:
+        engine.patiently(lambda: engine.remove_labelled(engine.connect(), label, grace_s=GRACE_S))
+    except NotSuitable as error:
+        sys.stderr.write(f"containers may be left ({label}); the next series removes them. {error}\n")
 
 
 def _stop(processes: list[psutil.Process]) -> None:

@@ -60,7 +60,7 @@ def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) ->
     if code in (USAGE, NOT_SUITABLE):
         return Verdict(ledger.REFUSED, (log.reason if log else "") or _last_line(outcome))
     if code not in (TARGET_MET, EPOCHS_SPENT):
-        signal = f" (signal {code - 128})" if code > 128 else ""
+        signal = f" (signal {code - 128})" if code > 128 and code != INTERRUPTED else ""
         return Verdict(ledger.FAILED, f"exit code {code}{signal}{why}; {_last_line(outcome)}")
     if log is None:
         return Verdict(ledger.FAILED, f"exit code {code}, but it left no log; {_last_line(outcome)}")

@@ -12,7 +12,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -236,6 +236,8 @@ class _Work:
         finally:
             if running is not None:
                 running.close()
+        if running is not None and outcome.ended_by != "signal":
+            outcome = replace(outcome, why=running.why())
         end = self._enter_end(order, start, outcome, facts)
         self.say(f"{order.name}: {end['status']}{': ' * bool(end['reason'])}{end['reason']}")
         return end

@@ -44,7 +44,7 @@ class Running(Protocol):
         ...
 
     def why(self) -> str:
-        """What the system knows about its end beyond the exit code (out of memory, engine restarted); may be empty."""
+        """Once closed: what is known about its end beyond the exit code (out of memory, engine restarted); may be empty."""
         ...
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class Outcome:
     exit_code: int
     ended_by: Literal["itself", "watchdog", "signal"] = "itself"  # signal: one that asked the series to end
     tail: tuple[str, ...] = ()  # the last lines of its output
-    why: str = ""  # see Running.why
+    why: str = ""  # what is known beyond the exit code
 
 
 class Progress:
@@ -108,7 +108,7 @@ def follow(running: Running, log: Path, patience_s: float | None, say: Callable[
             break
         time.sleep(POLL_S)
     reader.join(timeout=5)  # a grandchild may hold the pipe open for ever
-    return Outcome(code, ended_by, tuple(tail), running.why())
+    return Outcome(code, ended_by, tuple(tail))
 
 
 def halt(running: Running) -> int:

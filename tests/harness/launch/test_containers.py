@@ -362,7 +362,7 @@ def test_the_engine_goes_away_meanwhile(client: Any, place: Place, monkeypatch: 
     """As the series sees it: an API that stops answering, and one that comes back."""
     import requests
 
-    monkeypatch.setattr(container, "ENGINE_PATIENCE_S", 0.5)
+    monkeypatch.setattr(engine, "PATIENCE_S", 0.5)
     order = Order(0, place.folder, None, caches_cleared=False)
     place.tell(_0="hang")
     chosen = a_plan(client, place, order)
