@@ -30,7 +30,8 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   -h, --help             this text; more with `python -m harness run --help`
 
 Environment, for those who know MLPerf's scripts: DGXSYSTEM is CONFIGURATION, DATADIR --data-dir, LOGDIR --out,
-SEED --seed. Options win. HARNESS_CACHE_DIR is where the embedded data is kept (default: .cache in the checkout).
+SEED --seed, CLEAR_CACHES=0 --no-clear-caches. Options win. HARNESS_CACHE_DIR is where the embedded data is kept
+(default: .cache in the checkout).
 
 Exit codes: 0 target met; 1 epochs spent without it; 2 usage or configuration; 5 the run broke; 6 no suitable device
 or driver; 130 interrupted. Every one of them leaves its status in the log.

@@ -15,9 +15,7 @@ SSD300 = Model(initial_weights="imagenet", categories=80)
 
 @pytest.fixture(scope="module")
 def boxes() -> torch.Tensor:
-    return default_boxes(
-        SSD300.image_px, SSD300.feature_sizes, SSD300.steps_px, SSD300.scales_px, SSD300.aspect_ratios
-    )
+    return default_boxes(SSD300.image_px, SSD300.feature_sizes, SSD300.steps_px, SSD300.scales_px, SSD300.aspect_ratios)
 
 
 def test_count_and_column_sums(boxes: torch.Tensor) -> None:

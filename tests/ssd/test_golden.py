@@ -1,7 +1,8 @@
 """Twenty training steps in float32 on a CPU, from JPEG to loss, against the losses recorded in golden_losses.json.
 
 The same CPU model, vector capability and torch must give the same bits; elsewhere kernels sum in another order, and 20 steps
-may drift apart by EARLY_BOUND in the first three steps and by LATE_BOUND after them. Record anew, after a change that is meant to change the maths:
+may drift apart by EARLY_BOUND in the first three steps and by LATE_BOUND after them. Record anew, after a change that is
+meant to change the maths:
     python -m tests.ssd.test_golden
 """
 
@@ -36,7 +37,8 @@ LATE_BOUND = 0.16
 def losses(folder: Path) -> list[float]:
     """Losses of the first 20 steps on 16 patterned pictures; one thread, so that sums have one order."""
     pictures = [
-        Picture(12 * i, [(6 + i, 5, 20 + i, 24, 1 + i % 3), (30, 14 + i, 28, 16, 1 + (i + 1) % 3)]) for i in range(1, 17)
+        Picture(12 * i, [(6 + i, 5, 20 + i, 24, 1 + i % 3), (30, 14 + i, 28, 16, 1 + (i + 1) % 3)])
+        for i in range(1, 17)
     ]
     written = coco_folder.write(folder, pictures, categories=(1, 2, 3))
     aspect_ratios, px = ((2,), (2,), (2,)), 64

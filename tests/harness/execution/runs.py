@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mlperf_logging.compliance_checker import mlp_compliance
+
 from tests.conftest import CHECKOUT
 
 LOADING = 60.0  # seconds that a process may take to import and begin
@@ -47,6 +49,12 @@ def stop(path: Path) -> dict[str, Any]:
     """The metadata of the one run_stop, which must be there on every way out."""
     (found,) = [event["metadata"] for event in events(path) if event["key"] == "run_stop"]
     return dict(found)
+
+
+def complies(path: Path, ruleset: str = "0.7.0") -> bool:
+    checker = mlp_compliance.make_checker("training", ruleset, quiet=True, werror=True)
+    passed, *_ = mlp_compliance.main(str(path), f"training_{ruleset}/common.yaml", checker)
+    return bool(passed)
 
 
 def wait_for(path: Path, text: str) -> None:

@@ -8,17 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mlperf_logging.compliance_checker import mlp_compliance
 
 from tests.conftest import CHECKOUT
-from tests.harness.execution.runs import command, environment, events, run, stop, wait_for
+from tests.harness.execution.runs import command, complies, environment, events, run, stop, wait_for
 from tests.toy import configuration as toy
-
-
-def complies(path: Path, ruleset: str = "0.7.0") -> bool:
-    checker = mlp_compliance.make_checker("training", ruleset, quiet=True, werror=True)
-    passed, *_ = mlp_compliance.main(str(path), f"training_{ruleset}/common.yaml", checker)
-    return bool(passed)
 
 
 @pytest.fixture(scope="module")

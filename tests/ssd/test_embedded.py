@@ -1,0 +1,233 @@
+"""The embedded data: the same everywhere, a whole COCO folder or none, and pictures that their boxes fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from benchmarks.ssd import BENCHMARK, embedded, embedded_paint
+from benchmarks.ssd.embedded_scene import HALVES, LEAST_SEEN, Item, Scene, scene
+from benchmarks.ssd.embedded_shapes import CATEGORIES
+from harness import config
+from harness.contract import Context
+
+SMALL = {"train2017": 24, "val2017": 8}
+
+
+def ignore(done: int, total: int) -> None:
+    pass
+
+
+def read(folder: Path, half: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "annotations" / f"instances_{half}.json").read_bytes())
+    return document
+
+
+def scenes(half: str, count: int) -> list[Scene]:
+    return [scene(embedded.SEED, half, index) for index in range(count)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, int]]]:
+    """The real data set, and what progress told. Made at all, its annotations have the checksum."""
+    told: list[tuple[int, int]] = []
+    folder = embedded.ensure(tmp_path_factory.mktemp("cache") / "embedded", lambda *each: told.append(each))
+    return folder, told
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set of 32 images instead of the real one."""
+    described = {half: [embedded.describe(each) for each in scenes(half, SMALL[half])] for half in HALVES}
+    checksums = {half: hashlib.sha256(embedded.annotation_file(described[half])).hexdigest() for half in HALVES}
+    monkeypatch.setattr(embedded, "IMAGES", SMALL)
+    monkeypatch.setattr(embedded, "ANNOTATIONS_SHA256", checksums)
+    monkeypatch.setattr(embedded, "MOST_PROCESSES", 2)
+
+
+@pytest.fixture
+def makes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """Where the data set was made, once for each time."""
+    made: list[Path] = []
+    make = embedded._make
+
+    def counted(folder: Path, progress: Callable[[int, int], None]) -> None:
+        made.append(folder)
+        make(folder, progress)
+
+    monkeypatch.setattr(embedded, "_make", counted)
+    yield made
+
+
+# --- the real one ----------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_finds_what_it_says(whole: tuple[Path, list[tuple[int, int]]]) -> None:
+    folder, told = whole
+    assert told[0] == (0, sum(embedded.IMAGES.values())) and told[-1] == (told[0][1], told[0][1])
+    assert told == sorted(told) and len(told) > 10
+
+    tables = config.load(config.find("embedded")).tables
+    session = BENCHMARK.open(tables, Context(device="cpu", data_dir=folder))
+    try:
+        found = session.load_data()  # DALI opens both halves; raises where its counts are not the configuration's
+    finally:
+        session.close()
+    with_boxes = {box["image_id"] for box in read(folder, "train2017")["annotations"]}
+    assert found.train_samples == len(with_boxes) < embedded.IMAGES["train2017"]
+    assert found.eval_samples == embedded.IMAGES["val2017"]
+
+
+def test_it_has_what_trips_pipelines_up(whole: tuple[Path, list[tuple[int, int]]]) -> None:
+    folder, _ = whole
+    grey = []
+    for half in HALVES:
+        document = read(folder, half)
+        ids = [category["id"] for category in document["categories"]]
+        assert len(ids) >= 12 and ids != sorted(ids) and max(ids) > 2 * len(ids) and min(ids) > 1
+        assert {box["category_id"] for box in document["annotations"]} == set(ids), "every class occurs in both halves"
+        sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
+        assert sizes.keys() - {box["image_id"] for box in document["annotations"]}, "some images have no boxes"
+        assert len(set(sizes.values())) >= 3
+        for box in document["annotations"]:
+            x, y, w, h = box["bbox"]
+            assert 0 <= x < x + w <= sizes[box["image_id"]][0] and 0 <= y < y + h <= sizes[box["image_id"]][1]
+            assert 0 < box["area"] <= w * h and min(w, h) >= 10
+        for image in document["images"]:
+            with Image.open(folder / half / image["file_name"]) as picture:
+                assert picture.size == sizes[image["id"]]
+                grey += [image["id"]] if picture.mode == "L" else []
+    assert len(grey) == 1
+
+
+# --- scenes and pictures ---------------------------------------------------------------------------------------------
+
+
+def test_a_seed_is_a_data_set() -> None:
+    one, again = (
+        embedded.annotation_file([embedded.describe(each) for each in scenes("val2017", 5)]) for _ in range(2)
+    )
+    other = embedded.annotation_file([embedded.describe(scene(embedded.SEED + 1, "val2017", i)) for i in range(5)])
+    assert one == again != other
+    train, val = scenes("train2017", 5), scenes("val2017", 5)
+    assert [each.items for each in train] != [each.items for each in val]
+    picture, repeated, another = (np.asarray(embedded_paint.paint(train[0], seed)) for seed in (1, 1, 2))
+    assert np.array_equal(picture, repeated) and not np.array_equal(picture, another)
+
+
+def test_boxes_are_tight_and_nothing_is_hidden() -> None:
+    overlapping = 0
+    for made in scenes("train2017", 60):
+        kinds = [item.shape.category_id for item in made.items]
+        assert len(made.boxes()) == sum(kind is not None for kind in kinds)
+        things = [i for i, kind in enumerate(kinds) if kind is not None]
+        for i, (_, (x, y, w, h), seen_px) in zip(things, made.boxes(), strict=True):
+            mask = made.seen[i]
+            assert mask[y : y + h, x : x + w].sum() == mask.sum() == seen_px
+            assert all(edge.any() for edge in (mask[y, :], mask[y + h - 1, :], mask[:, x], mask[:, x + w - 1]))
+            assert seen_px >= LEAST_SEEN * made.whole[i]
+            overlapping += seen_px < made.whole[i]
+    assert overlapping > 20, "occlusion and cut off things are part of the task"
+
+
+def test_the_picture_shows_a_thing_where_its_box_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blue(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
+        return np.full((height, width, 3), (0.1, 0.1, 0.7), dtype=np.float32)
+
+    monkeypatch.setattr(embedded_paint, "BACKGROUNDS", (blue,))
+    for centre in ((60.0, 150.0), (12.0, 40.0), (300.0, 220.0)):
+        made = Scene("train2017", 0, 320, 240)
+        item = Item("red marble", centre, 40.0, 0.0, 1.1, mirrored=False)
+        made.items.append(item)
+        x, y = np.arange(320)[None, :] + 0.5, np.arange(240)[:, None] + 0.5
+        made.seen.append(item.shape.outline(*item.plane(x, y)) > 0)
+        ((_, (left, top, width, height), _),) = made.boxes()
+
+        pixels = np.asarray(embedded_paint.paint(made, seed=1)).astype(int)
+        red = pixels[..., 0] > pixels[..., 2] + 20
+        rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
+        found = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+        assert np.abs(found - (left, top, left + width, top + height)).max() <= 2
+
+
+def test_the_grey_picture_asks_for_no_colour() -> None:
+    (grey,) = [each for each in scenes("train2017", 40) if each.grey]
+    assert embedded_paint.paint(grey, embedded.SEED).mode == "L"
+    assert grey.boxes() and not any("marble" in item.name for item in grey.items)
+
+
+def test_names_and_ids_are_unique() -> None:
+    assert (
+        len({shape.name for shape in CATEGORIES}) == len({shape.category_id for shape in CATEGORIES}) == len(CATEGORIES)
+    )
+    ids = [Scene(half, index, 1, 1).image_id for half in HALVES for index in range(embedded.IMAGES[half])]
+    assert len(set(ids)) == len(ids)
+
+
+# --- whole or not there ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small")
+def test_damage_is_found_and_repaired(tmp_path: Path, makes: list[Path]) -> None:
+    folder = tmp_path / "embedded"
+    embedded.ensure(folder, ignore)
+    embedded.ensure(folder, ignore)
+    assert len(makes) == 1, "a whole folder is left as it is"
+
+    picture = next((folder / "train2017").iterdir())
+    labels = folder / "annotations" / "instances_val2017.json"
+    damages: list[Callable[[], object]] = [
+        picture.unlink,
+        lambda: picture.write_bytes(picture.read_bytes()[:-100]),
+        lambda: labels.write_bytes(labels.read_bytes().replace(b'"bbox":[1', b'"bbox":[2', 1)),
+        (folder / embedded.MANIFEST).unlink,
+        lambda: (folder / embedded.MANIFEST).write_text("{"),
+    ]
+    for count, damage in enumerate(damages, start=2):
+        damage()
+        assert not embedded.is_whole(folder)
+        embedded.ensure(folder, ignore)
+        assert embedded.is_whole(folder) and len(makes) == count
+
+
+@pytest.mark.usefixtures("small")
+def test_an_interrupted_making_leaves_nothing(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    killed = tmp_path / ".embedded-killed" / "new" / "train2017"  # what SIGKILL leaves
+    killed.mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        embedded.ensure(tmp_path / "embedded", interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == [".embedded.lock"]
+
+
+@pytest.mark.usefixtures("small")
+def test_of_two_at_once_one_makes_it(tmp_path: Path, makes: list[Path]) -> None:
+    folder = tmp_path / "embedded"
+    both = [threading.Thread(target=embedded.ensure, args=(folder, ignore)) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert embedded.is_whole(folder) and len(makes) == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_other_scenes_than_expected_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(embedded.ANNOTATIONS_SHA256, "val2017", "0" * 64)
+    with pytest.raises(
+        RuntimeError, match=r"annotations of val2017 have SHA-256 .* install the versions in requirements"
+    ):
+        embedded.ensure(tmp_path / "embedded", ignore)
+    assert not (tmp_path / "embedded").exists()
