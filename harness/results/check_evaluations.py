@@ -76,7 +76,7 @@ def _moment(log: Log, evaluation: Evaluation, epoch: int | float, at_s: float) -
         yield _in_time(log, text, line, severity)
     if record.run_start_s is not None and at_s < record.run_start_s:
         yield _in_time(log, f"epoch {epoch:g} is evaluated before run_start", line)
-    if record.run_stop_s is not None and at_s > record.run_stop_s:
+    if record.outcome != "invalid" and record.run_stop_s is not None and at_s > record.run_stop_s:
         yield _in_time(log, f"epoch {epoch:g} is evaluated {at_s - record.run_stop_s:.3f} s after run_stop", line)
 
 

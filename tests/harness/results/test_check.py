@@ -1,0 +1,346 @@
+"""Every check of ours, each with a log that breaks it and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.results.check_log import check_log
+from harness.results.check_package import check_tree
+from harness.results.check_series import check_series, soften_one_failure
+from harness.results.check_system import FIELDS, check_agreement, check_description
+from harness.results.findings import Finding, Log, is_placeholder
+from harness.results.rules import rules_for
+from harness.results.series import find_series
+from tests.harness.results.logs import (
+    DESCRIPTION,
+    Event,
+    changed,
+    event,
+    events,
+    text,
+    write,
+    write_package,
+    write_series,
+)
+from tests.harness.results.test_logfile import parsed
+
+
+def found(log: list[Event] | str, ruleset: str | None = None) -> list[Finding]:
+    record = parsed(log if isinstance(log, str) else text(log))
+    return list(check_log(Log("result_0.txt", record, rules_for(record.benchmark, ruleset or record.ruleset))))
+
+
+def rules(findings: list[Finding], severity: str = "error") -> list[str]:
+    return [each.rule for each in findings if each.severity == severity]
+
+
+@pytest.mark.parametrize("ruleset", ["0.7.0", "1.0.0"])
+def test_a_good_log_has_no_finding(ruleset: str) -> None:
+    assert found(events(ruleset=ruleset), ruleset) == []
+
+
+def test_a_good_log_of_1_1_0_evaluates_every_five_epochs() -> None:
+    assert found(events(ruleset="1.1.0"), "1.1.0") == []
+
+
+def test_real_logs_have_no_error(test_data: Path) -> None:
+    count = 0
+    for series in find_series([test_data / "mlperf-results"]):
+        for record in series.records:
+            findings = list(check_log(Log(record.path, record, rules_for(record.benchmark, record.ruleset))))
+            assert rules(findings) == [], record.path
+            count += 1
+    assert count == 30
+
+
+def move(log: list[Event], key: str, to: str) -> list[Event]:
+    """The first line of `key` put before the first of `to`, with its time."""
+    (line,) = [each for each in log if each["key"] == key][:1]
+    rest = [each for each in log if each is not line]
+    at = next(index for index, each in enumerate(rest) if each["key"] == to)
+    line["time_ms"] = rest[at]["time_ms"]
+    return [*rest[:at], line, *rest[at:]]
+
+
+def spoilt(key: str, value: object, **how: int) -> list[Event]:
+    return changed(events(**how), key, lambda each: each.update(value=value))  # type: ignore[arg-type]
+
+
+DECAY = "opt_learning_rate_decay_boundary_epochs"
+TWO_BATCHES = [*events()[:20], event(1_592_669_905_000, "global_batch_size", 896), *events()[20:]]
+NO_EPOCH_7 = [each for each in events() if each["metadata"].get("epoch_num") != 7]
+NO_END_OF_7 = [each for each in events() if (each["key"], each["metadata"].get("epoch_num")) != ("epoch_stop", 7)]
+
+BROKEN: dict[str, tuple[object, str, str]] = {
+    # what: (log, the one error's rule, its key)
+    "run_stop before run_start": (move(events(), "run_stop", "run_start"), "outcome", "run_stop"),
+    "aborted": (events(status="aborted"), "outcome", "run_stop"),
+    "success without the target": (events(evaluations=((40, 0.1), (50, 0.2299))), "target reached", "run_stop"),
+    "percent": (events(evaluations=((40, 0.2), (50, 23.0), (55, 0.24))), "accuracy", "eval_accuracy"),
+    "not a number": (events(evaluations=((40, float("nan")), (50, 0.24))), "accuracy", "eval_accuracy"),
+    "two global batch sizes": (TWO_BATCHES, "once", "global_batch_size"),
+    "placeholder": (spoilt("submission_platform", "1xSUBMISSION_PLATFORM_PLACEHOLDER"), "placeholder", "submission_platform"),
+    "no organization": (spoilt("submission_org", " "), "placeholder", "submission_org"),
+    "Closed": (spoilt("submission_division", "Closed"), "division", "submission_division"),
+    "status": (spoilt("submission_status", "available"), "status", "submission_status"),
+    "caches not cleared": (spoilt("cache_clear", False), "caches cleared", "cache_clear"),
+    "an epoch left out": (NO_EPOCH_7, "epoch order", "epoch_start"),
+    "an epoch without end": (NO_END_OF_7, "epoch order", "epoch_stop"),
+    "an evaluation more": (events(evaluations=((40, 0.1), (45, 0.2), (50, 0.24))), "evaluation schedule", "eval_accuracy"),
+    "an evaluation less": (events(evaluations=((50, 0.24),)), "evaluation schedule", "eval_accuracy"),
+    "first boundary": (spoilt(DECAY, [41, 55]), "decay boundaries", DECAY),
+    "second boundary": (spoilt(DECAY, [44, 51]), "decay boundaries", DECAY),
+    "boundaries of two k": (spoilt(DECAY, [44, 60]), "decay boundaries", DECAY),
+    "one boundary": (spoilt(DECAY, 44), "decay boundaries", DECAY),
+    "train_samples": (spoilt("train_samples", 117265), "sample count", "train_samples"),
+    "eval_samples": (spoilt("eval_samples", 100), "sample count", "eval_samples"),
+    "run_start in the past": (changed(events(), "run_start", lambda e: e.update(time_ms=1_592_600_000_000)), "time order", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_each_check_alone(what: str) -> None:
+    log, rule, key = BROKEN[what]
+    findings = found(log)  # type: ignore[arg-type]
+    assert rules(findings) == [rule], findings
+    (finding,) = [each for each in findings if each.severity == "error"]
+    assert finding.key == key
+    assert finding.line is not None and finding.fix
+
+
+def late(log: list[Event], epoch: int, by_ms: int) -> list[Event]:
+    """The evaluation of `epoch` stamped later or earlier, and where it belongs by its stamp."""
+    for each in log:
+        if each["key"].startswith("eval_") and each["metadata"].get("epoch_num") == epoch:
+            each["time_ms"] += by_ms
+    return sorted(log, key=lambda each: each["time_ms"])
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        (late(events(), 50, -8_000), "before its training ends"),
+        (late(events(), 50, 10_000), "after run_stop"),
+        (late(events(evaluations=((40, 0.2), (50, 0.22), (55, 0.24))), 40, 250_000), "filled in afterwards"),
+        (late(events(), 40, -490_000), "before run_start"),
+        (
+            [e for e in events() if not (e["key"].startswith("epoch") and e["metadata"]["epoch_num"] == 50)],
+            "only 49 were trained",
+        ),
+    ],
+)
+def test_back_filled_evaluations(log: list[Event], words: str) -> None:
+    findings = [each for each in found(log) if each.rule == "evaluation logged in time"]
+    assert findings and {each.severity for each in findings} == {"error"}
+    assert any(words in each.found for each in findings), findings
+
+
+def test_two_evaluations_at_one_moment() -> None:
+    log = events(evaluations=((40, 0.2), (50, 0.22), (55, 0.24)))
+    end = [each for each in log if each["key"] == "eval_accuracy"][-1]["time_ms"]
+    for each in log:
+        if each["key"] == "eval_accuracy":
+            each["time_ms"] = end
+    log.sort(key=lambda each: each["time_ms"])
+    assert sum("at one moment" in each.found for each in found(log)) == 2
+
+
+def test_unreadable_lines_are_errors_with_their_numbers() -> None:
+    lines = text(events(), noise="").splitlines(keepends=True)
+    lines[12] = lines[12].rstrip() + " 50%|##  |\n"
+    lines.append(':::MLLOG {"half')
+    findings = found("".join(lines))
+    assert [(each.rule, each.line) for each in findings] == [
+        ("readable: trailing", 13),
+        ("readable: partial", len(lines)),
+    ]
+
+
+def test_no_log_at_all() -> None:
+    (finding,) = found("hello\n")
+    assert (finding.rule, finding.severity) == ("readable", "error")
+
+
+def test_the_open_division_is_free_in_schedule_boundaries_and_data() -> None:
+    log = events(division="open", evaluations=((3, 0.3),), own={"quality_target": 0.25})
+    changed(log, "train_samples", lambda e: e.update(value=12))
+    changed(log, DECAY, lambda e: e.update(value=[1, 2]))
+    changed(log, "cache_clear", lambda e: e.update(value=False))
+    findings = found(log)
+    assert rules(findings) == []
+    assert rules(findings, "warning") == ["caches cleared"]
+
+
+def test_what_must_not_be_published_is_a_warning_here() -> None:
+    log = events(own={"demonstration": True, "resumed_from_epoch": 0, "tree_dirty": True})
+    assert rules(found(log), "warning") == ["publishable"] * 3
+
+
+def test_words_that_mislead_the_rcp_checker() -> None:
+    log = events(ruleset="1.0.0", own={"configuration": {"global_batch_size": 8, "run": {"ruleset": "1.0.0"}}})
+    assert rules(found(log)) == ["misleading word"]
+    assert rules(found(log, "0.7.0")) == []
+
+
+# --- series ---
+
+
+def of_series(folder: Path) -> list[Finding]:
+    (series,) = find_series([folder])
+    return list(check_series(series, rules_for("ssd", "0.7.0"), "ssd"))
+
+
+def test_a_good_series(tmp_path: Path) -> None:
+    assert of_series(write_series(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("log", "rule", "words"),
+    [
+        (events(seed=100, epoch_ms=12_345), "seeds", "100, which result_0.txt has too"),
+        (spoilt("submission_org", "Other", seed=9), "runs alike", "Someone, Other"),
+        (spoilt("opt_weight_decay", 1e-4, seed=9), "runs alike", "0.00013, 0.0001"),
+        (events(seed=9, ranks=4), "runs alike", "8, 4"),
+    ],
+)
+def test_runs_that_do_not_belong_together(tmp_path: Path, log: list[Event], rule: str, words: str) -> None:
+    write_series(tmp_path)
+    write(tmp_path / "result_4.txt", log)
+    findings = of_series(tmp_path)
+    assert rules(findings) == [rule]
+    assert findings[0].found == words
+
+
+def test_a_copy_counts_once(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    (tmp_path / "result_4.txt").write_bytes((tmp_path / "result_0.txt").read_bytes())
+    assert rules(of_series(tmp_path)) == ["seeds", "runs alike"]
+
+
+def test_number_and_names_of_runs(tmp_path: Path) -> None:
+    write_series(tmp_path, 3)
+    (tmp_path / "result_2.txt").rename(tmp_path / "result_7.txt")
+    assert rules(of_series(tmp_path), "warning") == ["number of runs", "file names"]
+
+
+def test_one_failure_of_five_is_allowed_and_two_are_not(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    write(tmp_path / "result_3.txt", events(seed=9, status="aborted"))
+
+    def errors() -> list[str]:
+        (series,) = find_series([tmp_path])
+        ruleset = rules_for("ssd", "0.7.0")
+        findings = [each for record in series.records for each in check_log(Log(record.path, record, ruleset))]
+        findings += check_series(series, ruleset, "ssd")
+        return rules(soften_one_failure(findings, series, ruleset, {r.path: r.path for r in series.records}))
+
+    assert errors() == []
+    write(tmp_path / "result_4.txt", events(seed=10, status="aborted"))
+    assert errors() == ["outcome", "outcome", "convergence"]
+
+
+# --- system descriptions ---
+
+
+def test_a_good_description() -> None:
+    assert len(FIELDS) == 33
+    assert list(check_description(DESCRIPTION, "s.json")) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("division", "Closed", "division"),
+        ("division", "other", "division"),
+        ("status", "somewhere", "status"),
+        ("number_of_nodes", 1, "system texts"),
+        ("accelerators_per_node", "eight", "system counts"),
+        ("framework", "", "system answered"),
+        ("host_memory_capacity", "FILL IN: total memory", "placeholder"),
+        ("submitter", "<your organization>", "placeholder"),
+        ("other_software_stack", {"cuda_version": 13.0}, "system texts"),
+    ],
+)
+def test_each_fault_of_a_description(key: str, value: object, rule: str) -> None:
+    findings = list(check_description({**DESCRIPTION, key: value}, "s.json"))
+    assert [(each.rule, each.severity) for each in findings] == [(rule, "error")]
+
+
+def test_a_missing_field() -> None:
+    description = {key: value for key, value in DESCRIPTION.items() if key != "number_of_nodes"}
+    assert [(each.rule, each.key) for each in check_description(description, "s.json")] == [
+        ("system fields", "number_of_nodes")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "log_key", "severity"),
+    [
+        ("submitter", "NVIDIA", "submission_org", "error"),
+        ("division", "open", "submission_division", "error"),
+        ("status", "cloud", "submission_status", "warning"),
+        ("accelerators_per_node", "4", "init_start", "warning"),
+    ],
+)
+def test_logs_that_speak_of_another_system(key: str, value: str, log_key: str, severity: str) -> None:
+    record = parsed(text(events()))
+    assert list(check_agreement(DESCRIPTION, "dgxa100_test", [("result_0.txt", record)])) == []
+    (finding,) = check_agreement({**DESCRIPTION, key: value}, "dgxa100_test", [("result_0.txt", record)])
+    assert (finding.key, finding.severity) == (log_key, severity)
+
+
+def test_a_platform_of_another_machine() -> None:
+    record = parsed(text(spoilt("submission_platform", "4xC4140")))
+    (finding,) = check_agreement(DESCRIPTION, "dgxa100_test", [("result_0.txt", record)])
+    assert (finding.key, finding.severity) == ("submission_platform", "error")
+
+
+@pytest.mark.parametrize(
+    "words", ["1xSUBMISSION_PLATFORM_PLACEHOLDER", "TODO", "<org>", "Your Company", "FILL IN: x", "$DGXSYSTEM"]
+)
+def test_placeholders(words: str) -> None:
+    assert is_placeholder(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["NVIDIA", "1xNVIDIA DGX A100", "Intel(R) Xeon(R) CPU E5-2698 v4 @ 2.20GHz", "N/A", "none", "6x 25GT/s NVLink"],
+)
+def test_real_names_are_no_placeholders(words: str) -> None:
+    assert not is_placeholder(words)
+
+
+# --- trees ---
+
+
+def test_a_good_tree_lacks_only_its_sources(tmp_path: Path) -> None:
+    findings = list(check_tree(write_package(tmp_path)))
+    assert [(each.rule, each.severity) for each in findings] == [("sources", "warning")]
+
+
+def test_faults_of_a_tree(tmp_path: Path) -> None:
+    package = write_package(tmp_path)
+    folder = package / "results/dgxa100_test/ssd"
+    (folder / "scaling.json").write_text(json.dumps({"scaling_factor": 2}))
+    (folder / "package_checker_params").write_text("rcp-bypass\n")
+    (folder / "power").mkdir()
+    (folder / "nvidia smi.log").write_text("")
+    (package / "results/other").mkdir()
+    (package / "systems/unused.json").write_text("{}")
+    (package / "systems/.DS_Store").write_text("")
+    (package / "link").symlink_to("systems")
+    faults = {each.file: (each.rule, each.severity) for each in check_tree(package) if each.rule != "sources"}
+    name = "results/dgxa100_test/ssd"
+    assert faults == {
+        "link": ("plain files", "error"),
+        "systems/.DS_Store": ("plain names", "error"),
+        f"{name}/nvidia smi.log": ("result files", "warning"),
+        f"{name}/scaling.json": ("stale scaling", "warning"),
+        f"{name}/package_checker_params": ("package_checker_params", "warning"),
+        f"{name}/power": ("power", "error"),
+        "results/other": ("system described", "error"),
+        "systems/unused.json": ("system described", "warning"),
+    }
