@@ -1,0 +1,213 @@
+"""What doctor says, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from harness.cli import host as verbs
+from harness.system import doctor, driver, facts, nvml
+from harness.system.doctor import Finding
+from harness.system.driver import Driver
+from harness.system.facts import Machine
+from harness.system.nvml import Nvml
+from harness.system.places import Place
+from tests.harness.system.recorded import BARE, DRIVER, GEFORCE, H100, HOST, LIBCUDA, NOT_FOUND, Recorded, machine
+
+RESULTS = Place("/results", True, True, True, True, 900.0, 500.0, "ext4")
+SHM = Place("/dev/shm", True, True, True, True, 700.0, 700.0, "tmpfs")
+DATA = Place("/data", True, False, True, False, 900.0, 500.0, "xfs")
+
+
+def with_gpus(*gpus: dict[str, Any]) -> Driver:
+    return replace(DRIVER, nvml=nvml.ask(Recorded(*gpus)))
+
+
+def examine(here: Machine, results: Place = RESULTS, shm: Place = SHM, data: Place | None = DATA) -> list[Finding]:
+    return doctor.examine(here, results, shm, data)
+
+
+def the(findings: list[Finding], subject: str) -> Finding:
+    """The finding about `subject`; the worst where there are several."""
+    about = [each for each in findings if each.subject == subject]
+    return max(about, key=lambda each: ["ok", "warning", "problem"].index(each.level))
+
+
+def test_a_good_machine_has_nothing_to_mend_but_its_untested_driver() -> None:
+    findings = examine(machine(with_gpus(H100, H100)))
+
+    assert [each for each in findings if each.level != "ok"] == [the(findings, "driver")]
+    assert "not among the tested drivers" in the(findings, "driver").text
+    assert {each.subject for each in findings} == {
+        *("image", "driver", "libcuda", "accelerators", "gpu 0", "gpu 1", "clocks", "throttling", "power limit", "ecc"),
+        *("memory rows", "mig", "processes", "persistence", "pcie", "cpu", "governor", "memory", "shared memory"),
+        *("memlock", "results", "data set"),
+    }
+
+
+def test_a_machine_without_a_gpu_is_no_fault() -> None:
+    findings = examine(machine(BARE))
+
+    assert {each.level for each in findings} == {"ok"}
+    assert "CPU only" in the(findings, "accelerators").text
+
+
+GPU_FAULTS: dict[str, tuple[tuple[dict[str, Any], ...], str, str, str]] = {
+    # name: the GPUs, the subject, its level, a word of it
+    "lost": (({"lost": True}, H100), "gpu 0", "problem", "GPU is lost"),
+    "clocks held down": (({**H100, "GetApplicationsClock": 1200},), "clocks", "warning", "GPU 0"),
+    "too hot": (
+        (H100, {**H100, "GetCurrentClocksEventReasons": 0x60}),
+        *("throttling", "warning", "GPU 1: software thermal slowdown, hardware thermal slowdown"),
+    ),
+    "power lowered": ((H100, {**H100, "GetEnforcedPowerLimit": 500000}), "power limit", "warning", "500 of 700 W"),
+    "bad memory": (({**H100, "GetTotalEccErrors": 3},), "ecc", "problem", "3 on GPU 0"),
+    "ecc changes at reset": (({**H100, "GetEccMode": [1, 0]},), "ecc", "warning", "next reset"),
+    "ecc differs": ((H100, {**H100, "GetEccMode": [0, 0]}), "ecc", "warning", "GPU 0: on; GPU 1: off"),
+    "rows to remap": (({**H100, "GetRemappedRows": (0, 1, 1, 0)},), "memory rows", "warning", "GPU 0"),
+    "rows that cannot be": (({**H100, "GetRemappedRows": (0, 1, 0, 1)},), "memory rows", "problem", "GPU 0"),
+    "mig without instances": (({**H100, "GetMigMode": [1, 1]},), "mig", "problem", "without an instance"),
+    "mig on one of two": (
+        (H100, {**H100, "GetMigMode": [1, 1], "GetMigDeviceHandleByIndex": lambda slot: NOT_FOUND if slot else "here"}),
+        *("mig", "warning", "off for others"),
+    ),
+    "somebody else": (
+        ({**H100, "GetComputeRunningProcesses_v3": [SimpleNamespace(pid=42, usedGpuMemory=1 << 30)]},),
+        *("processes", "warning", "pid 42 with 1024 MiB"),
+    ),
+    "no persistence": (({**H100, "GetPersistenceMode": 0},), "persistence", "warning", "GPU 0"),
+    "narrow slot": (({**H100, "GetCurrPcieLinkWidth": 8},), "pcie", "warning", "x8 of x16"),
+}
+
+
+@pytest.mark.parametrize("fault", GPU_FAULTS)
+def test_gpu_fault(fault: str) -> None:
+    gpus, subject, level, word = GPU_FAULTS[fault]
+    finding = the(examine(machine(with_gpus(*gpus))), subject)
+
+    assert finding.level == level, finding
+    assert word in finding.text
+    assert finding.fix
+
+
+def test_what_a_geforce_does_not_tell_is_no_fault() -> None:
+    findings = examine(machine(with_gpus(GEFORCE)))
+
+    assert (the(findings, "ecc").text, the(findings, "ecc").level) == ("not supported", "ok")
+    assert the(findings, "clocks").level == "ok"
+    assert the(findings, "persistence").level == "warning"
+
+
+HOST_FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    # name: what differs from a good machine, the subject, its level, a word of it
+    "part of the processors": ({"host": replace(HOST, cpu=replace(HOST.cpu, usable=8))}, "cpu", "warning", "use 8"),
+    "quota": ({"host": replace(HOST, cpu=replace(HOST.cpu, quota=1.5))}, "cpu", "warning", "1.5 processors"),
+    "governor": (
+        {"host": replace(HOST, cpu=replace(HOST.cpu, governors=("powersave",)))}, "governor", "warning", "powersave",
+    ),
+    "memlock": ({"host": replace(HOST, memlock=8 << 20)}, "memlock", "warning", "8 MiB"),
+    "requirement bypassed": ({"requirement_bypassed": True}, "driver", "warning", "NVIDIA_DISABLE_REQUIRE"),
+    "driver too old": (
+        {"driver": replace(DRIVER, kernel_module="535.183.01", libcuda=replace(LIBCUDA, cuda=12020))},
+        *("driver", "problem", "TOO-OLD"),
+    ),
+    "container without a GPU": (
+        {"driver": replace(BARE, kernel_module="580.65.06"), "host": replace(HOST, container=True)},
+        *("driver", "warning", "given no GPU"),
+    ),
+    "no device for CUDA": (
+        {"driver": replace(DRIVER, libcuda=replace(LIBCUDA, devices=()))}, "accelerators", "problem", "none that CUDA",
+    ),
+    "no NVML": ({"driver": replace(DRIVER, nvml=Nvml(error="NVML Shared Library Not Found"))}, "nvml", "warning", "NVML"),
+    "image of no commit": (
+        {"image": {"commit": "unknown", "tree_dirty": True, "lock_sha256": "1", "sbom_sha256": "2"}},
+        *("image", "warning", "nobody can tell"),
+    ),
+    "image of a changed tree": (
+        {"image": {"commit": "abc", "tree_dirty": True, "lock_sha256": "1", "sbom_sha256": "2"}},
+        *("image", "warning", "not committed"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", HOST_FAULTS)
+def test_host_fault(fault: str) -> None:
+    changes, subject, level, word = HOST_FAULTS[fault]
+    finding = the(examine(machine(**changes)), subject)
+
+    assert finding.level == level, finding
+    assert word in finding.text
+    assert finding.fix or subject == "accelerators"
+
+
+def test_folder_faults() -> None:
+    here = machine(BARE)
+    for place, level in (
+        (replace(RESULTS, writable=False), "problem"),
+        (replace(RESULTS, free_gib=1.0), "warning"),
+        (replace(RESULTS, free_gib=0.01), "problem"),
+    ):
+        assert the(examine(here, results=place), "results").level == level
+    for place, level in (
+        (replace(DATA, exists=False), "problem"),
+        (replace(DATA, empty=True), "problem"),
+        (replace(DATA, readable=False), "problem"),
+        (replace(DATA, filesystem="nfs4"), "warning"),
+        (DATA, "ok"),
+    ):
+        assert the(examine(here, data=place), "data set").level == level
+    assert not [each for each in examine(here, data=None) if each.subject == "data set"]
+
+
+def test_little_shared_memory_stops_several_gpus_and_not_one() -> None:
+    small = replace(SHM, size_gib=0.0625, free_gib=0.0625)
+
+    assert the(examine(machine(with_gpus(H100)), shm=small), "shared memory").level == "warning"
+    assert the(examine(machine(with_gpus(H100, H100)), shm=small), "shared memory").level == "problem"
+    assert "64 MiB" in the(examine(machine(with_gpus(H100)), shm=small), "shared memory").text
+
+
+# --- the verb --------------------------------------------------------------------------------------------------------
+
+
+def call(*arguments: str) -> Any:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    verbs.register(app)
+    return CliRunner().invoke(app, ["doctor", *arguments])
+
+
+def test_verb_on_this_machine(tmp_path: Path) -> None:
+    result = call("--out", str(tmp_path))
+
+    assert result.exit_code in (0, 6), result.output
+    assert "libcuda" in result.stdout or "CPU only" in result.stdout
+    assert result.stdout.splitlines()[-1].endswith("problems") or result.stdout.splitlines()[-1].endswith("1 problem")
+
+
+def test_verb_exits_6_on_a_problem_and_0_on_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "read", lambda: replace(DRIVER, libcuda=replace(LIBCUDA, init=999, devices=())))
+    assert call("--out", str(tmp_path)).exit_code == 6
+
+    monkeypatch.setattr(driver, "read", lambda: BARE)
+    monkeypatch.setattr(facts.host, "read", lambda: replace(HOST, memlock=1))
+    assert call("--out", str(tmp_path)).exit_code == 0
+
+
+def test_verb_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "read", lambda: with_gpus(H100, GEFORCE))
+    result = call("--json", "--out", str(tmp_path), "--data-dir", str(tmp_path / "missing"))
+    told = json.loads(result.stdout)
+
+    assert result.exit_code == 6  # the data set
+    assert told["verdict"]["mode"] == "NATIVE"
+    assert {"level", "subject", "text", "fix"} == set(told["findings"][0])
+    assert told["hardware"]["gpus"][0]["name"] == "NVIDIA H100 80GB HBM3"
+    assert told["software"]["driver"] == "580.65.06"

@@ -1,0 +1,116 @@
+"""The machine under the GPUs, from recorded texts of /proc and /sys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.system import host, places
+
+PROCESSOR = """processor\t: {number}
+vendor_id\t: GenuineIntel
+model name\t: Intel(R) Xeon(R)  Gold 6448Y
+physical id\t: {socket}
+core id\t\t: {core}
+flags\t\t: fpu vme
+power management:"""
+TWO_SOCKETS = "\n\n".join(PROCESSOR.format(number=n, socket=n // 4, core=n // 2) for n in range(8))
+ARM = "processor\t: 0\nBogoMIPS\t: 2000.00\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\n\nprocessor\t: 1\nBogoMIPS\t: 2000.00\n"
+
+
+def lay(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_two_sockets_with_hyperthreads(tmp_path: Path) -> None:
+    lay(
+        tmp_path,
+        {
+            "proc/cpuinfo": TWO_SOCKETS,
+            "proc/meminfo": "MemTotal:       1056784064 kB\nMemFree: 1 kB\n",
+            "etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 24.04.2 LTS"\n',
+            "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance\n",
+            "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "powersave\n",
+            "sys/devices/system/node/node0/cpulist": "0-3\n",
+            "sys/devices/system/node/node1/cpulist": "4-7\n",
+        },
+    )
+    found = host.read(tmp_path)
+
+    assert (found.cpu.model, found.cpu.sockets) == ("Intel(R) Xeon(R) Gold 6448Y", 2)
+    assert (found.cpu.cores, found.cpu.threads, found.cpu.numa_nodes) == (4, 8, 2)
+    assert found.cpu.governors == ("performance", "powersave")
+    assert (found.memory_gib, found.memory_limit_gib, found.os) == (1007.8, None, "Ubuntu 24.04.2 LTS")
+    assert not found.container
+
+
+def test_arm_has_numbers_for_a_name(tmp_path: Path) -> None:
+    found = host.read(lay(tmp_path, {"proc/cpuinfo": ARM}))
+
+    assert found.cpu.model.endswith("implementer 0x41 part 0xd4f")
+    assert (found.cpu.sockets, found.cpu.cores, found.cpu.threads, found.cpu.governors) == (1, 2, 2, ())
+
+
+@pytest.mark.parametrize(
+    ("files", "quota", "limit"),
+    [
+        ({"sys/fs/cgroup/cpu.max": "150000 100000\n", "sys/fs/cgroup/memory.max": "8589934592\n"}, 1.5, 8.0),
+        ({"sys/fs/cgroup/cpu.max": "max 100000\n", "sys/fs/cgroup/memory.max": "max\n"}, None, None),
+        (
+            {
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            None,
+            None,
+        ),
+        (
+            {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "400000\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"},
+            4.0,
+            None,
+        ),
+    ],
+)
+def test_limits_of_both_kinds_of_cgroup(
+    tmp_path: Path, files: dict[str, str], quota: float | None, limit: float | None
+) -> None:
+    found = host.read(lay(tmp_path, {"proc/meminfo": "MemTotal: 33554432 kB\n", **files}))
+
+    assert (found.cpu.quota, found.memory_limit_gib) == (quota, limit)
+
+
+def test_containers_by_their_marks(tmp_path: Path) -> None:
+    assert not host.in_container(tmp_path)
+    assert host.in_container(lay(tmp_path / "docker", {".dockerenv": ""}))
+    assert host.in_container(lay(tmp_path / "podman", {"run/.containerenv": ""}))
+
+
+def test_this_machine() -> None:
+    found = host.read()
+
+    assert 1 <= found.cpu.usable <= found.cpu.threads
+    assert 1 <= found.cpu.sockets <= found.cpu.cores <= found.cpu.threads
+    assert found.memory_gib > 0.1
+
+
+def test_places(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/export {tmp_path.resolve()}/data nfs4 ro 0 0\n")
+
+    empty = places.look(tmp_path / "data", mounts)
+    assert (empty.exists, empty.empty, empty.filesystem, empty.remote) == (True, True, "nfs4", True)
+    (tmp_path / "data/image.jpg").touch()
+    assert not places.look(tmp_path / "data", mounts).empty
+
+    coming = places.look(tmp_path / "out/deeper", mounts)
+    assert (coming.exists, coming.writable, coming.filesystem) == (False, True, "ext4")
+    assert 0 < coming.free_gib <= coming.size_gib
+
+    in_the_way = places.look(mounts / "out", mounts)  # a file where a folder should be
+    assert not in_the_way.writable

@@ -1,0 +1,88 @@
+"""The check before a run, and what a log says of the machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.contract import NotSuitable
+from harness.system import driver, facts, image, nvml, preflight
+from harness.system.driver import Device, Driver
+from harness.system.nvml import Nvml
+from tests.harness.system.recorded import BARE, DRIVER, GEFORCE, H100, LIBCUDA, Recorded, machine
+
+
+def found(monkeypatch: pytest.MonkeyPatch, here: Driver) -> None:
+    monkeypatch.setattr(driver, "read", lambda: here)
+
+
+def test_enough_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    found(monkeypatch, DRIVER)
+    preflight.check("cuda", 1)
+
+
+def test_more_than_there_are_names_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    found(monkeypatch, replace(DRIVER, libcuda=replace(LIBCUDA, devices=LIBCUDA.devices * 2)))
+
+    with pytest.raises(NotSuitable, match=r"asks for 8 accelerators.* see 2 \(NVIDIA H100 80GB HBM3\)"):
+        preflight.check("cuda", 8)
+
+
+def test_a_cpu_run_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "read", lambda: pytest.fail("the driver was asked"))
+    preflight.check("cpu", 4)
+
+
+@pytest.mark.parametrize("here", [BARE, replace(DRIVER, nvml=Nvml(mismatch=True))])
+def test_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch, here: Driver) -> None:
+    found(monkeypatch, here)
+
+    with pytest.raises(NotSuitable, match=r"(?s)(no NVIDIA driver.*install|kernel module.*reboot).*harness doctor"):
+        preflight.check("cuda", 1)
+
+
+def test_another_vendors_accelerators_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found(monkeypatch, replace(BARE, other_vendors=("/dev/iluvatar0",)))
+    preflight.check("cuda", 8)
+
+
+def test_log_of_a_gpu_machine_can_be_written_as_plain_values() -> None:
+    gpus = nvml.ask(Recorded(H100, GEFORCE)).gpus
+    devices = (Device("NVIDIA H100 80GB HBM3", (9, 0)), Device("NVIDIA GeForce RTX 4090", (8, 9)))
+    here = replace(DRIVER, nvml=Nvml("580.65.06", 13000, gpus), libcuda=replace(LIBCUDA, devices=devices))
+    described = facts.describe(machine(here))
+
+    assert json.loads(json.dumps(described, allow_nan=False)) == json.loads(json.dumps(described))
+    assert "null" not in json.dumps(described)
+    assert described["hardware"]["accelerators"] == ["NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090"]
+    assert described["hardware"]["gpus"][1]["unavailable"]["ecc"] == "Not Supported"  # type: ignore[index, call-overload]
+    software = described["software"]
+    assert (software["driver"], software["driver_mode"], software["driver_flavour"]) == ("580.65.06", "NATIVE", "open")
+    assert (software["libcuda"], software["libcuda_cuda"]) == (LIBCUDA.path, "13.0")
+
+
+def test_log_of_a_machine_without_gpus() -> None:
+    described = facts.describe(machine(BARE))
+
+    assert (described["hardware"]["accelerators"], described["hardware"]["gpus"]) == ([], [])
+    assert {described["software"][key] for key in ("driver", "libcuda", "libcuda_cuda", "nvml")} == {"none"}
+
+
+def test_bypassed_requirement_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found(monkeypatch, BARE)
+
+    assert not facts.read({}).requirement_bypassed
+    assert not facts.read({"NVIDIA_DISABLE_REQUIRE": "0"}).requirement_bypassed
+    assert facts.read({"NVIDIA_DISABLE_REQUIRE": "1"}).requirement_bypassed
+
+
+def test_image_identity(tmp_path: Path) -> None:
+    record = tmp_path / "image.json"
+    assert image.identity({"HARNESS_IMAGE_ID": "sha256:1"}, record) == {}
+
+    record.write_text('{"commit": "abc", "sbom_sha256": "def"}')
+    assert image.identity({}, record) == {"id": "unknown", "commit": "abc", "sbom_sha256": "def"}
+    assert image.identity({"HARNESS_IMAGE_ID": "sha256:1"}, record)["id"] == "sha256:1"
