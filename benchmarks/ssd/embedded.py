@@ -1,0 +1,153 @@
+"""The data set that this project makes itself on first use: generated pictures in COCO form, for a run without any download.
+
+It is a demonstration, not COCO: a target reached on it says that a pipeline learns, and nothing about accuracy on photographs.
+The annotations are the same bytes everywhere, which a checksum proves; the JPEG files may differ with the version of Pillow.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ssd.embedded_paint import paint
+from benchmarks.ssd.embedded_scene import HALVES, Scene, scene
+from benchmarks.ssd.embedded_shapes import CATEGORIES
+
+SEED = 2017
+IMAGES = dict(zip(HALVES, (1000, 200), strict=True))  # with those that have no boxes
+ANNOTATIONS_SHA256 = {
+    "train2017": "61c02619dc577adc7adf68af16baf77a1b09a130540fc5073aedf9f846f5c30f",
+    "val2017": "a6e2466bc9f57d974f89d4d5b1a9103f69faffb6132b538a1c058e79b451d45c",
+}
+MANIFEST = "manifest.json"
+JPEG_QUALITY = 90
+CHUNK = 20  # images between two calls of progress
+MOST_PROCESSES = 8
+
+Described = tuple[dict[str, Any], list[dict[str, Any]]]  # an image and its boxes, as COCO writes them
+
+
+def ensure(folder: Path, progress: Callable[[int, int], None]) -> Path:
+    """`folder`, made unless it is there and whole. `progress(done, total)` counts images.
+
+    A folder that is incomplete or damaged is made again. It appears at once and complete, or not at all; of several processes
+    one makes it and the others wait.
+    """
+    if is_whole(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        if is_whole(folder):  # another process was faster
+            return folder
+        for left_over in folder.parent.glob(f".{folder.name}-*"):
+            shutil.rmtree(left_over)
+        making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _make(making / "new", progress)
+            if folder.exists():
+                folder.rename(making / "damaged")
+            (making / "new").rename(folder)
+        finally:
+            shutil.rmtree(making)
+    return folder
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether `folder` holds what `ensure` makes: the right annotations and every picture in its full size."""
+    try:
+        sizes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = _sizes(folder)
+        checksums = {half: hashlib.sha256(_annotation_path(folder, half).read_bytes()).hexdigest() for half in HALVES}
+    except (OSError, ValueError):
+        return False
+    return bool(sizes == found and checksums == ANNOTATIONS_SHA256)
+
+
+def _make(folder: Path, progress: Callable[[int, int], None]) -> None:
+    (folder / "annotations").mkdir(parents=True)
+    done, total = 0, sum(IMAGES.values())
+    progress(done, total)
+    processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+    # spawned, not forked: the caller may have threads
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            parts = {half: _start(pool, folder, half) for half in HALVES}
+            for part in as_completed([each for half in HALVES for each in parts[half]]):
+                done += len(part.result())
+                progress(done, total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    for half in HALVES:
+        written = annotation_file([made for part in parts[half] for made in part.result()])
+        found = hashlib.sha256(written).hexdigest()
+        if found != ANNOTATIONS_SHA256[half]:
+            raise RuntimeError(
+                f"the annotations of {half} have SHA-256 {found}, expected {ANNOTATIONS_SHA256[half]}: this installation "
+                "draws other scenes than the target was set with; install the versions in requirements/*.lock"
+            )
+        _annotation_path(folder, half).write_bytes(written)
+    (folder / MANIFEST).write_text(json.dumps(_sizes(folder)), encoding="utf-8")
+
+
+def _start(pool: ProcessPoolExecutor, folder: Path, half: str) -> list[Future[list[Described]]]:
+    (folder / half).mkdir()
+    starts = range(0, IMAGES[half], CHUNK)
+    return [pool.submit(_write_images, folder / half, half, range(i, min(i + CHUNK, IMAGES[half]))) for i in starts]
+
+
+def _write_images(folder: Path, half: str, indices: range) -> list[Described]:
+    described = []
+    for index in indices:
+        made = scene(SEED, half, index)
+        paint(made, SEED).save(folder / made.file_name, quality=JPEG_QUALITY)
+        described.append(describe(made))
+    return described
+
+
+def describe(made: Scene) -> Described:
+    """The entries of one image for the annotation file; the boxes have no ids yet."""
+    image = {"id": made.image_id, "file_name": made.file_name, "width": made.width, "height": made.height}
+    boxes = [
+        {"image_id": made.image_id, "category_id": category_id, "bbox": list(box), "area": seen_px, "iscrowd": 0}
+        for category_id, box, seen_px in made.boxes()
+    ]
+    return image, boxes
+
+
+def annotation_file(described: Sequence[Described]) -> bytes:
+    """COCO's JSON for the images of a half, in their order."""
+    boxes = [box for _, of_image in described for box in of_image]
+    content = {
+        "info": {"description": "Generated pictures: a demonstration, not COCO", "seed": SEED},
+        "images": [image for image, _ in described],
+        "annotations": [{"id": number, **box, "segmentation": []} for number, box in enumerate(boxes, start=1)],
+        "categories": [{"id": shape.category_id, "name": shape.name} for shape in CATEGORIES],
+    }
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _annotation_path(folder: Path, half: str) -> Path:
+    return folder / "annotations" / f"instances_{half}.json"
+
+
+def _sizes(folder: Path) -> dict[str, dict[str, int]]:
+    return {half: {entry.name: entry.stat().st_size for entry in os.scandir(folder / half)} for half in HALVES}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is making this folder."""
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
