@@ -1,4 +1,4 @@
-"""The verbs of a result's life after the run: status, check, score, collect, package, report."""
+"""The verbs of a result's life after the run: status, check, score, sysinfo, collect, package. report has its own file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Ruleset = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the tool."""
-    for verb in (status, check, score):
+    for verb in (status, check, score, sysinfo):
         app.command()(verb)
 
 
@@ -102,3 +102,37 @@ def score(
             table.say(score_text.headline(each))
             table.show_table(score_text.COLUMNS, score_text.rows(each), right=score_text.FIGURES)
     raise typer.Exit(1 if any(each.minutes is None for each in scores) else 0)
+
+
+def sysinfo(
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="A field that you know better; repeatable.", metavar="FIELD=VALUE")
+    ] = None,
+    ruleset: Annotated[
+        str, typer.Option(help="Decides the words for status; they changed in 4.0.", metavar="VERSION")
+    ] = "0.7.0",
+    json: Json = False,
+) -> None:
+    """This machine as MLPerf's system description, in JSON. What only a person can know is marked FILL IN."""
+    import os
+
+    from harness.results import sysdesc, table
+    from harness.system import facts
+
+    said = assignments(given)
+    if "status" in said:
+        said["status"] = sysdesc.status_word(said["status"], ruleset)
+    machine = facts.describe(facts.read(os.environ))
+    software = {**sysdesc.installed(), **machine["software"]}
+    description = sysdesc.describe(machine["hardware"], software, machine["image"], {**sysdesc.storage(), **said})
+    table.show_json(description)
+    if not json and (missing := sysdesc.to_fill_in(description)):
+        typer.echo(f"only a person can know: {', '.join(missing)}; see --set, or edit the file", err=True)
+
+
+def assignments(given: list[str] | None) -> dict[str, str]:
+    """FIELD=VALUE as a table. ValueError for anything else."""
+    for each in given or []:
+        if "=" not in each:
+            raise ValueError(f"--set {each}: write FIELD=VALUE")
+    return {key: value for key, _, value in (each.partition("=") for each in given or [])}
