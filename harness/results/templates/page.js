@@ -78,7 +78,7 @@
     }
     for (const group of groups) group.body.hidden = !group.rows.some((row) => shown.has(row.id));
     for (const mark of marks) mark.classList.toggle("away", !shown.has(mark.dataset.row));
-    $("nothing").hidden = shown.size > 0;
+    $("nothing").hidden = shown.size > 0 || rows.length === 0;
     $("count").textContent = `${shown.size} of ${rows.length} results`;
   }
 
@@ -174,7 +174,8 @@
   addEventListener("hashchange", () => visit(decodeURIComponent(location.hash.slice(1)), true));
 
   document.body.classList.remove("plain");
-  for (const id of ["controls", "theme", "download"]) $(id).hidden = false;
+  for (const id of ["theme", "download"]) $(id).hidden = false;
+  $("controls").hidden = rows.length === 0;
   theme(themes.includes(remembered()) ? remembered() : "auto");
   sort("accelerators", true);
   filter();

@@ -126,6 +126,15 @@ def test_it_loads_without_a_word_on_the_console(visit: Any) -> None:
     page.wait_for_timeout(200)
 
 
+def test_no_result_at_all_is_a_page_too(visit: Any, tmp_path: Path) -> None:
+    board = report.gather([tmp_path], generated=datetime(2026, 1, 2, tzinfo=UTC), published=False)
+    page = visit(report.write(board, tmp_path).as_uri())
+    assert "No result measured here yet" in page.inner_text("header")
+    assert "Nothing to compare yet" in page.inner_text("main")
+    assert page.locator("table:visible, #controls:visible, figure:visible").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") == WIDE["width"]
+
+
 def test_text_from_logs_is_never_markup(visit: Any) -> None:
     page = visit()
     assert page.locator("img").count() == 0
