@@ -58,18 +58,18 @@ def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) ->
     if code == INTERRUPTED and not why:
         return Verdict(ledger.INTERRUPTED, "someone asked the trial alone to end")
     if code in (USAGE, NOT_SUITABLE):
-        return Verdict(ledger.REFUSED, (log.reason if log else "") or _last_line(outcome))
+        return Verdict(ledger.REFUSED, _last_words(outcome, log))
     if code not in (TARGET_MET, EPOCHS_SPENT):
         signal = f" (signal {code - 128})" if code > 128 and code != INTERRUPTED else ""
-        return Verdict(ledger.FAILED, f"exit code {code}{signal}{why}; {_last_line(outcome)}")
+        return Verdict(ledger.FAILED, f"exit code {code}{signal}{why}; {_last_words(outcome, log)}")
     if log is None:
-        return Verdict(ledger.FAILED, f"exit code {code}, but it left no log; {_last_line(outcome)}")
+        return Verdict(ledger.FAILED, f"exit code {code}, but it left no log; {_last_words(outcome, log)}")
     if log.configuration_sha256 != configuration_sha256:
         return Verdict(ledger.FAILED, f"its log names another configuration: {log.configuration_sha256}")
     if code == TARGET_MET and log.outcome == "success":
         return Verdict(ledger.SUCCESS, "")
     if code == EPOCHS_SPENT and log.outcome == "aborted" and log.evaluations:
-        return Verdict(ledger.NOT_MET, log.reason)
+        return Verdict(ledger.NOT_MET, _last_words(outcome, log))
     return Verdict(ledger.FAILED, f"exit code {code}, but its log ends as {log.outcome}: {log.reason}")
 
 
@@ -132,5 +132,9 @@ def put_aside(folder: Path, number: int, attempt: int) -> list[str]:
     return sorted(kept, key=lambda name: not name.endswith(".txt"))
 
 
-def _last_line(outcome: Outcome) -> str:
+def _last_words(outcome: Outcome, log: RunRecord | None) -> str:
+    """Why it ended: what its log's run_stop says, else its last line of output."""
+    stop = log.entries.get("run_stop") if log else None
+    if stop is not None and isinstance(reason := stop.metadata.get("reason"), str) and reason:
+        return reason
     return next((line.strip() for line in reversed(outcome.tail) if line.strip()), "it printed nothing")

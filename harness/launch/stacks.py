@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 PROC = Path("/proc")
+BETWEEN_S = 0.3  # for one process to write its stacks
 
 
 def ask(processes: Iterable[int]) -> list[int]:
-    """Send SIGUSR1 to those of `processes` that catch it. Returns who got it."""
+    """Send SIGUSR1 to those of `processes` that catch it, one after the other: they write to one file. Returns who got it."""
     asked = []
     for process in processes:
         try:
             if catches(process, signal.SIGUSR1):
                 os.kill(process, signal.SIGUSR1)
                 asked.append(process)
+                time.sleep(BETWEEN_S)
         except (ProcessLookupError, PermissionError, FileNotFoundError):
             continue  # ended in this moment, or another user's
     return asked
