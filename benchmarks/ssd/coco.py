@@ -69,17 +69,18 @@ class GroundTruth:
 
     def _complete(self) -> None:
         """Check what an evaluation relies on, and fill in what some writers of such files leave out."""
-        for kind in ("images", "categories"):
-            ids = [record["id"] for record in self.document[kind]]
+        for kind, needed in (("images", ("file_name", "width", "height")), ("categories", ("name",))):
+            ids = []
+            for record in self.document[kind]:
+                _ = [record[key] for key in needed]
+                ids.append(record["id"])
             if len(ids) != len(set(ids)):
                 twice = next(number for number in ids if ids.count(number) > 1)
                 raise ValueError(f"{self.path}: id {twice} is given to two {kind}; ids must be unique")
         for number, annotation in enumerate(self.document["annotations"], start=1):
-            _, _, w, h = annotation["bbox"]
-            annotation["id"] = (
-                number  # pycocotools takes a match with id 0 for none, and loses a box whose id comes twice
-            )
-            annotation.setdefault("area", w * h)
+            # pycocotools takes a match with id 0 for none, and loses a box whose id comes twice
+            annotation["id"] = number
+            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
             annotation.setdefault("iscrowd", 0)
         if len(self.image_ids_with_boxes) == 0:
             raise ValueError(f"{self.path}: no image has a box, so that there is nothing to find")

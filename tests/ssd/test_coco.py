@@ -243,15 +243,19 @@ def test_files_without_what_a_box_does_not_need(missing: str, tmp_path: Path) ->
         ('{"images": [', "not JSON"),
         ("[]", "not in COCO's form"),
         ('{"images": [], "annotations": []}', "categories"),
-        ('{"images": [{"id": 1}, {"id": 1}], "annotations": [], "categories": []}', "id 1 is given to two images"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 0}, {"id": 0}]}', "two categories"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1}]}', "nothing to find"),
-        ('{"images": [{"id": 1}], "annotations": [{"image_id": 1}], "categories": [{"id": 1}]}', "'bbox'"),
+        ('{"images": [IMAGE, IMAGE], "annotations": [], "categories": []}', "id 1 is given to two images"),
+        ('{"images": [IMAGE], "annotations": [], "categories": [CLASS, CLASS]}', "id 0 is given to two categories"),
+        ('{"images": [IMAGE], "annotations": [], "categories": [CLASS]}', "nothing to find"),
+        ('{"images": [IMAGE], "annotations": [{"image_id": 1}], "categories": [CLASS]}', "'bbox'"),
+        ('{"images": [IMAGE], "annotations": [{"image_id": 1, "bbox": [1]}], "categories": [CLASS]}', "IndexError"),
+        ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [], "categories": [CLASS]}', "'width'"),
+        ('{"images": [IMAGE], "annotations": [], "categories": [{"id": 1}]}', "'name'"),
     ],
 )
 def test_refused_with_the_files_name(text: str, complaint: str, tmp_path: Path) -> None:
     path = tmp_path / "instances.json"
-    path.write_text(text)
+    image, category = '{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}', '{"id": 0, "name": "zero"}'
+    path.write_text(text.replace("IMAGE", image).replace("CLASS", category))
     with pytest.raises(ValueError, match=re.escape(str(path))) as refusal:
         GroundTruth.load(path)
     assert complaint in str(refusal.value)
