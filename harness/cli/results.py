@@ -16,7 +16,7 @@ Ruleset = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the tool."""
-    for verb in (status, check, score, sysinfo):
+    for verb in (status, check, score, sysinfo, collect, package):
         app.command()(verb)
 
 
@@ -128,6 +128,84 @@ def sysinfo(
     table.show_json(description)
     if not json and (missing := sysdesc.to_fill_in(description)):
         typer.echo(f"only a person can know: {', '.join(missing)}; see --set, or edit the file", err=True)
+
+
+def collect(
+    paths: Annotated[list[Path], typer.Argument(help="Folders of result logs, or logs.", metavar="DIR...")],
+    into: Annotated[Path, typer.Option(help="The collection.", metavar="DIR")] = Path("results"),
+    system: Annotated[
+        str | None, typer.Option(help="Folder in the collection.  [default: configuration and a hash of the machine]")
+    ] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Take files that have changed as they are now.")] = False,
+    json: Json = False,
+) -> None:
+    """Copy finished runs into results/SYSTEM/BENCHMARK, never over another, and index them. Exit 1 if one was refused."""
+    from harness.results import collect as collecting
+    from harness.results import table
+
+    outcome = collecting.collect(paths, into, system=collecting.slug(system) if system else None, rebuild=rebuild)
+    if json:
+        table.show_json({**outcome.as_json(), "index": str(into / collecting.INDEX)})
+    else:
+        for source, target in outcome.collected:
+            table.say(f"{source} -> {into / target}")
+        for source, target in outcome.already:
+            table.say(f"{source}: there already, {into / target}")
+        for source, why in outcome.refused:
+            table.say(f"{source}: not collected: {why}")
+        for file, why in outcome.changed:
+            table.say(f"{into / file}: {why}; put it back, or take it as it is with --rebuild")
+    raise typer.Exit(int(not outcome.ok))
+
+
+def package(
+    folder: Annotated[Path, typer.Argument(help="A folder with the runs of one series.", metavar="SERIES")],
+    *,
+    org: Annotated[str, typer.Option(help="The organization that submits, as its logs say.")],
+    division: Annotated[str, typer.Option(help="closed or open, as its logs say.")],
+    out: Annotated[Path, typer.Option(help="The package becomes OUT/ORG.", metavar="DIR")] = Path("packages"),
+    system: Annotated[str | None, typer.Option(help="Id of the system.  [default: from the series]")] = None,
+    describe: Annotated[
+        Path | None, typer.Option(help="A system description (see sysinfo).  [default: from the logs]", metavar="FILE")
+    ] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="A field of the description; repeatable.", metavar="FIELD=VALUE")
+    ] = None,
+    sources: Annotated[
+        Path | None,
+        typer.Option(help="The sources that ran.  [default: this project at the logs' commit]", metavar="DIR"),
+    ] = None,
+    ruleset: Ruleset = None,
+    json: Json = False,
+) -> None:
+    """A submission's whole tree, checked before it is let out. Exit 1, and no package, where the series is not fit."""
+    from harness.results import check_text, table
+    from harness.results import package as packaging
+    from harness.results.series import find_series
+
+    found = find_series([folder])
+    if len(found) != 1:
+        raise ValueError(
+            f"{folder} holds {len(found)} series ({', '.join(each.name for each in found)}); name one of them"
+        )
+    order = packaging.Order(org, division, out, system, describe, assignments(given), ruleset, sources)
+    try:
+        built, report = packaging.package(found[0], order)
+    except packaging.Refused as refused:
+        if json:
+            table.show_json({"package": None, "refused_because": refused.reasons})
+        else:
+            table.say(f"{folder}: not packaged:")
+            for reason in refused.reasons:
+                table.say(f"- {reason}")
+        raise typer.Exit(1) from refused
+    if json:
+        table.show_json(
+            {"package": str(built), "refused_because": [], "check": {**report.as_json(), "path": str(built)}}
+        )
+    else:
+        table.show_table(check_text.VERDICTS, check_text.verdict_rows(report))
+        table.say(f"{built}: packaged, and check finds no error in it")
 
 
 def assignments(given: list[str] | None) -> dict[str, str]:

@@ -1,0 +1,190 @@
+"""A series as one organization's submission: the whole tree by the round's rules, checked before it is let out.
+
+It refuses, in words and all at once, what is no publishable result. What it builds it builds in a scratch folder beside the
+target, runs `check` on it, and moves it into place only when that finds no error. Nothing is ever overwritten.
+
+    ORG/systems/SYSTEM.json                                   the description
+    ORG/results/SYSTEM/BENCHMARK/result_0.txt ...             the logs as they are, numbered from 0
+    ORG/benchmarks/BENCHMARK/implementations/NAME/            the sources of the commit that ran
+    ORG/benchmarks/BENCHMARK/implementations/SYSTEM/          how this system ran them, and SYSTEM_NAME.json
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.results import sources, sysdesc
+from harness.results.check import Report, check
+from harness.results.check_system import FIELDS, read_description
+from harness.results.collect import slug
+from harness.results.findings import is_placeholder
+from harness.results.package_text import implementation_json, system_files
+from harness.results.rules import DIVISIONS, RULESETS, Rules, rules_for, shortfall
+from harness.results.series import Series
+
+IMPLEMENTATION = "pytorch"
+
+
+class Refused(Exception):
+    """What the series lacks to be published, a sentence each."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("\n".join(reasons))
+        self.reasons = reasons
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a person says of a submission."""
+
+    org: str
+    division: str
+    out: Path
+    system: str | None = None  # its id; else from the series
+    description: Path | None = None  # a system description to use; else from the logs
+    given: Mapping[str, str] | None = None  # fields of the description
+    ruleset: str | None = None
+    sources: Path | None = None  # a folder to submit as the implementation; else this project's commit
+
+
+def package(series: Series, order: Order) -> tuple[Path, Report]:
+    """Build and check the package. Refused where the series or the finished package is not fit, ValueError for usage."""
+    _usage(order)
+    ruleset = order.ruleset or series.first.ruleset or "0.7.0"
+    rules = rules_for(series.first.benchmark, ruleset)
+    system = slug(order.system or _system_of(series))
+    description = _description(series, order, system)
+    reasons = [*refusals(series, rules, order), *_unanswered(description)]
+    if reasons:
+        raise Refused(reasons)
+    target = order.out / slug(order.org)
+    if target.exists():
+        raise ValueError(f"{target} is there already and is not overwritten; name another folder with --out")
+    order.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=order.out, prefix="unchecked-") as scratch:
+        built = Path(scratch) / target.name
+        _build(built, series, order, system=system, description=description, ruleset=ruleset)
+        (report,) = check([built], ruleset)
+        if not report.ok:
+            wrong = [each for each in report.findings if each.severity == "error"]
+            raise Refused([f"{each.file}: {each.key or each.rule}: {each.found}; {each.fix}" for each in wrong])
+        built.rename(target)
+    return target, report
+
+
+def refusals(series: Series, rules: Rules, order: Order) -> Iterator[str]:
+    """Why this series cannot be published."""
+    records = series.records
+    if any(record.demonstration for record in records):
+        yield "it was trained on demonstration data, which is no benchmark: run with the real data set"
+    if any(record.resumed_from_epoch is not None for record in records):
+        yield "a run was resumed: a result is one run without a break, on one clock"
+    if order.sources is None:
+        yield from _unknown_sources(series)
+    if rules.runs is None:
+        yield f"there are no rules here for benchmark {rules.benchmark or 'unknown'} in ruleset {rules.ruleset}"
+    elif len(records) < rules.runs:
+        yield f"{len(records)} of the {rules.runs} runs that the rules require: run {rules.runs - len(records)} more"
+    elif len(records) > rules.runs:
+        yield (
+            f"{len(records)} runs, the rules require exactly {rules.runs}: choose consecutive ones by their order, "
+            "not by their times, and put them into a folder of their own"
+        )
+    failed = [(record, why) for record in records if (why := shortfall(record, rules))]
+    if len(failed) > 1:
+        for record, why in failed:
+            yield f"{Path(record.path).name} did not converge ({why}); the rules allow one such run"
+    for key, wanted in (("submission_org", order.org), ("submission_division", order.division)):
+        said = {str(record.value(key)) for record in records}
+        if said != {wanted}:
+            words = ", ".join(sorted(said))
+            yield f"the logs say {key} = {words}, not {wanted}: logs are never edited; set it in the configuration and run"
+    platforms = {record.platform or "" for record in records}
+    if any(not each or is_placeholder(each) for each in platforms):
+        yield f"the logs' submission_platform is a placeholder: {', '.join(sorted(platforms))}"
+
+
+def _unknown_sources(series: Series) -> Iterator[str]:
+    commits = {record.commit for record in series.records}
+    if any(record.tree_dirty is not False for record in series.records):
+        yield "the source had uncommitted changes (tree_dirty) or it is not known whether it had: commit, then run again"
+    if len(commits) > 1:
+        yield f"the runs are of different commits: {', '.join(sorted(str(each) for each in commits))}"
+    commit = series.first.commit
+    if commit in (None, "unknown"):
+        yield "the logs name no commit, so the sources that ran are not known: name their folder with --sources"
+    elif len(commits) == 1 and (why := sources.unavailable(str(commit))):
+        yield why
+
+
+def _usage(order: Order) -> None:
+    if order.division not in DIVISIONS:
+        raise ValueError(f"--division {order.division}: one of {', '.join(DIVISIONS)}")
+    if not order.org.strip() or is_placeholder(order.org):
+        raise ValueError(f"--org {order.org}: name the organization that submits")
+    if order.ruleset is not None and order.ruleset not in RULESETS:
+        raise ValueError(f"--ruleset {order.ruleset}: one of {', '.join(RULESETS)}")
+    if order.sources is not None and not order.sources.is_dir():
+        raise ValueError(f"--sources {order.sources}: no such folder")
+
+
+def _system_of(series: Series) -> str:
+    folder = series.folder.resolve()
+    if folder.name == series.first.benchmark:
+        return folder.parent.name
+    return series.first.configuration_name or series.first.platform or folder.name
+
+
+def _description(series: Series, order: Order, system: str) -> dict[str, object]:
+    """The one that is named, or one made of what the logs say of their machine; --set wins over either."""
+    first, given = series.first, dict(order.given or {})
+    if order.description is not None:
+        content = read_description(order.description)
+        if isinstance(content, str):
+            raise ValueError(f"{order.description}: {content}")
+        unknown = [key for key in given if key not in FIELDS]
+        if unknown:
+            raise ValueError(f"--set {unknown[0]}: no field of a system description")
+        return {**content, **given}
+    run = first.configuration.get("run")
+    nodes = run.get("nodes") if isinstance(run, dict) else None
+    said = {"submitter": order.org, "division": order.division, "status": first.status or "", "system_name": system}
+    if isinstance(nodes, int):
+        said["number_of_nodes"] = str(nodes)
+    return dict(sysdesc.describe(first.hardware, first.software, first.image, {**said, **given}))
+
+
+def _unanswered(description: Mapping[str, object]) -> Iterator[str]:
+    for key, value in description.items():
+        if isinstance(value, str) and is_placeholder(value):
+            yield f'the system description lacks {key} ("{value}"): say it with --set {key}=..., or name a file with --describe'
+
+
+def _build(
+    package: Path, series: Series, order: Order, *, system: str, description: Mapping[str, object], ruleset: str
+) -> None:
+    first, benchmark = series.first, str(series.first.benchmark)
+    (package / "systems").mkdir(parents=True)
+    (package / "systems" / f"{system}.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    results = package / "results" / system / benchmark
+    results.mkdir(parents=True)
+    for index, record in enumerate(series.records):
+        shutil.copyfile(record.path, results / f"result_{index}.txt")
+    implementations = package / "benchmarks" / benchmark / "implementations"
+    if order.sources is not None:
+        sources.copy_folder(order.sources, implementations / IMPLEMENTATION)
+    else:
+        sources.export(str(first.commit), implementations / IMPLEMENTATION)
+    own = implementations / system
+    own.mkdir()
+    for name, text in system_files(series, system, IMPLEMENTATION, ruleset).items():
+        (own / name).write_text(text, encoding="utf-8")
+        if name.endswith(".sh"):
+            (own / name).chmod(0o755)
+    about = json.dumps(implementation_json(first), indent=2) + "\n"
+    (own / f"{system}_{IMPLEMENTATION}.json").write_text(about, encoding="utf-8")
