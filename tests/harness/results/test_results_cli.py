@@ -1,0 +1,249 @@
+"""The verbs as a shell sees them: output, JSON, exit codes, and how fast they start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from tests.conftest import CHECKOUT
+from tests.harness.results.logs import event, events, text, write, write_package, write_series
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = main([str(each) for each in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("verb", ["status", "check", "score", "sysinfo", "collect", "package"])
+def test_help_imports_nothing_heavy(verb: str) -> None:
+    script = f"""
+import sys, time
+begun = time.process_time()
+import harness.cli.results
+heavy = {{"torch", "pandas", "numpy", "matplotlib", "pydantic", "rich", "jinja2"}} & set(sys.modules)
+from harness.cli import main
+assert main(["{verb}", "--help"]) == 0
+heavy |= {{"torch", "pandas", "numpy", "matplotlib", "rich", "jinja2"}} & set(sys.modules)
+assert not heavy, heavy
+assert time.process_time() - begun < 1
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"harness {verb}" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["status", "check", "score", "collect"])
+def test_a_path_that_is_not_there_is_usage(capsys: pytest.CaptureFixture[str], verb: str, tmp_path: Path) -> None:
+    code, out, err = call(capsys, verb, tmp_path / "nothing")
+    assert (code, out) == (2, "")
+    assert err == f"error: {tmp_path}/nothing: no such file or folder\n"
+
+
+def test_an_unknown_ruleset_is_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    log = write(tmp_path / "result_0.txt", events())
+    for verb in ("check", "score"):
+        code, _, err = call(capsys, verb, log, "--ruleset", "6.0.0")
+        assert (code, err) == (2, "error: --ruleset 6.0.0: not one of 0.6.0, 0.7.0, 1.0.0, 1.1.0\n")
+
+
+# --- status ---
+
+
+def test_status_is_the_table_of_mll_status(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    log = write(tmp_path / "result_0.txt", events())
+    code, out, _ = call(capsys, "status", log)
+    assert code == 0
+    heading, _, row = out.splitlines()
+    assert (
+        " ".join(heading.split()) == "file gpus batch total converged init first epoch mean epoch epoch/seconds/mAP ..."
+    )
+    assert " ".join(row.split()) == f"{log} 8 912 608.1 yes 31.0 12.00 12.00 40 3.0 0.1600 | 50 3.0 0.2301"
+
+
+def test_status_codes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    going_on = write(tmp_path / "a/result_0.txt", events()[:60])
+    failed = write(tmp_path / "b/result_0.txt", events(status="aborted"))
+    assert call(capsys, "status", going_on)[0] == 0
+    assert call(capsys, "status", failed)[0] == 1
+    assert call(capsys, "status", going_on, failed)[0] == 1
+
+
+def test_status_json_of_a_run_that_goes_on(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = call(capsys, "status", "--json", write(tmp_path / "result_0.txt", events()[:60]))
+    (run,) = json.loads(out)
+    assert (code, run["outcome"], run["total_s"]) == (0, "unfinished", 2 + 16 * 12)
+    assert (run["epochs"], run["gpus"]) == (16, 8)
+
+
+def test_status_follows_a_log_while_it_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "result_0.txt"
+    content = text(events()).encode()
+    path.write_bytes(content[:5_000])
+
+    def go_on() -> None:
+        time.sleep(0.5)
+        with path.open("ab") as file:
+            for at in range(5_000, len(content), 9_000):
+                file.write(content[at : at + 9_000])
+                file.flush()
+
+    writer = threading.Thread(target=go_on)
+    writer.start()
+    code, out, _ = call(capsys, "status", "--follow", path)
+    writer.join()
+    assert code == 0
+    assert out.count("first epoch") >= 2
+    assert "yes" in out.splitlines()[-1]
+
+
+def test_no_log_can_fake_a_line_of_the_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    log = events()
+    log[-1]["metadata"] = {"status": "aborted", "reason": "nan\x1b[2J\rresult_0.txt yes"}
+    _, out, _ = call(capsys, "status", write(tmp_path / "result_0.txt", log))
+    assert "\x1b" not in out and "\r" not in out
+    assert "nan\\x1b[2J\\rresult_0.txt yes" in out
+
+
+# --- score ---
+
+
+def test_score_says_minutes_and_standing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_series(tmp_path / "results/dgx/ssd")
+    code, out, _ = call(capsys, "score", tmp_path)
+    assert code == 0
+    assert out.startswith("dgx/ssd: 10.1517 minutes (official)\n")
+    assert "the mean of 3 of 5 runs, the fastest and the slowest dropped" in out
+    code, out, _ = call(capsys, "score", tmp_path, "--json")
+    (series,) = json.loads(out)["series"]
+    assert (code, series["minutes"], series["official"], series["name"]) == (0, 10.1517, True, "dgx/ssd")
+    assert [run["place"] for run in series["runs"]] == ["fastest", "counted", "counted", "counted", "slowest"]
+    assert series["images_per_s_per_accelerator"] == pytest.approx(117266 / 12.02 / 8)
+
+
+def test_score_of_what_has_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write(tmp_path / "result_0.txt", events(status="aborted"))
+    code, out, _ = call(capsys, "score", tmp_path)
+    assert code == 1
+    assert "no score (not official: 1 run; the rules want 5)" in out
+
+
+# --- check ---
+
+
+def test_check_of_a_good_series(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_series(tmp_path)
+    code, out, _ = call(capsys, "check", tmp_path)
+    assert code == 0, out
+    assert out.startswith(f"{tmp_path}: passed, 0 errors, 0 warnings (5 runs, ruleset 0.7.0 (by its keys))")
+    assert "compliance checker" in out and "SUCCESS" in out
+
+
+@pytest.mark.parametrize(
+    ("ruleset", "key"), [("1.0.0", "gradient_accumulation_steps"), ("1.1.0", "weights_initialization")]
+)
+def test_check_by_another_ruleset(capsys: pytest.CaptureFixture[str], tmp_path: Path, ruleset: str, key: str) -> None:
+    log = write(tmp_path / "result_0.txt", events())
+    code, out, _ = call(capsys, "check", log, "--ruleset", ruleset, "--json")
+    assert code == 1
+    (report,) = json.loads(out)["checked"]
+    assert (key, "compliance checker") in {(each["key"], each["rule"]) for each in report["findings"]}
+
+
+def test_check_of_a_package(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    package = write_package(tmp_path / "Someone")
+    before = sorted((path, path.stat().st_mtime_ns) for path in package.rglob("*"))
+    code, out, _ = call(capsys, "check", tmp_path, "--json")
+    content = json.loads(out)
+    (report,) = content["checked"]
+    assert (code, content["ok"], report["path"]) == (0, True, str(package))
+    assert {each["tool"] for each in report["official"]} == {
+        "compliance checker",
+        "system description checker",
+        "package checker",
+        "RCP checker",
+        "result summarizer",
+    }
+    assert sorted((path, path.stat().st_mtime_ns) for path in package.rglob("*")) == before
+
+
+def test_check_of_no_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("hello\n")
+    code, out, _ = call(capsys, "check", path)
+    assert code == 1
+    assert "no line in MLPerf's log format could be read" in out
+
+
+def test_check_of_a_log_that_is_no_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "result_0.txt"
+    path.write_text(":::MLLOG {'key': 'run_start'}\n" + text(events()))
+    code, out, _ = call(capsys, "check", path)
+    assert code == 1
+    assert "readable: malformed" in out and "Log lines had parsing errors." in out
+
+
+def test_a_big_log_in_seconds(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "result_0.txt"
+    lines = text(events()).splitlines(keepends=True)
+    noise = "".join(f"{rank}: step 1 loss 3.14159\n" for rank in range(8_000))
+    with path.open("w") as file:
+        for line in lines:
+            file.write(line)
+            file.write(noise)
+    assert path.stat().st_size > 50_000_000
+    begun = time.process_time()
+    code, _, _ = call(capsys, "check", path)
+    assert code == 0
+    assert time.process_time() - begun < 10
+
+
+# --- sysinfo ---
+
+
+def test_sysinfo_has_mlperfs_fields_all_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from mlperf_logging.system_desc_checker import system_desc_checker
+
+    code, out, err = call(capsys, "sysinfo", "--set", "submitter=Someone", "--set", "status=Available on-premise")
+    description = json.loads(out)
+    assert (code, len(description)) == (0, 33)
+    assert all(isinstance(value, str) for value in description.values())
+    assert (description["submitter"], description["status"]) == ("Someone", "onprem")
+    assert "only a person can know: division, system_name" in err
+    path = tmp_path / "system.json"
+    path.write_text(out)
+    assert system_desc_checker.check_system_desc(str(path), "training", "1.1.0")[0]
+
+
+def test_sysinfo_in_the_newer_words(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "sysinfo", "--set", "status=onprem", "--ruleset", "4.1.0")
+    assert json.loads(out)["status"] == "Available on-premise"
+
+
+def test_sysinfo_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "sysinfo", "--set", "status=somewhere")[0] == 2
+    assert call(capsys, "sysinfo", "--set", "cooling")[0] == 2
+    assert call(capsys, "sysinfo", "--set", "unknown=1")[0] == 2
+
+
+# --- collect ---
+
+
+def test_collect_and_its_codes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_series(tmp_path / "out", 2)
+    write(tmp_path / "out/result_2.txt", [*events()[:60], event(1, "x")])
+    code, out, _ = call(capsys, "collect", tmp_path / "out", "--into", tmp_path / "results", "--json")
+    content = json.loads(out)
+    assert code == 1
+    assert [each["note"] for each in content["collected"]] == ["out/ssd/result_0.txt", "out/ssd/result_1.txt"]
+    assert "no run_stop" in content["refused"][0]["note"]
+    (tmp_path / "out/result_2.txt").unlink()
+    code, out, _ = call(capsys, "collect", tmp_path / "out", "--into", tmp_path / "results")
+    assert (code, out.count("there already")) == (0, 2)
