@@ -20,13 +20,26 @@ SAMPLES = 3  # a side, in each pixel, for smooth edges
 PAINT_STREAM = 7  # keeps the painter's random numbers apart from the scene's
 Rng = np.random.Generator
 
-# Hue of a thing in turns: (low, high); what is not named here may have any colour that stands out
-HUES = {
-    "heart": (0.88, 1.04),
-    "star": (0.07, 0.17),
-    "red marble": (0.985, 1.015),
-    "blue marble": (0.59, 0.65),
-    "drop": (0.48, 0.62),
+# Each thing's own colours as ranges of hue (in turns), saturation and value
+COLOURS = {
+    "star": ((0.09, 0.16), (0.7, 1.0), (0.75, 1.0)),
+    "heart": ((0.9, 1.0), (0.5, 0.9), (0.7, 1.0)),
+    "ring": ((0.0, 1.0), (0.6, 0.95), (0.6, 1.0)),
+    "moon": ((0.12, 0.17), (0.1, 0.4), (0.85, 1.0)),
+    "cross": ((0.28, 0.42), (0.6, 0.95), (0.45, 0.8)),
+    "gear": ((0.55, 0.65), (0.05, 0.2), (0.45, 0.75)),
+    "drop": ((0.48, 0.57), (0.5, 0.9), (0.7, 1.0)),
+    "flower": ((0.75, 0.92), (0.4, 0.9), (0.7, 1.0)),
+    "fish": ((0.03, 0.09), (0.75, 1.0), (0.75, 1.0)),
+    "mushroom": ((0.98, 1.07), (0.6, 0.9), (0.45, 0.8)),
+    "house": ((0.0, 1.0), (0.25, 0.6), (0.65, 0.95)),
+    "die": ((0.1, 0.17), (0.02, 0.15), (0.9, 1.0)),
+    "red marble": ((0.985, 1.015), (0.85, 1.0), (0.65, 0.95)),
+    "blue marble": ((0.6, 0.66), (0.85, 1.0), (0.65, 0.95)),
+    "stick": ((0.05, 0.1), (0.3, 0.5), (0.25, 0.5)),
+    "pebble": ((0.05, 0.12), (0.05, 0.3), (0.3, 0.6)),
+    "card": ((0.08, 0.17), (0.05, 0.3), (0.85, 1.0)),
+    "shard": ((0.0, 1.0), (0.4, 0.9), (0.4, 0.9)),
 }
 FIXED = {
     "white": (0.96, 0.96, 0.94),
@@ -35,8 +48,18 @@ FIXED = {
     "cream": (0.93, 0.87, 0.74),
     "glass": (0.68, 0.87, 0.96),
     "yolk": (0.98, 0.8, 0.16),
+    "roof": (0.6, 0.2, 0.13),
 }
-PLAIN = {"moon", "die", "red marble", "blue marble", "pebble", "stick", "card"}  # without a pattern of their own
+PLAIN = {
+    "moon",
+    "gear",
+    "die",
+    "red marble",
+    "blue marble",
+    "pebble",
+    "stick",
+    "card",
+}  # without a pattern of their own
 
 
 def paint(scene: Scene, seed: int) -> Image.Image:
@@ -86,18 +109,11 @@ def _pixels(covered: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
 
 
 def _colour(name: str, behind: Pixels, rng: Rng) -> Pixels:
-    """A colour of the kind that `name` may have; of a few draws the one that stands out most from what lies behind it."""
+    """One of the thing's colours: of a few draws the one that stands out most from what lies behind it."""
     draws = []
     for _ in range(4):
-        low, high = HUES.get(name, (0.0, 1.0))
-        saturation, value = rng.uniform(0.55, 0.95), rng.uniform(0.5, 1.0)
-        if "marble" in name:
-            saturation, value = rng.uniform(0.85, 1.0), rng.uniform(0.6, 0.95)
-        if name in ("moon", "die", "card"):
-            low, high, saturation, value = 0.08, 0.17, rng.uniform(0.05, 0.35), rng.uniform(0.85, 1.0)
-        if name in ("pebble", "stick"):
-            low, high, saturation, value = 0.05, 0.12, rng.uniform(0.1, 0.4), rng.uniform(0.3, 0.6)
-        draws.append(np.array(colorsys.hsv_to_rgb(rng.uniform(low, high) % 1, saturation, value), dtype=np.float32))
+        hue, saturation, value = (rng.uniform(*ends) for ends in COLOURS[name])
+        draws.append(np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), dtype=np.float32))
     return max(draws, key=lambda rgb: float(np.abs(rgb - behind).sum()))
 
 
@@ -111,8 +127,6 @@ def _tone(tone: str, base: Pixels) -> Pixels:
         return np.array(FIXED[tone], dtype=np.float32)
     if tone == "light":
         return base + 0.55 * (1 - base)
-    if tone == "roof":
-        return 0.45 * base[[1, 0, 2]]
     return 0.25 * base  # pips, lines
 
 
