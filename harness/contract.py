@@ -114,7 +114,10 @@ class Session(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """All that a later `restore` needs to go on after a whole epoch exactly as if nothing had happened."""
+        """All that a later `restore` needs to go on after a whole epoch exactly as if nothing had happened.
+
+        It may share memory with the session: to be saved before the next epoch. Called on every rank.
+        """
         ...
 
     def restore(self, state: dict[str, Any]) -> None:

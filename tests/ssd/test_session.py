@@ -1,0 +1,143 @@
+"""The session in contract order: warm-up leaves no trace, every precision trains, a restored state goes on bit for bit."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.ssd.session import SSDSession
+from harness import config
+from harness.contract import Context
+from harness.execution import checkpoint
+from tests.harness.execution.runs import complies, events, run
+from tests.ssd import small
+from tests.toy.configuration import write
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small.folder(tmp_path_factory.mktemp("data"))
+
+
+def opened(folder: Path, **tables: dict[str, Any]) -> SSDSession:
+    tables_of_ssd: Any = config.parse(small.content(**tables), name="small", source="small").tables
+    torch.manual_seed(5)
+    return SSDSession(tables_of_ssd, Context(device="cpu", seed=5, data_dir=folder, threads=1, log_every_steps=1))
+
+
+def losses(session: SSDSession, epoch: int) -> list[float]:
+    return [interval.loss for interval in session.train_epoch(epoch)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "auto"])
+def test_every_precision_trains_and_says_which_it_was(data: Path, precision: str) -> None:
+    session = opened(data, compute={"precision": precision})
+    session.warm_up()
+    session.load_data()
+    found = losses(session, 1)
+    assert len(found) == 3 and all(map(math.isfinite, found))
+    assert 0 <= session.evaluate(1) <= 1
+    properties = session.properties()
+    assert properties["precision_requested"] == precision
+    if precision == "auto":
+        assert properties["precision"] in ("fp32", "bf16")
+        assert set(properties["precision_step_seconds"]) == {"fp32", "bf16"}  # type: ignore[arg-type]
+    else:
+        assert properties["precision"] == precision
+    session.close()
+    session.close()
+
+
+def test_warm_up_leaves_no_trace(data: Path) -> None:
+    cold, warm = opened(data), opened(data)
+    warm.warm_up()
+    random_numbers = torch.rand(3)
+    torch.manual_seed(5)
+    opened(data)
+    assert torch.equal(random_numbers, torch.rand(3)), "random state is restored too"
+    for (name, a), b in zip(cold.model.state_dict().items(), warm.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert warm.step == 0
+    cold.load_data(), warm.load_data()
+    assert losses(cold, 1) == losses(warm, 1), "no momentum of the synthetic steps is left"
+
+
+def test_a_restored_state_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    straight = opened(data)
+    straight.load_data()
+    losses(straight, 1)
+    configuration = config.parse(small.content(), name="small", source="small")
+    checkpoint.save(tmp_path, checkpoint.Checkpoint(1, 5, configuration.sha256, straight.state()))
+    expected = losses(straight, 2)
+    resumed = opened(data)
+    resumed.load_data()
+    resumed.restore(checkpoint.load(tmp_path, configuration).state)
+    assert losses(resumed, 2) == expected
+
+
+def test_intervals_count_what_was_trained(data: Path) -> None:
+    session = opened(data, run={"log_every_steps": 2})
+    session.context = Context(device="cpu", seed=5, data_dir=data, threads=1, log_every_steps=2)
+    session.load_data()
+    intervals = list(session.train_epoch(1))
+    assert [(each.steps, each.images) for each in intervals] == [(2, 8), (1, 4)]
+    assert [each.learning_rate for each in intervals] == [0.0005, 0.001], (
+        "of the last step: warm-up takes two from zero"
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "message"),
+    [
+        ("data", {"train_samples": 13}, r"found 12 images for train, the configuration says data\.train_samples = 13"),
+        ("data", {"eval_samples": 5}, r"found 6 images for eval, the configuration says data\.eval_samples = 5"),
+        ("model", {"categories": 4}, r"has 3 categories, the configuration says model\.categories = 4"),
+    ],
+)
+def test_data_that_is_not_what_the_configuration_says(
+    data: Path, table: str, change: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        opened(data, **{table: change}).load_data()
+
+
+def test_panels_and_fingerprint(data: Path) -> None:
+    session = opened(data)
+    session.load_data()
+    before = session.fingerprint()
+    session.evaluate(1)
+    panels = session.panels(4)
+    assert len(panels) == 4 and all(panel.ndim == 3 and panel.shape[2] == 3 for panel in panels)
+    assert session.fingerprint() == before
+
+
+def test_two_ranks_train_one_network_and_agree_on_one_map(data: Path, tmp_path: Path) -> None:
+    finished = run(
+        write(tmp_path, small.content(ranks=2)),
+        "--data-dir",
+        data,
+        "--out",
+        tmp_path,
+        "--checkpoint-dir",
+        tmp_path / "kept",
+    )
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    found = events(tmp_path / "result_0.txt")
+    values = {event["key"]: event["value"] for event in found}
+    assert (values["global_batch_size"], values["model_bn_span"]) == (4, 2)
+    assert (values["train_samples"], values["eval_samples"]) == (12, 6)
+    assert [event["key"] for event in found].count("init_start") == 2
+    assert sum(event["key"] == "eval_accuracy" for event in found) == 1
+    assert not complies(tmp_path / "result_0.txt"), "the target was not met"
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, small.content())
+    without = run(path, "--out", tmp_path)
+    assert without.returncode == 2 and "name it with --data-dir or DATADIR" in without.stdout
+    incomplete = run(path, "--out", tmp_path, "--data-dir", tmp_path)
+    assert incomplete.returncode == 2 and "has no annotations/instances_train2017.json" in incomplete.stdout
