@@ -21,15 +21,16 @@ ARG BASE_IMAGE=debian:bookworm-20260803-slim@sha256:abd67ffcfa541b485a3dff59865a
 ARG RUN_LOCK_SHA256=6477ad0d84492d2a05e5dc71da75a543c25346bf67bc47e750888ea9b5cbb785
 
 
-# What runs: Python, and the compilers that torch.compile needs, which every NVIDIA configuration uses. Triton compiles its
-# driver's module with gcc and Python's headers on the machine it runs on; Inductor compiles with g++ what stays on the CPU.
+# What runs: Python, and what torch.compile needs, which every NVIDIA configuration uses. Triton compiles its driver's module
+# with gcc and Python's headers on the machine it runs on; Inductor compiles with g++ what stays on the CPU, and calls
+# openssl for a checksum.
 FROM ${BASE_IMAGE} AS debian
 RUN --mount=type=bind,source=docker/install-packages.sh,target=/tmp/install-packages.sh \
     --mount=type=secret,id=apt_sources --mount=type=secret,id=ca_bundle \
-    /tmp/install-packages.sh python3 libpython3-dev gcc g++
+    /tmp/install-packages.sh python3 libpython3-dev gcc g++ openssl
 
 
-FROM debian AS tools
+FROM ${BASE_IMAGE} AS tools
 RUN --mount=type=bind,source=docker/install-packages.sh,target=/tmp/install-packages.sh \
     --mount=type=secret,id=apt_sources --mount=type=secret,id=ca_bundle \
     /tmp/install-packages.sh python3-venv python3-pip ca-certificates git
