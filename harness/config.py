@@ -5,10 +5,9 @@ tables [submission] and [run] that the harness owns, and every other table that 
 Nothing is guessed: an unknown key, a missing key, a wrong type and an impossible value are errors, reported all at once,
 each with the file, the dotted key, what was found and what is allowed.
 
-Rulesets: 0.7.0 and 1.0.0 are written in full in both divisions. 1.0.0 differs from 0.7.0 by one more key,
-gradient_accumulation_steps, which the benchmark's hyperparameters carry. 1.1.0 is written for the open division only: its
-closed division asks for a `weights_initialization` line for every tensor, which nothing here writes. 0.6.0 has another
-line format and is not written. (mlperf-logging 4.1.68, compliance_checker/training_*.)
+Rulesets: 0.7.0, 1.0.0 and 1.1.0 are written in full in both divisions. Beyond 0.7.0's keys 1.0.0 asks for
+gradient_accumulation_steps, which the benchmark's hyperparameters carry, and 1.1.0 for a weights_initialization line for
+every tensor. 0.6.0 has another line format and is not written. (mlperf-logging 4.1.68, compliance_checker/training_*.)
 """
 
 from __future__ import annotations
@@ -207,11 +206,6 @@ def _against_ruleset(own: Own, benchmark: Benchmark) -> Iterator[str]:
         yield (
             f"run.target = {own.run.target}: the closed division of {ruleset} fixes it at "
             f'{benchmark.quality_targets[ruleset]}; use that, or submission.division = "open"'
-        )
-    if closed and ruleset == "1.1.0":
-        yield (
-            'run.ruleset = "1.1.0": its closed division asks for a weights_initialization line for every tensor, which this '
-            'harness does not write; use "1.0.0" or "0.7.0", or submission.division = "open"'
         )
 
 

@@ -21,7 +21,7 @@ The order of calls in one timed run, on every rank (only rank 0 writes the log):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -87,6 +87,10 @@ class Session(Protocol):
 
     def properties(self) -> Mapping[str, Plain]:
         """What else a reader of the log should know: precision as chosen, evaluator, parameters. Called after warm_up."""
+        ...
+
+    def weight_names(self) -> Sequence[str]:
+        """Names of all initialised tensors as the ruleset has them; asked for by the rulesets that want them logged."""
         ...
 
     def warm_up(self) -> None:

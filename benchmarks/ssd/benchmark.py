@@ -53,6 +53,11 @@ class SSDBenchmark:
                 f"optimizer.batch_size = {config.optimizer.batch_size} on {context.world_size} accelerators is more than "
                 f"data.train_samples = {config.data.train_samples}: an epoch would have no step"
             )
+        if config.data.eval_samples < context.world_size:
+            raise ValueError(
+                f"data.eval_samples = {config.data.eval_samples} is less than the {context.world_size} accelerators, "
+                "each of which evaluates at least one image"
+            )
         first_decay = min(config.optimizer.decay_epochs, default=None)
         if first_decay is not None and first_decay * steps_per_epoch < config.optimizer.warmup_steps:
             raise ValueError(

@@ -58,17 +58,23 @@ class Evaluation:
         return mine if parts is None else np.concatenate(parts)
 
     def _agreed(self, rows: npt.NDArray[np.float64], ids: npt.NDArray[Any]) -> float:
-        box = [0.0]
-        if self.rank == 0:
-            if sorted(ids.tolist()) != sorted(self.image_ids.tolist()):
-                raise RuntimeError(
-                    f"evaluation saw {len(ids)} images, {len(np.unique(ids))} of them different; "
-                    f"each of {len(self.image_ids)} must come exactly once"
-                )
+        """Rank 0's mAP, or its complaint raised, on every rank."""
+        box: list[Any] = [0.0, self._incomplete(ids) if self.rank == 0 else None]
+        if self.rank == 0 and box[1] is None:
             box[0] = coco.evaluate(self.ground_truth, rows, evaluator=self.evaluator, image_ids=self.image_ids).mAP
         if self.world_size > 1:
             dist.broadcast_object_list(box, src=0)
-        return box[0]
+        if box[1] is not None:
+            raise RuntimeError(box[1])
+        return float(box[0])
+
+    def _incomplete(self, ids: npt.NDArray[Any]) -> str | None:
+        if sorted(ids.tolist()) == sorted(self.image_ids.tolist()):
+            return None
+        return (
+            f"evaluation saw {len(ids)} images, {len(np.unique(ids))} of them different; "
+            f"each of {len(self.image_ids)} must come exactly once"
+        )
 
 
 def average_running_statistics(model: nn.Module, world_size: int) -> None:

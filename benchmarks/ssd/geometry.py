@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-Extra = tuple[int, int, int, int]  # 1x1 channels, 3x3 channels, stride, padding
+Extra = tuple[int, int, Literal[1, 2], Literal[0, 1]]  # 1x1 channels, 3x3 channels, stride, padding
 
 REFERENCE_EXTRAS: tuple[Extra, ...] = (
     (256, 512, 2, 1),

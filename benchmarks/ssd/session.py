@@ -25,6 +25,7 @@ from benchmarks.ssd.geometry import shapes_per_cell
 from benchmarks.ssd.loss import detection_loss
 from benchmarks.ssd.model import SSD, load_backbone
 from benchmarks.ssd.schedule import Schedule
+from benchmarks.ssd.weight_names import mllog_names
 from harness.contract import Context, DataSummary, Interval, Plain
 
 MAX_SAMPLES = 1  # tries of a crop option before another option is drawn; the ruleset allows 1 or 50
@@ -114,6 +115,9 @@ class SSDSession:
             "evaluator": self.config.evaluation.evaluator,
             "demonstration": self.config.data.source == "embedded",
         }
+
+    def weight_names(self) -> list[str]:
+        return list(mllog_names(name for name, _ in self.model.named_parameters()).values())
 
     # --- init --------------------------------------------------------------------------------------------------------
 

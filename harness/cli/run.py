@@ -158,8 +158,12 @@ def prepare(
         def confirm(question: str) -> bool:
             if yes:
                 return True
+            if not sys.stdin.isatty():
+                raise ValueError(
+                    f"{question} There is no terminal to answer at: say --yes, or --verify-only to look only"
+                )
             bar.stop()
-            answer = sys.stdin.isatty() and typer.confirm(question)
+            answer = typer.confirm(question)
             bar.start()
             return answer
 

@@ -24,6 +24,8 @@ from harness.system import facts
 
 TARGET_MET, EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED = 0, 1, 2, 5, 6, 130
 
+RULESETS_WITH_WEIGHT_NAMES = ("1.1.0",)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -202,6 +204,9 @@ def _describe_run(run: Run, session: Session) -> None:
         log.point(key, value)
     for key, value in session.properties().items():
         log.point(key, value)
+    if run.configuration.run.ruleset in RULESETS_WITH_WEIGHT_NAMES:
+        for name in session.weight_names():
+            log.point(keys.WEIGHTS_INITIALIZATION, None, tensor=name)
     log.point("quality_target", run.history.target)
     if log.path is None:  # the other ranks would look at the same machine for nothing
         return

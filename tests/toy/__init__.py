@@ -38,6 +38,9 @@ class ToySession:
     def properties(self) -> Mapping[str, Plain]:
         return {"precision": "exact", "demonstration": True}
 
+    def weight_names(self) -> list[str]:
+        return ["slope", "offset"]
+
     def warm_up(self) -> None: ...
 
     def load_data(self) -> DataSummary:
@@ -77,7 +80,7 @@ class ToySession:
 class ToyBenchmark:
     name = "ssd"  # a keyword that the checker knows, with a target for every ruleset
     quality_metric = "quality"
-    quality_targets: Mapping[str, float] = {"0.7.0": 0.23, "1.0.0": 0.23}
+    quality_targets: Mapping[str, float] = {"0.7.0": 0.23, "1.0.0": 0.23, "1.1.0": 0.23}
     config_type = ToyConfig
 
     def provide_data(self, config: ToyConfig, data_dir: Path | None, cache_dir: Path, progress: Any) -> Path:

@@ -52,9 +52,13 @@ def test_lines_name_the_place_that_logged_them(learned: tuple[Path, subprocess.C
     assert files == {"harness/execution/lifecycle.py"}
 
 
-def test_the_other_ruleset_passes_too(tmp_path: Path) -> None:
-    assert run(toy.write(tmp_path, toy.raw(ruleset="1.0.0")), "--out", tmp_path).returncode == 0
-    assert complies(tmp_path / "result_0.txt", "1.0.0")
+@pytest.mark.parametrize("ruleset", ["1.0.0", "1.1.0"])
+def test_the_other_rulesets_pass_too(tmp_path: Path, ruleset: str) -> None:
+    assert run(toy.write(tmp_path, toy.raw(ruleset=ruleset)), "--out", tmp_path).returncode == 0
+    assert complies(tmp_path / "result_0.txt", ruleset)
+    found = [event for event in events(tmp_path / "result_0.txt") if event["key"] == "weights_initialization"]
+    tensors = [event["metadata"]["tensor"] for event in found]
+    assert tensors == (["slope", "offset"] if ruleset == "1.1.0" else [])
 
 
 @pytest.mark.parametrize(
