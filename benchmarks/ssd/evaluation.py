@@ -87,4 +87,4 @@ def average_running_statistics(model: nn.Module, world_size: int) -> None:
                 assert statistic is not None
                 with torch.no_grad():
                     dist.all_reduce(statistic)
-                    statistic /= world_size
+                    statistic.div_(world_size)

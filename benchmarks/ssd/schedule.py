@@ -30,7 +30,7 @@ class Schedule:
         if step < self.warmup_steps:
             return self.base - (self.warmup_steps - step) * self.base / (self.warmup_steps * 2**self.warmup_factor)
         decays = sum(step >= epoch * self.steps_per_epoch for epoch in self.decay_epochs)
-        return self.base * DECAY**decays
+        return float(self.base * DECAY**decays)
 
 
 def published_base(lr: float, global_batch_size: int) -> float:
