@@ -28,7 +28,7 @@ class Schedule:
     def learning_rate(self, step: int) -> float:
         """Of the 0-based iteration `step`, counted from the run's start."""
         if step < self.warmup_steps:
-            return self.base - (self.warmup_steps - step) * self.base / (self.warmup_steps * 2**self.warmup_factor)
+            return self.base - (self.warmup_steps - step) * self.base / (self.warmup_steps * 2.0**self.warmup_factor)
         decays = sum(step >= epoch * self.steps_per_epoch for epoch in self.decay_epochs)
         return float(self.base * DECAY**decays)
 
