@@ -68,7 +68,7 @@ class ContainerLauncher:
             container = self.client.containers.create(
                 **chosen.arguments(),
                 name=f"harness-{self.name}-{self.series}-{order.number}",
-                labels={engine.SERIES: self.series, engine.FOLDER: str(order.folder), engine.TRIAL: str(order.number)},
+                labels=engine.labels(self.series, order.folder, order.number),
             )
         try:
             with engine.explained(f"starting a container of {self.reference}"):

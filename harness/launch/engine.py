@@ -7,6 +7,7 @@ Talks by the Docker SDK for Python. Every way in which an engine commonly refuse
 from __future__ import annotations
 
 import getpass
+import platform
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from docker.models.images import Image
 
 # Labels of every container that a series starts
-SERIES, FOLDER, TRIAL = "harness.series", "harness.folder", "harness.trial"
+SERIES, HOST, FOLDER, TRIAL = "harness.series", "harness.host", "harness.folder", "harness.trial"
 
 PATIENCE_S = 60.0  # for an engine that is being restarted
 CDI_KIND = "nvidia.com/gpu"
@@ -140,7 +141,7 @@ def explained(doing: str) -> Iterator[None]:
     except DockerException as error:
         answer = str(getattr(error, "explanation", None) or error)
         fix = next((fix for sign, fix in KNOWN if sign.lower() in answer.lower()), "")
-        raise NotSuitable(f"{doing}: {fix}{' -- ' if fix else ''}the engine says: {answer}") from error
+        raise NotSuitable("\n".join([f"{doing}: the engine refuses: {answer}", *([fix] if fix else [])])) from error
     except requests.exceptions.ConnectionError as error:
         raise _unreachable(error) from error
 
@@ -186,18 +187,24 @@ def remove_labelled(client: DockerClient, label: str, *, grace_s: int = 0) -> No
         remove(each, grace_s)
 
 
-def remove_leftovers(client: DockerClient) -> list[str]:
-    """Remove the containers of series that are gone (killed, or their machine restarted), of this user or all we can see.
+def labels(series: str, folder: Path, number: int) -> dict[str, str]:
+    """By which a container is known to belong to a series."""
+    return {SERIES: series, HOST: platform.node(), FOLDER: str(folder), TRIAL: str(number)}
 
-    A series lives as long as it holds the lock on its ledger. Returns what was removed, for people.
+
+def remove_leftovers(client: DockerClient) -> list[str]:
+    """Remove the containers of series that are gone (killed, or their machine restarted). Returns them, for people.
+
+    A series lives as long as it holds the lock on its ledger. What another host (also: a container that shares the engine)
+    or another user has started is left alone where its ledger cannot be seen from here.
     """
     removed = []
-    for each in _labelled(client, SERIES):
+    for each in _labelled(client, f"{HOST}={platform.node()}"):
         folder = each.labels.get(FOLDER, "")
         try:
             alive = ledger.in_use(Path(folder))
         except PermissionError:
-            continue  # another user's; theirs to judge
+            continue
         if not alive:
             remove(each)
             removed.append(f"{each.name} (of {folder})")

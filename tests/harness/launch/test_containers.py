@@ -231,10 +231,12 @@ def test_a_killed_series_leaves_no_container(client: Any, place: Place) -> None:
 
 
 def test_a_container_that_even_the_reaper_left_is_removed_at_the_next_start(client: Any, place: Place) -> None:
-    labels = {engine.SERIES: "gone", engine.FOLDER: str(place.folder)}
+    labels = engine.labels("gone", place.folder, 0)
     client.containers.create(place.image, ["true"], labels=labels, name="harness-left-behind")
+    stranger = client.containers.create(place.image, ["true"], labels={**labels, engine.HOST: "elsewhere"})
     assert place.run(trials=1) == 0
     assert "removed a container that a series left behind: harness-left-behind" in place.said
+    stranger.remove()  # NotFound where it was removed, too
     assert not containers(client, place.folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,7 +80,7 @@ def test_an_engine_on_another_machine() -> None:
             "invalid mount config for type bind: bind source path does not exist: /raid",
             "does not see this machine's folders",
         ),
-        ("something new", "starting: the engine says: something new"),
+        ("something new", "starting: the engine refuses: something new"),
     ],
 )
 def test_an_answer_of_the_engine_comes_with_what_to_do(answer: str, advice: str) -> None:
@@ -133,7 +134,12 @@ def test_only_containers_of_series_that_are_gone_are_removed(tmp_path: Path) -> 
     of_living, of_gone, of_nowhere = Fake("a", living), Fake("b", gone), Fake("c", tmp_path / "no" / "such")
     already = Fake("d", gone, refuse=NotFound("404"))
     everything = [of_living, of_gone, of_nowhere, already]
-    client = SimpleNamespace(containers=SimpleNamespace(list=lambda **_: everything))
+
+    def listed(**how: Any) -> list[Fake]:
+        assert how["filters"] == {"label": f"harness.host={platform.node()}"}
+        return everything
+
+    client = SimpleNamespace(containers=SimpleNamespace(list=listed))
     with ledger.opened(living):
         removed = engine.remove_leftovers(client)  # type: ignore[arg-type]
     assert removed == [f"b (of {gone})", f"c (of {tmp_path / 'no' / 'such'})", f"d (of {gone})"]

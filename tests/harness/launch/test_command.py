@@ -1,0 +1,79 @@
+"""`python -m harness run --trials` as a user types it, with the toy benchmark as local processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.cli.trials import check_inputs, run_trials, slug
+from harness.launch import ledger
+from tests.conftest import CHECKOUT
+from tests.toy import configuration as toy
+
+
+def harness(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness", *(str(word) for word in words)]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+
+def test_a_trial_of_a_true_run(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw())
+    finished = harness("run", path, "--trials", 1, "--out", tmp_path / "out", "--seed", 5, "--no-clear-caches")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    folder = tmp_path / "out" / "1x_abacus" / "ssd"
+    record = json.loads((folder / "result_0.json").read_text())
+    assert (record["status"], record["seed"], record["demonstration"]) == ("success", 5, True)
+    assert record["configuration_sha256"] == config.load(path).sha256
+    assert record["configuration"] == config.load(path).resolved
+    assert record["software"]["python"] and record["hardware"]
+    assert "trial 0 | target met" in finished.stdout
+    again = harness("run", path, "--trials", 1, "--out", tmp_path / "out", "--no-clear-caches")
+    assert again.returncode == 2
+    assert "add --resume to go on with it" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_run_of_two_ranks_that_hangs_leaves_both_stacks(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw("sleeps", ranks=2))
+    options = ("--trials", 1, "--watchdog", 15, "--out", tmp_path / "out", "--no-clear-caches")
+    assert harness("run", path, *options).returncode == 5
+    folder = tmp_path / "out" / "1x_abacus" / "ssd"
+    log = (folder / "result_0.txt").read_text()
+    assert log.count(" in train_epoch\n") == 2
+    assert '"status": "aborted"' in log[log.index(" in train_epoch\n") :]
+    assert [each.status for each in ledger.Account.read(folder / ledger.FILE).attempts] == ["stalled"]
+
+
+def test_what_is_to_be_mounted_must_be_there(tmp_path: Path) -> None:
+    check_inputs(None, None)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="there is no such folder"):
+        check_inputs(tmp_path / "absent", None)
+    with pytest.raises(ValueError, match="the folder is empty; is its disk mounted"):
+        check_inputs(tmp_path / "empty", None)
+    with pytest.raises(ValueError, match=r"--backbone-path .*: there is no such file"):
+        check_inputs(None, tmp_path / "empty")
+
+
+def test_several_nodes_are_slurms_matter(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw(nodes=2))
+    with pytest.raises(ValueError, match=r"run\.nodes = 2, .* docker/run\.sub"):
+        run_trials(config.load(path), path, trials=1, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("platform", "folder"),
+    [
+        ("8x NVIDIA A100-SXM4-40GB", "8x_nvidia_a100-sxm4-40gb"),
+        ("../../etc", "etc"),
+        ("2 Kerne, ältere CPU", "2_kerne_ltere_cpu"),
+        ("天", "system"),
+    ],
+)
+def test_a_platforms_folder(platform: str, folder: str) -> None:
+    assert slug(platform) == folder
