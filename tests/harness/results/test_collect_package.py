@@ -1,0 +1,351 @@
+"""Runs collected by their hashes, and packaged only when they are fit to be published."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.results import sources, sysdesc
+from harness.results.collect import INDEX, collect, slug, system_name, write_index
+from harness.results.findings import is_placeholder
+from harness.results.package import Order, Refused, package
+from harness.results.series import find_series
+from tests.conftest import CHECKOUT
+from tests.harness.results.logs import events, text, write, write_series
+from tests.harness.results.test_logfile import parsed
+
+HARDWARE = {
+    "cpu": "AMD EPYC 7742 64-Core Processor",
+    "sockets": 2,
+    "cores": 128,
+    "threads": 256,
+    "usable_threads": 64,
+    "memory_gib": 2015.5,
+    "accelerators": ["NVIDIA A100-SXM4-40GB"] * 8,
+    "gpus": [{"memory_mib": 40960, "power_limit_w": 400.0, "clock_sm_max_mhz": 1410, "nvlinks": 12}],
+}
+SOFTWARE = {
+    "torch": "2.14.1",
+    "driver": "580.65.06",
+    "cuda": "13.0",
+    "cudnn": "92400",
+    "nccl": "2.30.7",
+    "dali": "2.4.0",
+    "os": "Debian",
+}
+
+
+def own(**more: Any) -> dict[str, Any]:
+    """Our own keys, as a run on a DGX A100 logs them."""
+    return {
+        "configuration_name": "DGXA100_1x8x114",
+        "configuration": {"run": {"ruleset": "0.7.0", "nodes": 1, "accelerators_per_node": 8}},
+        "configuration_sha256": "ab" * 32,
+        "software": SOFTWARE,
+        "hardware": HARDWARE,
+        "image": {"id": "sha256:0123"},
+        "commit": "0" * 40,
+        "tree_dirty": False,
+        "precision": "bf16",
+        "demonstration": False,
+        **more,
+    }
+
+
+# --- collect ---
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def test_collecting_twice_changes_nothing(tmp_path: Path) -> None:
+    write_series(tmp_path / "out", 3, own=own())
+    into = tmp_path / "results"
+    assert len(collect([tmp_path / "out"], into).collected) == 3
+    before = files(into)
+    (system,) = {Path(name).parts[0] for name in before if name != INDEX}
+    assert system.startswith("DGXA100_1x8x114_") and len(before) == 4
+    again = collect([tmp_path / "out", tmp_path / "out/result_1.txt"], into)
+    assert (again.collected, len(again.already), again.ok) == ([], 4, True)
+    assert files(into) == before
+
+
+def test_nothing_is_overwritten_and_another_driver_is_another_system(tmp_path: Path) -> None:
+    into = tmp_path / "results"
+    for index, driver in enumerate(["580.65.06", "590.11.02", "580.65.06"]):
+        log = write(
+            tmp_path / f"{index}/result_0.txt", events(seed=index, own=own(software={**SOFTWARE, "driver": driver}))
+        )
+        assert collect([log], into).ok
+    names = [Path(name) for name in files(into) if name != INDEX]
+    assert sorted(name.name for name in names) == ["result_0.txt", "result_0.txt", "result_1.txt"]
+    assert len({name.parts[0] for name in names}) == 2
+
+
+def test_a_changed_or_missing_file_is_found_by_its_hash_and_the_index_can_be_rebuilt(tmp_path: Path) -> None:
+    into = tmp_path / "results"
+    write_series(tmp_path / "out", 2, own=own())
+    collect([tmp_path / "out"], into)
+    first, second = sorted(into.rglob("result_*.txt"))
+    first.chmod(0o644)
+    first.write_text(text(events(own=own())))
+    second.unlink()
+    for _ in range(2):  # and it stays found
+        outcome = collect([], into)
+        assert [note.split(":")[0] for _, note in outcome.changed] == [
+            "changed since it was collected",
+            "gone since it was collected",
+        ]
+    assert collect([], into, rebuild=True).ok
+    assert collect([], into).ok
+    index = (into / INDEX).read_bytes()
+    (into / INDEX).unlink()
+    write_index(into)
+    assert (into / INDEX).read_bytes() == index
+
+
+def test_what_is_not_collected(tmp_path: Path) -> None:
+    write(tmp_path / "out/result_0.txt", events()[:-1])
+    (tmp_path / "out/result_1.txt").write_text("nothing")
+    write(tmp_path / "out/result_2.txt", [each for each in events() if each["key"] != "submission_benchmark"])
+    outcome = collect([tmp_path / "out"], tmp_path / "results")
+    assert [why.split(":")[0] for _, why in outcome.refused] == [
+        "no run_stop",
+        "no line in MLPerf's log format could be read",
+        "its submission_benchmark names no benchmark",
+    ]
+
+
+def test_failed_runs_are_collected_too(tmp_path: Path) -> None:
+    """So that nobody keeps only the good ones."""
+    write(tmp_path / "out/result_0.txt", events(status="aborted"))
+    assert collect([tmp_path / "out"], tmp_path / "results").ok
+
+
+def test_a_submitters_system_keeps_its_name(test_data: Path) -> None:
+    path = test_data / "mlperf-results/v0.7/NVIDIA/results/dgx1_ngc20.06_pytorch/ssd"
+    (series,) = find_series([path])
+    assert system_name(series.first) == "dgx1_ngc20.06_pytorch"
+
+
+def test_no_log_chooses_a_folder_outside(tmp_path: Path) -> None:
+    log = events(own=own(configuration_name="../../etc"))
+    collect([write(tmp_path / "out/result_0.txt", log)], tmp_path / "results")
+    assert [Path(name).parts[0][:4] for name in files(tmp_path / "results") if name != INDEX] == ["etc_"]
+    log[0]["value"] = "../ssd"
+    assert not collect([write(tmp_path / "out/result_1.txt", log)], tmp_path / "results").ok
+    assert slug("../a b/.c") == "a_b_.c"
+
+
+# --- the system description ---
+
+
+def test_a_description_from_a_runs_own_tables() -> None:
+    record = parsed(text(events(own=own())))
+    found = sysdesc.describe(record.hardware, record.software, record.image, {"submitter": "Someone"})
+    assert found["accelerator_model_name"] == "NVIDIA A100-SXM4-40GB (400W)"
+    assert (found["accelerators_per_node"], found["accelerator_memory_capacity"]) == ("8", "40 GB")
+    assert (found["host_processors_per_node"], found["host_processor_core_count"]) == ("2", "64")
+    assert found["other_software_stack"] == (
+        "driver 580.65.06, cuda 13.0, cudnn 9.24.0, nccl 2.30.7, dali 2.4.0, image sha256:0123"
+    )
+    assert found["hw_notes"] == "64 of 256 threads usable"
+    assert set(sysdesc.to_fill_in(found)) == {
+        "division",
+        "status",
+        "system_name",
+        "host_storage_type",
+        "host_storage_capacity",
+        "accelerator_memory_configuration",
+    }
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [({}, {}, {}), ({"cpu": None, "cores": "x", "gpus": "y", "accelerators": None}, {"torch": 1}, {"id": None})],
+)
+def test_a_description_of_nothing_is_all_text_and_marks(tables: tuple[dict[str, Any], ...]) -> None:
+    found = sysdesc.describe(*tables, {})
+    assert len(found) == 33 and all(isinstance(value, str) for value in found.values())
+    assert is_placeholder(found["submitter"])
+
+
+def test_disks_as_the_kernel_shows_them(tmp_path: Path) -> None:
+    for name, sectors, rotational in (
+        ("nvme0n1", 3_750_748_848, 0),
+        ("nvme1n1", 3_750_748_848, 0),
+        ("sda", 1_000_215_216, 1),
+        ("loop0", 8, 0),
+    ):
+        (tmp_path / f"sys/block/{name}/queue").mkdir(parents=True)
+        (tmp_path / f"sys/block/{name}/size").write_text(f"{sectors}\n")
+        (tmp_path / f"sys/block/{name}/queue/rotational").write_text(f"{rotational}\n")
+    assert sysdesc.storage(tmp_path) == {
+        "host_storage_type": "NVMe+HDD",
+        "host_storage_capacity": "2x 1920 GB + 512 GB",
+    }
+    assert sysdesc.storage(tmp_path / "nothing") == {}
+
+
+# --- package ---
+
+FILLED = {
+    "host_storage_type": "NVMe SSD",
+    "host_storage_capacity": "30 TB",
+    "accelerator_memory_configuration": "HBM2",
+}
+
+
+def order(out: Path, **more: Any) -> Order:
+    return Order(**{"org": "Someone", "division": "closed", "out": out, "given": FILLED, **more})
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A small checkout in place of this one; its commit."""
+    root = tmp_path / "project"
+    (root / ".github").mkdir(parents=True)
+    (root / ".github/ci.yml").write_text("")
+    (root / "train.py").write_text("print('hello')\n")
+    (root / "run_and_time.sh").write_text("#!/bin/sh\n")
+    (root / "results").mkdir()
+    (root / "results/old.txt").write_text("")
+    for arguments in (
+        ("init", "-q"),
+        ("add", "."),
+        ("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "x"),
+    ):
+        subprocess.run(["git", "-C", str(root), *arguments], check=True)
+    monkeypatch.setattr(sources.unavailable, "__defaults__", (root,))
+    monkeypatch.setattr(sources.export, "__defaults__", (root,))
+    return subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_a_good_series_becomes_a_checked_tree(tmp_path: Path, project: str) -> None:
+    (series,) = find_series([write_series(tmp_path / "out", own=own(commit=project))])
+    built, report = package(series, order(tmp_path / "packages", system="DGX A100"))
+    assert report.ok and report.findings == ()
+    names = {path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()}
+    own_files = "benchmarks/ssd/implementations/DGX_A100"
+    assert names == {
+        "systems/DGX_A100.json",
+        *(f"results/DGX_A100/ssd/result_{index}.txt" for index in range(5)),
+        *(f"{own_files}/{name}" for name in ("README.md", "setup.sh", "init_datasets.sh", "run_and_time.sh")),
+        f"{own_files}/DGX_A100_pytorch.json",
+        *(f"benchmarks/ssd/implementations/pytorch/{name}" for name in ("train.py", "run_and_time.sh")),
+    }
+    assert (built / "results/DGX_A100/ssd/result_3.txt").read_bytes() == (tmp_path / "out/result_3.txt").read_bytes()
+    assert "Score: 10.1517 minutes" in (built / own_files / "README.md").read_text()
+    assert list((tmp_path / "packages").iterdir()) == [built]
+    with pytest.raises(ValueError, match="is there already and is not overwritten"):
+        package(series, order(tmp_path / "packages"))
+
+
+def test_the_scripts_of_a_package_are_sound(tmp_path: Path, project: str) -> None:
+    (series,) = find_series([write_series(tmp_path / "out", own=own(commit=project))])
+    built, _ = package(series, order(tmp_path / "packages"))
+    scripts = [str(path) for path in built.rglob("*.sh") if "pytorch" not in path.parts]
+    assert len(scripts) == 3 and all(Path(script).stat().st_mode & 0o111 for script in scripts)
+    done = subprocess.run(
+        [CHECKOUT / ".venv/bin/shellcheck", "-e", "SC1091,SC2154", *scripts],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("keys", "count", "words"),
+    [
+        ({"demonstration": True}, 5, "it was trained on demonstration data"),
+        ({"resumed_from_epoch": 12}, 5, "a run was resumed"),
+        ({"tree_dirty": True}, 5, "the source had uncommitted changes"),
+        ({"commit": "unknown"}, 5, "the logs name no commit"),
+        ({"commit": "1" * 40}, 5, "is not in this checkout"),
+        ({}, 4, "4 of the 5 runs that the rules require: run 1 more"),
+        ({}, 6, "6 runs, the rules require exactly 5"),
+    ],
+)
+def test_what_is_refused_and_in_which_words(
+    tmp_path: Path, project: str, keys: dict[str, Any], count: int, words: str
+) -> None:
+    (series,) = find_series([write_series(tmp_path / "out", count, own=own(**{"commit": project, **keys}))])
+    with pytest.raises(Refused) as refused:
+        package(series, order(tmp_path / "packages"))
+    (reason,) = refused.value.reasons
+    assert words in reason
+    assert not (tmp_path / "packages").exists()
+
+
+def test_all_reasons_come_at_once(tmp_path: Path, project: str) -> None:
+    (series,) = find_series(
+        [write_series(tmp_path / "out", 1, own=own(commit=project, demonstration=True), division="open")]
+    )
+    with pytest.raises(Refused) as refused:
+        package(series, order(tmp_path / "packages", org="Other", given={}))
+    reasons = "\n".join(refused.value.reasons)
+    for words in (
+        "demonstration",
+        "1 of the 5",
+        "submission_org = Someone, not Other",
+        "submission_division = open",
+        "lacks host_storage_type",
+    ):
+        assert words in reasons
+
+
+def test_what_only_check_finds_lets_no_package_out(tmp_path: Path, project: str) -> None:
+    folder = write_series(tmp_path / "out", own=own(commit=project))
+    log = [each for each in events(seed=9, own=own(commit=project)) if each["key"] != "model_bn_span"]
+    write(folder / "result_1.txt", log)
+    write(folder / "result_2.txt", [{**each, "value": 10} if each["key"] == "seed" else each for each in log])
+    (series,) = find_series([folder])
+    with pytest.raises(Refused, match="model_bn_span"):
+        package(series, order(tmp_path / "packages"))
+    assert list((tmp_path / "packages").iterdir()) == []
+
+
+def test_a_description_that_a_person_wrote(tmp_path: Path, project: str) -> None:
+    (series,) = find_series([write_series(tmp_path / "out", own=own(commit=project))])
+    said = sysdesc.describe(
+        HARDWARE,
+        SOFTWARE,
+        {},
+        {**FILLED, "submitter": "Someone", "division": "closed", "status": "onprem", "system_name": "A100 box"},
+    )
+    path = tmp_path / "system.json"
+    path.write_text(json.dumps(said))
+    built, _ = package(series, order(tmp_path / "packages", description=path, given={"cooling": "air"}, system="box"))
+    written = json.loads((built / "systems/box.json").read_text())
+    assert (written["system_name"], written["cooling"]) == ("A100 box", "air")
+
+
+def test_usage(tmp_path: Path) -> None:
+    (series,) = find_series([write_series(tmp_path / "out", own=own())])
+    for wrong in (
+        {"org": "<your organization>"},
+        {"division": "Closed"},
+        {"ruleset": "2.0.0"},
+        {"given": {"unknown": "x"}},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong)) if "given" not in wrong else "unknown"):
+            package(series, order(tmp_path / "packages", **wrong))
+
+
+def test_sources_of_an_image_without_git(tmp_path: Path) -> None:
+    (tmp_path / "image.json").write_text(json.dumps({"commit": "abc"}))
+    (tmp_path / "train.py").write_text("")
+    assert sources.unavailable("abc", tmp_path) == ""
+    assert "not here" in sources.unavailable("def", tmp_path)
+    sources.export("abc", tmp_path / "copy", tmp_path)
+    assert (tmp_path / "copy/train.py").is_file()

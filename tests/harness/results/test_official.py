@@ -1,0 +1,181 @@
+"""MLPerf's tools through our wrapper: their verdicts on real logs, every known trap, and guards for what upstream may mend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.results import official
+from harness.results.check import check
+from harness.results.official import Verdict
+from tests.harness.results.logs import DESCRIPTION, changed, events, text, without, write, write_package, write_series
+
+
+def verdicts(folder: Path, ruleset: str = "0.7.0", *, rcp: bool = False) -> list[Verdict]:
+    return official.check_logs([(path, path.name) for path in sorted(folder.glob("result_*.txt"))], ruleset, rcp=rcp)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("part", "ruleset"), [("v0.7/NVIDIA", "0.7.0"), ("v0.7/Fujitsu", "0.7.0"), ("v1.1/NVIDIA", "1.1.0")]
+)
+def test_published_packages_pass_all_tools(test_data: Path, part: str, ruleset: str) -> None:
+    found = official.check_package(test_data / "mlperf-results" / part, ruleset)
+    assert [each for each in found if each.passed is False] == []
+    (words,) = [each.quote for each in found if each.tool == "package checker"]
+    assert "PACKAGE CHECKER FOUND NO ERRORS, SUCCESS !" in words
+
+
+@pytest.mark.slow
+def test_published_series_check_without_an_error(test_data: Path) -> None:
+    """NVIDIA's pass as they are; Fujitsu's logs pass, and its description says Closed."""
+    reports = {
+        report.path.rsplit("/", 2)[-2] + "/" + report.path.rsplit("/", 1)[-1]: report
+        for report in check([test_data / "mlperf-results"])
+    }
+    assert {name: report.errors for name, report in reports.items()} == {
+        "v0.7/NVIDIA": 0,
+        "v1.1/NVIDIA": 0,
+        "v0.7/Fujitsu": 1,
+    }
+    (error,) = [each for each in reports["v0.7/Fujitsu"].findings if each.severity == "error"]
+    assert (error.rule, error.found) == ("division", "Closed")
+
+
+def test_the_ruleset_decides(tmp_path: Path) -> None:
+    write(tmp_path / "result_0.txt", events())
+    (seven,), (ten,) = verdicts(tmp_path), verdicts(tmp_path, "1.0.0")
+    assert (seven.passed, seven.quote) == (True, "SUCCESS")
+    assert (ten.passed, ten.reasons[0][0]) == (False, "gradient_accumulation_steps")
+
+
+def test_our_119_names_satisfy_1_1_0(tmp_path: Path) -> None:
+    """As the log of a closed run writes them: one weights_initialization line for each parameter."""
+    from benchmarks.ssd.model import SSD
+    from benchmarks.ssd.weight_names import mllog_names
+    from tests.harness.results.logs import event
+
+    names = mllog_names(name for name, _ in SSD("resnet34", 81, (4, 6, 6, 6, 4, 4)).named_parameters())
+    log = events(ruleset="1.1.0")
+    at = next(index for index, each in enumerate(log) if each["key"] == "init_stop")
+    log[at:at] = [event(log[at]["time_ms"], "weights_initialization", None, tensor=name) for name in names.values()]
+    write(tmp_path / "result_0.txt", log)
+    assert verdicts(tmp_path, "1.1.0")[0].passed
+    write(tmp_path / "result_0.txt", without(log, "weights_initialization"))
+    assert not verdicts(tmp_path, "1.1.0")[0].passed
+
+
+def test_every_key_that_the_ruleset_requires(tmp_path: Path) -> None:
+    required = ("model_bn_span", "max_samples", "opt_weight_decay", "train_samples", "cache_clear", "submission_org")
+    for index, key in enumerate(required):
+        write(tmp_path / f"result_{index}.txt", without(events(), key))
+    assert [(each.passed, each.reasons[0][0]) for each in verdicts(tmp_path)] == [(False, key) for key in required]
+
+
+def test_what_breaks_the_checker_down_is_a_verdict_and_the_next_file_is_judged_alone(tmp_path: Path) -> None:
+    write(tmp_path / "result_0.txt", changed(events(), "submission_division", lambda e: e.update(value="Closed")))
+    write(tmp_path / "result_1.txt", changed(events(), "seed", lambda e: e.pop("metadata")))
+    (tmp_path / "result_2.txt").write_bytes(b"\xff" * 100)
+    write(tmp_path / "result_3.txt", events())
+    closed, no_metadata, nothing, good = verdicts(tmp_path)
+    assert not closed.passed and "FileNotFoundError" in closed.quote
+    assert not no_metadata.passed and "KeyError" in no_metadata.quote
+    assert not nothing.passed and "No log lines detected" in nothing.quote
+    assert good.passed
+
+
+def test_convergence_points(tmp_path: Path) -> None:
+    write_series(tmp_path, ruleset="1.0.0")
+    assert verdicts(tmp_path, "1.0.0", rcp=True)[-1].passed is True
+    assert verdicts(tmp_path, "0.7.0", rcp=True)[-1].passed is None  # advice
+    faster = ((40, 0.1), (45, 0.24))
+    write_series(tmp_path, ruleset="1.0.0", evaluations=faster)
+    verdict = verdicts(tmp_path, "1.0.0", rcp=True)[-1]
+    assert verdict.passed is False
+    assert "Missing RCP" in verdict.quote
+
+
+def test_no_tool_writes_beside_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = write_package(tmp_path / "Someone", ruleset="1.0.0")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    before = sorted(tmp_path.rglob("*"))
+    official.check_package(package, "1.0.0")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_stale_scaling_file_scales_nothing(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "Someone")
+    (package / "results/dgxa100_test/ssd/scaling.json").write_text(json.dumps({"scaling_factor": 2}))
+    (score,) = [each.value for each in official.check_package(package, "0.7.0") if each.value is not None]
+    assert score == pytest.approx(10.1516, abs=1e-3)
+
+
+def test_a_description_that_breaks_the_tools_down(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "Someone")
+    path = package / "systems/dgxa100_test.json"
+    path.write_text(json.dumps({**DESCRIPTION, "submitter": 1}))
+    found = official.check_package(package, "0.7.0")
+    assert any("TypeError" in each.quote for each in found if each.tool == "system description checker")
+    path.write_text(json.dumps({key: value for key, value in DESCRIPTION.items() if key != "number_of_nodes"}))
+    found = official.check_package(package, "0.7.0")
+    assert any("number_of_nodes" in each.quote and each.passed is False for each in found)
+    assert any("NameError" in each.quote for each in found if each.tool == "result summarizer")
+    path.unlink()
+    found = official.check_package(package, "0.7.0")
+    assert any("FileNotFoundError" in each.quote for each in found if each.tool == "package checker")
+
+
+def test_runs_with_one_seed(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "Someone", ruleset="1.0.0")
+    for index in range(5):
+        write(
+            package / f"results/dgxa100_test/ssd/result_{index}.txt",
+            events(ruleset="1.0.0", seed=1, epoch_ms=12_000 + index),
+        )
+    (verdict,) = [each for each in official.check_package(package, "1.0.0") if each.tool == "package checker"]
+    assert not verdict.passed and "Seed checker failed" in verdict.quote
+
+
+# --- what upstream lets pass: when one of these fails, a check of ours has become superfluous ---
+
+
+def test_upstream_still_accepts_a_run_stop_before_run_start(tmp_path: Path) -> None:
+    log = changed(events(), "run_stop", lambda e: e.update(time_ms=1_592_000_000_000))
+    write(tmp_path / "result_0.txt", log)
+    assert verdicts(tmp_path)[0].passed
+
+
+def test_upstream_still_accepts_any_first_boundary_and_schedule(tmp_path: Path) -> None:
+    key = "opt_learning_rate_decay_boundary_epochs"
+    write(tmp_path / "result_0.txt", changed(events(evaluations=((7, 0.24),)), key, lambda e: e.update(value=[41, 50])))
+    assert verdicts(tmp_path)[0].passed
+
+
+def test_upstream_still_skips_seeds_and_convergence_of_a_capital_closed(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "Someone", ruleset="1.0.0", evaluations=((40, 0.1), (45, 0.24)))
+    (package / "systems/dgxa100_test.json").write_text(json.dumps({**DESCRIPTION, "division": "Closed"}))
+    (verdict,) = [each for each in official.check_package(package, "1.0.0") if each.tool == "package checker"]
+    assert verdict.passed
+
+
+def test_a_tool_that_gives_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = write(tmp_path / "result_0.txt", events())
+    monkeypatch.setattr(official.sys, "executable", "/bin/false")
+    (report,) = check([log])
+    assert not report.ok
+    assert [each.rule for each in report.findings] == ["MLPerf's tools"]
+
+
+def test_one_failed_run_of_five_passes_a_package_and_two_do_not(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "Someone")
+    folder = package / "results/dgxa100_test/ssd"
+    (folder / "result_2.txt").write_text(text(events(seed=9, status="aborted", evaluations=((40, 0.1), (50, 0.2)))))
+    (report,) = check([package])
+    assert report.ok, [each for each in report.findings if each.severity == "error"]
+    assert {"outcome", "compliance checker"} <= {each.rule for each in report.findings}
+    (folder / "result_3.txt").write_text(text(events(seed=10, status="aborted", evaluations=((40, 0.1), (50, 0.2)))))
+    assert not check([package])[0].ok
