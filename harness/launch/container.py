@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from docker.client import DockerClient
     from docker.models.containers import Container
     from docker.models.images import Image
+
+NOT_IN_A_NAME = r"[^a-zA-Z0-9_.-]"  # of a container
 
 
 @dataclass
@@ -67,7 +70,7 @@ class ContainerLauncher:
         with engine.explained(f"starting a container of {self.reference}"):
             container = self.client.containers.create(
                 **chosen.arguments(),
-                name=f"harness-{self.name}-{self.series}-{order.number}",
+                name=f"harness-{re.sub(NOT_IN_A_NAME, '_', self.name)}-{self.series}-{order.number}",
                 labels=engine.labels(self.series, order.folder, order.number),
             )
         try:
@@ -153,7 +156,7 @@ class RunningContainer:
                 self._lost_since is not None,
                 f"the Docker engine went away and was not back within {engine.PATIENCE_S:g} s",
             ),
-            (self._lost, "the Docker engine was restarted meanwhile"),
+            (self._lost, "the Docker engine did not answer for a time (was it restarted?)"),
         )
         return next((text for true, text in reasons if true), "")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import psutil
 
@@ -29,8 +31,9 @@ class LocalLauncher:
 
     def start(self, order: Order) -> LocalProcess:
         """The trial, running. OSError when its program cannot be started."""
+        command = self._command(order)
         process = subprocess.Popen(
-            self._command(order),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -41,14 +44,14 @@ class LocalLauncher:
             start_new_session=True,
         )
         self._reaper.watch_process(process.pid)
-        return LocalProcess(process)
+        return LocalProcess(process, command)
 
 
 class LocalProcess:
     """One trial; see watchdog.Running."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, process: subprocess.Popen[str], command: list[str]) -> None:
+        self._process, self._command = process, command
         self._head = psutil.Process(process.pid)  # lives, or is a zombie that only we can reap
         self._family: list[psutil.Process] = []
 
@@ -76,9 +79,9 @@ class LocalProcess:
     def why(self) -> str:
         return ""
 
-    def facts(self) -> dict[str, int]:
+    def facts(self) -> dict[str, Any]:
         """For the record."""
-        return {"process": self._process.pid}
+        return {"process": {"id": self._process.pid, "command": shlex.join(self._command)}}
 
     def close(self) -> None:
         if self._process.poll() is None:

@@ -102,7 +102,7 @@ def write(order: Order, start: ledger.Entry, end: dict[str, Any], log: RunRecord
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(path)
-    except OSError:
+    except BaseException:  # a full disk, or a signal in this moment
         unfinished.unlink(missing_ok=True)
         raise
 

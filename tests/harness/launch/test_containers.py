@@ -85,13 +85,13 @@ class Place:
 
     def tell(self, **do: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = toy.write(self.root, toy.raw())
+        path = toy.write(self.root, toy.raw(), "a toy")
         orders = {"sha256": config.load(path).sha256, "do": {name.strip("_"): what for name, what in do.items()}}
         (self.folder / "fake.json").write_text(json.dumps(orders))
 
     def start(self, *options: str, trials: int = 2, image: str | None = None) -> Any:
         command = [
-            *(sys.executable, "-m", "harness", "run", str(self.root / "toy.toml"), "--image", image or self.image),
+            *(sys.executable, "-m", "harness", "run", str(self.root / "a toy.toml"), "--image", image or self.image),
             *("--trials", str(trials), "--out", str(self.root / "out"), *options),
         ]
         environment = {**os.environ, "CLEAR_CACHES": "0"}  # the machine may be shared
@@ -134,7 +134,7 @@ def containers(client: Any, folder: Path) -> list[str]:
 
 
 def a_plan(client: Any, place: Place, order: Order, **options: Any) -> Plan:
-    made = plan(Host.here(client.info()), place.image, order, configuration=place.root / "toy.toml", **options)
+    made = plan(Host.here(client.info()), place.image, order, configuration=place.root / "a toy.toml", **options)
     return replace(made, lift_limits=False)
 
 
@@ -266,7 +266,7 @@ def test_run_with_docker_is_the_same_thing(client: Any, place: Place) -> None:
     place.tell(_1="hang")
     script = [str(CHECKOUT / "docker" / "run_with_docker.sh")]
     given = {
-        **{"CONT": place.image, "DGXSYSTEM": str(place.root / "toy.toml"), "LOGDIR": str(place.root / "out")},
+        **{"CONT": place.image, "DGXSYSTEM": str(place.root / "a toy.toml"), "LOGDIR": str(place.root / "out")},
         **{"NEXP": "2", "CLEAR_CACHES": "0", "SYSTEM": "1x_abacus"},
     }
     environment = {**os.environ, **given}
@@ -291,7 +291,7 @@ def test_results_belong_to_a_caller_without_rights(client: Any, place: Place) ->
     os.chown(place.folder, 12345, 54321)
     order = Order(0, place.folder, None, caches_cleared=False)
     host = Host(client.info(), 12345, 54321, ())
-    chosen = plan(host, place.image, order, configuration=place.root / "toy.toml")
+    chosen = plan(host, place.image, order, configuration=place.root / "a toy.toml")
     made = client.containers.create(**replace(chosen, lift_limits=False).arguments())
     made.start()
     assert made.wait()["StatusCode"] == 0, made.logs()
@@ -385,7 +385,7 @@ def test_the_engine_goes_away_meanwhile(client: Any, place: Place, monkeypatch: 
             assert running.poll() == 137
             assert "went away and was not back" in running.why()
         assert running.poll() is None
-        assert running.why() == "the Docker engine was restarted meanwhile"
+        assert running.why() == "the Docker engine did not answer for a time (was it restarted?)"
         assert watchdog.halt(running) == 130
     finally:
         running.close()
