@@ -26,8 +26,8 @@ from benchmarks.ssd.embedded_shapes import CATEGORIES
 SEED = 2017
 IMAGES = dict(zip(HALVES, (1000, 200), strict=True))  # with those that have no boxes
 ANNOTATIONS_SHA256 = {
-    "train2017": "61c02619dc577adc7adf68af16baf77a1b09a130540fc5073aedf9f846f5c30f",
-    "val2017": "a6e2466bc9f57d974f89d4d5b1a9103f69faffb6132b538a1c058e79b451d45c",
+    "train2017": "4d0a621eada506112750d6bd387e731e2a7a9a95bd4418899ca32f9118943925",
+    "val2017": "e8cd978540bf6567fab4e46e81781cbd1a8305b08f0a30aabaecc8f8b82c1d94",
 }
 MANIFEST = "manifest.json"
 JPEG_QUALITY = 90
