@@ -65,7 +65,10 @@ def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) ->
     if log is None:
         return Verdict(ledger.FAILED, f"exit code {code}, but it left no log; {_last_words(outcome, log)}")
     if log.configuration_sha256 != configuration_sha256:
-        return Verdict(ledger.FAILED, f"its log names another configuration: {log.configuration_sha256}")
+        found = log.configuration_sha256
+        return Verdict(
+            ledger.FAILED, f"its log names another configuration: {found}; is the image of this checkout's code?"
+        )
     if code == TARGET_MET and log.outcome == "success":
         return Verdict(ledger.SUCCESS, "")
     if code == EPOCHS_SPENT and log.outcome == "aborted" and log.evaluations:

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 PATIENCE_S = 1800.0  # the longest silence of a healthy log: compiling, or evaluating full COCO on a slow machine
 GRACE_S = 30.0  # for a run that was asked to end to close its log
 STACKS_S = 3.0  # for the stacks of every rank to reach the log
-POLL_S = 0.25
+POLL_S = 0.5
 TAIL_LINES = 60  # of the output, kept for the record of a trial that failed
 
 
