@@ -128,27 +128,35 @@ def usable_folder(folder: Path) -> None:
 
 def may_begin(series: Series, where: str, account: Account) -> None:
     """LedgerError when the folder holds what this series must not touch or cannot continue."""
-    attempts, folder = account.attempts, series.folder
-    if not series.resume and any(each.status != ledger.REFUSED for each in attempts):
+    folder = series.folder
+    # what was refused before it ran binds nobody
+    attempts = [each for each in account.attempts if each.status != ledger.REFUSED]
+    if attempts and not series.resume:
         raise ledger.LedgerError(
             f"{folder}: holds a series already ({len(account.finished)} trials finished); add --resume to go on with it, "
             "or name another --out or --system"
         )
-    for before in account.series:
-        if not attempts:
-            break
+    lines = {entry["series"]: entry for entry in account.series}
+    for each in attempts:
+        before = lines[each.start["series"]]
         if before["configuration_sha256"] != series.configuration_sha256:
             raise ledger.LedgerError(
                 f"{folder}: its series runs configuration {before['configuration_name']} "
                 f"({before['configuration_sha256'][:12]}), not {series.configuration_name} "
                 f"({series.configuration_sha256[:12]}); a series has one. Name another --out or --system"
             )
-        if before["where"] != where and account.finished:
+        if each.finished and before["where"] != where:
             raise ledger.LedgerError(
                 f"{folder}: its trials ran in {before['where']}, these would run in {where}; a series has one "
                 "image. Use the same, or name another --out or --system"
             )
-    known = {each.number for each in attempts}
+    for number, each in account.finished.items():
+        log = folder / f"result_{number}.txt"
+        if each.end is not None and ledger.sha256(log) != each.end["log_sha256"]:
+            raise ledger.LedgerError(
+                f"{log}: is not what the ledger says this trial left; it was changed or taken away"
+            )
+    known = {each.number for each in account.attempts}
     strangers = [n for n in range(series.trials) if n not in known and (folder / f"result_{n}.txt").exists()]
     if strangers:
         raise ledger.LedgerError(

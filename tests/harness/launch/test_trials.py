@@ -16,7 +16,7 @@ import pytest
 
 from harness.contract import NotSuitable
 from harness.launch import caches, ledger, trials, watchdog
-from tests.harness.launch.series import FAKE, Fakes
+from tests.harness.launch.series import FAKE, SHA256, Fakes
 
 
 @pytest.fixture
@@ -134,6 +134,37 @@ def test_a_refused_series_can_be_started_again_without_resume(fakes: Fakes) -> N
     fakes.tell()
     assert fakes.run(1) == 0
     assert fakes.statuses == [(0, 1, "refused"), (0, 2, "success")]
+
+
+def test_what_was_refused_binds_nobody(fakes: Fakes) -> None:
+    fakes.tell(_0="refuse")
+    assert fakes.run(1, configuration_sha256="cd" * 32) == 2
+    fakes.tell()
+    assert fakes.run(1) == 0
+
+
+def test_a_result_that_was_changed_or_taken_away_is_noticed(fakes: Fakes) -> None:
+    fakes.tell(_1="die")
+    fakes.run(2)
+    log = fakes.folder / "result_0.txt"
+    text = log.read_text()
+    log.write_text(text.replace("success", "Success"))
+    with pytest.raises(ledger.LedgerError, match=r"result_0\.txt: is not what the ledger says"):
+        fakes.run(2, resume=True)
+    log.unlink()
+    with pytest.raises(ledger.LedgerError, match=r"result_0\.txt: is not what the ledger says"):
+        fakes.run(2, resume=True)
+    log.write_text(text)
+    fakes.tell()
+    assert fakes.run(2, resume=True) == 0
+
+
+def test_a_series_stays_where_it_began(fakes: Fakes) -> None:
+    fakes.tell()
+    fakes.run(1)
+    series = trials.Series(fakes.folder, "fake", SHA256, trials=2, resume=True)
+    with pytest.raises(ledger.LedgerError, match="its trials ran in local, these would run in sha256:1"):
+        trials.may_begin(series, "sha256:1", fakes.account)
 
 
 @pytest.mark.parametrize(("do", "code"), [("hang", 130), ("hang for ever", 137)])
