@@ -66,12 +66,38 @@ make_base() {
     BASE_IMAGE=$IMAGE-base
 }
 
+site=()
+if [ -n "${PIP_CERT:-}" ]; then site+=(--secret "id=ca_bundle,src=$PIP_CERT"); fi
+
 build() {
-    local site=()
-    if [ -n "${PIP_CERT:-}" ]; then site+=(--secret "id=ca_bundle,src=$PIP_CERT"); fi
-    if [ -n "${PIP_INDEX_URL:-}" ]; then site+=(--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL"); fi
-    DOCKER_BUILDKIT=1 docker build --network host --progress plain --build-arg "BASE_IMAGE=$BASE_IMAGE" "${site[@]}" \
+    local index=()
+    if [ -n "${PIP_INDEX_URL:-}" ]; then index+=(--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL"); fi
+    DOCKER_BUILDKIT=1 docker build --network host --progress plain --build-arg "BASE_IMAGE=$BASE_IMAGE" "${site[@]}" "${index[@]}" \
         --tag "$IMAGE" "$root" > "$work/build.log" 2>&1 || { tail -n 40 "$work/build.log" >&2; return 1; }
+}
+
+# A small image by the same Dockerfile, with one wheel, from an index whose address holds a password: none of it may stay.
+leaves_no_trace() {
+    local small=$work/small lock
+    mkdir "$small"
+    (cd "$root" && tar -c Dockerfile .dockerignore run_and_time.sh pyproject.toml LICENSE requirements docker configs harness benchmarks) |
+        tar -x -C "$small"
+    lock=$small/requirements/run.lock
+    sed -n '/^six==/,/[^\\]$/p' "$root/requirements/run.lock" > "$lock"
+    printf '[global]\nextra-index-url = https://someone:secret-by-file@index.example/simple/\n' > "$work/pip.conf"
+    DOCKER_BUILDKIT=1 docker build --network host --progress plain --build-arg "BASE_IMAGE=$BASE_IMAGE" \
+        --build-arg PIP_INDEX_URL="${PIP_INDEX_URL:-https://someone:secret-by-argument@index.example/simple/}" \
+        --build-arg "RUN_LOCK_SHA256=$(sha256sum "$lock" | cut -d ' ' -f 1)" "${site[@]}" \
+        --secret "id=pip_conf,src=$work/pip.conf" --tag "$IMAGE-small" "$small" > "$work/small.log" 2>&1 ||
+        { tail -n 40 "$work/small.log" >&2; return 1; }
+    own_images+=("$IMAGE-small")
+    grep -q 'Looking in indexes: .*, ' "$work/small.log" # of the argument and of the file
+    docker save "$IMAGE-small" > "$work/small.tar"
+    if { docker history --no-trunc "$IMAGE-small"; cat "$work/small.tar"; } | grep -a -q 'secret-by-\(file\|argument\)'; then
+        echo "the index's password is in the image" >&2
+        return 1
+    fi
+    rm "$work/small.tar"
 }
 
 docker info > /dev/null 2>&1 || start_engine
@@ -83,6 +109,9 @@ own_images+=("$IMAGE")
 began=$SECONDS
 build
 say "built; once more with nothing changed: $((SECONDS - began)) s"
+
+say "a site's own package index leaves no trace"
+leaves_no_trace
 
 say "doctor, as the image's user and as one without an entry in passwd"
 docker run --rm --init --network none "$IMAGE" python -m harness doctor
