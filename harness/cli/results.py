@@ -78,7 +78,7 @@ def check(
         if report.verdicts:
             table.show_table(check_text.VERDICTS, check_text.verdict_rows(report))
         if report.findings:
-            table.show_table(COLUMNS, (finding.row() for finding in report.findings), right=FIGURES)
+            table.show_table(COLUMNS, check_text.finding_rows(report), right=FIGURES)
     raise typer.Exit(int(not ok))
 
 

@@ -195,9 +195,14 @@ def _ruleset(found: list[Series], asked: str | None) -> tuple[str, bool]:
 def _from_verdicts(verdicts: Iterable[Verdict]) -> Iterator[Finding]:
     for verdict in verdicts:
         if verdict.passed is False:
-            reasons = verdict.reasons or (("", verdict.quote.splitlines()[0] if verdict.quote else "failed"),)
-            for key, message in reasons:
-                yield Finding("error", verdict.about, key, None, verdict.tool, message, FIXES[verdict.tool])
+            for key, message, line in verdict.reasons or (("", _gist(verdict.quote), None),):
+                yield Finding("error", verdict.about, key, line, verdict.tool, message, FIXES[verdict.tool])
+
+
+def _gist(quote: str) -> str:
+    """The line of a tool's words that says what failed: the first error, else the last line."""
+    lines = quote.splitlines() or ["failed"]
+    return next((line for line in lines if line.startswith("ERROR")), lines[-1])
 
 
 def _unknown_ruleset(name: str, ruleset: str) -> Finding:

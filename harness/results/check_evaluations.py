@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.results.findings import Finding, Log, Severity
 from harness.results.record import Epoch, Evaluation
@@ -23,7 +23,7 @@ def check_evaluations(log: Log) -> Iterator[Finding]:
         if earlier.epoch is None or later.epoch is None:
             continue
         if later.epoch < earlier.epoch:
-            text = f"epoch {later.epoch:g} after epoch {earlier.epoch:g}: filled in afterwards"
+            text = f"epoch {later.epoch:g} comes after epoch {earlier.epoch:g}: filled in afterwards"
             yield _in_time(log, text, later.line)
         elif later.at_s == earlier.at_s:
             text = f"epochs {earlier.epoch:g} and {later.epoch:g} at one moment: filled in afterwards"
@@ -33,20 +33,30 @@ def check_evaluations(log: Log) -> Iterator[Finding]:
 def check_schedule(log: Log) -> Iterator[Finding]:
     """The epochs after which the closed division evaluates are fixed: more or fewer change when a run may stop."""
     rules = log.rules
+    stop = log.record.entries.get("run_stop")
     done = {
-        each.epoch: each.line for each in log.record.evaluations if each.epoch is not None and each.at_s is not None
+        each.epoch: each.line
+        for each in log.record.evaluations
+        if each.epoch is not None and each.at_s is not None and (stop is None or each.line < stop.line)
     }
     if not log.closed or not done or not (rules.evaluation_epochs or rules.evaluation_every):
         return
     due, late = rules.scheduled(max(done)), rules.tolerated_late
-    for epoch, line in done.items():
-        if epoch not in due:
-            tolerated = _tolerated(rules, epoch)
-            text = f"evaluated after epoch {epoch:g}" + ("; published entries did so too" if tolerated else "")
-            yield _off_schedule(log, text, line, "warning" if tolerated else "error")
-    for epoch in due:
-        if epoch not in done and not (late and epoch + late in done):
-            yield _off_schedule(log, f"no evaluation after epoch {epoch}", min(done.values()), "error")
+    extra = [epoch for epoch in done if epoch not in due]
+    tolerated = [epoch for epoch in extra if _tolerated(rules, epoch)]
+    wrong = [epoch for epoch in extra if epoch not in tolerated]
+    missing = [epoch for epoch in due if epoch not in done and not (late and epoch + late in done)]
+    if wrong:
+        yield _off_schedule(log, f"evaluated after {_epochs(wrong)}", done[wrong[0]], "error")
+    if missing:
+        yield _off_schedule(log, f"no evaluation after {_epochs(missing)}", min(done.values()), "error")
+    if tolerated:
+        text = f"evaluated after {_epochs(tolerated)}; published entries did so too"
+        yield _off_schedule(log, text, done[tolerated[0]], "warning")
+
+
+def _epochs(numbers: Sequence[int | float]) -> str:
+    return f"epoch{'s' * (len(numbers) > 1)} {', '.join(f'{each:g}' for each in numbers)}"
 
 
 def _value(log: Log, evaluation: Evaluation) -> Iterator[Finding]:
@@ -70,14 +80,17 @@ def _moment(log: Log, evaluation: Evaluation, epoch: int | float, at_s: float) -
         yield _in_time(log, text, line)
     early_s = _before_end(trained.get(epoch - from_zero), at_s)
     if early_s > 0:
-        # An evaluation that runs beside the next epoch and takes its number is off by one, not ahead of its time.
-        severity: Severity = "warning" if _one_late(log.rules, epoch) else "error"
+        # An evaluation that runs beside the next epoch and takes its number is off by one, not ahead of its time; before
+        # the rules fixed the epochs, some evaluated in the middle of one.
+        free = not (log.rules.evaluation_epochs or log.rules.evaluation_every)
+        severity: Severity = "warning" if free or _one_late(log.rules, epoch) else "error"
         text = f"epoch {epoch:g} is evaluated {early_s:.3f} s before its training ends"
         yield _in_time(log, text, line, severity)
     if record.run_start_s is not None and at_s < record.run_start_s:
         yield _in_time(log, f"epoch {epoch:g} is evaluated before run_start", line)
-    if record.outcome != "invalid" and record.run_stop_s is not None and at_s > record.run_stop_s:
-        yield _in_time(log, f"epoch {epoch:g} is evaluated {at_s - record.run_stop_s:.3f} s after run_stop", line)
+    if record.outcome == "success" and record.run_stop_s is not None and at_s > record.run_stop_s:
+        text = f"epoch {epoch:g} is evaluated {at_s - record.run_stop_s:.3f} s after run_stop: it does not count"
+        yield _in_time(log, text, line, "warning")
 
 
 def _before_end(epoch: Epoch | None, at_s: float) -> float:

@@ -112,9 +112,9 @@ def _disagreements(
 
 
 def _texts(key: str, value: Any, found: Any) -> Iterator[Finding]:
-    """Text all through; other_software_stack may be a table of texts."""
-    if isinstance(value, dict) and key == "other_software_stack":
-        for name, each in value.items():
+    """Text all through; other_software_stack may be a table of texts, or a list of such."""
+    if isinstance(value, dict | list) and key.startswith("other_software_stack"):
+        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _texts(f"{key}.{name}", each, found)
     elif not isinstance(value, str):
         text = f"{json.dumps(value, default=str)[:60]} is no text"

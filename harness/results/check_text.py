@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.results.check import Report
+from harness.results.findings import Finding
 from harness.results.official import Verdict
 
 VERDICTS = ("MLPerf's tool", "about", "verdict", "in its words")
@@ -25,6 +26,19 @@ def verdict_rows(report: Report) -> Iterator[list[str]]:
         grouped.setdefault((verdict.tool, _word(verdict), _quote(verdict)), []).append(verdict.about)
     for (tool, word, quote), about in grouped.items():
         yield [tool, about[0] if len(about) == 1 else f"{about[0]} and {len(about) - 1} more", word, quote]
+
+
+def finding_rows(report: Report) -> Iterator[list[str]]:
+    """One line for each finding; the same in several files shares one, with the place in the first."""
+    grouped: dict[tuple[str, ...], list[Finding]] = {}
+    for finding in report.findings:
+        alike = (finding.severity, finding.key, finding.rule, finding.found, finding.fix)
+        grouped.setdefault(alike, []).append(finding)
+    for findings in grouped.values():
+        row = findings[0].row()
+        if len(findings) > 1:
+            row[1] += f" and {len(findings) - 1} more"
+        yield row
 
 
 def _word(verdict: Verdict) -> str:

@@ -43,6 +43,7 @@ class Event:
     value: Any  # plain JSON; every float in it is finite
     metadata: dict[str, Any]
     dialect: Dialect
+    benchmark: str | None = None  # v0.5 says it in every line
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +192,9 @@ def _read_old(text: str, line: int) -> Event | Problem:
         value = content.get("value", content)
         if "epoch" in content:
             metadata["epoch_num"] = content["epoch"]
-        if isinstance(content.get("success"), bool):
-            metadata["status"] = "success" if content["success"] else "aborted"
-    return Event(line, time_ms, match["key"], value, metadata, "0.5")
+        if "success" in content:  # some write "true" for true
+            metadata["status"] = "success" if content["success"] in (True, "true") else "aborted"
+    return Event(line, time_ms, match["key"], value, metadata, "0.5", match["benchmark"])
 
 
 # --- JSON ---

@@ -20,6 +20,7 @@ PROBLEM_LIMIT = 100  # kept; more are counted
 KEY_LIMIT = 1_000  # different keys, seeds or tensors of one log
 PER_RANK = frozenset({"init_start", "cache_clear"})  # logged by many ranks, whose lines mix
 BACKWARDS_MS = 1000  # by how much time may run backwards from line to line: ranks' clocks differ
+ROUND_1_1_MS = 1_625_000_000_000  # 2021-06-29: logs of round 1.0 have 1.1's keys too, so their date decides
 TIMELINE = frozenset(
     {"epoch_start", "epoch_stop", "block_start", "block_stop", "eval_start", "eval_stop", "eval_accuracy"}
     | {"throughput", "data_wait_share", "tracked_stats"}
@@ -45,6 +46,7 @@ class LogReader:
         self._size = 0
         self._events = 0
         self._dialect: str | None = None
+        self._benchmark: str | None = None
         self._problems: list[Problem] = []
         self._problem_count = 0
         self._malformed = 0
@@ -78,6 +80,7 @@ class LogReader:
             lines=self._scanner.lines,
             events=self._events,
             dialect=self._dialect,
+            line_benchmark=self._benchmark,
             ruleset=ruleset,
             ruleset_is_guess=guess,
             outcome=outcome,
@@ -115,6 +118,7 @@ class LogReader:
     def _event(self, event: Event) -> Problem | None:
         self._events += 1
         self._dialect = self._dialect or event.dialect
+        self._benchmark = self._benchmark or event.benchmark
         self._note_entry(event)
         self._note_time(event)
         if event.key in TIMELINE:
@@ -143,7 +147,7 @@ class LogReader:
             self._entries[""] = Entry(None, event.line, 0.0, {})  # so that this is said once
 
     def _note_time(self, event: Event) -> None:
-        if event.key in PER_RANK:
+        if event.key in PER_RANK or event.key.startswith("submission_"):  # some stamp the latter with 0
             return
         latest = self._latest
         if latest is None or event.time_ms > latest.time_ms:
@@ -154,19 +158,19 @@ class LogReader:
             self._problem(Problem(event.line, "order", text))
 
     def _ruleset(self) -> tuple[str | None, bool]:
-        """Our own configuration names it; else the youngest of 0.6.0 to 1.1.0 whose own keys are there."""
+        """Our own configuration names it; else the youngest of 0.5.0 to 1.1.0 whose own keys are there."""
         configuration = self._entries.get("configuration")
         run = configuration.value.get("run") if configuration and isinstance(configuration.value, dict) else None
         if isinstance(run, dict) and isinstance(named := run.get("ruleset"), str):
             return named, False
-        guess = "0.7.0"
-        if "weights_initialization" in self._entries:
-            guess = "1.1.0"
-        elif "gradient_accumulation_steps" in self._entries:
-            guess = "1.0.0"
-        elif self._dialect != "mllog":
-            guess = "0.6.0"
-        return (guess if self._events else None), True
+        if not self._events:
+            return None, True
+        if self._dialect != "mllog":
+            return f"{self._dialect}.0", True
+        start = self._clock.start
+        if "weights_initialization" in self._entries and start is not None and start.time_ms >= ROUND_1_1_MS:
+            return "1.1.0", True
+        return ("1.0.0" if "gradient_accumulation_steps" in self._entries else "0.7.0"), True
 
 
 def _collect(into: dict[Any, None], value: Any, kind: type) -> None:

@@ -32,7 +32,7 @@ class Verdict:
     about: str  # relative to what was checked
     passed: bool | None  # None: it cannot tell (not applicable, or it broke down)
     quote: str  # its own words
-    reasons: tuple[tuple[str, str], ...] = ()  # (key, message), where it gives them singly
+    reasons: tuple[tuple[str, str, int | None], ...] = ()  # (key, message, line), where it gives them singly
     value: float | None = None  # the summarizer's minutes
 
     def as_json(self) -> dict[str, Any]:
@@ -93,5 +93,5 @@ def _child(scratch: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
         raise RuntimeError(f"MLPerf's tools gave no answer (exit {done.returncode}): {done.stderr[-QUOTE_LIMIT:]}")
     found: list[dict[str, Any]] = json.loads(answer.read_text(encoding="utf-8"))
     for each in found:
-        each["reasons"] = tuple((key, message) for key, message in each["reasons"])
+        each["reasons"] = tuple((key, message, line) for key, message, line in each["reasons"])
     return found

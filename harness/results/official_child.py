@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import math
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -56,6 +57,7 @@ def package(folder: Path, ruleset: str) -> Iterator[dict[str, Any]]:
             )
         )
     passed = broken or any("PACKAGE CHECKER FOUND NO ERRORS" in word for word in words)
+    words = [word for word in dict.fromkeys(words) if "System description checker passed" not in word]
     yield verdict("package checker", ".", passed, without(words, folder))
     for written in folder.rglob("scaling.json"):
         written.unlink()  # by the package checker; the summarizer must see the scores as they are
@@ -73,12 +75,23 @@ def compliance(file: Path, ruleset: str, base: Path | None = None) -> dict[str, 
     with said():  # its messages are on the checker
         result = attempt(lambda: mlp_compliance.main(str(file), f"{USAGE}_{ruleset}/common.yaml", checker)[0])
     mlp_compliance.enqueued_configs.clear()
-    reasons = [("", message) for message in checker.not_overwritable]
-    reasons += [(key, message) for key, message in checker.overwritable.items()]
-    words = ["SUCCESS"] if result is True else [message for _, message in reasons] or ["FAILED"]
+    messages = [("", message) for message in checker.not_overwritable] + list(checker.overwritable.items())
+    words = ["SUCCESS"] if result is True else [message for _, message in messages] or ["FAILED"]
     words += [f"warning: {message}" for message in checker.warnings.values()]
     about = file.relative_to(base).as_posix() if base else file.name
-    return verdict("compliance checker", about, result, words, [(key, first_line(text)) for key, text in reasons])
+    marked = marked_lines(file) if messages else []
+    reasons = []
+    for key, message in messages:
+        match = re.search(r"in line (\d+)", message)  # it counts marked lines alone, from 0
+        line = marked[int(match[1])] if match and int(match[1]) < len(marked) else None
+        reasons.append((key, re.sub(r" in line \d+:?", "", first_line(message)), line))
+    return verdict("compliance checker", about, result, words, reasons)
+
+
+def marked_lines(file: Path) -> list[int]:
+    """The numbers, from 1, of the lines that the compliance checker's parser looks at."""
+    with file.open(encoding="latin-1") as opened:
+        return [number for number, line in enumerate(opened, 1) if ":::MLL" in line]
 
 
 def convergence(folder: Path, ruleset: str, about: str) -> dict[str, Any]:
@@ -151,14 +164,14 @@ def verdict(
     about: str,
     result: Any,
     words: list[str],
-    reasons: list[tuple[str, str]] | None = None,
+    reasons: list[tuple[str, str, int | None]] | None = None,
     *,
     value: float | None = None,
 ) -> dict[str, Any]:
     """A broken tool proves nothing, but what breaks it is not compliant either: passed is False."""
     if isinstance(result, Exception):
         words = [*words, f"broke down: {type(result).__name__}: {result}"]
-        reasons = [*(reasons or []), ("", words[-1])]
+        reasons = [*(reasons or []), ("", words[-1], None)]
         result = False
     passed = None if result is None and tool == "RCP checker" else result is True
     return {
@@ -175,7 +188,7 @@ def first_line(text: str) -> str:
     """Of a message that goes on with the whole log line and state: what failed, and the test."""
     lines = text.splitlines()
     test = next((line for line in lines if line.startswith("failed test:")), "")
-    return f"{lines[0]} {test}".strip() if lines else text
+    return f"{lines[0]} {test}".replace("failed failed test", "failed").strip() if lines else text
 
 
 @contextlib.contextmanager
@@ -185,7 +198,7 @@ def said() -> Iterator[list[str]]:
 
     class Collect(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage().strip()
+            text = (record.getMessage().strip().splitlines() or [""])[0]  # what follows is the log line, and the state
             if record.levelno >= logging.WARNING:
                 words.append(f"{record.levelname}: {text}")
             elif text.startswith(("PACKAGE CHECKER", "System description checker passed")):

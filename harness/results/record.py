@@ -72,6 +72,7 @@ class RunRecord:
     lines: int
     events: int  # marked lines that could be read
     dialect: str | None  # "mllog", "0.6", "0.5"; None without any
+    line_benchmark: str | None  # what v0.5 says in every line
     ruleset: str | None  # what the log says or, failing that, what its keys suggest
     ruleset_is_guess: bool
 
@@ -119,7 +120,7 @@ class RunRecord:
 
     @property
     def benchmark(self) -> str | None:
-        return self.text("submission_benchmark")
+        return self.text("submission_benchmark") or self.line_benchmark
 
     @property
     def org(self) -> str | None:
@@ -192,10 +193,16 @@ class RunRecord:
     def evaluation_seconds(self) -> float:
         return sum(each.seconds for each in self.evaluations if each.seconds is not None)
 
+    @cached_property
+    def counted_evaluations(self) -> tuple[Evaluation, ...]:
+        """Those with a result that was logged before the run stopped, in that order; some runs go on after it."""
+        stop = self.entries.get("run_stop")
+        done = [each for each in self.evaluations if each.accuracy is not None and (not stop or each.line < stop.line)]
+        return tuple(sorted(done, key=lambda each: each.line))
+
     @property
     def last_evaluation(self) -> Evaluation | None:
-        done = [each for each in self.evaluations if each.accuracy is not None]
-        return done[-1] if done else None
+        return self.counted_evaluations[-1] if self.counted_evaluations else None
 
     @property
     def accuracy(self) -> float | None:
@@ -209,19 +216,25 @@ class RunRecord:
     def reached(self, target: float) -> bool:
         """A fraction's target is not reached by 23 (percent)."""
         limit = 1.0 if target <= 1 else math.inf
-        return any(each.accuracy is not None and target <= each.accuracy <= limit for each in self.evaluations)
+        return any(target <= each.accuracy <= limit for each in self.counted_evaluations if each.accuracy is not None)
 
     # What ran where
 
     @cached_property
     def accelerators(self) -> int | None:
-        """As our configuration says, else the ranks that logged init_start."""
+        """As our configuration says, else by the batch of each, else the ranks that logged init_start.
+
+        One rank says nothing: one process can drive many accelerators, as on a TPU.
+        """
         run = self.configuration.get("run")
         if isinstance(run, dict):
             nodes, each_node = number(run.get("nodes")), number(run.get("accelerators_per_node"))
             if nodes and each_node and nodes * each_node > 0:
                 return int(nodes * each_node)
-        return self.ranks or None
+        each_batch = self.integer("d_batch_size")
+        if each_batch and self.global_batch_size and self.global_batch_size % each_batch == 0:
+            return self.global_batch_size // each_batch
+        return self.ranks if self.ranks > 1 else None
 
     @property
     def configuration(self) -> Mapping[str, Any]:

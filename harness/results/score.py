@@ -63,14 +63,19 @@ class Score:
 
     @property
     def accelerators(self) -> int | None:
-        return self.series.first.accelerators
+        return self.series.accelerators
 
     @property
     def images_per_s(self) -> float | None:
         """The median over the converged runs of each one's median epoch."""
-        speeds = [each.record.images_per_s for each in self.runs if each.converged or len(self.runs) == 1]
+        speeds = [self.speed(each.record) for each in self.runs if each.converged or len(self.runs) == 1]
         known = [speed for speed in speeds if speed is not None]
         return statistics.median(known) if known else None
+
+    def speed(self, record: RunRecord) -> float | None:
+        """Images per second of one run; of a log that does not say how many images an epoch has, by the rules' number."""
+        samples = record.train_samples or rules_for(record.benchmark, self.ruleset).train_samples
+        return samples / record.epoch_seconds if samples and record.epoch_seconds else None
 
     @property
     def images_per_s_per_accelerator(self) -> float | None:
@@ -234,11 +239,11 @@ def as_json(result: Score) -> dict[str, Any]:
         "global_batch_size": first.global_batch_size,
         "images_per_s": result.images_per_s,
         "images_per_s_per_accelerator": result.images_per_s_per_accelerator,
-        "runs": [_run_json(run) for run in result.runs],
+        "runs": [_run_json(run, result.speed(run.record)) for run in result.runs],
     }
 
 
-def _run_json(run: ScoredRun) -> dict[str, Any]:
+def _run_json(run: ScoredRun, images_per_s: float | None) -> dict[str, Any]:
     record, parts = run.record, split(run.record)
     return {
         "file": record.path,
@@ -250,7 +255,7 @@ def _run_json(run: ScoredRun) -> dict[str, Any]:
         "epochs": record.epochs_run,
         "accuracy": record.accuracy,
         "seeds": list(record.seeds),
-        "images_per_s": record.images_per_s,
+        "images_per_s": images_per_s,
         "init_s": record.init_seconds,
         "epochs_s": parts.epochs_s if parts else None,
         "evaluation_s": parts.evaluation_s if parts else None,

@@ -32,7 +32,7 @@ def headline(score: Score) -> str:
 def rows(score: Score) -> Iterator[list[str]]:
     for run in score.runs:
         record, parts = run.record, split(run.record)
-        speed, count = record.images_per_s, record.accelerators
+        speed, count = score.speed(record), score.accelerators
         yield [
             Path(record.path).name,
             "-" if record.run_ms is None else str(four_decimals(record.run_ms / 60_000)),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from harness.results.lines import MARK
 from harness.results.logfile import read
@@ -27,6 +30,26 @@ class Series:
     @property
     def first(self) -> RunRecord:
         return self.records[0]
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """The system description where the series lies in a package, ORG/results/SYSTEM/BENCHMARK; {} elsewhere."""
+        folder = self.folder.resolve()
+        if folder.parent.parent.name != "results":
+            return {}
+        path = folder.parents[2] / "systems" / f"{folder.parent.name}.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):  # check tells of these
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def accelerators(self) -> int | None:
+        """As the system description says, else as the first log does."""
+        nodes, each = (str(self.description.get(key, "")) for key in ("number_of_nodes", "accelerators_per_node"))
+        described = int(nodes) * int(each) if nodes.isdecimal() and each.isdecimal() else 0
+        return described or self.first.accelerators
 
 
 def find_series(paths: Iterable[Path]) -> list[Series]:

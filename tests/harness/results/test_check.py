@@ -123,8 +123,7 @@ def late(log: list[Event], epoch: int, by_ms: int) -> list[Event]:
     ("log", "words"),
     [
         (late(events(), 50, -8_000), "before its training ends"),
-        (late(events(), 50, 10_000), "after run_stop"),
-        (late(events(evaluations=((40, 0.2), (50, 0.22), (55, 0.24))), 40, 250_000), "filled in afterwards"),
+        (late(events(evaluations=((40, 0.2), (50, 0.22), (55, 0.24))), 40, 130_000), "comes after epoch 50"),
         (late(events(), 40, -490_000), "before run_start"),
         (
             [e for e in events() if not (e["key"].startswith("epoch") and e["metadata"]["epoch_num"] == 50)],
@@ -136,6 +135,12 @@ def test_back_filled_evaluations(log: list[Event], words: str) -> None:
     findings = [each for each in found(log) if each.rule == "evaluation logged in time"]
     assert findings and {each.severity for each in findings} == {"error"}
     assert any(words in each.found for each in findings), findings
+
+
+def test_an_evaluation_after_run_stop_does_not_count() -> None:
+    findings = found(late(events(), 50, 10_000))
+    assert rules(findings) == ["target reached"]
+    assert any("it does not count" in each.found for each in findings if each.severity == "warning")
 
 
 def test_two_evaluations_at_one_moment() -> None:

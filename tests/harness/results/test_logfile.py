@@ -90,6 +90,11 @@ def test_round_0_5_lines(mark: str) -> None:
         (),
     )
     assert (record.epochs_run, record.accuracy) == (47, 0.2124)
+    assert (record.benchmark, record.ruleset) == ("ssd", "0.5.0")
+    told = parsed(f'{mark} ssd 1.5 (t.py:1) run_start\n{mark} ssd 61.5 (t.py:1) run_stop: {{"success": "true"}}\n')
+    assert (told.outcome, told.minutes) == ("success", 1)
+    failed = parsed(f'{mark} ssd 1.5 (t.py:1) run_start\n{mark} ssd 61.5 (t.py:1) run_stop: {{"success": false}}\n')
+    assert failed.outcome == "aborted"
 
 
 def test_logs_without_epoch_lines_have_their_speed_from_blocks() -> None:
@@ -107,6 +112,39 @@ def test_a_thousand_ranks_that_repeat_every_line() -> None:
     record = parsed(content)
     assert record.ranks == 1024
     assert len(record.epochs) == len({each.number for each in record.epochs})
+
+
+def test_evaluations_after_run_stop_do_not_count() -> None:
+    """Some submitters' loops run on after the target is met, or was never met in time."""
+    log = events(evaluations=((40, 0.1), (50, 0.2)))
+    end = log[-1]["time_ms"]
+    record = parsed(text([*log, event(end + 5_000, "eval_accuracy", 0.25, epoch_num=55)]))
+    assert (record.outcome, record.epochs_run, record.accuracy, record.reached(0.23)) == ("success", 50, 0.2, False)
+    assert len(record.evaluations) == 3
+
+
+def test_submission_lines_without_a_time() -> None:
+    """Some append them with a stamp of 0."""
+    log = events()
+    for each in log[:5]:
+        each["time_ms"] = 0
+    record = parsed(text([*log[5:], *log[:5]]))
+    assert (record.outcome, record.problems) == ("success", ())
+
+
+def test_the_round_is_told_by_keys_and_date() -> None:
+    log = [*events(ruleset="1.0.0"), event(1_592_669_905_000, "weights_initialization", None, tensor="a")]
+    assert parsed(text(log)).ruleset == "1.0.0"
+    for each in log:
+        each["time_ms"] += 40_000_000_000  # to September 2021
+    assert parsed(text(log)).ruleset == "1.1.0"
+
+
+def test_one_rank_does_not_say_how_many_accelerators() -> None:
+    log = events(ranks=1)
+    assert parsed(text(log)).accelerators is None
+    log[10:10] = [event(1_592_669_905_000, "d_batch_size", 114)]
+    assert parsed(text(log)).accelerators == 8
 
 
 # --- no wrong success ---

@@ -174,6 +174,17 @@ def test_check_of_a_package(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert sorted((path, path.stat().st_mtime_ns) for path in package.rglob("*")) == before
 
 
+def test_the_same_in_several_files_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_series(tmp_path, 3, evaluations=((40, 0.1), (45, 0.2), (50, 0.24)))
+    code, out, _ = call(capsys, "check", tmp_path)
+    assert code == 1
+    (line,) = [line for line in out.splitlines() if "evaluation schedule" in line]
+    assert f"{tmp_path}/result_0.txt and 2 more" in line
+    code, out, _ = call(capsys, "check", tmp_path, "--json")
+    findings = json.loads(out)["checked"][0]["findings"]
+    assert sum(each["rule"] == "evaluation schedule" for each in findings) == 3
+
+
 def test_check_of_no_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("hello\n")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.results.score import Score, as_json, four_decimals, score, split
 from harness.results.series import find_logs, find_series
-from tests.harness.results.logs import changed, event, events, text, without, write, write_series
+from tests.harness.results.logs import changed, event, events, text, without, write, write_package, write_series
 
 PUBLISHED = {
     "v0.7/NVIDIA/results/dgx1_ngc20.06_pytorch": "20.6900",
@@ -136,6 +136,19 @@ def test_the_parts_of_the_time_add_up_where_evaluation_runs_beside_training() ->
     assert parts is not None and record.minutes is not None
     assert (parts.epochs_s, parts.evaluation_s) == (pytest.approx(24), pytest.approx(3))
     assert parts.epochs_s + parts.evaluation_s + parts.rest_s == pytest.approx(record.minutes * 60)
+
+
+def test_a_package_says_how_many_accelerators_and_the_rules_how_many_images(tmp_path: Path) -> None:
+    package = write_package(tmp_path, ranks=1)
+    result = scored(package / "results")
+    assert result.accelerators == 8
+    for path in (package / "results").rglob("result_*.txt"):
+        path.write_text(
+            "".join(line for line in path.read_text().splitlines(keepends=True) if "train_samples" not in line)
+        )
+    assert scored(package / "results").images_per_s == pytest.approx(117266 / 12.02)
+    (package / "systems/dgxa100_test.json").write_text("no JSON")
+    assert scored(package / "results").accelerators is None
 
 
 def test_the_half_is_rounded_up() -> None:
