@@ -115,7 +115,7 @@ leaves_no_trace
 
 say "doctor, as the image's user and as one without an entry in passwd"
 docker run --rm --init --network none "$IMAGE" python -m harness doctor
-docker run --rm --init --network none --user 12345:12345 --read-only --tmpfs /tmp "$IMAGE" python -m harness doctor --json > "$work/doctor.json"
+docker run --rm --init --network none --user 12345:12345 --read-only --tmpfs /tmp --tmpfs /results "$IMAGE" python -m harness doctor --json > "$work/doctor.json"
 
 say "the embedded job, as a user without an entry in passwd, without a network"
 install -d -m 1777 "$work/results"
