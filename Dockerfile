@@ -13,7 +13,8 @@
 # PIP_EXTRA_INDEX_URL, secrets pip_conf, ca_bundle and apt_sources. BASE_IMAGE may be another Debian 12.
 #
 # Any BuildKit builds it: Docker 23 and later, and 20.10 with DOCKER_BUILDKIT=1. There is no "syntax" line, so that no
-# frontend is fetched.
+# frontend is fetched. The build argument GIT_COMMIT puts the commit into a label; without it, git in the build context is
+# asked, and the answer is in image.json, whence every log has it.
 
 # The tag bookworm-slim of 2026-08-04, by the record of docker-library/repo-info (repos/debian/remote/bookworm-slim.md)
 ARG BASE_IMAGE=debian:bookworm-20260803-slim@sha256:abd67ffcfa541b485a3dff59865ab629aa048a6c613e639d36e7456b0b229241
@@ -82,13 +83,13 @@ ARG GIT_COMMIT
 RUN --mount=type=bind,from=commit,source=/commit.json,target=/tmp/commit.json \
     python docker/image_record.py . /tmp/commit.json "$BASE_IMAGE" requirements/run.lock \
     && python -m compileall -q --invalidation-mode unchecked-hash harness benchmarks
-ENV HARNESS_IMAGE_COMMIT=${GIT_COMMIT:-image.json} \
+ENV HARNESS_IMAGE_COMMIT="${GIT_COMMIT:-see /opt/harness/image.json}" \
     HARNESS_IMAGE_LOCK_SHA256=$RUN_LOCK_SHA256 \
     HARNESS_IMAGE_VERSIONS="torch=2.14.1 cuda=13.0 cudnn=9.24.0.43 nccl=2.30.7 dali=2.4.0 triton=3.8.0"
 LABEL org.opencontainers.image.title="ssd" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.revision=$HARNESS_IMAGE_COMMIT \
+      org.opencontainers.image.revision="$HARNESS_IMAGE_COMMIT" \
       org.opencontainers.image.base.name=$BASE_IMAGE \
       harness.lock-sha256=$HARNESS_IMAGE_LOCK_SHA256 \
-      harness.versions=$HARNESS_IMAGE_VERSIONS
+      harness.versions="$HARNESS_IMAGE_VERSIONS"
 USER 1000:1000
