@@ -37,7 +37,8 @@ def status(
         if json:
             table.show_json([view.as_json(record) for record in records])
         else:
-            table.show_table(view.COLUMNS, map(view.row, records), right=view.FIGURES)
+            show_rows = table.show_again if follow else table.show_table
+            show_rows(view.COLUMNS, map(view.row, records), right=view.FIGURES)
 
     last: list[RunRecord] = []
 

@@ -78,6 +78,9 @@ def _check_series(series: Series, ruleset: str | None) -> Report:
     rules = rules_for(series.first.benchmark, chosen)
     names = {record.path: record.path for record in series.records}
     findings = list(_own(series, rules, names, str(series.folder)))
+    if series.description:  # it lies in a package, though only the series was asked for
+        system = series.folder.resolve().parent.name
+        findings += check_agreement(series.description, system, [(record.path, record) for record in series.records])
     verdicts: list[Verdict] = []
     logs = [(Path(record.path), names[record.path]) for record in series.records if record.outcome != "empty"]
     if chosen in RULESETS and logs:

@@ -12,6 +12,17 @@ WIDE = 100_000  # columns: nothing is cut when another program reads
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:
     """Print rows under bold headings; `right` names the columns of figures."""
+    _console().print(_table(columns, rows, right))
+
+
+def show_again(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:
+    """The same in place of what a terminal shows; below it where the output is a file."""
+    console = _console()
+    console.clear()  # does nothing to a file
+    console.print(_table(columns, rows, right))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str]) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -22,7 +33,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: 
         table.add_column(column, justify="right" if column in figures else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    _console().print(table)
+    return table
 
 
 def say(text: str = "") -> None:

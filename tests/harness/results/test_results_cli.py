@@ -185,6 +185,16 @@ def test_the_same_in_several_files_is_one_line(capsys: pytest.CaptureFixture[str
     assert sum(each["rule"] == "evaluation schedule" for each in findings) == 3
 
 
+def test_a_series_in_a_package_is_held_against_its_system(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    package = write_package(tmp_path / "Someone")
+    path = package / "systems/dgxa100_test.json"
+    series = package / "results/dgxa100_test/ssd"
+    assert call(capsys, "check", series)[0] == 0
+    path.write_text(path.read_text().replace('"Someone"', '"Other"'))
+    code, out, _ = call(capsys, "check", series)
+    assert (code, "the system's submitter is Other" in out) == (1, True)
+
+
 def test_check_of_no_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("hello\n")
