@@ -135,7 +135,9 @@ def _whole_record(raw: bytes, line: int) -> Event | None:
         return None
     if type(content) is not dict or "value" not in content:
         return None
-    key, time_ms, metadata = content.get("key"), content.get("time_ms"), content.get("metadata")
+    key: Any = content.get("key")
+    time_ms: Any = content.get("time_ms")
+    metadata: Any = content.get("metadata")
     if type(key) is not str or not key or type(metadata) is not dict:
         return None
     if type(time_ms) not in (int, float) or not 0 <= time_ms < TIME_LIMIT_MS:

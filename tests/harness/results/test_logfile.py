@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.results.lines import LINE_LIMIT
+from harness.results.lines import LINE_LIMIT, Scanner
 from harness.results.logfile import KEY_LIMIT, PROBLEM_LIMIT, LogReader, read
 from harness.results.record import RunRecord
 from harness.results.timeline import KEEP_LIMIT
-from tests.harness.results.logs import changed, event, events, text, without, write
+from tests.harness.results.logs import Event, changed, event, events, text, without, write
 
 
 def parsed(content: str | bytes) -> RunRecord:
@@ -225,6 +225,28 @@ def test_torn_logs_never_crash_and_never_make_a_success(pieces: list[bytes], siz
     for at in range(0, len(content), size):
         reader.feed(content[at : at + size])
     assert reader.record(final=True) == record
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+_EVENTS = st.builds(event, st.integers(0, 10**13), st.text("abc_", min_size=1, max_size=6), _VALUES)
+
+
+@settings(deadline=None)
+@given(st.lists(_EVENTS, max_size=6), st.text("ab: {}\n", max_size=20))
+def test_what_is_read_is_what_mlperfs_parser_reads(log: list[Event], noise: str) -> None:
+    from mlperf_logging.compliance_checker.mlp_parser import ruleset_070
+
+    content = "".join(f"{noise}\n3: :::MLLOG {json.dumps(each)}\n" for each in log)
+    theirs, failed = ruleset_070.parse_generator(content.splitlines(keepends=True))
+    found = list(Scanner().feed(content.encode()))
+    assert failed == []
+    assert [(each.key, each.time_ms, each.value) for each in found] == [
+        (each.key, each.timestamp, each.value["value"]) for each in theirs
+    ]
 
 
 @settings(max_examples=60, deadline=None)
