@@ -17,14 +17,11 @@ from pathlib import Path
 
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable, Session
-from harness.execution import checkpoint, console, context, picture, provenance, seeding, signals, throughput
+from harness.execution import checkpoint, console, context, description, picture, seeding, signals, throughput
 from harness.execution.events import EventLog, keys
 from harness.execution.history import Evaluated, History, Loss
-from harness.system import facts
 
 TARGET_MET, EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED = 0, 1, 2, 5, 6, 130
-
-RULESETS_WITH_WEIGHT_NAMES = ("1.1.0",)
 
 
 @dataclass(frozen=True)
@@ -135,11 +132,12 @@ def _train(run: Run) -> Ending:
     configuration, request, log = run.configuration, run.request, run.log
     run.screen.say(f"{configuration.benchmark.name}, configuration {configuration.name}, log {log.path}")
     run.screen.say(f"STARTING TIMING RUN AT {_clock(run.called)}")
-    here = _prepare(run)
-    resumed = None
-    if request.resume:
-        assert request.checkpoint_dir is not None  # the command line asks for both
-        resumed = checkpoint.load(request.checkpoint_dir, configuration)
+    description.submission(log, configuration)
+    log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
+    resumed = _resumed(run)
+    seed = resumed.seed if resumed else seeding.draw() if request.seed is None else request.seed
+    log.point(keys.SEED, seed)
+    here = _prepare(run, seed)
 
     run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
     with context.process_group(here), contextlib.ExitStack() as closing:
@@ -147,7 +145,9 @@ def _train(run: Run) -> Ending:
         session = configuration.benchmark.open(configuration.tables, here)
         closing.callback(session.close)
         session.warm_up()
-        _describe_run(run, session)
+        description.opened(log, configuration, session)
+        if here.rank == 0:  # the others would look at the same machine for nothing
+            description.origin(log, context.this_machine())
         context.barrier(here)
         log.stop(keys.INIT_STOP)
         run.screen.say(f"init took {time.time() - run.called:.1f} s")
@@ -165,29 +165,17 @@ def _train(run: Run) -> Ending:
         run.asking = False
         run.screen.started(run.history, found.train_samples)
         ending = _stop(run, _epochs(run, here, session, first_epoch, found.train_samples))
-        log.point("data_fingerprint", session.fingerprint())
         if log.path is not None:
-            title = f"{configuration.name}: {ending.reason or f'target met in {run.minutes:.1f} minutes'}"
+            log.point("data_fingerprint", session.fingerprint())
+            title = f"{configuration.name}: {ending.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"
             picture.save(log.path.with_suffix(".png"), run.history, session.panels(picture.PANELS), title)
     return ending
 
 
-def _prepare(run: Run) -> Context:
-    """What comes before the clocks: what is submitted, whether this machine can, the data's place."""
-    configuration, request, log = run.configuration, run.request, run.log
-    submission = configuration.submission
-    log.point(keys.SUBMISSION_BENCHMARK, configuration.benchmark.name)
-    log.point(keys.SUBMISSION_ORG, submission.org)
-    log.point(keys.SUBMISSION_DIVISION, submission.division)
-    log.point(keys.SUBMISSION_STATUS, submission.status)
-    log.point(keys.SUBMISSION_PLATFORM, submission.platform)
-    log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
-    log.point("configuration_name", configuration.name)
-    log.point("configuration", configuration.resolved)
-    log.point("configuration_sha256", configuration.sha256)
-    seed = seeding.draw() if request.seed is None else request.seed
+def _prepare(run: Run, seed: int) -> Context:
+    """What comes before the clocks: whether this machine can, and the data's place."""
+    configuration, request = run.configuration, run.request
     here = context.build(configuration, run.launch, seed=seed, backbone_path=request.backbone_path)
-    log.point(keys.SEED, seed)
     benchmark = configuration.benchmark
     try:
         benchmark.check(configuration.tables, here)
@@ -197,27 +185,15 @@ def _prepare(run: Run) -> Context:
     return replace(here, data_dir=data_dir)
 
 
-def _describe_run(run: Run, session: Session) -> None:
-    """What only the open session knows, and what produced the result."""
-    log = run.log
-    for key, value in session.hyperparameters().items():
-        log.point(key, value)
-    for key, value in session.properties().items():
-        log.point(key, value)
-    if run.configuration.run.ruleset in RULESETS_WITH_WEIGHT_NAMES:
-        for name in session.weight_names():
-            log.point(keys.WEIGHTS_INITIALIZATION, None, tensor=name)
-    log.point("quality_target", run.history.target)
-    if log.path is None:  # the other ranks would look at the same machine for nothing
-        return
-    machine = facts.describe(context.this_machine())
-    log.point("software", {**machine["software"], **provenance.libraries()})
-    log.point("hardware", machine["hardware"])
-    if machine["image"]:
-        log.point("image", machine["image"])
-    commit, dirty = provenance.commit(machine["image"])
-    log.point("commit", commit)
-    log.point("tree_dirty", dirty)
+def _resumed(run: Run) -> checkpoint.Checkpoint | None:
+    request = run.request
+    if not request.resume:
+        return None
+    assert request.checkpoint_dir is not None  # the command line asks for both
+    found = checkpoint.load(request.checkpoint_dir, run.configuration)
+    if request.seed not in (None, found.seed):
+        raise ValueError(f"the checkpoint is of a run with seed {found.seed}, not {request.seed}; leave --seed away")
+    return found
 
 
 def _epochs(run: Run, here: Context, session: Session, first_epoch: int, train_samples: int) -> Ending:

@@ -63,10 +63,12 @@ def arguments(configuration: Configuration, path: Path, request: lifecycle.Reque
     """The command line of a rank of this run: the request with all that must be equal on every rank settled."""
     from harness.execution import seeding
 
-    seed = seeding.draw() if request.seed is None else request.seed
-    found = ["run", str(path.resolve()), "--out", str(request.out), "--seed", str(seed)]
-    found += ["--target", repr(configuration.run.target)]
+    seed = request.seed
+    if seed is None and not request.resume:  # a checkpoint has its own
+        seed = seeding.draw()
+    found = ["run", str(path.resolve()), "--out", str(request.out), "--target", repr(configuration.run.target)]
     for option, value in (
+        ("--seed", seed),
         ("--data-dir", request.data_dir),
         ("--backbone-path", request.backbone_path),
         ("--checkpoint-dir", request.checkpoint_dir),

@@ -49,7 +49,7 @@ def test_events_come_in_the_order_of_the_rules(learned: tuple[Path, subprocess.C
 
 def test_lines_name_the_place_that_logged_them(learned: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     files = {event["metadata"]["file"] for event in events(learned[0] / "out" / "result_0.txt")}
-    assert files == {"harness/execution/lifecycle.py"}
+    assert files == {"harness/execution/lifecycle.py", "harness/execution/description.py"}
 
 
 @pytest.mark.parametrize("ruleset", ["1.0.0", "1.1.0"])
@@ -191,5 +191,9 @@ def test_a_resumed_run_goes_on_and_says_so(tmp_path: Path) -> None:
         wait_for(tmp_path / "result_3.txt", '"epoch_start"')
         process.terminate()
     found = {event["key"]: event for event in events(tmp_path / "result_3.txt")}
+    (first,) = [event["value"] for event in events(tmp_path / "result_0.txt") if event["key"] == "seed"]
+    assert found["seed"]["value"] == first
+    other = run(sleeping, "--out", tmp_path, "--checkpoint-dir", kept, "--resume", "--seed", (first + 1) % 2**32)
+    assert other.returncode == 2 and f"of a run with seed {first}" in other.stdout
     assert found["resumed_from_epoch"]["value"] == 1
     assert found["epoch_start"]["metadata"]["epoch_num"] == 2

@@ -1,0 +1,50 @@
+"""The log's lines that describe a run: what is submitted, in which configuration, by which software on which machine.
+
+When each is written is the lifecycle's matter.
+"""
+
+from __future__ import annotations
+
+from harness.config import Configuration
+from harness.contract import Session
+from harness.execution import provenance
+from harness.execution.events import EventLog, keys
+from harness.system import facts
+from harness.system.facts import Machine
+
+RULESETS_WITH_WEIGHT_NAMES = ("1.1.0",)
+
+
+def submission(log: EventLog, configuration: Configuration) -> None:
+    """What is known before anything is built."""
+    submitted = configuration.submission
+    log.point(keys.SUBMISSION_BENCHMARK, configuration.benchmark.name)
+    log.point(keys.SUBMISSION_ORG, submitted.org)
+    log.point(keys.SUBMISSION_DIVISION, submitted.division)
+    log.point(keys.SUBMISSION_STATUS, submitted.status)
+    log.point(keys.SUBMISSION_PLATFORM, submitted.platform)
+    log.point("configuration_name", configuration.name)
+    log.point("configuration", configuration.resolved)
+    log.point("configuration_sha256", configuration.sha256)
+    log.point("quality_target", configuration.run.target)
+
+
+def opened(log: EventLog, configuration: Configuration, session: Session) -> None:
+    """What only the open session knows."""
+    for key, value in (*session.hyperparameters().items(), *session.properties().items()):
+        log.point(key, value)
+    if configuration.run.ruleset in RULESETS_WITH_WEIGHT_NAMES:
+        for name in session.weight_names():
+            log.point(keys.WEIGHTS_INITIALIZATION, None, tensor=name)
+
+
+def origin(log: EventLog, machine: Machine) -> None:
+    """What produced the result: code, libraries, driver, machine, image."""
+    found = facts.describe(machine)
+    log.point("software", {**found["software"], **provenance.libraries()})
+    log.point("hardware", found["hardware"])
+    if found["image"]:
+        log.point("image", found["image"])
+    commit, dirty = provenance.commit(found["image"])
+    log.point("commit", commit)
+    log.point("tree_dirty", dirty)
