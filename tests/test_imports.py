@@ -22,8 +22,8 @@ ONE_IMPORTER = {
     "pycocotools": {"benchmarks/ssd/coco.py"},
     "hotcoco": {"benchmarks/ssd/coco.py"},
 }
-# torchrun's variables; the command line's; what an image says of itself
-ENVIRONMENT = ("harness/execution/context.py", "harness/cli/", "harness/system/", "harness/launch/")
+# torchrun's variables; the command line's; one variable that is set for the ranks of a run
+ENVIRONMENT = ("harness/execution/context.py", "harness/cli/", "harness/launch/ranks.py")
 WITHOUT_FRAMEWORKS = (
     "harness/results/",
     "harness/regression/",
