@@ -84,7 +84,9 @@ def refusals(series: Series, rules: Rules, order: Order) -> Iterator[str]:
         yield "it was trained on demonstration data, which is no benchmark: run with the real data set"
     if any(record.resumed_from_epoch is not None for record in records):
         yield "a run was resumed: a result is one run without a break, on one clock"
-    if order.sources is None:
+    if any(record.tree_dirty for record in records):
+        yield "the source had uncommitted changes (tree_dirty), so nobody can know what ran: commit, then run again"
+    elif order.sources is None:
         yield from _unknown_sources(series)
     if rules.runs is None:
         yield f"there are no rules here for benchmark {rules.benchmark or 'unknown'} in ruleset {rules.ruleset}"
@@ -111,8 +113,6 @@ def refusals(series: Series, rules: Rules, order: Order) -> Iterator[str]:
 
 def _unknown_sources(series: Series) -> Iterator[str]:
     commits = {record.commit for record in series.records}
-    if any(record.tree_dirty is not False for record in series.records):
-        yield "the source had uncommitted changes (tree_dirty) or it is not known whether it had: commit, then run again"
     if len(commits) > 1:
         yield f"the runs are of different commits: {', '.join(sorted(str(each) for each in commits))}"
     commit = series.first.commit
@@ -141,12 +141,12 @@ def _system_of(series: Series) -> str:
 
 
 def _description(series: Series, order: Order, system: str) -> dict[str, object]:
-    """The one that is named, or one made of what the logs say of their machine; --set wins over either."""
+    """The one that is named or lies beside the series, else one of what the logs say of their machine; --set wins."""
     first, given = series.first, dict(order.given or {})
-    if order.description is not None:
-        content = read_description(order.description)
-        if isinstance(content, str):
-            raise ValueError(f"{order.description}: {content}")
+    content = read_description(order.description) if order.description is not None else series.description
+    if isinstance(content, str):
+        raise ValueError(f"{order.description}: {content}")
+    if content:
         unknown = [key for key in given if key not in FIELDS]
         if unknown:
             raise ValueError(f"--set {unknown[0]}: no field of a system description")

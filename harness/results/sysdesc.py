@@ -138,7 +138,10 @@ def _host(hardware: Table) -> dict[str, str]:
 
 
 def _accelerators(hardware: Table) -> dict[str, str]:
-    names = [str(each) for each in hardware.get("accelerators") or []]
+    if "accelerators" not in hardware:  # not a log of ours: nothing is known
+        unknown = {"accelerators_per_node": "how many", "accelerator_model_name": "which"}
+        return {key: f"{MARK}{what} accelerators a node has" for key, what in unknown.items()}
+    names = [str(each) for each in hardware["accelerators"] or []]
     if not names:
         keys = ("model_name", "memory_configuration", "memory_capacity", "interconnect", "host_interconnect")
         return {"accelerators_per_node": "0", **{f"accelerator_{key}": NONE for key in keys}}

@@ -287,6 +287,21 @@ def test_what_is_refused_and_in_which_words(
     assert not (tmp_path / "packages").exists()
 
 
+def test_a_dirty_tree_is_refused_whatever_sources_are_named(tmp_path: Path) -> None:
+    (series,) = find_series([write_series(tmp_path / "out", own=own(tree_dirty=True))])
+    with pytest.raises(Refused, match="uncommitted changes"):
+        package(series, order(tmp_path / "packages", sources=tmp_path / "out"))
+
+
+def test_a_submitters_series_with_the_sources_and_the_description_beside_it(test_data: Path, tmp_path: Path) -> None:
+    (series,) = find_series([test_data / "mlperf-results/v0.7/NVIDIA/results/dgx1_ngc20.06_pytorch"])
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/train.py").write_text("")
+    built, _ = package(series, Order("NVIDIA", "closed", tmp_path / "packages", sources=tmp_path / "src"))
+    assert (built / "systems/dgx1_ngc20.06_pytorch.json").is_file()
+    assert len(list((built / "results/dgx1_ngc20.06_pytorch/ssd").iterdir())) == 5
+
+
 def test_all_reasons_come_at_once(tmp_path: Path, project: str) -> None:
     (series,) = find_series(
         [write_series(tmp_path / "out", 1, own=own(commit=project, demonstration=True), division="open")]
