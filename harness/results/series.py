@@ -94,13 +94,23 @@ def _logs_of(files: list[Path]) -> list[Path]:
 
 
 def _has_mark(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return MARK in opened.read(SNIFF)
+    try:
+        with file.open("rb") as opened:
+            return MARK in opened.read(SNIFF)
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _record(file: Path) -> RunRecord:
+    try:
+        return read(file)
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _split(folder: Path, logs: list[Path]) -> Iterator[Series]:
     groups: dict[str | None, list[RunRecord]] = {}
-    for record in map(read, sorted(logs, key=natural)):
+    for record in map(_record, sorted(logs, key=natural)):
         groups.setdefault(record.configuration_sha256, []).append(record)
     for sha256, records in groups.items():
         name = series_name(folder)

@@ -18,13 +18,19 @@ FIGURES = COLUMNS[1:4] + COLUMNS[5:8]
 
 
 class Followed:
-    """One log, read as far as it goes; `refresh` reads what has been added. OSError where it cannot be read."""
+    """One log, read as far as it goes; `refresh` reads what has been added. ValueError where it cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._start_again()
 
     def refresh(self) -> RunRecord:
+        try:
+            return self._refresh()
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be read: {error.strerror}") from error
+
+    def _refresh(self) -> RunRecord:
         if self.path.stat().st_size < self._read:  # written anew
             self._start_again()
         with self.path.open("rb") as file:

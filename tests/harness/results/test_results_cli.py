@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -45,6 +46,23 @@ def test_a_path_that_is_not_there_is_usage(capsys: pytest.CaptureFixture[str], v
     code, out, err = call(capsys, verb, tmp_path / "nothing")
     assert (code, out) == (2, "")
     assert err == f"error: {tmp_path}/nothing: no such file or folder\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.parametrize("verb", ["status", "check", "score"])
+def test_a_log_that_may_not_be_read_is_usage(capsys: pytest.CaptureFixture[str], verb: str, tmp_path: Path) -> None:
+    log = write(tmp_path / "result_0.txt", events())
+    log.chmod(0)
+    code, _, err = call(capsys, verb, log)
+    assert (code, err) == (2, f"error: {log}: cannot be read: Permission denied\n")
+
+
+def test_a_log_that_goes_away_is_usage(tmp_path: Path) -> None:
+    from harness.results.status import Followed
+
+    followed = Followed(tmp_path / "result_0.txt")
+    with pytest.raises(ValueError, match="cannot be read: No such file or directory"):
+        followed.refresh()
 
 
 def test_an_unknown_ruleset_is_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
