@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.ssd.config import SSDConfig
-from harness.contract import Context, Session
+from harness.contract import Context, NotSuitable, Session
 
 
 class SSDBenchmark:
@@ -64,6 +65,8 @@ class SSDBenchmark:
                 f"optimizer.decay_epochs: the decay after epoch {first_decay} is step {first_decay * steps_per_epoch}, "
                 f"before the end of warm-up at optimizer.warmup_steps = {config.optimizer.warmup_steps}"
             )
+        if config.compute.loss == "fused":
+            _check_fused_loss(context.device)
         if config.model.initial_weights == "imagenet" and context.backbone_path is None:
             raise ValueError(
                 f'model.initial_weights = "imagenet" needs torchvision\'s {config.model.backbone} file: give its path with '
@@ -92,6 +95,18 @@ class SSDBenchmark:
         from benchmarks.ssd import prepare
 
         return prepare.prepare(data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress)
+
+
+def _check_fused_loss(device: str) -> None:
+    if not device.startswith("cuda"):
+        raise ValueError(
+            f'compute.loss = "fused" is made of Triton kernels for CUDA and cannot run on {device}; say "plain", which '
+            'computes the same, or choose a configuration with run.device = "cuda"'
+        )
+    if importlib.util.find_spec("triton") is None:
+        raise NotSuitable(
+            'compute.loss = "fused" needs Triton, which this PyTorch came without; say "plain", which computes the same'
+        )
 
 
 BENCHMARK: Any = SSDBenchmark()

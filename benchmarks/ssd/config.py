@@ -64,6 +64,11 @@ class Data(Table):
     eval_annotations: str = "annotations/instances_val2017.json"
     eval_images: str = "val2017"
     threads: Annotated[int, Field(ge=1, le=64)] = 4  # of the decoder, for each accelerator
+    # Training decodes the crop alone, or the whole picture and then cuts; the same pixels either way
+    decode: Literal["region", "whole"] = "region"
+    hw_decoder_load: Fraction = 0.65  # share of the pictures for a GPU's JPEG engine; the default is DALI's
+    # What the data path hands to the network: see benchmarks/ssd/image_format.py
+    image_format: Literal["fp32_chw", "fp16_hwc4"] = "fp32_chw"
 
 
 class Augmentation(Table):
@@ -113,6 +118,7 @@ class Compute(Table):
     precision: Literal["auto", "fp32", "bf16", "fp16"]  # auto: what this machine trains fastest in, measured in init
     channels_last: bool = True
     compile: bool = False  # torch.compile of model and loss; on a CPU it needs a C++ compiler
+    loss: Literal["plain", "fused"] = "plain"  # fused: Triton kernels for CUDA, the same value to rounding
 
 
 class Evaluation(Table):

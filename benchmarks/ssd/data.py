@@ -25,6 +25,7 @@ from torch import Tensor
 
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb
 from benchmarks.ssd.config import Augmentation
+from benchmarks.ssd.image_format import Format
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -45,6 +46,9 @@ class Source:
     shard: int
     shards: int
     skip_empty: bool  # leave out images without boxes
+    whole: bool = False  # in training, decode all of a picture and cut the crop out of it
+    hw_decoder_load: float = 0.65  # share of a batch for a GPU's JPEG engine
+    image_format: Format = "fp32_chw"
 
     @property
     def gpu(self) -> int | None:
@@ -93,7 +97,7 @@ def train_batches(
     augmentation_seed: int,
     checkpoint: bytes | None = None,
 ) -> Batches:
-    """Batches of images (B, 3, S, S) float32, labels (B, A) int32 and offsets (B, A, 4) float32.
+    """Batches of images in source.image_format, labels (B, A) int32 and offsets (B, A, 4) float32.
 
     `order_seed` must be equal on all ranks: each epoch's order is drawn from it and then dealt out to the shards.
     `augmentation_seed` should differ between ranks. `checkpoint` is a former `Batches.state()`.
@@ -115,7 +119,7 @@ def train_batches(
 
 
 def eval_batches(source: Source) -> Batches:
-    """Batches of images (B, 3, S, S) float32 and image_ids (B, 1) int32; the last may be shorter, each image comes once."""
+    """Batches of images in source.image_format and image_ids (B, 1) int32; the last may be shorter, each image comes once."""
     pipe = _eval_graph(source, batch_size=source.batch_size, num_threads=source.threads, device_id=source.gpu, seed=0)
     return _batches(pipe, source, ["images", "image_ids"], LastBatchPolicy.PARTIAL)
 
@@ -155,15 +159,27 @@ def _random_crop(boxes: Any, labels: Any, augmentation: Augmentation) -> Any:
     )
 
 
-def _normalised(images: Any, image_px: int, colour: Any = None, **mirror: Any) -> Any:
+def _decoder(source: Source) -> dict[str, Any]:
+    """How JPEG files are decoded, in whole or in part."""
+    arguments: dict[str, Any] = {
+        "device": "cpu" if source.gpu is None else "mixed",
+        "output_type": types.RGB,
+        "jpeg_fancy_upsampling": True,  # the CPU decoder's default; without it the GPU's chroma differs
+    }
+    return arguments if source.gpu is None else {**arguments, "hw_decoder_load": source.hw_decoder_load}
+
+
+def _normalised(images: Any, source: Source, colour: Any = None, **mirror: Any) -> Any:
     """Resize with an antialiasing triangular filter, colour (training), then ImageNet's mean and deviation."""
-    images = fn.resize(images, resize_x=image_px, resize_y=image_px, interp_type=types.INTERP_LINEAR, antialias=True)
+    px, half = source.image_px, source.image_format == "fp16_hwc4"
+    images = fn.resize(images, resize_x=px, resize_y=px, interp_type=types.INTERP_LINEAR, antialias=True)
     if colour is not None:
         images = colour(images)
     return fn.crop_mirror_normalize(
         images,
-        dtype=types.FLOAT,
-        output_layout="CHW",
+        dtype=types.FLOAT16 if half else types.FLOAT,
+        output_layout="HWC" if half else "CHW",
+        pad_output=half,  # with zeros, to a power of two
         mean=[255 * value for value in IMAGENET_MEAN],
         std=[255 * value for value in IMAGENET_STD],
         **mirror,
@@ -181,15 +197,10 @@ def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[
     # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
     files, boxes, labels = _reader(source, shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31)
     begin, size, boxes, labels = _random_crop(boxes, labels, augmentation)
-    images = fn.decoders.image_slice(
-        files,
-        begin,
-        size,
-        device="cpu" if source.gpu is None else "mixed",
-        output_type=types.RGB,
-        # the CPU decoder's default; without it the GPU's chroma differs
-        jpeg_fancy_upsampling=True,
-    )
+    if source.whole:
+        images = fn.slice(fn.decoders.image(files, **_decoder(source)), begin, size)
+    else:
+        images = fn.decoders.image_slice(files, begin, size, **_decoder(source))
     flip = fn.random.coin_flip(probability=augmentation.flip_probability)
     boxes = fn.bb_flip(boxes, ltrb=True, horizontal=flip)
 
@@ -202,7 +213,7 @@ def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[
             hue=_uniform(augmentation.hue_degrees),
         )
 
-    images = _normalised(images, source.image_px, colour, mirror=flip)
+    images = _normalised(images, source, colour, mirror=flip)
     if source.gpu is not None:
         boxes, labels = boxes.gpu(), labels.gpu()
     offsets, labels = fn.box_encoder(
@@ -220,13 +231,7 @@ def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[
 def _eval_graph(source: Source) -> Any:
     # sticking to its shard, a rank ends each epoch where it began it, also where the shards differ by one image
     files, _, _, image_ids = _reader(source, image_ids=True, stick_to_shard=True)
-    images = fn.decoders.image(
-        files,
-        device="cpu" if source.gpu is None else "mixed",
-        output_type=types.RGB,
-        jpeg_fancy_upsampling=True,
-    )
-    return _normalised(images, source.image_px), image_ids
+    return _normalised(fn.decoders.image(files, **_decoder(source)), source), image_ids
 
 
 def unnormalise(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

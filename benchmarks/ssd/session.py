@@ -17,12 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.ssd import coco, data, detections, panels, precision
+from benchmarks.ssd import coco, data, detections, image_format, loss, panels, precision
 from benchmarks.ssd.boxes import default_boxes
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.evaluation import Evaluation, average_running_statistics
 from benchmarks.ssd.geometry import shapes_per_cell
-from benchmarks.ssd.loss import detection_loss
 from benchmarks.ssd.model import SSD, load_backbone
 from benchmarks.ssd.schedule import Schedule
 from benchmarks.ssd.weight_names import mllog_names
@@ -51,6 +50,7 @@ class SSDSession:
         if geometry.initial_weights == "imagenet":
             assert context.backbone_path is not None  # Benchmark.check refused it
             load_backbone(self.model, geometry.backbone, context.backbone_path)
+        image_format.accept(self.model, config.data.image_format)
         self.model.to(self.device).to(memory_format=self.layout)
         self.default_boxes = default_boxes(
             geometry.image_px,
@@ -65,6 +65,11 @@ class SSDSession:
             self.network = DistributedDataParallel(
                 self.model, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
             )
+        self.detection_loss = loss.detection_loss
+        if config.compute.loss == "fused":
+            from benchmarks.ssd import loss_triton  # Benchmark.check has seen to it that Triton is there
+
+            self.detection_loss = loss_triton.detection_loss
         self.forward_loss = torch.compile(self._forward_loss) if config.compute.compile else self._forward_loss
         settings = config.optimizer
         self.optimizer = torch.optim.SGD(
@@ -125,7 +130,7 @@ class SSDSession:
         before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.scaler.state_dict()))
         random_state = torch.get_rng_state()
         b, side = self.config.optimizer.batch_size, self.config.model.image_px
-        images = torch.zeros(b, 3, side, side, device=self.device)
+        images = image_format.blank(self.config.data.image_format, b, side, self.device)
         labels = torch.zeros(b, len(self.default_boxes), dtype=torch.int32, device=self.device)
         labels[:, :10] = 1
         offsets = torch.zeros(b, len(self.default_boxes), 4, device=self.device)
@@ -141,7 +146,9 @@ class SSDSession:
             before = (*before[:2], self.scaler.state_dict())
         for _ in range(WARM_UP_STEPS):
             synthetic_step(self.precision)
-        self._detect(torch.zeros(self.config.evaluation.batch_size, 3, side, side, device=self.device))
+        self._detect(
+            image_format.blank(self.config.data.image_format, self.config.evaluation.batch_size, side, self.device)
+        )
 
         model, optimizer, scaler = before
         self.model.load_state_dict(model)
@@ -224,6 +231,9 @@ class SSDSession:
             shard=self.context.rank,
             shards=self.context.world_size,
             skip_empty=skip_empty,
+            whole=self.config.data.decode == "whole",
+            hw_decoder_load=self.config.data.hw_decoder_load,
+            image_format=self.config.data.image_format,
         )
 
     # --- training ----------------------------------------------------------------------------------------------------
@@ -244,19 +254,22 @@ class SSDSession:
                 steps, self.train_data.wait_s = 0, 0.0
 
     def train_step(self, images: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
-        """One step of the optimizer on images (B, 3, S, S), labels (B, A), offsets (B, A, 4); the loss, not waited for."""
-        images = images.contiguous(memory_format=self.layout)
-        loss = self.forward_loss(images, labels, offsets)
-        self.scaler.scale(loss).backward()
+        """One step of the optimizer on images in data.image_format, labels (B, A), offsets (B, A, 4); its loss, unawaited."""
+        batch_loss = self.forward_loss(self._network_input(images), labels, offsets)
+        self.scaler.scale(batch_loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        return loss.detach()
+        return batch_loss.detach()
 
     def _forward_loss(self, images: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
         with self._autocast():
             logits, predicted = self.network(images)
-        return detection_loss(logits, predicted, labels, offsets)
+        return self.detection_loss(logits, predicted, labels, offsets)
+
+    def _network_input(self, images: Tensor) -> Tensor:
+        dtype = precision.AUTOCAST_DTYPE[self.precision]
+        return image_format.network_input(images, self.config.data.image_format, self.layout, dtype)
 
     def _autocast(self) -> torch.autocast:
         dtype = precision.AUTOCAST_DTYPE[self.precision]
@@ -272,7 +285,7 @@ class SSDSession:
     def _detect(self, images: Tensor) -> detections.Detections:
         self.model.eval()
         with self._autocast():
-            logits, offsets = self.model(images.contiguous(memory_format=self.layout))
+            logits, offsets = self.model(self._network_input(images))
         self.model.train()
         return detections.detect(logits.float(), offsets.float(), self.default_boxes)
 

@@ -1,0 +1,68 @@
+"""What the data path hands to the network, and how the network takes it without copying it once more.
+
+    fp32_chw    (B, 3, S, S) float32, the plain form
+    fp16_hwc4   (B, S, S, 4) float16, the fourth channel zero: two thirds of the bytes, and in memory already what a
+                channels_last network wants, with channels in fours for tensor cores. Pixels keep 11 significant bits, as many
+                as fp16 has and more than bf16's 8.
+
+Shapes: B images, S image side in px.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.ssd.model import SSD
+
+Format = Literal["fp32_chw", "fp16_hwc4"]
+
+
+class PaddedInput(nn.Conv2d):
+    """A convolution whose input may have more channels than its weights; they are zero, and meet weights of zero."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        extra = input.shape[1] - self.in_channels
+        out: Tensor = self._conv_forward(input, F.pad(self.weight, (0, 0, 0, 0, 0, extra)), self.bias)
+        return out
+
+
+def accept(model: SSD, form: Format) -> None:
+    """Let `model` take images in `form`. Parameters, their names and the random state stay as they are."""
+    if form == "fp32_chw":
+        return
+    first = model.backbone[0]
+    assert isinstance(first, nn.Conv2d) and first.bias is None
+    padded = PaddedInput(
+        first.in_channels,
+        first.out_channels,
+        (first.kernel_size[0], first.kernel_size[1]),
+        (first.stride[0], first.stride[1]),
+        (int(first.padding[0]), int(first.padding[1])),
+        bias=False,
+        device="meta",  # without numbers of its own, for which random ones would be drawn
+    )
+    padded.weight = first.weight
+    model.backbone[0] = padded
+
+
+def network_input(images: Tensor, form: Format, layout: torch.memory_format, autocast: torch.dtype | None) -> Tensor:
+    """Images in `form` as (B, 3 or 4, S, S) in the network's layout. No copy where they arrive in it.
+
+    `autocast` is the number format that the network computes in, None for float32.
+    """
+    if form == "fp16_hwc4":
+        images = images.permute(0, 3, 1, 2)
+        if autocast is None:
+            images = images.float()
+    return images.contiguous(memory_format=layout)
+
+
+def blank(form: Format, batch_size: int, image_px: int, device: torch.device) -> Tensor:
+    """A batch of mid-grey images as the data path would bring it, for warming up."""
+    if form == "fp16_hwc4":
+        return torch.zeros(batch_size, image_px, image_px, 4, dtype=torch.float16, device=device)
+    return torch.zeros(batch_size, 3, image_px, image_px, device=device)

@@ -1,0 +1,142 @@
+"""Choices of the data graph that must not change what is trained: decoding whole or in part, number format, layout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.ssd import data, image_format
+from benchmarks.ssd.config import Augmentation
+from benchmarks.ssd.model import SSD
+from benchmarks.ssd.session import SSDSession
+from harness import config
+from harness.contract import Context
+from tests.ssd import small
+from tests.ssd.test_data import AS_IT_IS, BOXES, PX
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small.folder(tmp_path_factory.mktemp("data"))
+
+
+def of_coco256(test_data: Path, **changes: Any) -> data.Source:
+    where = test_data / "coco256"
+    base = data.Source(
+        where / "train2017", where / "annotations/instances_train2017.json", PX, 42, 1, "cpu", 0, 1, skip_empty=True
+    )
+    return replace(base, **changes)
+
+
+def epoch(source: data.Source, augmentation: Augmentation) -> list[dict[str, Tensor]]:
+    return list(data.train_batches(source, augmentation, BOXES, order_seed=1, augmentation_seed=1))
+
+
+def with_crops_alone() -> Augmentation:
+    """Crops and flips as v0.7 has them, colours as they are, so that a difference of pixels stays what it is."""
+    random = Augmentation()
+    return AS_IT_IS.model_copy(
+        update={
+            name: getattr(random, name)
+            for name in ("crop_min_iou", "crop_scale", "crop_aspect_ratio", "flip_probability")
+        }
+    )
+
+
+def test_decoding_whole_gives_the_same_batches(test_data: Path) -> None:
+    """Boxes equal to the bit; pixels equal but for the chroma and the resize filter at the crop's rim."""
+    region, whole = (epoch(of_coco256(test_data, whole=whole), with_crops_alone()) for whole in (False, True))
+    assert len(region) == len(whole) == 3
+    for a, b in zip(region, whole, strict=True):
+        assert torch.equal(a["labels"], b["labels"]) and torch.equal(a["offsets"], b["offsets"])
+        levels = [torch.from_numpy(data.unnormalise(x["images"])).float() for x in (a, b)]
+        assert (levels[0] - levels[1]).abs().max() <= 1
+
+
+def test_half_precision_hwc4_is_the_plain_batch_rounded_to_half(test_data: Path) -> None:
+    plain, half = (
+        epoch(of_coco256(test_data, image_format=form), Augmentation()) for form in ("fp32_chw", "fp16_hwc4")
+    )
+    assert len(plain) == len(half) == 3
+    for a, b in zip(plain, half, strict=True):
+        assert torch.equal(a["labels"], b["labels"]) and torch.equal(a["offsets"], b["offsets"])
+        assert b["images"].shape == (42, PX, PX, 4) and b["images"].dtype == torch.float16
+        assert torch.equal(b["images"][..., :3].permute(0, 3, 1, 2), a["images"].half())
+        assert (b["images"][..., 3] == 0).all()
+
+
+def test_evaluation_pictures_in_half_precision(test_data: Path) -> None:
+    source = of_coco256(test_data)
+    (a, *_), (b, *_) = (
+        list(data.eval_batches(replace(source, image_format=form))) for form in ("fp32_chw", "fp16_hwc4")
+    )
+    assert torch.equal(b["images"][..., :3].permute(0, 3, 1, 2), a["images"].half())
+
+
+def test_what_arrives_in_the_network_s_layout_is_not_copied() -> None:
+    last = torch.channels_last
+    cpu = torch.device("cpu")
+    plain, half = (image_format.blank(form, 2, 8, cpu) for form in ("fp32_chw", "fp16_hwc4"))
+    found = image_format.network_input(half, "fp16_hwc4", last, torch.bfloat16)
+    assert found.data_ptr() == half.data_ptr() and found.shape == (2, 4, 8, 8)
+    assert found.is_contiguous(memory_format=last)
+    assert image_format.network_input(plain, "fp32_chw", torch.contiguous_format, None).data_ptr() == plain.data_ptr()
+    assert image_format.network_input(plain, "fp32_chw", last, None).is_contiguous(memory_format=last)
+    assert image_format.network_input(half, "fp16_hwc4", last, None).dtype == torch.float32
+
+
+def test_the_padded_network_is_the_same_network() -> None:
+    torch.manual_seed(0)
+    plain = SSD("resnet18", 4, (4, 4), ((32, 64, 2, 1),))
+    torch.manual_seed(0)
+    padded = SSD("resnet18", 4, (4, 4), ((32, 64, 2, 1),))
+    before = torch.get_rng_state()
+    image_format.accept(padded, "fp16_hwc4")
+    assert torch.equal(before, torch.get_rng_state())
+    assert list(plain.state_dict()) == list(padded.state_dict())
+    images = torch.randn(4, 3, 64, 64)
+    four = torch.cat([images, torch.zeros(4, 1, 64, 64)], dim=1)
+    gradients = []
+    for model, x in ((plain, images), (padded, four)):
+        logits, offsets = model(x)
+        (logits.square().mean() + offsets.square().mean()).backward()
+        first = model.backbone[0].weight.grad
+        assert isinstance(first, Tensor)
+        gradients.append((logits.detach(), offsets.detach(), first))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "channels_last"), [("fp32", True), ("bf16", True), ("fp32", False)])
+def test_a_session_trains_alike_on_either(folder: Path, precision: str, channels_last: bool) -> None:
+    first = []
+    for form in ("fp32_chw", "fp16_hwc4"):
+        compute = {"precision": precision, "channels_last": channels_last}
+        raw = small.content(data={"image_format": form}, compute=compute)
+        tables: Any = config.parse(raw, name="small", source="small").tables
+        torch.manual_seed(5)
+        session = SSDSession(tables, Context(device="cpu", seed=5, data_dir=folder, log_every_steps=1))
+        session.warm_up()
+        session.load_data()
+        first.append([interval.loss for interval in session.train_epoch(1)])
+        assert 0 <= session.evaluate(1) <= 1
+        session.close()
+    # the first step is at learning rate 0, so that two losses are of one and the same network
+    assert first[0][:2] == pytest.approx(first[1][:2], rel=2e-3 if precision == "fp32" else 2e-2)
+
+
+def test_the_decoder_s_choices_reach_the_graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only a GPU acts on is at least asked for: hw_decoder_load, whole or region."""
+    seen: list[data.Source] = []
+    monkeypatch.setattr(data, "train_batches", lambda source, *_, **__: seen.append(source))
+    raw = small.content(data={"decode": "whole", "hw_decoder_load": 0.9, "image_format": "fp16_hwc4"})
+    tables: Any = config.parse(raw, name="small", source="small").tables
+    SSDSession(tables, Context(device="cpu", data_dir=folder))._open_train_data()
+    assert (seen[0].whole, seen[0].hw_decoder_load, seen[0].image_format) == (True, 0.9, "fp16_hwc4")
+    assert data._decoder(replace(seen[0], device="cuda:0"))["hw_decoder_load"] == 0.9
+    assert data._decoder(replace(seen[0], device="cuda:0"))["device"] == "mixed"
