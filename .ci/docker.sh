@@ -78,15 +78,16 @@ build() {
 
 # A small image by the same Dockerfile, with one wheel, from an index whose address holds a password: none of it may stay.
 leaves_no_trace() {
-    local small=$work/small lock
+    local small=$work/small lock index
     mkdir "$small"
     (cd "$root" && tar -c Dockerfile .dockerignore run_and_time.sh pyproject.toml LICENSE requirements docker configs harness benchmarks) |
         tar -x -C "$small"
     lock=$small/requirements/run.lock
     sed -n '/^six==/,/[^\\]$/p' "$root/requirements/run.lock" > "$lock"
-    printf '[global]\nextra-index-url = https://someone:secret-by-file@index.example/simple/\n' > "$work/pip.conf"
+    index=$(python3 -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)') # pip's own
+    printf '[global]\nextra-index-url = %s\n' "${index/:\/\//:\/\/someone:secret-by-file@}" > "$work/pip.conf"
     DOCKER_BUILDKIT=1 docker build --network host --progress plain --build-arg "BASE_IMAGE=$BASE_IMAGE" \
-        --build-arg PIP_INDEX_URL="${PIP_INDEX_URL:-https://someone:secret-by-argument@index.example/simple/}" \
+        --build-arg PIP_INDEX_URL="${PIP_INDEX_URL:-${index/:\/\//:\/\/someone:secret-by-argument@}}" \
         --build-arg "RUN_LOCK_SHA256=$(sha256sum "$lock" | cut -d ' ' -f 1)" "${site[@]}" \
         --secret "id=pip_conf,src=$work/pip.conf" --tag "$IMAGE-small" "$small" > "$work/small.log" 2>&1 ||
         { tail -n 40 "$work/small.log" >&2; return 1; }
