@@ -1,0 +1,235 @@
+"""How fast the real training run is, and whether it is still right: `python -m benchmarks.ssd.profile`.
+
+Correctness first: where a check fails nothing is measured. Then what a run consists of is measured with the session's own code,
+in turns with what it is compared with, in one process. The same command serves a CPU and a GPU:
+
+    python -m benchmarks.ssd.profile                                        a CPU, generated pictures, minutes
+    python -m benchmarks.ssd.profile --data-dir DIR --rounds 20             real photographs
+    python -m benchmarks.ssd.profile H100_1x1x256 --data-dir DIR --all      a GPU, if there is one, with every variant
+
+Exit codes: 0 measured, 1 a check failed, 2 usage, 6 no suitable device, 130 interrupted. A missed goal is shown, not an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from benchmarks.ssd import precision
+from benchmarks.ssd import profile_accuracy as accuracy
+from benchmarks.ssd import profile_checks as checks
+from benchmarks.ssd import profile_report as reports
+from benchmarks.ssd import profile_sections as sections
+from benchmarks.ssd import profile_setup as setup
+from benchmarks.ssd.benchmark import BENCHMARK
+from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.profile_measure import Figure, wall
+from benchmarks.ssd.session import SSDSession
+from harness.contract import Context, NotSuitable
+
+CHECK_FAILED, USAGE, NOT_SUITABLE, INTERRUPTED = 1, 2, 6, 130
+CHECKOUT = Path(__file__).resolve().parents[2]
+FEW = 8  # images of the data path's check
+FEWEST = 32  # of the data set: whole batches for every section
+CPU_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the sections measure on."""
+
+    config: SSDConfig
+    device: str
+    folder: Path
+    steps: int  # of the end-to-end run
+    ours: SSDSession
+    plain: SSDSession  # the same weights in float32, untuned
+    batch: dict[str, Tensor]
+    network: tuple[Tensor, Tensor]  # logits and offsets like a trained network's for the batch
+
+
+def arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ssd.profile",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "configuration",
+        nargs="?",
+        default="H100_1x1x256",
+        help="name under configs/ssd, or a path (default: %(default)s)",
+    )
+    add("--data-dir", type=Path, help="a folder in COCO form (default: pictures that this project makes itself)")
+    add(
+        "--cache-dir",
+        type=Path,
+        default=CHECKOUT / ".cache",
+        help="where those pictures are kept (default: %(default)s)",
+    )
+    add("--device", help='"cpu" or "cuda:0" (default: a GPU if there is one)')
+    add("--batch-size", type=int, help="images of a step (default: the configuration's on a GPU, 4 on a CPU)")
+    add("--rounds", type=int, default=5, help="turns of each comparison (default: %(default)s)")
+    add("--max-steps", type=int, help="steps of the end-to-end run (default: an epoch on a GPU, 6 on a CPU)")
+    add("--evaluate", type=int, help="images of the evaluation (default: the configuration's on a GPU, 16 on a CPU)")
+    add("--compile", action=argparse.BooleanOptionalAction, help="(default: the configuration's on a GPU, no on a CPU)")
+    add("--variants", action="store_true", help="measure the step with one change at a time, too")
+    add("--choices", action="store_true", help="measure the data path with every choice of the graph, too")
+    add(
+        "--evaluator",
+        type=int,
+        nargs="?",
+        const=500,
+        metavar="IMAGES",
+        help="hotcoco against pycocotools (%(const)s images)",
+    )
+    add("--accuracy", type=int, metavar="STEPS", help="train so many steps in fp32, in the configuration's precision, and in "
+        "fp32 with another seed, and compare the losses")  # fmt: skip
+    add("--all", action="store_true", help="all of the above but --accuracy")
+    add("--only-accuracy", action="store_true", help="with --accuracy: nothing else but the checks")
+    add("--json", type=Path, default=Path("out/profile/profile.json"), help="all samples (default: %(default)s)")
+    add("--chart", type=Path, default=Path("out/profile/profile.png"), help="(default: %(default)s)")
+    found = parser.parse_args(given)
+    for name in ("batch_size", "rounds", "max_steps", "evaluate", "evaluator", "accuracy"):
+        least = 2 if name == "batch_size" else 1
+        if getattr(found, name) is not None and getattr(found, name) < least:
+            parser.error(f"--{name.replace('_', '-')} must be {least} at least")
+    if found.only_accuracy and found.accuracy is None:
+        parser.error("--only-accuracy needs --accuracy STEPS")
+    return found
+
+
+def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
+    """The configuration as this machine can run it."""
+    config = setup.read(asked.configuration)
+    on_cpu = device == "cpu"
+    batch_size = asked.batch_size or (4 if on_cpu else config.optimizer.batch_size)
+    compiled = config.compute.compile and not on_cpu if asked.compile is None else asked.compile
+    threads = len(os.sched_getaffinity(0)) if on_cpu else config.data.threads
+    chosen = config.compute.precision
+    if chosen == "auto":
+        chosen = precision.candidates(device)[-1]
+    return setup.changed(
+        config,
+        model={"initial_weights": "scratch"},
+        data={"threads": min(threads, 64)},
+        optimizer={"batch_size": batch_size, "decay_epochs": []},
+        compute={"compile": compiled, "precision": chosen},
+        evaluation={"batch_size": min(config.evaluation.batch_size, 8) if on_cpu else config.evaluation.batch_size},
+    )
+
+
+def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Console) -> reports.Report:
+    """Check, then measure; a report whose checks failed holds nothing else."""
+    config = fitted(asked, device)
+    BENCHMARK.check(config, Context(device=device))
+    folder = setup.folder_to_use(asked.data_dir, asked.cache_dir)
+    on_cpu, size = device == "cpu", config.optimizer.batch_size
+    steps = asked.max_steps or (CPU_STEPS if on_cpu else config.data.train_samples // size)
+    epoch = max(FEWEST, size * (steps + 2), size * (asked.accuracy or 0))
+    evaluation = asked.evaluate or (16 if on_cpu else config.data.eval_samples)
+    few = setup.repeated(config, folder, scratch / "few", train=FEW, evaluation=FEW)
+    config = setup.repeated(config, folder, scratch / "data", train=epoch, evaluation=evaluation)
+
+    say = console.print
+    ours, plain = (
+        setup.session(each, device, scratch / "data", log_every_steps=1 if on_cpu else max(1, min(20, steps // 5)))
+        for each in (config, setup.changed(config, compute=sections.PLAIN))
+    )
+    batch = setup.first_batch(ours)
+    network = setup.like_a_trained_network(batch, config.model.categories + 1)
+    found = reports.Report(setup.machine(device), config.model_dump(mode="json"))
+    say("checking ...")
+    found.checks += checks.of_data(few, scratch / "few", ours.default_boxes.cpu())
+    found.checks += checks.of_computation(ours, plain, batch, network)
+    if not found.correct:
+        return found
+    if not asked.only_accuracy:
+        _measure(asked, found, Workload(config, device, scratch / "data", steps, ours, plain, batch, network), say)
+    if asked.accuracy:
+        say(f"training three times {asked.accuracy} steps ...")
+        found.losses = accuracy.train(config, device, scratch / "data", asked.accuracy)
+        found.figures += accuracy.figures(found.losses)
+    return found
+
+
+def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, say: Callable[[str], None]) -> None:
+    """Every section, the cheapest comparisons first."""
+    config, device, folder, ours, batch, network = (
+        *(work.config, work.device, work.folder),
+        *(work.ours, work.batch, work.network),
+    )
+    rounds, on_cpu = asked.rounds, device == "cpu"
+    batches = max(2, 16 // config.optimizer.batch_size) if on_cpu else 20  # of the data path in a turn
+    say("decode and NMS ...")
+    found.comparisons.append(sections.detection(network, ours.default_boxes, rounds, device))
+    say("data path, DALI and PIL ...")
+    found.comparisons.append(sections.data_per_core(config, folder, ours.default_boxes, rounds))
+    say("compile, autotune ...")
+    found.figures.append(Figure("warm-up in init", "s", [wall(ours.warm_up, device)]))
+    say("training steps ...")
+    more = {}
+    if asked.variants or asked.all:
+        variants = sections.CPU_VARIANTS if on_cpu else sections.GPU_VARIANTS
+        named = {name: setup.changed(config, compute=values) for name, values in variants.items()}
+        more = {
+            name: setup.session(each, device, folder) for name, each in named.items() if each.compute != config.compute
+        }
+    compared = sections.step(ours, work.plain, batch, rounds, more)
+    more.clear()
+    found.comparisons[:0] = compared[:1]
+    found.comparisons += compared[1:]
+    say("end to end ...")
+    found.figures += sections.end_to_end(ours, work.steps)
+    found.figures += sections.alone(ours, batch, network, rounds, batches)
+    say("evaluation ...")
+    found.figures += sections.evaluation(ours)
+    found.kernels += sections.kernels(ours, batch, steps=1 if on_cpu else 5)
+    if asked.choices or asked.all:
+        say("choices of the data graph ...")
+        found.comparisons += sections.data_choices(config, device, folder, rounds, batches)
+    if asked.evaluator or asked.all:
+        say("evaluators ...")
+        found.comparisons.append(sections.evaluators(asked.evaluator or 500, rounds))
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    asked = arguments(given)
+    console = Console()
+    device = asked.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        if device != "cpu" and not torch.cuda.is_available():
+            raise NotSuitable(f"--device {device}: PyTorch finds no CUDA device; `python -m harness doctor` says why")
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        with tempfile.TemporaryDirectory() as scratch:
+            report = measure(asked, device, Path(scratch), console)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return USAGE
+    except NotSuitable as error:
+        sys.stderr.write(f"error: {error}\n")
+        return NOT_SUITABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    reports.show(report, console)
+    reports.write_json(report, asked.json)
+    console.print(f"all samples: {asked.json}", highlight=False)
+    if report.comparisons:
+        reports.draw(report.comparisons, f"{asked.configuration} on {report.machine['device']}", asked.chart)
+        console.print(f"chart: {asked.chart}", highlight=False)
+    return 0 if report.correct else CHECK_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

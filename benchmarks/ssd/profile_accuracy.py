@@ -1,0 +1,50 @@
+"""Whether a coarser number format costs accuracy: the same steps in it and in float32, beside the spread between two seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.ssd import profile_setup as setup
+from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.profile_measure import Figure
+from benchmarks.ssd.profile_sections import PLAIN
+
+
+def train(config: SSDConfig, device: str, folder: Path, steps: int) -> dict[str, list[float]]:
+    """Losses of `steps` steps: fp32 with two seeds, and the configuration's precision with the first of them."""
+    every = setup.changed(config, optimizer={"learning_rate": setup.LEARNING_RATE, "warmup_steps": max(1, steps // 10)})
+    plain = setup.changed(every, compute=PLAIN)
+    found: dict[str, list[float]] = {}
+    for name, chosen, seed in (
+        ("fp32", plain, 1),
+        (config.compute.precision, every, 1),
+        ("fp32, another seed", plain, 2),
+    ):
+        session = setup.session(chosen, device, folder, seed)
+        session.load_data()
+        losses: list[float] = []
+        while len(losses) < steps:
+            losses += [interval.loss for interval in session.train_epoch(1)]
+        found[name] = losses[:steps]
+        session.close()
+    return found
+
+
+def figures(losses: Mapping[str, list[float]], window: int = 10) -> list[Figure]:
+    """How far the curves lie apart, each the mean of `window` steps, relative to fp32's: coarser format, other seed."""
+    (_, reference), *others = losses.items()
+    smooth = [statistics.fmean(reference[i : i + window]) for i in range(0, len(reference), window)]
+    return [
+        Figure(
+            f"loss of {name} against fp32",
+            "%",
+            [
+                100 * abs(statistics.fmean(curve[i : i + window]) / mean - 1)
+                for mean, i in zip(smooth, range(0, len(reference), window), strict=True)
+            ],
+            f"{len(reference)} steps, means of {min(window, len(reference))}",
+        )
+        for name, curve in others
+    ]

@@ -1,0 +1,119 @@
+"""Timing for benchmarks.ssd.profile: candidates take turns in one run, raw samples are kept, the ratio of each turn counts.
+
+On a shared machine a quiet minute helps whoever runs in it; taking turns, in the opposite order every other time, and dividing
+what was measured in the same turn takes most of that out. Nothing here knows what is measured.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+Measure = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Samples of one quantity."""
+
+    what: str
+    unit: str
+    samples: list[float]
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        return quartiles(self.samples)
+
+    def plain(self) -> dict[str, Any]:
+        return {**asdict(self), "n": len(self.samples), "median": self.median, "quartiles": self.quartiles}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How many times less than `baseline` a thing of ours takes; samples of equal position are of the same turn."""
+
+    what: str
+    ours: Figure
+    baseline: Figure
+    goal: float | None = None
+    note: str = ""
+
+    @property
+    def ratios(self) -> list[float]:
+        return [theirs / mine for mine, theirs in zip(self.ours.samples, self.baseline.samples, strict=True)]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            **{"what": self.what, "goal": self.goal, "note": self.note, "n": len(self.ratios)},
+            **{"ratio": self.ratio, "quartiles": quartiles(self.ratios), "ratios": self.ratios},
+            **{"ours": self.ours.plain(), "baseline": self.baseline.plain()},
+        }
+
+
+def quartiles(samples: list[float]) -> tuple[float, float]:
+    """The middle half of the samples; of fewer than four, all of them."""
+    if len(samples) < 4:
+        return min(samples), max(samples)
+    low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return low, high
+
+
+def interleaved(candidates: Mapping[str, Measure], rounds: int) -> dict[str, list[float]]:
+    """`rounds` samples of each, taken in turns; every candidate runs once before, which is not counted."""
+    found: dict[str, list[float]] = {name: [] for name in candidates}
+    for measure in candidates.values():
+        measure()  # compiles, allocates, fills queues
+    for turn in range(rounds):
+        for name in list(candidates)[:: 1 if turn % 2 == 0 else -1]:
+            _until_quiet()  # what the one before left to do in the background shall not count for this one
+            found[name].append(candidates[name]())
+    return found
+
+
+def wall(action: Callable[[], object], device: str) -> float:
+    """Seconds until `action` and what it started on the device are done."""
+    synchronise(device)
+    start = time.perf_counter()
+    action()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def processor_time_of_background_work(consume: Callable[[], object]) -> float:
+    """Processor seconds of the whole process for `consume` and for what its threads make ready for the next time.
+
+    Before and after, those threads have nothing left to do, so that as much is made as is used.
+    """
+    _until_quiet()
+    start = time.process_time()
+    consume()
+    _until_quiet()
+    return time.process_time() - start
+
+
+def _until_quiet(quiet_s: float = 0.1, poll_s: float = 0.02, patience_s: float = 60.0) -> None:
+    since, give_up = time.perf_counter(), time.perf_counter() + patience_s
+    while time.perf_counter() - since < quiet_s and time.perf_counter() < give_up:
+        before = time.process_time()
+        time.sleep(poll_s)
+        if time.process_time() - before > poll_s / 10:
+            since = time.perf_counter()

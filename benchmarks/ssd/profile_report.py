@@ -1,0 +1,119 @@
+"""What benchmarks.ssd.profile shows: a table on the terminal, a chart, all samples as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.ssd.profile_checks import Check
+from benchmarks.ssd.profile_measure import Comparison, Figure, quartiles
+from benchmarks.ssd.profile_sections import Kernel
+
+REACHED, MISSED, WITHOUT_GOAL = "#009E73", "#D55E00", "#56B4E9"  # Okabe and Ito's palette
+
+
+@dataclass
+class Report:
+    """Everything found, in the order of the sections."""
+
+    machine: dict[str, Any]
+    configuration: dict[str, Any]
+    checks: list[Check] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    kernels: list[Kernel] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def correct(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+def write_json(report: Report, path: Path) -> None:
+    content = {
+        "machine": report.machine,
+        "configuration": report.configuration,
+        "checks": [{**asdict(check), "passed": check.passed} for check in report.checks],
+        "comparisons": [comparison.plain() for comparison in report.comparisons],
+        "figures": [figure.plain() for figure in report.figures],
+        "kernels": [asdict(kernel) for kernel in report.kernels],
+        "losses": report.losses,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def show(report: Report, console: Console) -> None:
+    """The whole as tables."""
+    machine = report.machine
+    console.print(
+        f"{machine['device']}, {machine['cores']} cores ({' '.join(machine['vector_units'])}), {machine['threads']} threads, "
+        f"torch {machine['torch']}, load {machine['load_before']:.1f} before the start",
+        highlight=False,
+    )
+    checks = _table("correct?", "found", "allowed", "")
+    for check in report.checks:
+        checks.add_row(check.what, f"{check.found:.2g}", f"{check.bound:g}", "yes" if check.passed else "NO")
+    console.print(checks)
+    compared = _table("compared, in turns", "ours", "against", "ratio", "quartiles", "n", "goal")
+    for each in report.comparisons:
+        low, high = quartiles(each.ratios)
+        goal = "" if each.goal is None else f"{each.goal:g} {'reached' if each.ratio >= each.goal else 'MISSED'}"
+        compared.add_row(
+            f"{each.what}{f' ({each.note})' if each.note else ''}",
+            _of(each.ours),
+            f"{_of(each.baseline)}, {each.baseline.what}",
+            *(f"{each.ratio:.2f}", f"{low:.2f} to {high:.2f}", str(len(each.ratios)), goal),
+        )
+    figures = _table("measured", "median", "quartiles", "n")
+    for figure in report.figures:
+        low, high = figure.quartiles
+        note = f" ({figure.note})" if figure.note else ""
+        figures.add_row(figure.what + note, _of(figure), f"{low:.4g} to {high:.4g}", str(len(figure.samples)))
+    kernels = _table("kernels of a step", "share", "ms", "calls")
+    for kernel in report.kernels:
+        kernels.add_row(kernel.name, f"{kernel.share:.1%}", f"{kernel.ms_per_step:.2f}", f"{kernel.calls_per_step:g}")
+    for table in (compared, figures, kernels):
+        if table.row_count:
+            console.print(table)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(first, box=None, pad_edge=False)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _of(figure: Figure) -> str:
+    return f"{figure.median:.4g} {figure.unit}"
+
+
+def draw(comparisons: Sequence[Comparison], title: str, path: Path) -> None:
+    """A bar for each ratio with its quartiles, and a line where a goal stands."""
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(9, 1.4 + 0.6 * len(comparisons)), dpi=110, layout="constrained")
+    axes = canvas.add_subplot()
+    for place, each in enumerate(comparisons):
+        low, high = quartiles(each.ratios)
+        colour = WITHOUT_GOAL if each.goal is None else REACHED if each.ratio >= each.goal else MISSED
+        axes.barh(place, each.ratio, color=colour, height=0.6)
+        axes.plot([low, high], [place, place], color="black", linewidth=2)
+        if each.goal is not None:
+            axes.plot([each.goal] * 2, [place - 0.42, place + 0.42], color="black", linestyle=":")
+        text = f" {each.ratio:.2f}x, n = {len(each.ratios)}" + ("" if each.goal is None else f", goal {each.goal:g}")
+        axes.annotate(text, (max(each.ratio, high, each.goal or 0), place), va="center", fontsize=9)
+    axes.set_yticks(range(len(comparisons)), [f"{c.what}\nagainst {c.baseline.what}" for c in comparisons], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.35 * max(max(c.ratio, *quartiles(c.ratios), c.goal or 0) for c in comparisons))
+    axes.set_xlabel("times as fast (median of turns; bar: middle half; dotted: goal)")
+    axes.set_title(title, fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(path)

@@ -1,0 +1,309 @@
+"""What benchmarks.ssd.profile measures, one function for each row or group of rows. All of it is the session's own code.
+
+Shapes: B images, A default boxes, K classes with background 0.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.ssd import coco, detections
+from benchmarks.ssd import profile_baselines as baselines
+from benchmarks.ssd import profile_setup as setup
+from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.data import Batches
+from benchmarks.ssd.precision import AUTOCAST_DTYPE
+from benchmarks.ssd.profile_measure import (
+    Comparison,
+    Figure,
+    Measure,
+    interleaved,
+    processor_time_of_background_work,
+    wall,
+)
+from benchmarks.ssd.session import SSDSession
+
+Batch = Mapping[str, Tensor]
+Network = tuple[Tensor, Tensor]
+
+# As PyTorch runs a model that nobody has tuned
+PLAIN: dict[str, Any] = {"precision": "fp32", "channels_last": False, "compile": False, "loss": "plain"}
+# One change from PLAIN each, or one from the configuration, to see what each is worth
+CPU_VARIANTS: dict[str, dict[str, Any]] = {
+    "fp32 channels_last": {**PLAIN, "channels_last": True},
+    "bf16 NCHW": {**PLAIN, "precision": "bf16"},
+    "bf16 channels_last": {**PLAIN, "precision": "bf16", "channels_last": True},
+}
+GPU_VARIANTS: dict[str, dict[str, Any]] = {
+    **CPU_VARIANTS,
+    "bf16 channels_last, compiled": {"precision": "bf16", "channels_last": True, "compile": True, "loss": "plain"},
+    "bf16 channels_last, compiled, fused loss": {
+        "precision": "bf16", "channels_last": True, "compile": True, "loss": "fused",
+    },
+}  # fmt: skip
+STEP_GOAL, DETECTION_GOAL, DATA_GOAL = 3.5, 5.0, 1.6  # on a CPU; the first where it has AMX
+
+
+def step(
+    ours: SSDSession, plain: SSDSession, batch: Batch, rounds: int, more: Mapping[str, SSDSession]
+) -> list[Comparison]:
+    """The configuration's training step against the plain one's, and other variants against it too."""
+    device = ours.context.device
+
+    def timed(session: SSDSession) -> Measure:
+        tensors = (batch["images"], batch["labels"], batch["offsets"])
+        return lambda: 1e3 * wall(lambda: session.train_step(*tensors), device)
+
+    plain_name = "fp32 NCHW, eager"
+    sessions = {described(ours.config): ours, plain_name: plain, **more}
+    found = interleaved({name: timed(session) for name, session in sessions.items()}, rounds)
+    baseline = Figure(plain_name, "ms", found.pop(plain_name))
+    goal = STEP_GOAL if device == "cpu" else None
+    return [
+        Comparison(f"training step, {name}", Figure(name, "ms", samples), baseline, goal if number == 0 else None)
+        for number, (name, samples) in enumerate(found.items())
+    ]
+
+
+def described(config: SSDConfig) -> str:
+    compute = config.compute
+    return (
+        f"{compute.precision} {'channels_last' if compute.channels_last else 'NCHW'}"
+        f"{', compiled' if compute.compile else ''}{', fused loss' if compute.loss == 'fused' else ''}"
+    )
+
+
+def detection(network: Network, default_boxes: Tensor, rounds: int, device: str) -> Comparison:
+    """Softmax, decode and suppression of one batch, against loops over images, classes and boxes."""
+    found = interleaved(
+        {
+            name: lambda function=function: 1e3 * wall(lambda: function(*network, default_boxes), device)  # type: ignore[misc]
+            for name, function in (("ours", detections.detect), ("loop", baselines.detect_in_loops))
+        },
+        rounds,
+    )
+    number = len(detections.detect(*network, default_boxes)) / len(network[0])
+    return Comparison(
+        "decode and NMS, a batch",
+        Figure("all images and classes at once", "ms", found["ours"]),
+        Figure("a Python loop", "ms", found["loop"]),
+        DETECTION_GOAL if device == "cpu" else None,
+        f"{len(network[0])} images, {number:.0f} detections each",
+    )
+
+
+def data_per_core(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: int) -> Comparison:
+    """Processor time for an image of DALI's CPU graph, against PIL and torchvision on one thread."""
+    settings = config.data
+    size, batches = 8, 3  # of a turn
+    one_thread = {"threads": 1, "image_format": "fp32_chw"}
+    alone = setup.changed(config, data=one_thread, optimizer={"batch_size": size}, compute=PLAIN)
+    epochs = _endless(setup.session(alone, "cpu", folder)._open_train_data())
+    truth = coco.GroundTruth.load(folder / settings.train_annotations)
+    path = baselines.PilPath(
+        folder / settings.train_images, truth, config.model.image_px, config.augmentation, default_boxes.cpu()
+    )
+    ids = cycle(truth.image_ids_with_boxes.tolist())
+
+    def dali() -> float:
+        spent = processor_time_of_background_work(lambda: [next(epochs) for _ in range(batches)])
+        return 1e3 * spent / (batches * size)
+
+    def pil() -> float:
+        start = time.thread_time()
+        for _ in range(batches):
+            torch.stack([path.sample(next(ids))[0] for _ in range(size)])
+        return 1e3 * (time.thread_time() - start) / (batches * size)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = interleaved({"dali": dali, "pil": pil}, rounds)
+    torch.set_num_threads(threads)
+    sizes = np.array([(image["width"], image["height"]) for image in truth.document["images"]]).mean(axis=0)
+    return Comparison(
+        "data path, processor time an image",
+        Figure("DALI", "ms", found["dali"]),
+        Figure("PIL and torchvision", "ms", found["pil"]),
+        DATA_GOAL,
+        f"pictures of {sizes[0]:.0f} x {sizes[1]:.0f} px on average",
+    )
+
+
+def _endless(batches: Batches) -> Iterator[dict[str, Tensor]]:
+    while True:
+        yield from batches
+
+
+def end_to_end(session: SSDSession, rounds: int) -> list[Figure]:
+    """An epoch as a run trains it: images/s and the share of time spent waiting for data, by logging interval."""
+    speeds, waits = [], []
+    session.load_data()
+    start = time.perf_counter()
+    for number, interval in enumerate(session.train_epoch(1)):
+        seconds, start = time.perf_counter() - start, time.perf_counter()
+        if number > 0:  # the first fills the prefetch queue
+            speeds.append(interval.images / seconds)
+            waits.append(100 * interval.data_wait_s / seconds)
+        if number == rounds:
+            break
+    return [
+        Figure("end to end: JPEG to optimizer", "images/s", speeds),
+        Figure("time waiting for data", "%", waits),
+    ]
+
+
+def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batches: int) -> list[Figure]:
+    """Data, step and loss, each by itself, to say which of them bounds the whole."""
+    device, size = session.context.device, len(batch["labels"])
+    dtype = AUTOCAST_DTYPE[session.precision] or torch.float32
+    logits, offsets = (x.to(dtype).requires_grad_() for x in network)
+    tensors = (batch["images"], batch["labels"], batch["offsets"])
+    epochs = _endless(session._open_train_data())
+    measured: dict[str, Callable[[], Any]] = {
+        "data alone": lambda: [next(epochs) for _ in range(batches)],
+        "step alone": lambda: session.train_step(*tensors),
+        "loss alone, forward and backward": lambda: torch.autograd.grad(
+            session.detection_loss(logits, offsets, batch["labels"], batch["offsets"]), [logits, offsets]
+        ),
+    }
+    images = {name: size * (batches if name == "data alone" else 1) for name in measured}
+    found = interleaved(
+        {name: lambda name=name: images[name] / wall(measured[name], device) for name in measured},  # type: ignore[misc]
+        rounds,
+    )
+    return [Figure(name, "images/s", samples) for name, samples in found.items()]
+
+
+def data_choices(config: SSDConfig, device: str, folder: Path, rounds: int, batches: int) -> list[Comparison]:
+    """The data path alone with each choice of the graph, against the configuration's own."""
+    choices: dict[str, dict[str, Any]] = {
+        f"{decode}, {form}, hardware decoder {load}": {"decode": decode, "image_format": form, "hw_decoder_load": load}
+        for decode in ("region", "whole")
+        for form in ("fp32_chw", "fp16_hwc4")
+        for load in ((0.0, 0.65, 0.9) if device.startswith("cuda") else (0.65,))
+    }
+
+    def timed(values: Mapping[str, Any]) -> Measure:
+        def measure() -> float:
+            opened = setup.session(setup.changed(config, data=values, compute=PLAIN), device, folder)
+            epochs = _endless(opened._open_train_data())  # anew in each turn: a GPU has no room for all of them
+
+            def consume() -> None:
+                for _ in range(batches):
+                    next(epochs)
+
+            consume()
+            spent = processor_time_of_background_work(consume) if device == "cpu" else wall(consume, device)
+            return 1e3 * spent / (batches * config.optimizer.batch_size)
+
+        return measure
+
+    found = interleaved({name: timed(values) for name, values in {"as configured": {}, **choices}.items()}, rounds)
+    baseline = Figure("as configured", "ms", found.pop("as configured"))
+    kind = "processor time" if device == "cpu" else "time"
+    return [
+        Comparison(f"data path, {kind} an image: {name}", Figure(name, "ms", samples), baseline)
+        for name, samples in found.items()
+    ]
+
+
+def evaluation(session: SSDSession) -> list[Figure]:
+    """One evaluation, in its parts. The network has hardly trained and finds little: see `detection` for a full load."""
+    device = session.context.device
+    parts: list[float] = []
+
+    def detect(images: Tensor) -> detections.Detections:
+        found: list[detections.Detections] = []
+        parts.append(wall(lambda: found.append(session._detect(images)), device))
+        return found[0]
+
+    session.evaluation.batches.wait_s = 0.0
+    start = time.perf_counter()
+    session.evaluation.run(detect)
+    total = time.perf_counter() - start
+    wait = session.evaluation.batches.wait_s
+    images = f"{session.evaluation.batches.samples} images"
+    return [
+        Figure("evaluation: forward, decode, NMS", "s", [sum(parts)], images),
+        Figure("evaluation: waiting for images", "s", [wait], images),
+        Figure("evaluation: rows and COCOeval", "s", [total - sum(parts) - wait], images),
+    ]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A row of the profiler's table."""
+
+    name: str
+    share: float  # of the time on the device
+    ms_per_step: float
+    calls_per_step: float
+
+
+def kernels(session: SSDSession, batch: Batch, steps: int, rows: int = 15) -> list[Kernel]:
+    """Where the time of a training step goes, by kernel on a GPU, by operator on a CPU."""
+    on_gpu = session.context.device.startswith("cuda")
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    tensors = (batch["images"], batch["labels"], batch["offsets"])
+    session.train_step(*tensors)
+    with profile(activities=activities) as profiled:
+        for _ in range(steps):
+            session.train_step(*tensors)
+        wall(lambda: None, session.context.device)
+    attribute = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    spent = {(each.key, each.count): float(getattr(each, attribute)) for each in profiled.key_averages()}
+    total = sum(spent.values())
+    largest = sorted(spent.items(), key=lambda item: -item[1])[:rows]
+    return [Kernel(name[:90], us / total, us / 1e3 / steps, count / steps) for (name, count), us in largest if us > 0]
+
+
+def evaluators(truth_images: int, rounds: int, categories: int = 80, per_image: int = 100) -> Comparison:
+    """hotcoco against pycocotools on synthetic detections of full COCO's density."""
+    rng = np.random.default_rng(0)
+    ids = np.arange(1, truth_images + 1)
+    boxes = rng.uniform(0, 300, (truth_images * 7, 4))
+    document = {
+        "images": [{"id": int(i), "width": 640, "height": 640, "file_name": f"{i}.jpg"} for i in ids],
+        "categories": [{"id": c, "name": str(c)} for c in range(1, categories + 1)],
+        "annotations": [
+            {"id": n, "image_id": n % truth_images + 1, "category_id": int(rng.integers(1, categories + 1)),
+             "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            for n, box in enumerate(boxes.tolist(), start=1)
+        ],
+    }  # fmt: skip
+    truth = coco.GroundTruth(Path("synthetic"), document)
+    of = np.repeat(ids, per_image)
+    rows = np.column_stack(
+        [of, rng.uniform(0, 300, (len(of), 4)), rng.uniform(0.05, 1, len(of)), rng.integers(1, categories + 1, len(of))]
+    )
+    # the ground truth itself among them, so that there is something to agree on
+    rows[: len(boxes), 0] = [a["image_id"] for a in document["annotations"]]
+    rows[: len(boxes), 1:5] = boxes
+    rows[: len(boxes), 6] = [a["category_id"] for a in document["annotations"]]
+    results: dict[str, coco.Metrics] = {}
+
+    def timed(evaluator: coco.Evaluator) -> Measure:
+        def evaluate() -> None:
+            results[evaluator] = coco.evaluate(truth, rows, evaluator=evaluator, image_ids=ids)
+
+        return lambda: wall(evaluate, "cpu")
+
+    found = interleaved({"hotcoco": timed("hotcoco"), "pycocotools": timed("pycocotools")}, rounds)
+    if results["hotcoco"] != results["pycocotools"]:
+        raise RuntimeError(f"the evaluators disagree: {results}")
+    return Comparison(
+        "COCOeval",
+        Figure("hotcoco", "s", found["hotcoco"]),
+        Figure("pycocotools", "s", found["pycocotools"]),
+        note=f"{truth_images} images, {per_image} detections each, {categories} categories; the twelve figures equal",
+    )

@@ -1,0 +1,129 @@
+"""What benchmarks.ssd.profile measures on: a configuration as this machine can run it, a data set repeated to a length."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.ssd import coco, embedded
+from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.session import SSDSession
+from harness.contract import Context
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "ssd"
+LEARNING_RATE = 1e-3  # of a batch of a few images from scratch; at the configuration's a run of some steps may diverge
+
+
+def read(name: str) -> SSDConfig:
+    """A configuration's tables, by name or path. ValueError when there is none or it is wrong."""
+    path = Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"
+    if not path.is_file():
+        there = ", ".join(sorted(each.stem for each in CONFIGS.glob("*.toml")))
+        raise ValueError(f"there is no configuration {name}; a path ending in .toml, or one of: {there}")
+    raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    return SSDConfig.model_validate_json(json.dumps({key: raw[key] for key in SSDConfig.model_fields if key in raw}))
+
+
+def changed(config: SSDConfig, **tables: Mapping[str, Any]) -> SSDConfig:
+    """The configuration with other values in some of its tables; checked anew."""
+    raw = config.model_dump(mode="json")
+    for table, values in tables.items():
+        raw[table] |= values
+    return SSDConfig.model_validate_json(json.dumps(raw))
+
+
+def folder_to_use(data_dir: Path | None, cache_dir: Path) -> Path:
+    """The user's, or the pictures that this project makes itself."""
+    return embedded.ensure(cache_dir / "embedded", lambda *_: None) if data_dir is None else data_dir
+
+
+def repeated(config: SSDConfig, folder: Path, into: Path, *, train: int, evaluation: int) -> SSDConfig:
+    """Make `into` a COCO folder of so many images, those of `folder` again and again; the configuration that reads it.
+
+    Categories that the network has and the folder lacks are added by name, so that the network keeps its size.
+    """
+    settings = config.data
+    for half, count, with_boxes in (
+        ("train", train, True),
+        ("eval", evaluation, not settings.eval_images_without_boxes),
+    ):
+        annotations, images = (getattr(settings, f"{half}_{what}") for what in ("annotations", "images"))
+        for needed in (annotations, images):
+            if not (folder / needed).exists():
+                raise ValueError(f"{folder} has no {needed}, which the configuration's [data] names")
+        truth = coco.GroundTruth.load(folder / annotations)
+        ids = truth.image_ids_with_boxes if with_boxes else truth.image_ids
+        target = into / annotations
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(_again(truth, islice(cycle(ids.tolist()), count), config.model.categories)))
+        (into / images).symlink_to((folder / images).resolve(), target_is_directory=True)
+    return changed(config, data={"train_samples": train, "eval_samples": evaluation, "source": "coco"})
+
+
+def _again(truth: coco.GroundTruth, ids: Iterator[int], categories: int) -> dict[str, Any]:
+    images = {image["id"]: image for image in truth.document["images"]}
+    boxes: dict[int, list[dict[str, Any]]] = {}
+    for annotation in truth.document["annotations"]:
+        boxes.setdefault(annotation["image_id"], []).append(annotation)
+    named = list(truth.document["categories"])
+    if len(named) > categories:
+        raise ValueError(f"{truth.path} has {len(named)} categories, the configuration's network only {categories}")
+    beyond = max(category["id"] for category in named) + 1
+    named += [{"id": beyond + i, "name": f"unused {i}"} for i in range(categories - len(named))]
+    found: dict[str, Any] = {"images": [], "annotations": [], "categories": named}
+    for new, old in enumerate(ids, start=1):
+        found["images"].append({**images[old], "id": new})
+        for annotation in boxes.get(old, []):
+            found["annotations"].append({**annotation, "id": len(found["annotations"]) + 1, "image_id": new})
+    return found
+
+
+def session(config: SSDConfig, device: str, data_dir: Path, seed: int = 1, log_every_steps: int = 1) -> SSDSession:
+    """Opened as the harness opens it. Equal seeds give equal weights whatever else differs."""
+    torch.manual_seed(seed)
+    here = Context(
+        device=device, seed=seed, data_dir=data_dir, threads=torch.get_num_threads(), log_every_steps=log_every_steps
+    )
+    opened = SSDSession(config, here)
+    opened.optimizer.param_groups[0]["lr"] = LEARNING_RATE
+    return opened
+
+
+def first_batch(opened: SSDSession) -> dict[str, Tensor]:
+    """Real images with encoded boxes, in the session's own format, kept while others are drawn."""
+    batch = next(iter(opened._open_train_data()))
+    return {name: tensor.clone() for name, tensor in batch.items()}
+
+
+def like_a_trained_network(batch: Mapping[str, Tensor], classes: int, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Logits (B, A, K) and offsets (B, A, 4): background but for the matched default boxes, which are sure to a degree."""
+    generator = torch.Generator().manual_seed(seed)
+    labels, targets = batch["labels"].cpu(), batch["offsets"].cpu()
+    logits = torch.randn(*labels.shape, classes, generator=generator)
+    logits[..., 0] += 6
+    image, anchor = labels.nonzero(as_tuple=True)
+    logits[image, anchor, labels[image, anchor].long()] += 9 * torch.rand(len(image), generator=generator)
+    offsets = targets + 0.3 * torch.randn(*targets.shape, generator=generator)
+    return logits.to(batch["labels"].device), offsets.to(batch["labels"].device)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What a reader of figures must know of this machine, as found."""
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    features = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    return {
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "vector_units": features,
+        "load_before": os.getloadavg()[0],
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,258 @@
+"""The profile: it measures what trains, in turns, after checks that can fail; its baselines compute the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.ssd import coco, detections, profile
+from benchmarks.ssd import loss as plain_loss
+from benchmarks.ssd import profile_accuracy as accuracy
+from benchmarks.ssd import profile_baselines as baselines
+from benchmarks.ssd import profile_checks as checks
+from benchmarks.ssd import profile_measure as measure
+from benchmarks.ssd import profile_sections as sections
+from benchmarks.ssd import profile_setup as setup
+from benchmarks.ssd.boxes import decode
+from benchmarks.ssd.config import Augmentation
+from tests.conftest import CHECKOUT
+from tests.ssd import small
+from tests.ssd.test_data import BOXES, PX
+from tests.ssd.test_detections import like_a_network, ssd300
+from tests.toy.configuration import write
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small.folder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def configuration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("configuration"), small.content(compute={"precision": "bf16"}), "small")
+
+
+def run(configuration: Path, folder: Path, out: Path, *more: str) -> int:
+    where = ["--data-dir", str(folder), "--device", "cpu", "--json", str(out / "p.json"), "--chart", str(out / "p.png")]
+    return profile.main([str(configuration), *where, "--rounds", "2", "--max-steps", "2", "--evaluate", "6", *more])
+
+
+def test_one_command_leaves_table_chart_and_samples(
+    configuration: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(configuration, folder, tmp_path, "--evaluator", "20", "--accuracy", "3", "--choices") == 0
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert all(check["passed"] for check in found["checks"]) and len(found["checks"]) == 6
+    compared = {each["what"]: each for each in found["comparisons"]}
+    assert compared["training step, bf16 channels_last"]["goal"] == 3.5
+    assert compared["decode and NMS, a batch"]["goal"] == 5
+    assert compared["data path, processor time an image"]["goal"] == 1.6
+    assert sum(what.startswith("data path, processor time an image: ") for what in compared) == 4
+    for each in compared.values():
+        assert each["n"] == len(each["ours"]["samples"]) == 2 and each["ratio"] > 0
+        assert each["quartiles"][0] <= each["ratio"] <= each["quartiles"][1]
+    figures = {figure["what"]: figure for figure in found["figures"]}
+    for what in ("end to end: JPEG to optimizer", "data alone", "step alone", "loss alone, forward and backward"):
+        assert figures[what]["unit"] == "images/s" and figures[what]["median"] > 0
+    assert len(figures["loss of bf16 against fp32"]["samples"]) == 1
+    assert [len(curve) for curve in found["losses"].values()] == [3, 3, 3]
+    assert sum(kernel["share"] for kernel in found["kernels"]) > 0.8
+    assert found["machine"]["cores"] >= 1 and found["configuration"]["model"]["image_px"] == 64
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "ratio" in printed and "correct?" in printed
+
+
+def test_nothing_is_measured_where_the_loss_is_wrong(
+    configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = plain_loss.detection_loss
+    monkeypatch.setattr(plain_loss, "detection_loss", lambda *tensors: 1.001 * right(*tensors))
+    assert run(configuration, folder, tmp_path) == 1
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert [check["what"] for check in found["checks"] if not check["passed"]] == [
+        "loss (plain) against float64, relative"
+    ]
+    assert not found["comparisons"] and not found["figures"] and not (tmp_path / "p.png").exists()
+
+
+def test_a_detection_that_is_missing_fails_the_check() -> None:
+    network, anchors = like_a_network(1, ssd300(), 2, 81, 5), ssd300()
+    assert checks.of_detections(network, anchors).passed
+    right = detections.detect
+
+    def without_the_last(*tensors: Any) -> detections.Detections:
+        found = right(*tensors)
+        return found[torch.arange(len(found) - 1)]
+
+    detections.detect = without_the_last
+    try:
+        assert not checks.of_detections(network, anchors).passed
+    finally:
+        detections.detect = right
+    logits = torch.zeros(1, len(anchors), 81)
+    logits[..., 0] = 9
+    assert not checks.of_detections((logits, network[1][:1]), anchors).passed, "no detections are no proof"
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [(["none.toml"], 2), (["nothing"], 2), (["--data-dir", "nowhere"], 2), (["--device", "cuda:0"], 6)],
+)
+def test_what_cannot_be_run(given: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    if code == 6 and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert profile.main(given) == code
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--rounds", "0"], ["--batch-size", "1"], ["--only-accuracy"], ["--no-such"]])
+def test_usage(given: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        profile.main(given)
+    assert exit_.value.code == 2
+
+
+def test_importing_it_does_nothing_and_help_needs_no_device() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", "import benchmarks.ssd.profile"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert finished.stdout == finished.stderr == ""
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def test_candidates_take_turns_in_alternating_order() -> None:
+    order: list[str] = []
+
+    def candidate(name: str) -> measure.Measure:
+        def once() -> float:
+            order.append(name)
+            return float(len(order))
+
+        return once
+
+    found = measure.interleaved({"a": candidate("a"), "b": candidate("b")}, 3)
+    assert "".join(order) == "ab" + "abbaab"
+    assert found == {"a": [3, 6, 7], "b": [4, 5, 8]}
+
+
+def test_the_ratio_is_of_each_turn() -> None:
+    """A machine that was busy in the second turn slows both; the ratio of medians would be off."""
+    compared = measure.Comparison(
+        "x", measure.Figure("a", "s", [1.0, 10.0, 1.0]), measure.Figure("b", "s", [2.0, 30.0, 2.0])
+    )
+    assert compared.ratios == [2, 3, 2] and compared.ratio == 2
+    assert measure.quartiles([1.0, 2.0, 3.0]) == (1, 3)
+    assert measure.quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2, 4)
+
+
+def test_background_work_is_counted() -> None:
+    import threading
+
+    def burn() -> None:
+        end = time.thread_time() + 0.2
+        while time.thread_time() < end:
+            pass
+
+    spent = measure.processor_time_of_background_work(lambda: threading.Thread(target=burn).start())
+    assert 0.2 <= spent < 0.4
+
+
+# --- baselines -------------------------------------------------------------------------------------------------------
+
+
+def test_the_encoder_finds_its_own_boxes_again(test_data: Path) -> None:
+    where = test_data / "coco256"
+    truth = coco.GroundTruth.load(where / "annotations/instances_val2017.json")
+    path = baselines.PilPath(where / "val2017", truth, PX, checks.AS_IT_IS, BOXES)
+    for number in truth.image_ids_with_boxes.tolist()[:10]:
+        image, labels, offsets = path.sample(number)
+        assert image.shape == (3, PX, PX)
+        ltrb, wanted = path._boxes(number)
+        positive = labels > 0
+        assert positive.sum() >= 1 and (offsets[~positive] == 0).all()
+        found = decode(offsets, BOXES)[positive]
+        distance = (found[:, None] - ltrb[None]).abs().amax(dim=2)
+        nearest = distance.argmin(dim=1)
+        assert distance.min(dim=1).values.max() < 1e-4
+        assert torch.equal(labels[positive], wanted[nearest]) or len(ltrb) > len(ltrb.unique(dim=0))
+
+
+def test_both_data_paths_draw_windows_of_one_distribution(test_data: Path) -> None:
+    """As test_data's test of the graph: 52 % whole images, mean area 0.746."""
+    import random
+
+    where = test_data / "coco256"
+    truth = coco.GroundTruth.load(where / "annotations/instances_train2017.json")
+    path = baselines.PilPath(where / "train2017", truth, PX, Augmentation(), BOXES)
+    random.seed(0)
+    areas = []
+    for number in truth.image_ids_with_boxes.tolist() * 16:
+        *_, (left, top, right, bottom) = path._crop(*path._boxes(number))
+        areas.append((right - left) * (bottom - top))
+    assert np.mean(np.array(areas) == 1) == pytest.approx(0.523, abs=0.03)  # 2,016 draws: standard error 0.011
+    assert np.mean(areas) == pytest.approx(0.746, abs=0.02)
+
+
+def test_pixels_and_matches_of_both_data_paths(test_data: Path, tmp_path: Path) -> None:
+    config = setup.read("H100_1x1x256")
+    few = setup.repeated(config, test_data / "coco256", tmp_path, train=8, evaluation=8)
+    found = list(checks.of_data(few, tmp_path, ssd300()))
+    assert [check.passed for check in found] == [True, True], found
+
+
+def test_detection_in_loops_is_the_batched_one() -> None:
+    anchors = ssd300()
+    network = like_a_network(2, anchors, images=2, classes=81, objects=6)
+    one, other = (baselines.rows(f(*network, anchors)) for f in (detections.detect, baselines.detect_in_loops))
+    assert len(one) > 50
+    np.testing.assert_array_equal(one[:, :2], other[:, :2])
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    nothing = torch.zeros(1, len(anchors), 81)
+    nothing[..., 0] = 9
+    assert len(baselines.detect_in_loops(nothing, network[1][:1], anchors)) == 0
+
+
+def test_a_folder_repeated_is_read_by_the_graph(folder: Path, tmp_path: Path) -> None:
+    content = small.content(model={"categories": 5})
+    config = setup.read(str(write(tmp_path, content, "five")))
+    longer = setup.repeated(config, folder, tmp_path / "again", train=30, evaluation=7)
+    session = setup.session(longer, "cpu", tmp_path / "again")
+    assert (session.load_data().train_samples, session.evaluation.batches.samples) == (30, 7)
+    assert len(session.evaluation.ground_truth.category_ids) == 5, "the network keeps its size"
+    assert sum(len(batch["images"]) for batch in session.train_data) == 28
+    with pytest.raises(ValueError, match="has 3 categories"):
+        setup.repeated(setup.changed(config, model={"categories": 2}), folder, tmp_path / "no", train=1, evaluation=1)
+
+
+def test_evaluators_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sections.evaluators(10, 1).ratio > 0
+    right = coco._by_hotcoco
+    monkeypatch.setattr(coco, "_by_hotcoco", lambda truth, rows, ids: right(truth, rows[1:], ids))
+    with pytest.raises(RuntimeError, match="disagree"):
+        sections.evaluators(10, 1)
+
+
+def test_accuracy_is_told_beside_the_spread_between_seeds() -> None:
+    flat = [2.0] * 20
+    found = accuracy.figures({"fp32": flat, "bf16": [2.02] * 20, "fp32, another seed": [1.9] * 20})
+    assert [figure.samples for figure in found] == [pytest.approx([1.0, 1.0]), pytest.approx([5.0, 5.0])]
+
+
+def test_there_is_no_second_training_loop_or_graph() -> None:
+    source = (CHECKOUT / "benchmarks/ssd").glob("profile*.py")
+    assert not [path.name for path in source if "pipeline_def" in path.read_text() or "backward()" in path.read_text()]
