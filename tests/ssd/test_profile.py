@@ -45,6 +45,8 @@ def run(configuration: Path, folder: Path, out: Path, *more: str) -> int:
     return profile.main([str(configuration), *where, "--rounds", "2", "--max-steps", "2", "--evaluate", "6", *more])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # 70 s of processor time, and a machine may be busy
 def test_one_command_leaves_table_chart_and_samples(
     configuration: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
