@@ -89,7 +89,7 @@ def run_trials(
     host = containers.Host.here(info)
     seen = nvml.read() if configuration.run.device == "cuda" else nvml.Nvml(error="not asked")
     chosen = containers.gpus(configuration.run, info, None if seen.error else len(seen.gpus), gpus)
-    return _as_containers(series, client, image, plan)
+    return _as_containers(series, client, image, plan, configuration.run.target)
 
 
 def check_inputs(data_dir: Path | None, backbone_path: Path | None) -> None:
@@ -134,9 +134,11 @@ def _as_processes(series: Series, path: Path, options: Sequence[str]) -> int:
         return trials.run(series, LocalLauncher(command, os.environ, reaper), _say)
 
 
-def _as_containers(series: Series, client: DockerClient, image: str, plan: Callable[[Order, str], Plan]) -> int:
+def _as_containers(
+    series: Series, client: DockerClient, image: str, plan: Callable[[Order, str], Plan], target: float
+) -> int:
     from harness.launch import engine, trials
-    from harness.launch.container import ContainerLauncher
+    from harness.launch.container import ContainerLauncher, same_configuration
     from harness.launch.reaper import Reaper
     from harness.launch.record import Order
 
@@ -144,6 +146,7 @@ def _as_containers(series: Series, client: DockerClient, image: str, plan: Calla
     for each in engine.remove_leftovers(client):
         _say(f"removed a container that a series left behind: {each}")
     first = plan(Order(0, series.folder, series.seed, caches_cleared=False), image)
+    same_configuration(client, first, image, target, series.configuration_sha256)
     _say(f"each trial is started as by (with its own number):\n    {first.line()}")
     with Reaper() as reaper:
         launcher = ContainerLauncher(client, found, image, plan, series.id, series.configuration_name, reaper, _say)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contract import NotSuitable
 from harness.launch import engine
-from harness.launch.plan import Plan
+from harness.launch.plan import Gpus, Plan
 from harness.launch.reaper import Reaper
 from harness.launch.record import Order
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
     from docker.models.images import Image
 
+# What an image's own code makes of a configuration: its hash
+HASH = (
+    "import sys; from pathlib import Path; from harness import config; "
+    "print(config.load(Path(sys.argv[1]), target=float(sys.argv[2])).sha256)"  # an engine's log may lose an open last line
+)
 NOT_IN_A_NAME = r"[^a-zA-Z0-9_.-]"  # of a container
 
 
@@ -81,6 +86,32 @@ class ContainerLauncher:
             engine.remove(container)
             raise
         return RunningContainer(container, output, chosen.line(), self.facts())
+
+
+def same_configuration(client: DockerClient, chosen: Plan, reference: str, target: float, sha256: str) -> None:
+    """ValueError when the image's code reads the configuration otherwise than this checkout's, or not at all.
+
+    Seconds, where a trial in an image of older code would be found out only at its end.
+    """
+    from docker.errors import ContainerError
+
+    (configuration, *_) = chosen.mounts
+    command = ("python", "-c", HASH, str(configuration.target), repr(target))
+    asking = replace(chosen, command=command, mounts=(configuration,), gpus=Gpus(), lift_limits=False)
+    again = f"build it from this checkout: docker build -t {reference} ."
+    try:
+        with engine.explained(f"starting a container of {reference}"):
+            found = client.containers.run(**asking.arguments(), remove=True).decode(errors="replace").strip()
+    except NotSuitable as error:
+        if not isinstance(error.__cause__, ContainerError):
+            raise
+        said = (error.__cause__.stderr or b"").decode(errors="replace").strip().splitlines() or ["nothing"]
+        raise ValueError(f"image {reference} cannot read {configuration.source.name}: {said[-1]}; {again}") from error
+    if found != sha256:
+        raise ValueError(
+            f"image {reference} is of other code: it reads {configuration.source.name} as configuration {found[:12]}, which is "
+            f"{sha256[:12]} here; {again}"
+        )
 
 
 class RunningContainer:

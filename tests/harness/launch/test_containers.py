@@ -34,6 +34,14 @@ from tests.toy import configuration as toy
 pytestmark = pytest.mark.docker
 
 
+# Stands for the image's own reading of a configuration, which Place.tell writes into its last line
+FAKE_CONFIG = """
+class load:
+    def __init__(self, path, target):
+        self.sha256 = path.read_text().splitlines()[-1].removeprefix("# ")
+"""
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     try:
@@ -55,6 +63,7 @@ def image(client: Any) -> Iterator[str]:
         "Dockerfile": f"FROM {base}\nCOPY --chmod=0755 harness /fake/harness\nENV PYTHONPATH=/fake\nWORKDIR /fake\n".encode(),
         "harness/__init__.py": b"",
         "harness/__main__.py": FAKE.read_bytes(),
+        "harness/config.py": FAKE_CONFIG.encode(),
         "harness/launch/__init__.py": b"",
         "harness/launch/stacks.py": Path(stacks.__file__).read_bytes(),
     }
@@ -86,7 +95,9 @@ class Place:
     def tell(self, **do: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = toy.write(self.root, toy.raw(), "a toy")
-        orders = {"sha256": config.load(path).sha256, "do": {name.strip("_"): what for name, what in do.items()}}
+        sha256 = config.load(path).sha256
+        path.write_text(f"{path.read_text()}# {sha256}\n")
+        orders = {"sha256": sha256, "do": {name.strip("_"): what for name, what in do.items()}}
         (self.folder / "fake.json").write_text(json.dumps(orders))
 
     def start(self, *options: str, trials: int = 2, image: str | None = None) -> Any:
@@ -323,6 +334,18 @@ def test_results_that_cannot_be_written(place: Place) -> None:
 def test_no_such_image(place: Place) -> None:
     assert place.run(image="harness-no-such-image") == 2
     assert "there is no image harness-no-such-image on this machine" in place.said
+    assert not (place.folder / ledger.FILE).exists()
+
+
+def test_an_image_of_other_code_is_found_out_before_a_trial(place: Place) -> None:
+    path = place.root / "a toy.toml"
+    text = path.read_text()
+    path.write_text(f"{text}# {'0' * 64}\n")
+    assert place.run() == 2
+    assert re.search(r"is of other code: it reads a toy\.toml as configuration 0{12}, which is \w+ here", place.said)
+    path.write_text(f"{text}# \n\n")  # the stand-in makes nothing of it
+    assert place.run(image=os.environ["HARNESS_TEST_IMAGE"]) == 2
+    assert "cannot read a toy.toml: " in place.said and "docker build -t" in place.said
     assert not (place.folder / ledger.FILE).exists()
 
 
