@@ -16,6 +16,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 FEW = 8  # images of the data path's check
 FEWEST = 32  # of the data set: whole batches for every section
 CPU_STEPS = 6
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--device", help='"cpu" or "cuda:0" (default: a GPU if there is one)')
     add("--batch-size", type=int, help="images of a step (default: the configuration's on a GPU, 4 on a CPU)")
+    add("--threads", type=int, help="of the CPU, for PyTorch (default: all cores)")
+    add("--clock", choices=CLOCKS, default="wall", help="of steps and detection on a CPU; processor, with --threads 1, where "
+        "the machine is not quiet (default: %(default)s)")  # fmt: skip
     add("--rounds", type=int, default=5, help="turns of each comparison (default: %(default)s)")
     add("--max-steps", type=int, help="steps of the end-to-end run (default: an epoch on a GPU, 6 on a CPU)")
     add("--evaluate", type=int, help="images of the evaluation (default: the configuration's on a GPU, 16 on a CPU)")
@@ -100,7 +105,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add("--json", type=Path, default=Path("out/profile/profile.json"), help="all samples (default: %(default)s)")
     add("--chart", type=Path, default=Path("out/profile/profile.png"), help="(default: %(default)s)")
     found = parser.parse_args(given)
-    for name in ("batch_size", "rounds", "max_steps", "evaluate", "evaluator", "accuracy"):
+    for name in ("batch_size", "threads", "rounds", "max_steps", "evaluate", "evaluator", "accuracy"):
         least = 2 if name == "batch_size" else 1
         if getattr(found, name) is not None and getattr(found, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be {least} at least")
@@ -148,7 +153,7 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     )
     batch = setup.first_batch(ours)
     network = setup.like_a_trained_network(batch, config.model.categories + 1)
-    found = reports.Report(setup.machine(device), config.model_dump(mode="json"))
+    found = reports.Report({**setup.machine(device), "clock": asked.clock}, config.model_dump(mode="json"))
     say("checking ...")
     found.checks += checks.of_data(few, scratch / "few", ours.default_boxes.cpu())
     found.checks += checks.of_computation(ours, plain, batch, network)
@@ -169,10 +174,10 @@ def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, s
         *(work.config, work.device, work.folder),
         *(work.ours, work.batch, work.network),
     )
-    rounds, on_cpu = asked.rounds, device == "cpu"
+    rounds, on_cpu, clock = asked.rounds, device == "cpu", CLOCKS[asked.clock]
     batches = max(2, 16 // config.optimizer.batch_size) if on_cpu else 20  # of the data path in a turn
     say("decode and NMS ...")
-    found.comparisons.append(sections.detection(network, ours.default_boxes, rounds, device))
+    found.comparisons.append(sections.detection(network, ours.default_boxes, rounds, device, clock))
     say("data path, DALI and PIL ...")
     found.comparisons.append(sections.data_per_core(config, folder, ours.default_boxes, rounds))
     say("compile, autotune ...")
@@ -185,7 +190,7 @@ def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, s
         more = {
             name: setup.session(each, device, folder) for name, each in named.items() if each.compute != config.compute
         }
-    compared = sections.step(ours, work.plain, batch, rounds, more)
+    compared = sections.step(ours, work.plain, batch, rounds, clock=clock, more=more)
     more.clear()
     found.comparisons[:0] = compared[:1]
     found.comparisons += compared[1:]
@@ -206,12 +211,12 @@ def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, s
 def main(given: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     asked = arguments(given)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     device = asked.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
         if device != "cpu" and not torch.cuda.is_available():
             raise NotSuitable(f"--device {device}: PyTorch finds no CUDA device; `python -m harness doctor` says why")
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(asked.threads or len(os.sched_getaffinity(0)))
         with tempfile.TemporaryDirectory() as scratch:
             report = measure(asked, device, Path(scratch), console)
     except ValueError as error:

@@ -54,7 +54,7 @@ def show(report: Report, console: Console) -> None:
     machine = report.machine
     console.print(
         f"{machine['device']}, {machine['cores']} cores ({' '.join(machine['vector_units'])}), {machine['threads']} threads, "
-        f"torch {machine['torch']}, load {machine['load_before']:.1f} before the start",
+        f"{machine['clock']} clock, torch {machine['torch']}, load {machine['load_before']:.1f} before the start",
         highlight=False,
     )
     checks = _table("correct?", "found", "allowed", "")

@@ -55,14 +55,14 @@ STEP_GOAL, DETECTION_GOAL, DATA_GOAL = 3.5, 5.0, 1.6  # on a CPU; the first wher
 
 
 def step(
-    ours: SSDSession, plain: SSDSession, batch: Batch, rounds: int, more: Mapping[str, SSDSession]
+    ours: SSDSession, plain: SSDSession, batch: Batch, rounds: int, *, clock: Measure, more: Mapping[str, SSDSession]
 ) -> list[Comparison]:
     """The configuration's training step against the plain one's, and other variants against it too."""
     device = ours.context.device
 
     def timed(session: SSDSession) -> Measure:
         tensors = (batch["images"], batch["labels"], batch["offsets"])
-        return lambda: 1e3 * wall(lambda: session.train_step(*tensors), device)
+        return lambda: 1e3 * wall(lambda: session.train_step(*tensors), device, clock)
 
     plain_name = "fp32 NCHW, eager"
     sessions = {described(ours.config): ours, plain_name: plain, **more}
@@ -83,11 +83,11 @@ def described(config: SSDConfig) -> str:
     )
 
 
-def detection(network: Network, default_boxes: Tensor, rounds: int, device: str) -> Comparison:
+def detection(network: Network, default_boxes: Tensor, rounds: int, device: str, clock: Measure) -> Comparison:
     """Softmax, decode and suppression of one batch, against loops over images, classes and boxes."""
     found = interleaved(
         {
-            name: lambda function=function: 1e3 * wall(lambda: function(*network, default_boxes), device)  # type: ignore[misc]
+            name: lambda function=function: 1e3 * wall(lambda: function(*network, default_boxes), device, clock)  # type: ignore[misc]
             for name, function in (("ours", detections.detect), ("loop", baselines.detect_in_loops))
         },
         rounds,
