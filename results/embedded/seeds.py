@@ -1,6 +1,6 @@
 """Ten seeds of the embedded configuration, from which its target was set. Run it again to check the target:
 
-    .venv/bin/python results/embedded/seeds.py --out seeds.json [--seeds 1 2 3 ...]
+    .venv/bin/python -m results.embedded.seeds --out seeds.json [--seeds 1 2 3 ...]
 
 Every run goes on to the last epoch, towards a target that it cannot reach, so that all of its evaluations are seen.
 """
@@ -48,7 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs = [run(seed, Path(folder)) for seed in arguments.seeds]
-    arguments.out.write_text(json.dumps({"made_by": "results/embedded/seeds.py", "runs": runs}, indent=1) + "\n")
+    arguments.out.write_text(json.dumps({"made_by": "results.embedded.seeds", "runs": runs}, indent=1) + "\n")
     for each in runs:
         sys.stdout.write(f"{each['seed']} {each['precision']} {each['seconds']:.0f} s {each['mAP']}\n")
 
