@@ -15,8 +15,8 @@ embedded demonstration on its CPU; a machine with them is told which configurati
 
   --data-dir DIR         the data set, a folder in COCO form (the embedded demonstration makes its own)
   --backbone-path FILE   initial weights, where the configuration wants them
-  --out DIR              where the log goes (default: out/CONFIGURATION); N is the next free number, nothing is
-                         ever written over
+  --out DIR              where the log goes (default: out/CONFIGURATION in the checkout); N is the next free number,
+                         nothing is ever written over
   --number N             exactly this number
   --seed N               0 to 4294967295; drawn anew for each run when left out
   --target QUALITY       ends the run at another quality (open division only)

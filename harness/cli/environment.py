@@ -42,6 +42,11 @@ def cache_dir(checkout: Path, environment: Mapping[str, str] = os.environ) -> Pa
     return Path(tempfile.gettempdir()) / f"harness-{os.getuid()}"
 
 
+def out_dir(checkout: Path) -> Path:
+    """Where results go that the user named no place for: the checkout's out/, from whichever directory it is called."""
+    return checkout / "out" if os.access(checkout, os.W_OK) else Path("out")
+
+
 def _folded(name: str) -> str:
     return name.replace("_", "").upper()
 

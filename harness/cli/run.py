@@ -32,7 +32,9 @@ def run(  # noqa: PLR0917 - typer passes options by name
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(envvar=environment.OUT, help="Folder of the log result_N.txt.  [default: out/CONFIGURATION]"),
+        typer.Option(
+            envvar=environment.OUT, help="Folder of the log result_N.txt.  [default: out/CONFIGURATION in the checkout]"
+        ),
     ] = None,
     seed: Annotated[
         int | None,
@@ -104,7 +106,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
             chosen,
             path,
             trials=1 if trials is None else trials,
-            out=out or Path("out"),
+            out=out or environment.out_dir(config.ROOT),
             image=image,
             system=system,
             data_dir=data_dir,
@@ -118,7 +120,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
         )
         raise typer.Exit(code)
     request = lifecycle.Request(
-        out=out or Path("out") / chosen.name,
+        out=out or environment.out_dir(config.ROOT) / chosen.name,
         number=number,
         seed=seed,
         data_dir=data_dir,

@@ -46,3 +46,9 @@ def test_launch() -> None:
     for broken in ({"RANK": "0"}, {**ranks, "RANK": "zero"}):
         with pytest.raises(ValueError, match="RANK is set, so this is taken for a rank of torchrun"):
             Launch.from_environment(broken)
+
+
+def test_out_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert environment.out_dir(tmp_path) == tmp_path / "out"
+    monkeypatch.setattr(environment.os, "access", lambda *_: False)
+    assert environment.out_dir(tmp_path) == Path("out")
