@@ -269,11 +269,11 @@ class _Work:
     def summarize(self) -> None:
         """One line for each trial."""
         self.say(f"{self.series.folder}:")
-        last = {each.number: each for each in self.book.account.attempts}
+        last = {each.number: each for each in self.book.account.attempts if each.marked is None}
         for number in range(self.series.trials):
             each = last.get(number)
             if each is None:
-                self.say(f"  trial {number}  not run")
+                self.say(f"  trial {number}  has no result yet")
                 continue
             minutes = (each.end or {}).get("minutes")
             took = f"{minutes:9.3f} min" if minutes is not None else " " * 13

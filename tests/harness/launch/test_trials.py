@@ -97,7 +97,13 @@ def test_resume_keeps_what_is_finished_and_runs_the_broken_one_again(fakes: Fake
     with pytest.raises(ledger.LedgerError, match=r"holds a series already \(2 trials finished\); add --resume"):
         fakes.run(3)
     fakes.tell()
+    fakes.said.clear()
     assert fakes.run(3, resume=True) == 1  # trial 2 missed the target, and that stays
+    assert [line.split() for line in fakes.said[-3:]] == [
+        ["trial", "0", "success", "0.000", "min", "result_0.txt"],
+        ["trial", "1", "success", "0.000", "min", "result_1.txt", "(attempt", "2)"],
+        ["trial", "2", "target_not_met", "0.000", "min", "result_2.txt"],
+    ]
     assert fakes.statuses == [(0, 1, "success"), (1, 1, "failed"), (2, 1, "target_not_met"), (1, 2, "success")]
     assert (fakes.folder / "result_1.broken-1.txt").read_bytes() == kept["result_1.txt"]
     assert (fakes.folder / "result_1.broken-1.json").is_file()
