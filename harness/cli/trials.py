@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from docker.client import DockerClient
+    from docker.models.images import Image
 
     from harness.config import Configuration
     from harness.launch.plan import Plan
@@ -67,11 +68,16 @@ def run_trials(
         options = [*target, *_option("--data-dir", data), *_option("--backbone-path", backbone)]
         return _as_processes(series, path.resolve(), options)
 
-    def plan(order: Order, image_id: str) -> Plan:
+    from harness.launch import engine
+    from harness.launch import plan as containers
+    from harness.system import nvml
+
+    def plan(order: Order, name: str) -> Plan:
         return containers.plan(
             host,
-            image_id,
+            name,
             order,
+            image_id=str(found.id),
             configuration=path.resolve(),
             options=target,
             data_dir=data,
@@ -80,16 +86,13 @@ def run_trials(
             shm_size=shm_size,
         )
 
-    from harness.launch import engine
-    from harness.launch import plan as containers
-    from harness.system import nvml
-
     client = engine.connect()
+    found = engine.image(client, image)
     info = client.info()
     host = containers.Host.here(info)
     seen = nvml.read() if configuration.run.device == "cuda" else nvml.Nvml(error="not asked")
     chosen = containers.gpus(configuration.run, info, None if seen.error else len(seen.gpus), gpus)
-    return _as_containers(series, client, image, plan, configuration.run.target)
+    return _as_containers(series, client, found, image, plan=plan, target=configuration.run.target)
 
 
 def check_inputs(data_dir: Path | None, backbone_path: Path | None) -> None:
@@ -135,19 +138,18 @@ def _as_processes(series: Series, path: Path, options: Sequence[str]) -> int:
 
 
 def _as_containers(
-    series: Series, client: DockerClient, image: str, plan: Callable[[Order, str], Plan], target: float
+    series: Series, client: DockerClient, image: Image, name: str, *, plan: Callable[[Order, str], Plan], target: float
 ) -> int:
     from harness.launch import engine, trials
     from harness.launch.container import ContainerLauncher, same_configuration
     from harness.launch.reaper import Reaper
     from harness.launch.record import Order
 
-    found = engine.image(client, image)
     for each in engine.remove_leftovers(client):
         _say(f"removed a container that a series left behind: {each}")
-    first = plan(Order(0, series.folder, series.seed, caches_cleared=False), image)
-    same_configuration(client, first, image, target, series.configuration_sha256)
+    first = plan(Order(0, series.folder, series.seed, caches_cleared=False), name)
+    same_configuration(client, first, name, target, series.configuration_sha256)
     _say(f"each trial is started as by (with its own number):\n    {first.line()}")
     with Reaper() as reaper:
-        launcher = ContainerLauncher(client, found, image, plan, series.id, series.configuration_name, reaper, _say)
+        launcher = ContainerLauncher(client, image, name, plan, series.id, series.configuration_name, reaper, _say)
         return trials.run(series, launcher, _say)

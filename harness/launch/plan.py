@@ -18,6 +18,7 @@ from harness.config import Run
 from harness.contract import NotSuitable
 from harness.launch import engine
 from harness.launch.record import Order
+from harness.system.image import ID_VARIABLE
 
 # Where things are inside
 RESULTS, DATA, BACKBONE, CONFIGURATION = (
@@ -165,6 +166,7 @@ def plan(
     image: str,
     order: Order,
     *,
+    image_id: str,
     configuration: Path,
     options: Sequence[str] = (),
     data_dir: Path | None = None,
@@ -200,7 +202,7 @@ def plan(
     return Plan(
         image=image,
         command=tuple(command),
-        environment={**order.environment, "HOME": "/tmp"},
+        environment={**order.environment, "HOME": "/tmp", ID_VARIABLE: image_id},
         mounts=tuple(mounts),
         user="0:0" if rootless else f"{host.uid}:{host.gid}",  # a rootless engine's root is the caller
         groups=() if rootless else host.groups,

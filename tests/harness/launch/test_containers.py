@@ -145,8 +145,13 @@ def containers(client: Any, folder: Path) -> list[str]:
 
 
 def a_plan(client: Any, place: Place, order: Order, **options: Any) -> Plan:
-    made = plan(Host.here(client.info()), place.image, order, configuration=place.root / "a toy.toml", **options)
-    return replace(made, lift_limits=False)
+    return a_plan_for(Host.here(client.info()), client, place, order, **options)
+
+
+def a_plan_for(host: Host, client: Any, place: Place, order: Order, **options: Any) -> Plan:
+    found = str(client.images.get(place.image).id)
+    path = place.root / "a toy.toml"
+    return replace(plan(host, place.image, order, image_id=found, configuration=path, **options), lift_limits=False)
 
 
 def none_left(client: Any, folder: Path, seconds: float = 40) -> bool:
@@ -302,8 +307,7 @@ def test_results_belong_to_a_caller_without_rights(client: Any, place: Place) ->
     os.chown(place.folder, 12345, 54321)
     order = Order(0, place.folder, None, caches_cleared=False)
     host = Host(client.info(), 12345, 54321, ())
-    chosen = plan(host, place.image, order, configuration=place.root / "a toy.toml")
-    made = client.containers.create(**replace(chosen, lift_limits=False).arguments())
+    made = client.containers.create(**a_plan_for(host, client, place, order).arguments())
     made.start()
     assert made.wait()["StatusCode"] == 0, made.logs()
     made.remove()

@@ -93,7 +93,9 @@ NONE = Gpus()
 def a_plan(info: dict[str, Any], wanted: Gpus = NONE, **options: Any) -> Any:
     order = Order(3, Path("/home/ada/out"), seed=5, caches_cleared=True)
     host = Host(info, 1000, 1001, (44, 27))
-    return plan(host, "ssd", order, configuration=Path("/home/ada/a b.toml"), gpus=wanted, **options)
+    return plan(
+        host, "ssd", order, image_id="sha256:5d", configuration=Path("/home/ada/a b.toml"), gpus=wanted, **options
+    )
 
 
 def test_the_container_gets_what_it_needs_and_no_more() -> None:
@@ -123,6 +125,7 @@ def test_the_container_gets_what_it_needs_and_no_more() -> None:
         "--data-dir /data --backbone-path /backbone/r34.pth"
     )
     assert arguments["environment"]["HARNESS_CACHES_CLEARED"] == "1"
+    assert arguments["environment"]["HARNESS_IMAGE_ID"] == "sha256:5d"
 
 
 def test_the_line_for_a_shell() -> None:
