@@ -20,7 +20,7 @@ def differences(lock: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - any Python on PATH may be asked
         sys.exit(1)
     missing = [text for name in sys.argv[1:] for text in differences(Path(name))]
     if missing:
