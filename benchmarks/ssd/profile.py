@@ -42,6 +42,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 FEW = 8  # images of the data path's check
 FEWEST = 32  # of the data set: whole batches for every section
 CPU_STEPS = 6
+LOOPED = 16  # images of a batch that are detected in a Python loop
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
@@ -57,6 +58,7 @@ class Workload:
     plain: SSDSession  # the same weights in float32, untuned
     batch: dict[str, Tensor]
     network: tuple[Tensor, Tensor]  # logits and offsets like a trained network's for the batch
+    in_loops: tuple[Tensor, Tensor]  # as many of them as the loop takes seconds for
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -153,15 +155,21 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     )
     batch = setup.first_batch(ours)
     network = setup.like_a_trained_network(batch, config.model.categories + 1)
+    in_loops = (network[0][:LOOPED], network[1][:LOOPED])
     found = reports.Report({**setup.machine(device), "clock": asked.clock}, config.model_dump(mode="json"))
+    say("compile, autotune ...")
+    found.figures.append(Figure("warm-up in init", "s", [wall(ours.warm_up, device)]))
     say("checking ...")
     found.checks += checks.of_data(few, scratch / "few", ours.default_boxes.cpu())
     found.checks += checks.of_computation(ours, plain, batch, network)
+    found.checks.append(checks.of_detections(in_loops, ours.default_boxes))
     if not found.correct:
         return found
     if not asked.only_accuracy:
-        _measure(asked, found, Workload(config, device, scratch / "data", steps, ours, plain, batch, network), say)
-    if asked.accuracy:
+        _measure(
+            asked, found, Workload(config, device, scratch / "data", steps, ours, plain, batch, network, in_loops), say
+        )
+    if asked.accuracy is not None:
         say(f"training three times {asked.accuracy} steps ...")
         found.losses = accuracy.train(config, device, scratch / "data", asked.accuracy)
         found.figures += accuracy.figures(found.losses)
@@ -177,11 +185,9 @@ def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, s
     rounds, on_cpu, clock = asked.rounds, device == "cpu", CLOCKS[asked.clock]
     batches = max(2, 16 // config.optimizer.batch_size) if on_cpu else 20  # of the data path in a turn
     say("decode and NMS ...")
-    found.comparisons.append(sections.detection(network, ours.default_boxes, rounds, device, clock))
+    found.comparisons.append(sections.detection(work.in_loops, ours.default_boxes, rounds, device, clock))
     say("data path, DALI and PIL ...")
     found.comparisons.append(sections.data_per_core(config, folder, ours.default_boxes, rounds))
-    say("compile, autotune ...")
-    found.figures.append(Figure("warm-up in init", "s", [wall(ours.warm_up, device)]))
     say("training steps ...")
     more = {}
     if asked.variants or asked.all:

@@ -55,7 +55,6 @@ def of_computation(
     return [
         *of_loss(ours, batch, network),
         of_decode(ours.default_boxes, network[1]),
-        of_detections(network, ours.default_boxes),
         of_step(ours, plain, batch),
     ]
 
