@@ -11,7 +11,7 @@ set_up requirements/run.lock requirements/dev.lock
 
 if [[ $# -eq 0 ]]; then
     PATH=$(dirname "$(command -v "$python")"):$PATH
-    shellcheck -x ./*.sh requirements/*.sh docker/*.sh .ci/*
+    shellcheck -x ./*.sh requirements/*.sh docker/*.sh docker/run.sub .ci/*
     ruff check .
     ruff format --check .
     mypy

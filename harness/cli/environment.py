@@ -13,7 +13,16 @@ CONFIGURATION, DATA_DIR, OUT, SEED = "DGXSYSTEM", "DATADIR", "LOGDIR", "SEED"
 CACHE_DIR = "HARNESS_CACHE_DIR"
 DECLARED = (CONFIGURATION, DATA_DIR, OUT, SEED, CACHE_DIR)
 # Read elsewhere: by a launcher, by docker/run_with_docker.sh, by the tests, by the image
-ELSEWHERE = ("CONT", "NEXP", "CLEAR_CACHES", "BACKBONE_DIR", "PRETRAINED_DIR", "HARNESS_TEST_DATA", "HARNESS_LOG")
+ELSEWHERE = (
+    "CONT",
+    "NEXP",
+    "CLEAR_CACHES",
+    "BACKBONE_DIR",
+    "PRETRAINED_DIR",
+    "HARNESS_TEST_DATA",
+    "HARNESS_TEST_IMAGE",
+    "HARNESS_LOG",
+)
 OTHERS = ("LOG_FILE", "LOGNAME", "PYTHONHASHSEED")  # known to be something else
 ALIKE = 0.87  # of difflib's ratio: one letter more, less or other in a name of six
 

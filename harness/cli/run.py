@@ -96,7 +96,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
         path = config.find(configuration) if configuration else config.find_default(this_machine().accelerators)
         chosen = config.load(path, target=target)
     except config.ConfigError as error:
-        if out is not None and not launch.as_rank:
+        if out is not None and not launch.as_rank and not series:
             lifecycle.refuse(lifecycle.Request(out=out, number=number), str(error))
         raise
     if series:

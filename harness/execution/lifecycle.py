@@ -17,7 +17,17 @@ from pathlib import Path
 
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable, Session
-from harness.execution import checkpoint, console, context, description, picture, seeding, signals, throughput
+from harness.execution import (
+    checkpoint,
+    console,
+    context,
+    description,
+    picture,
+    seeding,
+    signals,
+    telemetry,
+    throughput,
+)
 from harness.execution.events import EventLog, keys
 from harness.execution.history import Evaluated, History, Loss
 
@@ -86,8 +96,9 @@ def execute(configuration: Configuration, request: Request, launch: context.Laun
     screen = console.for_rank(launch.rank, log.plain)
     history = History(configuration.benchmark.quality_metric, configuration.run.target, configuration.run.epochs)
     run = Run(configuration, request, launch, log, own, screen, history)
+    sampled = log.path if configuration.run.device == "cuda" else None
     try:
-        with signals.as_exceptions(), signals.stacks_on_request(own.file):
+        with signals.as_exceptions(), signals.stacks_on_request(own.file), telemetry.beside(sampled):
             ending = _ending(run)
         _conclude(run, ending)
     finally:

@@ -72,8 +72,14 @@ STATE: dict[str, Reading] = {
 
 
 @contextlib.contextmanager
-def beside(log: Path, interval_s: float = INTERVAL_S) -> Iterator[None]:
-    """For as long as the block runs, sample this machine's GPUs into telemetry_N.jsonl beside result_N.txt."""
+def beside(log: Path | None, interval_s: float = INTERVAL_S) -> Iterator[None]:
+    """For as long as the block runs, sample this machine's GPUs into telemetry_N.jsonl beside result_N.txt.
+
+    Nothing where there is no log to be beside.
+    """
+    if log is None:
+        yield
+        return
     path = log.with_name(log.name.replace("result_", "telemetry_", 1)).with_suffix(".jsonl")
     command = [sys.executable, "-m", "harness.execution.telemetry", str(path), str(interval_s)]
     root = Path(__file__).resolve().parents[2]

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 from docker.errors import DockerException
 
-import docker
 from harness import config
 from harness.launch import container, engine, ledger, stacks, watchdog
 from harness.launch.plan import Host, Plan, plan

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import docker
 import pytest
 import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
-import docker
 from harness.contract import NotSuitable
 from harness.launch import engine, ledger
 

@@ -10,10 +10,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import docker
 import pytest
 from docker.errors import DockerException
 
-import docker
 from harness import config
 from harness.cli.trials import slug
 from harness.launch import engine, ledger
