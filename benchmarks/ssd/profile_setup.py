@@ -104,13 +104,18 @@ def first_batch(opened: SSDSession) -> dict[str, Tensor]:
 
 
 def like_a_trained_network(batch: Mapping[str, Tensor], classes: int, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Logits (B, A, K) and offsets (B, A, 4): background but for the matched default boxes, which are sure to a degree."""
+    """Logits (B, A, K) and offsets (B, A, 4): background but for the matched default boxes and some others, sure to a degree.
+
+    Some 150 of an image become detections, as many as a trained network has on COCO, whatever the data set at hand.
+    """
     generator = torch.Generator().manual_seed(seed)
-    labels, targets = batch["labels"].cpu(), batch["offsets"].cpu()
+    labels, targets = batch["labels"].cpu().long(), batch["offsets"].cpu()
+    mistaken = torch.rand(labels.shape, generator=generator) < 300 / labels.shape[1]
+    shown = torch.where(mistaken, torch.randint(1, classes, labels.shape, generator=generator), labels)
     logits = torch.randn(*labels.shape, classes, generator=generator)
-    logits[..., 0] += 8.1  # 100 to 150 detections an image, as many as a trained network has at this threshold
-    image, anchor = labels.nonzero(as_tuple=True)
-    logits[image, anchor, labels[image, anchor].long()] += 9 * torch.rand(len(image), generator=generator)
+    logits[..., 0] += 8.1
+    image, anchor = shown.nonzero(as_tuple=True)
+    logits[image, anchor, shown[image, anchor]] += 9 * torch.rand(len(image), generator=generator)
     offsets = targets + 0.3 * torch.randn(*targets.shape, generator=generator)
     return logits.to(batch["labels"].device), offsets.to(batch["labels"].device)
 
