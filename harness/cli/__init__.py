@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import typer
 
+from harness import exit_codes
+
 MODULES = ("run", "results", "report", "host")
-USAGE, NOT_SUITABLE = 2, 6
 
 
 def build() -> typer.Typer:
@@ -42,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except ValueError as error:
-        return _say(f"error: {error}", USAGE)
+        return _say(f"error: {error}", exit_codes.USAGE)
     except NotSuitable as error:
-        return _say(f"error: {error}", NOT_SUITABLE)
+        return _say(f"error: {error}", exit_codes.NOT_SUITABLE)
     return 0
 
 

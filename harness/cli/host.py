@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness import exit_codes
 from harness.cli import environment
 
 if TYPE_CHECKING:
     from harness.system.doctor import Finding
 
-PROBLEM = 6  # as of a run that finds no suitable device
 COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem": typer.colors.RED}
 
 
@@ -57,7 +57,7 @@ def doctor(
         typer.echo(json.dumps(whole, indent=1))
     else:
         _show(findings)
-    raise typer.Exit(PROBLEM if any(each.level == "problem" for each in findings) else 0)
+    raise typer.Exit(exit_codes.NOT_SUITABLE if any(each.level == "problem" for each in findings) else 0)
 
 
 def _show(findings: list[Finding]) -> None:

@@ -30,8 +30,7 @@ from harness.execution import (
 )
 from harness.execution.events import EventLog, keys
 from harness.execution.history import Evaluated, History, Loss
-
-TARGET_MET, EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED = 0, 1, 2, 5, 6, 130
+from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 from harness.config import Configuration
 from harness.execution import console, lifecycle
 from harness.execution.events import EventLog, close_abandoned
+from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 
-KNOWN = (lifecycle.EPOCHS_SPENT, lifecycle.USAGE, lifecycle.BROKEN, lifecycle.NOT_SUITABLE, lifecycle.INTERRUPTED)
+KNOWN = (EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED)
 
 
 def run(configuration: Configuration, path: Path, request: lifecycle.Request) -> int:
@@ -43,20 +44,20 @@ def run(configuration: Configuration, path: Path, request: lifecycle.Request) ->
         monitor_interval=0.5,
     )
     command = [sys.executable, "-m", "harness", *arguments(configuration, path, request)]
-    code, reason = lifecycle.TARGET_MET, "the ranks ended without saying how"
+    code, reason = TARGET_MET, "the ranks ended without saying how"
     try:
         elastic_launch(settings, command[0])(*command[1:])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        code = failure.exitcode if failure.exitcode in KNOWN else lifecycle.BROKEN
+        code = failure.exitcode if failure.exitcode in KNOWN else BROKEN
         reason = f"rank {rank} ended with exit code {failure.exitcode}"
     except (SignalException, KeyboardInterrupt) as error:
-        code, reason = lifecycle.INTERRUPTED, f"interrupted: {error}"
+        code, reason = INTERRUPTED, f"interrupted: {error}"
     finally:
         abandoned = close_abandoned(log.path, reason)
-        if code not in (lifecycle.TARGET_MET, lifecycle.EPOCHS_SPENT):
+        if code not in (TARGET_MET, EPOCHS_SPENT):
             console.complain(reason)
-    return lifecycle.BROKEN if abandoned and code == lifecycle.TARGET_MET else code
+    return BROKEN if abandoned and code == TARGET_MET else code
 
 
 def arguments(configuration: Configuration, path: Path, request: lifecycle.Request) -> list[str]:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.launch import ledger
 from harness.launch.watchdog import Outcome
 from harness.results import logfile
 from harness.results.record import RunRecord
-
-TARGET_MET, EPOCHS_SPENT, USAGE, NOT_SUITABLE, INTERRUPTED = 0, 1, 2, 6, 130
 
 
 @dataclass(frozen=True)

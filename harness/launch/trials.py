@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from harness.contract import NotSuitable
 from harness.execution.signals import Interrupted, as_exceptions
+from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET
 from harness.launch import caches, ledger, record, watchdog
 from harness.launch.ledger import Account, Ledger
 from harness.launch.record import Order
@@ -25,7 +26,6 @@ from harness.launch.watchdog import Outcome
 
 DISK_FREE = 64 << 20  # bytes that a trial's log, record, picture and telemetry may need
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-OK, NOT_MET, FAILED, NOT_SUITABLE, INTERRUPTED = 0, 1, 5, 6, 130
 
 
 class Running(watchdog.Running, Protocol):
@@ -213,8 +213,8 @@ class _Work:
                 return int(end["exit_code"])
         statuses = [each.status for each in self.book.account.finished.values()]
         if len(statuses) < self.series.trials:
-            return FAILED
-        return NOT_MET if ledger.NOT_MET in statuses else OK
+            return BROKEN
+        return EPOCHS_SPENT if ledger.NOT_MET in statuses else TARGET_MET
 
     def one(self, order: Order) -> ledger.Entry:
         """One trial from its first line in the ledger to its last, which is returned."""
