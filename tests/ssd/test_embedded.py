@@ -185,18 +185,24 @@ def test_damage_is_found_and_repaired(tmp_path: Path, makes: list[Path]) -> None
 
     picture = next((folder / "train2017").iterdir())
     labels = folder / "annotations" / "instances_val2017.json"
-    damages: list[Callable[[], object]] = [
-        picture.unlink,
-        lambda: picture.write_bytes(picture.read_bytes()[:-100]),
-        lambda: labels.write_bytes(labels.read_bytes().replace(b'"bbox":[1', b'"bbox":[2', 1)),
-        (folder / embedded.MANIFEST).unlink,
-        lambda: (folder / embedded.MANIFEST).write_text("{"),
+    manifest = folder / embedded.MANIFEST
+    damages: list[tuple[Path, Callable[[], object]]] = [
+        (picture, lambda: picture.write_bytes(picture.read_bytes()[:-100])),
+        (labels, lambda: labels.write_bytes(labels.read_bytes().replace(b'"bbox":[1', b'"bbox":[2', 1))),
+        (manifest, lambda: manifest.write_text("{")),
+        (manifest, manifest.unlink),
+        (picture, picture.unlink),
     ]
-    for count, damage in enumerate(damages, start=2):
+    for file, damage in damages:
+        kept = file.read_bytes()
         damage()
         assert not embedded.is_whole(folder)
-        embedded.ensure(folder, ignore)
-        assert embedded.is_whole(folder) and len(makes) == count
+        file.write_bytes(kept)
+        assert embedded.is_whole(folder)
+
+    picture.unlink()
+    embedded.ensure(folder, ignore)
+    assert embedded.is_whole(folder) and picture.is_file() and len(makes) == 2
 
 
 @pytest.mark.usefixtures("small")

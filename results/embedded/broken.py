@@ -1,0 +1,122 @@
+"""Whether the embedded configuration's target is missed when the pipeline is broken, one fault at a time:
+
+    .venv/bin/python -m results.embedded.broken --out broken.json [--epochs 8] [--seed 11]
+
+Faults of the evaluation are shown to one network that was trained as it should be; faults of the training take a run each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.ssd import data, embedded, loss
+from benchmarks.ssd.detections import Detections
+from benchmarks.ssd.session import SSDSession
+from harness import config
+from harness.contract import Context
+
+CACHE = Path(__file__).resolve().parent.parent.parent / ".cache" / "embedded"
+
+Detect = Callable[[Tensor], Detections]
+
+
+def trained(seed: int, epochs: int) -> SSDSession:
+    """A session after so many epochs."""
+    torch.manual_seed(seed)
+    folder = embedded.ensure(CACHE, lambda *_: None)
+    session = SSDSession(
+        config.load(config.find("embedded")).tables, Context("cpu", seed=seed, data_dir=folder, threads=1)
+    )
+    session.warm_up()
+    session.load_data()
+    for epoch in range(1, epochs + 1):
+        for _ in session.train_epoch(epoch):
+            pass
+    return session
+
+
+def evaluation_faults(session: SSDSession) -> dict[str, float]:
+    """mAP of one network, evaluated wrongly in one way after the other."""
+    detect, px, truth = session._detect, session.config.model.image_px, session.evaluation.ground_truth
+
+    def moved(images: Tensor) -> Detections:
+        found = detect(images)
+        return replace(found, ltrb=found.ltrb + 3 / px)
+
+    def corner_and_size(images: Tensor) -> Detections:
+        found = detect(images)
+        left_top, right_bottom = found.ltrb.split(2, dim=1)
+        return replace(found, ltrb=torch.cat([left_top, right_bottom - left_top], dim=1))
+
+    def unordered(images: Tensor) -> Detections:
+        found = detect(images)
+        return replace(found, scores=torch.ones_like(found.scores))
+
+    faults: dict[str, Detect] = {
+        "none": detect,
+        "blue and red exchanged": lambda images: detect(images[:, [2, 1, 0]].contiguous()),
+        "colour lost": lambda images: detect(images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1).contiguous()),
+        "pictures not normalised": lambda images: detect(images * 0.226 + 0.449),
+        "x and y exchanged": lambda images: replace(found := detect(images), ltrb=found.ltrb[:, [1, 0, 3, 2]]),
+        "boxes 3 px of the network's 80 off": moved,
+        "width and height taken for right and bottom": corner_and_size,
+        "scores lost": unordered,
+    }
+    measured = {fault: session.evaluation.run(broken) for fault, broken in faults.items()}
+
+    half_a_cell = torch.tensor([4 / px, 4 / px, 0, 0])
+    with mock.patch.object(session, "default_boxes", session.default_boxes - half_a_cell):
+        measured["default boxes at the cells' corners"] = session.evaluation.run(detect)
+    ids = truth.category_ids
+    for fault, wrong in (("category ids sorted", sorted(ids)), ("labels off by one", [*ids[1:], ids[0]])):
+        with mock.patch.dict(truth.__dict__, {"category_ids": np.array(wrong)}):
+            measured[fault] = session.evaluation.run(detect)
+    turned = {
+        key: {**image, "width": image["height"], "height": image["width"]} for key, image in truth._images.items()
+    }
+    with mock.patch.dict(truth.__dict__, {"_images": turned}):
+        measured["width and height of the images exchanged"] = session.evaluation.run(detect)
+    return measured
+
+
+TRAINING_FAULTS = {
+    "boxes not flipped with the picture": lambda: mock.patch.object(data.fn, "bb_flip", lambda boxes, **_: boxes),
+    "no negatives in the loss": lambda: mock.patch.object(
+        loss, "_hard_negatives", lambda *masks: torch.zeros_like(masks[1])
+    ),
+    "all negatives in the loss, none mined": lambda: mock.patch.object(
+        loss, "_hard_negatives", lambda *masks: ~masks[1] & (masks[2][:, None] > 0)
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=11)
+    arguments = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    measured = {"evaluation": evaluation_faults(trained(arguments.seed, arguments.epochs)), "training": {}}
+    for fault, broken in TRAINING_FAULTS.items():
+        with broken():
+            measured["training"][fault] = trained(arguments.seed, arguments.epochs).evaluate(arguments.epochs)
+    arguments.out.write_text(json.dumps(measured, indent=1) + "\n")
+    for kind, faults in measured.items():
+        for fault, mAP in faults.items():
+            sys.stdout.write(f"{mAP:.3f}  {kind}: {fault}\n")
+
+
+if __name__ == "__main__":
+    main()
