@@ -292,7 +292,9 @@ def test_ctrl_c_in_a_process_of_its_own(server: FileServer, original: Path, tmp_
     """A real SIGINT while it waits for the network; then a second run completes the folder."""
     published = data_set(server)
     script = (
+        "import signal\n"
         "from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit none
         "from benchmarks.ssd.full_coco import DataSet, Split\n"
         "from benchmarks.ssd.download import RemoteFile\n"
         "from benchmarks.ssd.prepare import prepare\n"
