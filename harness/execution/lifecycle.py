@@ -149,6 +149,7 @@ def _train(run: Run) -> Ending:
     log.point(keys.SEED, seed)
     here = _prepare(run, seed)
 
+    began = time.perf_counter()
     run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
     with context.process_group(here), contextlib.ExitStack() as closing:
         seeding.seed_libraries(here)
@@ -160,7 +161,7 @@ def _train(run: Run) -> Ending:
             description.origin(log, context.this_machine())
         context.barrier(here)
         log.stop(keys.INIT_STOP)
-        run.screen.say(f"init took {time.time() - run.called:.1f} s")
+        run.screen.say(f"init took {time.perf_counter() - began:.1f} s")
 
         log.start(keys.RUN_START)
         run.started = time.perf_counter()
