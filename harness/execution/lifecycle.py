@@ -99,6 +99,7 @@ def execute(configuration: Configuration, request: Request, launch: context.Laun
     try:
         with signals.as_exceptions(), signals.stacks_on_request(own.file), telemetry.beside(sampled):
             ending = _ending(run)
+        screen.close()  # so that the last line is the result, not a bar
         _conclude(run, ending)
     finally:
         screen.close()
