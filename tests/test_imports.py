@@ -18,7 +18,7 @@ ONE_IMPORTER = {
         "harness/execution/events.py",
         "harness/execution/lifecycle.py",
     },  # the latter: its key names
-    "nvidia.dali": {"benchmarks/ssd/data.py"},
+    "nvidia.dali": {"benchmarks/ssd/data_dali.py"},
     "pycocotools": {"benchmarks/ssd/coco.py"},
     "hotcoco": {"benchmarks/ssd/coco.py"},
 }

@@ -65,6 +65,11 @@ class SSDBenchmark:
                 f"optimizer.decay_epochs: the decay after epoch {first_decay} is step {first_decay * steps_per_epoch}, "
                 f"before the end of warm-up at optimizer.warmup_steps = {config.optimizer.warmup_steps}"
             )
+        if config.data.backend == "dali" and not _installed("nvidia.dali"):
+            raise NotSuitable(
+                'data.backend = "dali" needs the package nvidia-dali-cuda130, which is not installed; install it from '
+                'requirements/run.lock, or say backend = "torch", which needs torchvision alone'
+            )
         if config.compute.loss == "fused":
             _check_fused_loss(context.device)
         if config.model.initial_weights == "imagenet" and context.backbone_path is None:
@@ -97,13 +102,20 @@ class SSDBenchmark:
         return prepare.prepare(data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress)
 
 
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package it is in
+        return False
+
+
 def _check_fused_loss(device: str) -> None:
     if not device.startswith("cuda"):
         raise ValueError(
             f'compute.loss = "fused" is made of Triton kernels for CUDA and cannot run on {device}; say "plain", which '
             'computes the same, or choose a configuration with run.device = "cuda"'
         )
-    if importlib.util.find_spec("triton") is None:
+    if not _installed("triton"):
         raise NotSuitable(
             'compute.loss = "fused" needs Triton, which this PyTorch came without; say "plain", which computes the same'
         )

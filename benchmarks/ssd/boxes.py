@@ -50,6 +50,13 @@ def cxcywh_to_ltrb(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
+def encode(ltrb: Tensor, default_boxes_cxcywh: Tensor) -> Tensor:
+    """The offsets that `decode` would turn into (..., A, 4) ltrb, of boxes with an area, against (A, 4) default boxes."""
+    centre, size = (ltrb[..., :2] + ltrb[..., 2:]) / 2, ltrb[..., 2:] - ltrb[..., :2]
+    shift = (centre - default_boxes_cxcywh[:, :2]) / default_boxes_cxcywh[:, 2:]
+    return torch.cat([shift / SCALE_XY, (size / default_boxes_cxcywh[:, 2:]).log() / SCALE_WH], dim=-1)
+
+
 def decode(offsets: Tensor, default_boxes_cxcywh: Tensor) -> Tensor:
     """The network's (..., A, 4) offsets against (A, 4) default boxes, as (..., A, 4) ltrb, not clipped."""
     centre = offsets[..., :2] * (SCALE_XY * default_boxes_cxcywh[:, 2:]) + default_boxes_cxcywh[:, :2]

@@ -64,11 +64,21 @@ class Data(Table):
     eval_annotations: str = "annotations/instances_val2017.json"
     eval_images: str = "val2017"
     threads: Annotated[int, Field(ge=1, le=64)] = 4  # of the decoder, for each accelerator
-    # Training decodes the crop alone, or the whole picture and then cuts; the same pixels either way
+    # torch: torchvision's decoder and PyTorch, where DALI is not to be had; the same distribution, other random numbers
+    backend: Literal["dali", "torch"] = "dali"
+    # Of DALI: training decodes the crop alone, or the whole picture and then cuts; the same pixels either way
     decode: Literal["region", "whole"] = "region"
-    hw_decoder_load: Fraction = 0.65  # share of the pictures for a GPU's JPEG engine; the default is DALI's
+    hw_decoder_load: Fraction = 0.65  # of DALI: share of the pictures for a GPU's JPEG engine; the default is DALI's
     # What the data path hands to the network: see benchmarks/ssd/image_format.py
     image_format: Literal["fp32_chw", "fp16_hwc4"] = "fp32_chw"
+
+    @model_validator(mode="after")
+    def _choices_are_the_backend_s(self) -> Self:
+        if self.backend == "torch" and (self.decode, self.hw_decoder_load) != ("region", 0.65):
+            raise ValueError(
+                'decode and hw_decoder_load are DALI\'s, without effect on backend = "torch"; leave them out'
+            )
+        return self
 
 
 class Augmentation(Table):

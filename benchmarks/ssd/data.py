@@ -1,36 +1,27 @@
-"""The DALI graph: JPEG files of a COCO folder to augmented images with encoded boxes. The only importer of nvidia.dali.
+"""Batches of a COCO folder, made by DALI or, where there is no DALI, by torchvision and PyTorch: one meaning, two backends.
 
-One description serves GPU and CPU, training and evaluation. Order of the operations as in MLPerf v0.7's DALI submissions:
-random crop around the boxes, decode of the crop alone, flip, resize, colour, normalise, encode. What DALI is known to trip
-over is kept out here: boxes are clamped before the crop, the order of images comes from its own seed, training drops a
-last incomplete batch so that no rank ever gets an empty one, evaluation gives every image once.
+Both read the same images in a seeded order, draw from the same distribution of augmentations (benchmarks.ssd.augmentation)
+and pass the same tests. They share no random numbers: equal seeds give equal batches within a backend.
 
 Shapes: B images, S image side in px, A default boxes.
 """
 
 from __future__ import annotations
 
-import time
+import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Literal, Protocol
 
-import numpy as np
-import torch
-from nvidia.dali import fn, math, pipeline_def, types
-from nvidia.dali.plugin.base_iterator import LastBatchPolicy
-from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from torch import Tensor
 
-from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb
+from benchmarks.ssd.augmentation import unnormalise
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.image_format import Format
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-MATCH_IOU = 0.5
-READER = "coco"
+__all__ = ["Batches", "Source", "eval_batches", "train_batches", "unnormalise", "warm_up"]
 
 
 @dataclass(frozen=True)
@@ -46,46 +37,34 @@ class Source:
     shard: int
     shards: int
     skip_empty: bool  # leave out images without boxes
-    whole: bool = False  # in training, decode all of a picture and cut the crop out of it
-    hw_decoder_load: float = 0.65  # share of a batch for a GPU's JPEG engine
     image_format: Format = "fp32_chw"
+    backend: Literal["dali", "torch"] = "dali"
+    whole: bool = False  # DALI: in training, decode all of a picture and cut the crop out of it
+    hw_decoder_load: float = 0.65  # DALI: share of a batch for a GPU's JPEG engine
+    compiled: bool = False  # torch: torch.compile of what is done to whole batches
 
     @property
     def gpu(self) -> int | None:
         return int(self.device.partition(":")[2] or 0) if self.device.startswith("cuda") else None
 
 
-@dataclass
-class Batches:
+class Batches(Protocol):
     """An epoch after epoch of batches; `wait_s` is the host's time spent waiting for them since it was last set to 0."""
 
-    iterator: DALIGenericIterator
-    device: str
-    wait_s: float = field(default=0.0)
+    wait_s: float
 
     @property
     def samples(self) -> int:
-        """Images of the whole data set that the reader uses, over all shards."""
-        (meta,) = (p.reader_meta(READER) for p in self.iterator._pipes)
-        return int(meta["epoch_size"])
+        """Images of the whole data set that are used, over all shards."""
+        ...
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """One epoch."""
-        epoch = iter(self.iterator)
-        while True:
-            start = time.perf_counter()
-            try:
-                (batch,) = next(epoch)
-            except StopIteration:
-                return
-            finally:
-                self.wait_s += time.perf_counter() - start
-            yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        ...
 
     def state(self) -> bytes:
-        """Where the reader and its random numbers stand; valid between two epochs."""
-        (checkpoint,) = self.iterator.checkpoints()
-        return bytes(checkpoint)
+        """Where the order and its random numbers stand; valid between two epochs."""
+        ...
 
 
 def train_batches(
@@ -99,144 +78,32 @@ def train_batches(
 ) -> Batches:
     """Batches of images in source.image_format, labels (B, A) int32 and offsets (B, A, 4) float32.
 
-    `order_seed` must be equal on all ranks: each epoch's order is drawn from it and then dealt out to the shards.
-    `augmentation_seed` should differ between ranks. `checkpoint` is a former `Batches.state()`.
+    `order_seed` must be equal on all ranks: each epoch's order is drawn from it and then dealt out to the shards, every one
+    of which has the same number of whole batches. `augmentation_seed` should differ between ranks. `checkpoint` is a former
+    `Batches.state()`.
     """
-    pipe = _train_graph(
+    batches: Batches = _backend(source).train_batches(
         source,
         augmentation,
-        cxcywh_to_ltrb(default_boxes).flatten().tolist(),
-        order_seed,
-        batch_size=source.batch_size,
-        num_threads=source.threads,
-        device_id=source.gpu,
-        # DALI's seeds are signed 32-bit numbers, and negative means "draw one"
-        seed=augmentation_seed % 2**31,
-        enable_checkpointing=True,
+        default_boxes,
+        order_seed=order_seed,
+        augmentation_seed=augmentation_seed,
         checkpoint=checkpoint,
     )
-    return _batches(pipe, source, ["images", "offsets", "labels"], LastBatchPolicy.DROP)
+    return batches
 
 
 def eval_batches(source: Source) -> Batches:
     """Batches of images in source.image_format and image_ids (B, 1) int32; the last may be shorter, each image comes once."""
-    pipe = _eval_graph(source, batch_size=source.batch_size, num_threads=source.threads, device_id=source.gpu, seed=0)
-    return _batches(pipe, source, ["images", "image_ids"], LastBatchPolicy.PARTIAL)
+    batches: Batches = _backend(source).eval_batches(source)
+    return batches
 
 
-def _batches(pipe: Any, source: Source, outputs: list[str], policy: LastBatchPolicy) -> Batches:
-    iterator = DALIGenericIterator(
-        [pipe], outputs, reader_name=READER, last_batch_policy=policy, auto_reset=True, prepare_first_batch=False
-    )
-    return Batches(iterator, source.device)
+def warm_up(source: Source, default_boxes: Tensor) -> None:
+    """Compile what training batches will need, without touching data. DALI compiles nothing."""
+    if source.backend == "torch":
+        _backend(source).warm_up(source, default_boxes)
 
 
-def _reader(source: Source, **arguments: Any) -> Any:
-    return fn.readers.coco(
-        file_root=str(source.images),
-        annotations_file=str(source.annotations),
-        shard_id=source.shard,
-        num_shards=source.shards,
-        skip_empty=source.skip_empty,
-        ltrb=True,
-        ratio=True,
-        name=READER,
-        **arguments,
-    )
-
-
-def _random_crop(boxes: Any, labels: Any, augmentation: Augmentation) -> Any:
-    """Window (begin, size) as fractions, and the boxes whose centre lies in it, relative to it."""
-    return fn.random_bbox_crop(
-        math.clamp(boxes, 0.0, 1.0),  # the crop refuses a box that is 1e-4 px outside; the reader does not clamp
-        labels,
-        bbox_layout="xyXY",
-        thresholds=list(augmentation.crop_min_iou),
-        scaling=list(augmentation.crop_scale),
-        aspect_ratio=list(augmentation.crop_aspect_ratio),
-        allow_no_crop=True,  # so that a draw always ends: no window need satisfy the other options
-        num_attempts=1,
-    )
-
-
-def _decoder(source: Source) -> dict[str, Any]:
-    """How JPEG files are decoded, in whole or in part."""
-    arguments: dict[str, Any] = {
-        "device": "cpu" if source.gpu is None else "mixed",
-        "output_type": types.RGB,
-        "jpeg_fancy_upsampling": True,  # the CPU decoder's default; without it the GPU's chroma differs
-    }
-    return arguments if source.gpu is None else {**arguments, "hw_decoder_load": source.hw_decoder_load}
-
-
-def _normalised(images: Any, source: Source, colour: Any = None, **mirror: Any) -> Any:
-    """Resize with an antialiasing triangular filter, colour (training), then ImageNet's mean and deviation."""
-    px, half = source.image_px, source.image_format == "fp16_hwc4"
-    images = fn.resize(images, resize_x=px, resize_y=px, interp_type=types.INTERP_LINEAR, antialias=True)
-    if colour is not None:
-        images = colour(images)
-    return fn.crop_mirror_normalize(
-        images,
-        dtype=types.FLOAT16 if half else types.FLOAT,
-        output_layout="HWC" if half else "CHW",
-        pad_output=half,  # with zeros, to a power of two
-        mean=[255 * value for value in IMAGENET_MEAN],
-        std=[255 * value for value in IMAGENET_STD],
-        **mirror,
-    )
-
-
-def _uniform(ends: tuple[float, float]) -> Any:
-    """A draw for each image; a constant where the range is a point, which DALI's operator refuses."""
-    low, high = ends
-    return low if low == high else fn.random.uniform(range=[low, high])
-
-
-@pipeline_def  # type: ignore[untyped-decorator]
-def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[float], order_seed: int) -> Any:
-    # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
-    files, boxes, labels = _reader(source, shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31)
-    begin, size, boxes, labels = _random_crop(boxes, labels, augmentation)
-    if source.whole:
-        images = fn.slice(fn.decoders.image(files, **_decoder(source)), begin, size)
-    else:
-        images = fn.decoders.image_slice(files, begin, size, **_decoder(source))
-    flip = fn.random.coin_flip(probability=augmentation.flip_probability)
-    boxes = fn.bb_flip(boxes, ltrb=True, horizontal=flip)
-
-    def colour(resized: Any) -> Any:
-        return fn.color_twist(
-            resized,
-            brightness=_uniform(augmentation.brightness),
-            contrast=_uniform(augmentation.contrast),
-            saturation=_uniform(augmentation.saturation),
-            hue=_uniform(augmentation.hue_degrees),
-        )
-
-    images = _normalised(images, source, colour, mirror=flip)
-    if source.gpu is not None:
-        boxes, labels = boxes.gpu(), labels.gpu()
-    offsets, labels = fn.box_encoder(
-        boxes,
-        labels,
-        criteria=MATCH_IOU,
-        anchors=anchors_ltrb,
-        offset=True,
-        stds=[SCALE_XY, SCALE_XY, SCALE_WH, SCALE_WH],
-    )
-    return images, offsets, labels
-
-
-@pipeline_def  # type: ignore[untyped-decorator]
-def _eval_graph(source: Source) -> Any:
-    # sticking to its shard, a rank ends each epoch where it began it, also where the shards differ by one image
-    files, _, _, image_ids = _reader(source, image_ids=True, stick_to_shard=True)
-    return _normalised(fn.decoders.image(files, **_decoder(source)), source), image_ids
-
-
-def unnormalise(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Network input (B, 3, S, S) back to pictures (B, S, S, 3) uint8."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None]
-    pictures = (images.float() * std + mean).clamp(0, 1).mul(255).round().byte()
-    return pictures.permute(0, 2, 3, 1).cpu().numpy()
+def _backend(source: Source) -> ModuleType:
+    return importlib.import_module(f"benchmarks.ssd.data_{source.backend}")

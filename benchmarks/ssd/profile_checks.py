@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.ssd import boxes, coco, data, detections, loss
+from benchmarks.ssd import boxes, data, data_torch, detections, loss
 from benchmarks.ssd import profile_baselines as baselines
 from benchmarks.ssd.config import Augmentation, SSDConfig
 from benchmarks.ssd.session import SSDSession
@@ -121,9 +121,8 @@ def of_data(config: SSDConfig, folder: Path, default_boxes: Tensor) -> Iterator[
     batch = next(iter(data.train_batches(source, AS_IT_IS, default_boxes, order_seed=1, augmentation_seed=1)))
     pixels = data.unnormalise(batch["images"]).astype(float)
 
-    truth = coco.GroundTruth.load(annotations)
-    path = baselines.PilPath(images, truth, config.model.image_px, AS_IT_IS, default_boxes)
-    samples = [path.sample(number) for number in truth.image_ids_with_boxes.tolist()]
+    path = baselines.PilPath(config.model.image_px, AS_IT_IS, default_boxes, np.random.default_rng(1))
+    samples = [path.sample(picture) for picture in data_torch.read(source)]
     shown = data.unnormalise(torch.stack([image for image, _, _ in samples])).astype(float)
     differences, matched, unlike = [], 0, 0
     for one, labels in zip(pixels, batch["labels"], strict=True):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ssd import coco, detections
+from benchmarks.ssd import coco, data_torch, detections
 from benchmarks.ssd import profile_baselines as baselines
 from benchmarks.ssd import profile_setup as setup
 from benchmarks.ssd.config import SSDConfig
@@ -108,16 +108,13 @@ def detection(network: Network, default_boxes: Tensor, rounds: int, device: str,
 
 def data_per_core(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: int) -> Comparison:
     """Processor time for an image of DALI's CPU graph, against PIL and torchvision on one thread."""
-    settings = config.data
     size, batches = 8, 3  # of a turn
     one_thread = {"threads": 1, "image_format": "fp32_chw"}
     alone = setup.changed(config, data=one_thread, optimizer={"batch_size": size}, compute=PLAIN)
-    epochs = _endless(setup.session(alone, "cpu", folder)._open_train_data())
-    truth = coco.GroundTruth.load(folder / settings.train_annotations)
-    path = baselines.PilPath(
-        folder / settings.train_images, truth, config.model.image_px, config.augmentation, default_boxes.cpu()
-    )
-    ids = cycle(truth.image_ids_with_boxes.tolist())
+    opened = setup.session(alone, "cpu", folder)
+    epochs = _endless(opened._open_train_data())
+    path = baselines.PilPath(config.model.image_px, config.augmentation, default_boxes.cpu(), np.random.default_rng(1))
+    pictures = cycle(data_torch.read(opened._train_source))
 
     def dali() -> float:
         spent = processor_time_of_background_work(lambda: [next(epochs) for _ in range(batches)])
@@ -126,13 +123,14 @@ def data_per_core(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds
     def pil() -> float:
         start = time.thread_time()
         for _ in range(batches):
-            torch.stack([path.sample(next(ids))[0] for _ in range(size)])
+            torch.stack([path.sample(next(pictures))[0] for _ in range(size)])
         return 1e3 * (time.thread_time() - start) / (batches * size)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     found = interleaved({"dali": dali, "pil": pil}, rounds)
     torch.set_num_threads(threads)
+    truth = coco.GroundTruth.load(folder / config.data.train_annotations)
     sizes = np.array([(image["width"], image["height"]) for image in truth.document["images"]]).mean(axis=0)
     return Comparison(
         "data path, processor time an image",

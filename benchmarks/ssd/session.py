@@ -115,6 +115,7 @@ class SSDSession:
             "precision_step_seconds": {name: round(value, 4) for name, value in self.precision_seconds.items()},
             "memory_format": "channels_last" if self.config.compute.channels_last else "contiguous",
             "compiled": self.config.compute.compile,
+            "data_backend": self.config.data.backend,
             "parameters": self.model.used_parameters(),
             "default_boxes": len(self.default_boxes),
             "evaluator": self.config.evaluation.evaluator,
@@ -150,6 +151,8 @@ class SSDSession:
             image_format.blank(self.config.data.image_format, self.config.evaluation.batch_size, side, self.device)
         )
 
+        data.warm_up(self._train_source, self.default_boxes)
+
         model, optimizer, scaler = before
         self.model.load_state_dict(model)
         self.optimizer.load_state_dict(optimizer)
@@ -180,15 +183,19 @@ class SSDSession:
         return found
 
     def _open_train_data(self, checkpoint: bytes | None = None) -> data.Batches:
-        settings = self.config.data
         return data.train_batches(
-            self._source(settings.train_images, settings.train_annotations, self.config.optimizer.batch_size, True),
+            self._train_source,
             self.config.augmentation,
             self.default_boxes.cpu(),
             order_seed=self.context.seed,
             augmentation_seed=self.context.rank_seed,
             checkpoint=checkpoint,
         )
+
+    @property
+    def _train_source(self) -> data.Source:
+        settings = self.config.data
+        return self._source(settings.train_images, settings.train_annotations, self.config.optimizer.batch_size, True)
 
     def _open_evaluation(self) -> Evaluation:
         settings = self.config.data
@@ -231,9 +238,11 @@ class SSDSession:
             shard=self.context.rank,
             shards=self.context.world_size,
             skip_empty=skip_empty,
+            image_format=self.config.data.image_format,
+            backend=self.config.data.backend,
             whole=self.config.data.decode == "whole",
             hw_decoder_load=self.config.data.hw_decoder_load,
-            image_format=self.config.data.image_format,
+            compiled=self.config.compute.compile,
         )
 
     # --- training ----------------------------------------------------------------------------------------------------
@@ -328,6 +337,6 @@ class SSDSession:
         self.train_data = self._open_train_data(mine["data"])
 
     def close(self) -> None:
-        """DALI's pipelines stop their threads when the last reference goes."""
+        """Both backends' threads stop when the last reference goes."""
         self.__dict__.pop("train_data", None)
         self.__dict__.pop("evaluation", None)

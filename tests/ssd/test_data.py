@@ -1,9 +1,11 @@
-"""The DALI graph: order, shards, boxes, categories, pixels. Each test names the trap it stands against."""
+"""Both data paths: order, shards, boxes, categories, pixels. Each test names the trap it stands against."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +34,16 @@ PX = 64
 BOXES = default_boxes(PX, [8, 4], [8, 16], [12, 24, 48], [[2], [2, 3]])
 
 
+BACKEND: Literal["dali", "torch"] = "dali"
+
+
+@pytest.fixture(params=["dali", "torch"], autouse=True)
+def _both_backends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "BACKEND", request.param)
+
+
 def source(folder: Folder, batch_size: int = 4, **changes: object) -> data.Source:
-    base = data.Source(folder.images, folder.annotations, PX, batch_size, 1, "cpu", 0, 1, True)
+    base = data.Source(folder.images, folder.annotations, PX, batch_size, 1, "cpu", 0, 1, True, backend=BACKEND)
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -240,8 +250,9 @@ def test_contrast_pivots_on_mid_grey_and_brightness_scales(twenty: Folder) -> No
 def test_pixels_are_pil_s_on_real_photographs(test_data: Path) -> None:
     folder = test_data / "coco256"
     src = data.Source(
-        folder / "val2017", folder / "annotations/instances_val2017.json", 300, 16, 1, "cpu", 0, 1, skip_empty=False
-    )
+        folder / "val2017", folder / "annotations/instances_val2017.json", 300, 16, 1, "cpu", 0, 1, skip_empty=False,
+        backend=BACKEND,
+    )  # fmt: skip
     batch = next(iter(data.eval_batches(src)))
     differences = []
     for image_id, found in zip(batch["image_ids"].flatten().tolist(), data.unnormalise(batch["images"]), strict=True):
@@ -312,6 +323,29 @@ def test_matching_and_offsets_against_the_definition_in_float64(tmp_path: Path) 
     assert matched > 60
 
 
+def areas_by_dali(src: data.Source, epochs: int) -> Iterator[npt.NDArray[Any]]:
+    from benchmarks.ssd import data_dali
+
+    @pipeline_def(batch_size=126, num_threads=1, device_id=None, seed=4)
+    def windows() -> object:
+        _, boxes, labels = data_dali._reader(src)
+        _, size, _, _ = data_dali._random_crop(boxes, labels, Augmentation())
+        return size
+
+    pipe = windows()
+    for _ in range(epochs):
+        yield np.prod(pipe.run()[0].as_array(), axis=1)
+
+
+def areas_by_numpy(src: data.Source, epochs: int) -> Iterator[npt.NDArray[Any]]:
+    from benchmarks.ssd import augmentation, data_torch
+
+    pictures, rng = data_torch.read(src), np.random.default_rng(4)
+    for _ in range(epochs):
+        windows = np.stack([augmentation.random_window(rng, each.ltrb, Augmentation())[0] for each in pictures])
+        yield np.prod(windows[:, 2:] - windows[:, :2], axis=1)
+
+
 def test_crop_statistics_on_real_boxes(test_data: Path) -> None:
     """As many windows as the reference draws: 52 % whole images, a mean area of 0.746 of the image."""
     folder = test_data / "coco256"
@@ -319,14 +353,7 @@ def test_crop_statistics_on_real_boxes(test_data: Path) -> None:
         folder / "train2017", folder / "annotations/instances_train2017.json", 300, 126, 1, "cpu", 0, 1, True
     )
 
-    @pipeline_def(batch_size=126, num_threads=1, device_id=None, seed=4)
-    def windows() -> object:
-        _, boxes, labels = data._reader(src)
-        _, size, _, _ = data._random_crop(boxes, labels, Augmentation())
-        return size
-
-    pipe = windows()
-    areas = np.concatenate([np.prod(pipe.run()[0].as_array(), axis=1) for _ in range(40)])
+    areas = np.concatenate(list(areas_by_dali(src, 40) if BACKEND == "dali" else areas_by_numpy(src, 40)))
     assert np.mean(areas == 1) == pytest.approx(0.523, abs=0.015)  # 5,040 draws: standard error 0.007
     assert areas.mean() == pytest.approx(0.746, abs=0.01)
 

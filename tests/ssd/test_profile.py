@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.ssd import coco, detections, profile
+from benchmarks.ssd import coco, data_torch, detections, profile
 from benchmarks.ssd import loss as plain_loss
 from benchmarks.ssd import profile_accuracy as accuracy
 from benchmarks.ssd import profile_baselines as baselines
@@ -22,7 +22,7 @@ from benchmarks.ssd import profile_measure as measure
 from benchmarks.ssd import profile_sections as sections
 from benchmarks.ssd import profile_setup as setup
 from benchmarks.ssd.boxes import decode
-from benchmarks.ssd.config import Augmentation
+from benchmarks.ssd.data import Source
 from tests.conftest import CHECKOUT
 from tests.ssd import small
 from tests.ssd.test_data import BOXES, PX
@@ -181,12 +181,14 @@ def test_background_work_is_counted() -> None:
 
 def test_the_encoder_finds_its_own_boxes_again(test_data: Path) -> None:
     where = test_data / "coco256"
-    truth = coco.GroundTruth.load(where / "annotations/instances_val2017.json")
-    path = baselines.PilPath(where / "val2017", truth, PX, checks.AS_IT_IS, BOXES)
-    for number in truth.image_ids_with_boxes.tolist()[:10]:
-        image, labels, offsets = path.sample(number)
+    source = Source(
+        where / "val2017", where / "annotations/instances_val2017.json", PX, 1, 1, "cpu", 0, 1, skip_empty=True
+    )
+    path = baselines.PilPath(PX, checks.AS_IT_IS, BOXES, np.random.default_rng(0))
+    for picture in data_torch.read(source)[:10]:
+        image, labels, offsets = path.sample(picture)
         assert image.shape == (3, PX, PX)
-        ltrb, wanted = path._boxes(number)
+        ltrb, wanted = torch.from_numpy(picture.ltrb), torch.from_numpy(picture.labels)
         positive = labels > 0
         assert positive.sum() >= 1 and (offsets[~positive] == 0).all()
         found = decode(offsets, BOXES)[positive]
@@ -194,22 +196,6 @@ def test_the_encoder_finds_its_own_boxes_again(test_data: Path) -> None:
         nearest = distance.argmin(dim=1)
         assert distance.min(dim=1).values.max() < 1e-4
         assert torch.equal(labels[positive], wanted[nearest]) or len(ltrb) > len(ltrb.unique(dim=0))
-
-
-def test_both_data_paths_draw_windows_of_one_distribution(test_data: Path) -> None:
-    """As test_data's test of the graph: 52 % whole images, mean area 0.746."""
-    import random
-
-    where = test_data / "coco256"
-    truth = coco.GroundTruth.load(where / "annotations/instances_train2017.json")
-    path = baselines.PilPath(where / "train2017", truth, PX, Augmentation(), BOXES)
-    random.seed(0)
-    areas = []
-    for number in truth.image_ids_with_boxes.tolist() * 16:
-        *_, (left, top, right, bottom) = path._crop(*path._boxes(number))
-        areas.append((right - left) * (bottom - top))
-    assert np.mean(np.array(areas) == 1) == pytest.approx(0.523, abs=0.03)  # 2,016 draws: standard error 0.011
-    assert np.mean(areas) == pytest.approx(0.746, abs=0.02)
 
 
 def test_pixels_and_matches_of_both_data_paths(test_data: Path, tmp_path: Path) -> None:

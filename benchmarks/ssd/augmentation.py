@@ -1,0 +1,109 @@
+"""What training does to a picture, as draws and as maths: the definition that the data path without DALI is made of.
+
+The same distribution as DALI's graph draws from: a window after the SSD paper (one try of each option, as MLPerf v0.7 has it),
+a flip, and a colour change that is linear in RGB: contrast about mid-grey, brightness, saturation and hue in YIQ.
+
+Shapes: B images, S image side in px, G ground-truth boxes of an image.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from benchmarks.ssd.config import Augmentation
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MID_GREY = 128.0
+# RGB to luma and the two chroma axes of NTSC, rounded as DALI's color_twist has them
+RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
+WHOLE = np.array([0.0, 0.0, 1.0, 1.0], dtype=np.float32)
+
+Boxes = npt.NDArray[np.float32]  # (G, 4) ltrb
+
+
+def random_window(rng: np.random.Generator, ltrb: Boxes, augmentation: Augmentation) -> tuple[Boxes, npt.NDArray[Any]]:
+    """A window (4,) ltrb, and which of the boxes (G,) stay: those whose centre lies in it.
+
+    Options are drawn, each tried once, until one holds: the whole picture always does; another if all boxes overlap its
+    window by the option's IoU and one box stays at least.
+    """
+    while True:
+        option = rng.integers(len(augmentation.crop_min_iou) + 1)
+        if option == 0:
+            return WHOLE, np.ones(len(ltrb), dtype=bool)
+        w, h = rng.uniform(*augmentation.crop_scale, size=2)
+        narrowest, widest = augmentation.crop_aspect_ratio
+        if not narrowest <= w / h <= widest:
+            continue
+        left, top = rng.uniform(0, 1 - w), rng.uniform(0, 1 - h)
+        window = np.array([left, top, left + w, top + h], dtype=np.float32)
+        centre = (ltrb[:, :2] + ltrb[:, 2:]) / 2
+        inside = ((centre > window[:2]) & (centre < window[2:])).all(axis=1)
+        if inside.any() and (_overlap(ltrb, window) >= augmentation.crop_min_iou[option - 1]).all():
+            return window, np.asarray(inside)
+
+
+def _overlap(ltrb: Boxes, window: Boxes) -> npt.NDArray[np.float32]:
+    """(G,) IoU with one window."""
+    sides = np.minimum(ltrb[:, 2:], window[2:]) - np.maximum(ltrb[:, :2], window[:2])
+    both = sides.clip(min=0).prod(axis=1)
+    areas = (ltrb[:, 2:] - ltrb[:, :2]).prod(axis=1) + (window[2:] - window[:2]).prod()
+    return np.asarray(both / (areas - both))
+
+
+def in_window(ltrb: Boxes, window: Boxes) -> Boxes:
+    """Boxes (G, 4) as fractions of the window, cut off at its rim."""
+    size = window[2:] - window[:2]
+    return ((ltrb - np.tile(window[:2], 2)) / np.tile(size, 2)).clip(0, 1).astype(np.float32)
+
+
+def flipped(ltrb: Boxes) -> Boxes:
+    """Boxes (G, 4) of the picture seen in a mirror."""
+    return np.stack([1 - ltrb[:, 2], ltrb[:, 1], 1 - ltrb[:, 0], ltrb[:, 3]], axis=1)
+
+
+def random_colour(rng: np.random.Generator, augmentation: Augmentation) -> npt.NDArray[np.float32]:
+    """(3, 4): what a pixel's levels are multiplied with, and what is then added."""
+    brightness, contrast, saturation, hue_degrees = (
+        rng.uniform(*getattr(augmentation, name)) for name in ("brightness", "contrast", "saturation", "hue_degrees")
+    )
+    return colour(brightness, contrast, saturation, hue_degrees)
+
+
+def colour(brightness: float, contrast: float, saturation: float, hue_degrees: float) -> npt.NDArray[np.float32]:
+    """(3, 4), see random_colour; 1, 1, 1, 0 leaves a picture as it is."""
+    angle = math.radians(hue_degrees)
+    cos, sin = saturation * math.cos(angle), saturation * math.sin(angle)
+    chroma = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])
+    matrix = np.linalg.inv(RGB_TO_YIQ) @ chroma @ RGB_TO_YIQ
+    shift = brightness * (1 - contrast) * MID_GREY
+    return np.column_stack([brightness * contrast * matrix, np.full(3, shift)]).astype(np.float32)
+
+
+def coloured(pictures: Tensor, colours: Tensor) -> Tensor:
+    """Pictures (B, 3, S, S) uint8 in the colours (B, 3, 4); levels 0 to 255, whole, in float32."""
+    flat = torch.baddbmm(colours[:, :, 3:], colours[:, :, :3], pictures.float().flatten(2))
+    return flat.view(pictures.shape).clamp(0, 255).round()
+
+
+def normalised(levels: Tensor) -> Tensor:
+    """(B, 3, S, S) levels 0 to 255 by ImageNet's mean and deviation, in float32."""
+    mean, std = (
+        torch.tensor([255 * x for x in each], device=levels.device)[:, None, None]
+        for each in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return (levels.float() - mean) / std
+
+
+def unnormalise(images: Tensor) -> npt.NDArray[np.uint8]:
+    """Network input (B, 3, S, S) back to pictures (B, S, S, 3) uint8."""
+    mean, std = (torch.tensor(each, device=images.device)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
+    pictures = (images.float() * std + mean).clamp(0, 1).mul(255).round().byte()
+    return pictures.permute(0, 2, 3, 1).cpu().numpy()

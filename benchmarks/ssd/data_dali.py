@@ -1,0 +1,201 @@
+"""The DALI graph: JPEG files of a COCO folder to augmented images with encoded boxes. The only importer of nvidia.dali.
+
+One description serves GPU and CPU, training and evaluation. Order of the operations as in MLPerf v0.7's DALI submissions:
+random crop around the boxes, decode of the crop alone, flip, resize, colour, normalise, encode. What DALI is known to trip
+over is kept out here: boxes are clamped before the crop, the order of images comes from its own seed, training drops a
+last incomplete batch so that no rank ever gets an empty one, evaluation gives every image once.
+
+Shapes: B images, S image side in px, A default boxes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from nvidia.dali import fn, math, pipeline_def, types
+from nvidia.dali.plugin.base_iterator import LastBatchPolicy
+from nvidia.dali.plugin.pytorch import DALIGenericIterator
+from torch import Tensor
+
+from benchmarks.ssd.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb
+from benchmarks.ssd.config import Augmentation
+from benchmarks.ssd.data import Source
+from benchmarks.ssd.matching import MATCH_IOU
+
+READER = "coco"
+
+
+@dataclass
+class DaliBatches:
+    """Implements benchmarks.ssd.data.Batches."""
+
+    iterator: DALIGenericIterator
+    device: str
+    wait_s: float = field(default=0.0)
+
+    @property
+    def samples(self) -> int:
+        (meta,) = (p.reader_meta(READER) for p in self.iterator._pipes)
+        return int(meta["epoch_size"])
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        epoch = iter(self.iterator)
+        while True:
+            start = time.perf_counter()
+            try:
+                (batch,) = next(epoch)
+            except StopIteration:
+                return
+            finally:
+                self.wait_s += time.perf_counter() - start
+            yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def state(self) -> bytes:
+        (checkpoint,) = self.iterator.checkpoints()
+        return bytes(checkpoint)
+
+
+def train_batches(
+    source: Source,
+    augmentation: Augmentation,
+    default_boxes: Tensor,
+    *,
+    order_seed: int,
+    augmentation_seed: int,
+    checkpoint: bytes | None = None,
+) -> DaliBatches:
+    """See benchmarks.ssd.data.train_batches."""
+    pipe = _train_graph(
+        source,
+        augmentation,
+        cxcywh_to_ltrb(default_boxes).flatten().tolist(),
+        order_seed,
+        batch_size=source.batch_size,
+        num_threads=source.threads,
+        device_id=source.gpu,
+        # DALI's seeds are signed 32-bit numbers, and negative means "draw one"
+        seed=augmentation_seed % 2**31,
+        enable_checkpointing=True,
+        checkpoint=checkpoint,
+    )
+    return _batches(pipe, source, ["images", "offsets", "labels"], LastBatchPolicy.DROP)
+
+
+def eval_batches(source: Source) -> DaliBatches:
+    """See benchmarks.ssd.data.eval_batches."""
+    pipe = _eval_graph(source, batch_size=source.batch_size, num_threads=source.threads, device_id=source.gpu, seed=0)
+    return _batches(pipe, source, ["images", "image_ids"], LastBatchPolicy.PARTIAL)
+
+
+def _batches(pipe: Any, source: Source, outputs: list[str], policy: LastBatchPolicy) -> DaliBatches:
+    iterator = DALIGenericIterator(
+        [pipe], outputs, reader_name=READER, last_batch_policy=policy, auto_reset=True, prepare_first_batch=False
+    )
+    return DaliBatches(iterator, source.device)
+
+
+def _reader(source: Source, **arguments: Any) -> Any:
+    return fn.readers.coco(
+        file_root=str(source.images),
+        annotations_file=str(source.annotations),
+        shard_id=source.shard,
+        num_shards=source.shards,
+        skip_empty=source.skip_empty,
+        ltrb=True,
+        ratio=True,
+        name=READER,
+        **arguments,
+    )
+
+
+def _random_crop(boxes: Any, labels: Any, augmentation: Augmentation) -> Any:
+    """Window (begin, size) as fractions, and the boxes whose centre lies in it, relative to it."""
+    return fn.random_bbox_crop(
+        math.clamp(boxes, 0.0, 1.0),  # the crop refuses a box that is 1e-4 px outside; the reader does not clamp
+        labels,
+        bbox_layout="xyXY",
+        thresholds=list(augmentation.crop_min_iou),
+        scaling=list(augmentation.crop_scale),
+        aspect_ratio=list(augmentation.crop_aspect_ratio),
+        allow_no_crop=True,  # so that a draw always ends: no window need satisfy the other options
+        num_attempts=1,
+    )
+
+
+def _decoder(source: Source) -> dict[str, Any]:
+    """How JPEG files are decoded, in whole or in part."""
+    arguments: dict[str, Any] = {
+        "device": "cpu" if source.gpu is None else "mixed",
+        "output_type": types.RGB,
+        "jpeg_fancy_upsampling": True,  # the CPU decoder's default; without it the GPU's chroma differs
+    }
+    return arguments if source.gpu is None else {**arguments, "hw_decoder_load": source.hw_decoder_load}
+
+
+def _normalised(images: Any, source: Source, colour: Any = None, **mirror: Any) -> Any:
+    """Resize with an antialiasing triangular filter, colour (training), then ImageNet's mean and deviation."""
+    px, half = source.image_px, source.image_format == "fp16_hwc4"
+    images = fn.resize(images, resize_x=px, resize_y=px, interp_type=types.INTERP_LINEAR, antialias=True)
+    if colour is not None:
+        images = colour(images)
+    return fn.crop_mirror_normalize(
+        images,
+        dtype=types.FLOAT16 if half else types.FLOAT,
+        output_layout="HWC" if half else "CHW",
+        pad_output=half,  # with zeros, to a power of two
+        mean=[255 * value for value in IMAGENET_MEAN],
+        std=[255 * value for value in IMAGENET_STD],
+        **mirror,
+    )
+
+
+def _uniform(ends: tuple[float, float]) -> Any:
+    """A draw for each image; a constant where the range is a point, which DALI's operator refuses."""
+    low, high = ends
+    return low if low == high else fn.random.uniform(range=[low, high])
+
+
+@pipeline_def  # type: ignore[untyped-decorator]
+def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[float], order_seed: int) -> Any:
+    # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
+    files, boxes, labels = _reader(source, shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31)
+    begin, size, boxes, labels = _random_crop(boxes, labels, augmentation)
+    if source.whole:
+        images = fn.slice(fn.decoders.image(files, **_decoder(source)), begin, size)
+    else:
+        images = fn.decoders.image_slice(files, begin, size, **_decoder(source))
+    flip = fn.random.coin_flip(probability=augmentation.flip_probability)
+    boxes = fn.bb_flip(boxes, ltrb=True, horizontal=flip)
+
+    def colour(resized: Any) -> Any:
+        return fn.color_twist(
+            resized,
+            brightness=_uniform(augmentation.brightness),
+            contrast=_uniform(augmentation.contrast),
+            saturation=_uniform(augmentation.saturation),
+            hue=_uniform(augmentation.hue_degrees),
+        )
+
+    images = _normalised(images, source, colour, mirror=flip)
+    if source.gpu is not None:
+        boxes, labels = boxes.gpu(), labels.gpu()
+    offsets, labels = fn.box_encoder(
+        boxes,
+        labels,
+        criteria=MATCH_IOU,
+        anchors=anchors_ltrb,
+        offset=True,
+        stds=[SCALE_XY, SCALE_XY, SCALE_WH, SCALE_WH],
+    )
+    return images, offsets, labels
+
+
+@pipeline_def  # type: ignore[untyped-decorator]
+def _eval_graph(source: Source) -> Any:
+    # sticking to its shard, a rank ends each epoch where it began it, also where the shards differ by one image
+    files, _, _, image_ids = _reader(source, image_ids=True, stick_to_shard=True)
+    return _normalised(fn.decoders.image(files, **_decoder(source)), source), image_ids

@@ -1,0 +1,135 @@
+"""What the data path without DALI has of its own; what both must do is in test_data.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.ssd import data, data_torch
+from benchmarks.ssd.benchmark import BENCHMARK
+from benchmarks.ssd.config import Augmentation, Data
+from harness import config
+from harness.contract import Context, NotSuitable
+from tests.conftest import CHECKOUT
+from tests.ssd import coco_folder, small
+from tests.ssd.coco_folder import Picture
+from tests.ssd.test_data import BOXES, PX
+
+
+def source(path: Path, count: int = 6, **changes: object) -> data.Source:
+    """A folder of so many pictures, 12 at most, with one to three boxes."""
+    boxes = [(8, 8, 24, 20, 1), (20, 10, 30, 30, 1), (2, 20, 40, 20, 1)]
+    folder = coco_folder.write(path, [Picture(20 * i, boxes[: 1 + i % 3]) for i in range(1, count + 1)])  # type: ignore[arg-type]
+    base = data.Source(folder.images, folder.annotations, PX, 3, 2, "cpu", 0, 1, True, backend="torch")
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def epoch(src: data.Source) -> list[dict[str, torch.Tensor]]:
+    return list(data.train_batches(src, Augmentation(), BOXES, order_seed=1, augmentation_seed=2))
+
+
+def test_half_precision_hwc4_is_the_plain_batch_rounded_to_half(tmp_path: Path) -> None:
+    src = source(tmp_path)
+    for a, b in zip(epoch(src), epoch(replace(src, image_format="fp16_hwc4")), strict=True):
+        assert b["images"].shape == (3, PX, PX, 4) and b["images"].dtype == torch.float16
+        assert torch.equal(b["images"][..., :3].permute(0, 3, 1, 2), a["images"].half())
+        assert (b["images"][..., 3] == 0).all() and torch.equal(a["labels"], b["labels"])
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same_and_any_number_of_boxes_needs_no_compiling_after_warm_up(tmp_path: Path) -> None:
+    src = source(tmp_path)
+    compiled = replace(src, compiled=True)
+    data.warm_up(compiled, BOXES)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        found = epoch(compiled)
+    for a, b in zip(epoch(src), found, strict=True):
+        assert torch.equal(a["labels"], b["labels"])
+        torch.testing.assert_close(a["offsets"], b["offsets"], atol=1e-5, rtol=1e-5)
+        assert (a["images"] - b["images"]).abs().mean() < 1e-3  # a level may be rounded the other way
+        assert (a["images"] - b["images"]).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"), [(lambda p: p.write_bytes(b"not a picture"), "JPEG"), (lambda p: p.unlink(), "No such file")]
+)
+def test_a_bad_file_is_named(tmp_path: Path, spoil: object, says: str) -> None:
+    src = source(tmp_path)
+    spoil(src.images / "000000000002.jpg")  # type: ignore[operator]
+    with pytest.raises(RuntimeError, match=rf"000000000002\.jpg: .*{says}"):
+        epoch(src)
+
+
+def test_batches_are_made_ahead_and_waiting_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    original = data_torch.decoded
+    monkeypatch.setattr(data_torch, "decoded", lambda picture: (made.append(picture.id), original(picture))[1])
+    batches = data.train_batches(source(tmp_path, 12), Augmentation(), BOXES, order_seed=1, augmentation_seed=2)
+    taken = iter(batches)
+    next(taken)
+    assert batches.wait_s > 0
+    assert len(made) >= 3
+    until = time.monotonic() + 10
+    while len(made) < 6 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert 6 <= len(made) <= 9, "one batch taken, one more is ready before it is asked for, not the whole epoch"
+
+
+def test_without_dali_the_configuration_says_what_to_do_and_the_other_backend_trains(tmp_path: Path) -> None:
+    """As on a machine where the package is not: its import fails."""
+    (tmp_path / "data").mkdir()
+    small.folder(tmp_path / "data")
+    program = f"""
+import sys
+sys.modules["nvidia.dali"] = None
+from pathlib import Path
+from benchmarks.ssd.benchmark import BENCHMARK
+from harness import config
+from harness.contract import Context, NotSuitable
+from tests.ssd import small
+here = Context(device="cpu", seed=5, data_dir=Path({str(tmp_path / "data")!r}), threads=1, log_every_steps=1)
+def tables(**data):
+    return config.parse(small.content(data=data), name="small", source="small").tables
+session = BENCHMARK.open(tables(backend="torch"), here)
+session.warm_up(); session.load_data()
+print(len([x.loss for x in session.train_epoch(1)]), 0 <= session.evaluate(1) <= 1, session.properties()["data_backend"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.split() == ["3", "True", "torch"], done.stderr
+
+
+def test_check_refuses_dali_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    original = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nvidia.dali" else original(name))
+    tables = config.parse(small.content(), name="small", source="small").tables
+    with pytest.raises(NotSuitable, match='backend = "torch"'):
+        BENCHMARK.check(tables, Context(device="cpu"))
+    BENCHMARK.check(
+        config.parse(small.content(data={"backend": "torch"}), name="small", source="small").tables,
+        Context(device="cpu"),
+    )
+
+
+@pytest.mark.parametrize("choice", [{"decode": "whole"}, {"hw_decoder_load": 0.5}])
+def test_dali_s_choices_are_refused_for_the_other_backend(choice: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="DALI"):
+        Data(source="coco", train_samples=1, eval_samples=1, eval_images_without_boxes=True, backend="torch", **choice)  # type: ignore[arg-type]
+
+
+def test_a_window_less_than_a_pixel_wide_is_one_pixel_wide() -> None:
+    picture = data_torch.Picture(
+        1, Path("x"), data_torch.WHOLE[None], torch.tensor([1]).numpy(), torch.tensor([0.999, 0.0, 1.0, 1.0]).numpy()
+    )
+    pixels = torch.arange(3 * 5 * 7, dtype=torch.uint8).view(3, 5, 7)
+    found = data_torch.cut(pixels, picture, 4)
+    assert found.shape == (3, 4, 4) and torch.equal(found[:, :, 0], found[:, :, 3])
