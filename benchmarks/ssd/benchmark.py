@@ -70,6 +70,11 @@ class SSDBenchmark:
                 'data.backend = "dali" needs the package nvidia-dali-cuda130, which is not installed; install it from '
                 'requirements/run.lock, or say backend = "torch", which needs torchvision alone'
             )
+        if config.compute.cuda_graphs and (context.device == "cpu" or context.world_size > 1):
+            raise ValueError(
+                f"compute.cuda_graphs = true is for one accelerator under CUDA, not for {context.world_size} on "
+                f"{context.device.partition(':')[0]}: leave it out"
+            )
         if config.compute.loss == "fused":
             _check_fused_loss(context.device)
         if config.model.initial_weights == "imagenet" and context.backbone_path is None:

@@ -128,7 +128,15 @@ class Compute(Table):
     precision: Literal["auto", "fp32", "bf16", "fp16"]  # auto: what this machine trains fastest in, measured in init
     channels_last: bool = True
     compile: bool = False  # torch.compile of model and loss; on a CPU it needs a C++ compiler
+    # Of a compiled step on CUDA: its kernels are recorded in init and replayed, inputs copied into their buffers
+    cuda_graphs: bool = False
     loss: Literal["plain", "fused"] = "plain"  # fused: Triton kernels for CUDA, the same value to rounding
+
+    @model_validator(mode="after")
+    def _graphs_are_compiled(self) -> Self:
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("cuda_graphs = true records what torch.compile made: say compile = true as well")
+        return self
 
 
 class Evaluation(Table):

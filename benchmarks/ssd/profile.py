@@ -131,7 +131,11 @@ def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
         model={"initial_weights": "scratch"},
         data={"threads": min(threads, 64)},
         optimizer={"batch_size": batch_size, "decay_epochs": []},
-        compute={"compile": compiled, "precision": chosen},
+        compute={
+            "compile": compiled,
+            "cuda_graphs": config.compute.cuda_graphs and compiled,
+            "precision": chosen,
+        },
         evaluation={"batch_size": min(config.evaluation.batch_size, 8) if on_cpu else config.evaluation.batch_size},
     )
 

@@ -37,7 +37,13 @@ Batch = Mapping[str, Tensor]
 Network = tuple[Tensor, Tensor]
 
 # As PyTorch runs a model that nobody has tuned
-PLAIN: dict[str, Any] = {"precision": "fp32", "channels_last": False, "compile": False, "loss": "plain"}
+PLAIN: dict[str, Any] = {
+    "precision": "fp32",
+    "channels_last": False,
+    "compile": False,
+    "loss": "plain",
+    "cuda_graphs": False,
+}
 # One change from PLAIN each, or one from the configuration, to see what each is worth
 CPU_VARIANTS: dict[str, dict[str, Any]] = {
     "fp32 channels_last": {**PLAIN, "channels_last": True},
@@ -49,6 +55,9 @@ GPU_VARIANTS: dict[str, dict[str, Any]] = {
     "bf16 channels_last, compiled": {"precision": "bf16", "channels_last": True, "compile": True, "loss": "plain"},
     "bf16 channels_last, compiled, fused loss": {
         "precision": "bf16", "channels_last": True, "compile": True, "loss": "fused",
+    },
+    "bf16 channels_last, compiled, CUDA graphs": {
+        "precision": "bf16", "channels_last": True, "compile": True, "loss": "plain", "cuda_graphs": True,
     },
 }  # fmt: skip
 STEP_GOAL, DETECTION_GOAL, DATA_GOAL = 3.5, 5.0, 1.6  # on a CPU; the first on one with AMX
@@ -83,7 +92,8 @@ def described(config: SSDConfig) -> str:
     compute = config.compute
     return (
         f"{compute.precision} {'channels_last' if compute.channels_last else 'NCHW'}"
-        f"{', compiled' if compute.compile else ''}{', fused loss' if compute.loss == 'fused' else ''}"
+        f"{', compiled' if compute.compile else ''}{', CUDA graphs' if compute.cuda_graphs else ''}"
+        f"{', fused loss' if compute.loss == 'fused' else ''}"
     )
 
 

@@ -28,7 +28,7 @@ from benchmarks.ssd.weight_names import mllog_names
 from harness.contract import Context, DataSummary, Interval, Plain
 
 MAX_SAMPLES = 1  # tries of a crop option before another option is drawn; the ruleset allows 1 or 50
-WARM_UP_STEPS = 3
+WARM_UP_STEPS = 3  # CUDA graphs take the first to allocate and the second to record
 
 
 class SSDSession:
@@ -70,7 +70,10 @@ class SSDSession:
             from benchmarks.ssd import loss_triton  # Benchmark.check has seen to it that Triton is there
 
             self.detection_loss = loss_triton.detection_loss
-        self.forward_loss = torch.compile(self._forward_loss) if config.compute.compile else self._forward_loss
+        self.forward_loss = self._forward_loss
+        if config.compute.compile:
+            mode = "reduce-overhead" if config.compute.cuda_graphs else "default"
+            self.forward_loss = torch.compile(self._forward_loss, mode=mode)
         settings = config.optimizer
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -115,6 +118,7 @@ class SSDSession:
             "precision_step_seconds": {name: round(value, 4) for name, value in self.precision_seconds.items()},
             "memory_format": "channels_last" if self.config.compute.channels_last else "contiguous",
             "compiled": self.config.compute.compile,
+            "cuda_graphs": self.config.compute.cuda_graphs,
             "data_backend": self.config.data.backend,
             "parameters": self.model.used_parameters(),
             "default_boxes": len(self.default_boxes),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.session import SSDSession
 from harness import config
 from harness.contract import Context
@@ -50,6 +51,26 @@ def test_every_precision_trains_and_says_which_it_was(data: Path, precision: str
         assert properties["precision"] == precision
     session.close()
     session.close()
+
+
+def test_cuda_graphs_are_asked_of_the_compiler(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: (asked.append(options), function)[1])
+    for compute in ({"compile": True}, {"compile": True, "cuda_graphs": True}):
+        opened(data, compute=compute)
+    assert [each["mode"] for each in asked] == ["default", "reduce-overhead"]
+    with pytest.raises(ValueError, match="compile = true"):
+        opened(data, compute={"cuda_graphs": True})
+
+
+@pytest.mark.parametrize("here", [Context(device="cpu"), Context(device="cuda:0", world_size=2)], ids=str)
+def test_cuda_graphs_are_refused_where_they_have_not_been_made_for(here: Context) -> None:
+    tables = config.parse(
+        small.content(compute={"compile": True, "cuda_graphs": True}), name="small", source="small"
+    ).tables
+    BENCHMARK.check(tables, Context(device="cuda:0"))
+    with pytest.raises(ValueError, match="one accelerator under CUDA"):
+        BENCHMARK.check(tables, here)
 
 
 def test_warm_up_leaves_no_trace(data: Path) -> None:
