@@ -125,9 +125,11 @@ class Optimizer(Table):
 class Compute(Table):
     """How the same maths is run."""
 
-    precision: Literal["auto", "fp32", "bf16", "fp16"]  # auto: what this machine trains fastest in, measured in init
+    # auto: what this machine trains fastest in, measured in init; fp32 is PyTorch's, whose convolutions on a GPU are TF32
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
     channels_last: bool = True
     compile: bool = False  # torch.compile of model and loss; on a CPU it needs a C++ compiler
+    autotune: bool = True  # on CUDA, cuDNN tries its algorithms on each shape in init and keeps the fastest
     # Of a compiled step on CUDA: its kernels are recorded in init and replayed, inputs copied into their buffers
     cuda_graphs: bool = False
     loss: Literal["plain", "fused"] = "plain"  # fused: Triton kernels for CUDA, the same value to rounding

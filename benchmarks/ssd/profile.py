@@ -23,12 +23,14 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
 from benchmarks.ssd import precision
 from benchmarks.ssd import profile_accuracy as accuracy
 from benchmarks.ssd import profile_checks as checks
 from benchmarks.ssd import profile_report as reports
+from benchmarks.ssd import profile_run as run
 from benchmarks.ssd import profile_sections as sections
 from benchmarks.ssd import profile_setup as setup
 from benchmarks.ssd.benchmark import BENCHMARK
@@ -53,7 +55,6 @@ class Workload:
     config: SSDConfig
     device: str
     folder: Path
-    steps: int  # of the end-to-end run
     ours: SSDSession
     plain: SSDSession  # the same weights in float32, untuned
     batch: dict[str, Tensor]
@@ -154,7 +155,7 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
 
     say = console.print
     ours, plain = (
-        setup.session(each, device, scratch / "data", log_every_steps=1 if on_cpu else max(1, min(20, steps // 5)))
+        setup.session(each, device, scratch / "data")
         for each in (config, setup.changed(config, compute=sections.PLAIN))
     )
     batch = setup.first_batch(ours)
@@ -170,12 +171,17 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     if not found.correct:
         return found
     if not asked.only_accuracy:
-        _measure(
-            asked, found, Workload(config, device, scratch / "data", steps, ours, plain, batch, network, in_loops), say
-        )
+        say(f"end to end: the run itself, ended after {steps} steps ...")
+        found.figures += run.end_to_end(config, device, scratch / "data", scratch / "run", steps)
+        _measure(asked, found, Workload(config, device, scratch / "data", ours, plain, batch, network, in_loops), say)
     if asked.accuracy is not None:
-        say(f"training three times {asked.accuracy} steps ...")
-        found.losses = accuracy.train(config, device, scratch / "data", asked.accuracy)
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("", total=asked.accuracy)
+
+            def tell(name: str, done: int) -> None:
+                bar.update(task, description=f"training in {name}", completed=done)
+
+            found.losses = accuracy.train(config, device, scratch / "data", asked.accuracy, tell)
         found.figures += accuracy.figures(found.losses)
     return found
 
@@ -204,8 +210,6 @@ def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, s
     more.clear()
     found.comparisons[:0] = compared[:1]
     found.comparisons += compared[1:]
-    say("end to end ...")
-    found.figures += sections.end_to_end(ours, work.steps)
     found.figures += sections.alone(ours, batch, network, rounds, batches)
     say("evaluation ...")
     found.figures += sections.evaluation(ours)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.ssd import profile_setup as setup
@@ -12,8 +12,13 @@ from benchmarks.ssd.profile_measure import Figure
 from benchmarks.ssd.profile_sections import PLAIN
 
 
-def train(config: SSDConfig, device: str, folder: Path, steps: int) -> dict[str, list[float]]:
-    """Losses of `steps` steps: fp32 with two seeds, and the configuration's precision with the first of them."""
+def train(
+    config: SSDConfig, device: str, folder: Path, steps: int, tell: Callable[[str, int], None]
+) -> dict[str, list[float]]:
+    """Losses of `steps` steps: fp32 with two seeds, and the configuration's precision with the first of them.
+
+    `tell(name, done)` after each step.
+    """
     every = setup.changed(config, optimizer={"learning_rate": setup.LEARNING_RATE, "warmup_steps": max(1, steps // 10)})
     plain = setup.changed(every, compute=PLAIN)
     found: dict[str, list[float]] = {}
@@ -26,7 +31,9 @@ def train(config: SSDConfig, device: str, folder: Path, steps: int) -> dict[str,
         session.load_data()
         losses: list[float] = []
         while len(losses) < steps:
-            losses += [interval.loss for interval in session.train_epoch(1)]
+            for interval in session.train_epoch(1):
+                losses.append(interval.loss)
+                tell(name, min(len(losses), steps))
         found[name] = losses[:steps]
         session.close()
     return found

@@ -156,24 +156,6 @@ def _endless(batches: Batches) -> Iterator[dict[str, Tensor]]:
         yield from batches
 
 
-def end_to_end(session: SSDSession, rounds: int) -> list[Figure]:
-    """An epoch as a run trains it: images/s and the share of time spent waiting for data, by logging interval."""
-    speeds, waits = [], []
-    session.load_data()
-    start = time.perf_counter()
-    for number, interval in enumerate(session.train_epoch(1)):
-        seconds, start = time.perf_counter() - start, time.perf_counter()
-        if number > 0:  # the first fills the prefetch queue
-            speeds.append(interval.images / seconds)
-            waits.append(100 * interval.data_wait_s / seconds)
-        if number == rounds:
-            break
-    return [
-        Figure("end to end: JPEG to optimizer", "images/s", speeds),
-        Figure("time waiting for data", "%", waits),
-    ]
-
-
 def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batches: int) -> list[Figure]:
     """Data, step and loss, each by itself, to say which of them bounds the whole."""
     device, size = session.context.device, len(batch["labels"])

@@ -86,12 +86,10 @@ def _again(truth: coco.GroundTruth, ids: Iterator[int], categories: int) -> dict
     return found
 
 
-def session(config: SSDConfig, device: str, data_dir: Path, seed: int = 1, log_every_steps: int = 1) -> SSDSession:
+def session(config: SSDConfig, device: str, data_dir: Path, seed: int = 1) -> SSDSession:
     """Opened as the harness opens it. Equal seeds give equal weights whatever else differs."""
     torch.manual_seed(seed)
-    here = Context(
-        device=device, seed=seed, data_dir=data_dir, threads=torch.get_num_threads(), log_every_steps=log_every_steps
-    )
+    here = Context(device=device, seed=seed, data_dir=data_dir, threads=torch.get_num_threads(), log_every_steps=1)
     opened = SSDSession(config, here)
     opened.optimizer.param_groups[0]["lr"] = LEARNING_RATE
     return opened

@@ -43,6 +43,9 @@ class SSDSession:
             self.precision = config.compute.precision
         self.precision_seconds: dict[str, float] = {}
 
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = config.compute.autotune
+
         geometry = config.model
         self.model = SSD(
             geometry.backbone, geometry.categories + 1, shapes_per_cell(geometry.aspect_ratios), geometry.extras
@@ -118,6 +121,7 @@ class SSDSession:
             "precision_step_seconds": {name: round(value, 4) for name, value in self.precision_seconds.items()},
             "memory_format": "channels_last" if self.config.compute.channels_last else "contiguous",
             "compiled": self.config.compute.compile,
+            "autotune": self.config.compute.autotune,
             "cuda_graphs": self.config.compute.cuda_graphs,
             "data_backend": self.config.data.backend,
             "parameters": self.model.used_parameters(),
@@ -151,9 +155,8 @@ class SSDSession:
             before = (*before[:2], self.scaler.state_dict())
         for _ in range(WARM_UP_STEPS):
             synthetic_step(self.precision)
-        self._detect(
-            image_format.blank(self.config.data.image_format, self.config.evaluation.batch_size, side, self.device)
-        )
+        for size in self._evaluation_batch_sizes():
+            self._detect(image_format.blank(self.config.data.image_format, size, side, self.device))
 
         data.warm_up(self._train_source, self.default_boxes)
 
@@ -162,6 +165,13 @@ class SSDSession:
         self.optimizer.load_state_dict(optimizer)
         self.scaler.load_state_dict(scaler)
         torch.set_rng_state(random_state)
+
+    def _evaluation_batch_sizes(self) -> set[int]:
+        """Of this rank: autotuning is by shape, and belongs into init for the last, shorter batch too."""
+        samples, rank, ranks = self.config.data.eval_samples, self.context.rank, self.context.world_size
+        mine = samples * (rank + 1) // ranks - samples * rank // ranks
+        size = self.config.evaluation.batch_size
+        return {min(size, mine), mine % size or size}
 
     def _agreed(self, chosen: precision.Precision) -> precision.Precision:
         """Rank 0's choice, on every rank."""

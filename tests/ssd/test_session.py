@@ -73,6 +73,25 @@ def test_cuda_graphs_are_refused_where_they_have_not_been_made_for(here: Context
         BENCHMARK.check(tables, here)
 
 
+@pytest.mark.parametrize(
+    ("samples", "batch", "rank", "ranks", "sizes"),
+    [(6, 4, 0, 1, {4, 2}), (6, 3, 0, 1, {3}), (6, 9, 0, 1, {6}), (7, 2, 0, 2, {2, 1}), (7, 2, 1, 2, {2})],
+)
+def test_warm_up_sees_every_shape_that_an_evaluation_has(  # noqa: PLR0917
+    data: Path, monkeypatch: pytest.MonkeyPatch, samples: int, batch: int, rank: int, ranks: int, sizes: set[int]
+) -> None:
+    tables = config.parse(
+        small.content(data={"eval_samples": samples}, evaluation={"batch_size": batch}), name="small", source="small"
+    ).tables
+    session = SSDSession(tables, Context(device="cpu", data_dir=data))
+    monkeypatch.setattr(session, "context", Context(device="cpu", data_dir=data, rank=rank, world_size=ranks))
+    monkeypatch.setattr(session, "train_step", lambda *_: torch.zeros(()))
+    seen: list[int] = []
+    monkeypatch.setattr(session, "_detect", lambda images: seen.append(len(images)))
+    session.warm_up()
+    assert set(seen) == sizes and len(seen) == len(sizes)
+
+
 def test_warm_up_leaves_no_trace(data: Path) -> None:
     cold, warm = opened(data), opened(data)
     warm.warm_up()

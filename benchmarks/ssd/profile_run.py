@@ -1,0 +1,82 @@
+"""The run itself, ended by --max-steps, in a process of its own: what benchmarks.ssd.profile calls end to end.
+
+No loop of ours: the harness trains as in any run, with its schedule, and the figures are read off the log that it leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.profile_measure import Figure
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+LINE = ":::MLLOG "
+STEPS_SPENT = 1  # exit code of a run that neither met its target nor broke
+
+
+def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, steps: int) -> list[Figure]:
+    """Images/s of each logging interval but the first, the share of time spent waiting for data, and init from cold.
+
+    RuntimeError, with the run's last words, when it breaks.
+    """
+    scratch.mkdir()
+    path = scratch / "profiled.toml"
+    path.write_text(configuration_file(config, device, every=max(1, min(20, steps // 5))), encoding="utf-8")
+    # compiled kernels are kept between processes; a fresh machine or container has none, and init is meant as there
+    cold = {
+        **os.environ,
+        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
+        "TRITON_CACHE_DIR": str(scratch / "triton"),
+    }
+    command = [sys.executable, "-m", "harness", "run", str(path), "--max-steps", str(steps)]
+    command += ["--data-dir", str(folder), "--out", str(scratch / "out"), "--number", "0", "--seed", "1"]
+    done = subprocess.run(command, cwd=CHECKOUT, env=cold, capture_output=True, text=True, check=False)
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode != STEPS_SPENT:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+    return figures(scratch / "out" / "result_0.txt")
+
+
+def configuration_file(config: SSDConfig, device: str, every: int) -> str:
+    """`config` as a file for `harness run`: one accelerator, one epoch, an open division's demonstration."""
+    tables: dict[str, Any] = {
+        "submission": {"org": "profile", "platform": "this machine", "division": "open", "status": "research"},
+        "run": {
+            **{"ruleset": "0.7.0", "device": device.partition(":")[0], "nodes": 1, "accelerators_per_node": 1},
+            **{"epochs": 1, "evaluate_after_epochs": [1], "target": 0.23, "log_every_steps": every},
+        },
+        **config.model_dump(mode="json"),
+    }
+    lines = ['benchmark = "ssd"']
+    for table, values in tables.items():
+        # numbers, strings, truth values and lists of them are written alike in JSON and TOML
+        lines += ["", f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def figures(log: Path) -> list[Figure]:
+    """From the log of a run that ended within its first epoch."""
+    events = list(_events(log))
+    at = {event["key"]: event["time_ms"] for event in events if event["key"] in ("init_start", "init_stop")}
+    speeds = [event["value"]["throughput"] for event in events if event["key"] == "tracked_stats"]
+    waits = [100 * event["value"] for event in events if event["key"] == "data_wait_share"]
+    return [
+        Figure("init in the run, nothing compiled before", "s", [(at["init_stop"] - at["init_start"]) / 1e3]),
+        # the first interval fills the prefetch queue
+        Figure("end to end: JPEG to optimizer", "images/s", speeds[1:] or speeds),
+        Figure("time waiting for data", "%", waits),
+    ]
+
+
+def _events(log: Path) -> Iterator[dict[str, Any]]:
+    for line in log.read_text(encoding="utf-8").splitlines():
+        if line.startswith(LINE):
+            yield json.loads(line.removeprefix(LINE))
