@@ -89,6 +89,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
     from harness import config
     from harness.execution import lifecycle
     from harness.execution.context import Launch, this_machine
+    from harness.execution.run import Request
     from harness.launch import ranks
 
     launch = Launch.from_environment()
@@ -97,7 +98,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
         chosen = config.load(path, target=target)
     except config.ConfigError as error:
         if out is not None and not launch.as_rank and not series:
-            lifecycle.refuse(lifecycle.Request(out=out, number=number), str(error))
+            lifecycle.refuse(Request(out=out, number=number), str(error))
         raise
     if series:
         from harness.cli.trials import run_trials
@@ -119,7 +120,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
             shm_size=shm_size,
         )
         raise typer.Exit(code)
-    request = lifecycle.Request(
+    request = Request(
         out=out or environment.out_dir(config.ROOT) / chosen.name,
         number=number,
         seed=seed,

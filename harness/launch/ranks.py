@@ -8,14 +8,15 @@ import uuid
 from pathlib import Path
 
 from harness.config import Configuration
-from harness.execution import console, lifecycle
+from harness.execution import console
 from harness.execution.events import EventLog, close_abandoned
+from harness.execution.run import Request
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 
 KNOWN = (EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED)
 
 
-def run(configuration: Configuration, path: Path, request: lifecycle.Request) -> int:
+def run(configuration: Configuration, path: Path, request: Request) -> int:
     """Start all ranks of a one-node run, wait, and see to it that the log ends in a run_stop. Returns the exit code.
 
     ValueError for several nodes: there the site's launcher starts the ranks (docker/run.sub).
@@ -60,7 +61,7 @@ def run(configuration: Configuration, path: Path, request: lifecycle.Request) ->
     return BROKEN if abandoned and code == TARGET_MET else code
 
 
-def arguments(configuration: Configuration, path: Path, request: lifecycle.Request) -> list[str]:
+def arguments(configuration: Configuration, path: Path, request: Request) -> list[str]:
     """The command line of a rank of this run: the request with all that must be equal on every rank settled."""
     from harness.execution import seeding
 

@@ -1,0 +1,66 @@
+"""One run as it is carried from phase to phase: what was asked, what is open, what it has shown, how it ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.config import Configuration
+from harness.execution import console, context
+from harness.execution.events import EventLog, keys
+from harness.execution.history import History
+from harness.exit_codes import TARGET_MET
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for beside the configuration."""
+
+    out: Path
+    number: int | None = None  # of the result; the next free one when None
+    seed: int | None = None
+    data_dir: Path | None = None
+    backbone_path: Path | None = None
+    cache_dir: Path = Path(".cache")  # for data that the benchmark makes itself
+    checkpoint_dir: Path | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended."""
+
+    exit_code: int
+    reason: str  # empty on success
+
+    @property
+    def status(self) -> str:
+        return str(keys.SUCCESS if self.exit_code == TARGET_MET else keys.ABORTED)
+
+
+class NotFinite(RuntimeError):
+    """The loss or the quality is NaN or infinite."""
+
+
+@dataclass
+class Run:
+    """What one run carries from phase to phase."""
+
+    configuration: Configuration
+    request: Request
+    launch: context.Launch
+    log: EventLog  # of rank 0; the others' takes events and writes nothing
+    own: EventLog  # the same file for this rank's own lines: init_start, a traceback, stacks on request
+    screen: console.Console
+    history: History
+    asking: bool = True  # while a ValueError means that the user's wish cannot be granted
+    started: float | None = None  # perf_counter at run_start
+    ending: Ending | None = None  # from run_stop on
+    stopped_minutes: float | None = None  # run_start to run_stop
+    called: float = field(default_factory=time.time)  # the wall clock's, for the RESULT line
+
+    @property
+    def minutes(self) -> float:
+        assert self.started is not None
+        return (time.perf_counter() - self.started) / 60
