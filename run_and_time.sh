@@ -19,6 +19,7 @@ embedded demonstration on its CPU; a machine with them is told which configurati
                          nothing is ever written over
   --number N             exactly this number
   --seed N               0 to 4294967295; drawn anew for each run when left out
+  --max-steps N          ends after N optimizer steps of the run, its schedule unchanged: equal work, to compare speeds
   --target QUALITY       ends the run at another quality (open division only)
   --checkpoint-dir DIR   keeps a checkpoint there after each epoch
   --resume               goes on from the checkpoint; such a result is never a timed one
@@ -33,8 +34,8 @@ Environment, for those who know MLPerf's scripts: DGXSYSTEM is CONFIGURATION, DA
 SEED --seed, CLEAR_CACHES=0 --no-clear-caches. Options win. HARNESS_CACHE_DIR is where the embedded data is kept
 (default: .cache in the checkout).
 
-Exit codes: 0 target met; 1 epochs spent without it; 2 usage or configuration; 5 the run broke; 6 no suitable device
-or driver; 130 interrupted. Every one of them leaves its status in the log.
+Exit codes: 0 target met; 1 epochs (or --max-steps) spent without it; 2 usage or configuration; 5 the run broke; 6 no
+suitable device or driver; 130 interrupted. Every one of them leaves its status in the log.
 END
 }
 

@@ -13,6 +13,7 @@ The order of calls in one timed run, on every rank (only rank 0 writes the log):
     session.load_data()             -- run_start: the first touch of data
     for each epoch 1, 2, ...:
         session.train_epoch(epoch)  yields an Interval at each device-synchronised point
+                                    (the epoch that --max-steps cuts: train_epoch(epoch, steps), and the run ends there)
         session.evaluate(epoch)     at the configured epochs; the run ends when the result reaches the target
     session.fingerprint()           -- run_stop: off the clock again
     session.panels(n)
@@ -51,7 +52,7 @@ class Context:
     data_dir: Path | None = None  # what the user named, if anything; see Benchmark.provide_data
     backbone_path: Path | None = None  # initial weights that the user named
     threads: int = 1  # of the CPU that this rank may use
-    log_every_steps: int = 20  # steps between two Intervals; an epoch's last step always ends one
+    log_every_steps: int = 20  # steps between two Intervals; the last step that train_epoch trains always ends one
 
     @property
     def rank_seed(self) -> int:
@@ -61,10 +62,11 @@ class Context:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """Number of images that one epoch and one evaluation use, over all ranks."""
+    """How large one epoch and one evaluation are."""
 
-    train_samples: int
-    eval_samples: int
+    train_samples: int  # images, over all ranks
+    eval_samples: int  # images, over all ranks
+    steps_per_epoch: int  # of the optimizer; the same in each epoch and on every rank, as the harness counts on it
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,12 @@ class Session(Protocol):
         """Touch the data for the first time. ValueError, with the fix, when it is not what the configuration says."""
         ...
 
-    def train_epoch(self, epoch: int) -> Iterator[Interval]:
-        """Train one epoch (1-based)."""
+    def train_epoch(self, epoch: int, steps: int | None = None) -> Iterator[Interval]:
+        """Train one epoch (1-based), or its first `steps` steps alone, fewer than it has: --max-steps ends the run there.
+
+        Those steps are the ones that a whole epoch begins with, learning rate and order of images included. The last step
+        trained always ends an Interval. The limit belongs around the loop over batches, not into the step.
+        """
         ...
 
     def evaluate(self, epoch: int) -> float:

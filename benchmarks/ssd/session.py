@@ -6,6 +6,7 @@ Shapes: B images of one rank's batch, S image side in px, A default boxes, K cla
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,8 @@ class SSDSession:
     def load_data(self) -> DataSummary:
         self.train_data = self._open_train_data()
         self.evaluation = self._open_evaluation()
-        wanted, found = self.config.data, DataSummary(self.train_data.samples, self.evaluation.batches.samples)
+        wanted, steps = self.config.data, self.schedule.steps_per_epoch
+        found = DataSummary(self.train_data.samples, self.evaluation.batches.samples, steps)
         for half, expected, there in (
             ("train", wanted.train_samples, found.train_samples),
             ("eval", wanted.eval_samples, found.eval_samples),
@@ -261,20 +263,21 @@ class SSDSession:
 
     # --- training ----------------------------------------------------------------------------------------------------
 
-    def train_epoch(self, epoch: int) -> Iterator[Interval]:  # noqa: ARG002 - the step count says all
+    def train_epoch(self, epoch: int, steps: int | None = None) -> Iterator[Interval]:  # noqa: ARG002 - the count says all
         self.network.train()
-        every, per_epoch = self.context.log_every_steps, self.schedule.steps_per_epoch
-        loss_sum, steps, self.train_data.wait_s = torch.zeros((), device=self.device), 0, 0.0
-        for in_epoch, batch in enumerate(self.train_data, start=1):
+        every, last = self.context.log_every_steps, self.schedule.steps_per_epoch if steps is None else steps
+        loss_sum, since, self.train_data.wait_s = torch.zeros((), device=self.device), 0, 0.0
+        # islice(..., None) is all of it, read to its end, without which DALI does not begin the next epoch
+        for in_epoch, batch in enumerate(itertools.islice(self.train_data, steps), start=1):
             learning_rate = self.schedule.learning_rate(self.step)
             self.optimizer.param_groups[0]["lr"] = learning_rate
             loss_sum += self.train_step(batch["images"], batch["labels"], batch["offsets"])
-            self.step, steps = self.step + 1, steps + 1
-            if in_epoch % every == 0 or in_epoch == per_epoch:
-                images = steps * self.config.optimizer.batch_size * self.context.world_size
-                yield Interval(steps, images, loss_sum.item() / steps, learning_rate, self.train_data.wait_s)
+            self.step, since = self.step + 1, since + 1
+            if in_epoch % every == 0 or in_epoch == last:
+                images = since * self.config.optimizer.batch_size * self.context.world_size
+                yield Interval(since, images, loss_sum.item() / since, learning_rate, self.train_data.wait_s)
                 loss_sum.zero_()
-                steps, self.train_data.wait_s = 0, 0.0
+                since, self.train_data.wait_s = 0, 0.0
 
     def train_step(self, images: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
         """One step of the optimizer on images in data.image_format, labels (B, A), offsets (B, A, 4); its loss, unawaited."""

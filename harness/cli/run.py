@@ -40,6 +40,13 @@ def run(  # noqa: PLR0917 - typer passes options by name
         int | None,
         typer.Option(envvar=environment.SEED, min=0, max=2**32 - 1, help="Drawn anew for each run when left out."),
     ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="End after so many optimizer steps of the whole run, its schedule unchanged: equal work, to compare speeds.",
+        ),
+    ] = None,
     target: Annotated[float | None, typer.Option(help="Quality at which the run ends; open division only.")] = None,
     number: Annotated[int | None, typer.Option(min=0, help="N of result_N.txt.  [default: the next free one]")] = None,
     checkpoint_dir: Annotated[Path | None, typer.Option(help="Keep a checkpoint there after each epoch.")] = None,
@@ -73,8 +80,8 @@ def run(  # noqa: PLR0917 - typer passes options by name
 ) -> None:
     """One timed run: trains to the target and leaves a log that MLPerf's checker accepts. With --trials, a series of them.
 
-    Exit codes: 0 target met, 1 epochs spent without it, 2 usage or configuration, 5 the run broke, 6 no suitable device or
-    driver, 130 interrupted.
+    Exit codes: 0 target met, 1 epochs (or --max-steps) spent without it, 2 usage or configuration, 5 the run broke, 6 no
+    suitable device or driver, 130 interrupted.
     """
     for sentence in environment.lookalikes():
         sys.stderr.write(f"warning: {sentence}\n")
@@ -113,6 +120,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
             data_dir=data_dir,
             backbone_path=backbone_path,
             seed=seed,
+            max_steps=max_steps,
             clear_caches=clear_caches,
             resume=resume,
             watchdog_s=watchdog,
@@ -129,6 +137,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
         cache_dir=environment.cache_dir(config.ROOT),
         checkpoint_dir=checkpoint_dir,
         resume=resume,
+        max_steps=max_steps,
     )
     if chosen.run.world_size > 1 and not launch.as_rank:
         raise typer.Exit(ranks.run(chosen, path, request))

@@ -32,6 +32,7 @@ def run_trials(
     data_dir: Path | None = None,
     backbone_path: Path | None = None,
     seed: int | None = None,
+    max_steps: int | None = None,
     clear_caches: bool = True,
     resume: bool = False,
     watchdog_s: float | None = None,
@@ -58,14 +59,15 @@ def run_trials(
         configuration_sha256=configuration.sha256,
         trials=trials,
         seed=seed,
+        max_steps=max_steps,
         clear_caches=clear_caches,
         resume=resume,
         patience_s=watchdog.PATIENCE_S if watchdog_s is None else watchdog_s or None,
     )
     data, backbone = (each.resolve() if each is not None else None for each in (data_dir, backbone_path))
-    target = ("--target", repr(configuration.run.target))
+    told = ["--target", repr(configuration.run.target), *_option("--max-steps", max_steps)]
     if image is None:
-        options = [*target, *_option("--data-dir", data), *_option("--backbone-path", backbone)]
+        options = [*told, *_option("--data-dir", data), *_option("--backbone-path", backbone)]
         return _as_processes(series, path.resolve(), options)
 
     from harness.launch import engine
@@ -79,7 +81,7 @@ def run_trials(
             order,
             image_id=str(found.id),
             configuration=path.resolve(),
-            options=target,
+            options=told,
             data_dir=data,
             backbone_path=backbone,
             gpus=chosen,
@@ -114,7 +116,7 @@ def slug(platform: str) -> str:
     return re.sub(r"[^a-z0-9.-]+", "_", platform.lower()).strip("_.") or "system"
 
 
-def _option(name: str, value: Path | None) -> list[str]:
+def _option(name: str, value: Path | int | None) -> list[str]:
     return [] if value is None else [name, str(value)]
 
 

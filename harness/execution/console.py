@@ -15,13 +15,16 @@ from harness.execution.throughput import Rate
 
 
 class Console(Protocol):
-    """Takes what happens as it happens. `say` is for whole lines at any time."""
+    """Takes what happens as it happens. `say` is for whole lines at any time.
+
+    `images`: that the run may train at most. `cut`: steps of an epoch that ends before its last one.
+    """
 
     def say(self, text: str) -> None: ...
     def working(self, what: str, done: int, total: int) -> None: ...
-    def started(self, history: History, train_samples: int) -> None: ...
+    def started(self, history: History, images: float) -> None: ...
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None: ...
-    def epoch(self, epoch: int, loss: float, rate: Rate) -> None: ...
+    def epoch(self, epoch: int, loss: float, rate: Rate, cut: int | None) -> None: ...
     def evaluated(self, evaluated: Evaluated) -> None: ...
     def close(self) -> None: ...
 
@@ -43,9 +46,9 @@ class Silent:
 
     def say(self, text: str) -> None: ...
     def working(self, what: str, done: int, total: int) -> None: ...
-    def started(self, history: History, train_samples: int) -> None: ...
+    def started(self, history: History, images: float) -> None: ...
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None: ...
-    def epoch(self, epoch: int, loss: float, rate: Rate) -> None: ...
+    def epoch(self, epoch: int, loss: float, rate: Rate, cut: int | None) -> None: ...
     def evaluated(self, evaluated: Evaluated) -> None: ...
     def close(self) -> None: ...
 
@@ -68,15 +71,16 @@ class Lines:
             self._tenth = tenth
             self._print(f"{what}: {done} of {total}")
 
-    def started(self, history: History, train_samples: int) -> None:  # noqa: ARG002 - the terminal's bar needs it
+    def started(self, history: History, images: float) -> None:  # noqa: ARG002 - the terminal's bar needs it
         self._history = history
 
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None:
         """Too many for a file; the log's tracked_stats have them."""
 
-    def epoch(self, epoch: int, loss: float, rate: Rate) -> None:
+    def epoch(self, epoch: int, loss: float, rate: Rate, cut: int | None) -> None:
+        part = "" if cut is None else f"  cut after step {cut}"
         self.say(
-            f"epoch {epoch}/{self._history.epochs}  loss {loss:.4f}  {rate.images_per_s:,.1f} images/s  "
+            f"epoch {epoch}/{self._history.epochs}{part}  loss {loss:.4f}  {rate.images_per_s:,.1f} images/s  "
             f"waited for data {rate.data_wait_share:.1%}"
         )
 
@@ -93,7 +97,7 @@ class Lines:
 
 
 class Terminal(Lines):
-    """A bar over all the epochs that the run may take, with loss, images/s, time left and the quality reached."""
+    """A bar over all the images that the run may take, with loss, images/s, time left and the quality reached."""
 
     def __init__(self, tee: Callable[[str], None]) -> None:
         super().__init__(tee)
@@ -113,9 +117,9 @@ class Terminal(Lines):
     def working(self, what: str, done: int, total: int) -> None:
         self._bar.update(self._work, description=what, completed=done, total=total, visible=done < total)
 
-    def started(self, history: History, train_samples: int) -> None:
-        super().started(history, train_samples)
-        self._bar.update(self._training, total=history.epochs * train_samples, visible=True)
+    def started(self, history: History, images: float) -> None:
+        super().started(history, images)
+        self._bar.update(self._training, total=images, visible=True)
 
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None:
         best = self._history.best
@@ -127,7 +131,7 @@ class Terminal(Lines):
             numbers=f"loss {interval.loss:.3f}  {rate.images_per_s:,.0f} images/s{reached}",
         )
 
-    def epoch(self, epoch: int, loss: float, rate: Rate) -> None:
+    def epoch(self, epoch: int, loss: float, rate: Rate, cut: int | None) -> None:
         """The bar shows it; the log has it."""
 
     def close(self) -> None:

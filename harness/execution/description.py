@@ -15,7 +15,7 @@ from harness.system.facts import Machine
 RULESETS_WITH_WEIGHT_NAMES = ("1.1.0",)
 
 
-def submission(log: EventLog, configuration: Configuration) -> None:
+def submission(log: EventLog, configuration: Configuration, max_steps: int | None) -> None:
     """What is known before anything is built."""
     submitted = configuration.submission
     log.point(keys.SUBMISSION_BENCHMARK, configuration.benchmark.name)
@@ -27,6 +27,8 @@ def submission(log: EventLog, configuration: Configuration) -> None:
     log.point("configuration", configuration.resolved)
     log.point("configuration_sha256", configuration.sha256)
     log.point("quality_target", configuration.run.target)
+    if max_steps is not None:
+        log.point("max_steps", max_steps)
 
 
 def opened(log: EventLog, configuration: Configuration, session: Session) -> None:

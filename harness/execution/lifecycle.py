@@ -2,8 +2,9 @@
 
     init_start, open, warm_up, init_stop | run_start, load_data, epochs and evaluations, run_stop | fingerprint, picture
 
-Every way out ends in one run_stop with its status and in the exit code that belongs to it: 0 target met, 1 epochs spent
-without it, 2 what the user asked for cannot be run, 5 the run broke, 6 no suitable device, 130 interrupted.
+Every way out ends in one run_stop with its status and in the exit code that belongs to it: 0 target met, 1 epochs (or
+the steps that --max-steps allowed) spent without it, 2 what the user asked for cannot be run, 5 the run broke, 6 no suitable
+device, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from harness.execution import (
     telemetry,
     throughput,
 )
+from harness.execution.budget import Budget
 from harness.execution.events import EventLog, keys
 from harness.execution.history import Evaluated, History, Loss
 from harness.execution.run import Ending, NotFinite, Request, Run
@@ -90,7 +92,7 @@ def _train(run: Run) -> Ending:
     configuration, request, log = run.configuration, run.request, run.log
     run.screen.say(f"{configuration.benchmark.name}, configuration {configuration.name}, log {log.path}")
     run.screen.say(f"STARTING TIMING RUN AT {_clock(run.called)}")
-    description.submission(log, configuration)
+    description.submission(log, configuration, request.max_steps)
     log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
     resumed = _resumed(run)
     seed = resumed.seed if resumed else seeding.draw() if request.seed is None else request.seed
@@ -116,14 +118,20 @@ def _train(run: Run) -> Ending:
         found = session.load_data()
         log.point(keys.TRAIN_SAMPLES, found.train_samples)
         log.point(keys.EVAL_SAMPLES, found.eval_samples)
+        budget = Budget(found, request.max_steps)
         first_epoch = 1
         if resumed is not None:
+            if budget.spent(resumed.epoch):
+                raise ValueError(
+                    f"the checkpoint is after {resumed.epoch * found.steps_per_epoch} steps, which leaves none of --max-steps "
+                    f"{request.max_steps}: they count from the beginning of the whole run"
+                )
             session.restore(resumed.state)
             first_epoch = resumed.epoch + 1
             log.point("resumed_from_epoch", resumed.epoch)
         run.asking = False
-        run.screen.started(run.history, found.train_samples)
-        ending = _stop(run, _epochs(run, here, session, first_epoch, found.train_samples))
+        run.screen.started(run.history, budget.images(run.history.epochs))
+        ending = _stop(run, _epochs(run, here, session, first_epoch, budget))
         if log.path is not None:
             log.point("data_fingerprint", session.fingerprint())
             title = f"{configuration.name}: {ending.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"
@@ -155,15 +163,17 @@ def _resumed(run: Run) -> checkpoint.Checkpoint | None:
     return found
 
 
-def _epochs(run: Run, here: Context, session: Session, first_epoch: int, train_samples: int) -> Ending:
-    """The outer loop: epochs in blocks that end with an evaluation, until the target is met or the epochs are spent."""
+def _epochs(run: Run, here: Context, session: Session, first_epoch: int, budget: Budget) -> Ending:
+    """The outer loop: epochs in blocks that end with an evaluation, until the target is met or epochs or steps are spent."""
     log, history, evaluate_after = run.log, run.history, run.configuration.run.evaluate_after_epochs
     block = first_epoch
     for epoch in range(first_epoch, history.epochs + 1):
         if epoch == block:
             count = next(each for each in evaluate_after if each >= epoch) - epoch + 1
             log.start(keys.BLOCK_START, **{keys.FIRST_EPOCH_NUM: epoch, keys.EPOCH_COUNT: count})
-        _epoch(run, session, epoch, train_samples)
+        _epoch(run, session, epoch, budget)
+        if budget.cut(epoch) is not None:
+            return _steps_spent(run)
         if epoch in evaluate_after:
             log.stop(keys.BLOCK_STOP, **{keys.FIRST_EPOCH_NUM: block})
             _evaluate(run, session, epoch)
@@ -172,17 +182,29 @@ def _epochs(run: Run, here: Context, session: Session, first_epoch: int, train_s
             block = epoch + 1
         if run.request.checkpoint_dir is not None:
             _save(run, here, session, epoch)
+        if budget.spent(epoch):
+            return _steps_spent(run)
     return Ending(
         EPOCHS_SPENT,
         f"epochs spent: {history.metric} {history.best:.4f} after {history.epochs} epochs, target {history.target:g}",
     )
 
 
-def _epoch(run: Run, session: Session, epoch: int, train_samples: int) -> None:
+def _steps_spent(run: Run) -> Ending:
+    asked, history = run.request.max_steps, run.history
+    best = max(history.evaluations, key=lambda each: each.quality, default=None)
+    reached = f"{history.metric} {best.quality:.4f} after epoch {best.epoch}, " if best is not None else ""
+    return Ending(EPOCHS_SPENT, f"steps spent: {asked} of --max-steps {asked}, {reached}target {history.target:g}")
+
+
+def _epoch(run: Run, session: Session, epoch: int, budget: Budget) -> None:
+    """A whole epoch, or the first steps of the one that --max-steps cuts: like an interrupted one it has no epoch_stop."""
+    cut, train_samples = budget.cut(epoch), budget.data.train_samples
+    due = budget.data.steps_per_epoch if cut is None else cut
     log, epoch_num = run.log, {keys.EPOCH_NUM: epoch}
     log.start(keys.EPOCH_START, **epoch_num)
     clock, steps, loss_sum = throughput.EpochClock(), 0, 0.0
-    for interval in session.train_epoch(epoch):
+    for interval in session.train_epoch(epoch, cut):
         rate = clock.interval(interval)
         steps += interval.steps
         loss_sum += interval.loss * interval.steps
@@ -200,13 +222,14 @@ def _epoch(run: Run, session: Session, epoch: int, train_samples: int) -> None:
                 "is the usual mend; fp16 may need bf16"
             )
         run.screen.interval(epoch, interval, rate)
-    log.stop(keys.EPOCH_STOP, **epoch_num)
-    if steps == 0:
-        raise RuntimeError(f"epoch {epoch} had no step: the data set is smaller than a batch")
+    if cut is None:
+        log.stop(keys.EPOCH_STOP, **epoch_num)
+    if not 0 < steps == due:
+        raise RuntimeError(f"epoch {epoch} had {steps} steps where {due} were due")
     whole = clock.epoch()
     log.point("throughput", whole.images_per_s, **epoch_num)
     log.point("data_wait_share", whole.data_wait_share, **epoch_num)
-    run.screen.epoch(epoch, loss_sum / steps, whole)
+    run.screen.epoch(epoch, loss_sum / steps, whole, cut)
 
 
 def _evaluate(run: Run, session: Session, epoch: int) -> None:

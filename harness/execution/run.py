@@ -25,6 +25,7 @@ class Request:
     cache_dir: Path = Path(".cache")  # for data that the benchmark makes itself
     checkpoint_dir: Path | None = None
     resume: bool = False
+    max_steps: int | None = None  # of the optimizer, over the whole run, after which it ends wherever it is
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ def arguments(configuration: Configuration, path: Path, request: Request) -> lis
     found = ["run", str(path.resolve()), "--out", str(request.out), "--target", repr(configuration.run.target)]
     for option, value in (
         ("--seed", seed),
+        ("--max-steps", request.max_steps),
         ("--data-dir", request.data_dir),
         ("--backbone-path", request.backbone_path),
         ("--checkpoint-dir", request.checkpoint_dir),

@@ -70,7 +70,8 @@ def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) ->
         )
     if code == TARGET_MET and log.outcome == "success":
         return Verdict(ledger.SUCCESS, "")
-    if code == EPOCHS_SPENT and log.outcome == "aborted" and log.evaluations:
+    # a crash before the first evaluation ends with 1 too; not so a run whose --max-steps allowed none
+    if code == EPOCHS_SPENT and log.outcome == "aborted" and (log.evaluations or log.max_steps is not None):
         return Verdict(ledger.NOT_MET, _last_words(outcome, log))
     return Verdict(ledger.FAILED, f"exit code {code}, but its log ends as {log.outcome}: {log.reason}")
 
@@ -115,6 +116,7 @@ LOGGED = (
         "configuration_name",
         "seed",
         "quality_target",
+        "max_steps",
         "precision",
         "demonstration",
         "resumed_from_epoch",

@@ -62,6 +62,7 @@ class Series:
     configuration_sha256: str
     trials: int
     seed: int | None = None  # of trial 0; trial N has seed + N
+    max_steps: int | None = None  # of each trial
     clear_caches: bool = True
     resume: bool = False
     patience_s: float | None = watchdog.PATIENCE_S
@@ -82,6 +83,7 @@ def run(series: Series, launcher: Launcher, say: Callable[[str], None]) -> int:
                 configuration_name=series.configuration_name,
                 configuration_sha256=series.configuration_sha256,
                 trials=series.trials,
+                max_steps=series.max_steps,
                 resumed=series.resume,
                 host=platform.node(),
                 user=os.getuid(),
@@ -145,6 +147,12 @@ def may_begin(series: Series, where: str, account: Account) -> None:
                 f"({before['configuration_sha256'][:12]}), not {series.configuration_name} "
                 f"({series.configuration_sha256[:12]}); a series has one. Name another --out or --system"
             )
+        if before.get("max_steps") != series.max_steps:  # the ledgers of older versions have none
+            there, here = (_max_steps(steps) for steps in (before.get("max_steps"), series.max_steps))
+            raise ledger.LedgerError(
+                f"{folder}: its trials ran {there}, these would run {here}; a series does the same work each "
+                "time. Use the same, or name another --out or --system"
+            )
         if each.finished and before["where"] != where:
             raise ledger.LedgerError(
                 f"{folder}: its trials ran in {before['where']}, these would run in {where}; a series has one "
@@ -163,6 +171,10 @@ def may_begin(series: Series, where: str, account: Account) -> None:
             f"{folder / f'result_{strangers[0]}.txt'}: is there, but the ledger knows of no such trial; move it away, or "
             "name another --out or --system"
         )
+
+
+def _max_steps(steps: int | None) -> str:
+    return "without --max-steps" if steps is None else f"with --max-steps {steps}"
 
 
 @dataclass

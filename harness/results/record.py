@@ -283,6 +283,11 @@ class RunRecord:
         return self.integer("resumed_from_epoch")
 
     @property
+    def max_steps(self) -> int | None:
+        """After so many optimizer steps the run was to end, its target met or not."""
+        return self.integer("max_steps")
+
+    @property
     def quality_target(self) -> float | None:
         return self.number("quality_target")
 

@@ -130,6 +130,25 @@ def test_intervals_count_what_was_trained(data: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("backend", ["dali", "torch"])
+def test_the_first_steps_of_an_epoch_are_those_of_a_whole_one(data: Path, backend: str) -> None:
+    straight, cut = (opened(data, data={"backend": backend}) for _ in range(2))
+    assert straight.load_data().steps_per_epoch == cut.load_data().steps_per_epoch == 3
+    losses(straight, 1), losses(cut, 1)
+    expected = losses(straight, 2)
+    assert [interval.loss for interval in cut.train_epoch(2, 2)] == expected[:2]
+    assert (straight.step, cut.step) == (6, 5), "not one more was trained"
+    assert cut.panels(4) == [], "it was never evaluated"
+    cut.close()
+
+
+def test_the_last_of_the_first_steps_ends_an_interval(data: Path) -> None:
+    session = opened(data)
+    session.context = Context(device="cpu", seed=5, data_dir=data, threads=1, log_every_steps=20)
+    session.load_data()
+    assert [(each.steps, each.images) for each in session.train_epoch(1, 2)] == [(2, 8)]
+
+
 @pytest.mark.parametrize(
     ("table", "change", "message"),
     [

@@ -15,8 +15,10 @@ from harness.contract import Context, DataSummary, Interval, NotSuitable, Plain
 
 class Toy(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-    fate: Literal["learns", "stands still", "nan", "raises", "sleeps", "bad data", "unsuitable", "rank 1 raises"]
+    fate: Literal["learns", "stands still", "nan", "raises", "sleeps", "bad data", "unsuitable", "rank 1 raises",
+                  "stops short"]  # fmt: skip
     gain: float = 0.1  # of quality, an epoch
+    steps: int = 2  # of an epoch
 
 
 class ToyConfig(BaseModel):
@@ -46,17 +48,21 @@ class ToySession:
     def load_data(self) -> DataSummary:
         if self.toy.fate == "bad data":
             raise ValueError("the folder has 7 numbers, the configuration says 8")
-        return DataSummary(train_samples=8, eval_samples=4)
+        return DataSummary(train_samples=4 * self.toy.steps, eval_samples=4, steps_per_epoch=self.toy.steps)
 
-    def train_epoch(self, epoch: int) -> Iterator[Interval]:
-        for _ in range(2):
+    def train_epoch(self, epoch: int, steps: int | None = None) -> Iterator[Interval]:
+        last, since = self.toy.steps if steps is None else steps, 0
+        for step in range(1, last + (self.toy.fate != "stops short")):
             if self.toy.fate == "raises" and epoch == 2:
                 raise RuntimeError("the toy broke")
             if self.toy.fate == "rank 1 raises" and self.context.rank == 1 and epoch == 2:
                 raise RuntimeError("rank 1 broke")
             time.sleep(60 if self.toy.fate in ("sleeps", "rank 1 raises") and epoch == 2 else 0.001)
             loss = math.nan if self.toy.fate == "nan" and epoch == 2 else 1 - self.quality
-            yield Interval(steps=1, images=4, loss=loss, learning_rate=0.1, data_wait_s=0.0001)
+            since += 1
+            if step % self.context.log_every_steps == 0 or step == last:
+                yield Interval(steps=since, images=4 * since, loss=loss, learning_rate=0.1, data_wait_s=0.0001)
+                since = 0
         self.quality += 0.0 if self.toy.fate == "stands still" else self.toy.gain
 
     def evaluate(self, epoch: int) -> float:

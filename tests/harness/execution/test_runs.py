@@ -67,6 +67,7 @@ def test_the_other_rulesets_pass_too(tmp_path: Path, ruleset: str) -> None:
         ("stands still", 1, r"epochs spent: quality 0\.0000 after 4 epochs, target 0\.25"),
         ("nan", 5, "the loss is nan in epoch 2 by step 1"),
         ("raises", 5, "RuntimeError: the toy broke"),
+        ("stops short", 5, "RuntimeError: epoch 1 had 1 steps where 2 were due"),
         ("bad data", 2, "the folder has 7 numbers"),
         ("unsuitable", 6, "no abacus here"),
     ],
@@ -78,7 +79,9 @@ def test_every_other_way_out(tmp_path: Path, fate: str, code: int, reason: str) 
     assert stopped["status"] == "aborted"
     assert re.search(reason, stopped["reason"]) and re.search(reason, finished.stdout)
     assert "RESULT" not in finished.stdout
-    assert ("Traceback" in finished.stdout) == (fate == "raises"), "only what we did not foresee shows a traceback"
+    assert ("Traceback" in finished.stdout) == (fate in ("raises", "stops short")), (
+        "only what we did not foresee shows a traceback"
+    )
     assert complies(tmp_path / "result_0.txt") is False
 
 

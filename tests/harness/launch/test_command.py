@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from harness import config
 from harness.cli.trials import check_inputs, run_trials, slug
-from harness.launch import ledger
+from harness.launch import engine, ledger
+from harness.launch.record import Order
 from tests.conftest import CHECKOUT
 from tests.toy import configuration as toy
 
@@ -35,6 +38,41 @@ def test_a_trial_of_a_true_run(tmp_path: Path) -> None:
     again = harness("run", path, "--trials", 1, "--out", tmp_path / "out", "--no-clear-caches")
     assert again.returncode == 2
     assert "add --resume to go on with it" in again.stderr
+
+
+def test_trials_of_so_many_steps(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw())
+    options = ("--trials", 1, "--out", tmp_path / "out", "--no-clear-caches")
+    finished = harness("run", path, *options, "--max-steps", 1)  # before any evaluation
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    folder = tmp_path / "out" / "1x_abacus" / "ssd"
+    ends = [each.end for each in ledger.Account.read(folder / ledger.FILE).attempts]
+    assert [(end["status"], end["reason"]) for end in ends if end is not None] == [
+        ("target_not_met", "steps spent: 1 of --max-steps 1, target 0.25")
+    ]
+    assert json.loads((folder / "result_0.json").read_text())["max_steps"] == 1
+    other = harness("run", path, *options, "--max-steps", 2, "--resume")
+    assert other.returncode == 2 and "a series does the same work each time" in other.stderr
+    again = harness("run", path, *options, "--max-steps", 1, "--resume")
+    assert again.returncode == 1 and "trial 0: has its result already" in again.stdout
+
+
+def test_trials_in_containers_are_told_how_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words: list[str] = []
+
+    def looked_at(*_: Any, plan: Any, **__: Any) -> int:
+        words.extend(plan(Order(0, tmp_path, None, caches_cleared=False), "ssd").command)
+        return 0
+
+    monkeypatch.setattr(engine, "connect", lambda: SimpleNamespace(info=dict))
+    monkeypatch.setattr(engine, "image", lambda client, name: SimpleNamespace(id="sha256:1"))
+    monkeypatch.setattr("harness.cli.trials._as_containers", looked_at)
+    path = toy.write(tmp_path, toy.raw())
+    run_trials(config.load(path), path, trials=1, out=tmp_path, image="ssd", max_steps=200)
+    assert words[words.index("--max-steps") + 1] == "200"
+    words.clear()
+    run_trials(config.load(path), path, trials=1, out=tmp_path, image="ssd")
+    assert words and "--max-steps" not in words
 
 
 @pytest.mark.slow

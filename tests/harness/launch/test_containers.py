@@ -164,12 +164,13 @@ def none_left(client: Any, folder: Path, seconds: float = 40) -> bool:
 
 
 def test_two_trials_in_fresh_containers(client: Any, place: Place) -> None:
-    assert place.run("--seed", "3") == 0, place.said
+    assert place.run("--seed", "3", "--max-steps", "9") == 0, place.said
     assert place.statuses == [(0, 1, "success"), (1, 1, "success")]
     ids = set()
     for number in range(2):
         record = place.record(number)
         assert record["hardware"] == {"user": f"{os.getuid()}:{os.getgid()}", "network": ["lo"]}
+        assert "--max-steps 9" in record["container"]["docker_run"]
         assert record["container"]["where"] == client.images.get(place.image).id
         ids.add(record["container"]["id"])
         owner = (place.folder / f"result_{number}.txt").stat()

@@ -173,6 +173,28 @@ def test_a_series_stays_where_it_began(fakes: Fakes) -> None:
         trials.may_begin(series, "sha256:1", fakes.account)
 
 
+def test_the_trials_of_a_series_do_the_same_work(fakes: Fakes) -> None:
+    fakes.tell(_1="die")
+    fakes.run(2, max_steps=200)
+    assert [each["max_steps"] for each in fakes.account.series] == [200]
+    with pytest.raises(ledger.LedgerError, match=r"ran with --max-steps 200, these would run without --max-steps; "):
+        fakes.run(2, resume=True)
+    with pytest.raises(ledger.LedgerError, match=r"ran with --max-steps 200, these would run with --max-steps 201; "):
+        fakes.run(2, resume=True, max_steps=201)
+    fakes.tell()
+    assert fakes.run(2, resume=True, max_steps=200) == 0
+
+
+def test_the_ledgers_of_before_max_steps_are_of_whole_runs(fakes: Fakes) -> None:
+    fakes.tell(_1="die")
+    fakes.run(2)
+    book = fakes.folder / ledger.FILE
+    book.write_text(book.read_text().replace('"max_steps": null, ', ""))
+    assert "max_steps" not in book.read_text()
+    fakes.tell()
+    assert fakes.run(2, resume=True) == 0
+
+
 @pytest.mark.parametrize(("do", "code"), [("hang", 130), ("hang for ever", 137)])
 def test_the_watchdog_leaves_stacks_in_the_log_and_stops_the_trial(
     fakes: Fakes, do: str, code: int, monkeypatch: pytest.MonkeyPatch
