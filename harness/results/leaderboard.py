@@ -98,7 +98,7 @@ class Row(Record):
     minutes_spread: Spread | None
     images_per_s: float | None  # median of the runs
     images_per_s_spread: Spread | None
-    throughput_from: str | None  # "epochs", or "blocks" of epochs where a log has no single ones
+    throughput_from: str | None  # "epochs", "part of an epoch", or "blocks" where a log has no single ones
     runs: tuple[Run, ...]
     sections: tuple[Section, ...]
 

@@ -184,7 +184,9 @@ class RunRecord:
 
     @property
     def images_per_s(self) -> float | None:
-        """Images of an epoch by the median epoch's time."""
+        """Images of an epoch by the median epoch's time; of a run that --max-steps ended in its first one, as logged."""
+        if self.max_steps is not None and self.epochs and self.epoch_seconds is None:
+            return self.epochs[0].throughput
         if not self.train_samples or not self.epoch_seconds:
             return None
         return self.train_samples / self.epoch_seconds

@@ -146,6 +146,8 @@ def _framework(record: RunRecord, description: Mapping[str, Any]) -> str:
 def _throughput_from(record: RunRecord) -> str | None:
     if any(epoch.seconds for epoch in record.epochs):
         return "epochs"
+    if record.max_steps is not None:
+        return "part of an epoch"
     return "blocks" if record.blocks else None
 
 

@@ -75,7 +75,7 @@ class Score:
     def speed(self, record: RunRecord) -> float | None:
         """Images per second of one run; of a log that does not say how many images an epoch has, by the rules' number."""
         samples = record.train_samples or rules_for(record.benchmark, self.ruleset).train_samples
-        return samples / record.epoch_seconds if samples and record.epoch_seconds else None
+        return samples / record.epoch_seconds if samples and record.epoch_seconds else record.images_per_s
 
     @property
     def images_per_s_per_accelerator(self) -> float | None:
@@ -183,7 +183,10 @@ def split(record: RunRecord) -> Split | None:
     if start is None or stop is None or stop <= start:
         return None
     trained: tuple[Epoch, ...] | tuple[Block, ...] = record.epochs or record.blocks
-    epochs = _union(_within((each.start_s, each.seconds) for each in trained))
+    spans = [(each.start_s, each.seconds) for each in trained]
+    if record.outcome == "aborted" and trained and trained[-1].seconds is None and (begun := trained[-1].start_s):
+        spans[-1] = (begun, stop - begun)  # the run ended within it
+    epochs = _union(_within(spans))
     both = _union([*epochs, *_within((each.start_s, each.seconds) for each in record.evaluations)])
     epochs = _clip(epochs, start, stop)
     both = _clip(both, start, stop)

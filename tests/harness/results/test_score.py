@@ -125,6 +125,18 @@ def test_open_division_takes_its_target_from_the_log(tmp_path: Path) -> None:
     assert not result.official
 
 
+def test_a_run_that_max_steps_ends_in_its_first_epoch_has_a_speed_and_no_score(tmp_path: Path) -> None:
+    log = events(evaluations=(), status="aborted", own={"max_steps": 20})
+    begun = next(place for place, each in enumerate(log) if each["key"] == "epoch_start")
+    start_ms = log[begun]["time_ms"]
+    cut = [event(start_ms + 2500, "throughput", 800.0, epoch_num=1), {**log[-1], "time_ms": start_ms + 2500}]
+    result = scored(write(tmp_path / "result_0.txt", [*log[: begun + 1], *cut]).parent)
+    assert result.minutes is None and result.runs[0].place == "not converged"
+    assert result.images_per_s == 800 and as_json(result)["runs"][0]["images_per_s"] == 800
+    parts = split(result.runs[0].record)
+    assert parts is not None and parts.epochs_s == pytest.approx(2.5), "the epoch that it ended in"
+
+
 def test_the_parts_of_the_time_add_up_where_evaluation_runs_beside_training() -> None:
     log = without(events(evaluations=((2, 0.24),)), "eval_start")
     start = next(each["time_ms"] for each in log if each["key"] == "epoch_stop")
