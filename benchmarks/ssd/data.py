@@ -41,7 +41,7 @@ class Source:
     backend: Literal["dali", "torch"] = "dali"
     whole: bool = False  # DALI: in training, decode all of a picture and cut the crop out of it
     hw_decoder_load: float = 0.65  # DALI: share of a batch for a GPU's JPEG engine
-    compiled: bool = False  # torch: torch.compile of what is done to whole batches
+    compiled: bool = False  # torch: torch.compile of what is done to the pixels of a batch
 
     @property
     def gpu(self) -> int | None:
@@ -99,10 +99,10 @@ def eval_batches(source: Source) -> Batches:
     return batches
 
 
-def warm_up(source: Source, default_boxes: Tensor) -> None:
+def warm_up(source: Source) -> None:
     """Compile what training batches will need, without touching data. DALI compiles nothing."""
     if source.backend == "torch":
-        _backend(source).warm_up(source, default_boxes)
+        _backend(source).warm_up(source)
 
 
 def _backend(source: Source) -> ModuleType:

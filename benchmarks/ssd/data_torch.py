@@ -17,7 +17,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +79,6 @@ class TorchBatches:
         epoch, self.epoch = self.epoch, self.epoch + 1
         groups = iter(self._groups(epoch).items())
         coming: deque[Future[Draw]] = deque()
-        finish = torch.compile(_finish) if self.source.compiled else _finish
         while True:
             for place, group in groups:
                 coming.append(self._foreman.submit(self._draw, epoch, place, group))
@@ -91,7 +89,7 @@ class TorchBatches:
             start = time.perf_counter()
             draw = coming.popleft().result()
             self.wait_s += time.perf_counter() - start
-            yield self._batch(draw, finish)
+            yield self._batch(draw)
 
     def state(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in ("order_seed", "augmentation_seed", "epoch")}).encode()
@@ -141,7 +139,7 @@ class TorchBatches:
         self._stream.synchronize()
         return pixels
 
-    def _batch(self, draw: Draw, finish: Any) -> dict[str, Tensor]:
+    def _batch(self, draw: Draw) -> dict[str, Tensor]:
         device, form = self.source.device, self.source.image_format
         pixels = draw.pixels.to(device, non_blocking=True)
         if pixels.is_cuda:  # its memory must outlive what the training stream still does with it
@@ -151,7 +149,9 @@ class TorchBatches:
             return {"images": formatted(maths.normalised(pixels), form), "image_ids": ids}
         ltrb, labels = (torch.from_numpy(each).to(device) for each in padded(draw.pictures))
         colours = torch.from_numpy(draw.colours).to(device)
-        images, labels, offsets = finish(pixels, colours, ltrb, labels, self.default_boxes)
+        # of matching, torch.compile 2.11 on a CPU gets the place of the largest overlap wrong: it stays as it is
+        images = (torch.compile(_images) if self.source.compiled else _images)(pixels, colours)
+        labels, offsets = match(ltrb, labels, self.default_boxes)
         return {"images": formatted(images, form), "labels": labels, "offsets": offsets}
 
 
@@ -176,20 +176,12 @@ def eval_batches(source: Source) -> TorchBatches:
     return TorchBatches(source, read(source))
 
 
-def warm_up(source: Source, default_boxes: Tensor) -> None:
-    """Compile for whole batches of any number of boxes, on blank pictures."""
-    if not source.compiled:
-        return
-    b, side, device = source.batch_size, source.image_px, source.device
-    finish = torch.compile(_finish)
-    for boxes in (7, 19):  # the second number makes it a variable to the compiler
-        finish(
-            torch.zeros(b, 3, side, side, dtype=torch.uint8, device=device),
-            torch.zeros(b, 3, 4, device=device),
-            torch.rand(b, boxes, 4, device=device).sort(dim=2).values,
-            torch.ones(b, boxes, dtype=torch.int64, device=device),
-            default_boxes.to(device),
-        )
+def warm_up(source: Source) -> None:
+    """Compile on blank pictures what training's batches of them will need."""
+    if source.compiled:
+        b, side, device = source.batch_size, source.image_px, source.device
+        pixels = torch.zeros(b, 3, side, side, dtype=torch.uint8, device=device)
+        torch.compile(_images)(pixels, torch.zeros(b, 3, 4, device=device))
 
 
 def read(source: Source) -> list[Picture]:
@@ -259,8 +251,6 @@ def formatted(images: Tensor, form: str) -> Tensor:
     return F.pad(images.permute(0, 2, 3, 1), (0, 1)).half()
 
 
-def _finish(
-    pixels: Tensor, colours: Tensor, ltrb: Tensor, labels: Tensor, default_boxes: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What is done to whole batches: images (B, 3, S, S) float32, labels (B, A), offsets (B, A, 4)."""
-    return maths.normalised(maths.coloured(pixels, colours)), *match(ltrb, labels, default_boxes)
+def _images(pixels: Tensor, colours: Tensor) -> Tensor:
+    """Training's images (B, 3, S, S) float32 of pixels (B, 3, S, S) uint8 and colours (B, 3, 4)."""
+    return maths.normalised(maths.coloured(pixels, colours))

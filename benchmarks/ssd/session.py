@@ -159,7 +159,7 @@ class SSDSession:
         for size in self._evaluation_batch_sizes():
             self._detect(image_format.blank(self.config.data.image_format, size, side, self.device))
 
-        data.warm_up(self._train_source, self.default_boxes)
+        data.warm_up(self._train_source)
 
         model, optimizer, scaler = before
         self.model.load_state_dict(model)

@@ -136,6 +136,8 @@ def _train(run: Run) -> Ending:
             log.point("data_fingerprint", session.fingerprint())
             title = f"{configuration.name}: {ending.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"
             picture.save(log.path.with_suffix(".png"), run.history, session.panels(picture.PANELS), title)
+        # torchrun ends the others as soon as one rank has ended with another code than 0: rank 0 is not to be cut short
+        context.barrier(here)
     return ending
 
 

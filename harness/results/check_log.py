@@ -186,6 +186,12 @@ def _provenance(log: Log) -> Iterator[Finding]:
             "a resumed run",
             "a result is one run without a break",
         ),
+        (
+            record.max_steps is not None,
+            "max_steps",
+            "a run made with --max-steps",
+            "a result is a run that nothing but its epochs ends",
+        ),
         (record.tree_dirty is True, "tree_dirty", "the source had uncommitted changes", "commit, then run again"),
     )
     for holds, key, text, fix in cases:

@@ -151,6 +151,8 @@ def _unofficial(series: Series, rules: Rules, failed: int) -> Iterable[str]:
         yield "demonstration data"
     if any(record.resumed_from_epoch is not None for record in records):
         yield "a resumed run"
+    if any(record.max_steps is not None for record in records):
+        yield "a run that --max-steps was to end"
     if any(record.tree_dirty for record in records):
         yield "the source had uncommitted changes"
     if first.division != "closed":

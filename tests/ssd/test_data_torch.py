@@ -43,15 +43,14 @@ def test_half_precision_hwc4_is_the_plain_batch_rounded_to_half(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_compiled_is_the_same_and_any_number_of_boxes_needs_no_compiling_after_warm_up(tmp_path: Path) -> None:
+def test_compiled_is_the_same_and_compiles_nothing_after_warm_up(tmp_path: Path) -> None:
     src = source(tmp_path)
     compiled = replace(src, compiled=True)
-    data.warm_up(compiled, BOXES)
+    data.warm_up(compiled)
     with torch.compiler.set_stance("fail_on_recompile"):
         found = epoch(compiled)
     for a, b in zip(epoch(src), found, strict=True):
-        assert torch.equal(a["labels"], b["labels"])
-        torch.testing.assert_close(a["offsets"], b["offsets"], atol=1e-5, rtol=1e-5)
+        assert torch.equal(a["labels"], b["labels"]) and torch.equal(a["offsets"], b["offsets"])
         assert (a["images"] - b["images"]).abs().mean() < 1e-3  # a level may be rounded the other way
         assert (a["images"] - b["images"]).abs().max() < 0.02
 

@@ -269,6 +269,7 @@ def test_the_scripts_of_a_package_are_sound(tmp_path: Path, project: str) -> Non
     [
         ({"demonstration": True}, 5, "it was trained on demonstration data"),
         ({"resumed_from_epoch": 12}, 5, "a run was resumed"),
+        ({"max_steps": 500}, 5, "a run was made with --max-steps"),
         ({"tree_dirty": True}, 5, "the source had uncommitted changes"),
         ({"commit": "unknown"}, 5, "the logs name no commit"),
         ({"commit": "1" * 40}, 5, "is not in this checkout"),

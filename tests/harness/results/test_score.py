@@ -93,6 +93,7 @@ def test_a_single_run_that_did_not_converge(tmp_path: Path) -> None:
     [
         ({"demonstration": True}, "demonstration data"),
         ({"resumed_from_epoch": 2}, "a resumed run"),
+        ({"max_steps": 500}, "--max-steps"),
         ({"tree_dirty": True}, "uncommitted"),
     ],
 )
