@@ -85,7 +85,7 @@ def refusals(series: Series, rules: Rules, order: Order) -> Iterator[str]:
     if any(record.resumed_from_epoch is not None for record in records):
         yield "a run was resumed: a result is one run without a break, on one clock"
     if any(record.max_steps is not None for record in records):
-        yield "a run was made with --max-steps, which is for comparing speeds: a result is a run to the target or the last epoch"
+        yield "a run was made with --max-steps, to compare speeds: a result is a run to the target or the last epoch"
     if any(record.tree_dirty for record in records):
         yield "the source had uncommitted changes (tree_dirty), so nobody can know what ran: commit, then run again"
     elif order.sources is None:

@@ -16,7 +16,7 @@ from harness.contract import Context, DataSummary, Interval, NotSuitable, Plain
 class Toy(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     fate: Literal["learns", "stands still", "nan", "raises", "sleeps", "bad data", "unsuitable", "rank 1 raises",
-                  "stops short"]  # fmt: skip
+                  "stops short", "long farewell"]  # fmt: skip
     gain: float = 0.1  # of quality, an epoch
     steps: int = 2  # of an epoch
 
@@ -63,12 +63,13 @@ class ToySession:
             if step % self.context.log_every_steps == 0 or step == last:
                 yield Interval(steps=since, images=4 * since, loss=loss, learning_rate=0.1, data_wait_s=0.0001)
                 since = 0
-        self.quality += 0.0 if self.toy.fate == "stands still" else self.toy.gain
+        self.quality += 0.0 if self.toy.fate in ("stands still", "long farewell") else self.toy.gain
 
     def evaluate(self, epoch: int) -> float:
         return self.quality
 
     def fingerprint(self) -> str:
+        time.sleep(5 if self.toy.fate == "long farewell" else 0)
         return "f00d"
 
     def panels(self, count: int) -> list[Any]:

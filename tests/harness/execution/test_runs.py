@@ -165,6 +165,14 @@ def test_two_ranks(tmp_path: Path) -> None:
     assert finished.stdout.count("RESULT,SSD") == 1
 
 
+def test_rank_0_s_last_words_are_not_cut_short_by_ranks_that_have_none(tmp_path: Path) -> None:
+    """torchrun sends SIGTERM to all once one has ended with another code than 0; here rank 1 has nothing left to do."""
+    finished = run(toy.write(tmp_path, toy.raw("long farewell", ranks=2)), "--out", tmp_path)
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    assert "data_fingerprint" in [event["key"] for event in events(tmp_path / "result_0.txt")]
+    assert (tmp_path / "result_0.png").is_file()
+
+
 def test_a_rank_that_dies_ends_the_run(tmp_path: Path) -> None:
     finished = run(toy.write(tmp_path, toy.raw("rank 1 raises", ranks=2)), "--out", tmp_path)
     assert finished.returncode == 5, finished.stdout + finished.stderr
