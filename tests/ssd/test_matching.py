@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.ssd import matching
 from benchmarks.ssd.boxes import decode, default_boxes, encode
-from benchmarks.ssd.profile_baselines import encode as encode_one
+from benchmarks.ssd.profile.baselines import encode as encode_one
 
 BOXES = default_boxes(64, [8, 4], [8, 16], [12, 24, 48], [[2], [2, 3]])
 

@@ -13,17 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.ssd import coco, data_torch, detections, profile
+from benchmarks.ssd import coco, data_torch, detections
 from benchmarks.ssd import loss as plain_loss
-from benchmarks.ssd import profile_accuracy as accuracy
-from benchmarks.ssd import profile_baselines as baselines
-from benchmarks.ssd import profile_checks as checks
-from benchmarks.ssd import profile_measure as measure
-from benchmarks.ssd import profile_sections as sections
-from benchmarks.ssd import profile_setup as setup
 from benchmarks.ssd.boxes import decode
 from benchmarks.ssd.data import Source
+from benchmarks.ssd.profile import accuracy, baselines, checks, command, measure, sections, setup
+from benchmarks.ssd.profile import run as run_itself
 from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import events
 from tests.ssd import small
 from tests.ssd.test_data import BOXES, PX
 from tests.ssd.test_detections import like_a_network, ssd300
@@ -42,7 +39,7 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(configuration: Path, folder: Path, out: Path, *more: str) -> int:
     where = ["--data-dir", str(folder), "--device", "cpu", "--json", str(out / "p.json"), "--chart", str(out / "p.png")]
-    return profile.main([str(configuration), *where, "--rounds", "2", "--max-steps", "2", "--evaluate", "6", *more])
+    return command.main([str(configuration), *where, "--rounds", "2", "--max-steps", "2", "--evaluate", "6", *more])
 
 
 @pytest.mark.slow
@@ -59,6 +56,7 @@ def test_one_command_leaves_table_chart_and_samples(
     assert (step["goal"] is None) == ("no AMX" in step["note"])
     assert compared["decode and NMS, a batch"]["goal"] == 5
     assert compared["data path, processor time an image"]["goal"] == 1.6
+    assert compared["data path without DALI, processor time an image"]["ours"]["what"] == "torch"
     assert sum(what.startswith("data path, processor time an image: ") for what in compared) == 4
     for each in compared.values():
         assert each["n"] == len(each["ours"]["samples"]) == 2 and each["ratio"] > 0
@@ -114,26 +112,41 @@ def test_a_detection_that_is_missing_fails_the_check() -> None:
 def test_what_cannot_be_run(given: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     if code == 6 and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    assert profile.main(given) == code
+    assert command.main(given) == code
     assert "error: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", [["--rounds", "0"], ["--batch-size", "1"], ["--only-accuracy"], ["--no-such"]])
 def test_usage(given: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        profile.main(given)
+        command.main(given)
     assert exit_.value.code == 2
 
 
 def test_importing_it_does_nothing_and_help_needs_no_device() -> None:
     finished = subprocess.run(
-        [sys.executable, "-c", "import benchmarks.ssd.profile"],
+        [sys.executable, "-c", "import benchmarks.ssd.profile.command"],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=True,
     )
     assert finished.stdout == finished.stderr == ""
+
+
+def test_end_to_end_is_the_run_itself(folder: Path, tmp_path: Path) -> None:
+    """What it says is what the harness's log says; a run that breaks is not measured."""
+    few = setup.changed(setup.read(str(write(tmp_path, small.content(), "small"))), optimizer={"batch_size": 4})
+    found = {figure.what: figure for figure in run_itself.end_to_end(few, "cpu", folder, tmp_path / "run", 2)}
+    logged = events(tmp_path / "run/out/result_0.txt")
+    speeds = [event["value"]["throughput"] for event in logged if event["key"] == "tracked_stats"]
+    assert len(speeds) == 2 and found["end to end: JPEG to optimizer"].samples == speeds[1:]
+    assert [e["value"] for e in logged if e["key"] == "max_steps"] == [2]
+    assert found["time waiting for data"].samples[0] >= 0
+    assert 0 < found["init in the run, nothing compiled before"].median < 300
+    with pytest.raises(run_itself.RunBroke, match="complete the folder or correct the configuration"):
+        wrong = setup.changed(few, data={"train_samples": 13})
+        run_itself.end_to_end(wrong, "cpu", folder, tmp_path / "wrong", 2)
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
@@ -244,5 +257,5 @@ def test_accuracy_is_told_beside_the_spread_between_seeds() -> None:
 
 
 def test_there_is_no_second_training_loop_or_graph() -> None:
-    source = (CHECKOUT / "benchmarks/ssd").glob("profile*.py")
+    source = (CHECKOUT / "benchmarks/ssd/profile").glob("*.py")
     assert not [path.name for path in source if "pipeline_def" in path.read_text() or "backward()" in path.read_text()]

@@ -7,7 +7,8 @@ in turns with what it is compared with, in one process. The same command serves 
     python -m benchmarks.ssd.profile --data-dir DIR --rounds 20             real photographs
     python -m benchmarks.ssd.profile H100_1x1x256 --data-dir DIR --all      a GPU, if there is one, with every variant
 
-Exit codes: 0 measured, 1 a check failed, 2 usage, 6 no suitable device, 130 interrupted. A missed goal is shown, not an error.
+Exit codes: 0 measured, 1 a check failed, 2 usage, 5 the run broke, 6 no suitable device, 130 interrupted. A missed goal is
+shown, not an error.
 """
 
 from __future__ import annotations
@@ -27,20 +28,15 @@ from rich.progress import Progress
 from torch import Tensor
 
 from benchmarks.ssd import precision
-from benchmarks.ssd import profile_accuracy as accuracy
-from benchmarks.ssd import profile_checks as checks
-from benchmarks.ssd import profile_report as reports
-from benchmarks.ssd import profile_run as run
-from benchmarks.ssd import profile_sections as sections
-from benchmarks.ssd import profile_setup as setup
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
-from benchmarks.ssd.profile_measure import Figure, wall
+from benchmarks.ssd.profile import accuracy, checks, data, run, sections, setup
+from benchmarks.ssd.profile import report as reports
+from benchmarks.ssd.profile.measure import Figure, wall
 from benchmarks.ssd.session import SSDSession
 from harness.contract import Context, NotSuitable
 
-CHECK_FAILED, USAGE, NOT_SUITABLE, INTERRUPTED = 1, 2, 6, 130
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECK_FAILED, USAGE, BROKE, NOT_SUITABLE, INTERRUPTED = 1, 2, 5, 6, 130
 FEW = 8  # images of the data path's check
 FEWEST = 32  # of the data set: whole batches for every section
 CPU_STEPS = 6
@@ -79,7 +75,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--cache-dir",
         type=Path,
-        default=CHECKOUT / ".cache",
+        default=setup.CHECKOUT / ".cache",
         help="where those pictures are kept (default: %(default)s)",
     )
     add("--device", help='"cpu" or "cuda:0" (default: a GPU if there is one)')
@@ -155,8 +151,7 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
 
     say = console.print
     ours, plain = (
-        setup.session(each, device, scratch / "data")
-        for each in (config, setup.changed(config, compute=sections.PLAIN))
+        setup.session(each, device, scratch / "data") for each in (config, setup.changed(config, compute=setup.PLAIN))
     )
     batch = setup.first_batch(ours)
     network = setup.like_a_trained_network(batch, config.model.categories + 1)
@@ -196,8 +191,8 @@ def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, s
     batches = max(2, 16 // config.optimizer.batch_size) if on_cpu else 20  # of the data path in a turn
     say("decode and NMS ...")
     found.comparisons.append(sections.detection(work.in_loops, ours.default_boxes, rounds, device, clock))
-    say("data path, DALI and PIL ...")
-    found.comparisons.append(sections.data_per_core(config, folder, ours.default_boxes, rounds))
+    say("data path, both backends and PIL ...")
+    found.comparisons += data.against_pil(config, folder, ours.default_boxes, rounds)
     say("training steps ...")
     more = {}
     if asked.variants or asked.all:
@@ -216,7 +211,7 @@ def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, s
     found.kernels += sections.kernels(ours, batch, steps=1 if on_cpu else 5)
     if asked.choices or asked.all:
         say("choices of the data graph ...")
-        found.comparisons += sections.data_choices(config, device, folder, rounds, batches)
+        found.comparisons += data.choices(config, device, folder, rounds, batches)
     if asked.evaluator or asked.all:
         say("evaluators ...")
         found.comparisons.append(sections.evaluators(asked.evaluator or 500, rounds))
@@ -239,6 +234,9 @@ def main(given: Sequence[str] | None = None) -> int:
     except NotSuitable as error:
         sys.stderr.write(f"error: {error}\n")
         return NOT_SUITABLE
+    except run.RunBroke as error:
+        sys.stderr.write(f"error: {error}\n")
+        return BROKE
     except KeyboardInterrupt:
         return INTERRUPTED
     reports.show(report, console)
@@ -248,7 +246,3 @@ def main(given: Sequence[str] | None = None) -> int:
         reports.draw(report.comparisons, f"{asked.configuration} on {report.machine['device']}", asked.chart)
         console.print(f"chart: {asked.chart}", highlight=False)
     return 0 if report.correct else CHECK_FAILED
-
-
-if __name__ == "__main__":
-    sys.exit(main())

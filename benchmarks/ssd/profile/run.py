@@ -6,7 +6,6 @@ No loop of ours: the harness trains as in any run, with its schedule, and the fi
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,34 +13,34 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ssd.config import SSDConfig
-from benchmarks.ssd.profile_measure import Figure
+from benchmarks.ssd.profile.measure import Figure
+from benchmarks.ssd.profile.setup import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 LINE = ":::MLLOG "
 STEPS_SPENT = 1  # exit code of a run that neither met its target nor broke
+
+
+class RunBroke(RuntimeError):
+    """The run that was to be measured ended otherwise than by --max-steps; the message holds its last words."""
 
 
 def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, steps: int) -> list[Figure]:
     """Images/s of each logging interval but the first, the share of time spent waiting for data, and init from cold.
 
-    RuntimeError, with the run's last words, when it breaks.
+    RunBroke when it breaks.
     """
     scratch.mkdir()
     path = scratch / "profiled.toml"
     path.write_text(configuration_file(config, device, every=max(1, min(20, steps // 5))), encoding="utf-8")
     # compiled kernels are kept between processes; a fresh machine or container has none, and init is meant as there
-    cold = {
-        **os.environ,
-        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
-        "TRITON_CACHE_DIR": str(scratch / "triton"),
-    }
-    command = [sys.executable, "-m", "harness", "run", str(path), "--max-steps", str(steps)]
+    command = ["env", f"TORCHINDUCTOR_CACHE_DIR={scratch / 'inductor'}", f"TRITON_CACHE_DIR={scratch / 'triton'}"]
+    command += [sys.executable, "-m", "harness", "run", str(path), "--max-steps", str(steps)]
     command += ["--data-dir", str(folder), "--out", str(scratch / "out"), "--number", "0", "--seed", "1"]
-    done = subprocess.run(command, cwd=CHECKOUT, env=cold, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     if done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode != STEPS_SPENT:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+        raise RunBroke(f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
     return figures(scratch / "out" / "result_0.txt")
 
 

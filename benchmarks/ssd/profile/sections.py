@@ -6,9 +6,8 @@ Shapes: B images, A default boxes, K classes with background 0.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,16 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ssd import coco, data_torch, detections
-from benchmarks.ssd import profile_baselines as baselines
-from benchmarks.ssd import profile_setup as setup
+from benchmarks.ssd import coco, detections
 from benchmarks.ssd.config import SSDConfig
-from benchmarks.ssd.data import Batches
 from benchmarks.ssd.precision import AUTOCAST_DTYPE
-from benchmarks.ssd.profile_measure import (
+from benchmarks.ssd.profile import baselines, setup
+from benchmarks.ssd.profile.data import endless
+from benchmarks.ssd.profile.measure import (
     Comparison,
     Figure,
     Measure,
     interleaved,
-    processor_time_of_background_work,
     wall,
 )
 from benchmarks.ssd.session import SSDSession
@@ -36,19 +33,11 @@ from benchmarks.ssd.session import SSDSession
 Batch = Mapping[str, Tensor]
 Network = tuple[Tensor, Tensor]
 
-# As PyTorch runs a model that nobody has tuned
-PLAIN: dict[str, Any] = {
-    "precision": "fp32",
-    "channels_last": False,
-    "compile": False,
-    "loss": "plain",
-    "cuda_graphs": False,
-}
 # One change from PLAIN each, or one from the configuration, to see what each is worth
 CPU_VARIANTS: dict[str, dict[str, Any]] = {
-    "fp32 channels_last": {**PLAIN, "channels_last": True},
-    "bf16 NCHW": {**PLAIN, "precision": "bf16"},
-    "bf16 channels_last": {**PLAIN, "precision": "bf16", "channels_last": True},
+    "fp32 channels_last": {**setup.PLAIN, "channels_last": True},
+    "bf16 NCHW": {**setup.PLAIN, "precision": "bf16"},
+    "bf16 channels_last": {**setup.PLAIN, "precision": "bf16", "channels_last": True},
 }
 GPU_VARIANTS: dict[str, dict[str, Any]] = {
     **CPU_VARIANTS,
@@ -60,7 +49,7 @@ GPU_VARIANTS: dict[str, dict[str, Any]] = {
         "precision": "bf16", "channels_last": True, "compile": True, "loss": "plain", "cuda_graphs": True,
     },
 }  # fmt: skip
-STEP_GOAL, DETECTION_GOAL, DATA_GOAL = 3.5, 5.0, 1.6  # on a CPU; the first on one with AMX
+STEP_GOAL, DETECTION_GOAL = 3.5, 5.0  # on a CPU; the first on one with AMX
 
 
 def step(
@@ -116,53 +105,13 @@ def detection(network: Network, default_boxes: Tensor, rounds: int, device: str,
     )
 
 
-def data_per_core(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: int) -> Comparison:
-    """Processor time for an image of DALI's CPU graph, against PIL and torchvision on one thread."""
-    size, batches = 8, 3  # of a turn
-    one_thread = {"threads": 1, "image_format": "fp32_chw"}
-    alone = setup.changed(config, data=one_thread, optimizer={"batch_size": size}, compute=PLAIN)
-    opened = setup.session(alone, "cpu", folder)
-    epochs = _endless(opened._open_train_data())
-    path = baselines.PilPath(config.model.image_px, config.augmentation, default_boxes.cpu(), np.random.default_rng(1))
-    pictures = cycle(data_torch.read(opened._train_source))
-
-    def dali() -> float:
-        spent = processor_time_of_background_work(lambda: [next(epochs) for _ in range(batches)])
-        return 1e3 * spent / (batches * size)
-
-    def pil() -> float:
-        start = time.thread_time()
-        for _ in range(batches):
-            torch.stack([path.sample(next(pictures))[0] for _ in range(size)])
-        return 1e3 * (time.thread_time() - start) / (batches * size)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    found = interleaved({"dali": dali, "pil": pil}, rounds)
-    torch.set_num_threads(threads)
-    truth = coco.GroundTruth.load(folder / config.data.train_annotations)
-    sizes = np.array([(image["width"], image["height"]) for image in truth.document["images"]]).mean(axis=0)
-    return Comparison(
-        "data path, processor time an image",
-        Figure("DALI", "ms", found["dali"]),
-        Figure("PIL and torchvision", "ms", found["pil"]),
-        DATA_GOAL,
-        f"pictures of {sizes[0]:.0f} x {sizes[1]:.0f} px on average",
-    )
-
-
-def _endless(batches: Batches) -> Iterator[dict[str, Tensor]]:
-    while True:
-        yield from batches
-
-
 def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batches: int) -> list[Figure]:
     """Data, step and loss, each by itself, to say which of them bounds the whole."""
     device, size = session.context.device, len(batch["labels"])
     dtype = AUTOCAST_DTYPE[session.precision] or torch.float32
     logits, offsets = (x.to(dtype).requires_grad_() for x in network)
     tensors = (batch["images"], batch["labels"], batch["offsets"])
-    epochs = _endless(session._open_train_data())
+    epochs = endless(session._open_train_data())
     measured: dict[str, Callable[[], Any]] = {
         "data alone": lambda: [next(epochs) for _ in range(batches)],
         "step alone": lambda: session.train_step(*tensors),
@@ -178,39 +127,6 @@ def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batc
     return [Figure(name, "images/s", samples) for name, samples in found.items()]
 
 
-def data_choices(config: SSDConfig, device: str, folder: Path, rounds: int, batches: int) -> list[Comparison]:
-    """The data path alone with each choice of the graph, against the configuration's own."""
-    choices: dict[str, dict[str, Any]] = {
-        f"{decode}, {form}, hardware decoder {load}": {"decode": decode, "image_format": form, "hw_decoder_load": load}
-        for decode in ("region", "whole")
-        for form in ("fp32_chw", "fp16_hwc4")
-        for load in ((0.0, 0.65, 0.9) if device.startswith("cuda") else (0.65,))
-    }
-
-    def timed(values: Mapping[str, Any]) -> Measure:
-        def measure() -> float:
-            opened = setup.session(setup.changed(config, data=values, compute=PLAIN), device, folder)
-            epochs = _endless(opened._open_train_data())  # anew in each turn: a GPU has no room for all of them
-
-            def consume() -> None:
-                for _ in range(batches):
-                    next(epochs)
-
-            consume()
-            spent = processor_time_of_background_work(consume) if device == "cpu" else wall(consume, device)
-            return 1e3 * spent / (batches * config.optimizer.batch_size)
-
-        return measure
-
-    found = interleaved({name: timed(values) for name, values in {"as configured": {}, **choices}.items()}, rounds)
-    baseline = Figure("as configured", "ms", found.pop("as configured"))
-    kind = "processor time" if device == "cpu" else "time"
-    return [
-        Comparison(f"data path, {kind} an image: {name}", Figure(name, "ms", samples), baseline)
-        for name, samples in found.items()
-    ]
-
-
 def evaluation(session: SSDSession) -> list[Figure]:
     """One evaluation, in its parts. The network has hardly trained and finds little: see `detection` for a full load."""
     device = session.context.device
@@ -221,6 +137,7 @@ def evaluation(session: SSDSession) -> list[Figure]:
         parts.append(wall(lambda: found.append(session._detect(images)), device))
         return found[0]
 
+    session.load_data()
     session.evaluation.batches.wait_s = 0.0
     start = time.perf_counter()
     session.evaluation.run(detect)

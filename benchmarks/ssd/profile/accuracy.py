@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.ssd import profile_setup as setup
 from benchmarks.ssd.config import SSDConfig
-from benchmarks.ssd.profile_measure import Figure
-from benchmarks.ssd.profile_sections import PLAIN
+from benchmarks.ssd.profile import setup
+from benchmarks.ssd.profile.measure import Figure
 
 
 def train(
@@ -20,7 +19,7 @@ def train(
     `tell(name, done)` after each step.
     """
     every = setup.changed(config, optimizer={"learning_rate": setup.LEARNING_RATE, "warmup_steps": max(1, steps // 10)})
-    plain = setup.changed(every, compute=PLAIN)
+    plain = setup.changed(every, compute=setup.PLAIN)
     found: dict[str, list[float]] = {}
     for name, chosen, seed in (
         ("fp32", plain, 1),

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.ssd.profile_checks import Check
-from benchmarks.ssd.profile_measure import Comparison, Figure, quartiles
-from benchmarks.ssd.profile_sections import Kernel
+from benchmarks.ssd.profile.checks import Check
+from benchmarks.ssd.profile.measure import Comparison, Figure, quartiles
+from benchmarks.ssd.profile.sections import Kernel
 
 REACHED, MISSED, WITHOUT_GOAL = "#009E73", "#D55E00", "#56B4E9"  # Okabe and Ito's palette
 

@@ -18,7 +18,16 @@ from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
 from harness.contract import Context
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "ssd"
+CHECKOUT = Path(__file__).resolve().parents[3]
+CONFIGS = CHECKOUT / "configs" / "ssd"
+# As PyTorch runs a model that nobody has tuned
+PLAIN: dict[str, Any] = {
+    "precision": "fp32",
+    "channels_last": False,
+    "compile": False,
+    "loss": "plain",
+    "cuda_graphs": False,
+}
 LEARNING_RATE = 1e-3  # of a batch of a few images from scratch; at the configuration's a run of some steps may diverge
 
 

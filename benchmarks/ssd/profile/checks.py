@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.ssd import boxes, data, data_torch, detections, loss
-from benchmarks.ssd import profile_baselines as baselines
 from benchmarks.ssd.config import Augmentation, SSDConfig
+from benchmarks.ssd.profile import baselines
 from benchmarks.ssd.session import SSDSession
 
 LOSS_BOUND = 1e-5  # relative; sums of some thousand float32 numbers

@@ -1,0 +1,118 @@
+"""The data path alone: both backends against PIL, and DALI's choices against each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.ssd import coco, data_torch
+from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.data import Batches
+from benchmarks.ssd.profile import baselines, setup
+from benchmarks.ssd.profile.measure import (
+    Comparison,
+    Figure,
+    Measure,
+    interleaved,
+    processor_time_of_background_work,
+    wall,
+)
+
+GOAL = 1.6  # of DALI against PIL, on a CPU
+
+
+def endless(batches: Batches) -> Iterator[dict[str, Tensor]]:
+    while True:
+        yield from batches
+
+
+def against_pil(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: int) -> list[Comparison]:
+    """Processor time for an image of either backend on the CPU, against PIL and torchvision on one thread."""
+    size, batches = 8, 3  # of a turn
+    # DALI's choices as they are by default: the other backend has none
+    one_thread = {"threads": 1, "image_format": "fp32_chw", "decode": "region", "hw_decoder_load": 0.65}
+    sessions = {
+        name: setup.session(
+            setup.changed(
+                config, data={**one_thread, "backend": name}, optimizer={"batch_size": size}, compute=setup.PLAIN
+            ),
+            "cpu",
+            folder,
+        )
+        for name in ("dali", "torch")
+    }
+    path = baselines.PilPath(config.model.image_px, config.augmentation, default_boxes.cpu(), np.random.default_rng(1))
+    pictures = cycle(data_torch.read(sessions["torch"]._train_source))
+
+    def ours(name: str) -> Measure:
+        epochs = endless(sessions[name]._open_train_data())
+
+        def measure() -> float:
+            spent = processor_time_of_background_work(lambda: [next(epochs) for _ in range(batches)])
+            return 1e3 * spent / (batches * size)
+
+        return measure
+
+    def pil() -> float:
+        start = time.thread_time()
+        for _ in range(batches):
+            torch.stack([path.sample(next(pictures))[0] for _ in range(size)])
+        return 1e3 * (time.thread_time() - start) / (batches * size)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = interleaved({"dali": ours("dali"), "torch": ours("torch"), "pil": pil}, rounds)
+    torch.set_num_threads(threads)
+    truth = coco.GroundTruth.load(folder / config.data.train_annotations)
+    sizes = np.array([(image["width"], image["height"]) for image in truth.document["images"]]).mean(axis=0)
+    note = f"pictures of {sizes[0]:.0f} x {sizes[1]:.0f} px on average"
+    baseline = Figure("PIL and torchvision", "ms", found["pil"])
+    return [
+        Comparison("data path, processor time an image", Figure("DALI", "ms", found["dali"]), baseline, GOAL, note),
+        Comparison(
+            "data path without DALI, processor time an image",
+            Figure("torch", "ms", found["torch"]),
+            baseline,
+            note=note,
+        ),
+    ]
+
+
+def choices(config: SSDConfig, device: str, folder: Path, rounds: int, batches: int) -> list[Comparison]:
+    """The data path alone with each choice of the graph, against the configuration's own."""
+    graphs: dict[str, dict[str, Any]] = {
+        f"{decode}, {form}, hardware decoder {load}": {"decode": decode, "image_format": form, "hw_decoder_load": load}
+        for decode in ("region", "whole")
+        for form in ("fp32_chw", "fp16_hwc4")
+        for load in ((0.0, 0.65, 0.9) if device.startswith("cuda") else (0.65,))
+    }
+
+    def timed(values: Mapping[str, Any]) -> Measure:
+        def measure() -> float:
+            opened = setup.session(setup.changed(config, data=values, compute=setup.PLAIN), device, folder)
+            epochs = endless(opened._open_train_data())  # anew in each turn: a GPU has no room for all of them
+
+            def consume() -> None:
+                for _ in range(batches):
+                    next(epochs)
+
+            consume()
+            spent = processor_time_of_background_work(consume) if device == "cpu" else wall(consume, device)
+            return 1e3 * spent / (batches * config.optimizer.batch_size)
+
+        return measure
+
+    found = interleaved({name: timed(values) for name, values in {"as configured": {}, **graphs}.items()}, rounds)
+    baseline = Figure("as configured", "ms", found.pop("as configured"))
+    kind = "processor time" if device == "cpu" else "time"
+    return [
+        Comparison(f"data path, {kind} an image: {name}", Figure(name, "ms", samples), baseline)
+        for name, samples in found.items()
+    ]
