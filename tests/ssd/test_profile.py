@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.ssd import coco, data_torch, detections
 from benchmarks.ssd import loss as plain_loss
 from benchmarks.ssd.boxes import decode
 from benchmarks.ssd.data import Source
-from benchmarks.ssd.profile import accuracy, baselines, checks, command, measure, sections, setup
+from benchmarks.ssd.profile import accuracy, baselines, checks, command, measure, report, sections, setup
 from benchmarks.ssd.profile import run as run_itself
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import events
@@ -254,6 +255,18 @@ def test_accuracy_is_told_beside_the_spread_between_seeds() -> None:
     flat = [2.0] * 20
     found = accuracy.figures({"fp32": flat, "bf16": [2.02] * 20, "fp32, another seed": [1.9] * 20})
     assert [figure.samples for figure in found] == [pytest.approx([1.0, 1.0]), pytest.approx([5.0, 5.0])]
+
+
+def test_the_chart_shows_ratios_and_curves_or_either_alone(tmp_path: Path) -> None:
+    ratio = measure.Comparison("a", measure.Figure("x", "ms", [1.0, 2.0]), measure.Figure("y", "ms", [3.0, 5.0]), 2.0)
+    curves = {"fp32": [2.0] * 12, "bf16": [2.1] * 12, "fp32, another seed": [1.9] * 12}
+    heights = []
+    for comparisons, losses in (([ratio], {}), ([], curves), ([ratio], curves)):
+        found = report.Report({}, {}, comparisons=comparisons, losses=losses)
+        report.draw(found, "title", tmp_path / "chart.png")
+        with Image.open(tmp_path / "chart.png") as picture:
+            heights.append(picture.height)
+    assert heights[2] == pytest.approx(heights[0] + heights[1], abs=2)
 
 
 def test_there_is_no_second_training_loop_or_graph() -> None:

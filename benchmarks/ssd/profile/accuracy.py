@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.profile import setup
 from benchmarks.ssd.profile.measure import Figure
+
+WINDOW = 10  # steps, over whose mean the loss of single batches evens out
 
 
 def train(
@@ -38,19 +40,20 @@ def train(
     return found
 
 
-def figures(losses: Mapping[str, list[float]], window: int = 10) -> list[Figure]:
-    """How far the curves lie apart, each the mean of `window` steps, relative to fp32's: coarser format, other seed."""
+def figures(losses: Mapping[str, list[float]]) -> list[Figure]:
+    """How far the curves lie apart, relative to fp32's, each the mean of WINDOW steps: coarser format, other seed."""
     (_, reference), *others = losses.items()
-    smooth = [statistics.fmean(reference[i : i + window]) for i in range(0, len(reference), window)]
     return [
         Figure(
             f"loss of {name} against fp32",
             "%",
-            [
-                100 * abs(statistics.fmean(curve[i : i + window]) / mean - 1)
-                for mean, i in zip(smooth, range(0, len(reference), window), strict=True)
-            ],
-            f"{len(reference)} steps, means of {min(window, len(reference))}",
+            [100 * abs(mine / theirs - 1) for mine, theirs in zip(smoothed(curve), smoothed(reference), strict=True)],
+            f"{len(reference)} steps, means of {min(WINDOW, len(reference))}",
         )
         for name, curve in others
     ]
+
+
+def smoothed(curve: Sequence[float]) -> list[float]:
+    """Means of WINDOW steps each, the last of what is left."""
+    return [statistics.fmean(curve[i : i + WINDOW]) for i in range(0, len(curve), WINDOW)]

@@ -242,7 +242,7 @@ def main(given: Sequence[str] | None = None) -> int:
     reports.show(report, console)
     reports.write_json(report, asked.json)
     console.print(f"all samples: {asked.json}", highlight=False)
-    if report.comparisons:
-        reports.draw(report.comparisons, f"{asked.configuration} on {report.machine['device']}", asked.chart)
+    if report.comparisons or report.losses:
+        reports.draw(report, f"{asked.configuration} on {report.machine['device']}", asked.chart)
         console.print(f"chart: {asked.chart}", highlight=False)
     return 0 if report.correct else CHECK_FAILED

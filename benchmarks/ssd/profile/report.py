@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.ssd.profile.accuracy import WINDOW, smoothed
 from benchmarks.ssd.profile.checks import Check
 from benchmarks.ssd.profile.measure import Comparison, Figure, quartiles
 from benchmarks.ssd.profile.sections import Kernel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 REACHED, MISSED, WITHOUT_GOAL = "#009E73", "#D55E00", "#56B4E9"  # Okabe and Ito's palette
 
@@ -95,12 +99,24 @@ def _of(figure: Figure) -> str:
     return f"{figure.median:.4g} {figure.unit}"
 
 
-def draw(comparisons: Sequence[Comparison], title: str, path: Path) -> None:
-    """A bar for each ratio with its quartiles, and a line where a goal stands."""
+def draw(report: Report, title: str, path: Path) -> None:
+    """The ratios, the curves of losses, or one above the other."""
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=(9, 1.4 + 0.6 * len(comparisons)), dpi=110, layout="constrained")
-    axes = canvas.add_subplot()
+    heights = [1.4 + 0.6 * len(report.comparisons)] * bool(report.comparisons) + [3.6] * bool(report.losses)
+    canvas = Canvas(figsize=(9, sum(heights)), dpi=110, layout="constrained")
+    panels = list(canvas.subplots(len(heights), squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0])
+    if report.comparisons:
+        _ratios(panels[0], report.comparisons)
+    if report.losses:
+        _curves(panels[-1], report.losses)
+    panels[0].set_title(title, fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(path)
+
+
+def _ratios(axes: Axes, comparisons: Sequence[Comparison]) -> None:
+    """A bar for each ratio with its quartiles, and a line where a goal stands."""
     for place, each in enumerate(comparisons):
         low, high = quartiles(each.ratios)
         colour = WITHOUT_GOAL if each.goal is None else REACHED if each.ratio >= each.goal else MISSED
@@ -114,6 +130,15 @@ def draw(comparisons: Sequence[Comparison], title: str, path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.35 * max(max(c.ratio, *quartiles(c.ratios), c.goal or 0) for c in comparisons))
     axes.set_xlabel("times as fast (median of turns; bar: middle half; dotted: goal)")
-    axes.set_title(title, fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.savefig(path)
+
+
+def _curves(axes: Axes, losses: Mapping[str, Sequence[float]]) -> None:
+    """Each step's loss, thin, and the means that accuracy.figures compares, thick."""
+    for (name, curve), colour in zip(losses.items(), ("black", MISSED, WITHOUT_GOAL), strict=True):
+        axes.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=0.5, alpha=0.5)
+        middles = [min(i + (WINDOW + 1) / 2, len(curve)) for i in range(0, len(curve), WINDOW)]
+        axes.plot(middles, smoothed(curve), color=colour, linewidth=1.8, label=name)
+    axes.set_xlabel(f"step (thick: means of {WINDOW})")
+    axes.set_ylabel("loss")
+    axes.set_ylim(bottom=0)
+    axes.legend()
