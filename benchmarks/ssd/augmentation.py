@@ -90,7 +90,7 @@ def colour(brightness: float, contrast: float, saturation: float, hue_degrees: f
 def coloured(pictures: Tensor, colours: Tensor) -> Tensor:
     """Pictures (B, 3, S, S) uint8 in the colours (B, 3, 4); levels 0 to 255, whole, in float32."""
     flat = torch.baddbmm(colours[:, :, 3:], colours[:, :, :3], pictures.float().flatten(2))
-    return flat.view(pictures.shape).clamp(0, 255).round()
+    return flat.view(pictures.shape).clamp_(0, 255).round_()
 
 
 def normalised(levels: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def normalised(levels: Tensor) -> Tensor:
         torch.tensor([255 * x for x in each], device=levels.device)[:, None, None]
         for each in (IMAGENET_MEAN, IMAGENET_STD)
     )
-    return (levels.float() - mean) / std
+    return (levels - mean).div_(std)
 
 
 def unnormalise(images: Tensor) -> npt.NDArray[np.uint8]:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
+from torchvision.ops import box_iou
 
 from benchmarks.ssd import boxes
 from benchmarks.ssd.augmentation import IMAGENET_MEAN, IMAGENET_STD
@@ -22,7 +23,7 @@ from benchmarks.ssd.boxes import cxcywh_to_ltrb
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.data_torch import Picture, augmented
 from benchmarks.ssd.detections import MAX_IOU, MAX_PER_CLASS, MAX_PER_IMAGE, MIN_SCORE, Detections
-from benchmarks.ssd.matching import MATCH_IOU, overlaps
+from benchmarks.ssd.matching import MATCH_IOU
 
 Sample = tuple[Tensor, Tensor, Tensor]  # image (3, S, S), labels (A,), offsets (A, 4)
 
@@ -58,7 +59,7 @@ class PilPath:
 
 def encode(ltrb: Tensor, labels: Tensor, default_boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Labels (A,) and offsets (A, 4) of the default boxes for ground truth (G, 4), labels (G,)."""
-    iou = overlaps(ltrb, cxcywh_to_ltrb(default_boxes))  # (G, A)
+    iou = box_iou(ltrb, cxcywh_to_ltrb(default_boxes))  # (G, A)
     best, which = iou.max(dim=0)
     own = iou.argmax(dim=1)  # each ground-truth box keeps its best default box
     best[own], which[own] = 2.0, torch.arange(len(ltrb))
@@ -85,7 +86,7 @@ def detect_in_loops(logits: Tensor, offsets: Tensor, default_boxes: Tensor) -> D
                 kept_boxes.append(ltrb[best])
                 kept_scores.append(scores[best])
                 kept_labels.append(label)
-                order = order[overlaps(ltrb[best][None], ltrb[order])[0] <= MAX_IOU]
+                order = order[box_iou(ltrb[best][None], ltrb[order])[0] <= MAX_IOU]
         if kept_scores:
             score = torch.stack(kept_scores)
             best_first = score.argsort(descending=True, stable=True)[:MAX_PER_IMAGE]

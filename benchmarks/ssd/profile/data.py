@@ -35,7 +35,7 @@ def endless(batches: Batches) -> Iterator[dict[str, Tensor]]:
 
 def against_pil(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: int) -> list[Comparison]:
     """Processor time for an image of either backend on the CPU, against PIL and torchvision on one thread."""
-    size, batches = 8, 3  # of a turn
+    size, batches = 8, 8  # of a turn: fewer pictures, and it matters which
     # DALI's choices as they are by default: the other backend has none
     one_thread = {"threads": 1, "image_format": "fp32_chw", "decode": "region", "hw_decoder_load": 0.65}
     sessions = {
