@@ -93,12 +93,16 @@ def coloured(pictures: Tensor, colours: Tensor) -> Tensor:
     return flat.view(pictures.shape).clamp_(0, 255).round_()
 
 
-def normalised(levels: Tensor) -> Tensor:
-    """(B, 3, S, S) levels 0 to 255 by ImageNet's mean and deviation, in float32."""
+def imagenet(device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (3, 1, 1) of levels 0 to 255. Made once: to make them on a GPU the host waits for it."""
     mean, std = (
-        torch.tensor([255 * x for x in each], device=levels.device)[:, None, None]
-        for each in (IMAGENET_MEAN, IMAGENET_STD)
+        torch.tensor([255 * x for x in each])[:, None, None].to(device) for each in (IMAGENET_MEAN, IMAGENET_STD)
     )
+    return mean, std
+
+
+def normalised(levels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(B, 3, S, S) levels 0 to 255 less `mean` (3, 1, 1), by `std`, in float32."""
     return (levels - mean).div_(std)
 
 

@@ -65,7 +65,7 @@ class SSDBenchmark:
                 f"optimizer.decay_epochs: the decay after epoch {first_decay} is step {first_decay * steps_per_epoch}, "
                 f"before the end of warm-up at optimizer.warmup_steps = {config.optimizer.warmup_steps}"
             )
-        if config.data.backend == "dali" and not _installed("nvidia.dali"):
+        if config.data.backend == "dali" and not installed("nvidia.dali"):
             raise NotSuitable(
                 'data.backend = "dali" needs the package nvidia-dali-cuda130, which is not installed; install it from '
                 'requirements/run.lock, or say backend = "torch", which needs torchvision alone'
@@ -107,7 +107,8 @@ class SSDBenchmark:
         return prepare.prepare(data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress)
 
 
-def _installed(module: str) -> bool:
+def installed(module: str) -> bool:
+    """Whether a module could be imported, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # not even the package it is in
@@ -120,7 +121,7 @@ def _check_fused_loss(device: str) -> None:
             f'compute.loss = "fused" is made of Triton kernels for CUDA and cannot run on {device}; say "plain", which '
             'computes the same, or choose a configuration with run.device = "cuda"'
         )
-    if not _installed("triton"):
+    if not installed("triton"):
         raise NotSuitable(
             'compute.loss = "fused" needs Triton, which this PyTorch came without; say "plain", which computes the same'
         )

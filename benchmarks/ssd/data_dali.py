@@ -131,6 +131,7 @@ def _decoder(source: Source) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "device": "cpu" if source.gpu is None else "mixed",
         "output_type": types.RGB,
+        "adjust_orientation": False,  # boxes are of the pixels as they are stored, whatever a camera's tag says
         "jpeg_fancy_upsampling": True,  # the CPU decoder's default; without it the GPU's chroma differs
     }
     return arguments if source.gpu is None else {**arguments, "hw_decoder_load": source.hw_decoder_load}

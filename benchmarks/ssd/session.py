@@ -76,8 +76,9 @@ class SSDSession:
             self.detection_loss = loss_triton.detection_loss
         self.forward_loss = self._forward_loss
         if config.compute.compile:
-            mode = "reduce-overhead" if config.compute.cuda_graphs else "default"
-            self.forward_loss = torch.compile(self._forward_loss, mode=mode)
+            # or_error: what the log says is so, where the compiler would only warn that it went on without graphs
+            graphs = ("triton.cudagraphs", "triton.cudagraph_or_error") if config.compute.cuda_graphs else ()
+            self.forward_loss = torch.compile(self._forward_loss, options=dict.fromkeys(graphs, True))
         settings = config.optimizer
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),

@@ -132,12 +132,14 @@ def _train(run: Run) -> Ending:
         run.asking = False
         run.screen.started(run.history, budget.images(run.history.epochs))
         ending = _stop(run, _epochs(run, here, session, first_epoch, budget))
-        if log.path is not None:
-            log.point("data_fingerprint", session.fingerprint())
-            title = f"{configuration.name}: {ending.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"
-            picture.save(log.path.with_suffix(".png"), run.history, session.panels(picture.PANELS), title)
-        # torchrun ends the others as soon as one rank has ended with another code than 0: rank 0 is not to be cut short
-        context.barrier(here)
+        try:
+            if log.path is not None:
+                log.point("data_fingerprint", session.fingerprint())
+                title = f"{configuration.name}: {ending.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"
+                picture.save(log.path.with_suffix(".png"), run.history, session.panels(picture.PANELS), title)
+        finally:
+            # torchrun ends the others as soon as one rank has ended with another code than 0: nobody leaves before rank 0
+            context.barrier(here)
     return ending
 
 

@@ -237,6 +237,28 @@ def test_grey_files_decode_to_three_equal_channels(tmp_path: Path) -> None:
         assert np.abs(picture - picture[..., :1]).max() <= 1
 
 
+def test_a_png_that_is_called_jpg_is_read_as_one_of_coco_s_is(tmp_path: Path) -> None:
+    folder = coco_folder.write(tmp_path, [Picture(120, [(8, 8, 24, 20, 1)])])
+    (before,) = train(source(folder, 1))
+    (file,) = folder.images.iterdir()
+    with Image.open(file) as picture:
+        picture.save(file, format="PNG")
+    (after,) = train(source(folder, 1))
+    assert np.abs(data.unnormalise(before["images"]).astype(int) - data.unnormalise(after["images"])).max() <= 1
+
+
+def test_a_camera_s_orientation_does_not_turn_a_picture_away_from_its_boxes(tmp_path: Path) -> None:
+    folder = coco_folder.write(tmp_path, [Picture(120, [(8, 8, 24, 20, 1)])])
+    (before,) = train(source(folder, 1))
+    (file,) = folder.images.iterdir()
+    with Image.open(file) as picture:
+        turned = picture.getexif()
+        turned[0x0112] = 6  # Orientation: to be shown turned by 90 degrees
+        picture.save(file, format="JPEG", quality=98, subsampling=0, exif=turned)
+    (after,) = train(source(folder, 1))
+    assert np.abs(data.unnormalise(before["images"]).astype(int) - data.unnormalise(after["images"])).mean() < 2
+
+
 def test_contrast_pivots_on_mid_grey_and_brightness_scales(twenty: Folder) -> None:
     (plain,), (strong,), (bright,) = (
         [next(iter(train(source(twenty, 20), replace_augmentation(**change))))]
@@ -338,9 +360,10 @@ def areas_by_dali(src: data.Source, epochs: int) -> Iterator[npt.NDArray[Any]]:
 
 
 def areas_by_numpy(src: data.Source, epochs: int) -> Iterator[npt.NDArray[Any]]:
-    from benchmarks.ssd import augmentation, data_torch
+    from benchmarks.ssd import augmentation
+    from benchmarks.ssd.pictures import read
 
-    pictures, rng = data_torch.read(src), np.random.default_rng(4)
+    pictures, rng = read(src), np.random.default_rng(4)
     for _ in range(epochs):
         windows = np.stack([augmentation.random_window(rng, each.ltrb, Augmentation())[0] for each in pictures])
         yield np.prod(windows[:, 2:] - windows[:, :2], axis=1)

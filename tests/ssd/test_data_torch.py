@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from torchvision.io import decode_jpeg
 
-from benchmarks.ssd import data, data_torch
+from benchmarks.ssd import data, data_torch, pictures
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import Augmentation, Data
 from harness import config
@@ -56,13 +58,67 @@ def test_compiled_is_the_same_and_compiles_nothing_after_warm_up(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"), [(lambda p: p.write_bytes(b"not a picture"), "JPEG"), (lambda p: p.unlink(), "No such file")]
+    ("spoil", "says"),
+    [
+        (lambda p: p.write_bytes(b"not a picture"), "Unsupported image"),
+        (lambda p: p.write_bytes(p.read_bytes()[:300]), "Incomplete|Corrupt|premature|Image is"),
+        (lambda p: p.unlink(), "No such file"),
+    ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, spoil: object, says: str) -> None:
     src = source(tmp_path)
     spoil(src.images / "000000000002.jpg")  # type: ignore[operator]
     with pytest.raises(RuntimeError, match=rf"000000000002\.jpg: .*{says}"):
         epoch(src)
+
+
+def test_what_is_no_jpeg_comes_from_the_cpu_and_what_nvjpeg_cannot_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU's decoder is played by the CPU's, which takes a list likewise."""
+    src = source(tmp_path)
+    files = sorted(src.images.iterdir())
+    with Image.open(files[1]) as picture:
+        picture.save(files[1], format="PNG")
+    batches = data_torch.train_batches(src, Augmentation(), BOXES, order_seed=1, augmentation_seed=2)
+    asked: list[int] = []
+
+    def nvjpeg(jpegs: list[torch.Tensor], **_: object) -> list[torch.Tensor]:
+        asked.append(len(jpegs))
+        return [decode_jpeg(each) for each in jpegs]
+
+    monkeypatch.setattr(data_torch, "decode_jpeg", nvjpeg)
+    found = batches._by_nvjpeg(batches.pictures)
+    assert asked == [5]
+    for pixels, picture in zip(found, batches.pictures, strict=True):
+        assert torch.equal(pixels, pictures.decoded(picture))
+    monkeypatch.setattr(data_torch, "decode_jpeg", lambda *_, **__: nvjpeg([torch.zeros(9, dtype=torch.uint8)]))
+    with pytest.raises(RuntimeError, match=r"nvJPEG: .* the CPU reads every one of .*000000000001\.jpg"):
+        batches._by_nvjpeg(batches.pictures)
+    files[2].write_bytes(b"no")
+    with pytest.raises(RuntimeError, match=r"000000000003\.jpg: "):
+        batches._by_nvjpeg(batches.pictures)
+
+
+def test_a_box_outside_of_its_picture_is_named(tmp_path: Path) -> None:
+    folder = coco_folder.write(tmp_path, [Picture(9, [(8, 8, 24, 20, 1), (70, 10, 20, 20, 1)])])
+    src = data.Source(folder.images, folder.annotations, PX, 1, 1, "cpu", 0, 1, True, backend="torch")
+    with pytest.raises(ValueError, match=r"the box \[70, 10, 20, 20\] of 000000000001\.jpg lies outside"):
+        epoch(src)
+
+
+def test_an_epoch_that_is_left_makes_no_more_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, original = [], data_torch.decoded
+    monkeypatch.setattr(
+        data_torch, "decoded", lambda picture: (made.append(picture.id), time.sleep(0.05))[1] or original(picture)
+    )
+    batches = data.train_batches(source(tmp_path, 12), Augmentation(), BOXES, order_seed=1, augmentation_seed=2)
+    taken = iter(batches)
+    next(taken)
+    taken.close()  # type: ignore[attr-defined]
+    assert isinstance(batches, data_torch.TorchBatches)
+    batches._foreman.shutdown(wait=True)
+    assert len(made) <= 6, "the batch under way at most, not the one after it"
 
 
 def test_batches_are_made_ahead_and_waiting_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,9 +182,9 @@ def test_dali_s_choices_are_refused_for_the_other_backend(choice: dict[str, obje
 
 
 def test_a_window_less_than_a_pixel_wide_is_one_pixel_wide() -> None:
-    picture = data_torch.Picture(
-        1, Path("x"), data_torch.WHOLE[None], torch.tensor([1]).numpy(), torch.tensor([0.999, 0.0, 1.0, 1.0]).numpy()
+    picture = pictures.Picture(
+        1, Path("x"), pictures.WHOLE[None], torch.tensor([1]).numpy(), torch.tensor([0.999, 0.0, 1.0, 1.0]).numpy()
     )
     pixels = torch.arange(3 * 5 * 7, dtype=torch.uint8).view(3, 5, 7)
-    found = data_torch.cut(pixels, picture, 4)
+    found = pictures.cut(pixels, picture, 4)
     assert found.shape == (3, 4, 4) and torch.equal(found[:, :, 0], found[:, :, 3])

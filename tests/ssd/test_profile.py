@@ -14,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.ssd import coco, data_torch, detections
+from benchmarks.ssd import coco, detections
 from benchmarks.ssd import loss as plain_loss
 from benchmarks.ssd.boxes import decode
 from benchmarks.ssd.data import Source
+from benchmarks.ssd.pictures import read
 from benchmarks.ssd.profile import accuracy, baselines, checks, command, measure, report, sections, setup
 from benchmarks.ssd.profile import run as run_itself
 from tests.conftest import CHECKOUT
@@ -85,6 +86,24 @@ def test_nothing_is_measured_where_the_loss_is_wrong(
         "loss (plain) against float64, relative"
     ]
     assert not found["comparisons"] and len(found["figures"]) == 1 and not (tmp_path / "p.png").exists()
+
+
+@pytest.mark.parametrize("late", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=repr)
+def test_what_was_measured_is_kept_when_a_later_part_breaks(
+    configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: BaseException
+) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise late
+
+    monkeypatch.setattr(sections, "step", breaks)
+    if isinstance(late, KeyboardInterrupt):
+        assert run(configuration, folder, tmp_path) == 130
+    else:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run(configuration, folder, tmp_path)
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert "decode and NMS, a batch" in {each["what"] for each in found["comparisons"]}
+    assert "end to end: JPEG to optimizer" in {each["what"] for each in found["figures"]}
 
 
 def test_a_detection_that_is_missing_fails_the_check() -> None:
@@ -199,7 +218,7 @@ def test_the_encoder_finds_its_own_boxes_again(test_data: Path) -> None:
         where / "val2017", where / "annotations/instances_val2017.json", PX, 1, 1, "cpu", 0, 1, skip_empty=True
     )
     path = baselines.PilPath(PX, checks.AS_IT_IS, BOXES, np.random.default_rng(0))
-    for picture in data_torch.read(source)[:10]:
+    for picture in read(source)[:10]:
         image, labels, offsets = path.sample(picture)
         assert image.shape == (3, PX, PX)
         ltrb, wanted = torch.from_numpy(picture.ltrb), torch.from_numpy(picture.labels)

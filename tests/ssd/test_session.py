@@ -58,7 +58,7 @@ def test_cuda_graphs_are_asked_of_the_compiler(data: Path, monkeypatch: pytest.M
     monkeypatch.setattr(torch, "compile", lambda function, **options: (asked.append(options), function)[1])
     for compute in ({"compile": True}, {"compile": True, "cuda_graphs": True}):
         opened(data, compute=compute)
-    assert [each["mode"] for each in asked] == ["default", "reduce-overhead"]
+    assert [each["options"] for each in asked] == [{}, {"triton.cudagraphs": True, "triton.cudagraph_or_error": True}]
     with pytest.raises(ValueError, match="compile = true"):
         opened(data, compute={"cuda_graphs": True})
 

@@ -32,10 +32,11 @@ def train(
         session.load_data()
         losses: list[float] = []
         while len(losses) < steps:
-            for interval in session.train_epoch(1):
+            left = steps - len(losses)
+            for interval in session.train_epoch(1, left if left < session.schedule.steps_per_epoch else None):
                 losses.append(interval.loss)
-                tell(name, min(len(losses), steps))
-        found[name] = losses[:steps]
+                tell(name, len(losses))
+        found[name] = losses
         session.close()
     return found
 

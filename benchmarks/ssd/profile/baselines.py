@@ -21,9 +21,9 @@ from benchmarks.ssd import boxes
 from benchmarks.ssd.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from benchmarks.ssd.boxes import cxcywh_to_ltrb
 from benchmarks.ssd.config import Augmentation
-from benchmarks.ssd.data_torch import Picture, augmented
 from benchmarks.ssd.detections import MAX_IOU, MAX_PER_CLASS, MAX_PER_IMAGE, MIN_SCORE, Detections
 from benchmarks.ssd.matching import MATCH_IOU
+from benchmarks.ssd.pictures import Picture, augmented
 
 Sample = tuple[Tensor, Tensor, Tensor]  # image (3, S, S), labels (A,), offsets (A, 4)
 

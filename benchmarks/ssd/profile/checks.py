@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.ssd import boxes, data, data_torch, detections, loss
+from benchmarks.ssd import boxes, data, detections, loss
 from benchmarks.ssd.config import Augmentation, SSDConfig
+from benchmarks.ssd.pictures import read
 from benchmarks.ssd.profile import baselines
 from benchmarks.ssd.session import SSDSession
 
@@ -117,12 +118,14 @@ def of_data(config: SSDConfig, folder: Path, default_boxes: Tensor) -> Iterator[
     """DALI's and PIL's pixels and matches of the same few pictures, as they are; on the CPU, whatever trains."""
     settings, count = config.data, config.data.train_samples
     images, annotations = folder / settings.train_images, folder / settings.train_annotations
-    source = data.Source(images, annotations, config.model.image_px, count, 1, "cpu", 0, 1, skip_empty=True)
+    source = data.Source(
+        images, annotations, config.model.image_px, count, 1, "cpu", 0, 1, skip_empty=True, backend=settings.backend
+    )
     batch = next(iter(data.train_batches(source, AS_IT_IS, default_boxes, order_seed=1, augmentation_seed=1)))
     pixels = data.unnormalise(batch["images"]).astype(float)
 
     path = baselines.PilPath(config.model.image_px, AS_IT_IS, default_boxes, np.random.default_rng(1))
-    samples = [path.sample(picture) for picture in data_torch.read(source)]
+    samples = [path.sample(picture) for picture in read(source)]
     shown = data.unnormalise(torch.stack([image for image, _, _ in samples])).astype(float)
     differences, matched, unlike = [], 0, 0
     for one, labels in zip(pixels, batch["labels"], strict=True):
@@ -130,5 +133,5 @@ def of_data(config: SSDConfig, folder: Path, default_boxes: Tensor) -> Iterator[
         differences.append(np.abs(shown[nearest] - one).mean())
         matched += int((labels > 0).sum())
         unlike += int((samples[nearest][1] != labels).sum())
-    yield Check("DALI's pixels against PIL's, mean levels of 255", float(np.mean(differences)), PIXEL_BOUND)
-    yield Check("DALI's matches against the Python encoder's, share", unlike / matched, MATCHED_BOUND)
+    yield Check("pixels against PIL's, mean levels of 255", float(np.mean(differences)), PIXEL_BOUND)
+    yield Check("matches against the Python encoder's, share", unlike / matched, MATCHED_BOUND)

@@ -41,6 +41,7 @@ FEW = 8  # images of the data path's check
 FEWEST = 32  # of the data set: whole batches for every section
 CPU_STEPS = 6
 LOOPED = 16  # images of a batch that are detected in a Python loop
+MOST_TURNS_OF_CHOICES = 5  # a dozen graphs, each opened anew in each turn
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
@@ -110,6 +111,8 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} must be {least} at least")
     if found.only_accuracy and found.accuracy is None:
         parser.error("--only-accuracy needs --accuracy STEPS")
+    if found.device not in (None, "cpu", "cuda", "cuda:0"):
+        parser.error(f"--device {found.device}: cpu or cuda:0; CUDA_VISIBLE_DEVICES chooses which GPU that is")
     return found
 
 
@@ -123,6 +126,8 @@ def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
     chosen = config.compute.precision
     if chosen == "auto":
         chosen = precision.candidates(device)[-1]
+    if asked.accuracy is not None and chosen == "fp32":
+        raise ValueError(f"--accuracy compares with fp32, which is what {asked.configuration} trains in")
     return setup.changed(
         config,
         model={"initial_weights": "scratch"},
@@ -137,8 +142,8 @@ def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
     )
 
 
-def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Console) -> reports.Report:
-    """Check, then measure; a report whose checks failed holds nothing else."""
+def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Console, found: reports.Report) -> None:
+    """Check, then measure, into `found`; where a check fails nothing is measured."""
     config = fitted(asked, device)
     BENCHMARK.check(config, Context(device=device))
     folder = setup.folder_to_use(asked.data_dir, asked.cache_dir)
@@ -148,6 +153,7 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     evaluation = asked.evaluate or (16 if on_cpu else config.data.eval_samples)
     few = setup.repeated(config, folder, scratch / "few", train=FEW, evaluation=FEW)
     config = setup.repeated(config, folder, scratch / "data", train=epoch, evaluation=evaluation)
+    found.configuration = config.model_dump(mode="json")
 
     say = console.print
     ours, plain = (
@@ -156,7 +162,6 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     batch = setup.first_batch(ours)
     network = setup.like_a_trained_network(batch, config.model.categories + 1)
     in_loops = (network[0][:LOOPED], network[1][:LOOPED])
-    found = reports.Report({**setup.machine(device), "clock": asked.clock}, config.model_dump(mode="json"))
     say("compile, autotune ...")
     found.figures.append(Figure("warm-up in init", "s", [wall(ours.warm_up, device)]))
     say("checking ...")
@@ -164,21 +169,25 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     found.checks += checks.of_computation(ours, plain, batch, network)
     found.checks.append(checks.of_detections(in_loops, ours.default_boxes))
     if not found.correct:
-        return found
+        return
     if not asked.only_accuracy:
         say(f"end to end: the run itself, ended after {steps} steps ...")
+        setup.give_back_memory(device)
         found.figures += run.end_to_end(config, device, scratch / "data", scratch / "run", steps)
         _measure(asked, found, Workload(config, device, scratch / "data", ours, plain, batch, network, in_loops), say)
     if asked.accuracy is not None:
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task("", total=asked.accuracy)
-
-            def tell(name: str, done: int) -> None:
-                bar.update(task, description=f"training in {name}", completed=done)
-
-            found.losses = accuracy.train(config, device, scratch / "data", asked.accuracy, tell)
+        found.losses = _trained(config, device, scratch / "data", asked.accuracy, console)
         found.figures += accuracy.figures(found.losses)
-    return found
+
+
+def _trained(config: SSDConfig, device: str, folder: Path, steps: int, console: Console) -> dict[str, list[float]]:
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("", total=steps)
+
+        def tell(name: str, done: int) -> None:
+            bar.update(task, description=f"training in {name}", completed=done)
+
+        return accuracy.train(config, device, folder, steps, tell)
 
 
 def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, say: Callable[[str], None]) -> None:
@@ -201,6 +210,8 @@ def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, s
         more = {
             name: setup.session(each, device, folder) for name, each in named.items() if each.compute != config.compute
         }
+        for session in more.values():
+            session.warm_up()  # as in a run: compiled, autotuned, recorded
     compared = sections.step(ours, work.plain, batch, rounds, clock=clock, more=more)
     more.clear()
     found.comparisons[:0] = compared[:1]
@@ -209,40 +220,45 @@ def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, s
     say("evaluation ...")
     found.figures += sections.evaluation(ours)
     found.kernels += sections.kernels(ours, batch, steps=1 if on_cpu else 5)
-    if asked.choices or asked.all:
+    if (asked.choices or asked.all) and config.data.backend == "dali":
         say("choices of the data graph ...")
-        found.comparisons += data.choices(config, device, folder, rounds, batches)
+        found.comparisons += data.choices(config, device, folder, min(rounds, MOST_TURNS_OF_CHOICES), batches)
     if asked.evaluator or asked.all:
         say("evaluators ...")
         found.comparisons.append(sections.evaluators(asked.evaluator or 500, rounds))
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
+    """Returns the exit code. What was measured is shown and written on every way out, an interruption's too."""
     asked = arguments(given)
     console = Console(width=None if sys.stdout.isatty() else 160)
     device = asked.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        if device != "cpu" and not torch.cuda.is_available():
-            raise NotSuitable(f"--device {device}: PyTorch finds no CUDA device; `python -m harness doctor` says why")
-        torch.set_num_threads(asked.threads or len(os.sched_getaffinity(0)))
-        with tempfile.TemporaryDirectory() as scratch:
-            report = measure(asked, device, Path(scratch), console)
-    except ValueError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return USAGE
-    except NotSuitable as error:
-        sys.stderr.write(f"error: {error}\n")
+    if device != "cpu" and not torch.cuda.is_available():
+        sys.stderr.write(
+            f"error: --device {device}: PyTorch finds no CUDA device; `python -m harness doctor` says why\n"
+        )
         return NOT_SUITABLE
-    except run.RunBroke as error:
+    torch.set_num_threads(asked.threads or len(os.sched_getaffinity(0)))
+    found = reports.Report({**setup.machine(device), "clock": asked.clock}, {})
+    code = 0
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            measure(asked, device, Path(scratch), console, found)
+    except (ValueError, NotSuitable, run.RunBroke) as error:
         sys.stderr.write(f"error: {error}\n")
-        return BROKE
+        code = USAGE if isinstance(error, ValueError) else NOT_SUITABLE if isinstance(error, NotSuitable) else BROKE
     except KeyboardInterrupt:
-        return INTERRUPTED
-    reports.show(report, console)
-    reports.write_json(report, asked.json)
+        code = INTERRUPTED
+    finally:
+        if found.checks:
+            _leave(asked, found, console)
+    return code or (0 if found.correct else CHECK_FAILED)
+
+
+def _leave(asked: argparse.Namespace, found: reports.Report, console: Console) -> None:
+    reports.show(found, console)
+    reports.write_json(found, asked.json)
     console.print(f"all samples: {asked.json}", highlight=False)
-    if report.comparisons or report.losses:
-        reports.draw(report, f"{asked.configuration} on {report.machine['device']}", asked.chart)
+    if found.comparisons or found.losses:
+        reports.draw(found, f"{asked.configuration} on {found.machine['device']}", asked.chart)
         console.print(f"chart: {asked.chart}", highlight=False)
-    return 0 if report.correct else CHECK_FAILED

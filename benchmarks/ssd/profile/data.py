@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.ssd import coco, data_torch
+from benchmarks.ssd import coco
+from benchmarks.ssd.benchmark import installed
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.data import Batches
+from benchmarks.ssd.pictures import read
 from benchmarks.ssd.profile import baselines, setup
 from benchmarks.ssd.profile.measure import (
     Comparison,
@@ -46,10 +48,10 @@ def against_pil(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: 
             "cpu",
             folder,
         )
-        for name in ("dali", "torch")
+        for name in (("dali", "torch") if installed("nvidia.dali") else ("torch",))
     }
     path = baselines.PilPath(config.model.image_px, config.augmentation, default_boxes.cpu(), np.random.default_rng(1))
-    pictures = cycle(data_torch.read(sessions["torch"]._train_source))
+    pictures = cycle(read(sessions["torch"]._train_source))
 
     def ours(name: str) -> Measure:
         epochs = endless(sessions[name]._open_train_data())
@@ -68,20 +70,18 @@ def against_pil(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: 
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    found = interleaved({"dali": ours("dali"), "torch": ours("torch"), "pil": pil}, rounds)
+    found = interleaved({**{name: ours(name) for name in sessions}, "pil": pil}, rounds)
     torch.set_num_threads(threads)
     truth = coco.GroundTruth.load(folder / config.data.train_annotations)
     sizes = np.array([(image["width"], image["height"]) for image in truth.document["images"]]).mean(axis=0)
     note = f"pictures of {sizes[0]:.0f} x {sizes[1]:.0f} px on average"
     baseline = Figure("PIL and torchvision", "ms", found["pil"])
+    rows = {
+        "dali": ("data path, processor time an image", "DALI"),
+        "torch": ("data path without DALI, processor time an image", "torch"),
+    }
     return [
-        Comparison("data path, processor time an image", Figure("DALI", "ms", found["dali"]), baseline, GOAL, note),
-        Comparison(
-            "data path without DALI, processor time an image",
-            Figure("torch", "ms", found["torch"]),
-            baseline,
-            note=note,
-        ),
+        Comparison(rows[name][0], Figure(rows[name][1], "ms", found[name]), baseline, GOAL, note) for name in sessions
     ]
 
 

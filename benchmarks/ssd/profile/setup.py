@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import tomllib
@@ -102,6 +103,13 @@ def session(config: SSDConfig, device: str, data_dir: Path, seed: int = 1) -> SS
     opened = SSDSession(config, here)
     opened.optimizer.param_groups[0]["lr"] = LEARNING_RATE
     return opened
+
+
+def give_back_memory(device: str) -> None:
+    """What earlier work has left in this process's caches is another process's room on the GPU."""
+    if device.startswith("cuda"):
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def first_batch(opened: SSDSession) -> dict[str, Tensor]:
