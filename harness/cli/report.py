@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from harness.results.leaderboard import Leaderboard
+    from harness.results.reporting.leaderboard import Leaderboard
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +39,7 @@ def report(
     from datetime import UTC, datetime
 
     from harness.config import ROOT
-    from harness.results import report as reporting
+    from harness.results.reporting import report as reporting
 
     named = folders or [folder for folder in (ROOT / "results",) if folder.is_dir()]
     board = reporting.gather(named, generated=datetime.now(UTC), published=published)
@@ -58,7 +58,7 @@ def report(
 def _show(board: Leaderboard) -> None:
     from rich.console import Console
 
-    from harness.results import report_terminal
+    from harness.results.reporting import terminal as report_terminal
     from harness.results.table import WIDE
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)

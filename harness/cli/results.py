@@ -62,10 +62,11 @@ def check(
     json: Json = False,
 ) -> None:
     """All that is wrong with results, by MLPerf's own tools and by checks that they lack. Exit 1 on an error."""
-    from harness.results import check as checking
-    from harness.results import check_text, table
-    from harness.results.findings import COLUMNS, FIGURES
-    from harness.results.official import version
+    from harness.results import table
+    from harness.results.checking import checker as checking
+    from harness.results.checking import text as check_text
+    from harness.results.checking.findings import COLUMNS, FIGURES
+    from harness.results.checking.official import version
     from harness.results.rules import check_ruleset
 
     check_ruleset(ruleset)
@@ -180,8 +181,9 @@ def package(
     json: Json = False,
 ) -> None:
     """A submission's whole tree, checked before it is let out. Exit 1, and no package, where the series is not fit."""
-    from harness.results import check_text, table
     from harness.results import package as packaging
+    from harness.results import table
+    from harness.results.checking import text as check_text
     from harness.results.series import find_series
 
     found = find_series([folder])

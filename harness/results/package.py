@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.results import sources, sysdesc
-from harness.results.check import Report, check
-from harness.results.check_system import FIELDS, read_description
+from harness.results.checking.checker import Report, check
+from harness.results.checking.findings import is_placeholder
+from harness.results.checking.system import FIELDS, read_description
 from harness.results.collect import slug
-from harness.results.findings import is_placeholder
 from harness.results.package_text import implementation_json, system_files
 from harness.results.rules import DIVISIONS, RULESETS, Rules, rules_for, shortfall
 from harness.results.series import Series

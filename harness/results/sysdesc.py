@@ -13,8 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.results.check_system import FIELDS
-from harness.results.findings import is_placeholder
+from harness.results.checking.findings import is_placeholder
+from harness.results.checking.system import FIELDS
 from harness.results.record import number
 
 MARK = "FILL IN: "

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from harness.results import sources, sysdesc
+from harness.results.checking.findings import is_placeholder
 from harness.results.collect import INDEX, collect, slug, system_name, write_index
-from harness.results.findings import is_placeholder
 from harness.results.package import Order, Refused, package
 from harness.results.series import find_series
 from tests.conftest import CHECKOUT

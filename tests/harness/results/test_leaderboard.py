@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.results import report_published
-from harness.results.leaderboard import Row, accelerator_name, build, spread
+from harness.results.reporting import published as report_published
+from harness.results.reporting.leaderboard import Row, accelerator_name, build, spread
 from harness.results.score import score
 from harness.results.series import find_series
 

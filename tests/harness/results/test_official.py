@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.results import official
-from harness.results.check import check
-from harness.results.official import Verdict
+from harness.results.checking import official
+from harness.results.checking.checker import check
+from harness.results.checking.official import Verdict
 from tests.harness.results.logs import DESCRIPTION, changed, events, text, without, write, write_package, write_series
 
 

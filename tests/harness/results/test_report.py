@@ -19,8 +19,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from harness.cli import report as verb
-from harness.results import report, report_page, report_terminal
-from harness.results.leaderboard import Row
+from harness.results.reporting import page as report_page
+from harness.results.reporting import report
+from harness.results.reporting import terminal as report_terminal
+from harness.results.reporting.leaderboard import Row
 from tests.harness.results import synthetic_logs
 from tests.harness.results.synthetic_logs import Made
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.results import report
-from harness.results.report_text import NONE
+from harness.results.reporting import report
+from harness.results.reporting.text import NONE
 from tests.harness.results import synthetic_logs
 from tests.harness.results.synthetic_logs import Made
 

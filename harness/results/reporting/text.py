@@ -7,7 +7,7 @@ import os.path
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.results.leaderboard import Group, Row, Spread
+from harness.results.reporting.leaderboard import Group, Row, Spread
 
 NONE = DASH = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.results import report_text as text
-from harness.results.leaderboard import Group, Leaderboard, Row
+from harness.results.reporting import text
+from harness.results.reporting.leaderboard import Group, Leaderboard, Row
 from harness.results.table import WIDE, printable
 
 COLUMNS = (

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.results.leaderboard import Evaluation, LeftOut, Row, Run, Section, accelerator_name, spread
 from harness.results.record import RunRecord
-from harness.results.report_text import TIMES
+from harness.results.reporting.leaderboard import Evaluation, LeftOut, Row, Run, Section, accelerator_name, spread
+from harness.results.reporting.text import TIMES
 from harness.results.score import Score, ScoredRun, score
 from harness.results.series import Series, find_logs, find_series
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.results import official
-from harness.results.check_log import check_log
-from harness.results.check_package import check_tree, find_packages
-from harness.results.check_series import check_series, soften_one_failure
-from harness.results.check_system import check_agreement, check_description, read_description
-from harness.results.findings import Finding, Log
-from harness.results.official import Verdict
+from harness.results.checking import official
+from harness.results.checking.findings import Finding, Log
+from harness.results.checking.log import check_log
+from harness.results.checking.official import Verdict
+from harness.results.checking.package import check_tree, find_packages
+from harness.results.checking.series import check_series, soften_one_failure
+from harness.results.checking.system import check_agreement, check_description, read_description
 from harness.results.rules import RULESETS, Rules, rules_for, shortfall
 from harness.results.score import score
 from harness.results.series import Series, find_series

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from harness.results.leaderboard import Evaluation, Record, Row, Run, Section, median, spread
+from harness.results.reporting.leaderboard import Evaluation, Record, Row, Run, Section, median, spread
 from harness.results.rules import rules_for
 from harness.results.score import four_decimals
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.results import report_charts as charts
-from harness.results import report_text as text
-from harness.results.leaderboard import Leaderboard, Row
-from harness.results.report_charts import Chart, Style
-from harness.results.report_published import rounds
+from harness.results.reporting import charts, text
+from harness.results.reporting.charts import Chart, Style
+from harness.results.reporting.leaderboard import Leaderboard, Row
+from harness.results.reporting.published import rounds
 
 GENERATOR = "harness report"
 TITLE = "Time to train: leaderboard"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from harness.results.findings import Finding, Log, Severity
+from harness.results.checking.findings import Finding, Log, Severity
 from harness.results.record import Epoch, Evaluation
 from harness.results.rules import Rules
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.results.findings import Finding, Severity
+from harness.results.checking.findings import Finding, Severity
 from harness.results.series import RESULT
 
 SIZE_LIMIT = 50_000_000  # bytes of one file, by MLPerf's repo checker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.results.findings import Finding, Severity
+from harness.results.checking.findings import Finding, Severity
 from harness.results.record import RunRecord
 from harness.results.rules import Rules, shortfall
 from harness.results.score import differences

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.results.check import Report
-from harness.results.findings import Finding
-from harness.results.official import Verdict
+from harness.results.checking.checker import Report
+from harness.results.checking.findings import Finding
+from harness.results.checking.official import Verdict
 
 VERDICTS = ("MLPerf's tool", "about", "verdict", "in its words")
 QUOTED_LINES = 4

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.results.findings import Finding, Severity, is_placeholder
+from harness.results.checking.findings import Finding, Severity, is_placeholder
 from harness.results.record import RunRecord
 from harness.results.rules import DIVISIONS, STATUSES
 

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.results import report_text as text
-from harness.results.leaderboard import Row, Run
+from harness.results.reporting import text
+from harness.results.reporting.leaderboard import Row, Run
 
 WIDTH, HEIGHT = 380.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 22.0, 38.0

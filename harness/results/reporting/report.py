@@ -1,6 +1,6 @@
 """The leaderboard from logs to a file: gathers rows, and writes the page without ever harming what is not ours.
 
-What the rows are is in leaderboard.py; the table in the terminal is report_terminal.py, the page report_page.py.
+What the rows are is in leaderboard.py; the table in the terminal is terminal.py, the page page.py.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from harness.results import leaderboard, report_measured, report_page, report_published
-from harness.results.leaderboard import Leaderboard, Row
+from harness.results.reporting import leaderboard
+from harness.results.reporting import measured as report_measured
+from harness.results.reporting import page as report_page
+from harness.results.reporting import published as report_published
+from harness.results.reporting.leaderboard import Leaderboard, Row
 
 PAGE = "index.html"
 

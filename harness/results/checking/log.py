@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
-from harness.results.check_evaluations import check_evaluations, check_schedule
-from harness.results.findings import Finding, Log, Severity, is_placeholder
+from harness.results.checking.evaluations import check_evaluations, check_schedule
+from harness.results.checking.findings import Finding, Log, Severity, is_placeholder
 from harness.results.record import number
 from harness.results.rules import DIVISIONS, STATUSES, shortfall
 

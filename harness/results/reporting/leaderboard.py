@@ -3,7 +3,7 @@
 A row is one series: the runs of one system with one configuration. Two rows can be compared when benchmark, ruleset,
 accelerator model, number of accelerators and global batch size agree; only then do they share a group, and ranks run
 inside a group. A row that the rules do not let stand (too few runs, open division, demonstration data, ...) says why and
-has no rank. Published rows come from report_published.py, measured ones from report_measured.py; nothing here reads a file.
+has no rank. Published rows come from published.py, measured ones from measured.py; nothing here reads a file.
 """
 
 from __future__ import annotations
