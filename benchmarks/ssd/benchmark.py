@@ -22,7 +22,7 @@ class SSDBenchmark:
     def provide_data(
         self, config: SSDConfig, data_dir: Path | None, cache_dir: Path, progress: Callable[[str, int, int], None]
     ) -> Path:
-        from benchmarks.ssd import embedded
+        from benchmarks.ssd.embedded import dataset as embedded
 
         if config.data.source == "embedded":
             if data_dir is not None:

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.ssd import data, embedded, loss
+from benchmarks.ssd import data_dali, loss
 from benchmarks.ssd.detections import Detections
+from benchmarks.ssd.embedded import dataset as embedded
 from benchmarks.ssd.session import SSDSession
 from harness import config
 from harness.contract import Context
@@ -91,7 +92,7 @@ def evaluation_faults(session: SSDSession) -> dict[str, float]:
 
 
 TRAINING_FAULTS = {
-    "boxes not flipped with the picture": lambda: mock.patch.object(data.fn, "bb_flip", lambda boxes, **_: boxes),
+    "boxes not flipped with the picture": lambda: mock.patch.object(data_dali.fn, "bb_flip", lambda boxes, **_: boxes),
     "no negatives in the loss": lambda: mock.patch.object(
         loss, "_hard_negatives", lambda *masks: torch.zeros_like(masks[1])
     ),

@@ -14,9 +14,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from benchmarks.ssd import BENCHMARK, embedded, embedded_paint
-from benchmarks.ssd.embedded_scene import HALVES, LEAST_SEEN, Item, Scene, scene
-from benchmarks.ssd.embedded_shapes import CATEGORIES
+from benchmarks.ssd import BENCHMARK
+from benchmarks.ssd.embedded import dataset as embedded
+from benchmarks.ssd.embedded import paint as embedded_paint
+from benchmarks.ssd.embedded.scene import HALVES, LEAST_SEEN, Item, Scene, scene
+from benchmarks.ssd.embedded.shapes import CATEGORIES
 from harness import config
 from harness.contract import Context
 

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ssd import coco, embedded
+from benchmarks.ssd import coco
 from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.embedded import dataset as embedded
 from benchmarks.ssd.session import SSDSession
 from harness.contract import Context
 

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ssd.embedded_paint import paint
-from benchmarks.ssd.embedded_scene import HALVES, Scene, scene
-from benchmarks.ssd.embedded_shapes import CATEGORIES
+from benchmarks.ssd.embedded.paint import paint
+from benchmarks.ssd.embedded.scene import HALVES, Scene, scene
+from benchmarks.ssd.embedded.shapes import CATEGORIES
 
 SEED = 2017
 IMAGES = dict(zip(HALVES, (1000, 200), strict=True))  # with those that have no boxes
