@@ -116,20 +116,28 @@ def draw(report: Report, title: str, path: Path) -> None:
 
 
 def _ratios(axes: Axes, comparisons: Sequence[Comparison]) -> None:
-    """A bar for each ratio with its quartiles, and a line where a goal stands."""
+    """A bar from 1 to each ratio with its quartiles, and a line where a goal stands."""
     for place, each in enumerate(comparisons):
         low, high = quartiles(each.ratios)
         colour = WITHOUT_GOAL if each.goal is None else REACHED if each.ratio >= each.goal else MISSED
-        axes.barh(place, each.ratio, color=colour, height=0.6)
+        axes.barh(place, each.ratio - 1, left=1, color=colour, height=0.6)
         axes.plot([low, high], [place, place], color="black", linewidth=2)
         if each.goal is not None:
             axes.plot([each.goal] * 2, [place - 0.42, place + 0.42], color="black", linestyle=":")
         text = f" {each.ratio:.2f}x, n = {len(each.ratios)}" + ("" if each.goal is None else f", goal {each.goal:g}")
-        axes.annotate(text, (max(each.ratio, high, each.goal or 0), place), va="center", fontsize=9)
+        axes.annotate(text, (max(1, each.ratio, high, each.goal or 0), place), va="center", fontsize=9)
     axes.set_yticks(range(len(comparisons)), [f"{c.what}\nagainst {c.baseline.what}" for c in comparisons], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.35 * max(max(c.ratio, *quartiles(c.ratios), c.goal or 0) for c in comparisons))
-    axes.set_xlabel("times as fast (median of turns; bar: middle half; dotted: goal)")
+    reach = [end for each in comparisons for end in (*quartiles(each.ratios), each.goal or 1)]
+    axes.set_xscale("log")
+    axes.set_xlim(0.9 * min(1, *reach), 6 * max(1, *reach))
+    axes.axvline(1, color="black", linewidth=0.8)
+    ticks = [
+        tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]
+    ]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("times as fast (median of turns; black: middle half; dotted: goal)", fontsize=9)
 
 
 def _curves(axes: Axes, losses: Mapping[str, Sequence[float]]) -> None:
