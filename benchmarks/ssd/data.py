@@ -21,7 +21,7 @@ from benchmarks.ssd.augmentation import unnormalise
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.image_format import Format
 
-__all__ = ["Batches", "Source", "eval_batches", "train_batches", "unnormalise", "warm_up"]
+__all__ = ["Batches", "Source", "TrainBatches", "eval_batches", "train_batches", "unnormalise", "warm_up"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ class Batches(Protocol):
         """One epoch."""
         ...
 
+
+class TrainBatches(Batches, Protocol):
+    """Batches that can be gone on with in another process."""
+
     def state(self) -> bytes:
         """Where the order and its random numbers stand; valid between two epochs."""
         ...
@@ -75,14 +79,14 @@ def train_batches(
     order_seed: int,
     augmentation_seed: int,
     checkpoint: bytes | None = None,
-) -> Batches:
+) -> TrainBatches:
     """Batches of images in source.image_format, labels (B, A) int32 and offsets (B, A, 4) float32.
 
     `order_seed` must be equal on all ranks: each epoch's order is drawn from it and then dealt out to the shards, every one
     of which has the same number of whole batches. `augmentation_seed` should differ between ranks. `checkpoint` is a former
-    `Batches.state()`.
+    `TrainBatches.state()`.
     """
-    batches: Batches = _backend(source).train_batches(
+    batches: TrainBatches = _backend(source).train_batches(
         source,
         augmentation,
         default_boxes,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,27 +35,15 @@ from benchmarks.ssd.pictures import Picture, augmented, cut, decoded, is_jpeg, p
 AHEAD = 2  # batches that are made before they are asked for, as many as DALI's default
 
 
-@dataclass(frozen=True)
-class Draw:
-    """A batch, not yet augmented as a whole."""
-
-    pixels: Tensor  # (B, 3, S, S) uint8
-    ids: Tensor | None = None  # (B, 1) int32, on the CPU; of evaluation, the rest of training
-    colours: Tensor | None = None  # (B, 3, 4)
-    ltrb: Tensor | None = None  # (B, G, 4)
-    labels: Tensor | None = None  # (B, G), 0 where there is no box
+Draw = dict[str, Tensor]  # a batch of which nothing has yet been done to the whole
 
 
 @dataclass
-class TorchBatches:
-    """Implements benchmarks.ssd.data.Batches; training's if there are default boxes, else evaluation's."""
+class TorchBatches(ABC):
+    """Implements benchmarks.ssd.data.Batches, but for what training and evaluation do differently."""
 
     source: Source
     pictures: Sequence[Picture]
-    default_boxes: Tensor | None = None  # (A, 4) cxcywh, on the device
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    order_seed: int = 0
-    augmentation_seed: int = 0
     epoch: int = 0  # the one that comes next, 0-based
     wait_s: float = 0.0
 
@@ -64,12 +53,12 @@ class TorchBatches:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         epoch, self.epoch = self.epoch, self.epoch + 1
-        groups = iter(self._groups(epoch).items())
+        groups = enumerate(self._groups(epoch))
         coming: deque[Future[Draw]] = deque()
         try:
             while True:
                 for place, group in groups:
-                    coming.append(self._foreman.submit(self._draw, epoch, place, group))
+                    coming.append(self._foreman.submit(self._ready, epoch, place, group))
                     if len(coming) == AHEAD:
                         break
                 if not coming:
@@ -77,24 +66,35 @@ class TorchBatches:
                 start = time.perf_counter()
                 draw = coming.popleft().result()
                 self.wait_s += time.perf_counter() - start
-                yield self._batch(draw)
+                for tensor in draw.values():
+                    if tensor.is_cuda:  # its memory must outlive what training's stream still does with it
+                        tensor.record_stream(torch.cuda.current_stream(tensor.device))
+                yield self._finished(draw)
         finally:
             for each in coming:  # of an epoch that is left before its end
                 each.cancel()
 
-    def state(self) -> bytes:
-        return json.dumps({name: getattr(self, name) for name in ("order_seed", "augmentation_seed", "epoch")}).encode()
+    @abstractmethod
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """All pictures by number, whichever rank has them."""
 
-    def _groups(self, epoch: int) -> dict[int, npt.NDArray[np.int64]]:
-        """Of this rank and epoch: for each batch, by its place, which pictures it has."""
-        count, size, source = len(self.pictures), self.source.batch_size, self.source
-        order = np.arange(count)
-        if self.default_boxes is not None:
-            order = np.random.default_rng([self.order_seed, epoch]).permutation(count)
-        mine = order[count * source.shard // source.shards : count * (source.shard + 1) // source.shards]
-        if self.default_boxes is not None:  # whole batches, as many on every rank
-            mine = mine[: count // source.shards // size * size]
-        return {place: mine[i : i + size] for place, i in enumerate(range(0, len(mine), size))}
+    @abstractmethod
+    def _draw(self, epoch: int, place: int, pictures: list[Picture]) -> Draw:
+        """The batch at `place` of an epoch, on the device. Called on the foreman's thread."""
+
+    @abstractmethod
+    def _finished(self, draw: Draw) -> dict[str, Tensor]:
+        """What is done to a whole batch, on the device and on training's stream."""
+
+    def _groups(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """Of this rank: which pictures each batch has."""
+        order, size, shard, shards = self._order(epoch), self.source.batch_size, self.source.shard, self.source.shards
+        mine = order[len(order) * shard // shards : len(order) * (shard + 1) // shards]
+        return [mine[i : i + size] for i in range(0, len(mine), size)]
+
+    def _ready(self, epoch: int, place: int, group: npt.NDArray[np.int64]) -> Draw:
+        with self._own_stream():
+            return self._draw(epoch, place, [self.pictures[i] for i in group])
 
     @cached_property
     def _foreman(self) -> ThreadPoolExecutor:
@@ -109,19 +109,9 @@ class TorchBatches:
     def _stream(self) -> torch.cuda.Stream:
         return torch.cuda.Stream(self.source.device)
 
-    def _draw(self, epoch: int, place: int, group: npt.NDArray[np.int64]) -> Draw:
-        """All of it on the device and ready, so that training's stream need never wait for the host."""
-        pictures = [self.pictures[i] for i in group]
-        with self._own_stream():
-            if self.default_boxes is None:
-                return Draw(
-                    self._pixels(pictures), torch.tensor([[picture.id] for picture in pictures], dtype=torch.int32)
-                )
-            rng = np.random.default_rng([self.augmentation_seed, epoch, place])
-            pictures = [augmented(rng, picture, self.augmentation) for picture in pictures]
-            colours = np.stack([maths.random_colour(rng, self.augmentation) for _ in pictures])
-            small = (torch.from_numpy(each).to(self.source.device) for each in (colours, *padded(pictures)))
-            return Draw(self._pixels(pictures), None, *small)
+    @cached_property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        return maths.imagenet(self.source.device)
 
     @contextlib.contextmanager
     def _own_stream(self) -> Iterator[None]:
@@ -166,29 +156,57 @@ class TorchBatches:
             for file, picture in zip(files, pictures, strict=True)
         ]
 
-    def _batch(self, draw: Draw) -> dict[str, Tensor]:
-        form = self.source.image_format
-        for tensor in (draw.pixels, draw.colours, draw.ltrb, draw.labels):
-            if (
-                tensor is not None and tensor.is_cuda
-            ):  # its memory must outlive what training's stream still does with it
-                tensor.record_stream(torch.cuda.current_stream(tensor.device))
-        if draw.ids is not None:
-            return {"images": formatted(maths.normalised(draw.pixels, *self._statistics), form), "image_ids": draw.ids}
-        assert draw.colours is not None and draw.ltrb is not None and draw.labels is not None
-        assert self.default_boxes is not None
+
+@dataclass
+class TrainBatches(TorchBatches):
+    """Whole batches, as many on every rank, of images, labels and offsets."""
+
+    augmentation: Augmentation = field(kw_only=True)
+    default_boxes: Tensor = field(kw_only=True)  # (A, 4) cxcywh, on the device
+    order_seed: int = field(kw_only=True)
+    augmentation_seed: int = field(kw_only=True)
+
+    def state(self) -> bytes:
+        return json.dumps({name: getattr(self, name) for name in ("order_seed", "augmentation_seed", "epoch")}).encode()
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        return np.random.default_rng([self.order_seed, epoch]).permutation(len(self.pictures))
+
+    def _groups(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        whole = len(self.pictures) // self.source.shards // self.source.batch_size
+        return super()._groups(epoch)[:whole]
+
+    def _draw(self, epoch: int, place: int, pictures: list[Picture]) -> Draw:
+        rng = np.random.default_rng([self.augmentation_seed, epoch, place])
+        drawn = [augmented(rng, picture, self.augmentation) for picture in pictures]
+        colours = np.stack([maths.random_colour(rng, self.augmentation) for _ in drawn])
+        ltrb, labels = padded(drawn)
+        small = {"colours": colours, "ltrb": ltrb, "labels": labels}
+        on_device = {name: torch.from_numpy(each).to(self.source.device) for name, each in small.items()}
+        return {"pixels": self._pixels(drawn), **on_device}
+
+    def _finished(self, draw: Draw) -> dict[str, Tensor]:
         # of matching, torch.compile 2.11 on a CPU gets the place of the largest overlap wrong: it stays as it is
         make = torch.compile(_images) if self.source.compiled else _images
-        labels, offsets = match(draw.ltrb, draw.labels, self.default_boxes)
-        return {
-            "images": formatted(make(draw.pixels, draw.colours, *self._statistics), form),
-            "labels": labels,
-            "offsets": offsets,
-        }
+        images = make(draw["pixels"], draw["colours"], *self._statistics)
+        labels, offsets = match(draw["ltrb"], draw["labels"], self.default_boxes)
+        return {"images": formatted(images, self.source.image_format), "labels": labels, "offsets": offsets}
 
-    @cached_property
-    def _statistics(self) -> tuple[Tensor, Tensor]:
-        return maths.imagenet(self.source.device)
+
+@dataclass
+class EvalBatches(TorchBatches):
+    """Every image once, in the file's order."""
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        return np.arange(len(self.pictures))
+
+    def _draw(self, epoch: int, place: int, pictures: list[Picture]) -> Draw:  # noqa: ARG002
+        ids = torch.tensor([[picture.id] for picture in pictures], dtype=torch.int32)  # on the CPU, where they are used
+        return {"pixels": self._pixels(pictures), "image_ids": ids}
+
+    def _finished(self, draw: Draw) -> dict[str, Tensor]:
+        images = maths.normalised(draw["pixels"], *self._statistics)
+        return {"images": formatted(images, self.source.image_format), "image_ids": draw["image_ids"]}
 
 
 def train_batches(
@@ -199,17 +217,18 @@ def train_batches(
     order_seed: int,
     augmentation_seed: int,
     checkpoint: bytes | None = None,
-) -> TorchBatches:
+) -> TrainBatches:
     """See benchmarks.ssd.data.train_batches."""
     where = {"order_seed": order_seed, "augmentation_seed": augmentation_seed}
     if checkpoint is not None:
         where = json.loads(checkpoint)
-    return TorchBatches(source, read(source), default_boxes.to(source.device), augmentation, **where)
+    boxes = default_boxes.to(source.device)
+    return TrainBatches(source, read(source), augmentation=augmentation, default_boxes=boxes, **where)
 
 
-def eval_batches(source: Source) -> TorchBatches:
+def eval_batches(source: Source) -> EvalBatches:
     """See benchmarks.ssd.data.eval_batches."""
-    return TorchBatches(source, read(source))
+    return EvalBatches(source, read(source))
 
 
 def warm_up(source: Source) -> None:

@@ -96,7 +96,7 @@ class SSDSession:
             config.steps_per_epoch(context.world_size),
         )
         self.step = 0  # of the run, 0-based: the one to be trained next
-        self.train_data: data.Batches  # from load_data on
+        self.train_data: data.TrainBatches  # from load_data on
         self.evaluation: Evaluation
 
     # --- what the log says -------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class SSDSession:
                 )
         return found
 
-    def _open_train_data(self, checkpoint: bytes | None = None) -> data.Batches:
+    def _open_train_data(self, checkpoint: bytes | None = None) -> data.TrainBatches:
         return data.train_batches(
             self._train_source,
             self.config.augmentation,

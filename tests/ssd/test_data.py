@@ -49,7 +49,7 @@ def source(folder: Folder, batch_size: int = 4, **changes: object) -> data.Sourc
 
 def train(
     src: data.Source, augmentation: Augmentation = AS_IT_IS, order: int = 1, seed: int = 1, **more: bytes
-) -> data.Batches:
+) -> data.TrainBatches:
     return data.train_batches(src, augmentation, BOXES, order_seed=order, augmentation_seed=seed, **more)
 
 

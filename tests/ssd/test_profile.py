@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,19 +91,27 @@ def test_nothing_is_measured_where_the_loss_is_wrong(
     assert not found["comparisons"] and len(found["figures"]) == 1 and not (tmp_path / "p.png").exists()
 
 
-@pytest.mark.parametrize("late", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=repr)
-def test_what_was_measured_is_kept_when_a_later_part_breaks(
-    configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: BaseException
-) -> None:
-    def breaks(*_: object, **__: object) -> None:
-        raise late
+def out_of_memory(*_: object, **__: object) -> None:
+    raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(sections, "step", breaks)
-    if isinstance(late, KeyboardInterrupt):
+
+def terminated(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+
+
+@pytest.mark.parametrize("late", [out_of_memory, terminated], ids=lambda late: late.__name__)
+def test_what_was_measured_is_kept_when_a_later_part_breaks(
+    configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(sections, "step", late)
+    before = signal.getsignal(signal.SIGTERM)
+    if late is terminated:
         assert run(configuration, folder, tmp_path) == 130
     else:
         with pytest.raises(RuntimeError, match="out of memory"):
             run(configuration, folder, tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before
     found = json.loads((tmp_path / "p.json").read_text())
     assert "decode and NMS, a batch" in {each["what"] for each in found["comparisons"]}
     assert "end to end: JPEG to optimizer" in {each["what"] for each in found["figures"]}

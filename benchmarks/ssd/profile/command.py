@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -241,6 +242,7 @@ def main(given: Sequence[str] | None = None) -> int:
     torch.set_num_threads(asked.threads or len(os.sched_getaffinity(0)))
     found = reports.Report({**setup.machine(device), "clock": asked.clock}, {})
     code = 0
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a time limit, say: as Ctrl-C
     try:
         with tempfile.TemporaryDirectory() as scratch:
             measure(asked, device, Path(scratch), console, found)
@@ -250,6 +252,7 @@ def main(given: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     finally:
+        signal.signal(signal.SIGTERM, before)
         if found.checks:
             _leave(asked, found, console)
     return code or (0 if found.correct else CHECK_FAILED)
