@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.ssd import coco, data, detections, image_format, loss, panels, precision
+from benchmarks.ssd import data, detections, image_format, loss, panels, precision
 from benchmarks.ssd.boxes import default_boxes
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.evaluation import Evaluation, average_running_statistics
+from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.geometry import shapes_per_cell
 from benchmarks.ssd.model import SSD, load_backbone
 from benchmarks.ssd.schedule import Schedule
@@ -37,6 +37,7 @@ class SSDSession:
 
     def __init__(self, config: SSDConfig, context: Context) -> None:
         self.config, self.context = config, context
+        self.folder = Folder(config, context)
         self.device = torch.device(context.device)
         self.layout = torch.channels_last if config.compute.channels_last else torch.contiguous_format
         self.precision: precision.Precision = "fp32"  # until warm_up has measured, where the configuration says auto
@@ -157,23 +158,16 @@ class SSDSession:
             before = (*before[:2], self.scaler.state_dict())
         for _ in range(WARM_UP_STEPS):
             synthetic_step(self.precision)
-        for size in self._evaluation_batch_sizes():
+        for size in self.folder.eval_batch_sizes():  # autotuning is by shape
             self._detect(image_format.blank(self.config.data.image_format, size, side, self.device))
 
-        data.warm_up(self._train_source)
+        data.warm_up(self.folder.train_source)
 
         model, optimizer, scaler = before
         self.model.load_state_dict(model)
         self.optimizer.load_state_dict(optimizer)
         self.scaler.load_state_dict(scaler)
         torch.set_rng_state(random_state)
-
-    def _evaluation_batch_sizes(self) -> set[int]:
-        """Of this rank: autotuning is by shape, and belongs into init for the last, shorter batch too."""
-        samples, rank, ranks = self.config.data.eval_samples, self.context.rank, self.context.world_size
-        mine = samples * (rank + 1) // ranks - samples * rank // ranks
-        size = self.config.evaluation.batch_size
-        return {min(size, mine), mine % size or size}
 
     def _agreed(self, chosen: precision.Precision) -> precision.Precision:
         """Rank 0's choice, on every rank."""
@@ -184,83 +178,11 @@ class SSDSession:
         return box[0]
 
     def load_data(self) -> DataSummary:
-        self.train_data = self._open_train_data()
-        self.evaluation = self._open_evaluation()
-        wanted, steps = self.config.data, self.schedule.steps_per_epoch
-        found = DataSummary(self.train_data.samples, self.evaluation.batches.samples, steps)
-        for half, expected, there in (
-            ("train", wanted.train_samples, found.train_samples),
-            ("eval", wanted.eval_samples, found.eval_samples),
-        ):
-            if expected != there:
-                raise ValueError(
-                    f"{self._folder}: the reader found {there:,} images for {half}, the configuration says "
-                    f"data.{half}_samples = {expected:,}; complete the folder or correct the configuration"
-                )
+        self.train_data = self.folder.train_batches(self.default_boxes)
+        self.evaluation = self.folder.evaluation()
+        found = DataSummary(self.train_data.samples, self.evaluation.batches.samples, self.schedule.steps_per_epoch)
+        self.folder.check(found.train_samples, found.eval_samples)
         return found
-
-    def _open_train_data(self, checkpoint: bytes | None = None) -> data.TrainBatches:
-        return data.train_batches(
-            self._train_source,
-            self.config.augmentation,
-            self.default_boxes.cpu(),
-            order_seed=self.context.seed,
-            augmentation_seed=self.context.rank_seed,
-            checkpoint=checkpoint,
-        )
-
-    @property
-    def _train_source(self) -> data.Source:
-        settings = self.config.data
-        return self._source(settings.train_images, settings.train_annotations, self.config.optimizer.batch_size, True)
-
-    def _open_evaluation(self) -> Evaluation:
-        settings = self.config.data
-        ground_truth = coco.GroundTruth.load(self._folder / settings.eval_annotations)
-        if len(ground_truth.category_ids) != self.config.model.categories:
-            raise ValueError(
-                f"{ground_truth.path} has {len(ground_truth.category_ids)} categories, the configuration says "
-                f"model.categories = {self.config.model.categories}"
-            )
-        batches = data.eval_batches(
-            self._source(
-                settings.eval_images,
-                settings.eval_annotations,
-                self.config.evaluation.batch_size,
-                not settings.eval_images_without_boxes,
-            )
-        )
-        return Evaluation(
-            batches,
-            ground_truth,
-            ground_truth.image_ids if settings.eval_images_without_boxes else ground_truth.image_ids_with_boxes,
-            self.config.evaluation.evaluator,
-            self.context.world_size,
-            self.context.rank,
-        )
-
-    @property
-    def _folder(self) -> Path:
-        assert self.context.data_dir is not None  # Benchmark.provide_data refused it
-        return self.context.data_dir
-
-    def _source(self, images: str, annotations: str, batch_size: int, skip_empty: bool) -> data.Source:
-        return data.Source(
-            images=self._folder / images,
-            annotations=self._folder / annotations,
-            image_px=self.config.model.image_px,
-            batch_size=batch_size,
-            threads=self.config.data.threads,
-            device=self.context.device,
-            shard=self.context.rank,
-            shards=self.context.world_size,
-            skip_empty=skip_empty,
-            image_format=self.config.data.image_format,
-            backend=self.config.data.backend,
-            whole=self.config.data.decode == "whole",
-            hw_decoder_load=self.config.data.hw_decoder_load,
-            compiled=self.config.compute.compile,
-        )
 
     # --- training ----------------------------------------------------------------------------------------------------
 
@@ -317,17 +239,10 @@ class SSDSession:
         return detections.detect(logits.float(), offsets.float(), self.default_boxes)
 
     def panels(self, count: int) -> list[npt.NDArray[np.uint8]]:
-        folder = self._folder / self.config.data.eval_images
-        return panels.draw(self.evaluation, folder, count)
+        return panels.draw(self.evaluation, self.folder.eval_images, count)
 
     def fingerprint(self) -> str:
-        settings = self.config.data
-        return coco.fingerprint(
-            [
-                (self._folder / settings.train_annotations, self._folder / settings.train_images),
-                (self._folder / settings.eval_annotations, self._folder / settings.eval_images),
-            ]
-        )
+        return self.folder.fingerprint()
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -352,7 +267,7 @@ class SSDSession:
         self.step = state["step"]
         mine = state["by_rank"][self.context.rank]
         torch.set_rng_state(mine["random"])
-        self.train_data = self._open_train_data(mine["data"])
+        self.train_data = self.folder.train_batches(self.default_boxes, mine["data"])
 
     def close(self) -> None:
         """Both backends' threads stop when the last reference goes."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.ssd import data, data_dali, image_format
 from benchmarks.ssd.config import Augmentation
+from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.model import SSD
 from benchmarks.ssd.session import SSDSession
 from harness import config
@@ -136,7 +137,7 @@ def test_the_decoder_s_choices_reach_the_graph(folder: Path, monkeypatch: pytest
     monkeypatch.setattr(data, "train_batches", lambda source, *_, **__: seen.append(source))
     raw = small.content(data={"decode": "whole", "hw_decoder_load": 0.9, "image_format": "fp16_hwc4"})
     tables: Any = config.parse(raw, name="small", source="small").tables
-    SSDSession(tables, Context(device="cpu", data_dir=folder))._open_train_data()
+    Folder(tables, Context(device="cpu", data_dir=folder)).train_batches(BOXES)
     assert (seen[0].whole, seen[0].hw_decoder_load, seen[0].image_format) == (True, 0.9, "fp16_hwc4")
     assert data_dali._decoder(replace(seen[0], device="cuda:0"))["hw_decoder_load"] == 0.9
     assert data_dali._decoder(replace(seen[0], device="cuda:0"))["device"] == "mixed"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.ssd.benchmark import BENCHMARK
+from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.session import SSDSession
 from harness import config
 from harness.contract import Context
@@ -84,7 +85,8 @@ def test_warm_up_sees_every_shape_that_an_evaluation_has(  # noqa: PLR0917
         small.content(data={"eval_samples": samples}, evaluation={"batch_size": batch}), name="small", source="small"
     ).tables
     session = SSDSession(tables, Context(device="cpu", data_dir=data))
-    monkeypatch.setattr(session, "context", Context(device="cpu", data_dir=data, rank=rank, world_size=ranks))
+    here = Context(device="cpu", data_dir=data, rank=rank, world_size=ranks)
+    monkeypatch.setattr(session, "folder", Folder(tables, here))
     monkeypatch.setattr(session, "train_step", lambda *_: torch.zeros(()))
     seen: list[int] = []
     monkeypatch.setattr(session, "_detect", lambda images: seen.append(len(images)))

@@ -51,10 +51,10 @@ def against_pil(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: 
         for name in (("dali", "torch") if installed("nvidia.dali") else ("torch",))
     }
     path = baselines.PilPath(config.model.image_px, config.augmentation, default_boxes.cpu(), np.random.default_rng(1))
-    pictures = cycle(read(sessions["torch"]._train_source))
+    pictures = cycle(read(sessions["torch"].folder.train_source))
 
     def ours(name: str) -> Measure:
-        epochs = endless(sessions[name]._open_train_data())
+        epochs = endless(sessions[name].folder.train_batches(sessions[name].default_boxes))
 
         def measure() -> float:
             spent = processor_time_of_background_work(lambda: [next(epochs) for _ in range(batches)])
@@ -97,7 +97,9 @@ def choices(config: SSDConfig, device: str, folder: Path, rounds: int, batches: 
     def timed(values: Mapping[str, Any]) -> Measure:
         def measure() -> float:
             opened = setup.session(setup.changed(config, data=values, compute=setup.PLAIN), device, folder)
-            epochs = endless(opened._open_train_data())  # anew in each turn: a GPU has no room for all of them
+            epochs = endless(
+                opened.folder.train_batches(opened.default_boxes)
+            )  # anew in each turn: a GPU has no room for all of them
 
             def consume() -> None:
                 for _ in range(batches):

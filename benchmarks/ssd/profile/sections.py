@@ -112,7 +112,7 @@ def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batc
     dtype = AUTOCAST_DTYPE[session.precision] or torch.float32
     logits, offsets = (x.to(dtype).requires_grad_() for x in network)
     tensors = (batch["images"], batch["labels"], batch["offsets"])
-    epochs = endless(session._open_train_data())
+    epochs = endless(session.folder.train_batches(session.default_boxes))
     measured: dict[str, Callable[[], Any]] = {
         "data alone": lambda: [next(epochs) for _ in range(batches)],
         "step alone": lambda: session.train_step(*tensors),

@@ -115,7 +115,7 @@ def give_back_memory(device: str) -> None:
 
 def first_batch(opened: SSDSession) -> dict[str, Tensor]:
     """Real images with encoded boxes, in the session's own format, kept while others are drawn."""
-    batch = next(iter(opened._open_train_data()))
+    batch = next(iter(opened.folder.train_batches(opened.default_boxes)))
     return {name: tensor.clone() for name, tensor in batch.items()}
 
 

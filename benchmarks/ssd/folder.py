@@ -1,0 +1,120 @@
+"""The COCO folder of a run, as one rank reads it: what the configuration and the rank make of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from benchmarks.ssd import coco, data
+from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.evaluation import Evaluation
+from harness.contract import Context
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Nothing is read before a method is called."""
+
+    config: SSDConfig
+    context: Context
+
+    @property
+    def path(self) -> Path:
+        assert self.context.data_dir is not None  # Benchmark.provide_data refused it
+        return self.context.data_dir
+
+    @property
+    def eval_images(self) -> Path:
+        return self.path / self.config.data.eval_images
+
+    @property
+    def train_source(self) -> data.Source:
+        settings = self.config.data
+        return self._source(settings.train_images, settings.train_annotations, self.config.optimizer.batch_size, True)
+
+    def train_batches(self, default_boxes: Tensor, checkpoint: bytes | None = None) -> data.TrainBatches:
+        """From the first epoch, or from where `checkpoint` stands."""
+        return data.train_batches(
+            self.train_source,
+            self.config.augmentation,
+            default_boxes.cpu(),
+            order_seed=self.context.seed,
+            augmentation_seed=self.context.rank_seed,
+            checkpoint=checkpoint,
+        )
+
+    def evaluation(self) -> Evaluation:
+        """ValueError where the ground truth is not what the configuration says."""
+        settings = self.config.data
+        ground_truth = coco.GroundTruth.load(self.path / settings.eval_annotations)
+        if len(ground_truth.category_ids) != self.config.model.categories:
+            raise ValueError(
+                f"{ground_truth.path} has {len(ground_truth.category_ids)} categories, the configuration says "
+                f"model.categories = {self.config.model.categories}"
+            )
+        batches = data.eval_batches(
+            self._source(
+                settings.eval_images,
+                settings.eval_annotations,
+                self.config.evaluation.batch_size,
+                not settings.eval_images_without_boxes,
+            )
+        )
+        return Evaluation(
+            batches,
+            ground_truth,
+            ground_truth.image_ids if settings.eval_images_without_boxes else ground_truth.image_ids_with_boxes,
+            self.config.evaluation.evaluator,
+            self.context.world_size,
+            self.context.rank,
+        )
+
+    def check(self, train_samples: int, eval_samples: int) -> None:
+        """Whether so many images, as the readers found, are what the configuration says. ValueError if not."""
+        settings = self.config.data
+        for half, expected, found in (
+            ("train", settings.train_samples, train_samples),
+            ("eval", settings.eval_samples, eval_samples),
+        ):
+            if expected != found:
+                raise ValueError(
+                    f"{self.path}: the reader found {found:,} images for {half}, the configuration says "
+                    f"data.{half}_samples = {expected:,}; complete the folder or correct the configuration"
+                )
+
+    def eval_batch_sizes(self) -> set[int]:
+        """Numbers of images that this rank's batches of an evaluation have; the last one may be shorter."""
+        samples, rank, ranks = self.config.data.eval_samples, self.context.rank, self.context.world_size
+        mine = samples * (rank + 1) // ranks - samples * rank // ranks
+        size = self.config.evaluation.batch_size
+        return {min(size, mine), mine % size or size}
+
+    def fingerprint(self) -> str:
+        """See benchmarks.ssd.coco.fingerprint."""
+        settings = self.config.data
+        return coco.fingerprint(
+            [
+                (self.path / settings.train_annotations, self.path / settings.train_images),
+                (self.path / settings.eval_annotations, self.path / settings.eval_images),
+            ]
+        )
+
+    def _source(self, images: str, annotations: str, batch_size: int, skip_empty: bool) -> data.Source:
+        return data.Source(
+            images=self.path / images,
+            annotations=self.path / annotations,
+            image_px=self.config.model.image_px,
+            batch_size=batch_size,
+            threads=self.config.data.threads,
+            device=self.context.device,
+            shard=self.context.rank,
+            shards=self.context.world_size,
+            skip_empty=skip_empty,
+            image_format=self.config.data.image_format,
+            backend=self.config.data.backend,
+            whole=self.config.data.decode == "whole",
+            hw_decoder_load=self.config.data.hw_decoder_load,
+            compiled=self.config.compute.compile,
+        )
