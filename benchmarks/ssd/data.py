@@ -104,9 +104,8 @@ def eval_batches(source: Source) -> Batches:
 
 
 def warm_up(source: Source) -> None:
-    """Compile what training batches will need, without touching data. DALI compiles nothing."""
-    if source.backend == "torch":
-        _backend(source).warm_up(source)
+    """Import and compile what the batches will need, so that the timed run does not; touches no data."""
+    _backend(source).warm_up(source)
 
 
 def _backend(source: Source) -> ModuleType:

@@ -91,6 +91,10 @@ def eval_batches(source: Source) -> DaliBatches:
     return _batches(pipe, source, ["images", "image_ids"], LastBatchPolicy.PARTIAL)
 
 
+def warm_up(source: Source) -> None:
+    """DALI compiles nothing: to have been imported is enough."""
+
+
 def _batches(pipe: Any, source: Source, outputs: list[str], policy: LastBatchPolicy) -> DaliBatches:
     iterator = DALIGenericIterator(
         [pipe], outputs, reader_name=READER, last_batch_policy=policy, auto_reset=True, prepare_first_batch=False

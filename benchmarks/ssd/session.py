@@ -160,7 +160,6 @@ class SSDSession:
             synthetic_step(self.precision)
         for size in self.folder.eval_batch_sizes():  # autotuning is by shape
             self._detect(image_format.blank(self.config.data.image_format, size, side, self.device))
-
         data.warm_up(self.folder.train_source)
 
         model, optimizer, scaler = before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from benchmarks.ssd.session import SSDSession
 from harness import config
 from harness.contract import Context
 from harness.execution import checkpoint
+from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import complies, events, run
 from tests.ssd import small
 from tests.toy.configuration import write
@@ -72,6 +75,33 @@ def test_cuda_graphs_are_refused_where_they_have_not_been_made_for(here: Context
     BENCHMARK.check(tables, Context(device="cuda:0"))
     with pytest.raises(ValueError, match="one accelerator under CUDA"):
         BENCHMARK.check(tables, here)
+
+
+@pytest.mark.parametrize("backend", ["dali", "torch"])
+def test_the_timed_run_imports_nothing(data: Path, backend: str) -> None:
+    """What load_data and an epoch need has been imported in init: DALI alone takes most of a second."""
+    program = f"""
+import sys
+from pathlib import Path
+from benchmarks.ssd.session import SSDSession
+from harness import config
+from harness.contract import Context
+from tests.ssd import small
+tables = config.parse(small.content(data={{"backend": {backend!r}}}), name="small", source="small").tables
+session = SSDSession(tables, Context(device="cpu", seed=5, data_dir=Path({str(data)!r}), threads=1, log_every_steps=1))
+session.warm_up()
+before = set(sys.modules)
+session.load_data()
+list(session.train_epoch(1))
+session.evaluate(1)
+late = set(sys.modules) - before
+packages = {{"nvidia.dali", "torchvision", "hotcoco", "pycocotools"}}  # DALI itself defers two small modules
+print(sorted(name for name in late if name in packages or name.startswith("benchmarks.")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
