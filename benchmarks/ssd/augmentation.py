@@ -108,6 +108,6 @@ def normalised(levels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def unnormalise(images: Tensor) -> npt.NDArray[np.uint8]:
     """Network input (B, 3, S, S) back to pictures (B, S, S, 3) uint8."""
-    mean, std = (torch.tensor(each, device=images.device)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
-    pictures = (images.float() * std + mean).clamp(0, 1).mul(255).round().byte()
+    mean, std = imagenet(images.device)
+    pictures = (images.float() * std + mean).clamp(0, 255).round().byte()
     return pictures.permute(0, 2, 3, 1).cpu().numpy()

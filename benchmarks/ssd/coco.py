@@ -28,7 +28,12 @@ from benchmarks.ssd.detections import Detections
 Evaluator = Literal["hotcoco", "pycocotools"]
 # COCO's twelve, in the order in which pycocotools prints them
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-MIN_SIDE_PX = np.float32(0.1)  # DALI's size_threshold: a box less wide or high does not count as one
+MIN_SIDE_PX = np.float32(0.1)  # DALI's size_threshold
+
+
+def counts(annotation: dict[str, Any]) -> bool:
+    """Whether DALI's reader takes it: a box less wide or high than MIN_SIDE_PX does not count as one."""
+    return bool(min(np.float32(side) for side in annotation["bbox"][2:]) >= MIN_SIDE_PX)
 
 
 @dataclass(frozen=True)
@@ -97,11 +102,7 @@ class GroundTruth:
     @cached_property
     def image_ids_with_boxes(self) -> npt.NDArray[np.int64]:
         """Images that DALI's reader keeps with skip_empty: one box at least, crowd or not, with both sides 0.1 px."""
-        boxed = {
-            annotation["image_id"]
-            for annotation in self.document["annotations"]
-            if min(np.float32(side) for side in annotation["bbox"][2:]) >= MIN_SIDE_PX
-        }
+        boxed = {annotation["image_id"] for annotation in self.document["annotations"] if counts(annotation)}
         return np.array([number for number in self.image_ids.tolist() if number in boxed], dtype=np.int64)
 
     def file_name(self, image_id: int) -> str:

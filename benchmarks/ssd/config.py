@@ -74,11 +74,16 @@ class Data(Table):
 
     @model_validator(mode="after")
     def _choices_are_the_backend_s(self) -> Self:
-        if self.backend == "torch" and (self.decode, self.hw_decoder_load) != ("region", 0.65):
+        if self.backend == "torch" and any(getattr(self, name) != value for name, value in dali_defaults().items()):
             raise ValueError(
-                'decode and hw_decoder_load are DALI\'s, without effect on backend = "torch"; leave them out'
+                f'{" and ".join(dali_defaults())} are DALI\'s, without effect on backend = "torch"; leave them out'
             )
         return self
+
+
+def dali_defaults() -> dict[str, object]:
+    """The settings of Data that only DALI heeds, with their defaults."""
+    return {name: Data.model_fields[name].default for name in ("decode", "hw_decoder_load")}
 
 
 class Augmentation(Table):

@@ -22,11 +22,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
 from benchmarks.ssd import augmentation as maths
+from benchmarks.ssd import image_format
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.data import Source
 from benchmarks.ssd.matching import match
@@ -190,7 +190,7 @@ class TrainBatches(TorchBatches):
         make = torch.compile(_images) if self.source.compiled else _images
         images = make(draw["pixels"], draw["colours"], *self._statistics)
         labels, offsets = match(draw["ltrb"], draw["labels"], self.default_boxes)
-        return {"images": formatted(images, self.source.image_format), "labels": labels, "offsets": offsets}
+        return {"images": image_format.made(images, self.source.image_format), "labels": labels, "offsets": offsets}
 
 
 @dataclass
@@ -206,7 +206,7 @@ class EvalBatches(TorchBatches):
 
     def _finished(self, draw: Draw) -> dict[str, Tensor]:
         images = maths.normalised(draw["pixels"], *self._statistics)
-        return {"images": formatted(images, self.source.image_format), "image_ids": draw["image_ids"]}
+        return {"images": image_format.made(images, self.source.image_format), "image_ids": draw["image_ids"]}
 
 
 def train_batches(
@@ -237,13 +237,6 @@ def warm_up(source: Source) -> None:
         b, side, device = source.batch_size, source.image_px, source.device
         pixels = torch.zeros(b, 3, side, side, dtype=torch.uint8, device=device)
         torch.compile(_images)(pixels, torch.zeros(b, 3, 4, device=device), *maths.imagenet(device))
-
-
-def formatted(images: Tensor, form: str) -> Tensor:
-    """(B, 3, S, S) float32 in one of benchmarks.ssd.image_format's forms."""
-    if form == "fp32_chw":
-        return images
-    return F.pad(images.permute(0, 2, 3, 1), (0, 1)).half()
 
 
 def _images(pixels: Tensor, colours: Tensor, mean: Tensor, std: Tensor) -> Tensor:

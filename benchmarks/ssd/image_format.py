@@ -61,6 +61,13 @@ def network_input(images: Tensor, form: Format, layout: torch.memory_format, aut
     return images.contiguous(memory_format=layout)
 
 
+def made(images: Tensor, form: Format) -> Tensor:
+    """Images (B, 3, S, S) float32 in `form`, for a data path that does not make them in it."""
+    if form == "fp32_chw":
+        return images
+    return F.pad(images.permute(0, 2, 3, 1), (0, 1)).half()
+
+
 def blank(form: Format, batch_size: int, image_px: int, device: torch.device) -> Tensor:
     """A batch of mid-grey images as the data path would bring it, for warming up."""
     if form == "fp16_hwc4":

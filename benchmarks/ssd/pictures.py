@@ -44,7 +44,7 @@ def read(source: Source) -> list[Picture]:
     label_of = {number: label for label, number in enumerate(truth.category_ids.tolist(), start=1)}
     boxes: dict[int, list[tuple[list[float], int]]] = {}
     for annotation in truth.document["annotations"]:
-        if min(np.float32(side) for side in annotation["bbox"][2:]) >= coco.MIN_SIDE_PX:
+        if coco.counts(annotation):
             boxes.setdefault(annotation["image_id"], []).append((annotation["bbox"], annotation["category_id"]))
     found = []
     for image in truth.document["images"]:

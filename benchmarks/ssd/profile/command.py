@@ -193,10 +193,8 @@ def _trained(config: SSDConfig, device: str, folder: Path, steps: int, console: 
 
 def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, say: Callable[[str], None]) -> None:
     """Every section, the cheapest comparisons first."""
-    config, device, folder, ours, batch, network = (
-        *(work.config, work.device, work.folder),
-        *(work.ours, work.batch, work.network),
-    )
+    config, device, folder = work.config, work.device, work.folder
+    ours, batch, network = work.ours, work.batch, work.network
     rounds, on_cpu, clock = asked.rounds, device == "cpu", CLOCKS[asked.clock]
     batches = max(2, 16 // config.optimizer.batch_size) if on_cpu else 20  # of the data path in a turn
     say("decode and NMS ...")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.ssd import coco
 from benchmarks.ssd.benchmark import installed
-from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.config import SSDConfig, dali_defaults
 from benchmarks.ssd.data import Batches
 from benchmarks.ssd.pictures import read
 from benchmarks.ssd.profile import baselines, setup
@@ -27,7 +27,7 @@ from benchmarks.ssd.profile.measure import (
     wall,
 )
 
-GOAL = 1.6  # of DALI against PIL, on a CPU
+GOAL = 1.6  # of a processor's time for an image
 
 
 def endless(batches: Batches) -> Iterator[dict[str, Tensor]]:
@@ -38,8 +38,7 @@ def endless(batches: Batches) -> Iterator[dict[str, Tensor]]:
 def against_pil(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: int) -> list[Comparison]:
     """Processor time for an image of either backend on the CPU, against PIL and torchvision on one thread."""
     size, batches = 8, 8  # of a turn: fewer pictures, and it matters which
-    # DALI's choices as they are by default: the other backend has none
-    one_thread = {"threads": 1, "image_format": "fp32_chw", "decode": "region", "hw_decoder_load": 0.65}
+    one_thread = {"threads": 1, "image_format": "fp32_chw", **dali_defaults()}
     sessions = {
         name: setup.session(
             setup.changed(
@@ -97,9 +96,8 @@ def choices(config: SSDConfig, device: str, folder: Path, rounds: int, batches: 
     def timed(values: Mapping[str, Any]) -> Measure:
         def measure() -> float:
             opened = setup.session(setup.changed(config, data=values, compute=setup.PLAIN), device, folder)
-            epochs = endless(
-                opened.folder.train_batches(opened.default_boxes)
-            )  # anew in each turn: a GPU has no room for all of them
+            # anew in each turn: a GPU has no room for all of them
+            epochs = endless(opened.folder.train_batches(opened.default_boxes))
 
             def consume() -> None:
                 for _ in range(batches):

@@ -21,13 +21,7 @@ from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.precision import AUTOCAST_DTYPE
 from benchmarks.ssd.profile import baselines, setup
 from benchmarks.ssd.profile.data import endless
-from benchmarks.ssd.profile.measure import (
-    Comparison,
-    Figure,
-    Measure,
-    interleaved,
-    wall,
-)
+from benchmarks.ssd.profile.measure import Comparison, Figure, Measure, interleaved, wall
 from benchmarks.ssd.session import SSDSession
 
 Batch = Mapping[str, Tensor]
@@ -39,17 +33,13 @@ CPU_VARIANTS: dict[str, dict[str, Any]] = {
     "bf16 NCHW": {**setup.PLAIN, "precision": "bf16"},
     "bf16 channels_last": {**setup.PLAIN, "precision": "bf16", "channels_last": True},
 }
+COMPILED: dict[str, Any] = {**setup.PLAIN, "precision": "bf16", "channels_last": True, "compile": True}
 GPU_VARIANTS: dict[str, dict[str, Any]] = {
     **CPU_VARIANTS,
-    "bf16 channels_last, compiled": {"precision": "bf16", "channels_last": True, "compile": True, "loss": "plain",
-                                     "cuda_graphs": False},
-    "bf16 channels_last, compiled, fused loss": {
-        "precision": "bf16", "channels_last": True, "compile": True, "loss": "fused", "cuda_graphs": False,
-    },
-    "bf16 channels_last, compiled, CUDA graphs": {
-        "precision": "bf16", "channels_last": True, "compile": True, "loss": "plain", "cuda_graphs": True,
-    },
-}  # fmt: skip
+    "bf16 channels_last, compiled": COMPILED,
+    "bf16 channels_last, compiled, fused loss": {**COMPILED, "loss": "fused"},
+    "bf16 channels_last, compiled, CUDA graphs": {**COMPILED, "cuda_graphs": True},
+}
 STEP_GOAL, DETECTION_GOAL = 3.5, 5.0  # on a CPU; the first on one with AMX
 
 
