@@ -20,10 +20,12 @@ def test_an_epoch_of_coco256(test_data: Path, tmp_path: Path) -> None:
     content["run"] |= {"device": "cpu", "epochs": 1, "evaluate_after_epochs": [1], "log_every_steps": 7}
     content["model"]["initial_weights"] = "scratch"
     content["data"] |= {"train_samples": 126, "eval_samples": 128, "threads": 2}
-    content["optimizer"] |= {"batch_size": 6, "learning_rate": 1e-3, "warmup_steps": 20, "decay_epochs": []}
+    content["optimizer"] |= {"batch_size": 6, "learning_rate": 3e-4, "warmup_steps": 20, "decay_epochs": []}
     content["compute"] |= {"precision": "bf16", "compile": False}
     content["evaluation"]["batch_size"] = 16
-    finished = run(write(tmp_path, content, "full_size"), "--data-dir", test_data / "coco256", "--out", tmp_path)
+    finished = run(
+        write(tmp_path, content, "full_size"), "--data-dir", test_data / "coco256", "--out", tmp_path, "--seed", 1
+    )
     assert finished.returncode == 1, finished.stdout + finished.stderr
     found = events(tmp_path / "result_0.txt")
     values = {event["key"]: event["value"] for event in found}
