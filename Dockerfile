@@ -6,7 +6,7 @@
 #
 # Pinned: Debian by digest, its packages by snapshot, Python's wheels (CUDA 13.0, cuDNN, NCCL, DALI, torch) by hash.
 # Not pinned, because no image can: the host's kernel driver. It is required (NVIDIA_REQUIRE_CUDA), compared with
-# harness/system/drivers.toml before every run, and written into every log. The image has no libcuda of its own: wheels
+# harness/system/nvidia/drivers.toml before every run, and written into every log. The image has no libcuda of its own: wheels
 # bring none, and there is no compat package, so that the user-mode driver is the host's too.
 #
 # A site's own sources leave no trace in the image (docker/install-*.sh): build arguments PIP_INDEX_URL and

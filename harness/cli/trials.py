@@ -72,7 +72,7 @@ def run_trials(
 
     from harness.launch import engine
     from harness.launch import plan as containers
-    from harness.system import nvml
+    from harness.system.nvidia import nvml
 
     def plan(order: Order, name: str) -> Plan:
         return containers.plan(

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.system import decision, gpu_state
 from harness.system.facts import Machine
+from harness.system.nvidia import decision, gpu_state
 from harness.system.places import Place
 
 Level = Literal["ok", "warning", "problem"]

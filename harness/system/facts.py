@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.contract import Plain
-from harness.system import decision, driver, host, image
-from harness.system.driver import Driver
+from harness.system import host, image
 from harness.system.host import Host
+from harness.system.nvidia import decision, driver
+from harness.system.nvidia.driver import Driver
 
 # Set by whoever starts a container to get past NVIDIA_REQUIRE_CUDA; a result should say so
 BYPASS_VARIABLE = "NVIDIA_DISABLE_REQUIRE"

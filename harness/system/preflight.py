@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from harness.contract import NotSuitable
-from harness.system import decision, driver, host
+from harness.system import host
+from harness.system.nvidia import decision, driver
 
 
 def check(device: str, accelerators: int) -> None:

@@ -91,7 +91,7 @@ def test_labels_carry_the_locked_versions() -> None:
 def test_the_required_driver_is_that_of_the_locked_cuda() -> None:
     import torch
 
-    drivers = tomllib.loads((CHECKOUT / "harness/system/drivers.toml").read_text(encoding="utf-8"))
+    drivers = tomllib.loads((CHECKOUT / "harness/system/nvidia/drivers.toml").read_text(encoding="utf-8"))
     assert drivers["cuda"] == ".".join(LOCKED["cuda-toolkit"].split(".")[:2])
     assert f'NVIDIA_REQUIRE_CUDA="cuda>={drivers["cuda"]}"' in DOCKERFILE
     if torch.__version__.split("+")[0] == LOCKED["torch"] and torch.version.cuda:

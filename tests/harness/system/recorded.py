@@ -8,10 +8,10 @@ from typing import Any
 
 import pynvml
 
-from harness.system.driver import Device, Driver, Libcuda
 from harness.system.facts import Machine
 from harness.system.host import Cpu, Host
-from harness.system.nvml import Nvml
+from harness.system.nvidia.driver import Device, Driver, Libcuda
+from harness.system.nvidia.nvml import Nvml
 
 NOT_SUPPORTED = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 NOT_FOUND = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)

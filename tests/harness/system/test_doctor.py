@@ -13,11 +13,12 @@ import typer
 from typer.testing import CliRunner
 
 from harness.cli import host as verbs
-from harness.system import doctor, driver, facts, nvml
+from harness.system import doctor, facts
 from harness.system.doctor import Finding
-from harness.system.driver import Driver
 from harness.system.facts import Machine
-from harness.system.nvml import Nvml
+from harness.system.nvidia import driver, nvml
+from harness.system.nvidia.driver import Driver
+from harness.system.nvidia.nvml import Nvml
 from harness.system.places import Place
 from tests.harness.system.recorded import BARE, DRIVER, GEFORCE, H100, HOST, LIBCUDA, NOT_FOUND, Recorded, machine
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from harness.contract import NotSuitable
-from harness.system import driver, facts, image, nvml, preflight
-from harness.system.driver import Device, Driver
-from harness.system.nvml import Nvml
+from harness.system import facts, image, preflight
+from harness.system.nvidia import driver, nvml
+from harness.system.nvidia.driver import Device, Driver
+from harness.system.nvidia.nvml import Nvml
 from tests.harness.system.recorded import BARE, DRIVER, GEFORCE, H100, LIBCUDA, Recorded, machine
 
 

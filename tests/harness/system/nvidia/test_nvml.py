@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pynvml
 
-from harness.system import nvml
-from harness.system.nvml import Process
+from harness.system.nvidia import nvml
+from harness.system.nvidia.nvml import Process
 from tests.harness.system.recorded import GEFORCE, H100, NOT_FOUND, NOT_SUPPORTED, Recorded
 
 

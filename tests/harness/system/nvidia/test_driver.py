@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.system import driver, libcuda_probe
-from harness.system.driver import Device, Libcuda
+from harness.system.nvidia import driver, libcuda_probe
+from harness.system.nvidia.driver import Device, Libcuda
 
 OPEN = """NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs-builder@U22-I3-AE18)  Sun
 GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.system import decision
-from harness.system.decision import Manifest, Mode
-from harness.system.driver import Device, Driver, Libcuda
-from harness.system.nvml import Nvml
+from harness.system.nvidia import decision
+from harness.system.nvidia.decision import Manifest, Mode
+from harness.system.nvidia.driver import Device, Driver, Libcuda
+from harness.system.nvidia.nvml import Nvml
 from tests.harness.system.recorded import BARE, DRIVER, LIBCUDA, NO_LIBCUDA
 
 NEEDS = Manifest((13, 0), "580.65.06", (7, 5), ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-from harness.system.nvml import Gpu
+from harness.system.nvidia.nvml import Gpu
 
 # level, subject, text, fix
 State = tuple[Literal["ok", "warning", "problem"], str, str, str]

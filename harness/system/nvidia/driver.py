@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.system import libcuda_probe
-from harness.system.nvml import Nvml
-from harness.system.nvml import read as read_nvml
+from harness.system.nvidia import libcuda_probe
+from harness.system.nvidia.nvml import Nvml
+from harness.system.nvidia.nvml import read as read_nvml
 
 PROBE_SECONDS = 60  # cuInit of eight GPUs without persistence takes some 20 s
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.system.driver import Driver, Libcuda
+from harness.system.nvidia.driver import Driver, Libcuda
 
 Mode = Literal[
     "NATIVE",

@@ -1,0 +1,1 @@
+"""NVIDIA's GPUs: the kernel module, the libcuda that is really loaded, NVML, and what follows from them."""
