@@ -1,13 +1,55 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and which of them run: the long ones with --all alone, those of a GPU where there is one."""
 
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="the tests marked long too")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    left_out = [] if config.getoption("all") else ["long ones (--all runs them)"]
+    if "gpu" in config.option.markexpr and not gpus():
+        left_out.append("those marked gpu, since PyTorch finds no CUDA device here")
+    return f"left out: {', '.join(left_out)}" if left_out else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if any(item.get_closest_marker("gpu") for item in items) and not gpus():
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+    named = any("::" in argument for argument in config.args)
+    if not config.getoption("all") and not named:
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+@cache
+def gpus() -> int:
+    """CUDA devices that PyTorch finds."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """The CPU, and the first GPU where there is one."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=[pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def gpu(request: pytest.FixtureRequest) -> str:
+    """The first GPU; without one a test that asks for it is not collected."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def test_every_command_is_run_or_has_a_reason() -> None:
         assert any(command.startswith(prefix) for command in commands()), f"{prefix} is not in the README any more"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_commands(copy: Path) -> None:
     for command in runnable():

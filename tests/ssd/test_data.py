@@ -1,4 +1,4 @@
-"""Both data paths: order, shards, boxes, categories, pixels. Each test names the trap it stands against."""
+"""Both data paths, on the CPU and on a GPU: order, shards, boxes, categories, pixels. Each test names its trap."""
 
 from __future__ import annotations
 
@@ -35,15 +35,22 @@ BOXES = default_boxes(PX, [8, 4], [8, 16], [12, 24, 48], [[2], [2, 3]])
 
 
 BACKEND: Literal["dali", "torch"] = "dali"
+DEVICE = "cpu"
+ROUNDING = 1  # levels of 255 by which two ways to the same pixel may differ
 
 
 @pytest.fixture(params=["dali", "torch"], autouse=True)
-def _both_backends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _both_backends(request: pytest.FixtureRequest, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "BACKEND", request.param)
+    monkeypatch.setitem(globals(), "DEVICE", device)
+    if (
+        device != "cpu"
+    ):  # nvJPEG's inverse transform is not libjpeg's to the last bit, nor that of the GPU's JPEG engine
+        monkeypatch.setitem(globals(), "ROUNDING", 3)
 
 
 def source(folder: Folder, batch_size: int = 4, **changes: object) -> data.Source:
-    base = data.Source(folder.images, folder.annotations, PX, batch_size, 1, "cpu", 0, 1, True, backend=BACKEND)
+    base = data.Source(folder.images, folder.annotations, PX, batch_size, 1, DEVICE, 0, 1, True, backend=BACKEND)
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -168,7 +175,7 @@ def test_boxes_without_area_do_not_train_and_images_with_only_such_are_left_out(
 
 def decoded(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """(P, 4) ltrb of all matched default boxes."""
-    return decode(batch["offsets"], BOXES)[batch["labels"] > 0]
+    return decode(batch["offsets"].cpu(), BOXES)[batch["labels"].cpu() > 0]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +203,7 @@ def test_a_flip_mirrors_picture_and_boxes_alike(tmp_path: Path) -> None:
     (flipped,) = train(source(folder, 1), replace_augmentation(flip_probability=1.0))
     pictures = [data.unnormalise(batch["images"])[0].astype(int) for batch in (plain, flipped)]
     assert np.abs(pictures[0] - pictures[1]).mean() > 20
-    assert np.abs(pictures[0][:, ::-1] - pictures[1]).max() <= 1
+    assert np.abs(pictures[0][:, ::-1] - pictures[1]).max() <= ROUNDING
     left, top, right, bottom = decoded(plain)[0].tolist()
     assert (left, top, right, bottom) == pytest.approx((4 / 64, 6 / 48, 24 / 64, 36 / 48), abs=1e-5)
     assert decoded(flipped)[0].tolist() == pytest.approx((1 - right, top, 1 - left, bottom), abs=1e-5)
@@ -214,7 +221,10 @@ def test_crops_move_boxes_with_the_picture(tmp_path: Path) -> None:
     for _ in range(4):
         for batch in train(source(folder, 8), augmentation, seed=checked + 1):
             for picture, label, offset in zip(
-                data.unnormalise(batch["images"]), batch["labels"], decode(batch["offsets"], BOXES), strict=True
+                data.unnormalise(batch["images"]),
+                batch["labels"].cpu(),
+                decode(batch["offsets"].cpu(), BOXES),
+                strict=True,
             ):
                 if not (label > 0).any():
                     continue
@@ -234,7 +244,7 @@ def test_grey_files_decode_to_three_equal_channels(tmp_path: Path) -> None:
         (batch,) = batches
         picture = data.unnormalise(batch["images"])[0].astype(int)
         assert picture.std() > 10
-        assert np.abs(picture - picture[..., :1]).max() <= 1
+        assert np.abs(picture - picture[..., :1]).max() <= ROUNDING
 
 
 def test_a_png_that_is_called_jpg_is_read_as_one_of_coco_s_is(tmp_path: Path) -> None:
@@ -244,7 +254,7 @@ def test_a_png_that_is_called_jpg_is_read_as_one_of_coco_s_is(tmp_path: Path) ->
     with Image.open(file) as picture:
         picture.save(file, format="PNG")
     (after,) = train(source(folder, 1))
-    assert np.abs(data.unnormalise(before["images"]).astype(int) - data.unnormalise(after["images"])).max() <= 1
+    assert np.abs(data.unnormalise(before["images"]).astype(int) - data.unnormalise(after["images"])).max() <= ROUNDING
 
 
 def test_a_camera_s_orientation_does_not_turn_a_picture_away_from_its_boxes(tmp_path: Path) -> None:
@@ -272,7 +282,7 @@ def test_contrast_pivots_on_mid_grey_and_brightness_scales(twenty: Folder) -> No
 def test_pixels_are_pil_s_on_real_photographs(test_data: Path) -> None:
     folder = test_data / "coco256"
     src = data.Source(
-        folder / "val2017", folder / "annotations/instances_val2017.json", 300, 16, 1, "cpu", 0, 1, skip_empty=False,
+        folder / "val2017", folder / "annotations/instances_val2017.json", 300, 16, 1, DEVICE, 0, 1, skip_empty=False,
         backend=BACKEND,
     )  # fmt: skip
     batch = next(iter(data.eval_batches(src)))
@@ -281,8 +291,8 @@ def test_pixels_are_pil_s_on_real_photographs(test_data: Path) -> None:
         with Image.open(folder / "val2017" / f"{image_id:012d}.jpg") as file:
             expected = file.convert("RGB").resize((300, 300), Image.Resampling.BILINEAR)
         differences.append(np.abs(found.astype(float) - np.asarray(expected, dtype=float)))
-    assert np.mean(differences) < 0.3  # levels; without antialiasing it is 2.9
-    assert np.percentile(differences, 99) <= 1.5
+    assert np.mean(differences) < (0.3 if DEVICE == "cpu" else 1.0)  # levels; without antialiasing it is 2.9
+    assert np.percentile(differences, 99) <= 1.5 * ROUNDING
 
 
 # --- matching: DALI's encoder against a slow version of the definition -----------------------------------------------
@@ -333,7 +343,7 @@ def test_matching_and_offsets_against_the_definition_in_float64(tmp_path: Path) 
         which = round((int(np.median(data.unnormalise(batch["images"])[..., 0])) - 10) / 20)
         truth = truths[which]
         allowed = slow_match(truth, corners)
-        found = decode(batch["offsets"][0].double(), anchors).numpy()
+        found = decode(batch["offsets"][0].cpu().double(), anchors).numpy()
         for a, label in enumerate(batch["labels"][0].tolist()):
             if label == 0:
                 assert -1 in allowed[a], f"image {which}, default box {a} must be matched"
@@ -373,7 +383,7 @@ def test_crop_statistics_on_real_boxes(test_data: Path) -> None:
     """As many windows as the reference draws: 52 % whole images, a mean area of 0.746 of the image."""
     folder = test_data / "coco256"
     src = data.Source(
-        folder / "train2017", folder / "annotations/instances_train2017.json", 300, 126, 1, "cpu", 0, 1, True
+        folder / "train2017", folder / "annotations/instances_train2017.json", 300, 126, 1, DEVICE, 0, 1, True
     )
 
     areas = np.concatenate(list(areas_by_dali(src, 40) if BACKEND == "dali" else areas_by_numpy(src, 40)))
@@ -389,4 +399,5 @@ def test_reference_geometry_reaches_the_encoder(twenty: Folder) -> None:
     )
     batch = next(iter(batches))
     assert batch["images"].shape == (2, 3, 300, 300)
+    assert {tensor.device for tensor in batch.values()} == {torch.device(DEVICE)}
     assert (batch["offsets"].shape, batch["labels"].shape) == ((2, 8732, 4), (2, 8732))

@@ -18,9 +18,9 @@ from benchmarks.ssd.data import Source, eval_batches, unnormalise
 from benchmarks.ssd.detections import Detections
 from benchmarks.ssd.evaluation import Evaluation, average_running_statistics
 from tests.ssd.coco_folder import Folder, Picture, write
+from tests.ssd.ranks import WORLD, joined
 
 STEP = 10  # between the red levels that tell the pictures apart
-WORLD = 2
 # images and batch size: shards of 4 and 5, of which one ends at a batch's end where the other goes on; of 3 and 4, of
 # which only one has a rest; of one image each, in batches that are never full
 CASES = ((9, 4), (7, 3), (2, 8))
@@ -54,7 +54,9 @@ def look(images: Tensor) -> Detections:
     )
 
 
-def evaluation(folder: Path, half: str, batch_size: int, rank: int = 0, world: int = 1) -> Evaluation:
+def evaluation(
+    folder: Path, half: str, batch_size: int, rank: int = 0, world: int = 1, *, device: str = "cpu"
+) -> Evaluation:
     truth = coco.GroundTruth.load(folder / "annotations" / f"instances_{half}.json")
     source = Source(
         images=folder / half,
@@ -62,7 +64,7 @@ def evaluation(folder: Path, half: str, batch_size: int, rank: int = 0, world: i
         image_px=32,
         batch_size=batch_size,
         threads=1,
-        device="cpu",
+        device=device,
         shard=rank,
         shards=world,
         skip_empty=False,
@@ -90,9 +92,9 @@ def nine(tmp_path: Path) -> Folder:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 9, 16])
-def test_the_batch_size_changes_nothing(nine: Folder, batch_size: int) -> None:
+def test_the_batch_size_changes_nothing(nine: Folder, batch_size: int, device: str) -> None:
     seen: list[int] = []
-    found = evaluation(nine.path, "val", batch_size).run(counting(seen))
+    found = evaluation(nine.path, "val", batch_size, device=device).run(counting(seen))
     assert sorted(seen) == list(range(1, 10))
     assert found == pytest.approx(by_hand(nine), abs=1e-12)
     assert 0.2 < found < 0.8
@@ -108,9 +110,9 @@ def by_hand(folder: Folder) -> float:
     return coco.evaluate(truth, np.array(rows, dtype=float), evaluator="pycocotools", image_ids=truth.image_ids).mAP
 
 
-def test_again_gives_the_same(nine: Folder) -> None:
+def test_again_gives_the_same(nine: Folder, device: str) -> None:
     """A run evaluates several times with one reader."""
-    once = evaluation(nine.path, "val", 4)
+    once = evaluation(nine.path, "val", 4, device=device)
     seen: list[int] = []
     assert len({once.run(counting(seen)) for _ in range(3)}) == 1
     assert sorted(seen) == sorted([*range(1, 10)] * 3)
@@ -150,17 +152,16 @@ def test_panels_show_the_first_images(nine: Folder) -> None:
 # --- two ranks ---------------------------------------------------------------------------------------------------------
 
 
-def as_rank(rank: int, folder: Path) -> None:
+def as_rank(rank: int, folder: Path, device: str) -> None:
     """One of WORLD processes: evaluates each case twice, averages statistics, and writes down what it got."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD)
+    device = joined(rank, folder, device)
     try:
         results = {}
         for count, batch_size in CASES:
-            mine = evaluation(folder, f"val{count}", batch_size, rank, WORLD)
+            mine = evaluation(folder, f"val{count}", batch_size, rank, WORLD, device=device)
             seen: list[int] = []
             results[str(count)] = {"mAP": [mine.run(counting(seen)), mine.run(counting([]))], "seen": seen}
-        statistics = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+        statistics = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)).to(device)
         norm = statistics[1]
         norm.running_mean.fill_(rank)  # type: ignore[union-attr, operator]
         norm.running_var.fill_(2 + 4 * rank)  # type: ignore[union-attr, operator]
@@ -171,14 +172,14 @@ def as_rank(rank: int, folder: Path) -> None:
         dist.destroy_process_group()
 
 
-@pytest.mark.slow
-def test_two_ranks_agree_with_one(tmp_path: Path) -> None:
+@pytest.mark.long
+def test_two_ranks_agree_with_one(tmp_path: Path, device: str) -> None:
     for count, _ in CASES:
         write(tmp_path, pictures(count), categories=(90, 7), half=f"val{count}")
-    torch.multiprocessing.spawn(as_rank, args=(tmp_path,), nprocs=WORLD)
+    torch.multiprocessing.spawn(as_rank, args=(tmp_path, device), nprocs=WORLD)
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(WORLD)]
     for count, batch_size in CASES:
-        alone = evaluation(tmp_path, f"val{count}", batch_size).run(look)
+        alone = evaluation(tmp_path, f"val{count}", batch_size, device=device).run(look)
         found = [rank[str(count)] for rank in ranks]
         assert sorted(found[0]["seen"] + found[1]["seen"]) == list(range(1, count + 1)), "each image once"
         assert [rank["mAP"] for rank in found] == [[alone, alone]] * WORLD

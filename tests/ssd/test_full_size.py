@@ -13,7 +13,7 @@ from tests.harness.execution.runs import events, run, stop
 from tests.toy.configuration import write
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_epoch_of_coco256(test_data: Path, tmp_path: Path) -> None:
     content = tomllib.loads((FOLDER / "ssd" / "A100_1x1x128.toml").read_text())
     content["submission"] |= {"platform": "a test", "division": "open", "status": "research"}

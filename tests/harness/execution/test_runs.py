@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CHECKOUT
-from tests.harness.execution.runs import command, complies, environment, events, run, stop, wait_for
+from tests.conftest import CHECKOUT, gpus
+from tests.harness.execution.runs import LOADING, command, complies, environment, events, run, stop, wait_for
 from tests.toy import configuration as toy
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def learned(tmp_path_factory: pytest.TempPathFactory, device: str) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("learned")
-    return folder, run(toy.write(folder, toy.raw()), "--out", folder / "out")
+    return folder, run(toy.write(folder, toy.raw(device=device.partition(":")[0])), "--out", folder / "out")
 
 
 def test_target_met(learned: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -86,14 +86,14 @@ def test_every_other_way_out(tmp_path: Path, fate: str, code: int, reason: str) 
 
 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_truthfully(tmp_path: Path, which: signal.Signals) -> None:
-    path = toy.write(tmp_path, toy.raw("sleeps"))
+def test_a_signal_ends_the_run_truthfully(tmp_path: Path, which: signal.Signals, device: str) -> None:
+    path = toy.write(tmp_path, toy.raw("sleeps", device=device.partition(":")[0]))
     with subprocess.Popen(
         command(path, "--out", tmp_path), cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
         wait_for(tmp_path / "result_0.txt", '"epoch_num": 2')
         process.send_signal(which)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=LOADING)
     assert process.returncode == 130
     assert stop(tmp_path / "result_0.txt") == stop(tmp_path / "result_0.txt") | {
         "status": "aborted",
@@ -155,8 +155,12 @@ def test_target_on_the_command_line(tmp_path: Path) -> None:
     assert sum(event["key"] == "eval_start" for event in events(tmp_path / "result_0.txt")) == 1
 
 
-def test_two_ranks(tmp_path: Path) -> None:
-    finished = run(toy.write(tmp_path, toy.raw(ranks=2)), "--out", tmp_path)
+def test_two_ranks(tmp_path: Path, device: str) -> None:
+    path = toy.write(tmp_path, toy.raw(ranks=2, device=device.partition(":")[0]))
+    finished = run(path, "--out", tmp_path)
+    if device != "cpu" and gpus() < 2:
+        assert finished.returncode == 6 and "asks for 2 accelerators" in finished.stdout + finished.stderr
+        return
     assert finished.returncode == 0, finished.stdout + finished.stderr
     log = tmp_path / "result_0.txt"
     assert complies(log)

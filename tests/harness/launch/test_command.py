@@ -75,7 +75,7 @@ def test_trials_in_containers_are_told_how_many_steps(tmp_path: Path, monkeypatc
     assert words and "--max-steps" not in words
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_of_two_ranks_that_hangs_leaves_both_stacks(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw("sleeps", ranks=2))
     options = ("--trials", 1, "--watchdog", 15, "--out", tmp_path / "out", "--no-clear-caches")

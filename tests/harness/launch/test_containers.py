@@ -31,7 +31,7 @@ from tests.conftest import CHECKOUT
 from tests.harness.launch.series import FAKE
 from tests.toy import configuration as toy
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.long]
 
 
 # Stands for the image's own reading of a configuration, which Place.tell writes into its last line

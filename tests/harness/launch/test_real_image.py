@@ -20,7 +20,7 @@ from harness.launch import engine, ledger
 from harness.results import logfile
 from tests.conftest import CHECKOUT
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.docker, pytest.mark.long, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")

@@ -237,7 +237,7 @@ def test_a_signal_ends_the_trial_closes_its_log_and_the_series_goes_on_later(
     assert sorted(fakes.account.finished) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("do", ["hang", pytest.param("hang for ever", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("do", ["hang", pytest.param("hang for ever", marks=pytest.mark.long)])
 def test_kill_9_leaves_no_trial_running_and_the_ledger_shows_it(fakes: Fakes, do: str) -> None:
     fakes.tell(_1=do)
     series = started(fakes.folder, 3)

@@ -17,7 +17,7 @@ def verdicts(folder: Path, ruleset: str = "0.7.0", *, rcp: bool = False) -> list
     return official.check_logs([(path, path.name) for path in sorted(folder.glob("result_*.txt"))], ruleset, rcp=rcp)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("part", "ruleset"), [("v0.7/NVIDIA", "0.7.0"), ("v0.7/Fujitsu", "0.7.0"), ("v1.1/NVIDIA", "1.1.0")]
 )
@@ -28,7 +28,7 @@ def test_published_packages_pass_all_tools(test_data: Path, part: str, ruleset: 
     assert "PACKAGE CHECKER FOUND NO ERRORS, SUCCESS !" in words
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_published_series_check_without_an_error(test_data: Path) -> None:
     """NVIDIA's pass as they are; Fujitsu's logs pass, and its description says Closed."""
     reports = {

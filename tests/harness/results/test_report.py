@@ -324,7 +324,7 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert "result_0.txt" in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_results_in_under_five_seconds(tmp_path: Path) -> None:
     for index in range(200):
         synthetic_logs.series(tmp_path, Made(system=f"s{index:03}", epoch_s=5 + index / 100, batch=128 + index // 8))

@@ -14,7 +14,7 @@ from harness.results.reporting.text import NONE
 from tests.harness.results import synthetic_logs
 from tests.harness.results.synthetic_logs import Made
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
