@@ -23,9 +23,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
 
 from harness.contract import Benchmark
+from harness.system import accelerator
 from harness.validation import did_you_mean, not_finite, validate
 
 ROOT = Path(__file__).resolve().parent.parent  # of the checkout, or of the image's copy of it
@@ -36,6 +38,19 @@ BENCHMARK_MEMBERS = (
 )
 
 Text = Annotated[str, Field(min_length=1)]
+
+
+def _known_device(name: str) -> str:
+    if name not in accelerator.devices():
+        raise PydanticCustomError("device", "no such device")  # the schema says which there are
+    return name
+
+
+Device = Annotated[
+    str,
+    AfterValidator(_known_device),
+    Field(json_schema_extra=lambda schema: schema.update(enum=list(accelerator.devices()))),
+]
 
 
 class ConfigError(ValueError):
@@ -61,7 +76,7 @@ class Run(Table):
     """What the harness needs to run: where, how long, and towards what."""
 
     ruleset: Literal["0.7.0", "1.0.0", "1.1.0"]
-    device: Literal["cpu", "cuda"]
+    device: Device  # "cpu", torch's word for an accelerator, or "accelerator" for whichever this machine has
     nodes: PositiveInt
     accelerators_per_node: PositiveInt  # on a CPU: processes
     epochs: PositiveInt  # at most so many

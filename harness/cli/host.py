@@ -14,7 +14,7 @@ from harness import exit_codes
 from harness.cli import environment
 
 if TYPE_CHECKING:
-    from harness.system.doctor import Finding
+    from harness.system.accelerator import Finding
 
 COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem": typer.colors.RED}
 

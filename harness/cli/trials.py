@@ -72,7 +72,7 @@ def run_trials(
 
     from harness.launch import engine
     from harness.launch import plan as containers
-    from harness.system.nvidia import nvml
+    from harness.system import accelerator
 
     def plan(order: Order, name: str) -> Plan:
         return containers.plan(
@@ -92,8 +92,8 @@ def run_trials(
     found = engine.image(client, image)
     info = client.info()
     host = containers.Host.here(info)
-    seen = nvml.read() if configuration.run.device == "cuda" else nvml.Nvml(error="not asked")
-    chosen = containers.gpus(configuration.run, info, None if seen.error else len(seen.gpus), gpus)
+    needs, there = accelerator.for_containers(configuration.run.device)
+    chosen = containers.gpus(configuration.run, info, needs, there, gpus)
     return _as_containers(series, client, found, image, plan=plan, target=configuration.run.target)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable
-from harness.system import facts, preflight
+from harness.system import accelerator, facts, preflight
 from harness.system.facts import Machine
 
 # A rank that waits this long for another has lost it. Long enough for rank 0's evaluation of full COCO
@@ -53,9 +53,10 @@ class Launch:
         return cls(rank, local_rank, world_size, local_world_size, True, log, caches_cleared)
 
 
-def this_machine() -> Machine:
-    """What the log says of the machine: processor, driver, the libcuda really loaded, GPUs, image."""
-    return facts.read(os.environ)
+def this_machine(device: str = accelerator.ANY) -> Machine:
+    """What the log says of the machine: processor, driver as really loaded, accelerators, image. `device` is run.device."""
+    # a run on the processor tells what else the machine has
+    return facts.read(os.environ, accelerator.ANY if device == accelerator.CPU else device)
 
 
 def build(
@@ -87,17 +88,17 @@ def build(
 
 
 def _device(kind: str, launch: Launch) -> str:
-    if kind == "cpu":
-        return "cpu"
-    preflight.check(
-        kind, launch.local_world_size
-    )  # before a framework is loaded, and with the reason where torch has none
+    # before a framework is loaded, and with the reason where torch has none
+    found = preflight.check(kind, launch.local_world_size)
+    if found is None:
+        return accelerator.CPU
     import torch
 
-    if launch.local_rank >= torch.cuda.device_count():
-        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    module = torch.get_device_module(found.device)
+    if launch.local_rank >= module.device_count():
+        names = [str(module.get_device_name(index)) for index in range(module.device_count())]
         raise NotSuitable(preflight.too_few(launch.local_world_size, names))
-    return f"cuda:{launch.local_rank}"
+    return f"{found.device}:{launch.local_rank}"
 
 
 @contextmanager
@@ -107,17 +108,33 @@ def process_group(context: Context) -> Iterator[None]:
     import torch.distributed as dist
 
     torch.set_num_threads(context.threads)
-    on_gpu = context.device.startswith("cuda")
-    if on_gpu:
-        torch.cuda.set_device(context.device)
+    device = torch.device(context.device)
+    on_cpu = device.type == accelerator.CPU
+    if not on_cpu:
+        torch.get_device_module(device).set_device(device.index)
     if context.world_size > 1:
-        device = torch.device(context.device) if on_gpu else None
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT, device_id=device)
+        backend = process_group_backend(device.type)
+        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, device_id=None if on_cpu else device)
     try:
         yield
     finally:
         if context.world_size > 1:
             dist.destroy_process_group()
+
+
+def process_group_backend(kind: str) -> str:
+    """torch.distributed's backend for a device type. NotSuitable where nobody knows one."""
+    import torch.distributed as dist
+
+    known = accelerator.process_group(kind)
+    if known is not None:
+        return known
+    try:
+        return str(dist.get_default_backend_for_device(kind))
+    except ValueError as error:
+        raise NotSuitable(
+            f"torch.distributed has no backend for {kind}: use a configuration of one accelerator, or install the vendor's"
+        ) from error
 
 
 def barrier(context: Context) -> None:

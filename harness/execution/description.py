@@ -9,7 +9,7 @@ from harness.config import Configuration
 from harness.contract import Session
 from harness.execution import provenance
 from harness.execution.events import EventLog, keys
-from harness.system import facts
+from harness.system import accelerator, facts, loaded
 from harness.system.facts import Machine
 
 RULESETS_WITH_WEIGHT_NAMES = ("1.1.0",)
@@ -40,10 +40,12 @@ def opened(log: EventLog, configuration: Configuration, session: Session) -> Non
             log.point(keys.WEIGHTS_INITIALIZATION, None, tensor=name)
 
 
-def origin(log: EventLog, machine: Machine) -> None:
-    """What produced the result: code, libraries, driver, machine, image."""
+def origin(log: EventLog, machine: Machine, device: str) -> None:
+    """What produced the result: device, code, libraries, driver, machine, image. Called when all of them have been used."""
+    log.point("device", device)
     found = facts.describe(machine)
     log.point("software", {**found["software"], **provenance.libraries()})
+    log.point("loaded_libraries", loaded.libraries(accelerator.libraries()))
     log.point("hardware", found["hardware"])
     if found["image"]:
         log.point("image", found["image"])

@@ -44,9 +44,12 @@ def execute(configuration: Configuration, request: Request, launch: context.Laun
     screen = console.for_rank(launch.rank, log.plain)
     history = History(configuration.benchmark.quality_metric, configuration.run.target, configuration.run.epochs)
     run = Run(configuration, request, launch, log, own, screen, history)
-    sampled = log.path if configuration.run.device == "cuda" else None
     try:
-        with signals.as_exceptions(), signals.stacks_on_request(own.file), telemetry.beside(sampled):
+        with (
+            signals.as_exceptions(),
+            signals.stacks_on_request(own.file),
+            telemetry.beside(log.path, configuration.run.device),
+        ):
             ending = _ending(run)
         screen.close()  # so that the last line is the result, not a bar
         _conclude(run, ending)
@@ -108,7 +111,7 @@ def _train(run: Run) -> Ending:
         session.warm_up()
         description.opened(log, configuration, session)
         if here.rank == 0:  # the others would look at the same machine for nothing
-            description.origin(log, context.this_machine())
+            description.origin(log, context.this_machine(configuration.run.device), here.device)
         context.barrier(here)
         log.stop(keys.INIT_STOP)
         run.screen.say(f"init took {time.perf_counter() - began:.1f} s")

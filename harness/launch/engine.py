@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 SERIES, HOST, FOLDER, TRIAL = "harness.series", "harness.host", "harness.folder", "harness.trial"
 
 PATIENCE_S = 60.0  # for an engine that is being restarted
-CDI_KIND = "nvidia.com/gpu"
 CDI_NAME = re.compile(
     r"""^[\s-]*"?name"?:\s*"?([^"\s,]+)""", re.MULTILINE
 )  # of a device, in a YAML or JSON description
@@ -239,8 +238,8 @@ def has(info: dict[str, Any], option: str) -> bool:
     return any(f"name={option}" in each.split(",") for each in info.get("SecurityOptions") or [])
 
 
-def cdi_gpus(info: dict[str, Any]) -> list[str] | None:
-    """Names of NVIDIA's devices that the engine gives by the Container Device Interface; None where it does not use it.
+def cdi_gpus(info: dict[str, Any], kind: str) -> list[str] | None:
+    """Names of a vendor's devices ("nvidia.com/gpu") that the engine gives by CDI; None where it does not use it.
 
     Engines from 28.2 on list what they found; those from 25 on only where they look.
     """
@@ -251,6 +250,6 @@ def cdi_gpus(info: dict[str, Any]) -> list[str] | None:
         specs = [
             path.read_text(errors="replace") for each in folders if each.is_dir() for path in sorted(each.iterdir())
         ]
-        names = [name for spec in specs if CDI_KIND in spec for name in CDI_NAME.findall(spec)]
-        found = [f"{CDI_KIND}={name}" for name in names]
-    return [each.partition("=")[2] for each in found if each.startswith(f"{CDI_KIND}=")] or None
+        names = [name for spec in specs if kind in spec for name in CDI_NAME.findall(spec)]
+        found = [f"{kind}={name}" for name in names]
+    return [each.partition("=")[2] for each in found if each.startswith(f"{kind}=")] or None

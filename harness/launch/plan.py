@@ -18,6 +18,7 @@ from harness.config import Run
 from harness.contract import NotSuitable
 from harness.launch import engine
 from harness.launch.record import Order
+from harness.system.accelerator import CPU, ContainerNeeds
 from harness.system.image import ID_VARIABLE
 
 # Where things are inside
@@ -29,11 +30,13 @@ STACK_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Gpus:
-    """Which accelerators a container gets, and by which of the engine's two ways."""
+    """Which accelerators a container gets, and by which of the engine's ways."""
 
-    by: str = "none"  # "none" | "cdi" | "device request"
-    devices: tuple[str, ...] = ()  # names or numbers; empty: the first `count`
+    by: str = "none"  # "none" | "cdi" | "device request" | "nodes"
+    devices: tuple[str, ...] = ()  # names or numbers, or device nodes; empty: the first `count`
     count: int = 0
+    kind: str = ""  # of CDI: "nvidia.com/gpu"
+    groups: tuple[int, ...] = ()  # that own the nodes
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,8 @@ class Plan:
 
         requests = {
             "none": [],
-            "cdi": [
-                DeviceRequest(driver="cdi", device_ids=[f"{engine.CDI_KIND}={each}" for each in self.gpus.devices])
-            ],
+            "nodes": [],
+            "cdi": [DeviceRequest(driver="cdi", device_ids=[f"{self.gpus.kind}={each}" for each in self.gpus.devices])],
             "device request": [
                 DeviceRequest(device_ids=list(self.gpus.devices), capabilities=[["gpu"]])
                 if self.gpus.devices
@@ -83,8 +85,9 @@ class Plan:
             "environment": dict(self.environment),
             "mounts": [Mount(str(m.target), str(m.source), "bind", read_only=m.read_only) for m in self.mounts],
             "user": self.user,
-            "group_add": [str(each) for each in self.groups],
+            "group_add": [str(each) for each in (*self.groups, *self.gpus.groups)],
             "device_requests": requests,
+            "devices": [f"{each}:{each}:rwm" for each in self.gpus.devices] if self.gpus.by == "nodes" else [],
             "init": True,
             "network_mode": "none",
             "security_opt": list(self.security),
@@ -97,14 +100,15 @@ class Plan:
         """The same for a shell."""
         gpus = {
             "none": [],
-            "cdi": [f"--device={engine.CDI_KIND}={each}" for each in self.gpus.devices],
+            "nodes": [f"--device={each}" for each in self.gpus.devices],
+            "cdi": [f"--device={self.gpus.kind}={each}" for each in self.gpus.devices],
             "device request": [
                 f'--gpus="device={",".join(self.gpus.devices)}"' if self.gpus.devices else f"--gpus={self.gpus.count}"
             ],
         }[self.gpus.by]
         words = [
             *("docker", "run", "--rm", "--init", "--network=none", f"--user={self.user}"),
-            *(f"--group-add={each}" for each in self.groups),
+            *(f"--group-add={each}" for each in (*self.groups, *self.gpus.groups)),
             *(f"--security-opt={each}" for each in self.security),
             f"--shm-size={self.shm_size}" if self.shm_size else "--ipc=host",
             *(("--ulimit=memlock=-1:-1", f"--ulimit=stack={STACK_BYTES}:{STACK_BYTES}") if self.lift_limits else ()),
@@ -118,13 +122,15 @@ class Plan:
         return shlex.join(words)
 
 
-def gpus(run: Run, info: Mapping[str, Any], there: int | None, chosen: Sequence[str] = ()) -> Gpus:
+def gpus(
+    run: Run, info: Mapping[str, Any], needs: ContainerNeeds, there: int | None, chosen: Sequence[str] = ()
+) -> Gpus:
     """The accelerators for one trial: `chosen`, else the first that the configuration asks for.
 
-    `there` is how many the host's driver knows, None where that cannot be seen. ValueError when `chosen` does not fit,
-    NotSuitable when there are too few.
+    `needs` is the vendor's word; `there` is how many the host's driver knows, None where that cannot be seen. ValueError when
+    `chosen` does not fit, NotSuitable when there are too few, or no way to hand them over.
     """
-    if run.device == "cpu":
+    if run.device == CPU:
         if chosen:
             raise ValueError('accelerators were chosen, but the configuration says run.device = "cpu"')
         return Gpus()
@@ -134,7 +140,7 @@ def gpus(run: Run, info: Mapping[str, Any], there: int | None, chosen: Sequence[
             f"{len(chosen)} accelerators were chosen ({', '.join(chosen)}), but the configuration says "
             f"run.accelerators_per_node = {wanted}"
         )
-    names = engine.cdi_gpus(dict(info))
+    names = engine.cdi_gpus(dict(info), needs.cdi_kind) if needs.cdi_kind else None
     numbers = sorted((each for each in names or [] if each.isdecimal()), key=int)
     known = len(numbers) if numbers else there
     if known is not None and known < wanted:
@@ -143,8 +149,26 @@ def gpus(run: Run, info: Mapping[str, Any], there: int | None, chosen: Sequence[
             "choose a configuration for fewer"
         )
     if names and (chosen or numbers):
-        return Gpus("cdi", tuple(chosen or numbers[:wanted]))
-    return Gpus("device request", tuple(chosen), 0 if chosen else wanted)
+        return Gpus("cdi", tuple(chosen or numbers[:wanted]), kind=needs.cdi_kind)
+    if needs.device_request:
+        return Gpus("device request", tuple(chosen), 0 if chosen else wanted)
+    return _by_nodes(needs, chosen)
+
+
+def _by_nodes(needs: ContainerNeeds, chosen: Sequence[str], root: Path = Path("/")) -> Gpus:
+    """All of the vendor's device nodes, where the engine has no way of its own; which of them a run takes is its matter."""
+    nodes = [path for pattern in needs.nodes for path in sorted(root.glob(pattern.removeprefix("/")))]
+    if not nodes:
+        raise NotSuitable(
+            "neither the engine nor this machine's /dev shows an accelerator to hand to a container; `python -m harness "
+            "doctor` says what is here, and without --image the same command runs outside containers"
+        )
+    if chosen:
+        raise ValueError(
+            "single accelerators can be chosen by CDI or the engine's --gpus alone, and it has neither for these"
+        )
+    groups = tuple(sorted({path.stat().st_gid for path in nodes} - {0}))
+    return Gpus("nodes", tuple(str(path) for path in nodes), groups=groups)
 
 
 @dataclass(frozen=True)

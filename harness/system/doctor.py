@@ -7,39 +7,21 @@ Pure: facts in, findings out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
+from harness.system.accelerator import CPU, Finding, Level
 from harness.system.facts import Machine
-from harness.system.nvidia import decision, gpu_state
 from harness.system.places import Place
-
-Level = Literal["ok", "warning", "problem"]
 
 RESULTS_GIB, RESULTS_GIB_LEAST = 5.0, 0.2  # of logs, pictures, telemetry and the embedded data; least: of one run's log
 SHM_GIB = 1.0  # Docker gives 64 MiB, which NCCL between GPUs of one host does not do with
 MEMLOCK_GIB = 1.0  # NCCL pins its buffers, and so does RDMA
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at."""
-
-    level: Level
-    subject: str
-    text: str
-    fix: str = ""
-
-
 def examine(machine: Machine, results: Place, shared_memory: Place, data: Place | None) -> list[Finding]:
     """Everything, in the order in which a reader mends it."""
-    several = len(machine.driver.nvml.gpus) > 1
-    findings = [_image(machine), *_driver(machine)]
-    for state in gpu_state.examine(machine.driver.nvml.gpus):
-        findings.append(Finding(*state))
-    if machine.driver.kernel_module is not None and machine.driver.nvml.error is not None:
-        fix = 'in a container, NVIDIA_DRIVER_CAPABILITIES must contain "utility"'
-        findings.append(Finding("warning", "nvml", f"no clocks, ECC or power: {machine.driver.nvml.error}", fix))
+    chosen = machine.chosen
+    several = max(len(chosen.names), len(chosen.details())) > 1
+    findings = [_image(machine), *chosen.findings(), *_others(machine)]
     findings += [*_processor(machine), _memory(machine), _shared_memory(shared_memory, several)]
     findings += [_memlock(machine.host.memlock, bool(machine.accelerators)), _results(results)]
     if data is not None:
@@ -61,34 +43,15 @@ def _image(machine: Machine) -> Finding:
     return Finding("ok", "image", text)
 
 
-def _driver(machine: Machine) -> Iterator[Finding]:
-    found, verdict, needs = machine.driver, machine.verdict, decision.manifest()
-    without = verdict.mode == "CPU-ONLY"
-    level: Level = "ok" if verdict.comparable else "warning" if verdict.runnable else "problem"
-    if without:
-        level = "warning" if found.kernel_module else "ok"  # a machine without GPUs is no fault; a hidden driver may be
-    yield Finding(level, "driver", f"{verdict.mode}: {verdict.message}", "" if level == "ok" else verdict.fix)
-    if machine.requirement_bypassed:
-        fix = "take it out for a result that counts"
-        yield Finding(
-            "warning", "driver", "NVIDIA_DISABLE_REQUIRE is set: the image's own requirement was not asked", fix
-        )
-    if verdict.runnable and found.kernel_module and found.kernel_module not in needs.tested_drivers:
-        tested = ", ".join(needs.tested_drivers) or "none so far"
-        fix = "compare a result with a published one before you trust it"
-        yield Finding("warning", "driver", f"{found.kernel_module} is not among the tested drivers ({tested})", fix)
-    libcuda = found.libcuda
-    if libcuda.path:
-        text = f"{libcuda.path}, CUDA {decision.dotted(libcuda.cuda)}, cuInit {libcuda.init_name}"
-        yield Finding("ok" if libcuda.init == 0 else level, "libcuda", text)
-    elif not without:
-        yield Finding(level, "libcuda", libcuda.error or "not loaded")
-    if verdict.runnable:
-        names = machine.accelerators
-        counted = ", ".join(f"{names.count(each)} x {each}" for each in dict.fromkeys(names)) or "none that CUDA sees"
-        yield Finding("ok" if names or verdict.mode == "OTHER-VENDOR" else "problem", "accelerators", counted)
-    else:
-        yield Finding("ok" if without else level, "accelerators", "none to be used: CPU only")
+def _others(machine: Machine) -> Iterator[Finding]:
+    """What the machine has besides the accelerators that a run would take."""
+    for each in machine.found:
+        if each is machine.chosen or each.device == CPU:
+            continue
+        names = each.names or each.unusable
+        counted = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+        text = f"{counted}: {each.verdict.message}" if counted else each.verdict.message
+        yield Finding("ok" if each.names else "warning", "also here", text, "" if each.names else each.verdict.fix)
 
 
 def _processor(machine: Machine) -> Iterator[Finding]:

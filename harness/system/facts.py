@@ -6,13 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.contract import Plain
-from harness.system import host, image
+from harness.system import accelerator, host, image
+from harness.system.accelerator import ANY, Accelerators, Surroundings, Verdict
 from harness.system.host import Host
-from harness.system.nvidia import decision, driver
-from harness.system.nvidia.driver import Driver
-
-# Set by whoever starts a container to get past NVIDIA_REQUIRE_CUDA; a result should say so
-BYPASS_VARIABLE = "NVIDIA_DISABLE_REQUIRE"
 
 
 @dataclass(frozen=True)
@@ -20,25 +16,36 @@ class Machine:
     """What was found, once."""
 
     host: Host
-    driver: Driver
+    found: tuple[Accelerators, ...]  # of every vendor, the most useful first
     image: dict[str, Plain]  # {} outside our image
-    requirement_bypassed: bool  # NVIDIA_DISABLE_REQUIRE was set
+    device: str = ANY  # which of them is meant, as a configuration's run.device says
+
+    @property
+    def chosen(self) -> Accelerators:
+        """Those that a run uses, or would. NotSuitable where there are none such."""
+        return accelerator.choose(self.found, self.device)
 
     @property
     def accelerators(self) -> list[str]:
-        """Names of the devices that CUDA programs may use."""
-        return [each.name for each in self.driver.libcuda.devices]
+        """Names of the devices that programs may use."""
+        return self.chosen.names
 
     @property
-    def verdict(self) -> decision.Verdict:
+    def unusable(self) -> list[str]:
+        """Names of devices that are here and that programs cannot use."""
+        return [name for each in self.found for name in each.unusable]
+
+    @property
+    def verdict(self) -> Verdict:
         """Whether they may be used and compared."""
-        return decision.decide(self.driver, decision.manifest(), in_container=self.host.container)
+        return self.chosen.verdict
 
 
-def read(environment: Mapping[str, str]) -> Machine:
+def read(environment: Mapping[str, str], device: str = ANY) -> Machine:
     """Look at this machine now; takes as long as its driver needs to answer."""
-    bypassed = environment.get(BYPASS_VARIABLE, "") not in ("", "0", "false")
-    return Machine(host.read(), driver.read(), image.identity(environment), bypassed)
+    here = host.read()
+    found = accelerator.look(Surroundings(environment=environment, in_container=here.container))
+    return Machine(here, found, image.identity(environment), device)
 
 
 def describe(machine: Machine) -> dict[str, dict[str, Plain]]:
@@ -46,7 +53,7 @@ def describe(machine: Machine) -> dict[str, dict[str, Plain]]:
 
     What is not known is "none" where a reader expects the key, and missing in the list of GPUs, whose `unavailable` says why.
     """
-    found, cpu, verdict = machine.driver, machine.host.cpu, machine.verdict
+    chosen, cpu = machine.chosen, machine.host.cpu
     hardware: dict[str, Plain] = {
         "cpu": cpu.model,
         "sockets": cpu.sockets,
@@ -58,21 +65,15 @@ def describe(machine: Machine) -> dict[str, dict[str, Plain]]:
         "numa_nodes": cpu.numa_nodes,
         "memory_gib": machine.host.memory_gib,
         "memory_limit_gib": machine.host.memory_limit_gib or "none",
-        "accelerators": list(machine.accelerators),
-        "gpus": [gpu.plain() for gpu in found.nvml.gpus],
+        "accelerator_vendor": chosen.vendor if chosen.names else "none",
+        "accelerators": list(chosen.names),
+        "accelerators_unusable": list(machine.unusable),
+        "gpus": list(chosen.details()),
     }
     software: dict[str, Plain] = {
         "os": machine.host.os,
         "kernel": machine.host.kernel,
         "container": machine.host.container,
-        "driver": found.kernel_module or "none",
-        "driver_flavour": found.kernel_flavour or "none",
-        "driver_mode": verdict.mode,
-        "driver_comparable": verdict.comparable,
-        "driver_requirement_bypassed": machine.requirement_bypassed,
-        "libcuda": found.libcuda.path or "none",
-        "libcuda_version": found.libcuda.file_version or "none",
-        "libcuda_cuda": decision.dotted(found.libcuda.cuda) or "none",
-        "nvml": found.nvml.driver or "none",
+        **chosen.software(),
     }
     return {"hardware": hardware, "software": software, "image": machine.image}

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from harness.contract import NotSuitable
-from harness.system import host
-from harness.system.nvidia import decision, driver
+from harness.system import accelerator, host
+from harness.system.accelerator import CPU, Accelerators, Surroundings
 
 
-def check(device: str, accelerators: int) -> None:
-    """NotSuitable when this machine has not `accelerators` devices of this kind; "cpu" asks for nothing.
+def check(device: str, count: int) -> Accelerators | None:
+    """The ones that run.device means; None for the processor. NotSuitable when this machine has not `count` of them.
 
-    Looks at the machine before a framework is loaded, and in a process of its own, so that CUDA is untouched in this one.
+    Looks at the machine before a framework is loaded, and in processes of its own, so that no driver is touched in this one.
     """
-    if device == "cpu":
-        return
-    found = driver.read()
-    verdict = decision.decide(found, decision.manifest(), in_container=host.in_container())
-    if not verdict.runnable:
-        raise NotSuitable(f"{verdict}\n`python -m harness doctor` looks at the rest of this machine too")
-    names = [each.name for each in found.libcuda.devices]
-    if verdict.mode != "OTHER-VENDOR" and len(names) < accelerators:
-        raise NotSuitable(too_few(accelerators, names))
+    if device == CPU:
+        return None
+    found = accelerator.choose(accelerator.look(Surroundings(in_container=host.in_container())), device)
+    if found.device == CPU:
+        raise NotSuitable(
+            f'run.device = "{device}": {found.verdict.message}\n'
+            f'install its driver, or choose a configuration with run.device = "{CPU}"; '
+            "`python -m harness doctor` looks at the rest of this machine too"
+        )
+    if not found.verdict.runnable:
+        raise NotSuitable(f"{found.verdict}\n`python -m harness doctor` looks at the rest of this machine too")
+    if len(found.names) < count:
+        raise NotSuitable(too_few(count, found.names))
+    return found
 
 
 def too_few(wanted: int, names: list[str]) -> str:
@@ -28,6 +33,6 @@ def too_few(wanted: int, names: list[str]) -> str:
     there = f"{len(names)} ({', '.join(sorted(set(names)))})" if names else "none"
     return (
         f"the configuration asks for {wanted} accelerators on this machine, and programs see {there}\n"
-        f"choose a configuration with run.accelerators_per_node = {max(len(names), 1)} or fewer, or look at "
-        "CUDA_VISIBLE_DEVICES and at the GPUs that the container was given"
+        f"choose a configuration with run.accelerators_per_node = {max(len(names), 1)} or fewer, or look at the variable that "
+        "hides devices (CUDA_VISIBLE_DEVICES or its like) and at what the container was given"
     )

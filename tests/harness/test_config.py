@@ -69,7 +69,7 @@ def changed(content: dict[str, Any], key: str, value: object) -> dict[str, Any]:
             "0.8.0",
             r'run\.ruleset = "0\.8\.0": not allowed; allowed: "0\.7\.0" \| "1\.0\.0" \| "1\.1\.0"',
         ),
-        ("run.device", "gpu", r'run\.device = "gpu": not allowed; allowed: "cpu" \| "cuda"'),
+        ("run.device", "gpu", r'run\.device = "gpu": not allowed; allowed: "cpu" \| "accelerator" \| .*"cuda"'),
         ("run.target", 0.2, r"run\.target = 0\.2: the closed division of 0\.7\.0 fixes it at 0\.23"),
         ("run.target", float("nan"), r"run\.target = nan: a finite number is needed"),
         ("run.evaluate_after_epochs", [50, 40, 80], r"evaluate_after_epochs = \[50, 40, 80\] must ascend"),

@@ -1,11 +1,10 @@
-"""May accelerators be used here, and may the result be compared with that of another driver? A table over what driver.py found.
+"""May NVIDIA's GPUs be used here, and may the result be compared with another driver's? A table over what driver.py found.
 
     mode            kernel module           libcuda            run   compare
     NATIVE          new enough              the host's         yes   yes
     MINOR-COMPAT    older, same CUDA major  the host's         yes   yes, with the same mode on both sides
     FORWARD-COMPAT  any                     another package's  yes   no: the driver under test is not the one that runs
     UNVERIFIED      not to be seen (WSL)    works              yes   no
-    OTHER-VENDOR    not NVIDIA's            not NVIDIA's       yes   no: nothing was checked
     CPU-ONLY        none, or hidden         none, or hidden    no    no
     TOO-OLD         older CUDA major        the host's         no    no
     OLD-GPU         new enough              the host's         no    no
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.system.accelerator import Verdict
 from harness.system.nvidia.driver import Driver, Libcuda
 
 Mode = Literal[
@@ -30,7 +30,6 @@ Mode = Literal[
     "MINOR-COMPAT",
     "FORWARD-COMPAT",
     "UNVERIFIED",
-    "OTHER-VENDOR",
     "CPU-ONLY",
     "TOO-OLD",
     "OLD-GPU",
@@ -61,20 +60,6 @@ class Manifest:
     minimum_driver: str
     minimum_compute_capability: tuple[int, int]
     tested_drivers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the table says of one machine."""
-
-    mode: Mode
-    message: str
-    fix: str = ""  # empty where nothing needs mending
-    runnable: bool = False
-    comparable: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.message}\n{self.fix}" if self.fix else self.message
 
 
 def manifest() -> Manifest:
@@ -119,12 +104,7 @@ def _nothing_to_use(found: Driver, needs: Manifest, in_container: bool) -> Verdi
     libcuda, module = found.libcuda, found.kernel_module
     if libcuda.init == 0 or (libcuda.error is None and found.control_node):
         return None
-    if module is None and found.other_vendors:
-        nodes = ", ".join(found.other_vendors)
-        return Verdict(
-            "OTHER-VENDOR", f"accelerators of another vendor ({nodes}), whose driver is not checked here", runnable=True
-        )
-    if libcuda.error is not None and "cannot open shared object file" not in libcuda.error:
+    if libcuda.error is not None and not libcuda.absent:
         return Verdict("BROKEN", libcuda.error, ASK_THE_HOST)
     if module is None:
         fix = f'install driver {needs.minimum_driver} or later, or choose a configuration with run.device = "cpu"'

@@ -1,7 +1,7 @@
 """The GPU driver as a program meets it: the kernel module, the libcuda that is really loaded, NVML.
 
 A driver is two halves, one in the host's kernel and one (libcuda) in the file system that the program sees. In a container
-these can come from different places, so each is asked on its own and nothing is concluded here: that is preflight.py.
+these can come from different places, so each is asked on its own and nothing is concluded here: that is decision.py.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class Libcuda:
     devices: tuple[Device, ...] = ()
 
     @property
+    def absent(self) -> bool:
+        """Whether there is no libcuda at all, as where no driver was ever installed."""
+        return "cannot open shared object file" in (self.error or "")
+
+    @property
     def file_version(self) -> str | None:
         """The user-mode driver's version, by its file name: libcuda.so.580.65.06."""
         match = re.search(r"libcuda\.so\.(\d{3,}(?:\.\d+)+)$", self.path or "")
@@ -54,7 +59,6 @@ class Driver:
     kernel_module: str | None = None  # version of the loaded module
     kernel_flavour: str | None = None  # "open" or "proprietary"
     control_node: bool = False  # /dev/nvidiactl: a container has it only when it was given a GPU
-    other_vendors: tuple[str, ...] = ()  # device nodes of accelerators that are not NVIDIA's
     libcuda: Libcuda = field(default_factory=Libcuda)
     nvml: Nvml = field(default_factory=Nvml)
 
@@ -62,12 +66,10 @@ class Driver:
 def read(root: Path = Path("/")) -> Driver:
     """Ask the kernel, libcuda and NVML. `root` is for tests."""
     version, flavour = kernel_module(root)
-    others = sorted((root / "dev").glob("iluvatar[0-9]*")) + sorted((root / "dev").glob("kfd"))
     return Driver(
         version,
         flavour,
         (root / "dev/nvidiactl").exists(),
-        tuple(str(node) for node in others),
         read_libcuda(),
         read_nvml(),
     )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.execution import telemetry
+from harness.system.nvidia import sensors
 
 
 class NVMLError(Exception):
@@ -85,7 +86,8 @@ class FakeNvml:
 
 def sampled(path: Path, nvml: Any, samples: int = 3) -> list[dict[str, Any]]:
     left = iter(range(samples))
-    telemetry.sample(nvml, path, 1.0, lambda wait_s: next(left, None) is None)
+    with sensors.of(nvml) as found:
+        telemetry.sample(found, path, 1.0, lambda wait_s: next(left, None) is None)
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -103,6 +105,7 @@ def test_state_first_then_samples_then_what_was_counted(tmp_path: Path) -> None:
         "busy_percent": 97,
         "memory_used_mib": 7168,
         "clock_event_reasons": 4,
+        "pcie_generation": 5,
     }
     counted = lines[-1]["gpus"][0]["during_run"]
     assert counted["energy_j"] == pytest.approx(700)
@@ -130,7 +133,8 @@ def test_a_counter_that_was_reset_meanwhile_is_not_a_negative_number(tmp_path: P
 
 @pytest.mark.parametrize("nvml", [FakeNvml(error="Driver Not Loaded"), FakeNvml(gpus=0)])
 def test_without_a_gpu_there_is_no_file(tmp_path: Path, nvml: FakeNvml) -> None:
-    telemetry.sample(nvml, tmp_path / "telemetry_0.jsonl", 1.0, lambda wait_s: True)
+    with sensors.of(nvml) as found:
+        telemetry.sample(found, tmp_path / "telemetry_0.jsonl", 1.0, lambda wait_s: True)
     assert not list(tmp_path.iterdir())
 
 
@@ -142,7 +146,7 @@ def test_beside_a_run_on_this_machine(tmp_path: Path) -> None:
         gpus = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError:
         gpus = 0
-    with telemetry.beside(tmp_path / "result_3.txt", interval_s=0.2):
+    with telemetry.beside(tmp_path / "result_3.txt", "cuda", interval_s=0.2):
         time.sleep(2 if gpus else 0.1)
     lines = [path.read_text().splitlines() for path in tmp_path.iterdir()]
     if not gpus:
@@ -163,7 +167,7 @@ def test_the_sampler_ends_with_its_run_and_writes_its_last_line(tmp_path: Path) 
         "import sys; from pathlib import Path; from harness.execution import telemetry\n"
         "from tests.harness.execution.test_telemetry import FakeNvml\n"
         "sys.modules['pynvml'] = FakeNvml()\n"
-        f"telemetry.main(Path({str(tmp_path / 'telemetry_0.jsonl')!r}), 0.05, sys.stdin)"
+        f"telemetry.main(Path({str(tmp_path / 'telemetry_0.jsonl')!r}), 0.05, 'cuda', sys.stdin)"
     )
     sampler = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=CHECKOUT)
     path, deadline = tmp_path / "telemetry_0.jsonl", time.monotonic() + 30

@@ -11,8 +11,9 @@ import pytest
 from harness.config import Run
 from harness.contract import NotSuitable
 from harness.launch import engine
-from harness.launch.plan import Gpus, Host, Mount, gpus, plan
+from harness.launch.plan import Gpus, Host, Mount, _by_nodes, gpus, plan
 from harness.launch.record import Order
+from harness.system.accelerator import ContainerNeeds
 
 # Answers of `GET /info`, cut down to what is read
 NO_GPU: dict[str, Any] = {"SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"]}
@@ -27,6 +28,8 @@ CDI: dict[str, Any] = {
         {"Source": "cdi", "ID": "vendor.com/net=0"},
     ],
 }
+KIND = "nvidia.com/gpu"
+NEEDS = ContainerNeeds(cdi_kind=KIND, device_request=True)
 ROOTLESS: dict[str, Any] = {"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless", "name=cgroupns"]}
 REMAPPED: dict[str, Any] = {"SecurityOptions": ["name=selinux", "name=userns"]}
 
@@ -34,7 +37,7 @@ REMAPPED: dict[str, Any] = {"SecurityOptions": ["name=selinux", "name=userns"]}
 def run(device: str = "cuda", accelerators: int = 2) -> Run:
     return Run(
         ruleset="0.7.0",
-        device=device,  # type: ignore[arg-type]
+        device=device,
         nodes=1,
         accelerators_per_node=accelerators,
         epochs=1,
@@ -47,8 +50,8 @@ def run(device: str = "cuda", accelerators: int = 2) -> Run:
 @pytest.mark.parametrize(
     ("info", "there", "chosen", "expected"),
     [
-        (CDI, 2, (), Gpus("cdi", ("0", "1"))),
-        (CDI, None, ("1", "0"), Gpus("cdi", ("1", "0"))),
+        (CDI, 2, (), Gpus("cdi", ("0", "1"), kind=KIND)),
+        (CDI, None, ("1", "0"), Gpus("cdi", ("1", "0"), kind=KIND)),
         (NO_GPU, 8, (), Gpus("device request", count=2)),
         (NO_GPU, None, (), Gpus("device request", count=2)),  # the engine will say
         (NO_GPU, 8, ("6", "7"), Gpus("device request", ("6", "7"))),
@@ -57,34 +60,59 @@ def run(device: str = "cuda", accelerators: int = 2) -> Run:
 def test_gpus_come_by_cdi_where_the_engine_has_it(
     info: dict[str, Any], there: int | None, chosen: tuple[str, ...], expected: Gpus
 ) -> None:
-    assert gpus(run(), info, there, chosen) == expected
+    assert gpus(run(), info, NEEDS, there, chosen) == expected
 
 
 def test_no_gpu_for_a_configuration_that_runs_on_the_cpu() -> None:
-    assert gpus(run("cpu"), CDI, 2) == Gpus()
+    assert gpus(run("cpu"), CDI, NEEDS, 2) == Gpus()
     with pytest.raises(ValueError, match="accelerators were chosen"):
-        gpus(run("cpu"), CDI, 2, ("0",))
+        gpus(run("cpu"), CDI, NEEDS, 2, ("0",))
 
 
 def test_more_gpus_than_there_are() -> None:
     for info, there, has in ((CDI, 8, 2), (NO_GPU, 1, 1), (NO_GPU, 0, 0)):
         with pytest.raises(NotSuitable, match=rf"asks for 4 accelerators .* and this machine has {has}"):
-            gpus(run(accelerators=4), info, there)
+            gpus(run(accelerators=4), info, NEEDS, there)
     with pytest.raises(ValueError, match=r"1 accelerators were chosen \(0\), .*accelerators_per_node = 2"):
-        gpus(run(), NO_GPU, 2, ("0",))
+        gpus(run(), NO_GPU, NEEDS, 2, ("0",))
 
 
 def test_an_engine_before_28_2_says_only_where_its_cdi_descriptions_are(tmp_path: Path) -> None:
     info = {"CDISpecDirs": [str(tmp_path), str(tmp_path / "absent")]}
-    assert engine.cdi_gpus(info) is None
+    assert engine.cdi_gpus(info, KIND) is None
     (tmp_path / "nvidia.yaml").write_text(
         "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n- containerEdits:\n    deviceNodes:\n    - path: /dev/nvidia0\n"
         '  name: "0"\n- containerEdits:\n    deviceNodes:\n    - path: /dev/nvidia0\n  name: all\n'
         "containerEdits:\n  hooks:\n  - hookName: createContainer\n    path: /usr/bin/nvidia-cdi-hook\n"
     )
-    assert engine.cdi_gpus(info) == ["0", "all"]
-    assert gpus(run(accelerators=1), info, None) == Gpus("cdi", ("0",))
-    assert engine.cdi_gpus({"CDISpecDirs": None}) is None
+    assert engine.cdi_gpus(info, KIND) == ["0", "all"]
+    assert gpus(run(accelerators=1), info, NEEDS, None) == Gpus("cdi", ("0",), kind=KIND)
+    assert engine.cdi_gpus({"CDISpecDirs": None}, KIND) is None
+
+
+def test_device_nodes_where_the_engine_knows_nothing_of_a_vendor(tmp_path: Path) -> None:
+    for node in ("dev/kfd", "dev/dri/renderD128", "dev/dri/renderD129", "dev/dri/card0"):
+        (tmp_path / node).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / node).touch()
+    needs = ContainerNeeds(cdi_kind="amd.com/gpu", nodes=("/dev/kfd", "/dev/dri/renderD*"))
+    found = _by_nodes(needs, (), tmp_path)
+
+    assert [each.removeprefix(str(tmp_path)) for each in found.devices] == [
+        "/dev/kfd", "/dev/dri/renderD128", "/dev/dri/renderD129",
+    ]  # fmt: skip
+    words = shlex.split(a_plan(NO_GPU, found).line())
+    assert [word for word in words if word.startswith("--device")] == [f"--device={each}" for each in found.devices]
+    assert a_plan(NO_GPU, found).arguments()["devices"] == [f"{each}:{each}:rwm" for each in found.devices]
+    with pytest.raises(ValueError, match="chosen by CDI"):
+        _by_nodes(needs, ("0",), tmp_path)
+    with pytest.raises(NotSuitable, match="harness doctor"):
+        _by_nodes(needs, (), tmp_path / "elsewhere")
+
+
+def test_another_vendors_devices_come_by_their_own_cdi_name() -> None:
+    info = {"DiscoveredDevices": [{"Source": "cdi", "ID": f"amd.com/gpu={each}"} for each in (0, 1)]}
+    needs = ContainerNeeds(cdi_kind="amd.com/gpu", nodes=("/dev/kfd",))
+    assert gpus(run(), info, needs, 2) == Gpus("cdi", ("0", "1"), kind="amd.com/gpu")
 
 
 NONE = Gpus()
@@ -129,7 +157,7 @@ def test_the_container_gets_what_it_needs_and_no_more() -> None:
 
 
 def test_the_line_for_a_shell() -> None:
-    words = shlex.split(a_plan(CDI, Gpus("cdi", ("0", "1")), shm_size="8g").line())
+    words = shlex.split(a_plan(CDI, Gpus("cdi", ("0", "1"), kind=KIND), shm_size="8g").line())
     assert words[:3] == ["docker", "run", "--rm"]
     assert {"--device=nvidia.com/gpu=0", "--device=nvidia.com/gpu=1", "--shm-size=8g", "--user=1000:1001"} <= set(words)
     assert "--ipc=host" not in words
@@ -140,7 +168,7 @@ def test_the_line_for_a_shell() -> None:
 
 
 def test_gpus_as_the_sdk_asks_for_them() -> None:
-    (by_cdi,) = a_plan(CDI, Gpus("cdi", ("0",))).arguments()["device_requests"]
+    (by_cdi,) = a_plan(CDI, Gpus("cdi", ("0",), kind=KIND)).arguments()["device_requests"]
     assert (by_cdi["Driver"], by_cdi["DeviceIDs"]) == ("cdi", ["nvidia.com/gpu=0"])
     (by_count,) = a_plan(NO_GPU, Gpus("device request", count=8)).arguments()["device_requests"]
     assert (by_count["Count"], by_count["Capabilities"]) == (8, [["gpu"]])

@@ -8,10 +8,12 @@ from typing import Any
 
 import pynvml
 
+from harness.system.cpu import Processor
 from harness.system.facts import Machine
 from harness.system.host import Cpu, Host
 from harness.system.nvidia.driver import Device, Driver, Libcuda
 from harness.system.nvidia.nvml import Nvml
+from harness.system.nvidia.vendor import Nvidia
 
 NOT_SUPPORTED = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 NOT_FOUND = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
@@ -127,9 +129,9 @@ LIBCUDA = Libcuda(
 )
 NO_LIBCUDA = Libcuda(error="libcuda.so.1: cannot open shared object file: No such file or directory")
 # A machine with one H100, driver 580.65.06, all as it should be
-DRIVER = Driver("580.65.06", "open", True, (), LIBCUDA, Nvml("580.65.06", 13000))
+DRIVER = Driver("580.65.06", "open", True, LIBCUDA, Nvml("580.65.06", 13000))
 # and one without any GPU
-BARE = Driver(None, None, False, (), NO_LIBCUDA, Nvml(error="NVML Shared Library Not Found"))
+BARE = Driver(None, None, False, NO_LIBCUDA, Nvml(error="NVML Shared Library Not Found"))
 
 HOST = Host(
     cpu=Cpu("AMD EPYC 9654 96-Core Processor", 2, 192, 384, 384, None, ("performance",), 2),
@@ -142,6 +144,7 @@ HOST = Host(
 )
 
 
-def machine(driver: Driver = DRIVER, host: Host = HOST, **changes: Any) -> Machine:
-    """A machine, changed where a test asks for it."""
-    return replace(Machine(host, driver, {}, requirement_bypassed=False), **changes)
+def machine(driver: Driver = DRIVER, host: Host = HOST, bypassed: bool = False, **changes: Any) -> Machine:
+    """A machine with NVIDIA's driver as given, or without any for BARE; changed where a test asks for it."""
+    nvidia = () if driver is BARE else (Nvidia(driver, host.container, bypassed),)
+    return replace(Machine(host, (*nvidia, Processor()), {}), **changes)

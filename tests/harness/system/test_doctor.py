@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from harness.cli import host as verbs
 from harness.system import doctor, facts
-from harness.system.doctor import Finding
+from harness.system.accelerator import Finding
 from harness.system.facts import Machine
 from harness.system.nvidia import driver, nvml
 from harness.system.nvidia.driver import Driver
@@ -114,7 +114,7 @@ HOST_FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         {"host": replace(HOST, cpu=replace(HOST.cpu, governors=("powersave",)))}, "governor", "warning", "powersave",
     ),
     "memlock": ({"host": replace(HOST, memlock=8 << 20)}, "memlock", "warning", "8 MiB"),
-    "requirement bypassed": ({"requirement_bypassed": True}, "driver", "warning", "NVIDIA_DISABLE_REQUIRE"),
+    "requirement bypassed": ({"bypassed": True}, "driver", "warning", "NVIDIA_DISABLE_REQUIRE"),
     "driver too old": (
         {"driver": replace(DRIVER, kernel_module="535.183.01", libcuda=replace(LIBCUDA, cuda=12020))},
         *("driver", "problem", "TOO-OLD"),
@@ -194,16 +194,16 @@ def test_verb_on_this_machine(tmp_path: Path) -> None:
 
 
 def test_verb_exits_6_on_a_problem_and_0_on_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "read", lambda: replace(DRIVER, libcuda=replace(LIBCUDA, init=999, devices=())))
+    monkeypatch.setattr(driver, "read", lambda root: replace(DRIVER, libcuda=replace(LIBCUDA, init=999, devices=())))
     assert call("--out", str(tmp_path)).exit_code == 6
 
-    monkeypatch.setattr(driver, "read", lambda: BARE)
+    monkeypatch.setattr(driver, "read", lambda root: BARE)
     monkeypatch.setattr(facts.host, "read", lambda: replace(HOST, memlock=1))
     assert call("--out", str(tmp_path)).exit_code == 0
 
 
 def test_verb_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "read", lambda: with_gpus(H100, GEFORCE))
+    monkeypatch.setattr(driver, "read", lambda root: with_gpus(H100, GEFORCE))
     result = call("--json", "--out", str(tmp_path), "--data-dir", str(tmp_path / "missing"))
     told = json.loads(result.stdout)
 

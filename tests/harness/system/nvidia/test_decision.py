@@ -104,11 +104,8 @@ ROWS: dict[str, tuple[Driver, Manifest, bool, Mode, str]] = {
     "module not to be seen": (
         replace(DRIVER, kernel_module=None, control_node=False), NEEDS, False, "UNVERIFIED", "no kernel module",
     ),
-    "another vendor": (
-        replace(BARE, other_vendors=("/dev/iluvatar0",)), NEEDS, True, "OTHER-VENDOR", "/dev/iluvatar0",
-    ),
 }  # fmt: skip
-RUN = {"NATIVE", "MINOR-COMPAT", "FORWARD-COMPAT", "UNVERIFIED", "OTHER-VENDOR"}
+RUN = {"NATIVE", "MINOR-COMPAT", "FORWARD-COMPAT", "UNVERIFIED"}
 COMPARE = {"NATIVE", "MINOR-COMPAT"}
 
 

@@ -128,11 +128,3 @@ def test_probe_without_a_driver() -> None:
         pytest.skip("this machine has a libcuda")
 
     assert "libcuda.so.1" in found.error
-
-
-def test_accelerators_of_another_vendor(tmp_path: Path) -> None:
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/iluvatar0").touch()
-    (tmp_path / "dev/iluvatarctl").touch()
-
-    assert driver.read(tmp_path).other_vendors == (str(tmp_path / "dev/iluvatar0"),)

@@ -1,0 +1,132 @@
+"""NVML's readings of each GPU for a run's telemetry, driver identity and XID errors included."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from harness.contract import Plain
+from harness.system.accelerator import Reading, Sensors, Unavailable
+
+Call = Callable[[Any, Any], Any]  # (pynvml, a GPU's handle)
+
+
+def _violation(kind: str) -> Call:
+    """Seconds in which this limit has held the clocks down, since the driver was loaded."""
+    return lambda n, gpu: (
+        n.nvmlDeviceGetViolationStatus(gpu, getattr(n, f"NVML_PERF_POLICY_{kind}")).violationTime / 1e9
+    )
+
+
+def _ecc(kind: str) -> Call:
+    return lambda n, gpu: n.nvmlDeviceGetTotalEccErrors(
+        gpu, getattr(n, f"NVML_MEMORY_ERROR_TYPE_{kind}"), n.NVML_VOLATILE_ECC
+    )
+
+
+SAMPLED: dict[str, Call] = {
+    "clock_sm_mhz": lambda n, gpu: n.nvmlDeviceGetClockInfo(gpu, n.NVML_CLOCK_SM),
+    "clock_memory_mhz": lambda n, gpu: n.nvmlDeviceGetClockInfo(gpu, n.NVML_CLOCK_MEM),
+    "power_w": lambda n, gpu: n.nvmlDeviceGetPowerUsage(gpu) / 1000,
+    "temperature_c": lambda n, gpu: n.nvmlDeviceGetTemperature(gpu, n.NVML_TEMPERATURE_GPU),
+    "busy_percent": lambda n, gpu: n.nvmlDeviceGetUtilizationRates(gpu).gpu,
+    "memory_used_mib": lambda n, gpu: n.nvmlDeviceGetMemoryInfo(gpu).used >> 20,
+    "clock_event_reasons": lambda n, gpu: n.nvmlDeviceGetCurrentClocksEventReasons(gpu),  # NVML's bit mask
+    "pcie_generation": lambda n, gpu: n.nvmlDeviceGetCurrPcieLinkGeneration(gpu),
+    "pcie_width": lambda n, gpu: n.nvmlDeviceGetCurrPcieLinkWidth(gpu),
+}
+COUNTED: dict[str, Call] = {
+    "energy_j": lambda n, gpu: n.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1000,
+    "held_by_power_s": _violation("POWER"),
+    "held_by_temperature_s": _violation("THERMAL"),
+    "held_by_sync_boost_s": _violation("SYNC_BOOST"),
+    "held_by_board_limit_s": _violation("BOARD_LIMIT"),
+    "held_by_low_utilization_s": _violation("LOW_UTILIZATION"),
+    "held_by_reliability_s": _violation("RELIABILITY"),
+    "ecc_corrected": _ecc("CORRECTED"),
+    "ecc_uncorrected": _ecc("UNCORRECTED"),
+    "pcie_replays": lambda n, gpu: n.nvmlDeviceGetPcieReplayCounter(gpu),
+}
+STATE: dict[str, Call] = {
+    "name": lambda n, gpu: n.nvmlDeviceGetName(gpu),
+    "uuid": lambda n, gpu: n.nvmlDeviceGetUUID(gpu),
+    "driver": lambda n, gpu: n.nvmlSystemGetDriverVersion(),  # noqa: ARG005
+    "vbios": lambda n, gpu: n.nvmlDeviceGetVbiosVersion(gpu),
+    "gsp_firmware": lambda n, gpu: n.nvmlDeviceGetGspFirmwareVersion(gpu),
+    "persistence": lambda n, gpu: bool(n.nvmlDeviceGetPersistenceMode(gpu)),
+    "ecc": lambda n, gpu: bool(n.nvmlDeviceGetEccMode(gpu)[0]),
+    "power_limit_w": lambda n, gpu: n.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000,
+    "clock_sm_max_mhz": lambda n, gpu: n.nvmlDeviceGetMaxClockInfo(gpu, n.NVML_CLOCK_SM),
+    "pcie_generation_max": lambda n, gpu: n.nvmlDeviceGetMaxPcieLinkGeneration(gpu),
+    "pcie_width_max": lambda n, gpu: n.nvmlDeviceGetMaxPcieLinkWidth(gpu),
+}
+
+
+class Xids:
+    """Critical errors (XID) that the driver reports of one GPU from now on."""
+
+    def __init__(self, nvml: Any, gpu: Any) -> None:
+        self._nvml, self._gpu, self._events = nvml, gpu, None
+        self.seen: list[Plain] = []
+
+    def begin(self) -> None:
+        """Ask the driver to tell. pynvml's NVMLError where it does not, as for a MIG instance."""
+        self._events = self._nvml.nvmlEventSetCreate()
+        kinds = self._nvml.nvmlEventTypeXidCriticalError
+        self._nvml.nvmlDeviceRegisterEvents(self._gpu, kinds, self._events)
+
+    def read(self) -> list[Plain]:
+        """The numbers of all errors so far, in their order."""
+        if self._events is None:
+            self.begin()
+        while True:
+            try:
+                event = self._nvml.nvmlEventSetWait_v2(self._events, 0)
+            except self._nvml.NVMLError as error:
+                if getattr(error, "value", None) == self._nvml.NVML_ERROR_TIMEOUT:  # nothing more has happened
+                    return list(self.seen)
+                raise
+            self.seen.append(int(event.eventData))
+
+
+@contextlib.contextmanager
+def here() -> Iterator[list[Sensors]]:
+    """Of this machine's GPUs; none where NVML is not, or does not start."""
+    with of(importlib.import_module("pynvml")) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def of(nvml: Any) -> Iterator[list[Sensors]]:
+    """`here` with the library given, which tests replace."""
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        yield []
+        return
+    try:
+        gpus = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        yield [_sensors(nvml, gpu) for gpu in gpus]
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _sensors(nvml: Any, gpu: Any) -> Sensors:
+    xids = Xids(nvml, gpu)
+    sampled: dict[str, Call] = {**SAMPLED, "xids": lambda n, gpu: xids.read()}  # noqa: ARG005
+    return Sensors(
+        *({name: _reading(nvml, gpu, call) for name, call in calls.items()} for calls in (STATE, COUNTED, sampled))
+    )
+
+
+def _reading(nvml: Any, gpu: Any, call: Call) -> Reading:
+    def read() -> Plain:
+        try:
+            answer: Any = call(nvml, gpu)
+        except (nvml.NVMLError, AttributeError) as error:  # AttributeError: a call that this binding does not know
+            raise Unavailable(str(error)) from error
+        return answer.decode() if isinstance(answer, bytes) else answer  # one or two calls forget to
+
+    return read

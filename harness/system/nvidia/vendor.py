@@ -1,0 +1,101 @@
+"""NVIDIA's GPUs as the harness asks for them; see harness/system/accelerator.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.contract import Plain
+from harness.system import pci, torch_build
+from harness.system.accelerator import ContainerNeeds, Finding, Sensors, Surroundings, Verdict
+from harness.system.nvidia import decision, driver, findings, sensors
+from harness.system.nvidia.driver import Driver
+
+PCI_VENDOR = "10de"
+# Set by whoever starts a container to get past NVIDIA_REQUIRE_CUDA; a result should say so
+BYPASS_VARIABLE = "NVIDIA_DISABLE_REQUIRE"
+# Another vendor's: it brings a libcuda of its own, for its own devices
+CUDA_LOOKALIKES = ("iluvatar[0-9]*",)
+
+
+@dataclass(frozen=True)
+class Nvidia:
+    """What was found, once. Implements accelerator.Accelerators."""
+
+    driver: Driver
+    in_container: bool = False
+    requirement_bypassed: bool = False
+    on_the_bus: tuple[str, ...] = ()  # names of GPUs by the PCI bus, whether or not a driver is there
+
+    vendor = "NVIDIA"
+    device = "cuda"
+
+    @property
+    def names(self) -> list[str]:
+        return [each.name for each in self.driver.libcuda.devices]
+
+    @property
+    def unusable(self) -> list[str]:
+        if self.names and self.verdict.runnable:
+            return []
+        known = [each.name for each in self.driver.nvml.gpus if each.name is not None]
+        return self.names or known or list(self.on_the_bus)
+
+    @property
+    def verdict(self) -> Verdict:
+        return decision.decide(self.driver, decision.manifest(), in_container=self.in_container)
+
+    def details(self) -> list[dict[str, Plain]]:
+        return [gpu.plain() for gpu in self.driver.nvml.gpus]
+
+    def software(self) -> dict[str, Plain]:
+        found, verdict = self.driver, self.verdict
+        return {
+            "driver": found.kernel_module or "none",
+            "driver_flavour": found.kernel_flavour or "none",
+            "driver_mode": verdict.mode,
+            "driver_comparable": verdict.comparable,
+            "driver_requirement_bypassed": self.requirement_bypassed,
+            "libcuda": found.libcuda.path or "none",
+            "libcuda_version": found.libcuda.file_version or "none",
+            "libcuda_cuda": decision.dotted(found.libcuda.cuda) or "none",
+            "nvml": found.nvml.driver or "none",
+        }
+
+    def findings(self) -> Iterator[Finding]:
+        return findings.examine(self.driver, self.verdict, self.requirement_bypassed)
+
+    def container(self) -> ContainerNeeds:
+        return VENDOR.container
+
+
+class NvidiaVendor:
+    """Implements accelerator.Vendor."""
+
+    rank = 0
+    process_groups: Mapping[str, str] = {"cuda": "nccl"}
+    container = ContainerNeeds(cdi_kind="nvidia.com/gpu", device_request=True)
+    libraries = (
+        *("libcuda.so", "libnvidia-ml.so", "libnvidia-ptxjitcompiler.so", "libcudart.so", "libnvrtc.so"),
+        *("libcudnn.so", "libcublas.so", "libnccl.so", "libnvjpeg.so"),
+    )
+
+    def look(self, around: Surroundings) -> Nvidia | None:
+        if torch_build.read().hip or any(list((around.root / "dev").glob(each)) for each in CUDA_LOOKALIKES):
+            return None  # "cuda" is another vendor's word here
+        found = driver.read(around.root)
+        bus = [each for each in pci.accelerators(around.root) if each.vendor == PCI_VENDOR]
+        there = found.kernel_module is not None or found.control_node or not found.libcuda.absent or bus
+        if not there:
+            return None
+        names = tuple(pci.name(each, around.root) or f"NVIDIA device {each.device}" for each in bus)
+        bypassed = around.environment.get(BYPASS_VARIABLE, "") not in ("", "0", "false")
+        return Nvidia(found, around.in_container, bypassed, names)
+
+    def sensors(self, root: Path) -> AbstractContextManager[Sequence[Sensors]]:  # noqa: ARG002 - NVML knows no root
+        return sensors.here()
+
+
+VENDOR = NvidiaVendor()
