@@ -21,19 +21,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness import rules
 from harness.contract import Benchmark
+from harness.rules import Rules
 from harness.system import accelerator
 from harness.validation import did_you_mean, not_finite, validate
 
 ROOT = Path(__file__).resolve().parent.parent  # of the checkout, or of the image's copy of it
 FOLDER = ROOT / "configs"
 BENCHMARK_MEMBERS = (
-    *("name", "quality_metric", "quality_targets", "config_type"),
+    *("name", "config_type"),
     *("provide_data", "check", "open", "prepare"),
 )
 
@@ -81,7 +83,7 @@ class Run(Table):
     accelerators_per_node: PositiveInt  # on a CPU: processes
     epochs: PositiveInt  # at most so many
     evaluate_after_epochs: Annotated[list[PositiveInt], Field(min_length=1)]
-    target: Annotated[float, Field(gt=0, lt=1)]  # the run ends when an evaluation reaches it
+    target: Annotated[float, Field(gt=0)]  # the run ends when an evaluation reaches it
     log_every_steps: PositiveInt
 
     @property
@@ -127,6 +129,11 @@ class Configuration:
     tables: BaseModel  # the benchmark's config_type
 
     @cached_property
+    def rules(self) -> Rules:
+        """Of the benchmark in the ruleset, from the benchmark's own rules.toml."""
+        return _rules_of(self.benchmark_name)[self.run.ruleset]
+
+    @cached_property
     def resolved(self) -> dict[str, Any]:
         """Every key with the value in force, defaults too; `parse` takes it back."""
         return {
@@ -163,7 +170,7 @@ def parse(raw: dict[str, Any], *, name: str, source: str) -> Configuration:
         rest = {key: value for key, value in raw.items() if key not in Own.model_fields}
         tables = validate(benchmark.config_type, rest, more_keys=Own.model_fields)
         if isinstance(own, Own):
-            problems += _against_ruleset(own, benchmark)
+            problems += _against_ruleset(own)
     for each in (own, tables):
         problems += each if isinstance(each, list) else []
     if problems or isinstance(own, list) or isinstance(tables, list):
@@ -175,7 +182,7 @@ def find_benchmark(name: object) -> Benchmark:
     """The BENCHMARK of the package that `name` stands for. ConfigError when there is none."""
     if not isinstance(name, str) or not name:
         return _no_benchmark(f"benchmark = {name!r}: the name of a benchmark is needed")
-    module_name = name if "." in name else f"benchmarks.{name}"
+    module_name = _module_name(name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -190,6 +197,10 @@ def find_benchmark(name: object) -> Benchmark:
         )
     found: Benchmark = benchmark
     return found
+
+
+def _module_name(name: str) -> str:
+    return name if "." in name else f"benchmarks.{name}"
 
 
 def only_benchmark() -> str:
@@ -212,16 +223,46 @@ def _no_benchmark(problem: str) -> Benchmark:
     raise ConfigError(f"{problem}; there are: {', '.join(_benchmarks()) or 'none'}")
 
 
-def _against_ruleset(own: Own, benchmark: Benchmark) -> Iterator[str]:
-    ruleset, closed = own.run.ruleset, own.submission.division == "closed"
-    if ruleset not in benchmark.quality_targets:
-        allowed = " | ".join(f'"{each}"' for each in benchmark.quality_targets)
-        yield f'run.ruleset = "{ruleset}": benchmark {benchmark.name} is not part of it; allowed: {allowed}'
-    elif closed and own.run.target != benchmark.quality_targets[ruleset]:
-        yield (
-            f"run.target = {own.run.target}: the closed division of {ruleset} fixes it at "
-            f'{benchmark.quality_targets[ruleset]}; use that, or submission.division = "open"'
+def _against_ruleset(own: Own) -> Iterator[str]:
+    try:
+        of_benchmark = _rules_of(own.benchmark)
+    except ValueError as error:
+        yield str(error)
+        return
+    ruleset, closed, target = own.run.ruleset, own.submission.division == "closed", own.run.target
+    if ruleset not in of_benchmark:
+        allowed = " | ".join(
+            f'"{each}"' for each in get_args(Run.model_fields["ruleset"].annotation) if each in of_benchmark
         )
+        yield f'run.ruleset = "{ruleset}": benchmark {own.benchmark} is not part of it; allowed: {allowed}'
+        return
+    found = of_benchmark[ruleset]
+    if closed and found.target is not None and target != found.target:
+        yield (
+            f"run.target = {target}: the closed division of {ruleset} fixes it at "
+            f'{found.target}; use that, or submission.division = "open"'
+        )
+    elif found.quality_range and not found.quality_range[0] < target < found.quality_range[1]:
+        low, high = found.quality_range
+        yield f"run.target = {target}: not allowed; allowed: a number > {low:g} and < {high:g}, as {found.metric} is"
+
+
+def _rules_of(benchmark_name: str) -> dict[str, Rules]:
+    """What the benchmark's folder says of the keyword that it trains. ConfigError where it says nothing."""
+    benchmark = find_benchmark(benchmark_name)
+    module = importlib.import_module(_module_name(benchmark_name))
+    folder = Path(str(module.__file__)).parent
+    found = {
+        ruleset: each
+        for ruleset, each in rules.in_folder(folder).items()
+        if each.ours and each.benchmark == benchmark.name
+    }
+    if not found:
+        raise ConfigError(
+            f'benchmark = "{benchmark_name}": {folder / rules.FILE} has no rules for the keyword {benchmark.name} that are '
+            "its own (ours = true); see harness/rules.py"
+        )
+    return found
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 The harness owns the clock, the log, the process group, the seeds, the outer loop and the verdict; a benchmark owns
 tensors. A benchmark is a package with an attribute `BENCHMARK` that satisfies `Benchmark`; a configuration names the
 package (`benchmark = "ssd"` is `benchmarks.ssd`, a dotted name is taken as it is). Nothing here imports a framework,
-so that a reader of results can import it too.
+so that a reader of results can import it too. The package's folder holds the rules of its keyword as data, rules.toml (fields:
+harness/rules.py): metric and direction, target, runs, sizes, evaluation epochs, by ruleset; code repeats none of them.
 
 The order of calls in one timed run, on every rank (only rank 0 writes the log):
 
@@ -142,9 +143,7 @@ class Session(Protocol):
 class Benchmark(Protocol):
     """What the package's `BENCHMARK` is."""
 
-    name: str  # the ruleset's keyword for submission_benchmark
-    quality_metric: str  # what evaluate returns, for people: "mAP"
-    quality_targets: Mapping[str, float]  # by ruleset
+    name: str  # the ruleset's keyword for submission_benchmark; the package's rules.toml has its rules
     config_type: type[BaseModel]  # of the configuration's tables that the harness does not own
 
     def provide_data(

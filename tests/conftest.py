@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def device(request: pytest.FixtureRequest) -> str:
 def gpu(request: pytest.FixtureRequest) -> str:
     """The first GPU; without one a test that asks for it is not collected."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rules_of_the_toys() -> Iterator[None]:
+    """The toys' rules are found as another project's would be: by this process, and by those that it starts."""
+    from harness import rules
+
+    rules.also_search([CHECKOUT / "tests"])
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HARNESS_BENCHMARKS", str(CHECKOUT / "tests"))
+        yield
 
 
 @pytest.fixture(scope="session")

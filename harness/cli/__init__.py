@@ -36,8 +36,11 @@ def build() -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (130 on Ctrl-C, which typer sees to)."""
+    from harness import rules
+    from harness.cli.environment import benchmark_folders
     from harness.contract import NotSuitable
 
+    rules.also_search(benchmark_folders())
     try:
         build()(args=arguments, prog_name="python -m harness")
     except SystemExit as end:

@@ -11,7 +11,10 @@ from pathlib import Path
 # What submitters know from MLPerf's scripts, and ours
 CONFIGURATION, DATA_DIR, OUT, SEED = "DGXSYSTEM", "DATADIR", "LOGDIR", "SEED"
 CACHE_DIR = "HARNESS_CACHE_DIR"
-DECLARED = (CONFIGURATION, DATA_DIR, OUT, SEED, CACHE_DIR)
+BENCHMARKS = (
+    "HARNESS_BENCHMARKS"  # folders that hold benchmarks' folders, as PATH is written: their rules are known too
+)
+DECLARED = (CONFIGURATION, DATA_DIR, OUT, SEED, CACHE_DIR, BENCHMARKS)
 # Read elsewhere: by a launcher, by docker/run_with_docker.sh, by the tests, by the image
 ELSEWHERE = (
     "CONT",
@@ -49,6 +52,10 @@ def cache_dir(checkout: Path, environment: Mapping[str, str] = os.environ) -> Pa
     if os.access(checkout, os.W_OK):
         return checkout / ".cache"
     return Path(tempfile.gettempdir()) / f"harness-{os.getuid()}"
+
+
+def benchmark_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    return [Path(each) for each in environment.get(BENCHMARKS, "").split(os.pathsep) if each]
 
 
 def out_dir(checkout: Path) -> Path:

@@ -10,7 +10,7 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 Ruleset = Annotated[
     str | None,
-    typer.Option(help="0.6.0, 0.7.0, 1.0.0 or 1.1.0; otherwise what the log itself says.", metavar="VERSION"),
+    typer.Option(help="As 0.7.0 or 1.1.0; otherwise what the log itself says.", metavar="VERSION"),
 ]
 
 

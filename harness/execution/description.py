@@ -12,8 +12,6 @@ from harness.execution.events import EventLog, keys
 from harness.system import accelerator, facts, loaded
 from harness.system.facts import Machine
 
-RULESETS_WITH_WEIGHT_NAMES = ("1.1.0",)
-
 
 def submission(log: EventLog, configuration: Configuration, max_steps: int | None) -> None:
     """What is known before anything is built."""
@@ -35,7 +33,7 @@ def opened(log: EventLog, configuration: Configuration, session: Session) -> Non
     """What only the open session knows."""
     for key, value in (*session.hyperparameters().items(), *session.properties().items()):
         log.point(key, value)
-    if configuration.run.ruleset in RULESETS_WITH_WEIGHT_NAMES:
+    if configuration.rules.weights_logged:
         for name in session.weight_names():
             log.point(keys.WEIGHTS_INITIALIZATION, None, tensor=name)
 

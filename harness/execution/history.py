@@ -31,13 +31,21 @@ class History:
     metric: str
     target: float
     epochs: int
+    lower_is_better: bool = False
     losses: list[Loss] = field(default_factory=list)
     evaluations: list[Evaluated] = field(default_factory=list)
 
     @property
+    def best_evaluation(self) -> Evaluated | None:
+        choose = min if self.lower_is_better else max
+        return choose(self.evaluations, key=lambda each: each.quality, default=None)
+
+    @property
     def best(self) -> float | None:
-        return max((each.quality for each in self.evaluations), default=None)
+        return None if self.best_evaluation is None else self.best_evaluation.quality
 
     @property
     def met(self) -> bool:
-        return self.best is not None and self.best >= self.target
+        if self.best is None:
+            return False
+        return self.best <= self.target if self.lower_is_better else self.best >= self.target

@@ -42,7 +42,8 @@ def execute(configuration: Configuration, request: Request, launch: context.Laun
         own = EventLog.create(request.out, request.number)
     log = own if launch.rank == 0 else EventLog(None)
     screen = console.for_rank(launch.rank, log.plain)
-    history = History(configuration.benchmark.quality_metric, configuration.run.target, configuration.run.epochs)
+    rules, asked = configuration.rules, configuration.run
+    history = History(rules.metric, asked.target, asked.epochs, rules.lower_is_better)
     run = Run(configuration, request, launch, log, own, screen, history)
     try:
         with (
@@ -199,7 +200,7 @@ def _epochs(run: Run, here: Context, session: Session, first_epoch: int, budget:
 
 def _steps_spent(run: Run) -> Ending:
     asked, history = run.request.max_steps, run.history
-    best = max(history.evaluations, key=lambda each: each.quality, default=None)
+    best = history.best_evaluation
     reached = f"{history.metric} {best.quality:.4f} after epoch {best.epoch}, " if best is not None else ""
     return Ending(EPOCHS_SPENT, f"steps spent: {asked} of --max-steps {asked}, {reached}target {history.target:g}")
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.results.lines import Event, Problem, Scanner
-from harness.results.record import Entry, RunRecord
+from harness.results.record import Entry, RunRecord, number
 from harness.results.timeline import Clock, Timeline
+from harness.rules import guess_ruleset
 
 PIECE = 1 << 20  # bytes read at once
 PROBLEM_LIMIT = 100  # kept; more are counted
 KEY_LIMIT = 1_000  # different keys, seeds or tensors of one log
 PER_RANK = frozenset({"init_start", "cache_clear"})  # logged by many ranks, whose lines mix
 BACKWARDS_MS = 1000  # by how much time may run backwards from line to line: ranks' clocks differ
-ROUND_1_1_MS = 1_625_000_000_000  # 2021-06-29: logs of round 1.0 have 1.1's keys too, so their date decides
 TIMELINE = frozenset(
     {"epoch_start", "epoch_stop", "block_start", "block_stop", "eval_start", "eval_stop", "eval_accuracy"}
     | {"throughput", "data_wait_share", "tracked_stats"}
@@ -158,19 +158,19 @@ class LogReader:
             self._problem(Problem(event.line, "order", text))
 
     def _ruleset(self) -> tuple[str | None, bool]:
-        """Our own configuration names it; else the youngest of 0.5.0 to 1.1.0 whose own keys are there."""
+        """Our own configuration names it; else what its keys, its data and its date suggest."""
         configuration = self._entries.get("configuration")
         run = configuration.value.get("run") if configuration and isinstance(configuration.value, dict) else None
         if isinstance(run, dict) and isinstance(named := run.get("ruleset"), str):
             return named, False
         if not self._events:
             return None, True
-        if self._dialect != "mllog":
-            return f"{self._dialect}.0", True
-        start = self._clock.start
-        if "weights_initialization" in self._entries and start is not None and start.time_ms >= ROUND_1_1_MS:
-            return "1.1.0", True
-        return ("1.0.0" if "gradient_accumulation_steps" in self._entries else "0.7.0"), True
+        named = self._entries.get("submission_benchmark")
+        benchmark = named.value if named is not None and isinstance(named.value, str) else self._benchmark
+        samples = self._entries.get("train_samples")
+        count = number(samples.value) if samples is not None else None
+        start = self._clock.start.time_ms if self._clock.start else None
+        return guess_ruleset(benchmark, self._entries, self._dialect, start, int(count) if count else None), True
 
 
 def _collect(into: dict[Any, None], value: Any, kind: type) -> None:

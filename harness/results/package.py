@@ -24,8 +24,9 @@ from harness.results.checking.findings import is_placeholder
 from harness.results.checking.system import FIELDS, read_description
 from harness.results.collect import slug
 from harness.results.package_text import implementation_json, system_files
-from harness.results.rules import DIVISIONS, RULESETS, Rules, rules_for, shortfall
+from harness.results.rules import shortfall
 from harness.results.series import Series
+from harness.rules import DEFAULT, DIVISIONS, Rules, checkable, rules_for
 
 IMPLEMENTATION = "pytorch"
 
@@ -55,7 +56,7 @@ class Order:
 def package(series: Series, order: Order) -> tuple[Path, Report]:
     """Build and check the package. Refused where the series or the finished package is not fit, ValueError for usage."""
     _usage(order)
-    ruleset = order.ruleset or series.first.ruleset or "0.7.0"
+    ruleset = order.ruleset or series.first.ruleset or DEFAULT
     rules = rules_for(series.first.benchmark, ruleset)
     system = slug(order.system or _system_of(series))
     description = _description(series, order, system)
@@ -129,8 +130,8 @@ def _usage(order: Order) -> None:
         raise ValueError(f"--division {order.division}: one of {', '.join(DIVISIONS)}")
     if not order.org.strip() or is_placeholder(order.org):
         raise ValueError(f"--org {order.org}: name the organization that submits")
-    if order.ruleset is not None and order.ruleset not in RULESETS:
-        raise ValueError(f"--ruleset {order.ruleset}: one of {', '.join(RULESETS)}")
+    if order.ruleset is not None and order.ruleset not in checkable():
+        raise ValueError(f"--ruleset {order.ruleset}: one of {', '.join(checkable())}")
     if order.sources is not None and not order.sources.is_dir():
         raise ValueError(f"--sources {order.sources}: no such folder")
 

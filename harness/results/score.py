@@ -1,7 +1,7 @@
 """The score of a series by MLPerf's rules: the fastest and the slowest run dropped, the mean of the rest, in minutes.
 
 One run that did not converge may take the place of the slowest; with more there is no score. The rules want an exact number
-of runs (rules.toml); any other number is scored the same way and said to be unofficial. Nothing is written anywhere:
+of runs (harness.rules); any other number is scored the same way and said to be unofficial. Nothing is written anywhere:
 MLPerf's summarizer leaves a scaling.json behind that changes its next answer.
 """
 
@@ -15,8 +15,9 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from harness.results.record import Block, Epoch, RunRecord
-from harness.results.rules import Rules, rules_for, shortfall, target_of
+from harness.results.rules import shortfall, target_of
 from harness.results.series import Series
+from harness.rules import Rules, rules_for
 
 Place = Literal["counted", "fastest", "slowest", "not converged"]
 

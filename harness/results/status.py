@@ -10,8 +10,9 @@ from typing import Any
 
 from harness.results.logfile import PIECE, LogReader
 from harness.results.record import RunRecord
-from harness.results.rules import rules_for, shortfall
+from harness.results.rules import shortfall
 from harness.results.table import figure
+from harness.rules import rules_for
 
 COLUMNS = ("file", "gpus", "batch", "total", "converged", "init", "first epoch", "mean epoch", "epoch/seconds/mAP ...")
 FIGURES = COLUMNS[1:4] + COLUMNS[5:8]

@@ -211,9 +211,7 @@ def test_a_benchmark_that_lacks_a_member(tmp_path: Path, monkeypatch: pytest.Mon
         config.find_benchmark("halfway")
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "halfway.py").write_text((tmp_path / "halfway.py").read_text())
-    with pytest.raises(
-        ConfigError, match=r"bench\.halfway\.BENCHMARK lacks quality_metric, .*see harness/contract\.py"
-    ):
+    with pytest.raises(ConfigError, match=r"bench\.halfway\.BENCHMARK lacks config_type, .*see harness/contract\.py"):
         config.find_benchmark("bench.halfway")
 
 

@@ -15,9 +15,10 @@ from harness.results.checking.official import Verdict
 from harness.results.checking.package import check_tree, find_packages
 from harness.results.checking.series import check_series, soften_one_failure
 from harness.results.checking.system import check_agreement, check_description, read_description
-from harness.results.rules import RULESETS, Rules, rules_for, shortfall
+from harness.results.rules import shortfall
 from harness.results.score import score
 from harness.results.series import Series, find_series
+from harness.rules import DEFAULT, Rules, checkable, rules_for
 
 MINUTES_APART = 1e-6  # between our score and the summarizer's: the last digits of floating point
 FIXES = {
@@ -83,7 +84,9 @@ def _check_series(series: Series, ruleset: str | None) -> Report:
         findings += check_agreement(series.description, system, [(record.path, record) for record in series.records])
     verdicts: list[Verdict] = []
     logs = [(Path(record.path), names[record.path]) for record in series.records if record.outcome != "empty"]
-    if chosen in RULESETS and logs:
+    if logs and not official.knows(series.first.benchmark, chosen) and chosen in checkable():
+        findings.append(_unknown_keyword(str(series.folder), series.first.benchmark, chosen))
+    elif chosen in checkable() and logs:
         rcp = series.first.division == "closed" and len(logs) == rules.runs
         try:
             verdicts = official.check_logs(logs, chosen, rcp=rcp)
@@ -107,8 +110,10 @@ def _check_package(package: Path, ruleset: str | None) -> Report:
         )
     descriptions = _descriptions(package, findings)
     verdicts: list[Verdict] = []
-    if chosen not in RULESETS:
+    if chosen not in checkable():
         findings.append(_unknown_ruleset(str(package), chosen))
+    elif found and not any(official.knows(series.first.benchmark, chosen) for series in found):
+        findings.append(_unknown_keyword(str(package), found[0].first.benchmark, chosen))
     else:
         try:
             verdicts = official.check_package(package, chosen)
@@ -190,8 +195,8 @@ def _ruleset(found: list[Series], asked: str | None) -> tuple[str, bool]:
         return asked, False
     records = [record for series in found for record in series.records if record.ruleset]
     if not records:
-        return "0.7.0", True
-    chosen = Counter(record.ruleset for record in records).most_common(1)[0][0] or "0.7.0"
+        return DEFAULT, True
+    chosen = Counter(record.ruleset for record in records).most_common(1)[0][0] or DEFAULT
     return chosen, all(record.ruleset_is_guess for record in records if record.ruleset == chosen)
 
 
@@ -209,8 +214,14 @@ def _gist(quote: str) -> str:
 
 
 def _unknown_ruleset(name: str, ruleset: str) -> Finding:
-    fix = f"name one with --ruleset: {', '.join(RULESETS)}"
+    fix = f"name one with --ruleset: {', '.join(checkable())}"
     return Finding("error", name, "", None, "ruleset", f"{ruleset}, which MLPerf's tools cannot check here", fix)
+
+
+def _unknown_keyword(name: str, benchmark: str | None, ruleset: str) -> Finding:
+    text = f"{benchmark}, which MLPerf's tools do not know in {ruleset}: checked by ours alone"
+    fix = "name it as MLPerf does, where it is a benchmark of MLPerf"
+    return Finding("warning", name, "submission_benchmark", None, "benchmark", text, fix)
 
 
 def _no_answer(name: str, error: RuntimeError) -> Finding:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.results.checking.findings import Finding, Log, Severity
 from harness.results.record import Epoch, Evaluation
-from harness.results.rules import Rules
+from harness.rules import Rules
 
 KEY = "eval_accuracy"
 
@@ -66,9 +66,10 @@ def _value(log: Log, evaluation: Evaluation) -> Iterator[Finding]:
     if evaluation.accuracy is None:
         text = f"epoch {evaluation.epoch}: no number"
         yield log.found("accuracy", text, "see why the model diverged", key=KEY, line=line)
-    elif log.rules.target is not None and not 0 <= evaluation.accuracy <= 1:
-        text = f"epoch {evaluation.epoch}: {evaluation.accuracy:g} is outside 0..1"
-        yield log.found("accuracy", text, "log a fraction, not percent", key=KEY, line=line)
+    elif (bounds := log.rules.quality_range) and not bounds[0] <= evaluation.accuracy <= bounds[1]:
+        text = f"epoch {evaluation.epoch}: {evaluation.accuracy:g} is outside {bounds[0]:g}..{bounds[1]:g}"
+        fix = "log a fraction, not percent" if bounds[1] == 1 else f"log {log.rules.metric} as the rules define it"
+        yield log.found("accuracy", text, fix, key=KEY, line=line)
 
 
 def _moment(log: Log, evaluation: Evaluation, epoch: int | float, at_s: float) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from harness.results.record import RunRecord
-from harness.results.rules import Rules
+from harness.rules import Rules
 
 Severity = Literal["error", "warning"]
 COLUMNS = ("", "file", "key", "line", "rule", "found", "what to do")

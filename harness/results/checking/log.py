@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from harness.results.checking.evaluations import check_evaluations, check_schedule
 from harness.results.checking.findings import Finding, Log, Severity, is_placeholder
 from harness.results.record import number
-from harness.results.rules import DIVISIONS, STATUSES, shortfall
+from harness.results.rules import shortfall
+from harness.rules import DIVISIONS, STATUSES, ruleset
 
 ONCE = (
     "run_start",
@@ -151,14 +152,14 @@ def _decay(log: Log) -> Iterator[Finding]:
 
 def _samples(log: Log) -> Iterator[Finding]:
     rules = log.rules
-    if not log.closed or rules.train_samples is None:
+    if not log.closed:
         return
     for key, allowed, tolerated in (
-        ("train_samples", (rules.train_samples,), rules.train_samples_tolerated),
+        ("train_samples", tuple(filter(None, (rules.train_samples,))), rules.train_samples_tolerated),
         ("eval_samples", rules.eval_samples, ()),
     ):
         entry = log.record.entries.get(key)
-        if entry is None or entry.value in allowed:
+        if entry is None or not allowed or entry.value in allowed:
             continue  # that it is missing, the compliance checker says
         severity: Severity = "warning" if entry.value in tolerated else "error"
         fix = f"use the whole data set: {' or '.join(str(each) for each in allowed)}"
@@ -166,7 +167,8 @@ def _samples(log: Log) -> Iterator[Finding]:
 
 
 def _misleading_words(log: Log) -> Iterator[Finding]:
-    if log.rules.ruleset in ("0.6.0", "0.7.0"):
+    judged = ruleset(log.rules.ruleset)
+    if judged is None or not judged.convergence_points:
         return
     for key, entry in log.record.entries.items():
         text = json.dumps([entry.value, dict(entry.metadata)], default=str)

@@ -7,6 +7,7 @@ a copy, with the ruleset named; official_child.py calls them there and what come
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from harness.rules import rulesets
 
 TIMEOUT_S = 600
 QUOTE_LIMIT = 2_000  # characters of one verdict
@@ -49,7 +52,8 @@ def check_logs(logs: Iterable[tuple[Path, str]], ruleset: str, *, rcp: bool) -> 
             copy = folder / f"result_{index}.txt"
             shutil.copyfile(path, copy)
             names[copy.name] = name
-        found = _child(Path(scratch), {"do": "logs", "folder": str(folder), "ruleset": ruleset, "rcp": rcp})
+        asked = {"do": "logs", "folder": str(folder), "ruleset": ruleset, "points": _points(ruleset), "rcp": rcp}
+        found = _child(Path(scratch), asked)
     return [Verdict(**{**each, "about": names.get(each["about"], each["about"])}) for each in found]
 
 
@@ -62,8 +66,25 @@ def check_package(folder: Path, ruleset: str) -> list[Verdict]:
             shutil.copytree(folder / part, copy / part)
         for written in copy.rglob("scaling.json"):
             written.unlink()  # left by an earlier summarizer; it would scale the score
-        found = _child(Path(scratch), {"do": "package", "folder": str(copy), "ruleset": ruleset})
+        found = _child(
+            Path(scratch), {"do": "package", "folder": str(copy), "ruleset": ruleset, "points": _points(ruleset)}
+        )
     return [Verdict(**each) for each in found]
+
+
+def _points(name: str) -> str:
+    """The ruleset whose convergence points judge: its own, else the oldest that has some, as advice."""
+    with_points = [each.name for each in rulesets().values() if each.convergence_points]
+    return name if name in with_points else with_points[0]
+
+
+def knows(benchmark: str | None, ruleset: str) -> bool:
+    """Whether MLPerf's checker has rules for this keyword in this ruleset, seen without importing it."""
+    found = importlib.util.find_spec("mlperf_logging")
+    if not benchmark or found is None or not found.submodule_search_locations:
+        return True  # let the tools say what is wrong
+    rules = Path(found.submodule_search_locations[0]) / "compliance_checker" / f"training_{ruleset}"
+    return any((rules / f"{beginning}{benchmark}.yaml").is_file() for beginning in ("closed_", "open_", ""))
 
 
 def version() -> str:

@@ -21,26 +21,25 @@ from typing import Any
 
 QUOTE_LIMIT = 2_000  # characters
 USAGE = "training"
-RCP_RULESETS = ("1.0.0", "1.1.0")
-RCP_ADVICE = "1.0.0"  # the oldest ruleset with convergence points, for logs of older ones
 
 
 def main(answer: str, request: str) -> None:
     asked = json.loads(request)
-    folder, ruleset = Path(asked["folder"]), asked["ruleset"]
-    found = logs(folder, ruleset, asked["rcp"]) if asked["do"] == "logs" else package(folder, ruleset)
+    folder, ruleset, points = Path(asked["folder"]), asked["ruleset"], asked["points"]
+    found = logs(folder, ruleset, points, asked["rcp"]) if asked["do"] == "logs" else package(folder, ruleset, points)
     Path(answer).write_text(json.dumps(list(found)), encoding="utf-8")
 
 
-def logs(folder: Path, ruleset: str, rcp: bool) -> Iterator[dict[str, Any]]:
+def logs(folder: Path, ruleset: str, points: str, rcp: bool) -> Iterator[dict[str, Any]]:
+    """`points`: the ruleset whose convergence points judge, its own or, as advice, another's."""
     files = sorted(folder.glob("result_*.txt"), key=lambda file: int(file.stem.split("_")[1]))
     for file in files:
         yield compliance(file, ruleset)
     if rcp:
-        yield convergence(folder, ruleset, "all runs")
+        yield convergence(folder, ruleset, points, "all runs")
 
 
-def package(folder: Path, ruleset: str) -> Iterator[dict[str, Any]]:
+def package(folder: Path, ruleset: str, points: str) -> Iterator[dict[str, Any]]:
     from mlperf_logging.package_checker import package_checker
     from mlperf_logging.system_desc_checker import system_desc_checker
 
@@ -63,9 +62,9 @@ def package(folder: Path, ruleset: str) -> Iterator[dict[str, Any]]:
         written.unlink()  # by the package checker; the summarizer must see the scores as they are
     for series in sorted(path for path in (folder / "results").glob("*/*") if path.is_dir()):
         about = series.relative_to(folder).as_posix()
-        yield convergence(series, ruleset, about)
+        yield convergence(series, ruleset, points, about)
         yield score(series, ruleset, about)
-    yield table(folder, ruleset)
+    yield table(folder, ruleset, points)
 
 
 def compliance(file: Path, ruleset: str, base: Path | None = None) -> dict[str, Any]:
@@ -94,10 +93,9 @@ def marked_lines(file: Path) -> list[int]:
         return [number for number, line in enumerate(opened, 1) if ":::MLL" in line]
 
 
-def convergence(folder: Path, ruleset: str, about: str) -> dict[str, Any]:
+def convergence(folder: Path, ruleset: str, judged: str, about: str) -> dict[str, Any]:
     from mlperf_logging.rcp_checker import rcp_checker
 
-    judged = ruleset if ruleset in RCP_RULESETS else RCP_ADVICE
     with said() as words:
         result = attempt(
             lambda: rcp_checker.check_directory(
@@ -132,12 +130,12 @@ def score(series: Path, ruleset: str, about: str) -> dict[str, Any]:
     return verdict("result summarizer", about, result, without(words, series.parents[2]), value=minutes)
 
 
-def table(folder: Path, ruleset: str) -> dict[str, Any]:
+def table(folder: Path, ruleset: str, points: str) -> dict[str, Any]:
     from mlperf_logging.result_summarizer import result_summarizer
 
     with said() as words:
         rows = attempt(lambda: len(result_summarizer.summarize_results(str(folder), USAGE, ruleset)[0]))
-    if ruleset not in RCP_RULESETS:
+    if ruleset != points:
         words = []  # a traceback for each closed folder, since there are no convergence points; it goes on
     if not isinstance(rows, int):
         return verdict("result summarizer", ".", rows, without(words, folder))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from harness.results.checking.findings import Finding, Severity
 from harness.results.record import RunRecord
-from harness.results.rules import Rules, shortfall
+from harness.results.rules import shortfall
 from harness.results.score import differences
 from harness.results.series import RESULT, Series
+from harness.rules import Rules, ruleset
 
 CONVERGENCE = ("outcome", "target reached", "compliance checker")  # what a run that did not converge may break
 
@@ -59,9 +60,11 @@ def _count(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
 
 def _seeds(records: list[RunRecord], name: str, rules: Rules) -> Iterator[Finding]:
     owner: dict[int, str] = {}
-    if rules.ruleset in ("0.5.0", "0.6.0"):
-        return  # they did not ask for it
-    strict = rules.ruleset in ("1.0.0", "1.1.0") and all(record.division == "closed" for record in records)
+    judged = ruleset(rules.ruleset)
+    if judged is not None and judged.seeds == "not asked":
+        return
+    required = judged is not None and judged.seeds == "required"
+    strict = required and all(record.division == "closed" for record in records)
     for record in records:
         file = Path(record.path).name
         if not record.seeds:

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.results.checking.findings import Finding, Severity, is_placeholder
 from harness.results.record import RunRecord
-from harness.results.rules import DIVISIONS, STATUSES
+from harness.rules import DIVISIONS, STATUSES
 
 FIELDS = (
     *("submitter", "division", "status", "system_name", "number_of_nodes", "host_processors_per_node"),

@@ -14,8 +14,8 @@ from pathlib import Path
 from pydantic import Field
 
 from harness.results.reporting.leaderboard import Evaluation, Record, Row, Run, Section, median, spread
-from harness.results.rules import rules_for
 from harness.results.score import four_decimals
+from harness.rules import rules_for
 
 FILES = "published_*.json"
 

@@ -14,6 +14,7 @@ from mlperf_logging.compliance_checker import mlp_compliance
 
 from tests.conftest import CHECKOUT
 
+KNOWN = '"key": "submission_benchmark", "value": "ssd"'
 LOADING = 60.0  # seconds that a process may take to import and begin
 
 
@@ -52,8 +53,12 @@ def stop(path: Path) -> dict[str, Any]:
 
 
 def complies(path: Path, ruleset: str = "0.7.0") -> bool:
+    """MLPerf's checker on a copy under a keyword that it knows: the order and form of the events are the harness's."""
+    known = path.with_name(f"known_{path.name}")
+    known.write_text(path.read_text().replace('"key": "submission_benchmark", "value": "toy"', KNOWN))
+    assert KNOWN in known.read_text()
     checker = mlp_compliance.make_checker("training", ruleset, quiet=True, werror=True)
-    passed, *_ = mlp_compliance.main(str(path), f"training_{ruleset}/common.yaml", checker)
+    passed, *_ = mlp_compliance.main(str(known), f"training_{ruleset}/common.yaml", checker)
     return bool(passed)
 
 

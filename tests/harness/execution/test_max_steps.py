@@ -36,8 +36,8 @@ def trained(log: Path) -> list[tuple[int, int]]:
         (1, [(1, 1)], "", 0),
         (3, [(1, 3)], "", 0),
         (4, [(1, 3), (1, 4)], "", 0),
-        (7, [(1, 3), (1, 5), (2, 2)], "quality 0.1000 after epoch 1, ", 1),
-        (10, [(1, 3), (1, 5), (2, 3), (2, 5)], "quality 0.2000 after epoch 2, ", 2),
+        (7, [(1, 3), (1, 5), (2, 2)], "accuracy 0.1000 after epoch 1, ", 1),
+        (10, [(1, 3), (1, 5), (2, 3), (2, 5)], "accuracy 0.2000 after epoch 2, ", 2),
     ],
 )
 def test_the_last_step_trained_is_step_n(
@@ -78,7 +78,7 @@ def test_a_target_met_in_time_is_met(tmp_path: Path, steps: int) -> None:
     finished = run(written(tmp_path), "--out", tmp_path, "--max-steps", steps)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert stop(tmp_path / "result_0.txt")["status"] == "success"
-    assert "RESULT,SSD,," in finished.stdout
+    assert "RESULT,TOY,," in finished.stdout
     assert trained(tmp_path / "result_0.txt")[-1] == (3, STEPS)
 
 

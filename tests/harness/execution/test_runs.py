@@ -26,7 +26,7 @@ def test_target_met(learned: tuple[Path, subprocess.CompletedProcess[str]]) -> N
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert stop(log)["status"] == "success"
     assert complies(log)
-    assert "RESULT,SSD,," in finished.stdout and "RESULT,SSD,," in log.read_text()
+    assert "RESULT,TOY,," in finished.stdout and "RESULT,TOY,," in log.read_text()
     assert (folder / "out" / "result_0.png").stat().st_size > 10_000
     assert (folder / "out" / "result.png").resolve() == (folder / "out" / "result_0.png").resolve()
 
@@ -64,7 +64,7 @@ def test_the_other_rulesets_pass_too(tmp_path: Path, ruleset: str) -> None:
 @pytest.mark.parametrize(
     ("fate", "code", "reason"),
     [
-        ("stands still", 1, r"epochs spent: quality 0\.0000 after 4 epochs, target 0\.25"),
+        ("stands still", 1, r"epochs spent: accuracy 0\.0000 after 4 epochs, target 0\.25"),
         ("nan", 5, "the loss is nan in epoch 2 by step 1"),
         ("raises", 5, "RuntimeError: the toy broke"),
         ("stops short", 5, "RuntimeError: epoch 1 had 1 steps where 2 were due"),
@@ -166,7 +166,7 @@ def test_two_ranks(tmp_path: Path, device: str) -> None:
     assert complies(log)
     order = [event["key"] for event in events(log)]
     assert order.count("init_start") == 2 and order.count("run_stop") == 1
-    assert finished.stdout.count("RESULT,SSD") == 1
+    assert finished.stdout.count("RESULT,TOY") == 1
 
 
 def test_rank_0_s_last_words_are_not_cut_short_by_ranks_that_have_none(tmp_path: Path) -> None:

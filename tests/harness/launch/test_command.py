@@ -28,7 +28,7 @@ def test_a_trial_of_a_true_run(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw())
     finished = harness("run", path, "--trials", 1, "--out", tmp_path / "out", "--seed", 5, "--no-clear-caches")
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    folder = tmp_path / "out" / "1x_abacus" / "ssd"
+    folder = tmp_path / "out" / "1x_abacus" / "toy"
     record = json.loads((folder / "result_0.json").read_text())
     assert (record["status"], record["seed"], record["demonstration"]) == ("success", 5, True)
     assert record["configuration_sha256"] == config.load(path).sha256
@@ -45,7 +45,7 @@ def test_trials_of_so_many_steps(tmp_path: Path) -> None:
     options = ("--trials", 1, "--out", tmp_path / "out", "--no-clear-caches")
     finished = harness("run", path, *options, "--max-steps", 1)  # before any evaluation
     assert finished.returncode == 1, finished.stdout + finished.stderr
-    folder = tmp_path / "out" / "1x_abacus" / "ssd"
+    folder = tmp_path / "out" / "1x_abacus" / "toy"
     ends = [each.end for each in ledger.Account.read(folder / ledger.FILE).attempts]
     assert [(end["status"], end["reason"]) for end in ends if end is not None] == [
         ("target_not_met", "steps spent: 1 of --max-steps 1, target 0.25")
@@ -80,7 +80,7 @@ def test_a_run_of_two_ranks_that_hangs_leaves_both_stacks(tmp_path: Path) -> Non
     path = toy.write(tmp_path, toy.raw("sleeps", ranks=2))
     options = ("--trials", 1, "--watchdog", 15, "--out", tmp_path / "out", "--no-clear-caches")
     assert harness("run", path, *options).returncode == 5
-    folder = tmp_path / "out" / "1x_abacus" / "ssd"
+    folder = tmp_path / "out" / "1x_abacus" / "toy"
     log = (folder / "result_0.txt").read_text()
     assert log.count(" in train_epoch\n") == 2
     assert '"status": "aborted"' in log[log.index(" in train_epoch\n") :]

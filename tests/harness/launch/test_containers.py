@@ -90,7 +90,7 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        return self.root / "out" / "1x_abacus" / "ssd"
+        return self.root / "out" / "1x_abacus" / "toy"
 
     def tell(self, **do: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

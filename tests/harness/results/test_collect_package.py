@@ -351,7 +351,7 @@ def test_usage(tmp_path: Path) -> None:
     for wrong in (
         {"org": "<your organization>"},
         {"division": "Closed"},
-        {"ruleset": "2.0.0"},
+        {"ruleset": "0.8.0"},
         {"given": {"unknown": "x"}},
     ):
         with pytest.raises(ValueError, match=next(iter(wrong)) if "given" not in wrong else "unknown"):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.rules import checkable
 from tests.conftest import CHECKOUT
 from tests.harness.results.logs import event, events, text, write, write_package, write_series
 
@@ -69,7 +70,7 @@ def test_an_unknown_ruleset_is_usage(capsys: pytest.CaptureFixture[str], tmp_pat
     log = write(tmp_path / "result_0.txt", events())
     for verb in ("check", "score"):
         code, _, err = call(capsys, verb, log, "--ruleset", "6.0.0")
-        assert (code, err) == (2, "error: --ruleset 6.0.0: not one of 0.6.0, 0.7.0, 1.0.0, 1.1.0\n")
+        assert (code, err) == (2, f"error: --ruleset 6.0.0: not one of {', '.join(checkable())}\n")
 
 
 # --- status ---

@@ -1,0 +1,239 @@
+"""The rules as data: of a benchmark's keyword in a ruleset, and of the rulesets themselves. Imports no benchmark.
+
+A benchmark's rules are the file rules.toml in its folder: `keyword`, and for each meaning that the keyword has had a table
+[[meaning]] with fields of `Rules` and, under rulesets."X.Y.Z", those that hold in one ruleset alone. The files are found in
+the folders of the package `benchmarks`, without importing it, and in the folders that `also_search` names. A keyword that no
+file has is no error: its logs are read and scored by what they say themselves.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FILE = "rules.toml"
+DEFAULT = "0.7.0"  # of a log that shows nothing
+DIVISIONS = ("closed", "open")
+STATUSES = ("cloud", "onprem", "preview", "research")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What holds for one keyword in one ruleset; None and empty where the rules say nothing that is known here."""
+
+    benchmark: str  # the keyword
+    ruleset: str
+    metric: str = "quality"
+    runs: int | None = None  # a result needs exactly so many
+    target: float | None = None  # of the closed division
+    train_samples: int | None = None
+    train_samples_tolerated: tuple[int, ...] = ()
+    eval_samples: tuple[int, ...] = ()
+    decay_key: str | None = None
+    decay_reference: tuple[float, ...] = ()
+    evaluation_epochs: tuple[int, ...] = ()
+    evaluation_every: int | None = None
+    tolerated_late: int = 0
+    tolerated_every: int | None = None
+    task: str = ""  # what the keyword stands for
+    ours: bool = False  # the package whose file this is trains it
+    lower_is_better: bool = False
+    quality_range: tuple[float, ...] = ()  # lowest and highest that the metric can be
+    weights_logged: bool = False  # a weights_initialization line for every tensor is asked for
+    keys: tuple[str, ...] = ()  # that logs of this meaning have and those of the others have not
+
+    def scheduled(self, last: float) -> tuple[int, ...]:
+        """The epochs up to `last` after which the rules evaluate."""
+        if self.evaluation_every:
+            return tuple(range(self.evaluation_every, int(last) + 1, self.evaluation_every))
+        return tuple(each for each in self.evaluation_epochs if each <= last)
+
+    def met(self, quality: float, target: float) -> bool:
+        """Whether a quality meets a target; a fraction's target is not met by percent, an error's not by less than none."""
+        if self.quality_range and not self.quality_range[0] <= quality <= self.quality_range[1]:
+            return False
+        if self.lower_is_better:
+            return 0 <= quality <= target
+        return target <= quality and (quality <= 1 or target > 1)
+
+    def best(self, qualities: Iterable[float]) -> float | None:
+        """The best of some; None of none."""
+        found = list(qualities)
+        return None if not found else min(found) if self.lower_is_better else max(found)
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """One round's ruleset, whatever the benchmark; see rulesets.toml."""
+
+    name: str
+    published: date
+    dialect: str
+    seeds: str  # "required", "expected" or "not asked"
+    convergence_points: bool
+    checkable: bool
+    keys: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.name.split("."))
+
+
+# --- of benchmarks -----------------------------------------------------------------------------------------------------
+
+_SEARCH: dict[Path, None] = {}
+
+
+def also_search(folders: Iterable[Path]) -> None:
+    """Look for benchmarks in these folders too, as in the package `benchmarks`."""
+    _SEARCH.update(dict.fromkeys(folder.resolve() for folder in folders))
+    _found.cache_clear()
+
+
+def rules_for(benchmark: str | None, ruleset: str | None) -> Rules:
+    """The rules, as far as they are known."""
+    named = _found().get(benchmark or "", {})
+    if own := named.get(ruleset or ""):
+        return own
+    some = next((each for each in named.values() if each.ours), None) or next(iter(named.values()), None)
+    if some is None:
+        return Rules(benchmark or "", ruleset or "")
+    return Rules(
+        benchmark or "", ruleset or "", some.metric, some.runs,
+        lower_is_better=some.lower_is_better, quality_range=some.quality_range,
+    )  # fmt: skip
+
+
+def meanings(benchmark: str | None) -> list[Rules]:
+    """All that the keyword has stood for, by ruleset; the oldest first."""
+    return list(_found().get(benchmark or "", {}).values())
+
+
+def in_folder(folder: Path) -> dict[str, Rules]:
+    """The rules of the benchmark in this folder, by ruleset. ValueError where the file is wrong; {} without one."""
+    path = folder / FILE
+    return read(path) if path.is_file() else {}
+
+
+def read(path: Path) -> dict[str, Rules]:
+    """One rules.toml. ValueError, with the file and the key, for what is wrong with it."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as TOML: {error}") from error
+    keyword, told = content.pop("keyword", None), content.pop("meaning", None)
+    if not isinstance(keyword, str) or not isinstance(told, list) or content:
+        raise ValueError(f"{path}: it needs keyword and tables [[meaning]], and nothing else ({', '.join(content)})")
+    found: dict[str, Rules] = {}
+    for meaning in told:
+        own = meaning.pop("rulesets", {})
+        if not own:
+            raise ValueError(f'{path}: meaning {meaning.get("task")}: no [meaning.rulesets."X.Y.Z"]')
+        for ruleset, values in own.items():
+            if ruleset in found or ruleset not in rulesets():
+                why = "has two meanings" if ruleset in found else f"is none of {', '.join(rulesets())}"
+                raise ValueError(f"{path}: ruleset {ruleset} {why}")
+            found[ruleset] = _rules(path, keyword, ruleset, {**meaning, **values})
+    return dict(sorted(found.items(), key=lambda each: rulesets()[each[0]].number))
+
+
+def _rules(path: Path, keyword: str, ruleset: str, values: Mapping[str, Any]) -> Rules:
+    known = {each.name: str(each.type) for each in fields(Rules)[2:]}
+    if wrong := [key for key in values if key not in known]:
+        raise ValueError(f"{path}: {ruleset}: unknown key {wrong[0]} (known: {', '.join(known)})")
+    if missing := [key for key in ("metric", "runs", "target") if key not in values]:
+        raise ValueError(f"{path}: {ruleset}: {missing[0]} is missing")
+    for key, value in values.items():
+        if not _fits(value, known[key]):
+            raise ValueError(f"{path}: {ruleset}: {key} = {value!r} is not of type {known[key]}")
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Rules(keyword, ruleset, **plain)
+
+
+def _fits(value: object, annotation: str) -> bool:
+    if annotation.startswith("tuple"):
+        return isinstance(value, list) and all(_fits(each, annotation.partition("[")[2]) for each in value)
+    if isinstance(value, bool):
+        return annotation.startswith("bool")
+    kinds: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "str": str}
+    kind = next((kind for name, kind in kinds.items() if annotation.startswith(name)), ())
+    return isinstance(value, kind)
+
+
+@cache
+def _found() -> dict[str, dict[str, Rules]]:
+    """By keyword and ruleset. ValueError where two files speak of the same."""
+    found: dict[str, dict[str, Rules]] = {}
+    told_by: dict[tuple[str, str], Path] = {}
+    for path in (path for folder in _folders() for path in sorted(folder.glob(f"*/{FILE}"))):
+        for ruleset, rules in read(path).items():
+            there = told_by.setdefault((rules.benchmark, ruleset), path)
+            if there != path:
+                raise ValueError(f"{path}: {rules.benchmark} in ruleset {ruleset} has its rules in {there} already")
+            found.setdefault(rules.benchmark, {})[ruleset] = rules
+    return found
+
+
+def _folders() -> list[Path]:
+    """Where benchmarks lie: a package's places can be had without importing it."""
+    package = importlib.util.find_spec("benchmarks")
+    own = package.submodule_search_locations if package is not None else None
+    return list(dict.fromkeys([*(Path(each).resolve() for each in own or ()), *_SEARCH]))
+
+
+# --- of rulesets -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def rulesets() -> Mapping[str, Ruleset]:
+    """By name, the oldest first."""
+    content = tomllib.loads(Path(__file__).with_name("rulesets.toml").read_text(encoding="utf-8"))
+    found: dict[str, Ruleset] = {}
+    for name, own in content.items():
+        values: dict[str, Any] = {**own, "keys": tuple(own.get("keys", ()))}
+        found[name] = Ruleset(name, **values)
+    return found
+
+
+def ruleset(name: str | None) -> Ruleset | None:
+    return rulesets().get(name or "")
+
+
+def checkable() -> tuple[str, ...]:
+    """The rulesets that MLPerf's checker knows and whose logs are read here."""
+    return tuple(name for name, each in rulesets().items() if each.checkable)
+
+
+def guess_ruleset(
+    benchmark: str | None, keys: Iterable[str], dialect: str | None, start_ms: float | None, samples: int | None = None
+) -> str:
+    """The ruleset of a log that does not name its own: by its form, by what it has, and by when it ran.
+
+    The size of the data set, else the keys, tell which meaning of its keyword a log is of; the keys, which rulesets it can be
+    for; between those that are left its date decides, since it was made for the round published next.
+    """
+    have = set(keys)
+    of_form = [each for each in rulesets().values() if each.dialect == (dialect or "mllog")]
+    named = meanings(benchmark)
+    by_samples = [each for each in named if samples and samples in (each.train_samples, *each.train_samples_tolerated)]
+    by_keys = [each for each in named if have & set(each.keys)]
+    meant = {each.ruleset for each in by_samples or by_keys or [each for each in named if each.ours] or named}
+    possible = [each for each in of_form if not meant or each.name in meant] or of_form
+    without_weights = [
+        each
+        for each in possible
+        if "weights_initialization" in have or not rules_for(benchmark, each.name).weights_logged
+    ]
+    possible = without_weights or possible
+    new = [each for each in of_form if each.keys and not have & set(each.keys)]  # what it lacks, later rulesets ask for
+    possible = [each for each in possible if not any(each.number >= later.number for later in new)] or possible
+    old = [each for each in of_form if have & set(each.keys)]
+    possible = [each for each in possible if all(each.number >= first.number for first in old)] or possible
+    day = date.min if start_ms is None else datetime.fromtimestamp(start_ms / 1000, UTC).date()
+    return next((each for each in possible if each.published >= day), possible[-1]).name
