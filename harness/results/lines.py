@@ -16,13 +16,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 MARK = b":::ML"
 MLLOG = ":::MLLOG"
-LINE_LIMIT = 1 << 20  # bytes of one marked line; the longest known (a whole configuration) has some 10 kB
+LINE_LIMIT = (
+    1 << 18
+)  # bytes of one marked line; the longest known (a whole configuration, a machine of 16) has some 20 kB
+RECORDS_LIMIT = 1_000  # marks in one line; ranks that wrote into each other's lines left at most a handful
+DEPTH_LIMIT = 32  # of nested JSON; the deepest known (a configuration) has 5
 
 TIME_LIMIT_MS = 1e15  # the year 33658
 
@@ -52,19 +56,34 @@ class Problem:
     """What is wrong with one line."""
 
     line: int
-    kind: Literal["malformed", "trailing", "incomplete", "partial", "limit", "order", "conflict"]
+    kind: Literal["malformed", "trailing", "incomplete", "partial", "limit", "order", "conflict", "repeated"]
     text: str
+    could_be_end: bool = False  # what could not be read may have been a run_stop
 
 
 class Scanner:
-    """Takes a log in pieces of any size and yields its events and problems in order."""
+    """Takes a log in pieces of any size and yields its events and problems in order.
+
+    A line ends as MLPerf's parser has it: LF, CR LF, or CR alone, which progress bars write.
+    """
 
     def __init__(self) -> None:
         self.lines = 0  # complete lines so far
         self._rest = b""  # the beginning of a line whose end has not come
         self._too_long = False
+        self._return = False  # the last byte was a CR, and what follows tells whether it ends a line by itself
 
     def feed(self, data: bytes) -> Iterator[Event | Problem]:
+        if self._return:
+            data = b"\r" + data
+        self._return = data.endswith(b"\r")
+        if self._return:
+            data = data[:-1]
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        yield from self._feed(data)
+
+    def _feed(self, data: bytes) -> Iterator[Event | Problem]:
         text = self._rest + data if self._rest else data
         end = text.rfind(b"\n") + 1
         self._rest = text[end:]
@@ -80,19 +99,24 @@ class Scanner:
 
     def finish(self) -> Iterator[Event | Problem]:
         """What a last line without its end says; call it once, at the end of the file."""
+        if self._return:
+            self._return = False
+            yield from self._feed(b"\n")
         rest, self._rest = self._rest, b""
-        mark = rest.find(MARK)
+        mark = _next_mark(rest)
         if mark < 0 or self._too_long:
             return
         for each in _read(rest[mark:], self.lines + 1):
             if isinstance(each, Problem) and each.kind == "malformed":
-                yield Problem(each.line, "partial", "the last line breaks off: still being written, or cut short")
+                text = "the last line breaks off: still being written, or cut short"
+                yield Problem(each.line, "partial", text, each.could_be_end)
             else:
                 yield each
 
     def _complete_lines(self, text: bytes, start: int, end: int) -> Iterator[Event | Problem]:
         counted = start
-        mark = text.find(MARK, start, end)
+        find = _find_exact if text.count(MARK) == text.lower().count(MARK.lower()) else _next_mark
+        mark = find(text, start, end)
         while mark >= 0:
             self.lines += text.count(b"\n", counted, mark)
             stop = text.index(b"\n", mark)
@@ -104,12 +128,12 @@ class Scanner:
                 yield from _read(text[mark:stop], self.lines + 1)
             self.lines += 1
             counted = stop + 1
-            mark = text.find(MARK, counted, end)
+            mark = find(text, counted, end)
         self.lines += text.count(b"\n", counted, end)
 
     def _trim_rest(self) -> Iterator[Problem]:
         """Keep of an unfinished line only what may matter, and never more than LINE_LIMIT."""
-        mark = -1 if self._too_long else self._rest.find(MARK)
+        mark = -1 if self._too_long else _next_mark(self._rest)
         if mark < 0:
             self._rest = self._rest[-len(MARK) + 1 :]
         else:
@@ -120,13 +144,26 @@ class Scanner:
                 yield _too_long(self.lines + 1)
 
 
+_ANY_MARK = re.compile(re.escape(MARK), re.IGNORECASE)
+
+
+def _find_exact(text: bytes, start: int, end: int) -> int:
+    return text.find(MARK, start, end)
+
+
+def _next_mark(text: bytes, start: int = 0, end: int | None = None) -> int:
+    """Of a mark in any case: what is not written as it must be is told, not passed over."""
+    found = _ANY_MARK.search(text, start, len(text) if end is None else end)
+    return found.start() if found else -1
+
+
 def _too_long(line: int) -> Problem:
-    return Problem(line, "limit", f"a marked line of more than {LINE_LIMIT} bytes; not read")
+    return Problem(line, "limit", f"a marked line of more than {LINE_LIMIT} bytes; not read", could_be_end=True)
 
 
 def _whole_record(raw: bytes, line: int) -> Event | None:
     """The event of a line that is one complete record and nothing else, as nearly all are; None: see `_read`."""
-    if not raw.startswith(b":::MLLOG"):
+    if not raw.startswith(b":::MLLOG") or _STRICTLY.search(raw):
         return None
     text = raw[len(MLLOG) :].decode("utf-8", "replace")
     try:
@@ -145,50 +182,85 @@ def _whole_record(raw: bytes, line: int) -> Event | None:
     return Event(line, float(time_ms), key, content["value"], metadata, "mllog")
 
 
+_STRICTLY = re.compile(rb"run_st|eval_acc|\\\\u")  # what an object that says a key twice could falsify, or hide
+_MARK = re.compile(r":::ML", re.IGNORECASE)
+_SPACE = re.compile(r"\s*")
+_OLD_MARK = re.compile(r":::ML[LP](?:v[\d.]+)?\s")
+
+
 def _read(raw: bytes, line: int) -> Iterator[Event | Problem]:
     """The events of one line, from its first mark on: usually one, more where ranks wrote into each other's lines."""
     text = raw.decode("utf-8", "replace").rstrip("\r")
-    if not text.startswith(MLLOG):
-        if re.match(r":::ML[LP](?:v[\d.]+)?\s", text):  # any other word after the colons is no log line
-            yield _read_old(text, line)
-        elif (later := text.find(":::ML", 5)) >= 0:
-            yield from _read(text[later:].encode("utf-8", "surrogatepass"), line)
-        return
-    try:
-        yield from _event(_decode(text[len(MLLOG) :]), line)
-        return
-    except (ValueError, RecursionError):
-        pass
-    at = 0
+    at, count = 0, 0
     while at >= 0:
-        at += len(MLLOG)
-        try:
-            begin = at + len(text[at:]) - len(text[at:].lstrip())
-            content, end = _DECODER.raw_decode(text, begin)
-        except (ValueError, RecursionError) as error:
-            yield Problem(line, "malformed", f"{_reason(error)}: {_shortened(text[at:])}")
-            end = at
-        else:
-            yield from _event(_clean(content, text), line)
-        next_at = text.find(MLLOG, end)
-        trailing = text[end : next_at if next_at >= 0 else len(text)].strip()
-        if end > at and (trailing or next_at >= 0):
-            shown = _shortened(trailing) or "another record"
-            yield Problem(line, "trailing", f"text after the record, which MLPerf's parser rejects: {shown}")
-        at = next_at
+        count += 1
+        if count > RECORDS_LIMIT:
+            excess = f"more than {RECORDS_LIMIT} marks in one line; the rest is not read"
+            yield Problem(line, "limit", excess, could_be_end=True)
+            return
+        if text.startswith(MLLOG, at):
+            at = yield from _read_record(text, at, line)
+        elif _OLD_MARK.match(text, at):
+            yield _read_old(text[at:], line)
+            return
+        else:  # any other word after the colons is no log line, but for ours written otherwise
+            if text[at : at + 5] != ":::ML" and re.match(
+                r":::ML(?:LOG\W|[LP](?:v[\d.]+)?\s)", text[at:], re.IGNORECASE
+            ):
+                problem = (
+                    f"the mark is not written {MLLOG}, and MLPerf's parser passes it over: {_shortened(text[at:])}"
+                )
+                yield Problem(line, "malformed", problem, could_be_end(text[at:]))
+            at = _mark_after(text, at + 5)
+
+
+def _mark_after(text: str, at: int) -> int:
+    found = _MARK.search(text, at)
+    return found.start() if found else -1
+
+
+def _read_record(text: str, mark: int, line: int) -> Generator[Event | Problem, None, int]:
+    """One MLLOG record of a line; returns where the next mark is, or -1."""
+    at = mark + len(MLLOG)
+    begin = _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing too
+    try:
+        content, end = _STRICT.raw_decode(text, begin)
+        _check_depth(text[begin:end])
+    except (ValueError, RecursionError) as error:
+        following = _mark_after(text, at)
+        piece = text[at : following if following >= 0 else len(text)]
+        yield Problem(line, "malformed", f"{_reason(error)}: {_shortened(piece)}", could_be_end(piece))
+        return following
+    yield from _event(_clean(content, text[begin:end]), line)
+    following = _mark_after(text, end)
+    trailing = text[end : following if following >= 0 else len(text)].strip()
+    if trailing or following >= 0:
+        shown = _shortened(trailing) or "another record"
+        yield Problem(line, "trailing", f"text after the record, which MLPerf's parser rejects: {shown}")
+    return following
+
+
+_KEY = re.compile(r'"key"\s*:\s*"([^"]{0,200})"')
+
+
+def could_be_end(text: str) -> bool:
+    """Whether what cannot be read may have been a run_stop: it names it, or no other key as a whole."""
+    keys = _KEY.findall(text)
+    return "run_stop" in text.lower() or not keys or any("\\" in key for key in keys)
 
 
 def _event(content: Any, line: int) -> Iterator[Event | Problem]:
     """An Event of a decoded MLLOG object, and what it lacks."""
     if not isinstance(content, dict):
-        yield Problem(line, "malformed", "the record is no JSON object")
+        yield Problem(line, "malformed", "the record is no JSON object", could_be_end=True)
         return
     key, time_ms = content.get("key"), content.get("time_ms")
     if not isinstance(key, str) or not key:
-        yield Problem(line, "malformed", "the record has no key")
+        yield Problem(line, "malformed", "the record has no key", could_be_end=True)
         return
     if isinstance(time_ms, bool) or not isinstance(time_ms, int | float) or not 0 <= time_ms < TIME_LIMIT_MS:
-        yield Problem(line, "malformed", f"{_shortened(key)}: time_ms = {_shortened(repr(time_ms))} is no time")
+        text = f"{_shortened(key)}: time_ms = {_shortened(repr(time_ms))} is no time"
+        yield Problem(line, "malformed", text, could_be_end=key.strip().lower() == "run_stop")
         return
     metadata = content.get("metadata")
     if not isinstance(metadata, dict):
@@ -202,11 +274,12 @@ def _event(content: Any, line: int) -> Iterator[Event | Problem]:
 def _read_old(text: str, line: int) -> Event | Problem:
     match = _OLD.fullmatch(text)
     if match is None:
-        return Problem(line, "malformed", f"not '<seconds> <key>: <json>': {_shortened(text)}")
+        return Problem(line, "malformed", f"not '<seconds> <key>: <json>': {_shortened(text)}", could_be_end=True)
     try:
-        content = _decode(match["json"]) if match["json"] and match["json"].strip() else None
+        content = _decode(match["json"], _STRICT) if match["json"] and match["json"].strip() else None
     except (ValueError, RecursionError) as error:
-        return Problem(line, "malformed", f"{_reason(error)}: {_shortened(text)}")
+        end = match["key"].lower() == "run_stop" or "run_stop" in text.lower()
+        return Problem(line, "malformed", f"{_reason(error)}: {_shortened(text)}", could_be_end=end)
     time_ms = float(match["seconds"]) * 1000
     if isinstance(content, dict) and isinstance(content.get("metadata"), dict) and "value" in content:
         return Event(line, time_ms, match["key"], content["value"], content["metadata"], "0.6")
@@ -229,12 +302,39 @@ def _finite(text: str) -> float | str:
     return value if math.isfinite(value) else text
 
 
+class _Ambiguous(ValueError):
+    """A JSON object that says one key twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _Ambiguous(f"{_shortened(twice)} is there twice in one object")
+    return content
+
+
 # NaN, Infinity and 1e999, which are no JSON numbers, stay text: what reads a number then finds none.
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=str)
+_STRICT = json.JSONDecoder(parse_float=_finite, parse_constant=str, object_pairs_hook=_once)  # twice as slow
 
 
-def _decode(text: str) -> Any:
-    return _clean(_DECODER.decode(text), text)
+def _decode(text: str, decoder: json.JSONDecoder = _DECODER) -> Any:
+    content = decoder.decode(text)
+    _check_depth(text)
+    return _clean(content, text)
+
+
+def _check_depth(text: str) -> None:
+    """ValueError for JSON nested deeper than DEPTH_LIMIT: what is read is walked again by code that recurses."""
+    if text.count("{") + text.count("[") <= DEPTH_LIMIT:
+        return
+    depth = 0
+    for each in re.findall(r'"(?:[^"\\]|\\.)*"|([][{}])', text, re.DOTALL):
+        depth += (each in ("{", "[")) - (each in ("}", "]"))
+        if depth > DEPTH_LIMIT:
+            raise ValueError(f"nested deeper than {DEPTH_LIMIT}")
 
 
 def _clean(content: Any, text: str) -> Any:
@@ -251,13 +351,11 @@ def _clean(content: Any, text: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    return (
-        f"not JSON ({error.msg})"
-        if isinstance(error, json.JSONDecodeError)
-        else "not JSON (a number or nesting too large)"
-    )
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON ({error.msg})"
+    return f"ambiguous ({error})" if isinstance(error, _Ambiguous) else "not JSON (a number or nesting too large)"
 
 
 def _shortened(text: str, limit: int = 80) -> str:
-    text = text.strip().encode("utf-8", "replace").decode()
+    text = text[: 4 * limit].strip().encode("utf-8", "replace").decode()
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -19,6 +19,7 @@ from harness.rules import guess_ruleset
 PIECE = 1 << 20  # bytes read at once
 PROBLEM_LIMIT = 100  # kept; more are counted
 KEY_LIMIT = 1_000  # different keys, seeds or tensors of one log
+ALIKE_LIMIT = 50_000  # different lines compared; of a longer log it is not known whether its lines are there twice
 PER_RANK = frozenset({"init_start", "cache_clear"})  # logged by many ranks, whose lines mix
 BACKWARDS_MS = 1000  # by how much time may run backwards from line to line: ranks' clocks differ
 TIMELINE = frozenset(
@@ -54,6 +55,8 @@ class LogReader:
         self._seeds: dict[int, None] = {}
         self._tensors: dict[str, None] = {}
         self._ranks = 0
+        self._alike: dict[int, int] = {}  # how often a line is there to the letter, by its hash
+        self._run_start = 0  # its hash, of the first
         self._init_start_ms: float | None = None
         self._clock = Clock()
         self._timeline = Timeline()
@@ -73,6 +76,7 @@ class LogReader:
             outcome, reason = "empty", "no line in MLPerf's log format could be read"
         init_stop, start, stop = self._entries.get("init_stop"), self._clock.start, self._clock.stop
         ruleset, guess = self._ruleset()
+        copies = self._copies()
         return RunRecord(
             path=self._path,
             sha256=self._hash.hexdigest(),
@@ -86,12 +90,12 @@ class LogReader:
             outcome=outcome,
             reason=reason,
             stop_status=self._clock.status,
-            ranks=self._ranks,
+            ranks=self._ranks // copies if self._ranks % copies == 0 else self._ranks,
             init_start_s=None if self._init_start_ms is None else self._init_start_ms / 1000,
             init_stop_s=init_stop.time_s if init_stop else None,
             run_start_s=start.time_ms / 1000 if start else None,
             run_stop_s=stop.time_ms / 1000 if stop else None,
-            run_ms=stop.time_ms - start.time_ms if start and stop else None,
+            run_ms=stop.time_ms - start.time_ms if start and stop and stop.time_ms >= start.time_ms else None,
             seeds=tuple(self._seeds),
             epochs=self._timeline.epochs,
             blocks=self._timeline.blocks,
@@ -101,6 +105,8 @@ class LogReader:
             problem_count=self._problem_count,
             malformed_count=self._malformed,
             tensors=tuple(self._tensors),
+            monotonic_s=self._clock.monotonic_s,
+            copies=copies,
         )
 
     def _take(self, found: Iterable[Event | Problem]) -> None:
@@ -112,6 +118,7 @@ class LogReader:
     def _problem(self, problem: Problem) -> None:
         self._problem_count += 1
         self._malformed += problem.kind in ("malformed", "limit")
+        self._clock.on_unread(problem)
         if len(self._problems) < PROBLEM_LIMIT:
             self._problems.append(problem)
 
@@ -121,7 +128,9 @@ class LogReader:
         self._benchmark = self._benchmark or event.benchmark
         self._note_entry(event)
         self._note_time(event)
+        self._note_copy(event)
         if event.key in TIMELINE:
+            self._timeline.order = self._events
             return self._timeline.on(event)
         if event.key in ("run_start", "run_stop"):
             self._clock.on(event)
@@ -141,10 +150,18 @@ class LogReader:
             if entry.other is None and event.value != entry.value:
                 entry.other = (event.line, event.value)
         elif len(self._entries) < KEY_LIMIT:
-            self._entries[event.key] = Entry(event.value, event.line, event.time_ms / 1000, event.metadata)
+            entry = Entry(event.value, event.line, event.time_ms / 1000, event.metadata, order=self._events)
+            self._entries[event.key] = entry
         elif len(self._entries) == KEY_LIMIT:
             self._problem(Problem(event.line, "limit", f"more than {KEY_LIMIT} different keys; the rest is not kept"))
             self._entries[""] = Entry(None, event.line, 0.0, {})  # so that this is said once
+
+    def _note_copy(self, event: Event) -> None:
+        alike = hash((event.time_ms, event.key, str(event.value), str(event.metadata)))
+        if event.key == "run_start" and not self._run_start:
+            self._run_start = alike
+        if alike in self._alike or len(self._alike) < ALIKE_LIMIT:
+            self._alike[alike] = self._alike.get(alike, 0) + 1
 
     def _note_time(self, event: Event) -> None:
         if event.key in PER_RANK or event.key.startswith("submission_"):  # some stamp the latter with 0
@@ -156,6 +173,15 @@ class LogReader:
             back_s = (latest.time_ms - event.time_ms) / 1000
             text = f"{event.key} is stamped {back_s:.3f} s before {latest.key} of line {latest.line}"
             self._problem(Problem(event.line, "order", text))
+
+    def _copies(self) -> int:
+        """How often each line is there: as often as run_start, which one process logs once, or a multiple of that.
+
+        A log whose every rank logs all of it in the same milliseconds looks the same; of that one its ranks cannot be told.
+        """
+        copies = self._alike.get(self._run_start, 1)
+        whole = len(self._alike) < ALIKE_LIMIT and all(count % copies == 0 for count in self._alike.values())
+        return copies if whole else 1
 
     def _ruleset(self) -> tuple[str | None, bool]:
         """Our own configuration names it; else what its keys, its data and its date suggest."""

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from harness.results.lines import Problem
 
+CLOCKS_APART_S, CLOCKS_APART = 0.1, 0.001  # both must be exceeded: stamping takes milliseconds, drift is 0.05 % at most
+
 Outcome = Literal["success", "aborted", "unfinished", "invalid", "empty"]
 
 
@@ -28,6 +30,7 @@ class Entry:
     metadata: Mapping[str, Any]
     count: int = 1
     other: tuple[int, Any] | None = None  # line and value of the first later line that says something else
+    order: int = 0  # of its first line among the events: lines can hold several
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Evaluation:
     seconds: float | None
     accuracy: float | None  # None also where the log has NaN
     at_s: float | None  # when the result was logged
+    order: int = 0  # of the result among the events
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,12 @@ class RunRecord:
     reason: str  # why it is not a success; empty for one
     stop_status: str | None  # run_stop's own word
 
-    ranks: int  # init_start lines: one a rank by custom
+    ranks: int  # init_start lines: one a rank by custom, copies of whole lines left out (see `copies`)
     init_start_s: float | None
     init_stop_s: float | None
     run_start_s: float | None
     run_stop_s: float | None
-    run_ms: float | None  # run_start to run_stop, whatever the outcome; exact, where seconds of today are not
+    run_ms: float | None  # run_start to run_stop, whatever the outcome; exact; None where they are out of order
 
     seeds: tuple[int, ...]  # distinct, in order
     epochs: tuple[Epoch, ...]
@@ -96,6 +100,8 @@ class RunRecord:
     problem_count: int
     malformed_count: int = 0
     tensors: tuple[str, ...] = field(default=(), repr=False)  # of weights_initialization, in order
+    monotonic_s: float | None = None  # run_start to run_stop by a clock that nobody can set, as run_stop says
+    copies: int = 1  # how often each line is there, as a tee and a logger leave them
 
     def value(self, key: str) -> Any:
         entry = self.entries.get(key)
@@ -164,6 +170,19 @@ class RunRecord:
         return None if self.run_ms is None else self.run_ms / 60 / 1000  # in this order, as MLPerf's summarizer does
 
     @property
+    def clock_apart_s(self) -> float | None:
+        """By how much the wall clock's time of the run is longer than the monotonic clock's; None where one lacks."""
+        if self.run_ms is None or self.monotonic_s is None:
+            return None
+        return self.run_ms / 1000 - self.monotonic_s
+
+    @property
+    def clock_was_set(self) -> bool:
+        """The two clocks differ by more than stamping and drift do: somebody set one, and the minutes are not the run's."""
+        apart = self.clock_apart_s
+        return apart is not None and abs(apart) > max(CLOCKS_APART_S, CLOCKS_APART * abs(self.monotonic_s or 0.0))
+
+    @property
     def init_seconds(self) -> float | None:
         if self.init_start_s is None or self.init_stop_s is None:
             return None
@@ -199,8 +218,9 @@ class RunRecord:
     def counted_evaluations(self) -> tuple[Evaluation, ...]:
         """Those with a result that was logged before the run stopped, in that order; some runs go on after it."""
         stop = self.entries.get("run_stop")
-        done = [each for each in self.evaluations if each.accuracy is not None and (not stop or each.line < stop.line)]
-        return tuple(sorted(done, key=lambda each: each.line))
+        done = [each for each in self.evaluations if each.accuracy is not None]
+        done = [each for each in done if not stop or each.order < stop.order]
+        return tuple(sorted(done, key=lambda each: each.order))
 
     @property
     def last_evaluation(self) -> Evaluation | None:

@@ -25,6 +25,7 @@ class Span:
     stop_s: float | None = None
     value: float | None = None
     at_s: float | None = None
+    order: int = 0
     throughput: float | None = None
     data_wait_share: float | None = None
     loss: float | None = None
@@ -49,6 +50,7 @@ class Clock:
         self._first_stop_line = 0
         self._not_success: Event | None = None  # the first run_stop with another status
         self._late_start_line = 0  # of a run_start after a run_stop
+        self._unread: Problem | None = None  # the first line that could not be read and may be a run_stop
 
     def on(self, event: Event) -> None:
         if event.key == "run_start":
@@ -62,6 +64,14 @@ class Clock:
             self._not_success = event
         if self.stop is None or event.time_ms < self.stop.time_ms:
             self.stop = event
+
+    def on_unread(self, problem: Problem) -> None:
+        if problem.could_be_end and self._unread is None:
+            self._unread = problem
+
+    @property
+    def monotonic_s(self) -> float | None:
+        return number(self.stop.metadata.get("monotonic_s")) if self.stop is not None else None
 
     @property
     def status(self) -> str | None:
@@ -90,6 +100,9 @@ class Clock:
         elif bad is not None:
             why = bad.metadata.get("reason")
             verdict = ("aborted", why if isinstance(why, str) and why else f"run_stop has status {_status(bad)}")
+        elif self._unread is not None:
+            where = f"line {self._unread.line} cannot be read and may be a run_stop"
+            verdict = ("invalid", f"{where}: {self._unread.text}")
         return verdict
 
 
@@ -103,6 +116,7 @@ class Timeline:
         self._epoch: Span | None = None  # that runs now
         self._evaluation: Span | None = None
         self._full: set[str] = set()
+        self.order = 0  # of the event that is taken
 
     def on(self, event: Event) -> Problem | None:
         """Take one event of keys epoch_*, block_*, eval_*, or of what is logged once an epoch."""
@@ -135,7 +149,7 @@ class Timeline:
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
         return tuple(
-            Evaluation(each.number, each.line, each.start_s, each.seconds, each.value, each.at_s)
+            Evaluation(each.number, each.line, each.start_s, each.seconds, each.value, each.at_s, each.order)
             for each in self._evaluations.values()
         )
 
@@ -192,7 +206,7 @@ class Timeline:
         elif event.key == "eval_stop":
             span.stop(event)
         elif span.at_s is None:
-            span.value, span.at_s = number(event.value), event.time_ms / 1000
+            span.value, span.at_s, span.order = number(event.value), event.time_ms / 1000, self.order
             if epoch is not None:  # without an epoch its line is its key
                 span.line = event.line
         elif number(event.value) != span.value:

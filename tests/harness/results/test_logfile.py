@@ -107,10 +107,10 @@ def test_logs_without_epoch_lines_have_their_speed_from_blocks() -> None:
     assert parsed(text(log)).images_per_s == pytest.approx(117266 / 10)
 
 
-def test_a_thousand_ranks_that_repeat_every_line() -> None:
+def test_a_thousand_copies_of_every_line() -> None:
     content = "".join(line * 1024 for line in text(events(ranks=1), noise="").splitlines(keepends=True)[:40])
     record = parsed(content)
-    assert record.ranks == 1024
+    assert (record.ranks, record.copies, record.accelerators) == (1, 1024, None)
     assert len(record.epochs) == len({each.number for each in record.epochs})
 
 
@@ -259,6 +259,82 @@ def test_a_log_cut_anywhere_is_a_success_only_when_whole(cut: int) -> None:
     assert (record.outcome == "success") == (cut >= end)
 
 
+def stop(status: str = "aborted") -> str:
+    return text([event(events()[-1]["time_ms"] + 1, "run_stop", status=status)], noise="")
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        stop()[:-25],  # torn within it
+        stop()[:30],  # torn before its key
+        stop().replace(":::MLLOG", ":::mllog"),
+        stop().replace("aborted", "aborted" + "x" * LINE_LIMIT),
+        stop().replace('"status": "aborted"', '"status": "aborted", "status": "success"'),
+        stop().replace('"run_stop"', '"key\\u0000", "key": "run_stop"'),
+        ":::MLLOG " * 3_000 + stop(),
+        ":::MLLOG " + "[" * 100_000 + "\n",
+        ":::MLLOG {" + "1" * 5_000 + "\n",
+    ],
+)
+def test_what_cannot_be_read_and_may_be_an_end_makes_no_success(added: str) -> None:
+    record = parsed(text(events()) + added + "\n")
+    assert record.outcome == "invalid", record.outcome
+    assert "cannot be read and may be a run_stop" in record.reason
+
+
+def test_what_cannot_be_read_and_is_no_end_leaves_the_success() -> None:
+    torn = text([event(events()[-1]["time_ms"], "throughput", 1.0, epoch_num=50)], noise="")[:-20]
+    record = parsed(text(events()) + torn + "\n")
+    assert (record.outcome, record.malformed_count) == ("success", 1)
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\f", "\v", "\u2028"])
+def test_other_ends_of_lines(end: str) -> None:
+    """The order of what one line holds counts, and MLPerf's parser takes CR for an end of line."""
+    record = parsed(text(events(), noise="").replace("\n", end))
+    assert (record.outcome, record.accuracy, record.epochs_run) == ("success", 0.2301, 50), record.reason
+    assert (record.problems == ()) == (end[0] == "\r")
+
+
+def test_a_clock_that_was_set_during_the_run() -> None:
+    log = changed(events(), "run_stop", lambda e: e["metadata"].update(monotonic_s=3.8))
+    record = parsed(text(log))
+    assert record.clock_was_set and record.monotonic_s == 3.8
+    took = (record.run_ms or 0) / 1000
+    for near in (took - 0.05, took * 1.0005):
+        changed(log, "run_stop", lambda e, near=near: e["metadata"].update(monotonic_s=near))
+        assert not parsed(text(log)).clock_was_set
+
+
+def test_minutes_are_never_negative() -> None:
+    record = parsed(text(changed(events(), "run_stop", lambda e: e.update(time_ms=1_592_000_000_000))))
+    assert (record.outcome, record.minutes, record.run_ms) == ("invalid", None, None)
+
+
+def test_every_line_twice() -> None:
+    lines = text(events(), noise="").splitlines(keepends=True)
+    for doubled in (
+        "".join(line * 2 for line in lines),
+        "".join([*lines[:30], *lines[:30]]) + "".join(line * 2 for line in lines[30:]),
+    ):
+        record = parsed(doubled)
+        assert (record.ranks, record.copies, record.accelerators) == (8, 2, 8)
+    assert parsed(text(events())).copies == 1
+
+
+def test_many_malformed_lines_and_marks_are_read_in_linear_time() -> None:
+    """Each of these took minutes where the work grew with the square of their length."""
+    for content in (
+        ":::MLLOG" * 130_000,
+        ":::MLx" * 40_000,
+        ":::MLLOG {" * 26_000,
+        "<" * 200_000,
+        ":::MLLOG {\n" * 100_000,
+    ):
+        assert parsed(text(events()) + content + "\n").events == parsed(text(events())).events
+
+
 # --- what cannot be read is told, with its line ---
 
 
@@ -283,7 +359,9 @@ def test_problems_have_their_lines() -> None:
 def test_half_a_line_at_the_end() -> None:
     content = text(events())
     record = parsed(content + ':::MLLOG {"namespace": "", "ti')
-    assert (record.outcome, [each.kind for each in record.problems]) == ("success", ["partial"])
+    assert (record.outcome, [each.kind for each in record.problems]) == ("invalid", ["partial"]), "it may be a run_stop"
+    named = parsed(content + ':::MLLOG {"key": "data_fingerprint", "val')
+    assert (named.outcome, [each.kind for each in named.problems]) == ("success", ["partial"])
     assert parsed(content + "half a line of no log").problems == ()
     whole_but_for_its_newline = parsed(content.rstrip("\n"))
     assert (whole_but_for_its_newline.outcome, whole_but_for_its_newline.problems) == ("success", ())

@@ -1,0 +1,86 @@
+"""Files that others wrote: read only where they are regular ones, no larger than what they can sensibly be.
+
+A FIFO would hang its reader, a link to /dev/zero fill its memory, JSON nested a thousand deep end it. Each refusal is a
+`Refused`, a ValueError that says which file and why, so that one bad file costs its reader one line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+JSON_LIMIT = 8 << 20  # bytes; the longest known (an index of a thousand runs) has 1 MB
+LOG_LIMIT = 512 << 20  # bytes of one result log; MLPerf takes at most 100 MiB
+DEPTH_LIMIT = 64  # of nested JSON: it is walked by code that recurses
+
+
+class Refused(ValueError):
+    """What is there is not read."""
+
+
+def opened(path: Path, limit: int) -> BinaryIO:
+    """A regular file of at most `limit` bytes, open for reading. Refused for what is none, OSError where it cannot be had."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # of a FIFO this does not wait for its writer
+    try:
+        seen = os.fstat(handle)
+        if not stat.S_ISREG(seen.st_mode):
+            raise Refused(f"{path}: no regular file")
+        if seen.st_size > limit:
+            raise Refused(f"{path}: {seen.st_size:,} bytes, at most {limit:,} are read")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content. Refused, and OSError, as `opened`."""
+    with opened(path, limit) as file:
+        content = file.read(limit + 1)  # it may have grown meanwhile
+    if len(content) > limit:
+        raise Refused(f"{path}: more than {limit:,} bytes")
+    return content
+
+
+def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
+    """The content as JSON, in UTF-8 with or without a mark. Refused for anything else, OSError where it cannot be had."""
+    content = read_bytes(path, limit)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        raise Refused(f"{path}: {'UTF-16' if wide else 'not UTF-8'}: save it as UTF-8") from error
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise Refused(f"{path}: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """JSON from outside. ValueError where it is none, nested too deep, or has a number too long."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} in line {error.lineno})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError("not JSON (a number or nesting too large)") from error
+    if _deeper(content, DEPTH_LIMIT):
+        raise ValueError(f"nested deeper than {DEPTH_LIMIT}")
+    return content
+
+
+def _deeper(content: Any, limit: int) -> bool:
+    level = [content]
+    for _ in range(limit):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True
