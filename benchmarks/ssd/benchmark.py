@@ -1,9 +1,9 @@
-"""SSD as the harness sees it: its keyword, its configuration, and how to open a session."""
+"""SSD as the harness sees it: its name, its target, its configuration, and how to open a session."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from harness.contract import Context, NotSuitable, Session
 class SSDBenchmark:
     """Implements harness.contract.Benchmark."""
 
-    name = "ssd"  # rules.toml has its metric and targets
+    name = "ssd"
+    quality_metric = "mAP"
+    quality_targets: Mapping[str, float] = {"0.7.0": 0.23, "1.0.0": 0.23, "1.1.0": 0.23}
     config_type = SSDConfig
 
     def provide_data(
