@@ -75,8 +75,8 @@ class SSDBenchmark:
                 f"compute.cuda_graphs = true is for one accelerator under CUDA, not for {context.world_size} on "
                 f"{context.device.partition(':')[0]}: leave it out"
             )
-        if config.compute.loss == "fused":
-            _check_fused_loss(context.device)
+        if config.compute.fused:
+            _check_fused(list(config.compute.fused), context.device)
         if config.model.initial_weights == "imagenet" and context.backbone_path is None:
             raise ValueError(
                 f'model.initial_weights = "imagenet" needs torchvision\'s {config.model.backbone} file: give its path with '
@@ -115,15 +115,15 @@ def installed(module: str) -> bool:
         return False
 
 
-def _check_fused_loss(device: str) -> None:
+def _check_fused(parts: list[str], device: str) -> None:
     if not device.startswith("cuda"):
         raise ValueError(
-            f'compute.loss = "fused" is made of Triton kernels for CUDA and cannot run on {device}; say "plain", which '
-            'computes the same, or choose a configuration with run.device = "cuda"'
+            f"compute.fused = {parts} are Triton kernels for CUDA and cannot run on {device}; leave it out, which computes "
+            'the same, or choose a configuration with run.device = "cuda"'
         )
     if not installed("triton"):
         raise NotSuitable(
-            'compute.loss = "fused" needs Triton, which this PyTorch came without; say "plain", which computes the same'
+            f"compute.fused = {parts} needs Triton, which this PyTorch came without; leave it out, which computes the same"
         )
 
 

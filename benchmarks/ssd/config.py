@@ -137,12 +137,20 @@ class Compute(Table):
     autotune: bool = True  # on CUDA, cuDNN tries its algorithms on each shape in init and keeps the fastest
     # Of a compiled step on CUDA: its kernels are recorded in init and replayed, inputs copied into their buffers
     cuda_graphs: bool = False
-    loss: Literal["plain", "fused"] = "plain"  # fused: Triton kernels for CUDA, the same value to rounding
+    # How the first convolution is done: see benchmarks/ssd/stem.py. Weights and gradients are the same
+    stem: Literal["direct", "space_to_depth"] = "direct"
+    # What Triton kernels for CUDA do instead of PyTorch, the same values to rounding: the backbone's batch norm with the ReLU, sum
+    # or pool that follows; the loss, read where the heads' convolutions leave their outputs
+    fused: tuple[Literal["norm", "loss"], ...] = ()
 
     @model_validator(mode="after")
-    def _graphs_are_compiled(self) -> Self:
+    def _choices_fit_together(self) -> Self:
         if self.cuda_graphs and not self.compile:
             raise ValueError("cuda_graphs = true records what torch.compile made: say compile = true as well")
+        if len(set(self.fused)) < len(self.fused):
+            raise ValueError(f"fused = {list(self.fused)} names a part twice")
+        if self.fused and not self.channels_last:
+            raise ValueError(f"fused = {list(self.fused)} is for channels_last = true alone")
         return self
 
 

@@ -14,39 +14,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from benchmarks.ssd.model import SSD
+from torch import Tensor
 
 Format = Literal["fp32_chw", "fp16_hwc4"]
-
-
-class PaddedInput(nn.Conv2d):
-    """A convolution whose input may have more channels than its weights; they are zero, and meet weights of zero."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        extra = input.shape[1] - self.in_channels
-        out: Tensor = self._conv_forward(input, F.pad(self.weight, (0, 0, 0, 0, 0, extra)), self.bias)
-        return out
-
-
-def accept(model: SSD, form: Format) -> None:
-    """Let `model` take images in `form`. Parameters, their names and the random state stay as they are."""
-    if form == "fp32_chw":
-        return
-    first = model.backbone[0]
-    assert isinstance(first, nn.Conv2d) and first.bias is None
-    padded = PaddedInput(
-        first.in_channels,
-        first.out_channels,
-        (first.kernel_size[0], first.kernel_size[1]),
-        (first.stride[0], first.stride[1]),
-        (int(first.padding[0]), int(first.padding[1])),
-        bias=False,
-        device="meta",  # without numbers of its own, for which random ones would be drawn
-    )
-    padded.weight = first.weight
-    model.backbone[0] = padded
 
 
 def network_input(images: Tensor, form: Format, layout: torch.memory_format, autocast: torch.dtype | None) -> Tensor:

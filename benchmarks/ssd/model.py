@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
@@ -44,7 +45,10 @@ class FusedHead(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, channels, H, W) to logits (B, D*H*W, K) and offsets (B, D*H*W, 4)."""
-        out = self.conv(x)
+        return self.rows(self.conv(x))
+
+    def rows(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """The convolution's output as logits (B, D*H*W, K) and offsets (B, D*H*W, 4)."""
         split = self.shapes * self.classes
         return self._rows(out[:, :split], self.classes), self._rows(out[:, split : self.used], 4)
 
@@ -89,17 +93,36 @@ class SSD(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) normalised images to logits (B, A, K) and offsets (B, A, 4)."""
+        logits, offsets = zip(*(head(x) for head, x in zip(self.heads, self.maps(images), strict=True)), strict=True)
+        return torch.cat(logits, dim=1), torch.cat(offsets, dim=1)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """What the heads see, the backbone's map first."""
         maps = [self.backbone(images)]
         for extra in self.extras:
             maps.append(extra(maps[-1]))
-        logits, offsets = zip(*(head(x) for head, x in zip(self.heads, maps, strict=True)), strict=True)
-        return torch.cat(logits, dim=1), torch.cat(offsets, dim=1)
+        return maps
 
     def used_parameters(self) -> int:
         """Number of parameters that reach the output: the heads' padding channels are not counted."""
         heads = [head for head in self.heads if isinstance(head, FusedHead)]
         padding = sum((h.conv.out_channels - h.used) * (h.conv.weight[0].numel() + 1) for h in heads)
         return sum(p.numel() for p in self.parameters()) - padding
+
+
+class HeadOutputs(nn.Module):
+    """An SSD that ends with its heads' convolutions, (B, C, H, W) each and without their biases: for a loss that reads those."""
+
+    def __init__(self, model: SSD) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """(B, 3, S, S) normalised images to the convolutions' outputs, and the biases (C) that are still to be added."""
+        convolutions = [head.conv for head in self.model.heads if isinstance(head, FusedHead)]
+        maps = self.model.maps(images)
+        outputs = [F.conv2d(x, c.weight, None, c.stride, c.padding) for c, x in zip(convolutions, maps, strict=True)]
+        return outputs, [c.bias for c in convolutions if c.bias is not None]
 
 
 def load_backbone(model: SSD, backbone: str, path: Path) -> None:

@@ -6,8 +6,9 @@ Shapes: B images of one rank's batch, S image side in px, A default boxes, K cla
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.ssd import data, detections, image_format, loss, panels, precision
+from benchmarks.ssd import data, detections, image_format, loss, panels, precision, stem
 from benchmarks.ssd.boxes import default_boxes
-from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.config import Compute, SSDConfig
 from benchmarks.ssd.evaluation import Evaluation, average_running_statistics
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.geometry import shapes_per_cell
-from benchmarks.ssd.model import SSD, load_backbone
+from benchmarks.ssd.model import SSD, HeadOutputs, load_backbone
 from benchmarks.ssd.schedule import Schedule
 from benchmarks.ssd.weight_names import mllog_names
 from harness.contract import Context, DataSummary, Interval, Plain
@@ -55,7 +56,14 @@ class SSDSession:
         if geometry.initial_weights == "imagenet":
             assert context.backbone_path is not None  # Benchmark.check refused it
             load_backbone(self.model, geometry.backbone, context.backbone_path)
-        image_format.accept(self.model, config.data.image_format)
+        if config.compute.stem == "space_to_depth":
+            stem.replace(self.model, stem.SpaceToDepth)
+        elif config.data.image_format == "fp16_hwc4":
+            stem.replace(self.model, stem.PaddedChannels)
+        if "norm" in config.compute.fused:
+            from benchmarks.ssd import fused  # Benchmark.check has seen to it that Triton is there
+
+            fused.fuse(self.model)
         self.model.to(self.device).to(memory_format=self.layout)
         self.default_boxes = default_boxes(
             geometry.image_px,
@@ -66,20 +74,19 @@ class SSDSession:
         ).to(self.device)  # (A, 4)
 
         self.network: torch.nn.Module = self.model
+        self.detection_loss: Callable[..., Tensor] = loss.detection_loss  # of what the network gives, labels and offsets
+        if "loss" in config.compute.fused:
+            from benchmarks.ssd.kernels import loss as loss_kernels
+
+            self.network = HeadOutputs(self.model)
+            self.detection_loss = functools.partial(loss_kernels.detection_loss, classes=geometry.categories + 1)
         if context.world_size > 1:
             self.network = DistributedDataParallel(
-                self.model, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+                self.network, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
             )
-        self.detection_loss = loss.detection_loss
-        if config.compute.loss == "fused":
-            from benchmarks.ssd import loss_triton  # Benchmark.check has seen to it that Triton is there
-
-            self.detection_loss = loss_triton.detection_loss
         self.forward_loss = self._forward_loss
         if config.compute.compile:
-            # or_error: what the log says is so, where the compiler would only warn that it went on without graphs
-            graphs = ("triton.cudagraphs", "triton.cudagraph_or_error") if config.compute.cuda_graphs else ()
-            self.forward_loss = torch.compile(self._forward_loss, options=dict.fromkeys(graphs, True))
+            self.forward_loss = torch.compile(self._forward_loss, options=compiler_options(config.compute))
         settings = config.optimizer
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -126,6 +133,8 @@ class SSDSession:
             "compiled": self.config.compute.compile,
             "autotune": self.config.compute.autotune,
             "cuda_graphs": self.config.compute.cuda_graphs,
+            "stem": self.config.compute.stem,
+            "fused": list(self.config.compute.fused),
             "data_backend": self.config.data.backend,
             "parameters": self.model.used_parameters(),
             "default_boxes": len(self.default_boxes),
@@ -212,8 +221,8 @@ class SSDSession:
 
     def _forward_loss(self, images: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
         with self._autocast():
-            logits, predicted = self.network(images)
-        return self.detection_loss(logits, predicted, labels, offsets)
+            outputs = self.network(images)
+        return self.detection_loss(*outputs, labels, offsets)
 
     def _network_input(self, images: Tensor) -> Tensor:
         dtype = precision.AUTOCAST_DTYPE[self.precision]
@@ -272,3 +281,10 @@ class SSDSession:
         """Both backends' threads stop when the last reference goes."""
         self.__dict__.pop("train_data", None)
         self.__dict__.pop("evaluation", None)
+
+
+def compiler_options(compute: Compute) -> dict[str, bool]:
+    """What torch.compile is told beyond its defaults."""
+    # or_error: what the log says is so, where the compiler would only warn that it went on without graphs
+    graphs = ("triton.cudagraphs", "triton.cudagraph_or_error") if compute.cuda_graphs else ()
+    return dict.fromkeys(graphs, True)

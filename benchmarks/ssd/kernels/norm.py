@@ -1,0 +1,360 @@
+"""Batch norm of a ResNet's blocks with what follows it, in training, for CUDA. Needs Triton.
+
+    norm_relu       batch norm, ReLU
+    norm_add_relu   batch norm, sum with the block's input, ReLU
+    norm            batch norm alone, of a downsampling branch
+
+PyTorch's compiler fuses the same operators, and moves more than it need: it reads the ReLU's output to know its mask, which the
+convolution's output tells as well, and where a block's output has two readers (the next convolution, the next sum) it adds their
+gradients anew in every kernel that wants the sum. Here norm_add_relu takes both gradients, adds them once and leaves the masked
+sum, which is the gradient of the block's input and what its own batch norm goes on with.
+
+For that the second reader's gradient must not be added to the first's by autograd. So the sum with the block's input is of two
+arguments: `skip`, its numbers, detached, and `link`, a tensor of the same shape without memory (one number, strides of 0), which
+autograd knows; the gradient comes back through `link`.
+
+Statistics are in float32 whatever the numbers are. Sums are made over shares of the rows and added in one order: equal input
+gives equal bits. Variance: sums of differences from the first row, which is as far from the mean as any, so nothing cancels.
+
+Shapes: B images, C channels, H W of a map, R rows = B*H*W. Tensors are channels last.
+"""
+
+# No `from __future__ import annotations`: Triton and torch.library read annotations as objects. Triton has no types, a kernel's
+# launch names no arguments, and an operator's fake has all of its operator's.
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,import-untyped"
+# ruff: noqa: PLR0917, ARG001
+
+from typing import Any, Literal
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK_C = 64  # channels of a program: rows of 128 bytes in bf16
+ROWS = 64  # of one turn of a program: 64 x 64 numbers are 16 for each of its 256 threads. H100, 737 MB: 0.28 ms, 128 rows 0.38
+PROGRAMS = 528  # that share the rows of a sum: four for each of an H100's 132 multiprocessors
+SUMMED_C = 8  # channels of a program that adds up what the others found
+
+
+@triton.jit
+def _sums_of_rows(x, sums, R, C, ROWS: tl.constexpr, BLOCK_C: tl.constexpr):
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    there = channel < C
+    first = tl.load(x + channel, mask=there, other=0.0).to(tl.float32)
+    one = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
+    two = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
+    for start in range(tl.program_id(0) * ROWS, R, tl.num_programs(0) * ROWS):
+        row = start + tl.arange(0, ROWS)
+        here = (row < R)[:, None] & there[None, :]
+        found = tl.load(x + row.to(tl.int64)[:, None] * C + channel[None, :], mask=here, other=0.0).to(tl.float32)
+        away = tl.where(here, found - first[None, :], 0.0)
+        one += away
+        two += away * away
+    place = sums + tl.program_id(0) * 2 * C + channel
+    tl.store(place, tl.sum(one, axis=0), mask=there)
+    tl.store(place + C, tl.sum(two, axis=0), mask=there)
+
+
+@triton.jit
+def _moments(x, sums, mean, variance, programs, R, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    program = tl.arange(0, BLOCK_P)
+    here = (program < programs)[:, None] & (channel < C)[None, :]
+    place = sums + program[:, None] * 2 * C + channel[None, :]
+    one = tl.sum(tl.load(place, mask=here, other=0.0), axis=0) / R
+    two = tl.sum(tl.load(place + C, mask=here, other=0.0), axis=0) / R
+    first = tl.load(x + channel, mask=channel < C, other=0.0).to(tl.float32)
+    tl.store(mean + channel, first + one, mask=channel < C)
+    tl.store(variance + channel, tl.maximum(two - one * one, 0.0), mask=channel < C)
+
+
+@triton.jit
+def scale_and_shift(weight, bias, mean, variance, eps, channel, there):
+    """Of batch norm as x * scale + shift, and the mean and inverse deviation themselves."""
+    inverse = tl.rsqrt(tl.load(variance + channel, mask=there, other=1.0) + eps)
+    middle = tl.load(mean + channel, mask=there, other=0.0)
+    scale = tl.load(weight + channel, mask=there, other=0.0) * inverse
+    return scale, tl.load(bias + channel, mask=there, other=0.0) - middle * scale, middle, inverse
+
+
+@triton.jit
+def _normalise(
+    x, skip, weight, bias, mean, variance, eps, y, R, C,
+    SKIP: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    there = channel < C
+    scale, shift, _, _ = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    here = (row < R)[:, None] & there[None, :]
+    at = row.to(tl.int64)[:, None] * C + channel[None, :]
+    z = tl.load(x + at, mask=here, other=0.0).to(tl.float32) * scale[None, :] + shift[None, :]
+    if SKIP:
+        z += tl.load(skip + at, mask=here, other=0.0).to(tl.float32)
+    if RELU:
+        z = tl.where(z < 0.0, 0.0, z)  # lets a NaN through
+    tl.store(y + at, z, mask=here)
+
+
+@triton.jit
+def _sums_of_gradients(
+    grad, second, x, y, weight, bias, mean, variance, eps, masked, sums, R, C,
+    SECOND: tl.constexpr, BY_Y: tl.constexpr, BY_X: tl.constexpr, LEAVE: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    # The sums for shift and scale. The ReLU's mask is its output's (BY_Y) or found again from the input (BY_X). SECOND: there is
+    # another gradient to be added. LEAVE: the masked sum of both is left in `masked`.
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    there = channel < C
+    scale, shift, middle, inverse = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
+    one = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
+    two = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
+    for start in range(tl.program_id(0) * ROWS, R, tl.num_programs(0) * ROWS):
+        row = start + tl.arange(0, ROWS)
+        here = (row < R)[:, None] & there[None, :]
+        at = row.to(tl.int64)[:, None] * C + channel[None, :]
+        found = tl.load(x + at, mask=here, other=0.0).to(tl.float32)
+        g = tl.load(grad + at, mask=here, other=0.0).to(tl.float32)
+        if SECOND:
+            g += tl.load(second + at, mask=here, other=0.0).to(tl.float32)
+        if BY_X:
+            g = tl.where(found * scale[None, :] + shift[None, :] > 0.0, g, 0.0)
+        if BY_Y:
+            g = tl.where(tl.load(y + at, mask=here, other=0.0).to(tl.float32) > 0.0, g, 0.0)
+        if LEAVE:
+            rounded = g.to(masked.dtype.element_ty)  # the sums are of what the others will read
+            tl.store(masked + at, rounded, mask=here)
+            g = rounded.to(tl.float32)
+        one += g
+        two += tl.where(here, g * (found - middle[None, :]) * inverse[None, :], 0.0)
+    place = sums + tl.program_id(0) * 2 * C + channel
+    tl.store(place, tl.sum(one, axis=0), mask=there)
+    tl.store(place + C, tl.sum(two, axis=0), mask=there)
+
+
+@triton.jit
+def _added(sums, one, two, programs, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    program = tl.arange(0, BLOCK_P)
+    here = (program < programs)[:, None] & (channel < C)[None, :]
+    place = sums + program[:, None] * 2 * C + channel[None, :]
+    tl.store(one + channel, tl.sum(tl.load(place, mask=here, other=0.0), axis=0), mask=channel < C)
+    tl.store(two + channel, tl.sum(tl.load(place + C, mask=here, other=0.0), axis=0), mask=channel < C)
+
+
+@triton.jit
+def _gradient_of_input(
+    grad, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, grad_x, R, C,
+    BY_X: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    there = channel < C
+    scale, shift, middle, inverse = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
+    one = tl.load(grad_bias + channel, mask=there, other=0.0) / R
+    two = tl.load(grad_weight + channel, mask=there, other=0.0) / R
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    here = (row < R)[:, None] & there[None, :]
+    at = row.to(tl.int64)[:, None] * C + channel[None, :]
+    found = tl.load(x + at, mask=here, other=0.0).to(tl.float32)
+    g = tl.load(grad + at, mask=here, other=0.0).to(tl.float32)
+    if BY_X:
+        g = tl.where(found * scale[None, :] + shift[None, :] > 0.0, g, 0.0)
+    away = (found - middle[None, :]) * inverse[None, :]
+    tl.store(grad_x + at, scale[None, :] * (g - one[None, :] - away * two[None, :]), mask=here)
+
+
+def shares(rows: int) -> int:
+    """Programs among which `rows` are dealt out."""
+    return min(PROGRAMS, triton.cdiv(rows, ROWS))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """`x` itself where it is."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) float32 of channels-last x (B, C, H, W)."""
+    c, r = x.shape[1], x.numel() // x.shape[1]
+    programs = shares(r)
+    sums = x.new_empty(programs, 2, c, dtype=torch.float32)
+    mean, variance = (x.new_empty(c, dtype=torch.float32) for _ in range(2))
+    _sums_of_rows[(programs, triton.cdiv(c, BLOCK_C))](x, sums, r, c, ROWS, BLOCK_C, num_warps=8)
+    _moments[(triton.cdiv(c, SUMMED_C),)](
+        x, sums, mean, variance, programs, r, c, triton.next_power_of_2(programs), SUMMED_C, num_warps=4
+    )
+    return mean, variance
+
+
+def added(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Each program's two rows of sums (programs, 2, C) as two of all (C,)."""
+    programs, _, c = sums.shape
+    one, two = (sums.new_empty(c) for _ in range(2))
+    _added[(triton.cdiv(c, SUMMED_C),)](
+        sums, one, two, programs, c, triton.next_power_of_2(programs), SUMMED_C, num_warps=4
+    )
+    return one, two
+
+
+def sums_of_gradients(
+    grad: Tensor, second: Tensor | None, x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor, mean: Tensor,
+    variance: Tensor, eps: float, masked: Tensor | None, mask: Literal["none", "input", "output"],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Gradients of bias and weight (C,). `masked`, where given, is filled with the sum of both gradients where ReLU let through."""
+    c, r = x.shape[1], x.numel() // x.shape[1]
+    sums = x.new_empty(shares(r), 2, c, dtype=torch.float32)
+    second = second if second is None else channels_last(second)
+    _sums_of_gradients[(shares(r), triton.cdiv(c, BLOCK_C))](
+        grad, grad if second is None else second, x, x if y is None else y, weight, bias, mean, variance, eps,
+        grad if masked is None else masked, sums, r, c, second is not None, mask == "output", mask == "input",
+        masked is not None, ROWS, BLOCK_C, num_warps=8,
+    )  # fmt: skip
+    return added(sums)
+
+
+def link_of(x: Tensor) -> Tensor:
+    """A tensor of x's shape without memory, for autograd alone."""
+    return x.new_zeros(()).expand(x.shape)
+
+
+# --- forward ---------------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("ssd::batch_norm", mutates_args=())
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """x (B, C, H, W) normalised by its own batch, with or without ReLU; mean and biased variance (C,) float32."""
+    x = channels_last(x)
+    mean, variance = moments(x)
+    y = torch.empty_like(x)
+    c, r = x.shape[1], x.numel() // x.shape[1]
+    _normalise[(triton.cdiv(r, ROWS), triton.cdiv(c, BLOCK_C))](
+        x, x, weight, bias, mean, variance, eps, y, r, c, False, relu, ROWS, BLOCK_C, num_warps=8
+    )
+    return y, mean, variance
+
+
+@torch.library.custom_op("ssd::batch_norm_add_relu", mutates_args=())
+def batch_norm_add_relu(
+    x: Tensor, skip: Tensor, link: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """ReLU of x normalised plus `skip`, whose gradient goes to `link`; a link to itself; mean and biased variance (C,)."""
+    x, skip = channels_last(x), channels_last(skip)
+    mean, variance = moments(x)
+    y = torch.empty_like(x)
+    c, r = x.shape[1], x.numel() // x.shape[1]
+    _normalise[(triton.cdiv(r, ROWS), triton.cdiv(c, BLOCK_C))](
+        x, skip, weight, bias, mean, variance, eps, y, r, c, True, True, ROWS, BLOCK_C, num_warps=8
+    )
+    return y, link_of(y), mean, variance
+
+
+@batch_norm.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
+    c = x.shape[1]
+    of_channels = (x.new_empty(c, dtype=torch.float32) for _ in range(2))
+    return (torch.empty_like(x, memory_format=torch.channels_last), *of_channels)  # type: ignore[return-value]
+
+
+@batch_norm_add_relu.register_fake
+def _(
+    x: Tensor, skip: Tensor, link: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    c = x.shape[1]
+    y = torch.empty_like(x, memory_format=torch.channels_last)
+    of_channels = (x.new_empty(c, dtype=torch.float32) for _ in range(2))
+    return (y, link_of(y), *of_channels)  # type: ignore[return-value]
+
+
+# --- backward --------------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("ssd::batch_norm_backward", mutates_args=())
+def batch_norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float, relu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x in its number format, of weight and bias in float32."""
+    grad, x = channels_last(grad), channels_last(x)
+    grad_bias, grad_weight = sums_of_gradients(
+        grad, None, x, None, weight, bias, mean, variance, eps, None, "input" if relu else "none"
+    )
+    return _rest(grad, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, relu), grad_weight, grad_bias
+
+
+@torch.library.custom_op("ssd::batch_norm_add_relu_backward", mutates_args=())
+def batch_norm_add_relu_backward(
+    grad: Tensor, second: Tensor | None, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, mean: Tensor,
+    variance: Tensor, eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of x and of the skip in their number format, of weight and bias in float32. `second` came through the link."""
+    grad, x, y = channels_last(grad), channels_last(x), channels_last(y)
+    masked = torch.empty_like(x)
+    grad_bias, grad_weight = sums_of_gradients(
+        grad, second, x, y, weight, bias, mean, variance, eps, masked, "output"
+    )
+    grad_x = _rest(masked, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, False)
+    return grad_x, masked, grad_weight, grad_bias
+
+
+def _rest(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float,
+    grad_bias: Tensor, grad_weight: Tensor, by_x: bool,
+) -> Tensor:  # fmt: skip
+    grad_x = torch.empty_like(x)
+    c, r = x.shape[1], x.numel() // x.shape[1]
+    _gradient_of_input[(triton.cdiv(r, ROWS), triton.cdiv(c, BLOCK_C))](
+        grad, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, grad_x, r, c, by_x, ROWS, BLOCK_C,
+        num_warps=8,
+    )  # fmt: skip
+    return grad_x
+
+
+@batch_norm_backward.register_fake
+def _(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float, relu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    of_channels = (mean.new_empty(mean.shape) for _ in range(2))
+    return (torch.empty_like(x, memory_format=torch.channels_last), *of_channels)  # type: ignore[return-value]
+
+
+@batch_norm_add_relu_backward.register_fake
+def _(
+    grad: Tensor, second: Tensor | None, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, mean: Tensor,
+    variance: Tensor, eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    of_maps = (torch.empty_like(x, memory_format=torch.channels_last) for _ in range(2))
+    of_channels = (mean.new_empty(mean.shape) for _ in range(2))
+    return (*of_maps, *of_channels)  # type: ignore[return-value]
+
+
+def _keep_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, bias, ctx.eps, ctx.relu = inputs
+    _, mean, variance = output
+    ctx.mark_non_differentiable(mean, variance)
+    ctx.save_for_backward(x, weight, bias, mean, variance)
+
+
+def _backward_norm(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+    found = torch.ops.ssd.batch_norm_backward(grad, *ctx.saved_tensors, ctx.eps, ctx.relu)
+    return (*found, None, None)
+
+
+batch_norm.register_autograd(_backward_norm, setup_context=_keep_norm)
+
+
+def _keep_sum(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, _, _, weight, bias, ctx.eps = inputs
+    y, _, mean, variance = output
+    ctx.mark_non_differentiable(mean, variance)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, y, weight, bias, mean, variance)
+
+
+def _backward_sum(ctx: Any, grad: Tensor, second: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    grad_x, masked, grad_weight, grad_bias = torch.ops.ssd.batch_norm_add_relu_backward(
+        grad, second, *ctx.saved_tensors, ctx.eps
+    )
+    return grad_x, None, masked, grad_weight, grad_bias, None
+
+
+batch_norm_add_relu.register_autograd(_backward_sum, setup_context=_keep_sum)
