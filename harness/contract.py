@@ -78,7 +78,9 @@ class Interval:
     images: int  # over all ranks
     loss: float  # mean over the interval's steps, of this rank
     learning_rate: float  # of the interval's last step
-    data_wait_s: float  # host seconds spent waiting for the next batch, of this rank
+    # Seconds of this rank by phase, of what ended since the last Interval. "data_starved" must be among them: how long the device
+    # had nothing to do for want of a batch, which is not how long the host waited for one
+    phases: Mapping[str, float]
 
 
 class Session(Protocol):

@@ -89,6 +89,10 @@ class SSDBenchmark:
             )
 
     def open(self, config: SSDConfig, context: Context) -> Session:
+        if context.device.startswith("cuda"):
+            from benchmarks.ssd import nvjpeg
+
+            nvjpeg.prefer_installed()  # before torchvision brings its own
         from benchmarks.ssd.session import SSDSession  # brings torch, torchvision and DALI: seconds
 
         return SSDSession(config, context)

@@ -26,9 +26,7 @@ class NormReLUPool(nn.BatchNorm2d):
         if not self.training:
             pooled = F.max_pool2d(super().forward(input).relu(), 3, 2, 1)
             return pooled, pooled
-        pooled, link, _, _, mean, variance = torch.ops.ssd.batch_norm_relu_pool(
-            input, self.weight, self.bias, self.eps
-        )
+        pooled, link, _, _, mean, variance = torch.ops.ssd.batch_norm_relu_pool(input, self.weight, self.bias, self.eps)
         track(self, input, mean, variance)
         return pooled, link
 
@@ -96,6 +94,7 @@ def fuse(model: SSD) -> None:
         first.register_buffer(name, buffer)
     model.backbone[1] = first
     model.backbone[2] = model.backbone[3] = nn.Identity()
-    for index in range(4, len(model.backbone)):
-        model.backbone[index] = nn.Sequential(*(Block(block) for block in model.backbone[index]))
+    for index, stage in enumerate(model.backbone):
+        if isinstance(stage, nn.Sequential):
+            model.backbone[index] = nn.Sequential(*(Block(block) for block in stage))
     model.backbone.append(Unlinked())

@@ -16,15 +16,17 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.ssd import data, detections, image_format, loss, panels, precision, stem
+from benchmarks.ssd import data, detections, image_format, loss, nvjpeg, panels, precision, stem
 from benchmarks.ssd.boxes import default_boxes
 from benchmarks.ssd.config import Compute, SSDConfig
 from benchmarks.ssd.evaluation import Evaluation, average_running_statistics
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.geometry import shapes_per_cell
 from benchmarks.ssd.model import SSD, HeadOutputs, load_backbone
+from benchmarks.ssd.phases import Phases
 from benchmarks.ssd.schedule import Schedule
 from benchmarks.ssd.weight_names import mllog_names
 from harness.contract import Context, DataSummary, Interval, Plain
@@ -46,6 +48,7 @@ class SSDSession:
             self.precision = config.compute.precision
         self.precision_seconds: dict[str, float] = {}
 
+        self.phases = Phases(self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = config.compute.autotune
 
@@ -74,7 +77,9 @@ class SSDSession:
         ).to(self.device)  # (A, 4)
 
         self.network: torch.nn.Module = self.model
-        self.detection_loss: Callable[..., Tensor] = loss.detection_loss  # of what the network gives, labels and offsets
+        self.detection_loss: Callable[..., Tensor] = (
+            loss.detection_loss
+        )  # of what the network gives, labels and offsets
         if "loss" in config.compute.fused:
             from benchmarks.ssd.kernels import loss as loss_kernels
 
@@ -84,6 +89,8 @@ class SSDSession:
             self.network = DistributedDataParallel(
                 self.network, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
             )
+            # a function without annotations: DDP reads them, and knows no postponed ones
+            self.network.register_comm_hook(None, lambda _, bucket: self._all_reduce(bucket))
         self.forward_loss = self._forward_loss
         if config.compute.compile:
             self.forward_loss = torch.compile(self._forward_loss, options=compiler_options(config.compute))
@@ -136,6 +143,7 @@ class SSDSession:
             "stem": self.config.compute.stem,
             "fused": list(self.config.compute.fused),
             "data_backend": self.config.data.backend,
+            "nvjpeg": dict(nvjpeg.loaded()),
             "parameters": self.model.used_parameters(),
             "default_boxes": len(self.default_boxes),
             "evaluator": self.config.evaluation.evaluator,
@@ -197,7 +205,8 @@ class SSDSession:
     def train_epoch(self, epoch: int, steps: int | None = None) -> Iterator[Interval]:  # noqa: ARG002 - the count says all
         self.network.train()
         every, last = self.context.log_every_steps, self.schedule.steps_per_epoch if steps is None else steps
-        loss_sum, since, self.train_data.wait_s = torch.zeros((), device=self.device), 0, 0.0
+        loss_sum, since = torch.zeros((), device=self.device), 0
+        self.phases.begin("data_starved")
         # islice(..., None) is all of it, read to its end, without which DALI does not begin the next epoch
         for in_epoch, batch in enumerate(itertools.islice(self.train_data, steps), start=1):
             learning_rate = self.schedule.learning_rate(self.step)
@@ -206,18 +215,32 @@ class SSDSession:
             self.step, since = self.step + 1, since + 1
             if in_epoch % every == 0 or in_epoch == last:
                 images = since * self.config.optimizer.batch_size * self.context.world_size
-                yield Interval(since, images, loss_sum.item() / since, learning_rate, self.train_data.wait_s)
+                self.phases.begin("logging")
+                loss = loss_sum.item() / since
+                yield Interval(since, images, loss, learning_rate, self.phases.seconds())
                 loss_sum.zero_()
-                since, self.train_data.wait_s = 0, 0.0
+                since = 0
+            self.phases.begin("data_starved")
 
     def train_step(self, images: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
         """One step of the optimizer on images in data.image_format, labels (B, A), offsets (B, A, 4); its loss, unawaited."""
+        self.phases.begin("forward_loss")
         batch_loss = self.forward_loss(self._network_input(images), labels, offsets)
+        self.phases.begin("backward")
         self.scaler.scale(batch_loss).backward()
+        self.phases.begin("optimizer")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         return batch_loss.detach()
+
+    def _all_reduce(self, bucket: Any) -> torch.futures.Future[Tensor]:
+        """Called as each bucket of gradients is full; the last one's call is the end of the backward pass."""
+        if bucket.is_last():
+            self.phases.begin("all_reduce_wait")
+        group = dist.group.WORLD
+        assert group is not None
+        return allreduce_hook(group, bucket)
 
     def _forward_loss(self, images: Tensor, labels: Tensor, offsets: Tensor) -> Tensor:
         with self._autocast():
@@ -283,7 +306,7 @@ class SSDSession:
         self.__dict__.pop("evaluation", None)
 
 
-def compiler_options(compute: Compute) -> dict[str, bool]:
+def compiler_options(compute: Compute) -> dict[str, Any]:
     """What torch.compile is told beyond its defaults."""
     # or_error: what the log says is so, where the compiler would only warn that it went on without graphs
     graphs = ("triton.cudagraphs", "triton.cudagraph_or_error") if compute.cuda_graphs else ()

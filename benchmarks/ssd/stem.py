@@ -70,4 +70,3 @@ def replace(model: SSD, form: type[nn.Conv2d]) -> None:
     other = form(first.in_channels, first.out_channels, KERNEL, STRIDE, PADDING, bias=False, device="meta")
     other.weight = first.weight
     model.backbone[0] = other
-

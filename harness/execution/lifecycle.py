@@ -237,6 +237,7 @@ def _epoch(run: Run, session: Session, epoch: int, budget: Budget) -> None:
     whole = clock.epoch()
     log.point("throughput", whole.images_per_s, **epoch_num)
     log.point("data_wait_share", whole.data_wait_share, **epoch_num)
+    log.point("phase_seconds", {name: round(value, 6) for name, value in whole.phases.items()}, **epoch_num)
     run.screen.epoch(epoch, loss_sum / steps, whole, cut)
 
 

@@ -6,9 +6,12 @@ Rates are taken from the Intervals that training itself yields; nothing is timed
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.contract import Interval
+
+STARVED = "data_starved"
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Rate:
 
     images: int
     seconds: float
-    data_wait_s: float
+    phases: Mapping[str, float]  # seconds of each, of this rank: see harness.contract.Interval
 
     @property
     def images_per_s(self) -> float:
@@ -25,8 +28,8 @@ class Rate:
 
     @property
     def data_wait_share(self) -> float:
-        """Share of the time that the host spent waiting for the next batch, 0 to 1."""
-        return min(1.0, self.data_wait_s / self.seconds)
+        """Share of the time that the device had nothing to do for want of a batch, 0 to 1."""
+        return min(1.0, self.phases[STARVED] / self.seconds)
 
 
 @dataclass
@@ -36,19 +39,20 @@ class EpochClock:
     started: float = field(default_factory=time.perf_counter)
     last: float = field(init=False)
     images: int = 0
-    data_wait_s: float = 0.0
+    phases: dict[str, float] = field(default_factory=lambda: {STARVED: 0.0})
 
     def __post_init__(self) -> None:
         self.last = self.started
 
     def interval(self, interval: Interval) -> Rate:
         now = time.perf_counter()
-        rate = Rate(interval.images, now - self.last, interval.data_wait_s)
+        rate = Rate(interval.images, now - self.last, interval.phases)
         self.last = now
         self.images += interval.images
-        self.data_wait_s += interval.data_wait_s
+        for name, seconds in interval.phases.items():
+            self.phases[name] = self.phases.get(name, 0.0) + seconds
         return rate
 
     def epoch(self) -> Rate:
         """Of all intervals so far."""
-        return Rate(self.images, self.last - self.started, self.data_wait_s)
+        return Rate(self.images, self.last - self.started, self.phases)

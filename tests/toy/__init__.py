@@ -61,7 +61,9 @@ class ToySession:
             loss = math.nan if self.toy.fate == "nan" and epoch == 2 else 1 - self.quality
             since += 1
             if step % self.context.log_every_steps == 0 or step == last:
-                yield Interval(steps=since, images=4 * since, loss=loss, learning_rate=0.1, data_wait_s=0.0001)
+                yield Interval(
+                    steps=since, images=4 * since, loss=loss, learning_rate=0.1, phases={"data_starved": 0.0001}
+                )
                 since = 0
         self.quality += 0.0 if self.toy.fate in ("stands still", "long farewell") else self.toy.gain
 

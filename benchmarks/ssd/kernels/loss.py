@@ -34,7 +34,9 @@ from benchmarks.ssd.loss import NEGATIVES_PER_POSITIVE
 
 CELLS = 8  # of a program forward. H100, batch 256: 0.37 ms with 8, 0.44 with 4, 0.80 with 1
 GRADIENT_CELLS = 2  # of one turn of a program backward: few enough that in most turns no default box of them is counted
-GRADIENT_PROGRAMS = 2112  # 16 for each of an H100's 132 multiprocessors; each leaves one row of sums for the bias's gradient
+GRADIENT_PROGRAMS = (
+    2112  # 16 for each of an H100's 132 multiprocessors; each leaves one row of sums for the bias's gradient
+)
 IMAGE_WARPS = 16  # with 8,732 boxes padded to 16,384: 128 registers a thread
 NAN_BITS = tl.constexpr(0x7FC00000)  # above infinity: a NaN is the hardest of all, as in a descending sort
 

@@ -166,7 +166,7 @@ def _gradient_of_input(
 
 def shares(rows: int) -> int:
     """Programs among which `rows` are dealt out."""
-    return min(PROGRAMS, triton.cdiv(rows, ROWS))
+    return min(PROGRAMS, -(-rows // ROWS))
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -289,9 +289,7 @@ def batch_norm_add_relu_backward(
     """Gradients of x and of the skip in their number format, of weight and bias in float32. `second` came through the link."""
     grad, x, y = channels_last(grad), channels_last(x), channels_last(y)
     masked = torch.empty_like(x)
-    grad_bias, grad_weight = sums_of_gradients(
-        grad, second, x, y, weight, bias, mean, variance, eps, masked, "output"
-    )
+    grad_bias, grad_weight = sums_of_gradients(grad, second, x, y, weight, bias, mean, variance, eps, masked, "output")
     grad_x = _rest(masked, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, False)
     return grad_x, masked, grad_weight, grad_bias
 

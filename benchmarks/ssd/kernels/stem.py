@@ -143,9 +143,7 @@ def _maps(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @batch_norm_relu_pool.register_fake
-def _(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     pooled, place, winner = _maps(x)
     mean, variance = (x.new_empty(x.shape[1], dtype=torch.float32) for _ in range(2))
     return pooled, link_of(pooled), place, winner, mean, variance

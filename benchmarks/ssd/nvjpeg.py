@@ -1,0 +1,47 @@
+"""Which nvJPEG decodes. Several may lie on a machine, under one name; the process has the one that it loads first.
+
+torchvision and a system's CUDA bring older ones than the package nvidia-nvjpeg, which requirements/run.lock pins. Before 13.2
+a region decoded with fancy upsampling may be wrong along the picture's edge, one pixel wide, and the decoder says so in a line
+for each picture.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+from pathlib import Path
+
+RIGHT_EDGES = (13, 2)  # from this version on a region's edge is right: NVIDIA's decoder warns before it
+_MAPS = Path("/proc/self/maps")
+
+
+def prefer_installed() -> None:
+    """Load the package's nvJPEG, so that whoever asks for one by name later gets it. Nothing where there is none."""
+    for path in installed():
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        return
+
+
+def installed() -> list[Path]:
+    """nvJPEG libraries of NVIDIA's own Python packages."""
+    spec = importlib.util.find_spec("nvidia")
+    folders = [] if spec is None else list(spec.submodule_search_locations or ())
+    return [path for folder in folders for path in sorted(Path(folder).glob("*/lib/libnvjpeg.so.*"))]
+
+
+def loaded() -> dict[str, str]:
+    """Path and version of each nvJPEG in this process, in the order of their names in memory."""
+    names = re.findall(r"(/\S*/libnvjpeg\.\S*so\S*)", _MAPS.read_text(encoding="utf-8")) if _MAPS.exists() else []
+    return {name: ".".join(map(str, version(name))) for name in dict.fromkeys(names)}
+
+
+def version(path: str) -> tuple[int, int, int]:
+    """As the library itself says."""
+    library, found = ctypes.CDLL(path), []
+    for which in range(3):  # MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL of library_types.h
+        value = ctypes.c_int()
+        if library.nvjpegGetProperty(which, ctypes.byref(value)) != 0:
+            raise OSError(f"{path}: nvjpegGetProperty({which}) failed")
+        found.append(value.value)
+    return found[0], found[1], found[2]

@@ -1,0 +1,61 @@
+"""Where the time of training goes, phase after phase, on the clock of whoever does the work: the GPU's, or a CPU's.
+
+    data_starved      the device has nothing to do for want of a batch
+    forward_loss      input brought into the network's form, forward pass, loss
+    backward          until the last gradient is there
+    all_reduce_wait   from there until the gradients of all ranks are summed; what was summed meanwhile costs nothing
+    optimizer
+    logging           after the last step of an interval: the loss is read, the harness writes its lines
+
+On CUDA a phase begins with an event in the stream, so that the host is never waited for: the host may be far ahead, and the time
+that it spends waiting for a batch says nothing of the device. Events are read once an interval, after the loss has been. The same
+names are NVTX ranges for a profiler. Elsewhere the device is the host, and the clock is time.perf_counter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import torch
+
+NAMES = ("data_starved", "forward_loss", "backward", "all_reduce_wait", "optimizer", "logging")
+
+
+class Phases:
+    """A chain of phases: one ends where the next begins."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_cuda = device.type == "cuda"
+        self.chain: list[tuple[str, torch.cuda.Event | float]] = []
+        self.spare: list[torch.cuda.Event] = []  # events that were read; making one costs more than using it again
+        self.range: object = None
+
+    def begin(self, name: str) -> None:
+        """End the phase before and begin `name`, one of NAMES."""
+        if not self.on_cuda:
+            self.chain.append((name, time.perf_counter()))
+            return
+        event = self.spare.pop() if self.spare else torch.cuda.Event(enable_timing=True)
+        event.record()
+        self.chain.append((name, event))
+        if self.range is not None:
+            torch.cuda.nvtx.range_end(self.range)
+        self.range = torch.cuda.nvtx.range_start(name)
+
+    def seconds(self) -> Mapping[str, float]:
+        """Of each phase that ended since the last call; the one that goes on begins anew. The device must be synchronised."""
+        found: dict[str, float] = {}
+        for (name, begun), (_, ended) in zip(self.chain, self.chain[1:], strict=False):
+            found[name] = found.get(name, 0.0) + _between(begun, ended)
+        self.spare += [event for _, event in self.chain[:-1] if isinstance(event, torch.cuda.Event)]
+        del self.chain[:-1]
+        return found
+
+
+def _between(begun: torch.cuda.Event | float, ended: torch.cuda.Event | float) -> float:
+    if isinstance(begun, torch.cuda.Event):
+        assert isinstance(ended, torch.cuda.Event)
+        return float(begun.elapsed_time(ended)) / 1e3
+    assert isinstance(ended, float)
+    return ended - begun
