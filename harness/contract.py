@@ -78,8 +78,8 @@ class Interval:
     images: int  # over all ranks
     loss: float  # mean over the interval's steps, of this rank
     learning_rate: float  # of the interval's last step
-    # Seconds of this rank by phase, of what ended since the last Interval. "data_starved" must be among them: how long the device
-    # had nothing to do for want of a batch, which is not how long the host waited for one
+    # Seconds of this rank by phase, of what ended since the last Interval. "data_starved" must be among them: how long
+    # the device had nothing to do for want of a batch, which is not how long the host waited for one
     phases: Mapping[str, float]
 
 

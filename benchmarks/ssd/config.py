@@ -139,9 +139,10 @@ class Compute(Table):
     cuda_graphs: bool = False
     # How the first convolution is done: see benchmarks/ssd/stem.py. Weights and gradients are the same
     stem: Literal["direct", "space_to_depth"] = "direct"
-    # What Triton kernels for CUDA do instead of PyTorch, the same values to rounding: the backbone's batch norm with the ReLU, sum
-    # or pool that follows; the loss, read where the heads' convolutions leave their outputs
-    fused: tuple[Literal["norm", "loss"], ...] = ()
+    # What Triton kernels for CUDA do instead of PyTorch, the same values to rounding. stem: batch norm, ReLU and pool
+    # after the first convolution; blocks: batch norm in the backbone's blocks, with the ReLU and the sum that follow;
+    # loss: read where the heads' convolutions leave their outputs
+    fused: tuple[Literal["stem", "blocks", "loss"], ...] = ()
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Self:
@@ -149,6 +150,8 @@ class Compute(Table):
             raise ValueError("cuda_graphs = true records what torch.compile made: say compile = true as well")
         if len(set(self.fused)) < len(self.fused):
             raise ValueError(f"fused = {list(self.fused)} names a part twice")
+        if "blocks" in self.fused and "stem" not in self.fused:
+            raise ValueError(f'fused = {list(self.fused)}: "blocks" goes on from "stem"; name both')
         if self.fused and not self.channels_last:
             raise ValueError(f"fused = {list(self.fused)} is for channels_last = true alone")
         return self

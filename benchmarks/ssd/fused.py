@@ -1,7 +1,9 @@
-"""Modules of the network with kernels of benchmarks.ssd.kernels in training, and PyTorch's operators in evaluation. Needs Triton.
+"""Modules of the network with kernels of benchmarks.ssd.kernels in training, and PyTorch's operators in evaluation. Needs
+Triton.
 
-They take the place of torchvision's, with its parameters and buffers under its names: a checkpoint of one is one of the other.
-Between them goes a pair: a map and its link (see benchmarks.ssd.kernels.norm), by which a second gradient comes back.
+They take the place of torchvision's, with its parameters and buffers under its names: a checkpoint of one is one of the
+other. Between them goes a pair: a map and its link (see benchmarks.ssd.kernels.norm), by which a second gradient comes
+back.
 
 Shapes: B images, C channels, H W of a map.
 """
@@ -13,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from benchmarks.ssd.kernels import norm, stem
 from benchmarks.ssd.model import SSD
 
 Linked = tuple[Tensor, Tensor]
@@ -82,8 +83,8 @@ def track(module: nn.BatchNorm2d, x: Tensor, mean: Tensor, variance: Tensor) -> 
         module.num_batches_tracked.add_(1)
 
 
-def fuse(model: SSD) -> None:
-    """Give `model`'s backbone these modules; what it computes, its parameters and its state stay."""
+def fuse_stem(model: SSD) -> None:
+    """Give `model` NormReLUPool; what it computes, its parameters and its state stay."""
     old = model.backbone[1]
     assert isinstance(old, nn.BatchNorm2d)
     # on the device meta it has no numbers of its own
@@ -93,7 +94,13 @@ def fuse(model: SSD) -> None:
     for name, buffer in old.named_buffers():
         first.register_buffer(name, buffer)
     model.backbone[1] = first
-    model.backbone[2] = model.backbone[3] = nn.Identity()
+    model.backbone[2], model.backbone[3] = Unlinked(), nn.Identity()
+
+
+def fuse_blocks(model: SSD) -> None:
+    """Give `model`, whose stem is fused, our Block for torchvision's; what it computes, its parameters and its state
+    stay."""
+    model.backbone[2] = nn.Identity()
     for index, stage in enumerate(model.backbone):
         if isinstance(stage, nn.Sequential):
             model.backbone[index] = nn.Sequential(*(Block(block) for block in stage))

@@ -52,6 +52,15 @@ class FusedHead(nn.Module):
         split = self.shapes * self.classes
         return self._rows(out[:, :split], self.classes), self._rows(out[:, split : self.used], 4)
 
+    def from_rows(self, logits: Tensor, offsets: Tensor, side: int) -> Tensor:
+        """The convolution's output (B, C, side, side) channels last of which `rows` makes these; its padding is zero."""
+        parts = [
+            rows.reshape(len(rows), self.shapes, side, side, -1).permute(0, 4, 1, 2, 3).flatten(1, 2)
+            for rows in (logits, offsets)
+        ]
+        out = F.pad(torch.cat(parts, dim=1), (0, 0, 0, 0, 0, self.conv.out_channels - self.used))
+        return out.contiguous(memory_format=torch.channels_last)
+
     def _rows(self, out: Tensor, values: int) -> Tensor:
         # channel = value * D + shape, as in the reference; rows in the order of the default boxes: shape, row, column
         b, _, h, w = out.shape
@@ -111,7 +120,7 @@ class SSD(nn.Module):
 
 
 class HeadOutputs(nn.Module):
-    """An SSD that ends with its heads' convolutions, (B, C, H, W) each and without their biases: for a loss that reads those."""
+    """An SSD that ends with its heads' convolutions, (B, C, H, W) each, without their biases: for a loss that reads those."""
 
     def __init__(self, model: SSD) -> None:
         super().__init__()

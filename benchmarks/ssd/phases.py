@@ -7,9 +7,10 @@
     optimizer
     logging           after the last step of an interval: the loss is read, the harness writes its lines
 
-On CUDA a phase begins with an event in the stream, so that the host is never waited for: the host may be far ahead, and the time
-that it spends waiting for a batch says nothing of the device. Events are read once an interval, after the loss has been. The same
-names are NVTX ranges for a profiler. Elsewhere the device is the host, and the clock is time.perf_counter.
+On CUDA a phase begins with an event in the stream, so that the host is never waited for: the host may be far ahead, and
+the time that it spends waiting for a batch says nothing of the device. Events are read once an interval, after the loss
+has been. The same names are NVTX ranges for a profiler. Elsewhere the device is the host, and the clock is
+time.perf_counter.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Phases:
         self.range = torch.cuda.nvtx.range_start(name)
 
     def seconds(self) -> Mapping[str, float]:
-        """Of each phase that ended since the last call; the one that goes on begins anew. The device must be synchronised."""
+        """Of each phase that ended since the last call; the one that goes on begins anew. The device must be
+        synchronised."""
         found: dict[str, float] = {}
         for (name, begun), (_, ended) in zip(self.chain, self.chain[1:], strict=False):
             found[name] = found.get(name, 0.0) + _between(begun, ended)

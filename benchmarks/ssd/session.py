@@ -63,10 +63,12 @@ class SSDSession:
             stem.replace(self.model, stem.SpaceToDepth)
         elif config.data.image_format == "fp16_hwc4":
             stem.replace(self.model, stem.PaddedChannels)
-        if "norm" in config.compute.fused:
+        if "stem" in config.compute.fused:
             from benchmarks.ssd import fused  # Benchmark.check has seen to it that Triton is there
 
-            fused.fuse(self.model)
+            fused.fuse_stem(self.model)
+            if "blocks" in config.compute.fused:
+                fused.fuse_blocks(self.model)
         self.model.to(self.device).to(memory_format=self.layout)
         self.default_boxes = default_boxes(
             geometry.image_px,

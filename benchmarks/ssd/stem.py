@@ -1,11 +1,11 @@
 """The first convolution in other forms: the same products, fed as a GPU's tensor cores want them.
 
-A 7x7 convolution of stride 2 on 3 channels runs at a few per cent of an H100's peak, 5.5 of a step's 75.7 ms with the padding of
-channels that cuDNN adds. Space to depth makes it an ordinary one: the kernel padded to 8x8 is 4x4 blocks of 2x2 pixels, whose 3
-channels padded to 4 are 16 channels of a picture of half the side, and the stride is 1.
+A 7x7 convolution of stride 2 on 3 channels runs at a few per cent of an H100's peak, 5.5 of a step's 75.7 ms with the
+padding of channels that cuDNN adds. Space to depth makes it an ordinary one: the kernel padded to 8x8 is 4x4 blocks of
+2x2 pixels, whose 3 channels padded to 4 are 16 channels of a picture of half the side, and the stride is 1.
 
-Parameters, their names and the random state stay as they are: weights are 64x3x7x7 in checkpoints, in the optimizer and in the
-log, and autograd carries their gradient back through the same padding.
+Parameters, their names and the random state stay as they are: weights are 64x3x7x7 in checkpoints, in the optimizer and
+in the log, and autograd carries their gradient back through the same padding.
 
 Shapes: B images, C channels, S image side in px, O channels of the output.
 """

@@ -13,7 +13,6 @@ from torch import Tensor
 from benchmarks.ssd import data, data_dali, image_format
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.folder import Folder
-from benchmarks.ssd.model import SSD
 from benchmarks.ssd.session import SSDSession
 from harness import config
 from harness.contract import Context
@@ -89,28 +88,6 @@ def test_what_arrives_in_the_network_s_layout_is_not_copied() -> None:
     assert image_format.network_input(plain, "fp32_chw", torch.contiguous_format, None).data_ptr() == plain.data_ptr()
     assert image_format.network_input(plain, "fp32_chw", last, None).is_contiguous(memory_format=last)
     assert image_format.network_input(half, "fp16_hwc4", last, None).dtype == torch.float32
-
-
-def test_the_padded_network_is_the_same_network() -> None:
-    torch.manual_seed(0)
-    plain = SSD("resnet18", 4, (4, 4), ((32, 64, 2, 1),))
-    torch.manual_seed(0)
-    padded = SSD("resnet18", 4, (4, 4), ((32, 64, 2, 1),))
-    before = torch.get_rng_state()
-    image_format.accept(padded, "fp16_hwc4")
-    assert torch.equal(before, torch.get_rng_state())
-    assert list(plain.state_dict()) == list(padded.state_dict())
-    images = torch.randn(4, 3, 64, 64)
-    four = torch.cat([images, torch.zeros(4, 1, 64, 64)], dim=1)
-    gradients = []
-    for model, x in ((plain, images), (padded, four)):
-        logits, offsets = model(x)
-        (logits.square().mean() + offsets.square().mean()).backward()
-        first = model.backbone[0].weight.grad
-        assert isinstance(first, Tensor)
-        gradients.append((logits.detach(), offsets.detach(), first))
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("precision", "channels_last"), [("fp32", True), ("bf16", True), ("fp32", False)])

@@ -1,14 +1,15 @@
 """The SSD loss read from the heads' own outputs: benchmarks.ssd.loss.detection_loss for CUDA, to rounding. Needs Triton.
 
-The plain twin wants logits (B, A, K) and offsets (B, A, 4): to bring six channels-last maps into that order three kernels only move
-data, and their backward moves it again (3.5 of 75.7 ms of a step on an H100). These kernels read each map where the convolution left
-it and write its gradient there. The convolution's bias is added here, in float32, and its gradient summed where the map's is made.
+The plain twin wants logits (B, A, K) and offsets (B, A, 4): to bring six channels-last maps into that order three kernels
+only move data, and their backward moves it again (3.5 of 75.7 ms of a step on an H100). These kernels read each map where
+the convolution left it and write its gradient there. The convolution's bias is added here, in float32, and its gradient
+summed where the map's is made.
 
-Forward: one pass over the maps leaves each default box's cross-entropy, log-sum-exp and, where matched, box loss; then one
-program for each image finds the 3P hardest negatives and sums. Backward: one pass writes the maps' gradients and reads logits of
-counted boxes alone, a few in a hundred. The k-th largest loss is found by halving the range of its bit pattern, 31 counts and no
-sort: non-negative floats are in the order of their bits. Where several losses equal the k-th, those of lowest index are
-counted; which of them is open in the definition, and their sum is the same.
+Forward: one pass over the maps leaves each default box's cross-entropy, log-sum-exp and, where matched, box loss; then
+one program for each image finds the 3P hardest negatives and sums. Backward: one pass writes the maps' gradients and
+reads logits of counted boxes alone, a few in a hundred. The k-th largest loss is found by halving the range of its bit
+pattern, 31 counts and no sort: non-negative floats are in the order of their bits. Where several losses equal the k-th,
+those of lowest index are counted; which of them is open in the definition, and their sum is the same.
 
 To autograd and torch.compile the whole is one operator, whose kernels the compiler does not look into.
 tests/ssd/kernels/loss_cases.py compares it with the twin, on a CPU in Triton's interpreter.
@@ -180,7 +181,8 @@ def _places(maps: Sequence[Tensor], classes: int, a: int) -> list[tuple[int, int
 def head_losses(
     maps: Sequence[Tensor], biases: Sequence[Tensor], labels: Tensor, targets: Tensor, classes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Each image's loss (B,), and what the backward pass needs of each default box: log-sum-exp and weight in the loss (B, A)."""
+    """Each image's loss (B,), and what the backward pass needs of each default box: log-sum-exp and weight in the loss
+    (B, A)."""
     maps, labels, targets = _channels_last(maps), labels.contiguous(), targets.contiguous()
     b, a = labels.shape
     entropies, logsumexps, weights, boxes = (labels.new_empty(b, a, dtype=torch.float32) for _ in range(4))

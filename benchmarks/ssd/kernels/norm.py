@@ -4,17 +4,18 @@
     norm_add_relu   batch norm, sum with the block's input, ReLU
     norm            batch norm alone, of a downsampling branch
 
-PyTorch's compiler fuses the same operators, and moves more than it need: it reads the ReLU's output to know its mask, which the
-convolution's output tells as well, and where a block's output has two readers (the next convolution, the next sum) it adds their
-gradients anew in every kernel that wants the sum. Here norm_add_relu takes both gradients, adds them once and leaves the masked
-sum, which is the gradient of the block's input and what its own batch norm goes on with.
+PyTorch's compiler fuses the same operators, and moves more than it need: it reads the ReLU's output to know its mask,
+which the convolution's output tells as well, and where a block's output has two readers (the next convolution, the next
+sum) it adds their gradients anew in every kernel that wants the sum. Here norm_add_relu takes both gradients, adds them
+once and leaves the masked sum, which is the gradient of the block's input and what its own batch norm goes on with.
 
-For that the second reader's gradient must not be added to the first's by autograd. So the sum with the block's input is of two
-arguments: `skip`, its numbers, detached, and `link`, a tensor of the same shape without memory (one number, strides of 0), which
-autograd knows; the gradient comes back through `link`.
+For that the second reader's gradient must not be added to the first's by autograd. So the sum with the block's input is
+of two arguments: `skip`, its numbers, detached, and `link`, a tensor of the same shape without memory (one number,
+strides of 0), which autograd knows; the gradient comes back through `link`.
 
-Statistics are in float32 whatever the numbers are. Sums are made over shares of the rows and added in one order: equal input
-gives equal bits. Variance: sums of differences from the first row, which is as far from the mean as any, so nothing cancels.
+Statistics are in float32 whatever the numbers are. Sums are made over shares of the rows and added in one order: equal
+input gives equal bits. Variance: sums of differences from the first row, which is as far from the mean as any, so nothing
+cancels.
 
 Shapes: B images, C channels, H W of a map, R rows = B*H*W. Tensors are channels last.
 """
@@ -103,8 +104,8 @@ def _sums_of_gradients(
     SECOND: tl.constexpr, BY_Y: tl.constexpr, BY_X: tl.constexpr, LEAVE: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    # The sums for shift and scale. The ReLU's mask is its output's (BY_Y) or found again from the input (BY_X). SECOND: there is
-    # another gradient to be added. LEAVE: the masked sum of both is left in `masked`.
+    # The sums for shift and scale. The ReLU's mask is its output's (BY_Y) or found again from the input (BY_X). SECOND:
+    # there is another gradient to be added. LEAVE: the masked sum of both is left in `masked`.
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     there = channel < C
     scale, shift, middle, inverse = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
@@ -201,7 +202,7 @@ def sums_of_gradients(
     grad: Tensor, second: Tensor | None, x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor, mean: Tensor,
     variance: Tensor, eps: float, masked: Tensor | None, mask: Literal["none", "input", "output"],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Gradients of bias and weight (C,). `masked`, where given, is filled with the sum of both gradients where ReLU let through."""
+    """Gradients of bias and weight (C,). `masked`, where given, is filled with both gradients' sum where ReLU let through."""
     c, r = x.shape[1], x.numel() // x.shape[1]
     sums = x.new_empty(shares(r), 2, c, dtype=torch.float32)
     second = second if second is None else channels_last(second)
@@ -286,7 +287,7 @@ def batch_norm_add_relu_backward(
     grad: Tensor, second: Tensor | None, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, mean: Tensor,
     variance: Tensor, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of x and of the skip in their number format, of weight and bias in float32. `second` came through the link."""
+    """Gradients of x and the skip in their number format, of weight and bias in float32. `second` came through the link."""
     grad, x, y = channels_last(grad), channels_last(x), channels_last(y)
     masked = torch.empty_like(x)
     grad_bias, grad_weight = sums_of_gradients(grad, second, x, y, weight, bias, mean, variance, eps, masked, "output")

@@ -1,12 +1,12 @@
 """Batch norm, ReLU and 3x3 max pool of the stem in one: `plain` for CUDA, to rounding. Needs Triton.
 
-At batch 256 the map between the stem's convolution and its pool is 737 MB in bf16. Compiled by PyTorch it is written once more
-after the ReLU, and the pool's backward takes 3.6 of a step's 75.7 ms on an H100, where its traffic is 0.6. Here the forward pass reads
-it twice (statistics, pool) and writes only the pooled map; the backward pass sums over the pooled map alone, since no gradient
-reaches any other place, and then reads and writes the large one once.
+At batch 256 the map between the stem's convolution and its pool is 737 MB in bf16. Compiled by PyTorch it is written once
+more after the ReLU, and the pool's backward takes 3.6 of a step's 75.7 ms on an H100, where its traffic is 0.6. Here the
+forward pass reads it twice (statistics, pool) and writes only the pooled map; the backward pass sums over the pooled map
+alone, since no gradient reaches any other place, and then reads and writes the large one once.
 
-What the backward pass keeps: the convolution's output, of each pooled value its place in the window (a byte) and the convolution's
-output there. Statistics, sums and the link that brings a second gradient: benchmarks.ssd.kernels.norm.
+What the backward pass keeps: the convolution's output, of each pooled value its place in the window (a byte) and the
+convolution's output there. Statistics, sums and the link that brings a second gradient: benchmarks.ssd.kernels.norm.
 
 Shapes: B images, C channels, H W of the convolution's output, P Q of the pooled map.
 """
@@ -71,8 +71,9 @@ def _unpool(
     grad, place, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, grad_x, H, W, P, Q, C, R,
     POSITIONS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    # Window (p, q) and its neighbours to the right, below and both cover the four places (2p, 2q) to (2p + 1, 2q + 1): read once
-    # they serve all four. Of an even row and column one window is the only one, of odd ones there are two, of both four.
+    # Window (p, q) and its neighbours to the right, below and both cover the four places (2p, 2q) to (2p + 1, 2q + 1):
+    # read once they serve all four. Of an even row and column one window is the only one, of odd ones there are two, of
+    # both four.
     image = tl.program_id(1).to(tl.int64)
     position = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)  # of this image's pooled map
     channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -120,7 +121,8 @@ def pooled_side(side: int) -> int:
 def batch_norm_relu_pool(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Pooled map (B, C, P, Q), a link to it, each window's winning place (0 to 8) and the input there; mean and variance (C,)."""
+    """Pooled map (B, C, P, Q), a link to it, each window's winning place (0 to 8) and the input there; mean and variance
+    (C,)."""
     x = channels_last(x)
     b, c, h, w = x.shape
     p, q = pooled_side(h), pooled_side(w)

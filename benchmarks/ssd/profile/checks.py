@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.ssd import boxes, data, detections, loss
 from benchmarks.ssd.config import Augmentation, SSDConfig
 from benchmarks.ssd.pictures import read
-from benchmarks.ssd.profile import baselines
+from benchmarks.ssd.profile import baselines, setup
 from benchmarks.ssd.session import SSDSession
 
 LOSS_BOUND = 1e-5  # relative; sums of some thousand float32 numbers
@@ -62,9 +62,11 @@ def of_computation(
 
 def of_loss(ours: SSDSession, batch: dict[str, Tensor], network: tuple[Tensor, Tensor]) -> Iterator[Check]:
     expected = loss_in_float64(*network, batch["labels"], batch["offsets"])
-    named = {"plain": loss.detection_loss, ours.config.compute.loss: ours.detection_loss}
-    for name, function in named.items():
-        found = function(*network, batch["labels"], batch["offsets"]).item()
+    named = {"plain": (loss.detection_loss, network)}
+    if "loss" in ours.config.compute.fused:
+        named["fused"] = (ours.detection_loss, setup.network_outputs(ours, *network))
+    for name, (function, outputs) in named.items():
+        found = function(*outputs, batch["labels"], batch["offsets"]).item()
         yield Check(f"loss ({name}) against float64, relative", abs(found - expected) / expected, LOSS_BOUND)
 
 

@@ -37,7 +37,15 @@ COMPILED: dict[str, Any] = {**setup.PLAIN, "precision": "bf16", "channels_last":
 GPU_VARIANTS: dict[str, dict[str, Any]] = {
     **CPU_VARIANTS,
     "bf16 channels_last, compiled": COMPILED,
-    "bf16 channels_last, compiled, fused loss": {**COMPILED, "loss": "fused"},
+    "bf16 channels_last, compiled, stem as space to depth": {**COMPILED, "stem": "space_to_depth"},
+    **{
+        f"bf16 channels_last, compiled, stem as space to depth, fused {', '.join(parts)}": {
+            **COMPILED,
+            "stem": "space_to_depth",
+            "fused": parts,
+        }
+        for parts in (["stem"], ["loss"], ["stem", "blocks"])
+    },
     "bf16 channels_last, compiled, CUDA graphs": {**COMPILED, "cuda_graphs": True},
 }
 STEP_GOAL, DETECTION_GOAL = 3.5, 5.0  # on a CPU; the first on one with AMX
@@ -73,7 +81,8 @@ def described(config: SSDConfig) -> str:
     return (
         f"{compute.precision} {'channels_last' if compute.channels_last else 'NCHW'}"
         f"{', compiled' if compute.compile else ''}{', CUDA graphs' if compute.cuda_graphs else ''}"
-        f"{', fused loss' if compute.loss == 'fused' else ''}"
+        f"{', stem as space to depth' if compute.stem == 'space_to_depth' else ''}"
+        f"{', fused ' + ', '.join(compute.fused) if compute.fused else ''}"
     )
 
 
@@ -100,14 +109,15 @@ def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batc
     """Data, step and loss, each by itself, to say which of them bounds the whole."""
     device, size = session.context.device, len(batch["labels"])
     dtype = AUTOCAST_DTYPE[session.precision] or torch.float32
-    logits, offsets = (x.to(dtype).requires_grad_() for x in network)
+    outputs = setup.network_outputs(session, *(x.to(dtype) for x in network))
+    leaves = [x.requires_grad_() for part in outputs for x in ([part] if isinstance(part, Tensor) else part)]
     tensors = (batch["images"], batch["labels"], batch["offsets"])
     epochs = endless(session.folder.train_batches(session.default_boxes))
     measured: dict[str, Callable[[], Any]] = {
         "data alone": lambda: [next(epochs) for _ in range(batches)],
         "step alone": lambda: session.train_step(*tensors),
         "loss alone, forward and backward": lambda: torch.autograd.grad(
-            session.detection_loss(logits, offsets, batch["labels"], batch["offsets"]), [logits, offsets]
+            session.detection_loss(*outputs, batch["labels"], batch["offsets"]), leaves
         ),
     }
     images = {name: size * (batches if name == "data alone" else 1) for name in measured}

@@ -17,6 +17,7 @@ from torch import Tensor
 from benchmarks.ssd import coco
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.embedded import dataset as embedded
+from benchmarks.ssd.model import FusedHead
 from benchmarks.ssd.session import SSDSession
 from harness.contract import Context
 
@@ -27,8 +28,9 @@ PLAIN: dict[str, Any] = {
     "precision": "fp32",
     "channels_last": False,
     "compile": False,
-    "loss": "plain",
     "cuda_graphs": False,
+    "stem": "direct",
+    "fused": [],
 }
 LEARNING_RATE = 1e-3  # of a batch of a few images from scratch; at the configuration's a run of some steps may diverge
 
@@ -134,6 +136,20 @@ def like_a_trained_network(batch: Mapping[str, Tensor], classes: int, seed: int 
     logits[image, anchor, shown[image, anchor]] += 9 * torch.rand(len(image), generator=generator)
     offsets = targets + 0.3 * torch.randn(*targets.shape, generator=generator)
     return logits.to(batch["labels"].device), offsets.to(batch["labels"].device)
+
+
+def network_outputs(opened: SSDSession, logits: Tensor, offsets: Tensor) -> tuple[Any, Any]:
+    """Logits (B, A, K) and offsets (B, A, 4) as the session's loss takes them: so, or as its heads' convolutions leave them."""
+    if "loss" not in opened.config.compute.fused:
+        return logits, offsets
+    maps, biases, first = [], [], 0
+    for head, side in zip(opened.model.heads, opened.config.model.feature_sizes, strict=True):
+        assert isinstance(head, FusedHead)
+        last = first + head.shapes * side**2
+        maps.append(head.from_rows(logits[:, first:last], offsets[:, first:last], side))
+        biases.append(torch.zeros(head.conv.out_channels, device=logits.device))
+        first = last
+    return maps, biases
 
 
 def vector_units() -> list[str]:

@@ -1,0 +1,103 @@
+"""The Triton kernels, in a process of its own: Triton chooses between compiler and interpreter when it is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from benchmarks.ssd.benchmark import BENCHMARK
+from harness import config
+from harness.contract import Context
+from tests.conftest import CHECKOUT
+from tests.ssd import small
+
+CASES = CHECKOUT / "tests" / "ssd" / "kernel_cases.py"
+
+
+@pytest.mark.long
+def test_the_cases(device: str) -> None:
+    interpret = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)],
+        cwd=CHECKOUT,
+        env=os.environ | interpret,
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
+    summary = re.search(r"(\d+) passed", finished.stdout)
+    assert summary is not None and int(summary[1]) >= 45 and "skipped" not in finished.stdout
+
+
+def test_a_cpu_is_refused_before_anything_is_built() -> None:
+    tables: Any = config.parse(small.content(compute={"fused": ["loss"]}), name="small", source="small").tables
+    with pytest.raises(ValueError, match=r"compute\.fused = \['loss'\].*leave it out"):
+        BENCHMARK.check(tables, Context(device="cpu"))
+    BENCHMARK.check(tables, Context(device="cuda:0"))
+
+
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from benchmarks.ssd.kernels import loss, norm, stem
+
+F, I, i, f = "*fp32", "*i32", "i32", "fp32"
+ROWS = {"ROWS": norm.ROWS, "BLOCK_C": norm.BLOCK_C}
+ADDED = {"BLOCK_P": 1024, "BLOCK_C": norm.SUMMED_C}
+POSITIONS = {"POSITIONS": stem.POSITIONS, "BLOCK_C": norm.BLOCK_C}
+CELLS, DEFAULT_BOXES = {"CELLS": loss.CELLS, "BLOCK_K": 128, "BLOCK_D": 8}, {"PER_POSITIVE": 3, "BLOCK_A": 16384}
+OF_NORM = [F, F, F, F, f]
+for x in ("*bf16", F):
+    gradients = {"CELLS": loss.GRADIENT_CELLS, "BLOCK_D": 8, "BLOCK_C": 512}
+    cases = [
+        (loss._of_cells, [x, F, I, F, F, F, F, i, i, i, i, i, i, i], CELLS, 4),
+        (loss._select_and_sum, [F, F, I, F, F, i], DEFAULT_BOXES, loss.IMAGE_WARPS),
+        (loss._gradients, [F, x, F, I, F, F, F, x, F, i, i, i, i, i, i, i], gradients, 4),
+        (norm._sums_of_rows, [x, F, i, i], ROWS, 8),
+        (norm._moments, [x, F, F, F, i, i, i], ADDED, 4),
+        (norm._added, [F, F, F, i, i], ADDED, 4),
+        (stem._pool, [x, *OF_NORM, x, "*i8", x, i, i, i, i, i], POSITIONS, 4),
+        (stem._unpool, [x, "*i8", x, *OF_NORM, F, F, x, i, i, i, i, i, i], POSITIONS, 4),
+    ]
+    for skip, relu in ((False, False), (False, True), (True, True)):
+        cases.append((norm._normalise, [x, x, *OF_NORM, x, i, i], {"SKIP": skip, "RELU": relu, **ROWS}, 8))
+    for by_y, by_x in ((False, False), (False, True), (True, False)):
+        flags = {"SECOND": by_y, "BY_Y": by_y, "BY_X": by_x, "LEAVE": by_y, **ROWS}
+        cases.append((norm._sums_of_gradients, [x, x, x, x, *OF_NORM, x, F, i, i], flags, 8))
+    for by_x in (False, True):
+        cases.append((norm._gradient_of_input, [x, x, *OF_NORM, F, F, x, i, i], {"BY_X": by_x, **ROWS}, 8))
+    for kernel, types, constants, warps in cases:
+        names = kernel.arg_names
+        signature = dict(zip(names, [*types, *["constexpr"] * len(constants)], strict=True))
+        source = ASTSource(kernel, signature, constexprs=constants)
+        for capability in CAPABILITIES:
+            binary = triton.compile(source, GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+            assert len(binary.asm["cubin"]) > 1000
+            print("compiled", kernel.__name__, x, capability)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_the_kernels_compile_for_ampere_hopper_and_blackwell(capability: int) -> None:
+    """Triton's compiler and its ptxas need no GPU: what the interpreter would forgive, a wrong type say, fails here."""
+    without = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    finished = subprocess.run(
+        [sys.executable, "-c", f"CAPABILITIES = [{capability}]\n{COMPILED}"],
+        cwd=CHECKOUT,
+        env=without,
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    assert finished.stdout.count("compiled") == 32, finished.stdout
