@@ -14,7 +14,7 @@ import typer
 
 from harness import exit_codes
 
-MODULES = ("run", "results", "report", "host")
+MODULES = ("run", "results", "report", "compare", "host")
 
 
 def build() -> typer.Typer:

@@ -1,0 +1,250 @@
+"""Do the arms differ in what they are to differ in, and in nothing else? A table of every difference, before any figure.
+
+The driver may differ (kernel module, libcuda, GSP firmware, VBIOS, fabric manager); all else must be alike on each host, or
+be allowed by name. What a log does not tell can be compared with nothing: it is said, and does not forbid a comparison, so
+that a foreign submitter's logs are compared as far as they go.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.comparison.runs import NAMES, Run
+
+Standing = Literal["allowed", "refused", "not told"]
+
+# What a change of driver brings with it
+DRIVER_FIELDS = (
+    *("software.driver", "software.driver_flavour", "software.driver_branch", "software.libcuda*", "software.nvml"),
+    *("software.fabric_manager*", "gpu.gsp_firmware*", "gpu.vbios", "gpu.inforom"),
+)
+# What varies from run to run on its own, or is a result
+LEFT_OUT = (
+    *(
+        "gpu.index",
+        "gpu.clock_sm_mhz",
+        "gpu.clock_memory_mhz",
+        "gpu.clock_events",
+        "gpu.temperature_c",
+        "gpu.processes",
+    ),
+    *("gpu.pcie_generation", "gpu.ecc_uncorrected", "gpu.ecc_corrected", "gpu.unavailable*", "gpu.pci_bus"),
+    *("gpu.power_w", "gpu.energy*", "gpu.memory_used_mib", "gpu.held*", "hardware.boot*", "hardware.uptime*"),
+)
+FORWARD_COMPAT = "FORWARD-COMPAT"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field that is not the same everywhere."""
+
+    field: str
+    values: tuple[tuple[str, ...], tuple[str, ...]]  # those of A and of B; () where none tells
+    host: str | None  # where it is seen on one host alone
+    standing: Standing
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Comparability:
+    differences: tuple[Difference, ...]
+    refusals: tuple[str, ...]  # sentences; empty where the arms may be compared
+    unpaired: tuple[str, ...]  # hosts of one arm alone; their runs do not enter the difference
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.refusals
+
+
+def examine(runs: Sequence[Run], allowed: Sequence[str] = ()) -> Comparability:
+    """All differences, judged. ValueError where `allowed` names a field that no log has."""
+    facts = {id(run): fields(run) for run in runs}
+    _check_names(allowed, {name for each in facts.values() for name in each})
+    hosts = list(dict.fromkeys(run.host for run in runs))
+    arms_of = {host: {run.arm for run in runs if run.host == host} for host in hosts}
+    paired = [host for host in hosts if len(arms_of[host]) == 2]
+    refusals: list[str] = []
+    if not paired and not _permitted("host", allowed):
+        refusals.append(
+            "no host ran both arms: two machines of one make differ by 0.2 to 12 %, more than drivers do; run both arms on "
+            "each host, or say --allow-diff host to compare machines"
+        )
+    groups = {host: [run for run in runs if run.host == host] for host in paired} if paired else {None: list(runs)}
+    differences = _merged(
+        difference for host, group in groups.items() for difference in _differences(group, facts, host, allowed)
+    )
+    for each in differences:
+        if each.standing == "refused":
+            refusals.append(_sentence(each))
+    refusals += [] if _permitted("software.driver_mode", allowed) else _replaced_driver(runs)
+    return Comparability(
+        tuple(differences),
+        tuple(dict.fromkeys(refusals)),
+        tuple(host for host in hosts if paired and len(arms_of[host]) == 1),
+        tuple(_notes(runs)),
+    )
+
+
+def fields(run: Run) -> dict[str, str]:
+    """All that a comparison may hang on, flat, as text; a field that the log does not tell is missing."""
+    record = run.record
+    top: dict[str, Any] = {
+        "benchmark": record.benchmark,
+        "ruleset": record.ruleset,
+        "accelerators": record.accelerators,
+        "global_batch_size": record.global_batch_size,
+        "precision": record.precision,
+        "train_samples": record.train_samples,
+        "max_steps": record.max_steps if record.max_steps is not None or not run.own else "none",
+        "quality_target": record.quality_target,
+        "data_fingerprint": record.data_fingerprint,
+        "commit": record.commit,
+        "tree_dirty": record.tree_dirty,
+        "cache_clear": record.value("cache_clear"),
+    }
+    flat = {name: _text(value) for name, value in top.items() if value is not None}
+    for prefix, table in (
+        ("hyperparameter", record.hyperparameters),
+        ("configuration", record.configuration),
+        ("software", record.software),
+        ("hardware", {key: value for key, value in record.hardware.items() if key != "gpus"}),
+        ("image", record.image),
+    ):
+        flat |= _flat(prefix, table)
+    for index, gpu in enumerate(sorted(run.gpus, key=lambda each: str(each.get("uuid")))):
+        for name, value in _flat("gpu", gpu).items():
+            at = name if len(run.gpus) == 1 else f"{name}[{index}]"
+            flat[at] = value
+    return {name: value for name, value in flat.items() if not _matches(name.split("[")[0], LEFT_OUT)}
+
+
+def _differences(
+    group: Sequence[Run], facts: Mapping[int, dict[str, str]], host: str | None, allowed: Sequence[str]
+) -> Iterable[Difference]:
+    names = dict.fromkeys(name for run in group for name in facts[id(run)])
+    for name in names:
+        told = [[facts[id(run)].get(name) for run in group if run.arm == arm] for arm in (0, 1)]
+        sets = tuple(tuple(dict.fromkeys(value for value in values if value is not None)) for values in told)
+        if sets[0] == sets[1] and len(sets[0]) == 1 and all(value is not None for values in told for value in values):
+            continue
+        mixed = [NAMES[arm] for arm in (0, 1) if len(sets[arm]) > 1]
+        permitted = _permitted(name, allowed)
+        if mixed:
+            note = f"mixed within {' and '.join(mixed)}"
+            yield Difference(name, sets, host, "allowed" if permitted else "refused", note)  # type: ignore[arg-type]
+        elif not sets[0] or not sets[1] or sets[0] == sets[1]:
+            yield Difference(name, sets, host, "not told")  # type: ignore[arg-type]
+        else:
+            fine = permitted or _matches(name.split("[")[0], DRIVER_FIELDS)
+            yield Difference(name, sets, host, "allowed" if fine else "refused")  # type: ignore[arg-type]
+    yield from _seeds(group, host, allowed)
+
+
+def _seeds(group: Sequence[Run], host: str | None, allowed: Sequence[str]) -> Iterable[Difference]:
+    """A seed that one arm holds fixed takes the spread over seeds from it alone."""
+    seeds = [[run.record.seeds[:1] for run in group if run.arm == arm and run.record.seeds] for arm in (0, 1)]
+    fixed = [len(values) > 1 and len(set(values)) == 1 for values in seeds]
+    if fixed[0] != fixed[1] and all(len(values) > 1 for values in seeds):
+        shown = tuple(
+            (f"all {values[0][0]}" if same else "one a run",) for values, same in zip(seeds, fixed, strict=True)
+        )
+        standing: Standing = "allowed" if _permitted("seed", allowed) else "refused"
+        yield Difference("seed", shown, host, standing, "fixed in one arm")  # type: ignore[arg-type]
+
+
+def _merged(found: Iterable[Difference]) -> list[Difference]:
+    """A difference that every host has is one; refused ones first, then the driver's, then what is not told."""
+    by_content: dict[tuple[Any, ...], Difference] = {}
+    for each in found:
+        key = (each.field, each.values, each.standing, each.note)
+        known = by_content.get(key)
+        by_content[key] = each if known is None else Difference(each.field, each.values, None, each.standing, each.note)
+    order = {"refused": 0, "allowed": 1, "not told": 2}
+    return sorted(by_content.values(), key=lambda each: order[each.standing])
+
+
+def _sentence(each: Difference) -> str:
+    where = f" on {each.host}" if each.host else ""
+    if each.note.startswith("mixed"):
+        values = " | ".join(" and ".join(values) for values in each.values if len(values) > 1)
+        return f"{each.field} is {each.note}{where} ({values}): an arm is one thing; take runs of one kind"
+    a, b = (" and ".join(values) for values in each.values)
+    return f"{each.field} differs{where}: {a} and {b}; make it alike, or say --allow-diff {each.field}"
+
+
+def _replaced_driver(runs: Sequence[Run]) -> Iterable[str]:
+    """A container whose own libcuda took the place of the driver under test: both arms would be the same half of it."""
+    kernels, user = (
+        [{run.record.software.get(key) for run in runs if run.arm == arm} for arm in (0, 1)]
+        for key in ("driver", "libcuda_version")
+    )
+    software = [run.record.software for run in runs]
+    places = sorted({str(table.get("libcuda")) for table in software if table.get("driver_mode") == FORWARD_COMPAT})
+    if places:
+        yield (
+            f"the driver under test is not the one that ran: libcuda was loaded from {', '.join(places)}, which the image "
+            "brought (its cuda-compat), not from the host's driver. Start the container with cuda-compat-mode disabled, or "
+            "take an image without it; --allow-diff software.driver_mode compares what there is"
+        )
+    elif kernels[0] != kernels[1] and user[0] == user[1] and user[0] - {None, "none"}:
+        yield (
+            f"the kernel modules differ ({_all(kernels[0])} and {_all(kernels[1])}), but both arms loaded libcuda "
+            f"{_all(user[0])}: the half of the driver that programs meet is the same; look where it comes from"
+        )
+
+
+def _notes(runs: Sequence[Run]) -> Iterable[str]:
+    foreign = [run for run in runs if not run.own]
+    if foreign:
+        yield (
+            f"{len(foreign)} of {len(runs)} logs are another submitter's and tell nothing of driver, machine or software: "
+            "compared as far as they go"
+        )
+    if any(run.record.tree_dirty for run in runs):
+        yield "the code had uncommitted changes: that it was the same in both arms cannot be seen"
+    if any(run.record.demonstration for run in runs):
+        yield "a demonstration on generated pictures: its speed says nothing of the full benchmark's"
+
+
+def _check_names(allowed: Sequence[str], known: set[str]) -> None:
+    names = known | {"host", "seed", "software.driver_mode"}
+    for pattern in allowed:
+        if not any(_permitted(name, [pattern]) for name in names):
+            close = difflib.get_close_matches(pattern, sorted(names), n=1)
+            hint = f"did you mean {close[0]}?" if close else "the table of differences names them"
+            raise ValueError(f"--allow-diff {pattern}: no log has such a field; {hint}")
+
+
+def _permitted(name: str, allowed: Sequence[str]) -> bool:
+    """`name`, or the same field of every GPU where it is one of several: gpu.vbios[3]."""
+    return _matches(name, allowed) or _matches(name.split("[", 1)[0], allowed)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _flat(prefix: str, table: Mapping[str, Any]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in table.items():
+        name = f"{prefix}.{key}"
+        if isinstance(value, dict):
+            flat |= _flat(name, value)
+        elif value is not None:
+            flat[name] = _text(value)
+    return flat
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_text(each) for each in value)
+    return str(value)
+
+
+def _all(values: Iterable[Any]) -> str:
+    return ", ".join(sorted(str(value) for value in values))

@@ -1,0 +1,299 @@
+"""Two arms in, one answer out: everything that `compare` knows, as one value that the terminal, the page and JSON show.
+
+Order matters: runs that are none end it (5), then differences that forbid a comparison (4); only then is a figure judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.comparison import comparability, health, metrics, statistics, verdict
+from harness.comparison.comparability import Comparability
+from harness.comparison.floor import Floor
+from harness.comparison.health import Symptom
+from harness.comparison.metrics import Metric
+from harness.comparison.numbers import Quality, quality
+from harness.comparison.runs import Invalid, Run, check_apart, find, invalid, ordered
+from harness.comparison.sample import Sample
+from harness.comparison.verdict import Judged, Word
+
+DELTA = 0.005  # of one node; `compare --delta`
+SHOWN = ("evaluation_seconds", "init_seconds", "joules_per_image")  # beside what is gated
+EXIT = {"EQUAL": 0, "FASTER": 0, "SLOWER": 1, "CANNOT TELL": 3, "SUSPECT": 3}
+NOT_COMPARABLE, INVALID_RUNS = 4, 5
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked."""
+
+    metrics: tuple[str, ...] = ()
+    delta: float = DELTA
+    allowed: tuple[str, ...] = ()
+    labels: tuple[str, str] = ("A", "B")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of both arms."""
+
+    metric: Metric
+    gated: bool
+    means: tuple[float, float]  # geometric, in the metric's unit
+    judged: Judged
+    values: tuple[tuple[str, int, float], ...]  # run, arm, figure; in the order of time
+    hodges_lehmann_percent: float
+    cliffs_delta: float
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Where the seconds of an epoch, or of the run, went in each arm."""
+
+    name: str
+    seconds: tuple[float, float]
+    percent: float | None  # more: slower
+    interval: tuple[float, float] | None
+    sure: bool  # after Benjamini and Hochberg over the phases
+
+    @property
+    def difference_s(self) -> float:
+        return self.seconds[1] - self.seconds[0]
+
+
+@dataclass(frozen=True)
+class Minutes:
+    """Time to train of one arm: epochs x seconds an epoch + evaluation + rest; means over its runs, None where not told."""
+
+    epochs: float | None
+    seconds_per_epoch: float | None
+    evaluation_s: float | None
+    rest_s: float | None
+    minutes: float | None
+    reached: int  # runs that met their target
+    runs: int
+
+
+@dataclass(frozen=True)
+class Outlying:
+    """A run that stands out of its arm; shown, and counted like the others."""
+
+    run: str
+    metric: str
+    percent: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    question: Question
+    runs: tuple[Run, ...]
+    invalid: tuple[Invalid, ...]
+    comparability: Comparability | None  # None where invalid runs ended it
+    symptoms: tuple[Symptom, ...]
+    rows: tuple[Row, ...]
+    phases: tuple[Phase, ...]
+    minutes: tuple[Minutes, Minutes] | None
+    quality: Quality | None
+    outlying: tuple[Outlying, ...]
+    notes: tuple[str, ...]
+    word: Word | None  # None where there is none to give
+    floor: Floor | None = None
+
+    @property
+    def exit_code(self) -> int:
+        if self.invalid:
+            return INVALID_RUNS
+        if self.comparability is None or not self.comparability.ok or self.word is None:
+            return NOT_COMPARABLE
+        return EXIT[self.word]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return sum(run.arm == 0 for run in self.runs), sum(run.arm == 1 for run in self.runs)
+
+
+def compare(baseline: str, candidate: str, question: Question, floor: Floor | None = None) -> Comparison:
+    """Of two paths or globs. ValueError for what cannot be read or makes no sense."""
+    return of_runs([*find(baseline, 0), *find(candidate, 1)], question, floor)
+
+
+def of_runs(runs: Sequence[Run], question: Question, floor: Floor | None = None) -> Comparison:
+    chosen = metrics.named(question.metrics)
+    check_apart(runs)
+    found = tuple(ordered(runs))
+    nothing = Comparison(question, found, (), None, (), (), (), None, None, (), (), None, floor)
+    if bad := invalid(found):
+        return replace(nothing, invalid=tuple(bad))
+    comparable = comparability.examine(found, question.allowed)
+    nothing = replace(nothing, comparability=comparable, notes=comparable.notes)
+    if not comparable.ok:
+        return nothing
+    one_host = "host" in question.allowed and not _paired(found)
+    return _judged(nothing, chosen, question, floor, as_one_host=one_host)
+
+
+def _judged(
+    base: Comparison, chosen: Sequence[Metric], question: Question, floor: Floor | None, *, as_one_host: bool
+) -> Comparison:
+    runs = base.runs
+    samples = {}
+    for metric in [*chosen, *(metrics.METRICS[name] for name in SHOWN)]:
+        made = metrics.sample(metric, runs)
+        if made is not None:
+            sample = made[0]
+            samples[metric.name] = replace(sample, host=sample.host * 0) if as_one_host else sample
+    gated = [metric for metric in chosen if metric.name in samples]
+    missing = [metric.name for metric in chosen if metric.name not in samples]
+    if (question.metrics and missing) or not gated:
+        sentence = f"no run, or not every run, tells {', '.join(missing)}: the arms have no such metric in common"
+        assert base.comparability is not None
+        refused = replace(base.comparability, refusals=(*base.comparability.refusals, sentence))
+        return replace(base, comparability=refused)
+    deltas = [_delta(metric, question.delta, floor) for metric in gated]
+    judged = verdict.holm([samples[metric.name] for metric in gated], deltas, bootstrap=True)
+    rows = [_row(metric, True, samples[metric.name], each, runs) for metric, each in zip(gated, judged, strict=True)]
+    for name in SHOWN:
+        if name in samples and name not in {metric.name for metric in gated}:
+            metric = metrics.METRICS[name]
+            rows.append(_row(metric, False, samples[name], verdict.judge(samples[name], question.delta), runs))
+    symptoms = tuple(health.examine(runs))
+    word = verdict.overall(judged)
+    outlying = [
+        Outlying(runs[each.index].name, metric.name, 100 * math.expm1(each.log_deviation))
+        for metric in gated[:1]
+        for each in statistics.outliers(samples[metric.name])
+    ]
+    return replace(
+        base,
+        symptoms=symptoms,
+        rows=tuple(rows),
+        phases=tuple(_phases(runs)),
+        minutes=(_minutes(runs, 0), _minutes(runs, 1)),
+        quality=quality(runs),
+        outlying=tuple(outlying),
+        notes=(*base.notes, *_notes(base, judged, deltas, question, missing)),
+        word="SUSPECT" if symptoms else word,
+    )
+
+
+def _delta(metric: Metric, delta: float, floor: Floor | None) -> float:
+    """No verdict is finer than the floor that A against A showed on this machine."""
+    known = floor.floors.get(metric.name, 0.0) if floor is not None else 0.0
+    return max(delta, known)
+
+
+def _row(metric: Metric, gated: bool, sample: Sample, judged: Judged, runs: Sequence[Run]) -> Row:
+    sign = 1 if metric.more_is_slower else -1
+    paired = sample.paired()
+    means = tuple(math.exp(sign * float(paired.log_slowness[paired.arm == arm].mean())) for arm in (0, 1))
+    values = tuple(
+        (run.name, run.arm, math.exp(sign * float(value))) for run, value in zip(runs, sample.log_slowness, strict=True)
+    )
+    return Row(
+        metric,
+        gated,
+        (means[0], means[1]),
+        judged,
+        values,
+        100 * math.expm1(statistics.hodges_lehmann(sample)),
+        statistics.cliffs_delta(sample),
+    )
+
+
+def _phases(runs: Sequence[Run]) -> list[Phase]:
+    """Exploratory: nothing is gated by them, so their p-values are held together by Benjamini and Hochberg."""
+    found: list[tuple[Phase, float]] = []
+    for name in metrics.PHASES:
+        seconds = [[metrics.phases(run).get(name) for run in runs if run.arm == arm] for arm in (0, 1)]
+        if any(value is None for values in seconds for value in values):
+            continue
+        means = tuple(sum(value or 0.0 for value in values) / len(values) for values in seconds)
+        made = metrics.sample(metrics.phase(name), runs)
+        percent, interval, p = None, None, 1.0
+        if made is not None and statistics.enough(made[0]):
+            estimate = statistics.estimate(made[0])
+            low, high = estimate.interval()
+            percent = 100 * math.expm1(estimate.log_ratio)
+            interval = (100 * math.expm1(low), 100 * math.expm1(high))
+            one_sided = estimate.p_above(0.0)
+            p = 2 * min(one_sided, 1 - one_sided)
+        found.append((Phase(name, (means[0], means[1]), percent, interval, False), p))
+    ordered_p = sorted(p for _, p in found)
+    limit = max((p for rank, p in enumerate(ordered_p, 1) if p <= 0.05 * rank / len(found)), default=-1.0)
+    return [replace(phase, sure=p <= limit) for phase, p in found]
+
+
+def _minutes(runs: Sequence[Run], arm: int) -> Minutes:
+    records = [run.record for run in runs if run.arm == arm]
+    whole = [each for each in records if each.max_steps is None and each.run_ms and each.epochs_run]
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known and len(known) == len(values) else None
+
+    parts = []
+    for record in whole:
+        epochs_s = sum(each.seconds or 0.0 for each in (record.epochs or record.blocks))
+        seconds = (record.run_ms or 0.0) / 1000
+        parts.append((epochs_s, record.evaluation_seconds, seconds - epochs_s - record.evaluation_seconds, seconds))
+    epochs = mean([float(each.epochs_run or 0) for each in whole])
+    trained = mean([part[0] for part in parts])
+    total = mean([part[3] for part in parts])
+    return Minutes(
+        epochs,
+        trained / epochs if trained is not None and epochs else mean([each.epoch_seconds for each in records]),
+        mean([part[1] for part in parts]),
+        mean([part[2] for part in parts]),
+        None if total is None else total / 60,
+        sum(each.outcome == "success" for each in records),
+        len(records),
+    )
+
+
+def _notes(
+    base: Comparison, judged: Sequence[Judged], deltas: Sequence[float], question: Question, missing: Sequence[str]
+) -> list[str]:
+    notes = [f"{name}: not every run tells it; not compared" for name in missing]
+    finer = [each for each in deltas if each > question.delta]
+    if finer and base.floor is not None:
+        notes.append(
+            f"delta is {100 * max(finer):.2g} % instead of {100 * question.delta:.2g} %: this machine's own floor, measured "
+            f"A against A ({base.floor.path})"
+        )
+    assert base.comparability is not None
+    alone = "one arm alone; its runs are shown and do not enter the ratio"
+    notes += [f"host {name}: {alone}" for name in base.comparability.unpaired]
+    first = judged[0].estimate
+    if first is not None:
+        drivers = {run.driver for run in base.runs}
+        if len(drivers) > 1 and first.level == "run":
+            notes.append(
+                "one block an arm: what a reboot alone changes cannot be told from the driver; `compare plan` makes A B B A"
+            )
+        if first.drift is not None:
+            notes.append(
+                "the arms were not taken in turns: a difference counts only where a drift over time does not explain it "
+                f"(with the trend taken out: {100 * math.expm1(first.drift.log_ratio):+.2f} %)"
+            )
+    return notes
+
+
+def _paired(runs: Sequence[Run]) -> bool:
+    hosts: dict[str, set[int]] = {}
+    for run in runs:
+        hosts.setdefault(run.host, set()).add(run.arm)
+    return any(len(arms) == 2 for arms in hosts.values())
+
+
+def folder_of(runs: Sequence[Run]) -> Path:
+    """The deepest folder that holds all logs."""
+    import os
+
+    return Path(os.path.commonpath([str(Path(run.record.path).resolve().parent) for run in runs]))
+
+
+def by_arm(values: Sequence[tuple[str, int, float]]) -> Mapping[int, list[float]]:
+    return {arm: [value for _, each, value in values if each == arm] for arm in (0, 1)}

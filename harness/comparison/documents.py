@@ -1,0 +1,195 @@
+"""A comparison for other programs and for people elsewhere: JSON, JUnit for a CI's gate, Markdown for a report of a fault."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from typing import Any
+
+from harness.comparison import statistics, verdict, words
+from harness.comparison.comparison import Comparison, Row
+from harness.comparison.runs import NAMES
+from harness.comparison.terminal import arm_text
+from harness.results.table import printable
+
+VERSION = 1  # of the JSON's shape
+
+
+def as_json(found: Comparison) -> dict[str, Any]:
+    """Everything; figures unrounded, ratios as candidate over baseline slowness in per cent."""
+    comparable = found.comparability
+    return {
+        "version": VERSION,
+        "verdict": found.word,
+        "exit_code": found.exit_code,
+        "sentence": words.sentence(found),
+        "labels": list(found.question.labels),
+        "delta_percent": 100 * found.question.delta,
+        "runs": [
+            {
+                "arm": NAMES[run.arm],
+                "log": run.record.path,
+                "sha256": run.record.sha256,
+                "host": run.host,
+                "driver": run.record.software.get("driver"),
+                "started": run.record.run_start_s,
+                "outcome": run.record.outcome,
+            }
+            for run in found.runs
+        ],
+        "invalid": [{"log": each.run.record.path, "reason": each.reason} for each in found.invalid],
+        "comparable": comparable is not None and comparable.ok,
+        "refusals": list(comparable.refusals) if comparable is not None else [],
+        "differences": [
+            {
+                "field": each.field,
+                **dict(zip(NAMES, map(list, each.values), strict=True)),
+                "host": each.host,
+                "standing": each.standing,
+                "note": each.note,
+            }
+            for each in (comparable.differences if comparable is not None else ())
+        ],
+        "health": [{"where": each.where, "text": each.text} for each in found.symptoms],
+        "metrics": [_metric(row) for row in found.rows],
+        "phases": [
+            {
+                "phase": each.name,
+                "seconds": dict(zip(NAMES, each.seconds, strict=True)),
+                "slower_percent": each.percent,
+                "interval_percent": each.interval,
+                "sure": each.sure,
+            }
+            for each in found.phases
+        ],
+        "time_to_train": [
+            {"arm": name, **each.__dict__} for name, each in zip(NAMES, found.minutes or (), strict=False)
+        ],
+        "outliers": [each.__dict__ for each in found.outlying],
+        "notes": [*found.notes, *words.quality(found.quality, found.question.labels)],
+    }
+
+
+def _metric(row: Row) -> dict[str, Any]:
+    judged, estimate = row.judged, row.judged.estimate
+    content: dict[str, Any] = {
+        "metric": row.metric.name,
+        "unit": row.metric.unit,
+        "gated": row.gated,
+        "verdict": judged.word,
+        "reason": judged.reason,
+        "delta_percent": 100 * judged.delta,
+        "means": dict(zip(NAMES, row.means, strict=True)),
+        "slower_percent": judged.percent,
+        "interval_percent": judged.percent_interval,
+        "more_runs_an_arm": judged.more_runs,
+        "hodges_lehmann_percent": row.hodges_lehmann_percent,
+        "cliffs_delta": row.cliffs_delta,
+        "values": [{"run": run, "arm": NAMES[arm], "value": value} for run, arm, value in row.values],
+    }
+    if estimate is not None:
+        content |= {
+            "method": estimate.method,
+            "unit_of_replication": estimate.level,
+            "units": dict(zip(NAMES, estimate.units, strict=True)),
+            "hosts": estimate.hosts,
+            "bootstrap_interval_log": estimate.bootstrap,
+            "resamples": statistics.RESAMPLES if estimate.bootstrap is not None else 0,
+            "seed": statistics.SEED,
+            "levels": {"beyond_delta": verdict.BEYOND_DELTA, "no_change": verdict.NO_CHANGE},
+        }
+    if judged.permutation is not None:
+        content["permutation_p"] = judged.permutation.p
+    return content
+
+
+def junit(found: Comparison) -> str:
+    """One test a question: are all runs valid, are the arms comparable, is the hardware well, is each gated metric equal.
+
+    A slower metric is a failure; what cannot be told is an error, so that no pipeline takes it for a pass.
+    """
+    suite = ET.Element("testsuite", name="harness compare")
+    text = printable(words.sentence(found))
+    _case(suite, "runs are valid", [f"{each.run.name}: {each.reason}" for each in found.invalid], "error")
+    if not found.invalid:
+        comparable = found.comparability
+        refusals = list(comparable.refusals) if comparable is not None else []
+        _case(suite, "arms are comparable", refusals, "error")
+        if not refusals:
+            _case(suite, "hardware is well", [f"{each.where}: {each.text}" for each in found.symptoms], "error")
+        for row in found.rows:
+            if row.gated:
+                bad = row.judged.word in ("SLOWER", "CANNOT TELL")
+                kind = "failure" if row.judged.word == "SLOWER" else "error"
+                _case(suite, f"{row.metric.title} is not slower", [f"{row.judged.word}: {text}"] if bad else [], kind)
+    suite.set("tests", str(len(suite)))
+    for kind in ("failure", "error"):
+        suite.set(f"{kind}s", str(len(suite.findall(f"testcase/{kind}"))))
+    out = ET.SubElement(suite, "system-out")
+    out.text = text
+    ET.indent(suite)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
+
+
+def _case(suite: ET.Element, name: str, problems: list[str], kind: str) -> None:
+    case = ET.SubElement(suite, "testcase", classname="harness.compare", name=name)
+    if problems:
+        found = ET.SubElement(case, kind, message=printable(problems[0]))
+        found.text = printable("\n".join(problems))
+
+
+def markdown(found: Comparison) -> str:
+    """For a pull request or a vendor's bug report."""
+    return "\n".join(_markdown(found)) + "\n"
+
+
+def _markdown(found: Comparison) -> Iterator[str]:
+    a, b = found.question.labels
+    yield f"**{found.word or 'NOT COMPARED'}**: {_plain(words.sentence(found))}"
+    yield ""
+    for arm, label in enumerate(found.question.labels):
+        yield f"- {_plain(label)}: {_plain(arm_text([run for run in found.runs if run.arm == arm]))}"
+    if found.comparability is not None and found.comparability.differences:
+        yield from ("", f"| field | {_plain(a)} | {_plain(b)} | |", "|---|---|---|---|")
+        for each in found.comparability.differences:
+            left, right = (_plain(" / ".join(values)) or "-" for values in each.values)
+            yield f"| {_plain(each.field)} | {left} | {right} | {each.standing}{', ' * bool(each.note)}{each.note} |"
+    if found.rows:
+        yield from (
+            "",
+            f"| | {_plain(a)} | {_plain(b)} | slower by | 95 % interval | verdict |",
+            "|---|--:|--:|--:|--:|---|",
+        )
+        for row in found.rows:
+            word = row.judged.word if row.gated else f"({row.judged.word.lower()}, not gated)"
+            means = " | ".join(words.figure(value) for value in row.means)
+            bounds = f"{words.signed(row.judged.percent)} | {words.interval(row.judged.percent_interval)}"
+            yield f"| {row.metric.title}, {row.metric.unit} | {means} | {bounds} | {word} |"
+    if found.phases:
+        yield from (
+            "",
+            f"| seconds in | {_plain(a)} | {_plain(b)} | slower by | 95 % interval |",
+            "|---|--:|--:|--:|--:|",
+        )
+        for phase in found.phases:
+            seconds = " | ".join(words.figure(value) for value in phase.seconds)
+            mark = " (sure)" * phase.sure
+            name = phase.name.replace("_", " ")
+            yield f"| {name}{mark} | {seconds} | {words.signed(phase.percent)} | {words.interval(phase.interval)} |"
+    remarks = [f"{each.where}: {each.text}" for each in found.symptoms]
+    remarks += [f"{each.run.name}: {each.reason}" for each in found.invalid]
+    remarks += [
+        f"{each.run} stands out: {each.percent:+.2f} % from its arm's others; it counts" for each in found.outlying
+    ]
+    remarks += [*words.quality(found.quality, found.question.labels), *found.notes]
+    if remarks:
+        yield ""
+        yield from (f"- {_plain(remark)}" for remark in remarks)
+
+
+def _plain(text: str) -> str:
+    """Nothing in it is Markdown, a table's border or HTML."""
+    text = printable(text).replace("\n", " ")
+    for mark in "\\`*_|<>[]#@":
+        text = text.replace(mark, f"\\{mark}")
+    return text

@@ -1,0 +1,48 @@
+"""A machine's own floor: what A against A showed there, kept with its results, below which no verdict is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.comparison.runs import Run
+from harness.results.record import number
+
+FILE = "noise.json"
+LEVELS_UP = 4  # folders above a log in which its system's floor may lie
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Of one host and configuration."""
+
+    path: str
+    host: str
+    configuration_sha256: str | None
+    floors: Mapping[str, float]  # metric -> the smallest delta with which A against A is hardly ever called different
+
+
+def find(runs: Sequence[Run]) -> Floor | None:
+    """The floor that was measured on the host of all these runs, with their configuration; None where there is none."""
+    hosts = {run.host for run in runs}
+    shas = {run.record.configuration_sha256 for run in runs}
+    if len(hosts) != 1 or len(shas) != 1:
+        return None
+    folders = {parent for run in runs for parent in list(Path(run.record.path).parents)[:LEVELS_UP]}
+    for folder in sorted(folders, key=lambda each: -len(each.parts)):
+        found = read(folder / FILE)
+        if found is not None and found.host in hosts and found.configuration_sha256 in shas:
+            return found
+    return None
+
+
+def read(path: Path) -> Floor | None:
+    """None where there is no such file, or it is another program's."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        floors = {str(name): value for name, each in content["floors"].items() if (value := number(each)) is not None}
+        return Floor(str(path), str(content["host"]), content["configuration_sha256"], floors)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,81 @@
+"""What makes a figure doubtful though nothing failed: errors of the hardware, clocks held down, a link that lost its width.
+
+Any of it makes a verdict SUSPECT. Power that holds the clocks down does not: a GPU at its limit is as it should be, and how
+long it was is shown for both arms.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.comparison.runs import NAMES, Run
+from harness.results.record import number
+
+CLOCKS_APART = 0.01  # by how much the arms' median SM clocks may differ
+HELD_SHARE = 0.001  # of a run's time that temperature or board may hold the clocks down before it matters
+REPLAYS = 100  # PCIe corrects single ones; a link that replays a hundred times in a run has a fault
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """One reason for doubt."""
+
+    where: str  # a run's name, or both arms
+    text: str
+
+
+def examine(runs: Sequence[Run]) -> list[Symptom]:
+    """All symptoms; nothing where no GPU was watched."""
+    return [*(Symptom(run.name, text) for run in runs for text in _of(run)), *_clocks(runs)]
+
+
+def _of(run: Run) -> Iterable[str]:
+    for gpu in run.gpus:
+        name = f"GPU {gpu.get('index', '?')}"
+        width, full = number(gpu.get("pcie_width")), number(gpu.get("pcie_width_max"))
+        if width is not None and full is not None and width < full:
+            yield f"{name}: PCIe is x{width:g} of x{full:g}"
+        if number(gpu.get("ecc_uncorrected")):
+            yield f"{name}: {gpu['ecc_uncorrected']} uncorrected memory errors since its driver was loaded"
+        for key, text in (("rows_remap_failed", "failed"), ("rows_remap_pending", "waits for a reset")):
+            if gpu.get(key) is True:
+                yield f"{name}: remapping of memory rows {text}"
+    found = run.telemetry
+    if found is None:
+        return
+    for code in found.xid:
+        yield f"XID {code}"
+    if found.ecc_uncorrected:
+        yield f"{found.ecc_uncorrected} uncorrected memory errors during the run"
+    if found.ecc_corrected:
+        yield f"{found.ecc_corrected} corrected memory errors during the run"
+    if found.pcie_replays is not None and found.pcie_replays > REPLAYS:
+        yield f"{found.pcie_replays} PCIe replays during the run"
+    seconds = (run.record.run_ms or 0.0) / 1000
+    for by in ("temperature", "board_limit", "reliability"):
+        held = found.held_s.get(by, 0.0)
+        if held > HELD_SHARE * max(seconds, 1.0):
+            yield f"clocks held down by {by.replace('_', ' ')} for {held:.1f} s"
+    for text in found.slowed:
+        yield f"throttled: {text}"
+
+
+def _clocks(runs: Sequence[Run]) -> Iterable[Symptom]:
+    """Unequal clocks explain a difference before any driver does."""
+    medians = []
+    for arm in (0, 1):
+        clocks = [
+            run.telemetry.clock_sm_mhz
+            for run in runs
+            if run.arm == arm and run.telemetry is not None and run.telemetry.clock_sm_mhz
+        ]
+        medians.append(statistics.median(clocks) if clocks else None)
+    a, b = medians
+    if a is not None and b is not None and abs(b / a - 1) > CLOCKS_APART:
+        yield Symptom(
+            f"{NAMES[0]} and {NAMES[1]}",
+            f"their SM clocks differ: {a:.0f} and {b:.0f} MHz. Lock them alike (nvidia-smi --lock-gpu-clocks MIN,MAX), or this "
+            "is what the candidate changes",
+        )

@@ -1,0 +1,138 @@
+"""What of a run is compared: its figures by name, each with its unit, which way is better, and how finely its log tells it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.comparison.runs import Run, blocks
+from harness.comparison.sample import Sample
+
+STAMPS_S = 0.001 / math.sqrt(6)  # standard deviation of the difference of two stamps of whole milliseconds
+
+# Parts of an epoch or a run that are timed in every run, in the order of a step and of the run
+EPOCH_PHASES = ("data_starved", "forward_loss", "backward", "all_reduce_wait", "optimizer")
+PHASES = (*EPOCH_PHASES, "evaluation_forward", "evaluation_metric", "init_compile", "init_autotune")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of one run; `value` is None where the log does not tell it."""
+
+    name: str
+    unit: str
+    title: str
+    more_is_slower: bool
+    value: Callable[[Run], float | None]
+    resolution_s: float = 0.0  # standard deviation that the log's stamps bring to a value in seconds
+
+
+def _evaluation(run: Run) -> float | None:
+    times = [each.seconds for each in run.record.evaluations if each.seconds]
+    return sum(times) / len(times) if times else None
+
+
+def _seconds_per_epoch(run: Run) -> float | None:
+    record = run.record
+    if record.epoch_seconds:
+        return record.epoch_seconds
+    rate = record.images_per_s
+    return record.train_samples / rate if record.train_samples and rate else None
+
+
+def _images_per_s(run: Run) -> float | None:
+    return run.record.images_per_s
+
+
+def _joules_per_image(run: Run) -> float | None:
+    """Of all GPUs over the run, by the images that it trained on."""
+    found, images = run.telemetry, trained_images(run)
+    return found.energy_j / images if found is not None and found.energy_j and images else None
+
+
+def trained_images(run: Run) -> float | None:
+    """Over the whole run."""
+    record = run.record
+    if record.max_steps is not None and record.global_batch_size:
+        return float(record.max_steps * record.global_batch_size)
+    whole = sum(each.seconds is not None for each in record.epochs)
+    return float(whole * record.train_samples) if record.train_samples and whole else None
+
+
+def phase(name: str) -> Metric:
+    """Seconds of one phase, an epoch's or the run's."""
+    return Metric(name, "s", name.replace("_", " "), True, lambda run: phases(run).get(name))
+
+
+def phases(run: Run) -> Mapping[str, float]:
+    """Seconds by phase as the run's log has them; {} of a log without."""
+    found = getattr(run.record, "phases", {})
+    return {name: seconds for name, seconds in found.items() if name in PHASES}
+
+
+METRICS: dict[str, Metric] = {
+    each.name: each
+    for each in (
+        Metric("seconds_per_epoch", "s", "seconds an epoch", True, _seconds_per_epoch, STAMPS_S),
+        Metric("images_per_s", "images/s", "images a second", False, _images_per_s),
+        Metric("evaluation_seconds", "s", "an evaluation", True, _evaluation, STAMPS_S),
+        Metric("init_seconds", "s", "init", True, lambda run: run.record.init_seconds, STAMPS_S),
+        Metric("joules_per_image", "J", "energy an image", True, _joules_per_image),
+        *(phase(name) for name in PHASES),
+    )
+}
+DEFAULT = ("seconds_per_epoch", "images_per_s")
+NEVER = {
+    "time_to_train": "an evaluation point more or less moves it by ten per cent while nothing changed: it is shown as "
+    "epochs x seconds an epoch + evaluation + rest, and the rate is what is gated"
+}
+
+
+def named(names: Sequence[str]) -> list[Metric]:
+    """ValueError for a name that is none, with what was meant."""
+    import difflib
+
+    found = []
+    for name in names or DEFAULT:
+        if name in NEVER:
+            raise ValueError(f"--metric {name}: never gated: {NEVER[name]}")
+        if name not in METRICS:
+            close = difflib.get_close_matches(name, [*METRICS, *NEVER], n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(METRICS)}"
+            raise ValueError(f"--metric {name}: no such metric; {hint}")
+        found.append(METRICS[name])
+    return list(dict.fromkeys(found))
+
+
+def sample(metric: Metric, runs: Sequence[Run]) -> tuple[Sample, list[Run]] | None:
+    """The metric of all runs for the statistics, and the runs in its order; None where a run does not tell it.
+
+    Nothing is left out: a metric that one run lacks is not compared.
+    """
+    values = [metric.value(run) for run in runs]
+    if not values or any(value is None or not value > 0 or not math.isfinite(value) for value in values):
+        return None
+    figures = np.array(values, float)
+    hosts = {name: number for number, name in enumerate(dict.fromkeys(run.host for run in runs))}
+    block = blocks(runs)
+    times = [math.nan if run.record.run_start_s is None else run.record.run_start_s for run in runs]
+    resolution = metric.resolution_s
+    epochs = [run.record.epoch_seconds for run in runs if run.record.epoch_seconds]
+    if metric.name == "images_per_s" and len(epochs) == len(runs):  # made from stamps as well
+        resolution = STAMPS_S / float(np.mean(epochs))
+    elif resolution:
+        resolution /= float(figures.mean())
+    return (
+        Sample(
+            np.log(figures) * (1 if metric.more_is_slower else -1),
+            np.array([run.arm for run in runs]),
+            np.array([hosts[run.host] for run in runs]),
+            np.array([block[index] for index in range(len(runs))]),
+            np.array(times, float),
+            resolution,
+        ),
+        list(runs),
+    )

@@ -1,0 +1,185 @@
+"""From an estimate to one of four words, by testing for a difference and for equivalence against delta.
+
+SLOWER      the one-sided 95 % bound lies beyond +delta, and no change at all is refused at 1 %: whatever the noise, arms that
+            are alike are called slower at most once in a hundred times
+FASTER      the same on the other side
+EQUAL       both one-sided 95 % bounds lie inside +-delta (TOST, Schuirmann 1987): their 90 % interval is inside
+CANNOT TELL anything else; `more_runs` says how many would
+
+The level of 5 % a side is that of TOST and of tests for non-inferiority; by it five runs an arm find 0.5 % against a delta
+of 0.25 % at the median host's noise in 98 of 100 cases, where the two-sided 95 % interval beyond delta would find 94
+(results/comparison).
+SUSPECT, the fifth word, is health's (health.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from harness.comparison import statistics, student
+from harness.comparison.sample import Sample
+from harness.comparison.statistics import Estimate, Permutation
+
+Word = Literal["SLOWER", "EQUAL", "FASTER", "CANNOT TELL", "SUSPECT"]
+
+BEYOND_DELTA = 0.05  # one-sided level of both the difference beyond delta and the equivalence within it
+NO_CHANGE = 0.01
+BESIDE_A_DRIFT = 0.005  # the same with a trend taken out, where arms were not taken in turns
+ENOUGH_ARRANGEMENTS = round(1 / NO_CHANGE)
+POWER = 0.8  # of more_runs
+RUNS_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One metric's verdict and what it rests on."""
+
+    word: Word
+    delta: float  # a fraction: 0.005 for half a per cent
+    estimate: Estimate | None  # None where there are too few runs for any
+    permutation: Permutation | None  # None where nothing hung on it
+    reason: str  # why it cannot be told; empty otherwise
+    more_runs: int | None  # an arm, in addition; None where not asked or beyond RUNS_LIMIT
+    scaled_p: float = math.inf  # p over its level, of the direction that was tested; at most 1 decides. For Holm
+
+    @property
+    def percent(self) -> float | None:
+        return None if self.estimate is None else 100 * math.expm1(self.estimate.log_ratio)
+
+    @property
+    def percent_interval(self) -> tuple[float, float] | None:
+        if self.estimate is None:
+            return None
+        low, high = self.estimate.interval()
+        return 100 * math.expm1(low), 100 * math.expm1(high)
+
+
+def judge(sample: Sample, delta: float, *, tests: int = 1, family: int = 1, bootstrap: bool = False) -> Judged:
+    """The verdict on one metric of a `family`. `tests`: by how many to divide the levels of a difference (Holm's)."""
+    if not statistics.enough(sample):
+        missing = max(1, *(2 - count for count in sample.counts))
+        return Judged("CANNOT TELL", delta, None, None, "one run an arm has no spread to judge by", missing + 1)
+    found = statistics.estimate(sample, bootstrap=bootstrap)
+    bound = math.log1p(delta)
+    sign = 1.0 if found.log_ratio > 0 else -1.0
+    low, high = found.interval(1 - 2 * BEYOND_DELTA)
+    if -bound < low and high < bound:
+        return Judged("EQUAL", delta, found, None, "", None)
+    beyond = _p_beyond(found, sign, bound)
+    dealt: Permutation | None = None
+    scaled = beyond / BEYOND_DELTA
+    reason = ""
+    if scaled <= 1:
+        dealt = statistics.permutation(sample)
+        scaled = max(scaled, _p_no_change(found, dealt, sign, family) / NO_CHANGE)
+        if scaled > 1:
+            reason = "chance alone does as much more than once in a hundred times"
+        elif found.drift is not None and (p := _p_drift(found, sign)) > BESIDE_A_DRIFT:
+            scaled = max(scaled, p / BESIDE_A_DRIFT)
+            reason = "the arms were not taken in turns, and a drift of the machine would look the same: run A B B A"
+    if scaled * tests <= 1:
+        return Judged("SLOWER" if sign > 0 else "FASTER", delta, found, dealt, "", None, scaled)
+    if not reason:
+        reason = "the interval reaches over delta" if scaled > 1 else "not sure enough for so many metrics at once"
+    return Judged("CANNOT TELL", delta, found, dealt, reason, more_runs(found, delta), scaled)
+
+
+def holm(samples: Sequence[Sample], deltas: Sequence[float], *, bootstrap: bool = False) -> list[Judged]:
+    """Verdicts on several gated metrics: differences by Holm's step-down over all of them; equality needs no correction.
+
+    Metrics that are the same figure written in two ways (seconds an epoch and images a second) count once.
+    """
+    distinct = [i for i, each in enumerate(samples) if not any(_same(each, samples[j]) for j in range(i))]
+    family = len(distinct)
+    first = [
+        judge(sample, delta, family=family, bootstrap=bootstrap) for sample, delta in zip(samples, deltas, strict=True)
+    ]
+    ordered = sorted(distinct, key=lambda i: first[i].scaled_p)
+    final, stopped = list(first), False
+    for place, index in enumerate(ordered):
+        left = len(distinct) - place
+        stopped = stopped or first[index].scaled_p * left > 1
+        if stopped and first[index].word in ("SLOWER", "FASTER"):
+            final[index] = judge(samples[index], deltas[index], tests=RUNS_LIMIT, family=family, bootstrap=bootstrap)
+    for index in range(len(samples)):
+        if index not in distinct:
+            twin = next(j for j in distinct if _same(samples[index], samples[j]))
+            final[index] = replace(first[index], word=final[twin].word, reason=final[twin].reason)
+    return final
+
+
+def overall(judged: Sequence[Judged]) -> Word:
+    """Of all that is gated: slower if anything is; else undecided if anything is; else equal or faster."""
+    words = [each.word for each in judged]
+    worst: tuple[Word, ...] = ("SUSPECT", "SLOWER", "CANNOT TELL")
+    for word in worst:
+        if word in words:
+            return word
+    return "FASTER" if "FASTER" in words else "EQUAL"
+
+
+def more_runs(found: Estimate, delta: float) -> int | None:
+    """Runs an arm, beyond those there are, by which the verdict would fall with POWER if the difference is what it seems.
+
+    None for more than RUNS_LIMIT.
+    """
+    bound = math.log1p(delta)
+    distance = abs(abs(found.log_ratio) - bound)
+    have = min(found.runs)
+    spread = found.se / math.sqrt(1 / found.runs[0] + 1 / found.runs[1])  # of one run, blocks and all
+    for runs in range(have + 1, RUNS_LIMIT):
+        df = max(2 * runs - 2, 1)
+        needed = _sigmas(df) * spread * math.sqrt(2 / runs)
+        if needed <= distance:
+            return runs - have
+    return None
+
+
+def runs_for(spread: float, difference: float, delta: float) -> int | None:
+    """Runs an arm that find a true `difference` beyond `delta` (fractions) with POWER; `spread`: of a run's logarithm."""
+    distance = math.log1p(difference) - math.log1p(delta)
+    for runs in range(3, RUNS_LIMIT):
+        df = 2 * runs - 2
+        if _sigmas(df) * spread * math.sqrt(2 / runs) <= distance:
+            return runs
+    return None
+
+
+def _sigmas(df: float) -> float:
+    """Standard errors between delta and a true difference that is found with POWER."""
+    return student.quantile(df, 1 - BEYOND_DELTA) + student.quantile(df, POWER)
+
+
+def _p_beyond(found: Estimate, sign: float, bound: float) -> float:
+    """One-sided p of "not beyond delta" on the side of the estimate."""
+    if found.bootstrap_decides:
+        low, high = found.interval(1 - 2 * BEYOND_DELTA)
+        inside = low <= bound if sign > 0 else high >= -bound
+        if inside:
+            return 1.0
+    return found.p_above(bound) if sign > 0 else 1 - found.p_above(-bound)
+
+
+def _p_no_change(found: Estimate, dealt: Permutation, sign: float, family: int) -> float:
+    if dealt.arrangements >= ENOUGH_ARRANGEMENTS * family:
+        return dealt.p_slower if sign > 0 else dealt.p_faster
+    return found.p_above(0.0) if sign > 0 else 1 - found.p_above(0.0)
+
+
+def _p_drift(found: Estimate, sign: float) -> float:
+    assert found.drift is not None
+    if found.drift.se == 0:
+        return 1.0
+    p = found.drift.p_above(0.0)
+    return p if sign > 0 else 1 - p
+
+
+def _same(one: Sample, other: Sample) -> bool:
+    """Whether two samples hold the same figures but for a constant factor."""
+    if len(one.arm) != len(other.arm) or (one.arm != other.arm).any():
+        return False
+    shift = one.log_slowness - other.log_slowness
+    return bool(abs(shift - shift[0]).max() < 1e-6)

@@ -1,0 +1,126 @@
+"""A comparison in one sentence, and the figures as every output writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.comparison.comparison import Comparison, Minutes, Phase, Row
+from harness.comparison.numbers import Difference, Quality
+
+SHARE = 0.25  # of the whole difference that a phase must make to be named
+
+
+def sentence(found: Comparison) -> str:
+    """What the terminal ends in."""
+    a, b = found.question.labels
+    if found.invalid:
+        count = len(found.invalid)
+        first = found.invalid[0]
+        return f"Not compared: {count} of {len(found.runs)} logs are no valid runs, the first {first.run.name}: {first.reason}."
+    if found.comparability is None or not found.comparability.ok or found.word is None:
+        refusals = found.comparability.refusals if found.comparability is not None else ("nothing to compare",)
+        return f"Not comparable: {refusals[0]}."
+    row = deciding(found)
+    judged = row.judged
+    if judged.estimate is None:
+        return f"Cannot tell: {judged.reason}; {_more(judged.more_runs)}."
+    what = f"{b} is {slower(judged.percent)} ({_interval(row)}, n {_n(found)})"
+    delta = f"{100 * judged.delta:.3g} %"
+    if found.word == "SUSPECT":
+        return f"Suspect, whatever the figures say: {found.symptoms[0].text} ({found.symptoms[0].where}). {what}."
+    if found.word == "EQUAL":
+        return f"{a} and {b} are equal within {delta}: {what}."
+    if found.word == "CANNOT TELL":
+        return f"Cannot tell within {delta}: {judged.reason}. {what}; {_more(judged.more_runs)}."
+    named = ", ".join(phase.name.replace("_", " ") for phase in blamed(found))
+    return f"{what}{f', in {named}' if named else ''}."
+
+
+def deciding(found: Comparison) -> Row:
+    """The gated metric that made the verdict."""
+    gated = [row for row in found.rows if row.gated]
+    words = ("SLOWER", "CANNOT TELL", "FASTER", "EQUAL")
+    return min(gated, key=lambda row: words.index(row.judged.word))
+
+
+def blamed(found: Comparison) -> list[Phase]:
+    """Phases that are surely different, the way of the verdict, and make a good part of it; the largest first."""
+    if found.word not in ("SLOWER", "FASTER"):
+        return []
+    sign = 1 if found.word == "SLOWER" else -1
+    same_way = [phase for phase in found.phases if sign * phase.difference_s > 0]
+    total = sum(abs(phase.difference_s) for phase in same_way)
+    chosen = [phase for phase in same_way if phase.sure and abs(phase.difference_s) >= SHARE * total]
+    return sorted(chosen, key=lambda phase: -abs(phase.difference_s))
+
+
+def slower(percent: float | None) -> str:
+    if percent is None:
+        return "not measured"
+    return f"{abs(percent):.2g} % {'slower' if percent > 0 else 'faster'}"
+
+
+def signed(percent: float | None) -> str:
+    return "-" if percent is None else f"{percent:+.2f} %"
+
+
+def interval(bounds: tuple[float, float] | None) -> str:
+    return "-" if bounds is None else f"{bounds[0]:+.2f} to {bounds[1]:+.2f}"
+
+
+def _interval(row: Row) -> str:
+    """As the sentence has it: on the side of its word."""
+    bounds, percent = row.judged.percent_interval, row.judged.percent
+    assert bounds is not None and percent is not None
+    low, high = bounds if percent > 0 else (-bounds[1], -bounds[0])
+    return f"{low:.2g} to {high:.2g}"
+
+
+def _n(found: Comparison) -> str:
+    return " + ".join(map(str, found.counts))
+
+
+def _more(runs: int | None) -> str:
+    if runs is None:
+        return "no number of runs worth making would settle it: the difference lies at delta, or the noise is too large"
+    return f"{runs} more run{'s' * (runs != 1)} an arm would, if the difference is what it seems"
+
+
+def figure(value: float | None) -> str:
+    """To five digits."""
+    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:,.5g}"
+
+
+def _tenths(value: float | None) -> str:
+    return "-" if value is None else f"{abs(value) if abs(value) < 0.05 else value:,.1f}"
+
+
+def minutes(each: Minutes) -> str:
+    """Time to train as what it is made of."""
+    if each.minutes is None:
+        return f"no whole run with an evaluation ({each.runs} runs)"
+    return (
+        f"{figure(each.epochs)} epochs x {figure(each.seconds_per_epoch)} s + evaluation {_tenths(each.evaluation_s)} s"
+        f" + rest {_tenths(each.rest_s)} s = {each.minutes:.2f} min; {each.reached} of {each.runs} met the target"
+    )
+
+
+def quality(found: Quality | None, labels: tuple[str, str]) -> Iterator[str]:
+    """What the runs say of whether training came out the same."""
+    if found is None:
+        return
+    for name, each in (("quality", found.accuracy), ("loss", found.loss)):
+        if each is not None:
+            yield f"{name} after epoch {each.epoch:g}: {_difference(each, labels)}"
+
+
+def _difference(each: Difference, labels: tuple[str, str]) -> str:
+    a, b = each.means
+    text = f"{labels[0]} {a:.4f}, {labels[1]} {b:.4f}"
+    if each.interval is None:
+        return f"{text}; one run an arm cannot tell a difference from that between two seeds"
+    if each.interval[0] == each.interval[1]:
+        return f"{text}; the same in every run" if each.difference == 0 else f"{text}; different, without any spread"
+    low, high = each.interval
+    verdict = "no difference beyond that between seeds" if each.within else "different"
+    return f"{text}, {each.difference:+.4f} ({low:+.4f} to {high:+.4f}): {verdict}; these runs would show {each.visible:.4f}"

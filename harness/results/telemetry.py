@@ -1,0 +1,171 @@
+"""telemetry_N.jsonl read back: what the GPUs of a run drew, ran at and were held down by.
+
+harness/execution/telemetry.py writes it. A file that breaks off, as a killed run's does, is read as far as it goes. What
+no GPU offered is None.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.results.record import RunRecord, number
+
+# NVML's bits for a clock that something holds down which is no matter of course, as idling or a set limit are
+SLOWED = {
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake of the supply",
+}
+HELD = ("power", "temperature", "board_limit", "reliability")
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One reading of all GPUs."""
+
+    at_s: float  # Unix seconds
+    clock_sm_mhz: float | None  # the slowest GPU's
+    power_w: float | None  # of all GPUs together
+    temperature_c: float | None  # the hottest GPU's
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """All GPUs of one run; counters over the whole life of the sampler, samples over run_start to run_stop."""
+
+    path: str
+    gpus: int
+    complete: bool  # it has its last line, and the counters with it
+    energy_j: float | None  # of all GPUs between run_start and run_stop, by the samples; see `read`
+    clock_sm_mhz: float | None  # median over the run
+    clock_sm_max_mhz: float | None
+    power_w: float | None  # mean over the run
+    power_limit_w: float | None  # of one GPU, the lowest
+    temperature_c: float | None  # the highest
+    held_s: Mapping[str, float]  # by what -> seconds, summed over GPUs
+    slowed: tuple[str, ...]  # words of SLOWED that a sample has
+    ecc_corrected: int | None  # grown during the run
+    ecc_uncorrected: int | None
+    pcie_replays: int | None
+    pcie_width: int | None  # the narrowest
+    xid: tuple[int, ...]  # codes of events, where they were recorded
+    samples: tuple[Sampled, ...]
+
+
+def beside(record: RunRecord) -> Telemetry | None:
+    """Of the file that lies beside the log; None where there is none, or nothing in it."""
+    log = Path(record.path)
+    name = log.name.replace("result_", "telemetry_", 1)
+    if name == log.name:
+        return None
+    return read(log.with_name(name).with_suffix(".jsonl"), record.run_start_s, record.run_stop_s)
+
+
+def read(path: Path, start_s: float | None = None, stop_s: float | None = None) -> Telemetry | None:
+    """The file's account, its samples cut to the run. ValueError where it cannot be read; a torn last line is no fault.
+
+    Energy is power summed over time between the samples inside the run: the counter's difference, exact as it is, holds
+    the init and the end too, and in a short run these are most of it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    lines = [line for line in map(_line, text.splitlines()) if line is not None]
+    begin = next((line for line in lines if line.get("event") == "begin"), None)
+    if begin is None:
+        return None
+    end = next((line for line in lines if line.get("event") == "end"), None)
+    inside = [
+        line
+        for line in lines
+        if line.get("event") == "sample"
+        and (start_s is None or line["time_ms"] >= 1000 * start_s)
+        and (stop_s is None or line["time_ms"] <= 1000 * stop_s)
+    ]
+    grown = [gpu.get("during_run") or {} for gpu in _gpus(end)] if end is not None else []
+    samples = tuple(_sampled(line) for line in inside)
+    clocks = [each.clock_sm_mhz for each in samples if each.clock_sm_mhz is not None]
+    reasons = [gpu.get("clock_event_reasons") for line in inside for gpu in _gpus(line)]
+    return Telemetry(
+        path=str(path),
+        gpus=len(_gpus(begin)),
+        complete=end is not None,
+        energy_j=_energy(samples, start_s, stop_s),
+        clock_sm_mhz=statistics.median(clocks) if clocks else None,
+        clock_sm_max_mhz=_least(_gpus(begin), "clock_sm_max_mhz"),
+        power_w=_mean(each.power_w for each in samples),
+        power_limit_w=_least(_gpus(begin), "power_limit_w"),
+        temperature_c=max((each.temperature_c for each in samples if each.temperature_c is not None), default=None),
+        held_s={by: total for by in HELD if (total := _total(grown, f"held_by_{by}_s")) is not None},
+        slowed=tuple(
+            text for bit, text in SLOWED.items() if any(isinstance(each, int) and each & bit for each in reasons)
+        ),
+        ecc_corrected=_whole(_total(grown, "ecc_corrected")),
+        ecc_uncorrected=_whole(_total(grown, "ecc_uncorrected")),
+        pcie_replays=_whole(_total(grown, "pcie_replays")),
+        pcie_width=_whole(_least(_gpus(begin), "pcie_width")),
+        xid=tuple(int(code) for line in lines if (code := number(line.get("xid"))) is not None),
+        samples=samples,
+    )
+
+
+def _line(text: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or number(content.get("time_ms")) is None:
+        return None
+    return content
+
+
+def _gpus(line: Mapping[str, Any]) -> list[dict[str, Any]]:
+    gpus = line.get("gpus")
+    return [gpu for gpu in gpus if isinstance(gpu, dict)] if isinstance(gpus, list) else []
+
+
+def _sampled(line: Mapping[str, Any]) -> Sampled:
+    gpus = _gpus(line)
+    temperatures = [each for gpu in gpus if (each := number(gpu.get("temperature_c"))) is not None]
+    return Sampled(
+        line["time_ms"] / 1000, _least(gpus, "clock_sm_mhz"), _total(gpus, "power_w"), max(temperatures, default=None)
+    )
+
+
+def _energy(samples: tuple[Sampled, ...], start_s: float | None, stop_s: float | None) -> float | None:
+    """Joules from start to stop: each sample's power up to the next, the first and the last drawn out to the ends."""
+    known = [(each.at_s, each.power_w) for each in samples if each.power_w is not None]
+    if start_s is None or stop_s is None or len(known) < 2:
+        return None
+    total = known[0][1] * (known[0][0] - start_s) + known[-1][1] * (stop_s - known[-1][0])
+    for (before, one), (after, other) in itertools.pairwise(known):
+        total += (one + other) / 2 * (after - before)
+    return total
+
+
+def _least(gpus: Iterable[Mapping[str, Any]], key: str) -> float | None:
+    return min((each for gpu in gpus if (each := number(gpu.get(key))) is not None), default=None)
+
+
+def _total(gpus: Iterable[Mapping[str, Any]], key: str) -> float | None:
+    values = [each for gpu in gpus if (each := number(gpu.get(key))) is not None]
+    return sum(values) if values else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
