@@ -19,7 +19,7 @@
 # The tag bookworm-slim of 2026-08-04, by the record of docker-library/repo-info (repos/debian/remote/bookworm-slim.md)
 ARG BASE_IMAGE=debian:bookworm-20260803-slim@sha256:abd67ffcfa541b485a3dff59865ab629aa048a6c613e639d36e7456b0b229241
 # Of requirements/run.lock; the build stops where it is another
-ARG RUN_LOCK_SHA256=6477ad0d84492d2a05e5dc71da75a543c25346bf67bc47e750888ea9b5cbb785
+ARG RUN_LOCK_SHA256=670506406772ebefaeef1a37ca17cafe19cf443dda2f4446284c88698101bd28
 
 
 # What runs: Python, and what torch.compile needs, which every NVIDIA configuration uses. Triton compiles its driver's module

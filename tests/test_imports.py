@@ -26,7 +26,7 @@ ONE_IMPORTER = {
 ENVIRONMENT = ("harness/execution/context.py", "harness/cli/", "harness/launch/ranks.py")
 WITHOUT_FRAMEWORKS = (
     "harness/results/",
-    "harness/regression/",
+    "harness/comparison/",
     "harness/cli/",
     "harness/system/",
     "harness/contract.py",
@@ -79,7 +79,7 @@ def test_walls(path: Path) -> None:
         assert not of(module, "tests"), f"{file} imports {module}"
         for package, allowed in ONE_IMPORTER.items():
             assert not of(module, package) or file in allowed, f"{file} imports {module}: only {sorted(allowed)} may"
-        if file.startswith(("harness/results/", "harness/regression/")):
+        if file.startswith(("harness/results/", "harness/comparison/")):
             assert not of(module, "torch") and not of(module, "nvidia"), f"{file} imports {module}"
     if file.startswith(WITHOUT_FRAMEWORKS):
         for module in imports(path, at_import_only=True):

@@ -1,7 +1,8 @@
 """One tar that a driver's vendor can be sent: the verdict, the environment of each arm, logs and telemetry, redacted.
 
 Redacted is what names people, places or single parts: GPU UUIDs, serial numbers, host and user names, home folders,
-addresses, the submitter. The same original has the same stand-in in every file, so that runs of one GPU are still seen to be of one GPU.
+addresses, the submitter. The same original has the same stand-in in every file, so that runs of one GPU are still seen to
+be of one GPU.
 """
 
 from __future__ import annotations

@@ -12,12 +12,11 @@ from typing import Any
 
 from harness.results import telemetry
 from harness.results.logfile import read
-from harness.results.record import RunRecord, number
+from harness.results.record import RunRecord
 from harness.results.series import find_logs
 from harness.results.telemetry import Telemetry
 
 NAMES = ("A", "B")
-CLOCKS_AGREE_S, CLOCKS_AGREE_SHARE = 0.05, 0.001  # the wall clock's stamps are whole ms, and NTP may slew it by 0.0005
 # Beginnings of run_stop's reason with which a run of this harness has done all its work, its target met or not
 DONE = ("steps spent", "epochs spent")
 DRIVER = ("driver", "driver_flavour", "libcuda_version", "nvml")  # of `software`; what a change of driver changes
@@ -123,22 +122,12 @@ def _why_invalid(run: Run) -> str:
         return f"it did not finish its work: {record.reason}"
     if record.resumed_from_epoch is not None:
         return f"it was resumed from a checkpoint after epoch {record.resumed_from_epoch}: no timed run"
-    gap = clock_gap_s(record)
-    if gap is not None and record.run_ms is not None:
-        limit = CLOCKS_AGREE_S + CLOCKS_AGREE_SHARE * record.run_ms / 1000
-        if abs(gap) > limit:
-            return (
-                f"its clocks disagree: {record.run_ms / 1000:.3f} s from run_start to run_stop by the wall clock, "
-                f"{record.run_ms / 1000 - gap:.3f} s by the monotonic one; somebody set the clock, or edited the log"
-            )
+    if record.clock_was_set and record.run_ms is not None:
+        return (
+            f"its clocks disagree: {record.run_ms / 1000:.3f} s from run_start to run_stop by the wall clock, "
+            f"{record.monotonic_s:.3f} s by the monotonic one; somebody set the clock, or edited the log"
+        )
     return ""
-
-
-def clock_gap_s(record: RunRecord) -> float | None:
-    """Wall clock less monotonic clock over the run; None where the log has one of them alone."""
-    stop = record.entries.get("run_stop")
-    monotonic = number(stop.metadata.get("monotonic_s")) if stop is not None else None
-    return None if monotonic is None or record.run_ms is None else record.run_ms / 1000 - monotonic
 
 
 def ordered(runs: Iterable[Run]) -> list[Run]:

@@ -7,8 +7,9 @@ published series of five runs, seconds an epoch) of the test data and writes sim
 file. Everything is judged by the functions that `compare` itself calls. Minutes on one core.
 
 A host has 3 to 15 runs: runs are drawn from its own, scaled to its unbiased spread and smoothed by a normal kernel
-(Silverman and Young 1987), so that no draw repeats another to the digit, as no two runs do. Hosts with six runs or more are split as they are, too.
-The rows of 65 of the 77 hosts stand in the file sorted by speed: their order is no time, and drifts are added by us.
+(Silverman and Young 1987), so that no draw repeats another to the digit, as no two runs do. Hosts with six runs or more
+are split as they are, too. The rows of 65 of the 77 hosts stand in the file sorted by speed: their order is no time, and
+drifts are added by us.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def draw(generator: np.random.Generator, values: Floats, count: int) -> Floats:
     """`count` runs of a host with the shape and the unbiased spread of its own."""
     size, sd = len(values), spread(values)
     width = 1.06 * sd * size**-0.2
-    drawn: Floats = generator.choice(values * math.sqrt(size / (size - 1)), count) + width * generator.normal(size=count)
+    drawn: Floats = generator.choice(values * math.sqrt(size / (size - 1)), count) + width * generator.normal(
+        size=count
+    )
     return drawn / math.sqrt(1 + (width / sd) ** 2)
 
 
@@ -120,7 +123,9 @@ def false_alarms(generator: np.random.Generator, noise: Noise) -> Iterator[dict[
         order = in_turns(count)
         rates = {}
         for name, values in noise.items():
-            found = share(lambda values=values: sample(draw(generator, values, 2 * count), order), delta, AA_REPEATS)
+            found: Counter[str] = Counter()
+            for _ in range(AA_REPEATS):
+                found[verdict.judge(sample(draw(generator, values, 2 * count), order), delta).word] += 1
             rates[name] = found
         slower = {name: 100 * found["SLOWER"] / AA_REPEATS for name, found in rates.items()}
         worst = max(slower, key=slower.__getitem__)
@@ -255,7 +260,11 @@ def hostile(generator: np.random.Generator, sd: float) -> Iterator[dict[str, Any
         order = in_turns(count)
         cases.append(("heavy tails: Student's t of 2", count, lambda n=count, o=order: sample(heavy(2 * n), o)))
         cases.append(
-            ("heavy tails: each tenth run of ten times the spread", count, lambda n=count, o=order: sample(contaminated(2 * n), o))
+            (
+                "heavy tails: each tenth run of ten times the spread",
+                count,
+                lambda n=count, o=order: sample(contaminated(2 * n), o),
+            )
         )
         for size in (0.005, 0.02, 0.1):
             extra = size * (np.arange(2 * count) == max(i for i, arm in enumerate(order) if arm == 1))
