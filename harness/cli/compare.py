@@ -1,12 +1,17 @@
-"""The verbs that hold results against each other: compare."""
+"""The verb that holds results against each other, and what makes them: compare A B, compare plan, run and noise."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from harness import exit_codes
+from harness.cli import environment
 
 if TYPE_CHECKING:
     from harness.comparison.comparison import Comparison
@@ -15,8 +20,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for other program
 DELTA_PERCENT = 0.5
 
 
+class Group(TyperGroup):
+    """`compare A B` beside `compare plan`: what is no verb of its own is two sets of results."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands:
+            args = ["results", *(args or ["--help"])]
+        return super().parse_args(ctx, args)
+
+
 def register(app: typer.Typer) -> None:
-    app.command()(compare)
+    verbs = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None)
+    verbs.command("results")(compare)
+    verbs.command("plan")(plan)
+    verbs.command("run")(run)
+    verbs.command("noise")(noise)
+    app.add_typer(verbs, name="compare", help="Is B slower than A, faster or equal; and: compare plan, run, noise.")
 
 
 def compare(  # noqa: PLR0917 - typer passes options by name
@@ -46,6 +65,8 @@ def compare(  # noqa: PLR0917 - typer passes options by name
     """Is B slower than A, faster or equal, how sure is that, and in which phase.
 
     Exit codes: 0 equal or faster, 1 slower, 2 usage, 3 cannot tell yet or suspect, 4 not comparable, 5 invalid runs.
+
+    Also: `compare plan` and `compare run` make such results, `compare noise` measures what a machine can show; each has --help.
     """
     from harness.comparison import comparison, terminal
     from harness.comparison import floor as floors
@@ -63,6 +84,156 @@ def compare(  # noqa: PLR0917 - typer passes options by name
     else:
         sys.stdout.write("\n".join(terminal.lines(found)) + "\n")
     raise typer.Exit(found.exit_code)
+
+
+def plan(  # noqa: PLR0917 - typer passes options by name
+    configuration: Annotated[str, typer.Argument(help="A name under configs/, or a path.", metavar="CONFIG")],
+    arm: Annotated[
+        list[str],
+        typer.Option(
+            help="Twice: a driver's name, or NAME:image=REF, config=NAME, commit=REV, env=KEY=VALUE with commas.",
+            metavar="NAME",
+        ),
+    ],
+    hosts: Annotated[int, typer.Option(min=1, help="Machines, every second in opposite order.")] = 2,
+    runs: Annotated[int, typer.Option(min=1, help="That count, of each block; by turns: of each arm.")] = 5,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps of a run.  [default: to the target]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a run.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of each arm's first run; the next has one more.")] = 1,
+    data_dir: Annotated[Path | None, typer.Option(envvar=environment.DATA_DIR, help="As of `run`.")] = None,
+    backbone_path: Annotated[Path | None, typer.Option(help="As of `run`.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The plan's folder.  [default: out/compare_ARM_ARM in the checkout]", metavar="DIR"),
+    ] = None,
+) -> None:
+    """Write a schedule: blocks A B B A of a driver each, or runs of two arms by turns where no reboot is needed."""
+    from harness.comparison import plan as plans
+    from harness.config import ROOT, find
+
+    found = find(configuration)
+    options = [*_option("--data-dir", data_dir), *_option("--backbone-path", backbone_path)]
+    made = plans.make(
+        configuration if found.suffix != Path(configuration).suffix else str(found.resolve()),
+        arm,
+        hosts=hosts,
+        runs=runs,
+        max_steps=steps,
+        epochs=epochs,
+        seed=seed,
+        options=options,
+    )
+    root = out or environment.out_dir(ROOT) / f"compare_{made.arms[0].name}_{made.arms[1].name}"
+    path = plans.write(made, root)
+    sys.stdout.write(f"wrote {path}\n")
+    for host in range(1, hosts + 1):
+        schedule = made.schedule(host)
+        blocks = dict.fromkeys((item.block, made.arms[item.arm].name) for item in schedule)
+        order = " ".join(name for _, name in blocks) if made.by_hand else "by turns"
+        counted = sum(item.kind != "warm-up" for item in schedule)
+        sys.stdout.write(f"host {host}: {order}; {counted} runs and {len(schedule) - counted} warm-ups\n")
+    sys.stdout.write(f"on each of them type\n    {_again(root)}\n")
+
+
+def run(
+    folder: Annotated[Path, typer.Argument(help="What `compare plan` wrote.", metavar="PLAN")],
+    host: Annotated[
+        int | None, typer.Option(min=1, help="Which host of the plan this is.  [default: the next]")
+    ] = None,
+) -> None:
+    """Do what the plan says is due on this machine, with the driver it has now; goes on after reboots and kills.
+
+    Exit codes: 0 done, or done up to the next driver; 2 usage; 6 this is not the driver that is due; those of `run`.
+    """
+    from harness.comparison import child, work
+    from harness.comparison import plan as plans
+    from harness.execution.signals import as_exceptions
+    from harness.system import facts
+
+    made = plans.read(folder)
+    root = folder if folder.is_dir() else folder.parent
+    here = work.Here.of(facts.describe(facts.read(os.environ)))
+    number = work.claim(root, made, here, host)
+
+    def launch(plan: plans.Plan, item: plans.Item, target: Path) -> int:
+        seed, arm = plan.seed_of(number, item), plan.arms[item.arm]
+        return child.start(plan, arm, target, seed=seed, root=root, environment=os.environ, say=_say)
+
+    try:
+        with as_exceptions():
+            code = work.Work(root, made, number, here, launch, _say, _again(root)).run()
+    except work.Refused as refused:
+        sys.stderr.write(f"refused: {refused}\n")
+        code = exit_codes.NOT_SUITABLE
+    raise typer.Exit(code)
+
+
+def noise(  # noqa: PLR0917 - typer passes options by name
+    source: Annotated[
+        str, typer.Argument(help="A configuration to run, or a folder of runs that are alike.", metavar="CONFIG|DIR")
+    ],
+    runs: Annotated[int, typer.Option(min=4, help="How many to make.")] = 10,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps of a run.  [default: to the target]")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(envvar=environment.DATA_DIR, help="As of `run`.")] = None,
+    backbone_path: Annotated[Path | None, typer.Option(help="As of `run`.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where runs and noise.json go.  [default: out/noise_CONFIG in the checkout]")
+    ] = None,
+) -> None:
+    """A against A on this machine: its floor, its false alarms at each delta, and how many runs a difference needs."""
+    from harness.comparison import noise as measuring
+    from harness.comparison.runs import find as find_runs
+
+    target = logs = Path(source)
+    if not logs.is_dir():
+        from harness.config import ROOT, find
+
+        target = out or environment.out_dir(ROOT) / f"noise_{find(source).stem}"
+        options = [*_option("--data-dir", data_dir), *_option("--backbone-path", backbone_path)]
+        logs = target / "runs"
+        _alike(source, target, runs, [*options, *_option("--max-steps", steps)])
+    found = find_runs(str(logs), 0)
+    measured = measuring.measure(found)
+    path = measuring.write(measured, found, target)
+    sys.stdout.write("\n".join(measuring.lines(measured, found[0].host)) + f"\n\nwrote {path}\n")
+
+
+def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> None:
+    """What is missing of `runs` runs and a warm-up, each in a process of its own. typer.Exit where one fails."""
+    from harness.comparison import child, work
+    from harness.comparison import plan as plans
+    from harness.execution.signals import as_exceptions
+
+    arm = plans.Arm("noise")
+    made = plans.Plan(configuration, (arm, arm), options=tuple(options))
+    for number in range(runs + 1):
+        folder = target / "warm-up" if number == 0 else target / "runs" / f"run-{number}"
+        if work.finished(folder):
+            continue
+        work.put_aside(target, folder)
+        folder.mkdir(parents=True)
+        _say("warm-up, which does not count" if number == 0 else f"run {number} of {runs}")
+        with as_exceptions():
+            code = child.start(made, arm, folder, seed=number, root=target, environment=os.environ, say=_say)
+        if code not in (exit_codes.TARGET_MET, exit_codes.EPOCHS_SPENT):
+            raise typer.Exit(code)
+
+
+def _option(name: str, value: Path | int | None) -> list[str]:
+    return [] if value is None else [name, str(value.resolve() if isinstance(value, Path) else value)]
+
+
+def _again(root: Path) -> str:
+    return f"python -m harness compare run {root}"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def write(found: Comparison, *, junit: Path | None, markdown: Path | None, bundle: Path | None) -> None:

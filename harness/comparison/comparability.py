@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.comparison.identity import FORWARD_COMPAT
 from harness.comparison.runs import NAMES, Run
 
 Standing = Literal["allowed", "refused", "not told"]
@@ -35,7 +36,6 @@ LEFT_OUT = (
     *("gpu.pcie_generation", "gpu.ecc_uncorrected", "gpu.ecc_corrected", "gpu.unavailable*", "gpu.pci_bus"),
     *("gpu.power_w", "gpu.energy*", "gpu.memory_used_mib", "gpu.held*", "hardware.boot*", "hardware.uptime*"),
 )
-FORWARD_COMPAT = "FORWARD-COMPAT"
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,7 @@ def _notes(
     notes += [f"host {name}: {alone}" for name in base.comparability.unpaired]
     first = judged[0].estimate
     if first is not None:
-        drivers = {run.driver for run in base.runs}
+        drivers = {run.driver.key for run in base.runs}
         if len(drivers) > 1 and first.level == "run":
             notes.append(
                 "one block an arm: what a reboot alone changes cannot be told from the driver; `compare plan` makes A B B A"

@@ -11,7 +11,7 @@ from harness.comparison.runs import Run
 from harness.results.record import number
 
 FILE = "noise.json"
-LEVELS_UP = 4  # folders above a log in which its system's floor may lie
+LEVELS_UP = 5  # folders above a log in which its system's floor may lie, or a folder noise* with it
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,10 @@ def find(runs: Sequence[Run]) -> Floor | None:
         return None
     folders = {parent for run in runs for parent in list(Path(run.record.path).parents)[:LEVELS_UP]}
     for folder in sorted(folders, key=lambda each: -len(each.parts)):
-        found = read(folder / FILE)
-        if found is not None and found.host in hosts and found.configuration_sha256 in shas:
-            return found
+        for path in (folder / FILE, *sorted(folder.glob(f"noise*/{FILE}"))):
+            found = read(path)
+            if found is not None and found.host in hosts and found.configuration_sha256 in shas:
+                return found
     return None
 
 

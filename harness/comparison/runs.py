@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.comparison import identity
+from harness.comparison.identity import Identity
+from harness.comparison.plan import PLACE
 from harness.results import telemetry
 from harness.results.logfile import read
 from harness.results.record import RunRecord
@@ -19,7 +21,6 @@ from harness.results.telemetry import Telemetry
 NAMES = ("A", "B")
 # Beginnings of run_stop's reason with which a run of this harness has done all its work, its target met or not
 DONE = ("steps spent", "epochs spent")
-DRIVER = ("driver", "driver_flavour", "libcuda_version", "nvml")  # of `software`; what a change of driver changes
 
 
 @dataclass(frozen=True)
@@ -50,27 +51,15 @@ class Run:
 
     @cached_property
     def host(self) -> str:
-        """By which runs of one machine are found: its GPUs' UUIDs, else what else its log says of it.
-
-        Two machines without GPUs that are alike in everything count as one.
-        """
-        uuids = sorted(str(gpu["uuid"]) for gpu in self.gpus if gpu.get("uuid"))
-        if uuids:
-            return uuids[0] if len(uuids) == 1 else f"{len(uuids)} GPUs {_short(uuids)}"
+        """By which runs of one machine are found."""
         record = self.record
-        keys = ("host", "cpu", "sockets", "cores", "threads", "usable_threads", "memory_gib", "accelerators")
-        known = [str(record.hardware[key]) for key in keys if record.hardware.get(key) not in (None, [])]
-        if known:
-            return f"{record.hardware.get('cpu') or 'machine'} {_short(known)}"
-        return " ".join(each for each in (record.org, record.platform) if each) or "not stated"
+        known = identity.host(record.hardware, self.gpus)
+        return known or " ".join(each for each in (record.org, record.platform) if each) or "not stated"
 
-    @property
-    def driver(self) -> tuple[str, ...] | None:
-        """What the log says of the driver; None where it says nothing or there is none."""
-        software = self.record.software
-        found = tuple(str(software.get(key, "")) for key in DRIVER)
-        firmware = tuple(sorted({str(gpu.get("gsp_firmware", "")) for gpu in self.gpus}))
-        return (*found, *firmware) if any(each not in ("", "none") for each in found) else None
+    @cached_property
+    def driver(self) -> Identity:
+        """As the log tells it."""
+        return identity.of(self.record.software, self.gpus)
 
 
 def find(words: str, arm: int) -> list[Run]:
@@ -138,12 +127,16 @@ def ordered(runs: Iterable[Run]) -> list[Run]:
 def blocks(runs: Sequence[Run]) -> dict[int, int]:
     """Each run's block, by its index: runs of a host between which the arm did not change.
 
-    Only where the arms differ in their driver: changing it takes a reboot that may shift all runs up to the next, so blocks are
-    what was repeated. Where runs of two images or configurations alternate freely, each is a block of its own: all 0 here.
+    Only where the arms differ in their driver: changing it takes a reboot that may shift all runs up to the next, so blocks
+    are what was repeated. A plan's folders name theirs: two of one arm may follow each other, with a reboot between them.
+    Where runs of two images or configurations alternate freely, each is a replicate of its own: all 0 here.
     """
-    drivers = [{run.driver for run in runs if run.arm == arm} for arm in (0, 1)]
+    drivers = [{run.driver.key for run in runs if run.arm == arm} for arm in (0, 1)]
     if drivers[0] == drivers[1] or any(run.record.run_start_s is None for run in runs):
         return dict.fromkeys(range(len(runs)), 0)
+    named = [PLACE.fullmatch(Path(run.record.path).parent.name) for run in runs]
+    if all(named):
+        return {index: int(place[2]) for index, place in enumerate(named) if place}
     found: dict[int, int] = {}
     last: dict[str, tuple[int, int]] = {}  # host -> arm, number of its block
     for index in sorted(range(len(runs)), key=lambda i: runs[i].record.run_start_s or 0.0):
@@ -160,7 +153,3 @@ def _read(path: Path) -> RunRecord:
         return read(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _short(words: Iterable[str]) -> str:
-    return hashlib.sha256("|".join(words).encode()).hexdigest()[:8]

@@ -1,0 +1,71 @@
+"""One run of a plan as a process of its own: `harness run`, in the arm's checkout and environment, watched like any trial."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from harness.comparison.plan import Arm, Plan
+from harness.config import ROOT
+from harness.exit_codes import INTERRUPTED
+from harness.launch import watchdog
+from harness.launch.process import LocalLauncher
+from harness.launch.reaper import Reaper
+from harness.launch.record import Order
+
+
+def command(plan: Plan, arm: Arm, folder: Path, seed: int, checkout: Path) -> list[str]:
+    """What is started; `env` sets the arm's place and variables."""
+    words = ["env", "-C", str(checkout), *(f"{name}={value}" for name, value in arm.env.items())]
+    words += [sys.executable, "-m", "harness", "run", arm.config or plan.configuration, "--out", str(folder)]
+    words += ["--seed", str(seed), *plan.options]
+    if plan.max_steps is not None:
+        words += ["--max-steps", str(plan.max_steps)]
+    if arm.image is not None:
+        words += ["--image", arm.image, "--trials", "1"]
+    return words
+
+
+def start(
+    plan: Plan,
+    arm: Arm,
+    folder: Path,
+    *,
+    seed: int,
+    root: Path,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+) -> int:
+    """Run it to its end; returns its exit code."""
+    from harness.execution.signals import Interrupted
+
+    folder = folder.resolve()
+    place = checkout(arm, root)
+    with Reaper() as reaper:
+        launcher = LocalLauncher(lambda _: command(plan, arm, folder, seed, place), environment, reaper)
+        running = launcher.start(Order(0, folder, None, caches_cleared=False))
+        try:
+            # a series in containers watches its trial itself, and its log lies deeper
+            patience = None if arm.image is not None else watchdog.PATIENCE_S
+            return watchdog.follow(running, folder / "result_0.txt", patience, say, name=arm.name).exit_code
+        except Interrupted:
+            watchdog.halt(running)
+            return INTERRUPTED
+        finally:
+            running.close()
+
+
+def checkout(arm: Arm, root: Path) -> Path:
+    """This project's files at the arm's commit: the checkout itself, or a work tree of it in the plan's folder."""
+    if arm.commit is None:
+        return ROOT
+    place = (root / "checkouts" / arm.name).resolve()
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        words = ["git", "-C", str(ROOT), "worktree", "add", "--detach", str(place), arm.commit]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ValueError(f"arm {arm.name}, commit {arm.commit}: {done.stderr.strip()}")
+    return place

@@ -1,0 +1,101 @@
+"""Which driver a machine has, by all that can differ while a version string stays the same; from a log or a live look.
+
+The version of the kernel module alone would let an image's own libcuda (cuda-compat), a firmware left over, or an NVML of
+another package pass for the driver under test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+NONE = "none"
+FORWARD_COMPAT = "FORWARD-COMPAT"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A driver in its parts; NONE or "" where a part is not there or not told."""
+
+    driver: str  # version of the kernel module
+    driver_flavour: str
+    libcuda: str  # the file that a program really loads
+    libcuda_version: str
+    nvml: str
+    firmware: str  # GSP's, of all GPUs
+    mode: str  # NATIVE, FORWARD-COMPAT ...; see harness/system/nvidia/decision.py
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells two drivers apart; the place of libcuda does not."""
+        return self.driver, self.driver_flavour, self.libcuda_version, self.nvml, self.firmware
+
+    @property
+    def present(self) -> bool:
+        return any(part not in (NONE, "") for part in self.key)
+
+    @property
+    def replaced(self) -> bool:
+        """The driver that programs meet is not the host's but one that an image brought."""
+        return self.mode == FORWARD_COMPAT
+
+    def plain(self) -> dict[str, str]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if not self.present:
+            return "no driver"
+        parts = [self.driver]
+        if self.libcuda_version not in (self.driver, NONE, ""):
+            parts.append(f"libcuda {self.libcuda_version} from {self.libcuda}")
+        if self.firmware not in (self.driver, ""):
+            parts.append(f"GSP firmware {self.firmware}")
+        return ", ".join(parts) + (f" ({self.mode})" if self.replaced else "")
+
+
+def of(software: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]) -> Identity:
+    """From the tables `software` and `hardware.gpus` of a log, or of facts.describe."""
+    told = {
+        name: str(software.get(name, "")) for name in ("driver", "driver_flavour", "libcuda", "libcuda_version", "nvml")
+    }
+    firmware = sorted({str(gpu["gsp_firmware"]) for gpu in gpus if gpu.get("gsp_firmware")})
+    return Identity(**told, firmware=" + ".join(firmware), mode=str(software.get("driver_mode", "")))
+
+
+def from_plain(table: Mapping[str, Any]) -> Identity:
+    return Identity(**{field.name: str(table.get(field.name, "")) for field in fields(Identity)})
+
+
+def differences(expected: Identity, found: Identity) -> list[str]:
+    """Each part that is not as it was, for people."""
+    names = {
+        "driver": "kernel module",
+        "driver_flavour": "module's flavour",
+        "nvml": "NVML",
+        "firmware": "GSP firmware",
+    }
+    then, now = expected.plain(), found.plain()
+    return [
+        f"{names.get(name, name)} is {now[name] or NONE}, was {then[name] or NONE}"
+        for name in then
+        if name not in ("mode", "libcuda") and then[name] != now[name]
+    ]
+
+
+def host(hardware: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]) -> str | None:
+    """By which a machine is known again: its GPUs' UUIDs, else what else is told of it; None where nothing is.
+
+    Two machines without GPUs that are alike in everything count as one.
+    """
+    uuids = sorted(str(gpu["uuid"]) for gpu in gpus if gpu.get("uuid"))
+    if uuids:
+        return uuids[0] if len(uuids) == 1 else f"{len(uuids)} GPUs {_short(uuids)}"
+    keys = ("host", "cpu", "sockets", "cores", "threads", "usable_threads", "memory_gib", "accelerators")
+    known = [str(hardware[key]) for key in keys if hardware.get(key) not in (None, [])]
+    return f"{hardware.get('cpu') or 'machine'} {_short(known)}" if known else None
+
+
+def _short(words: Sequence[str]) -> str:
+    return hashlib.sha256("|".join(words).encode()).hexdigest()[:8]

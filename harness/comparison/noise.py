@@ -1,0 +1,144 @@
+"""A against A: how fine a difference a machine can show, how often it cries wolf, and how many runs a difference needs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.comparison import metrics, statistics, verdict
+from harness.comparison.floor import FILE
+from harness.comparison.runs import Run, invalid, ordered
+from harness.comparison.sample import Floats, Sample
+
+ARMS = (3, 5, 10, 20)
+DELTAS = (0.001, 0.0025, 0.005, 0.01, 0.02)
+DIFFERENCES = (0.0025, 0.005, 0.01, 0.02, 0.05)
+REPEATS = 300  # simulated comparisons of each size
+SEED = 20_261_126
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Of one metric on one machine."""
+
+    metric: str
+    runs: int
+    spread: float  # standard deviation of a run's logarithm, a drift over the whole session included
+    floor: (
+        float | None
+    )  # the smallest delta with which these runs, dealt into two arms by turns, are EQUAL; None: too few
+    false_alarms: dict[tuple[float, int], float]  # (delta, runs an arm) -> share of A/A comparisons that say SLOWER
+    needed: dict[tuple[float, float], int | None]  # (difference, delta) -> runs an arm that find it in 4 of 5 cases
+
+
+def measure(runs: Sequence[Run]) -> list[Noise]:
+    """Of every default metric that the runs tell. ValueError where they are no A/A set."""
+    if bad := invalid(runs):
+        raise ValueError(f"{bad[0].run.record.path}: {bad[0].reason}; noise is measured on whole runs")
+    hosts = {run.host for run in runs}
+    kinds = {(run.record.configuration_sha256, run.record.max_steps, run.driver.key, run.record.commit) for run in runs}
+    if len(hosts) > 1 or len(kinds) > 1:
+        raise ValueError(
+            f"{len(hosts)} hosts and {len(kinds)} kinds of runs (configuration, steps, driver, commit): noise is what is left "
+            "when all of that is the same"
+        )
+    if len(runs) < 4:
+        raise ValueError(f"{len(runs)} runs: noise needs four or more, ten are good")
+    dealt = [Run(run.record, (0, 1, 1, 0)[place % 4]) for place, run in enumerate(ordered(runs))]
+    found = []
+    for name in metrics.DEFAULT:
+        made = metrics.sample(metrics.METRICS[name], dealt)
+        if made is not None:
+            found.append(_of(name, made[0]))
+    if not found:
+        raise ValueError("the runs tell no seconds an epoch: too short, or not this harness's")
+    return found
+
+
+def _of(name: str, sample: Sample) -> Noise:
+    spread = max(float(sample.log_slowness.std(ddof=1)), sample.resolution)
+    estimate = statistics.estimate(sample)
+    reach = max(abs(bound) for bound in estimate.interval(1 - 2 * verdict.BEYOND_DELTA))
+    generator = np.random.default_rng(SEED)
+    alarms = {}
+    for count in ARMS:
+        pairs = [_drawn(generator, sample.log_slowness, count) for _ in range(REPEATS)]
+        for delta in DELTAS:
+            slower = sum(verdict.judge(pair, delta).word == "SLOWER" for pair in pairs)
+            alarms[delta, count] = slower / REPEATS
+    needed = {
+        (difference, delta): verdict.runs_for(spread, difference, delta)
+        for difference in DIFFERENCES
+        for delta in DELTAS
+        if delta < difference
+    }
+    return Noise(name, len(sample.arm), spread, math.expm1(reach), alarms, needed)
+
+
+def _drawn(generator: np.random.Generator, values: Floats, count: int) -> Sample:
+    """Two arms from the machine's own runs, smoothed so that none repeats another to the digit."""
+    size, sd = len(values), float(values.std(ddof=1))
+    width = 1.06 * sd * size**-0.2
+    shrink = math.sqrt(1 + (width / sd) ** 2) if sd > 0 else 1.0
+    drawn = generator.choice((values - values.mean()) * math.sqrt(size / (size - 1)), 2 * count)
+    drawn = (drawn + width * generator.normal(size=2 * count)) / shrink
+    return Sample.of(np.exp(drawn[:count]).tolist(), np.exp(drawn[count:]).tolist())
+
+
+def write(found: Sequence[Noise], runs: Sequence[Run], folder: Path) -> Path:
+    """`folder`/noise.json, which `compare` finds above the logs of this system."""
+    content = {
+        "host": runs[0].host,
+        "configuration_name": runs[0].record.configuration_name,
+        "configuration_sha256": runs[0].record.configuration_sha256,
+        "driver": runs[0].driver.plain(),
+        "runs": [{"log": run.record.path, "sha256": run.record.sha256} for run in runs],
+        "floors": {each.metric: each.floor for each in found},
+        "spreads": {each.metric: each.spread for each in found},
+        "false_alarms": [
+            {"metric": each.metric, "delta": delta, "runs_an_arm": count, "share": share}
+            for each in found
+            for (delta, count), share in each.false_alarms.items()
+        ],
+        "runs_needed": [
+            {"metric": each.metric, "difference": difference, "delta": delta, "runs_an_arm": count}
+            for each in found
+            for (difference, delta), count in each.needed.items()
+        ],
+    }
+    target = folder / FILE
+    temporary = target.with_name(f".{FILE}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        raise ValueError(f"{target}: cannot be written: {error.strerror}") from error
+    return target
+
+
+def lines(found: Sequence[Noise], host: str) -> Iterator[str]:
+    """For a terminal of 80 columns."""
+    each = found[0]  # images a second is the same figure turned over
+    yield f"A against A on {host}, {each.runs} runs: {each.metric.replace('_', ' ')}"
+    yield f"  run-to-run spread {100 * each.spread:.3f} %"
+    yield f"  floor {100 * (each.floor or math.nan):.3f} %: `compare` raises a finer delta to it"
+    yield ""
+    yield "false SLOWER, % of comparisons, by runs an arm"
+    yield f"{'delta':>10}" + "".join(f"{count:>8}" for count in ARMS)
+    for delta in DELTAS:
+        yield f"{100 * delta:>8.3g} %" + "".join(f"{100 * each.false_alarms[delta, count]:>8.1f}" for count in ARMS)
+    yield ""
+    yield "runs an arm that find a difference (4 of 5 times), by delta"
+    yield f"{'difference':>10}" + "".join(f"{100 * delta:>7.3g}%" for delta in DELTAS)
+    for difference in DIFFERENCES:
+        cells = []
+        for delta in DELTAS:
+            count = each.needed.get((difference, delta))
+            cells.append("" if delta >= difference else "1000+" if count is None else str(count))
+        yield f"{100 * difference:>8.3g} %" + "".join(f"{cell:>8}" for cell in cells)

@@ -1,0 +1,319 @@
+"""Schedules, and doing them through changes of driver, reboots and kills, on recorded answers of two drivers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.comparison import plan, work
+from harness.comparison.comparison import Question, compare
+from harness.launch.ledger import Account
+from tests.conftest import CHECKOUT
+from tests.harness.comparison.standin import NEW, OLD, Machine, go, machine
+
+COMPAT = "/usr/local/cuda/compat/libcuda.so.595.10"
+
+
+def names(made: plan.Plan, host: int) -> list[str]:
+    return [made.arms[item.arm].name for item in made.schedule(host)]
+
+
+def blocks(made: plan.Plan, host: int) -> list[str]:
+    seen = dict.fromkeys((item.block, made.arms[item.arm].name) for item in made.schedule(host))
+    return [name for _, name in seen]
+
+
+# --- the schedule ---
+
+
+def test_drivers_come_in_blocks_of_opposite_order_that_end_with_the_first_arm() -> None:
+    made = plan.make("embedded", ["old", "new"], runs=5)
+
+    assert blocks(made, 1) == ["old", "new", "new", "old"]
+    assert blocks(made, 2) == ["new", "old", "old", "new", "old"]
+    assert blocks(made, 3) == blocks(made, 1)
+    for block in (1, 2, 3, 4):
+        kinds = [item.kind for item in made.schedule(1) if item.block == block]
+        assert kinds == ["warm-up", *["run"] * 5]
+    assert [item.kind for item in made.schedule(2) if item.block == 5] == ["warm-up", *["again"] * 5]
+
+
+def test_arms_without_a_reboot_run_by_turns() -> None:
+    made = plan.make("embedded", ["a:image=ssd:1", "b:image=ssd:2"], runs=4)
+    assert names(made, 1) == [*"ab", *"abbaabba"]
+    assert names(made, 2) == [*"ba", *"baabbaab"]
+
+
+def test_both_arms_have_the_same_seeds() -> None:
+    made = plan.make("embedded", ["old", "new"], runs=3, seed=7)
+    seeds = {
+        arm: [made.seed_of(1, item) for item in made.schedule(1) if item.arm == arm and item.kind == "run"]
+        for arm in (0, 1)
+    }
+    assert seeds[0] == seeds[1] == [7, 8, 9, 10, 11, 12]
+
+
+@pytest.mark.parametrize(
+    ("arms", "text"),
+    [
+        (["old"], "two arms"),
+        (["old", "old"], "name them apart"),
+        (["old", "b:image=x"], "could not be told apart"),
+        (["a:image=x", "b:image=x"], "both arms are the same"),
+        (["a:imgae=x", "b:image=x"], "imgae=x: write one of image="),
+        (["a:env=X", "b:image=x"], "env=NAME=VALUE"),
+        (["a/b", "c"], "a name is letters"),
+    ],
+)
+def test_what_makes_no_plan(arms: list[str], text: str) -> None:
+    with pytest.raises(ValueError, match=text.replace("/", ".")):
+        plan.make("embedded", arms)
+
+
+def test_a_plan_is_never_overwritten(tmp_path: Path) -> None:
+    made = plan.make("embedded", ["old", "new"], max_steps=20)
+    plan.write(made, tmp_path)
+    assert plan.read(tmp_path) == made
+    with pytest.raises(ValueError, match="there already"):
+        plan.write(made, tmp_path)
+
+
+def test_plans_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="compare plan"):
+        plan.read(tmp_path)
+    (tmp_path / plan.FILE).write_text('{"plan": 99}')
+    with pytest.raises(ValueError, match="no plan that this version can read"):
+        plan.read(tmp_path)
+
+
+def test_the_verb_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["compare", "plan", "embedded", "--arm", "old", "--arm", "new", "--steps", "9", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "host 1: old new new old; 20 runs and 4 warm-ups" in out
+    assert f"python -m harness compare run {tmp_path}" in out
+    assert main(["compare", "plan", "no_such", "--arm", "old", "--arm", "new", "--out", str(tmp_path / "2")]) == 2
+
+
+# --- doing it ---
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    plan.write(plan.make("embedded", ["old", "new"], hosts=1, runs=3), tmp_path / "plan")
+    return tmp_path / "plan"
+
+
+def test_a_whole_plan_over_two_drivers(root: Path) -> None:
+    said: list[str] = []
+    assert go(root, Machine(OLD), "boot 1", said) == 0
+    assert "install its driver and reboot. Then type" in said[-1] and f"compare run {root}" in said[-1]
+    assert go(root, Machine(NEW, slower=1.013), "boot 2", said) == 0
+    assert "arm new again: reboot, with the same driver" in said[-1]
+    assert go(root, Machine(NEW, slower=1.013), "boot 3", said) == 0
+    assert f"install its driver ({OLD}) and reboot" in said[-1]
+    assert go(root, Machine(OLD), "boot 4", said) == 0
+    assert "all runs of host 1 are done" in said[-1] and "Arm old at the end ran at" in said[-1]
+    assert "left here" in "".join(said)
+
+    found = compare(str(root / "arms/old"), str(root / "arms/new"), Question())
+    assert found.counts == (6, 6), "warm-ups are elsewhere"
+    assert found.word == "SLOWER"
+    estimate = found.rows[0].judged.estimate
+    assert estimate is not None and (estimate.level, estimate.units) == ("block", (2, 2))
+
+
+def test_the_driver_must_have_changed(root: Path) -> None:
+    go(root, Machine(OLD), "boot 1")
+    with pytest.raises(work.Refused, match="the driver is still that of old"):
+        go(root, Machine(OLD), "boot 2")
+
+
+def test_the_driver_must_be_the_arms_own(root: Path) -> None:
+    go(root, Machine(OLD), "boot 1")
+    go(root, Machine(NEW), "boot 2")
+    other = Machine("595.10.00")
+    with pytest.raises(work.Refused, match=r"whose driver was 590.44.01.*kernel module is 595.10.00, was 590.44.01"):
+        go(root, other, "boot 3")
+    assert not other.ran
+
+
+def test_a_version_string_is_not_enough(root: Path) -> None:
+    """The kernel module is the arm's, the firmware in the GPU is still the other driver's."""
+    go(root, Machine(OLD), "boot 1")
+    go(root, Machine(NEW), "boot 2")
+    stale = Machine(NEW)
+    stale.tables = machine(NEW, firmware=OLD)
+    with pytest.raises(work.Refused, match=r"GSP firmware is 580\.65\.06, was 590\.44\.01"):
+        go(root, stale, "boot 3")
+
+
+def test_two_blocks_of_an_arm_need_a_reboot_between_them(root: Path) -> None:
+    go(root, Machine(OLD), "boot 1")
+    go(root, Machine(NEW), "boot 2")
+    with pytest.raises(work.Refused, match="still the same boot"):
+        go(root, Machine(NEW), "boot 2")
+    assert go(root, Machine(NEW), "boot 3") == 0
+
+
+def test_a_host_whose_libcuda_is_an_images_is_refused(root: Path) -> None:
+    replaced = Machine(OLD)
+    replaced.tables = machine(OLD, libcuda=COMPAT)
+    assert replaced.tables["software"]["driver_mode"] == "FORWARD-COMPAT"
+    with pytest.raises(work.Refused, match=f"libcuda comes from {COMPAT}"):
+        go(root, replaced, "boot 1")
+
+
+def test_an_image_that_replaces_the_driver_is_found_out_by_its_first_run(root: Path) -> None:
+    said: list[str] = []
+    image = Machine(OLD, inside=machine(OLD, libcuda=COMPAT))
+    assert go(root, image, "boot 1", said) == 6
+    assert "the image's cuda-compat took the place of the driver under test" in said[-1]
+    assert len(image.ran) == 1, "the warm-up found it"
+    assert not list((root / "arms").rglob("result_0.txt"))
+
+
+def test_a_machine_without_a_driver_has_no_driver_arms(root: Path) -> None:
+    from harness.system import facts
+    from tests.harness.system import recorded
+
+    bare = Machine(OLD)
+    bare.tables = facts.describe(recorded.machine(recorded.BARE))
+    with pytest.raises(work.Refused, match="shows no driver"):
+        go(root, bare, "boot 1")
+
+
+def test_a_second_host_runs_in_opposite_order(tmp_path: Path) -> None:
+    plan.write(plan.make("embedded", ["old", "new"], hosts=2, runs=1), tmp_path)
+    first, second = Machine(OLD), Machine(NEW)
+    second.tables = second.inside = machine(NEW, uuid="GPU-2")
+    go(tmp_path, first, "boot 1")
+    go(tmp_path, second, "boot 1")
+    assert second.ran == ["host-2_block-1_warm-up-1", "host-2_block-1_run-1"]
+    assert (tmp_path / "arms/new/host-2_block-1_run-1/result_0.txt").exists()
+    third = Machine(OLD)
+    third.tables = machine(OLD, uuid="GPU-3")
+    with pytest.raises(ValueError, match="no place in the plan"):
+        go(tmp_path, third, "boot 1")
+    with pytest.raises(ValueError, match="is host 1 of the plan"):
+        go(tmp_path, first, "boot 2", host=2)
+
+
+def test_killed_and_rebooted_between_and_within_blocks(root: Path) -> None:
+    """SIGKILL with half a log written, in every block; then the same command again."""
+
+    def call(driver: str, boot: str, *die_at: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tests.harness.comparison.standin", str(root), driver, boot, *die_at]
+        return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+    assert call(OLD, "boot 1", "3").returncode == -9  # in its second run
+    assert call(NEW, "boot 2").stderr.startswith("refused: block 1 is of arm old")
+    done = call(OLD, "boot 3")
+    assert done.returncode == 0, done.stderr
+    assert call(NEW, "boot 4", "1").returncode == -9  # in the warm-up
+    assert call(NEW, "boot 5").returncode == 0
+    assert call(NEW, "boot 6").returncode == 0
+    assert call(OLD, "boot 7", "4").returncode == -9  # in the last run
+    assert call(OLD, "boot 8").returncode == 0
+
+    broken = sorted(each.name for each in (root / "broken").iterdir())
+    assert broken == ["host-1_block-1_run-2.1", "host-1_block-2_warm-up-1.1", "host-1_block-4_run-3.1"]
+    logs = sorted((root / "arms").rglob("result_0.txt"))
+    assert len(logs) == 12
+    account = Account.read(work.host_folder(root, 1) / "ledger.jsonl")
+    order = [entry["folder"].split("/")[-1] for entry in account.entries if entry["event"] == "trial_start"]
+    again = order.index("host-1_block-1_run-2_attempt-2")
+    assert order[again - 1] == "host-1_block-1_warm-up-1_attempt-2", "a machine that just booted is warmed up again"
+    found = compare(str(root / "arms/old"), str(root / "arms/new"), Question())
+    assert found.exit_code == 0
+
+
+def test_a_run_that_fails_ends_it_and_is_done_again(root: Path) -> None:
+    machine_ = Machine(OLD)
+    codes = iter([0, 5, 0, 0, 0, 0])
+
+    def launch(made: plan.Plan, item: plan.Item, folder: Path) -> int:
+        code = next(codes)
+        return code or Machine.launch(machine_, made, item, folder)
+
+    made = plan.read(root)
+    here = work.Here.of(machine_.tables, "boot 1")
+    number = work.claim(root, made, here)
+    said: list[str] = []
+    assert work.Work(root, made, number, here, launch, said.append, "again").run() == 5
+    assert "ended with exit code 5" in said[-1]
+    assert work.Work(root, made, number, here, launch, said.append, "again").run() == 0
+
+
+def test_epochs_are_counted_in_steps_by_a_run_of_one(tmp_path: Path) -> None:
+    plan.write(plan.make("embedded", ["a:env=X=1", "b:env=X=2"], hosts=1, runs=2, epochs=3), tmp_path)
+    seen: list[int | None] = []
+    on = Machine(OLD)
+
+    def launch(made: plan.Plan, item: plan.Item, folder: Path) -> int:
+        seen.append(made.max_steps)
+        return on.launch(made, item, folder)
+
+    made = plan.read(tmp_path)
+    here = work.Here.of(on.tables, "boot 1")
+    work.Work(tmp_path, made, work.claim(tmp_path, made, here), here, launch, lambda _: None, "again").run()
+    assert seen == [1, *[3 * 129] * 6], "117,266 images in batches of 912"
+
+
+def test_the_command_of_an_arm(tmp_path: Path) -> None:
+    from harness.comparison import child
+
+    made = plan.make(
+        "embedded", ["a:image=ssd:1,env=X=1", "b:config=H100_1x1x256"], max_steps=20, options=["--data-dir", "/d"]
+    )
+    words = child.command(made, made.arms[0], tmp_path, 3, CHECKOUT)
+    assert words[:4] == ["env", "-C", str(CHECKOUT), "X=1"]
+    assert words[words.index("run") + 1] == "embedded"
+    for pair in (("--seed", "3"), ("--max-steps", "20"), ("--image", "ssd:1"), ("--data-dir", "/d"), ("--trials", "1")):
+        assert words[words.index(pair[0]) + 1] == pair[1]
+    assert child.command(made, made.arms[1], tmp_path, 3, CHECKOUT)[7] == "H100_1x1x256"
+
+
+# --- noise ---
+
+
+def test_noise_of_runs_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.harness.comparison import arms
+
+    for number in range(10):
+        arms.write(tmp_path / "noise/runs", number, factor=arms.NOISE[number], turn=number)
+    assert main(["compare", "noise", str(tmp_path / "noise/runs")]) == 0
+    out = capsys.readouterr().out
+    assert "run-to-run spread 0.0" in out and max(map(len, out.splitlines()[:-1])) <= 80
+    content = json.loads((tmp_path / "noise/runs/noise.json").read_text())
+    floor = content["floors"]["seconds_per_epoch"]
+    assert 0.0003 < floor < 0.002
+    assert all(each["share"] <= 0.02 for each in content["false_alarms"])
+
+
+def test_no_verdict_finer_than_the_floor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.harness.comparison import arms
+
+    for number in range(10):
+        arms.write(tmp_path / "noise_x/runs", number, factor=1 + 8 * (arms.NOISE[number] - 1), turn=number)
+    main(["compare", "noise", str(tmp_path / "noise_x/runs")])
+    (tmp_path / "noise_x/runs/noise.json").rename(tmp_path / "noise_x/noise.json")
+    a, b = arms.in_turns(tmp_path)
+    capsys.readouterr()
+    main(["compare", str(a), str(b), "--delta", "0.1"])
+    assert "this machine's own floor" in " ".join(capsys.readouterr().out.split())
+
+
+def test_noise_of_what_is_not_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.harness.comparison import arms
+
+    a, _ = arms.in_turns(tmp_path, 2, b={"software": arms.NEW})
+    assert main(["compare", "noise", str(tmp_path)]) == 2
+    assert "2 kinds of runs" in capsys.readouterr().err
+    assert main(["compare", "noise", str(a)]) == 2
+    assert "four or more" in capsys.readouterr().err
