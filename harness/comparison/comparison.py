@@ -206,7 +206,7 @@ def _row(metric: Metric, gated: bool, sample: Sample, judged: Judged, runs: Sequ
 def _phases(runs: Sequence[Run]) -> list[Phase]:
     """Exploratory: nothing is gated by them, so their p-values are held together by Benjamini and Hochberg."""
     found: list[tuple[Phase, float]] = []
-    for name in metrics.PHASES:
+    for name in dict.fromkeys([*metrics.PHASES, *(name for run in runs for name in metrics.phases(run))]):
         seconds = [[metrics.phases(run).get(name) for run in runs if run.arm == arm] for arm in (0, 1)]
         if any(value is None for values in seconds for value in values):
             continue

@@ -14,7 +14,7 @@ from harness.comparison.sample import Sample
 STAMPS_S = 0.001 / math.sqrt(6)  # standard deviation of the difference of two stamps of whole milliseconds
 
 # Parts of an epoch or a run that are timed in every run, in the order of a step and of the run
-EPOCH_PHASES = ("data_starved", "forward_loss", "backward", "all_reduce_wait", "optimizer")
+EPOCH_PHASES = ("data_starved", "forward_loss", "backward", "all_reduce_wait", "optimizer", "logging")
 PHASES = (*EPOCH_PHASES, "evaluation_forward", "evaluation_metric", "init_compile", "init_autotune")
 
 
@@ -69,8 +69,7 @@ def phase(name: str) -> Metric:
 
 def phases(run: Run) -> Mapping[str, float]:
     """Seconds by phase as the run's log has them; {} of a log without."""
-    found = getattr(run.record, "phases", {})
-    return {name: seconds for name, seconds in found.items() if name in PHASES}
+    return run.record.phases
 
 
 METRICS: dict[str, Metric] = {

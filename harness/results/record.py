@@ -42,6 +42,7 @@ class Epoch:
     throughput: float | None  # images per second as logged
     data_wait_share: float | None  # 0..1, as logged
     loss: float | None  # the last one logged in the epoch
+    phases: Mapping[str, float] = field(default_factory=dict)  # name -> seconds of rank 0, as logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,22 @@ class RunRecord:
             return None
         return self.train_samples / self.epoch_seconds
 
+    @cached_property
+    def phases(self) -> Mapping[str, float]:
+        """Seconds of each phase in the mean epoch, the first left out where there is another; {} of a log without.
+
+        What a log says of phases outside any epoch (of init, say) is taken as it is.
+        """
+        told = [each.phases for each in self.epochs if each.phases]
+        whole = [each.phases for each in self.epochs if each.phases and each.seconds is not None] or told
+        counted = whole[1:] or whole
+        names = dict.fromkeys(name for each in counted for name in each)
+        found = {name: sum(each.get(name, 0.0) for each in counted) / len(counted) for name in names}
+        entry = self.entries.get("phase_seconds")
+        if entry is not None and "epoch_num" not in entry.metadata:
+            found |= seconds_by_name(entry.value)
+        return found
+
     @property
     def evaluation_seconds(self) -> float:
         return sum(each.seconds for each in self.evaluations if each.seconds is not None)
@@ -316,6 +333,14 @@ class RunRecord:
     @property
     def data_fingerprint(self) -> str | None:
         return self.text("data_fingerprint")
+
+
+def seconds_by_name(value: Any) -> dict[str, float]:
+    """A table of durations as logged, without what is none."""
+    if not isinstance(value, dict):
+        return {}
+    found = ((str(name), number(seconds)) for name, seconds in value.items())
+    return {name: seconds for name, seconds in found if seconds is not None and seconds >= 0}
 
 
 def number(value: Any) -> float | None:

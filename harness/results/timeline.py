@@ -5,11 +5,11 @@ Ranks may repeat lines: the first of each counts. Nothing here grows without bou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.results.lines import Event, Problem
-from harness.results.record import Block, Epoch, Evaluation, Outcome, number
+from harness.results.record import Block, Epoch, Evaluation, Outcome, number, seconds_by_name
 
 KEEP_LIMIT = 10_000  # epochs, blocks, evaluations of one log; the longest known has 128 epochs
 
@@ -28,6 +28,7 @@ class Span:
     order: int = 0
     throughput: float | None = None
     data_wait_share: float | None = None
+    phases: dict[str, float] = field(default_factory=dict)
     loss: float | None = None
 
     @property
@@ -135,7 +136,7 @@ class Timeline:
         return tuple(
             Epoch(
                 *(each.number or 0, each.line, each.start_s, each.seconds),
-                *(each.throughput, each.data_wait_share, each.loss),
+                *(each.throughput, each.data_wait_share, each.loss, each.phases),
             )
             for each in self._epochs.values()
         )
@@ -227,6 +228,8 @@ class Timeline:
             span.throughput = number(event.value)
         elif event.key == "data_wait_share":
             span.data_wait_share = number(event.value)
+        elif event.key == "phase_seconds":
+            span.phases |= seconds_by_name(event.value)
 
 
 def _status(event: Event) -> str | None:

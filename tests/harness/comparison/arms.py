@@ -38,17 +38,23 @@ def write(
     software: Mapping[str, Any] = OLD,
     gpu: Mapping[str, Any] | None = GPU,
     change: Change | None = None,
+    phases: Mapping[str, float] | None = None,
 ) -> Path:
     """result_`number`.txt, started as the `turn`-th run of the day."""
     events = [
         json.loads(line.removeprefix(":::MLLOG ")) for line in synthetic_logs.lines(made, seed=7 + turn, stretch=factor)
     ]
+    more: list[dict[str, Any]] = []
     for event in events:
         event["time_ms"] += turn * EVERY_S * 1000
         if event["key"] == "software":
             event["value"] |= software
+        if event["key"] == "throughput" and phases is not None:
+            shares = {name: seconds * factor for name, seconds in phases.items()}
+            more.append({**event, "key": "phase_seconds", "value": shares, "metadata": dict(event["metadata"])})
         if event["key"] == "hardware" and gpu is not None:
             event["value"]["gpus"] = [{**GPU, **gpu}]
+    events += more
     if change is not None:
         change(events)
     folder.mkdir(parents=True, exist_ok=True)

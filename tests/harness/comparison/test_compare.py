@@ -326,6 +326,31 @@ def test_energy_is_shown(tmp_path: Path) -> None:
     assert found.word == "EQUAL", "shown, not gated"
 
 
+# --- in which phase ---
+
+PHASES = {"data_starved": 0.06, "forward_loss": 1.9, "backward": 3.6, "optimizer": 0.4}
+
+
+def test_the_phase_that_is_slower_is_named(tmp_path: Path) -> None:
+    """Backward takes 3 % longer; the epoch 1.8 %."""
+    slow = {**PHASES, "backward": PHASES["backward"] * 1.03}
+    a, b = arms.in_turns(
+        tmp_path, slower=1.018, a={"phases": PHASES}, b={"phases": {n: s / 1.018 for n, s in slow.items()}}
+    )
+    found = judged((a, b))
+    assert [phase.name for phase in found.phases] == list(PHASES)
+    assert words.sentence(found).endswith("n 5 + 5), in backward.")
+    assert any("backward" in line and line.endswith("*") for line in terminal.lines(found))
+    assert max(map(len, terminal.lines(found))) <= 80
+
+
+def test_a_phase_can_be_gated(tmp_path: Path) -> None:
+    a, b = arms.in_turns(tmp_path, a={"phases": PHASES}, b={"phases": {**PHASES, "backward": 3.8}})
+    found = judged((a, b), metrics=("backward",))
+    assert found.word == "SLOWER"
+    assert judged((a, b)).word == "EQUAL"
+
+
 # --- what it writes ---
 
 
