@@ -57,6 +57,7 @@ def compare(  # noqa: PLR0917 - typer passes options by name
     json: Json = False,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit file for a CI's gate.", metavar="FILE")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown, for a bug report.", metavar="FILE")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write one page with all pictures.", metavar="FILE")] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(help="Write a tar for a driver's vendor: logs, telemetry, environment, redacted.", metavar="FILE"),
@@ -75,7 +76,7 @@ def compare(  # noqa: PLR0917 - typer passes options by name
     question = comparison.Question(tuple(metric or ()), fraction(delta), tuple(allow_diff or ()))
     runs = [*find(baseline, 0), *find(candidate, 1)]
     found = comparison.of_runs(runs, question, floors.find(runs))
-    write(found, junit=junit, markdown=markdown, bundle=bundle)
+    write(found, junit=junit, markdown=markdown, html=html, bundle=bundle)
     if json:
         from harness.comparison import documents
         from harness.results.table import show_json
@@ -236,7 +237,9 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def write(found: Comparison, *, junit: Path | None, markdown: Path | None, bundle: Path | None) -> None:
+def write(
+    found: Comparison, *, junit: Path | None, markdown: Path | None, html: Path | None, bundle: Path | None
+) -> None:
     """The files that were asked for. ValueError where one cannot be written."""
     from harness.comparison import documents
 
@@ -245,6 +248,10 @@ def write(found: Comparison, *, junit: Path | None, markdown: Path | None, bundl
             junit.write_text(documents.junit(found), encoding="utf-8")
         if markdown is not None:
             markdown.write_text(documents.markdown(found), encoding="utf-8")
+        if html is not None:
+            from harness.comparison import page
+
+            html.write_text(page.render(found), encoding="utf-8")
         if bundle is not None:
             from harness.comparison import bundle as bundles
 

@@ -124,17 +124,18 @@ def overall(judged: Sequence[Judged]) -> Word:
 def more_runs(found: Estimate, delta: float) -> int | None:
     """Runs an arm, beyond those there are, by which the verdict would fall with POWER if the difference is what it seems.
 
-    None for more than RUNS_LIMIT.
+    Where blocks or hosts are the units, so many runs as these have on average. None for more than RUNS_LIMIT.
     """
-    bound = math.log1p(delta)
-    distance = abs(abs(found.log_ratio) - bound)
-    have = min(found.runs)
-    spread = found.se / math.sqrt(1 / found.runs[0] + 1 / found.runs[1])  # of one run, blocks and all
-    for runs in range(have + 1, RUNS_LIMIT):
-        df = max(2 * runs - 2, 1)
-        needed = _sigmas(df) * spread * math.sqrt(2 / runs)
-        if needed <= distance:
-            return runs - have
+    bound, size = math.log1p(delta), abs(found.log_ratio)
+    distance = abs(size - bound)
+    have = min(found.units)
+    each = min(found.runs) / have
+    for more in range(1, RUNS_LIMIT):
+        df = found.df + 2 * more
+        se = found.se * math.sqrt(have / (have + more))
+        enough = _sigmas(df, BEYOND_DELTA) * se <= distance
+        if enough and (size < bound or _sigmas(df, NO_CHANGE) * se <= size):
+            return math.ceil(more * each)
     return None
 
 
@@ -143,14 +144,14 @@ def runs_for(spread: float, difference: float, delta: float) -> int | None:
     distance = math.log1p(difference) - math.log1p(delta)
     for runs in range(3, RUNS_LIMIT):
         df = 2 * runs - 2
-        if _sigmas(df) * spread * math.sqrt(2 / runs) <= distance:
+        if _sigmas(df, BEYOND_DELTA) * spread * math.sqrt(2 / runs) <= distance:
             return runs
     return None
 
 
-def _sigmas(df: float) -> float:
-    """Standard errors between delta and a true difference that is found with POWER."""
-    return student.quantile(df, 1 - BEYOND_DELTA) + student.quantile(df, POWER)
+def _sigmas(df: float, level: float) -> float:
+    """Standard errors between what is to be refused at `level` and a true value that is found with POWER."""
+    return student.quantile(df, 1 - level) + student.quantile(df, POWER)
 
 
 def _p_beyond(found: Estimate, sign: float, bound: float) -> float:

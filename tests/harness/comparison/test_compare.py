@@ -382,6 +382,47 @@ def test_outputs_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert code == 2 and "cannot be written" in out
 
 
+def test_the_page_shows_all_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = arms.made(system="<script>alert(1)</script>")
+    a, b = arms.in_turns(
+        tmp_path,
+        slower=1.018,
+        a={"phases": PHASES, "made": hostile},
+        b={"phases": PHASES, "made": hostile, "software": NEW},
+    )
+    for log in a.glob("*.txt"):
+        arms.telemetry(log)
+    page = tmp_path / "page.html"
+    code, _ = run(capsys, a, b, "--html", page)
+    text = page.read_text()
+
+    assert code == 1
+    assert "<script" not in text and "http://" not in text and "https://" not in text
+    for part in (
+        "What differs in the environment",
+        "How much slower B is",
+        "Where the time went",
+        "in the order of time",
+    ):
+        assert part in text
+    assert text.index("software.driver") < text.index("How much slower"), "the environment's differences first"
+    assert text.count('class="dot arm-0"') >= 5 and text.count('class="dot arm-1"') >= 5
+    assert "nan" not in text.lower().split()
+
+
+@pytest.mark.parametrize("what", ["one run", "not comparable", "invalid"])
+def test_the_page_of_what_has_no_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    a, b = arms.in_turns(
+        tmp_path, 1 if what == "one run" else 2, b={"gpu": {"ecc": False}} if what == "not comparable" else {}
+    )
+    if what == "invalid":
+        (a / "result_0.txt").write_text((a / "result_0.txt").read_text()[:3000])
+    page = tmp_path / "page.html"
+    code, _ = run(capsys, a, b, "--html", page, "--markdown", tmp_path / "m.md", "--bundle", tmp_path / "b.tar")
+    assert code == {"one run": 3, "not comparable": 4, "invalid": 5}[what]
+    assert "</html>" in page.read_text()
+
+
 def test_bundle_is_redacted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uuid = "GPU-7c8e4c1e-0f0b-44c5-9c55-2b0f3d5e9c11"
     each = {"gpu": {"uuid": uuid, "serial": "1653922"}, "made": arms.made(org="Secret Corp")}

@@ -1,0 +1,41 @@
+"""A comparison as one HTML page that needs nothing else and runs no script: the environment's differences first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from harness.comparison import pictures, words
+from harness.comparison.comparison import Comparison
+from harness.comparison.terminal import arm_text
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+
+
+def render(found: Comparison) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        figure=words.figure, signed=words.signed, interval=words.interval, spaced=lambda name: name.replace("_", " ")
+    )
+    comparable = found.comparability
+    return environment.get_template("comparison.html.jinja").render(
+        found=found,
+        sentence=words.sentence(found),
+        arms=[arm_text([run for run in found.runs if run.arm == arm]) for arm in (0, 1)],
+        differences=comparable.differences if comparable is not None else (),
+        refusals=comparable.refusals if comparable is not None else (),
+        minutes=[words.minutes(each) for each in found.minutes or ()],
+        quality=list(words.quality(found.quality, found.question.labels)),
+        forest=pictures.forest(found),
+        time=pictures.over_time(found),
+        waterfall=pictures.waterfall(found),
+        width=pictures.WIDTH,
+        labels_width=pictures.LABELS,
+    )
