@@ -14,7 +14,7 @@ import typer
 
 from harness import exit_codes
 
-MODULES = ("run", "results", "report", "compare", "host")
+MODULES = ("run", "results", "report", "compare", "history", "host")
 
 
 def build() -> typer.Typer:

@@ -118,7 +118,7 @@ def forest(found: Comparison) -> Forest | None:
     reach = max(
         2.2 * delta, *(1.15 * abs(each) for each in [*main, *sorted(middles, key=abs)[: len(middles) * 3 // 4 + 1]])
     )
-    scale, ticks = _axis(-reach, reach, LABELS, WIDTH - 175)
+    scale, ticks = axis(-reach, reach, LABELS, WIDTH - 175)
     rows = []
     for place, (name, percent, (low, high), word, gated) in enumerate(given):
         edge = (max(low, -reach), min(high, reach))
@@ -170,7 +170,7 @@ def over_time(found: Comparison) -> Time | None:
         figures = [each for _, each in known]
         low, high = min(figures), max(figures)
         room = max((high - low) * 0.12, 1e-4 * abs(high), 1e-9)
-        scale, ticks = _axis(low - room, high + room, top + height - 6, top + 8, about=3 if height < 100 else 5)
+        scale, ticks = axis(low - room, high + room, top + height - 6, top + 8, about=3 if height < 100 else 5)
         dots = tuple(
             Dot(places[id(run)], scale(each), run.arm, f"{run.name}: {words.figure(each)} {unit}", run.name in outlying)
             for run, each in known
@@ -222,7 +222,7 @@ def waterfall(found: Comparison) -> Waterfall | None:
         levels.append(levels[-1] + each)
     spread = max(*levels, b) - min(*levels, b)
     low = max(0.0, min(*levels, b) - max(0.35 * spread, 0.002 * a))
-    scale, ticks = _axis(low, max(*levels, b) + 0.05 * spread, LABELS, WIDTH - 130)
+    scale, ticks = axis(low, max(*levels, b) + 0.05 * spread, LABELS, WIDTH - 130)
     labels = found.question.labels
     bars = [Bar(14, labels[0], scale(low), scale(a) - scale(low), "a", f"{words.figure(a)} s")]
     for place, phase in enumerate(phases, 1):
@@ -244,7 +244,7 @@ def waterfall(found: Comparison) -> Waterfall | None:
     return Waterfall(14 + LINE * (len(phases) + 2), ticks, tuple(bars))
 
 
-def _axis(low: float, high: float, start: float, end: float, about: int = 5) -> tuple[Scale, tuple[Tick, ...]]:
+def axis(low: float, high: float, start: float, end: float, about: int = 5) -> tuple[Scale, tuple[Tick, ...]]:
     """Linear, with round ticks inside."""
     span = high - low or 1.0
     power = 10.0 ** math.floor(math.log10(span / about))

@@ -1,0 +1,206 @@
+"""A system's series over time and over drivers: trend, change points and what changed there, drivers seen to work.
+
+Change points are those of ruptures (kernel change point detection with the linear kernel, exact, with a penalty), and each is
+then held to the standard of every other difference: the runs before it against those after it, by verdict.py. What that does
+not call slower or faster is not shown, so that a noisy series has no history of alarms.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.comparison import verdict
+from harness.comparison.points import LeftOut, Point
+from harness.comparison.sample import Floats, Sample
+
+DELTA = 0.005
+PENALTY = 5.0  # times the logarithm of the number of runs, in units of the noise's variance
+SHORTEST = 3  # runs between two change points
+MONTH_S = 30 * 86400
+TREND_S = 7 * 86400  # a series of a day has no trend by the month
+
+
+@dataclass(frozen=True)
+class Change:
+    """From one run to the next a series became slower or faster, and stayed so for three runs at least."""
+
+    index: int  # of the first run after it
+    at: float
+    percent: float  # more: slower
+    interval: tuple[float, float]
+    word: verdict.Word
+    reasons: tuple[str, ...]  # what else changed between the two runs
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs of the same work on one host, in the order of time."""
+
+    benchmark: str
+    system: str
+    configuration: str
+    host: str
+    points: tuple[Point, ...]
+    changes: tuple[Change, ...]
+    percent_a_month: float | None  # Theil and Sen's slope between changes; None with fewer than four runs, or a week
+
+    @property
+    def name(self) -> str:
+        return f"{self.benchmark}, {self.configuration}, {self.system}, {self.host}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One driver on one host."""
+
+    runs: int
+    images_per_s: float | None
+    seconds_per_epoch: float
+    against: str  # the driver before it on this host; "" for the first
+    percent: float | None
+    word: verdict.Word | None
+
+
+@dataclass(frozen=True)
+class History:
+    series: tuple[Series, ...]
+    drivers: tuple[str, ...]  # in the order in which they were first seen
+    matrix: tuple[tuple[Series, tuple[Cell | None, ...]], ...]  # of the series that tell a driver
+    tested: tuple[dict[str, str], ...]  # proposed for drivers.toml
+    left_out: tuple[LeftOut, ...]
+
+
+def history(
+    points: Sequence[Point], left_out: Sequence[LeftOut] = (), *, system: str = "", delta: float = DELTA
+) -> History:
+    """Of all points, or of those whose system, host, GPU, configuration or path holds `system`; ValueError: none does."""
+    chosen = [point for point in points if _about(point, system)]
+    if system and not chosen:
+        there = ", ".join(sorted({point.system for point in points})) or "none"
+        raise ValueError(f"no run of a system {system}; there are: {there}")
+    groups: dict[tuple[str, ...], list[Point]] = {}
+    for point in chosen:
+        groups.setdefault((point.benchmark, point.system, point.configuration, point.work, point.host), []).append(
+            point
+        )
+    series = tuple(_series(group, delta) for group in groups.values())
+    drivers = tuple(dict.fromkeys(point.driver for point in chosen if point.driver))
+    matrix = tuple(
+        (each, tuple(_cells(each.points, drivers, delta)))
+        for each in series
+        if any(point.driver for point in each.points)
+    )
+    return History(series, drivers, matrix, tuple(_tested(chosen)), tuple(left_out))
+
+
+def _about(point: Point, word: str) -> bool:
+    told = (point.system, point.host, point.gpu, point.configuration, point.log)
+    return not word or any(word.lower() in text.lower() for text in told)
+
+
+def _series(points: Sequence[Point], delta: float) -> Series:
+    first = points[0]
+    values = np.log([point.seconds_per_epoch for point in points])
+    changes = tuple(_changes(points, values, delta))
+    return Series(
+        first.benchmark,
+        first.system,
+        first.configuration,
+        first.host,
+        tuple(points),
+        changes,
+        _trend(points, values, [change.index for change in changes]),
+    )
+
+
+def _changes(points: Sequence[Point], values: Floats, delta: float) -> Iterable[Change]:
+    bounds = [0, *_break_points(values), len(points)]
+    for before, at, after in zip(bounds, bounds[1:], bounds[2:], strict=False):
+        judged = verdict.judge(Sample.of(np.exp(values[before:at]).tolist(), np.exp(values[at:after]).tolist()), delta)
+        percent, interval = judged.percent, judged.percent_interval
+        if judged.word in ("SLOWER", "FASTER") and percent is not None and interval is not None:
+            last, first = points[at - 1], points[at]
+            yield Change(at, first.started, percent, interval, judged.word, tuple(_reasons(last, first)))
+
+
+def _break_points(values: Floats) -> list[int]:
+    count = len(values)
+    if count < 2 * SHORTEST:
+        return []
+    # of the differences between neighbours, so that a change itself does not count as noise
+    steps = np.diff(values)
+    noise = float(np.median(np.abs(steps - np.median(steps)))) * 1.4826 / math.sqrt(2)
+    noise = max(noise, float(np.std(steps)) / 10, 1e-6)
+    from ruptures.detection import KernelCPD
+
+    found = KernelCPD(kernel="linear", min_size=SHORTEST).fit((values / noise)[:, None])
+    return [int(index) for index in found.predict(pen=PENALTY * math.log(count))[:-1]]
+
+
+def _reasons(before: Point, after: Point) -> Iterable[str]:
+    if before.driver != after.driver:
+        yield f"driver {before.driver or 'none'} -> {after.driver or 'none'}"
+    if before.commit != after.commit:
+        yield f"commit {before.commit[:10] or 'none'} -> {after.commit[:10] or 'none'}"
+
+
+def _trend(points: Sequence[Point], values: Floats, breaks: Sequence[int]) -> float | None:
+    """Median of all slopes within the stretches, in per cent a month; more is slower."""
+    times = np.array([point.started for point in points])
+    slopes: list[Floats] = []
+    bounds = [0, *breaks, len(points)]
+    for start, stop in itertools.pairwise(bounds):
+        if stop - start >= 4:
+            rows, columns = np.triu_indices(stop - start, 1)
+            elapsed = times[start:stop][columns] - times[start:stop][rows]
+            risen = values[start:stop][columns] - values[start:stop][rows]
+            slopes.append(risen[elapsed > 0] / elapsed[elapsed > 0])
+    together = np.concatenate(slopes) if slopes else np.array([])
+    if not len(together) or np.ptp(times) < TREND_S:
+        return None
+    return 100 * math.expm1(float(np.median(together)) * MONTH_S)
+
+
+def _cells(points: Sequence[Point], drivers: Sequence[str], delta: float) -> Iterable[Cell | None]:
+    before: tuple[str, list[Point]] | None = None
+    for driver in drivers:
+        own = [point for point in points if point.driver == driver]
+        if not own:
+            yield None
+            continue
+        rates = [point.images_per_s for point in own if point.images_per_s]
+        seconds = [point.seconds_per_epoch for point in own]
+        percent, word = None, None
+        if before is not None:
+            judged = verdict.judge(Sample.of([point.seconds_per_epoch for point in before[1]], seconds), delta)
+            percent, word = judged.percent, judged.word
+        yield Cell(
+            len(own),
+            sum(rates) / len(rates) if rates else None,
+            math.exp(float(np.mean(np.log(seconds)))),
+            before[0] if before is not None else "",
+            percent,
+            word,
+        )
+        before = (driver, own)
+
+
+def _tested(points: Sequence[Point]) -> Iterable[dict[str, str]]:
+    """A driver and a GPU on which one whole timed run met its target, that drivers.toml does not have yet."""
+    import datetime
+
+    from harness.system.nvidia import decision
+
+    known = decision.manifest().tested_drivers
+    proposed: dict[tuple[str, str], dict[str, str]] = {}
+    for point in points:
+        key = (point.driver_version, point.gpu)
+        if point.whole and all(key) and key[0] not in known and key not in proposed:
+            date = datetime.datetime.fromtimestamp(point.started, datetime.UTC).date().isoformat()
+            proposed[key] = {"driver": key[0], "gpu": key[1], "date": date, "log": point.log}
+    return proposed.values()

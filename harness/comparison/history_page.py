@@ -1,0 +1,94 @@
+"""The history as a page beside the leaderboard: every series drawn, changes marked, drivers against systems."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from harness.comparison import history_text
+from harness.comparison.history import History, Series
+from harness.comparison.pictures import Dot, Tick, axis
+
+PAGE = "history.html"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+WIDTH, HEIGHT, LEFT = 860.0, 190.0, 70.0
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A change point."""
+
+    x: float
+    text: str
+    word: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    series: Series
+    ticks: tuple[Tick, ...]
+    dates: tuple[Tick, ...]
+    dots: tuple[Dot, ...]  # `arm` is the driver's number
+    changes: tuple[Mark, ...]
+    levels: tuple[tuple[float, float, float], ...]  # x from, x to, y: the mean between changes
+
+
+def render(found: History, *, drawn: int = 200) -> str:
+    """The page; of more than `drawn` series those with changes are drawn first."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(date=history_text.date, cell=history_text.cell_text)
+    chosen = sorted(found.series, key=lambda each: -len(each.changes))[:drawn]
+    return environment.get_template("history.html.jinja").render(
+        found=found,
+        drawings=[_draw(each, found.drivers) for each in chosen],
+        undrawn=len(found.series) - len(chosen),
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+    )
+
+
+def _draw(series: Series, drivers: tuple[str, ...]) -> Drawing:
+    """Runs at even distances: what matters is their order, and a pause of months would squeeze them."""
+    points = series.points
+    values = [point.seconds_per_epoch for point in points]
+    low, high = min(values), max(values)
+    room = max(0.15 * (high - low), 0.002 * high)
+    scale, ticks = axis(low - room, high + room, HEIGHT - 8, 12)
+    step = (WIDTH - LEFT - 20) / len(points)
+    x = [LEFT + step * (index + 0.5) for index in range(len(points))]
+    dots = tuple(
+        Dot(at, scale(value), drivers.index(point.driver) if point.driver else 0, _title(series, index))
+        for index, (at, value, point) in enumerate(zip(x, values, points, strict=True))
+    )
+    marks = tuple(
+        Mark(
+            x[change.index] - step / 2,
+            f"{history_text.date(change.at)}: {abs(change.percent):.2g} % {change.word.lower()}; "
+            f"{'; '.join(change.reasons) or 'nothing that the logs tell changed'}",
+            change.word.lower(),
+        )
+        for change in series.changes
+    )
+    levels = []
+    for start, stop in itertools.pairwise([0, *(change.index for change in series.changes), len(points)]):
+        mean = sum(values[start:stop]) / (stop - start)
+        levels.append((x[start] - step / 2, x[stop - 1] + step / 2, scale(mean)))
+    every = max(1, -(-len(points) // 8))
+    dates = tuple(Tick(x[index], history_text.date(points[index].started)) for index in range(0, len(points), every))
+    return Drawing(series, ticks, dates, dots, marks, tuple(levels))
+
+
+def _title(series: Series, index: int) -> str:
+    point = series.points[index]
+    driver = f", driver {point.driver}" if point.driver else ""
+    return f"{history_text.date(point.started)}: {point.seconds_per_epoch:,.5g} s an epoch{driver}"

@@ -1,0 +1,88 @@
+"""A history for a terminal of 80 columns: a line for each series, its changes, and drivers against systems."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+
+from harness.comparison.history import Cell, History, Series
+from harness.results.table import printable
+
+WIDTH = 80
+BARS = "▁▂▃▄▅▆▇█"
+SPARK = 24  # characters of a series' course
+DRIVERS = 3  # columns of the matrix; the page has all
+
+
+def lines(found: History) -> Iterator[str]:
+    for each in found.series:
+        yield from _series(each)
+    if found.matrix:
+        yield ""
+        yield from _matrix(found)
+    if found.tested:
+        yield ""
+        yield "for drivers.toml, from runs that met their target:"
+        for entry in found.tested:
+            yield "[[tested]]"
+            yield from (f'{key} = "{entry[key]}"' for key in ("driver", "gpu"))
+            yield f"date = {entry['date']}"
+    if found.left_out:
+        yield ""
+        yield f"left out: {len(found.left_out)} logs that are no whole runs; the first: {_cut(found.left_out[0].log, 40)}"
+    if not found.series:
+        yield "no runs yet: `harness run` makes one and `harness collect` brings it here"
+
+
+def _series(each: Series) -> Iterator[str]:
+    yield _cut(each.name, WIDTH)
+    first, last = each.points[0], each.points[-1]
+    trend = "" if each.percent_a_month is None else f"  trend {each.percent_a_month:+.2f} % a month"
+    dates = f"{date(first.started)} to {date(last.started)}" if len(each.points) > 1 else date(first.started)
+    yield f"  {spark(each):{SPARK}}  {len(each.points)} runs, {last.seconds_per_epoch:,.5g} s an epoch  {dates}"
+    if trend:
+        yield f" {trend}: more is slower"
+    for change in each.changes:
+        low, high = change.interval
+        why = "; ".join(change.reasons) or "nothing that the logs tell changed"
+        yield f"  {date(change.at)}  {change.word} by {abs(change.percent):.2g} % ({low:+.2g} to {high:+.2g})"
+        yield f"              {_cut(why, WIDTH - 14)}"
+
+
+def spark(each: Series) -> str:
+    """Seconds an epoch from the first run to the last; higher is slower."""
+    values = [point.seconds_per_epoch for point in each.points][-SPARK:]
+    low, high = min(values), max(values)
+    if high - low < 1e-3 * high:  # nothing that an eye should see
+        return BARS[0] * len(values)
+    return "".join(BARS[round((value - low) / (high - low) * (len(BARS) - 1))] for value in values)
+
+
+def _matrix(found: History) -> Iterator[str]:
+    shown = found.drivers[-DRIVERS:]
+    yield "images/s by driver, and against the driver before: s slower, f faster, = equal"
+    yield f"{'':20}" + "".join(f"{_cut(driver, 18):>20}" for driver in shown)
+    for series, cells in found.matrix:
+        texts = (cell_text(cell) for cell in cells[-DRIVERS:])
+        yield f"{_cut(f'{series.configuration} {series.host}', 19):20}" + "".join(f"{text:>20}" for text in texts)
+    if len(found.drivers) > DRIVERS:
+        yield f"and {len(found.drivers) - DRIVERS} older drivers; --html and --json have all"
+
+
+def cell_text(cell: Cell | None) -> str:
+    if cell is None:
+        return "-"
+    rate = f"{cell.images_per_s:,.0f}" if cell.images_per_s else f"{cell.seconds_per_epoch:,.4g} s"
+    if cell.percent is None:
+        return rate
+    mark = {"SLOWER": "s", "FASTER": "f", "EQUAL": "="}.get(cell.word or "", "?")
+    return f"{rate} {-cell.percent:+.1f}% {mark}"
+
+
+def date(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
+
+
+def _cut(text: str, width: int) -> str:
+    text = printable(text)
+    return text if len(text) <= width else f"{text[: width - 2]}.."

@@ -1,0 +1,140 @@
+"""Every run of a results folder as one small point for its history; read once, then kept in the cache.
+
+The kept file is nothing but a shortcut: a log whose size or time of change is another is read again, and without it, or
+where it cannot be written, all are. Nothing is written into the results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from harness.comparison.metrics import METRICS
+from harness.comparison.runs import Run, invalid
+from harness.results.logfile import read
+from harness.results.series import find_logs
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run that did its work."""
+
+    log: str
+    sha256: str
+    started: float  # Unix seconds
+    benchmark: str
+    system: str
+    configuration: str
+    work: str  # what makes two runs the same work: configuration, steps
+    host: str
+    driver: str  # in words; "" where the log tells none
+    driver_version: str
+    gpu: str  # "" on a CPU
+    commit: str
+    seconds_per_epoch: float
+    images_per_s: float | None
+    joules_per_image: float | None
+    whole: bool  # it met its target
+    demonstration: bool
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    log: str
+    reason: str
+
+
+def gather(folders: Iterable[Path], cache: Path | None = None) -> tuple[list[Point], list[LeftOut]]:
+    """All points under the folders, in the order of time, and the logs that gave none. ValueError for a folder not there.
+
+    `cache` is a folder to keep them in.
+    """
+    points: dict[str, Point] = {}
+    left_out: list[LeftOut] = []
+    for folder in folders:
+        shortcut = None
+        if cache is not None:
+            shortcut = cache / f"history-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
+        kept = _kept(shortcut) if shortcut is not None else {}
+        now: dict[str, dict[str, Any]] = {}
+        for log in find_logs(folder):
+            stat = log.stat()
+            name, stamp = os.path.relpath(log, folder), [stat.st_size, stat.st_mtime_ns]
+            entry = kept.get(name)
+            if entry is None or entry.get("stamp") != stamp:
+                entry = {"stamp": stamp, **_read(log)}
+            now[name] = entry
+            if entry["point"] is None:
+                left_out.append(LeftOut(str(log), entry["reason"]))
+            else:
+                point = Point(**{**entry["point"], "log": str(log)})
+                points.setdefault(point.sha256, point)  # a log and its copy are one run
+        if shortcut is not None and now != kept:
+            _keep(shortcut, now)
+    return sorted(points.values(), key=lambda each: each.started), left_out
+
+
+def _read(log: Path) -> dict[str, Any]:
+    record = read(log)
+    run = Run(record, 0)
+    if bad := invalid([run]):
+        return {"point": None, "reason": bad[0].reason}
+    seconds, started = METRICS["seconds_per_epoch"].value(run), record.run_start_s
+    if seconds is None or started is None or not seconds > 0:
+        return {"point": None, "reason": "it tells no seconds an epoch, or not when it ran"}
+    devices = record.hardware.get("accelerators")
+    gpus = [str(name) for name in devices] if isinstance(devices, list) else []
+    work = [record.configuration_sha256 or record.global_batch_size, record.max_steps]
+    point = Point(
+        log="",
+        sha256=record.sha256,
+        started=started,
+        benchmark=record.benchmark or "unknown",
+        system=record.platform or "unknown",
+        configuration=record.configuration_name or f"batch {record.global_batch_size}",
+        work=json.dumps(work),
+        host=run.host,
+        driver=str(run.driver) if run.driver.present else "",
+        driver_version=run.driver.driver if run.driver.present else "",
+        gpu=gpus[0] if gpus else "",
+        commit=record.commit or "",
+        seconds_per_epoch=seconds,
+        images_per_s=record.images_per_s,
+        joules_per_image=METRICS["joules_per_image"].value(run),
+        whole=record.outcome == "success" and record.max_steps is None,
+        demonstration=record.demonstration,
+    )
+    return {"point": asdict(point), "reason": ""}
+
+
+def _kept(path: Path) -> dict[str, dict[str, Any]]:
+    names = {field.name for field in fields(Point)}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        logs = content["logs"] if content["version"] == VERSION else {}
+        return {
+            str(name): entry
+            for name, entry in logs.items()
+            if entry["point"] is None or (set(entry["point"]) == names and isinstance(entry["point"]["started"], float))
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _keep(path: Path, logs: dict[str, dict[str, Any]]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"version": VERSION, "logs": logs}), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:  # without a cache all is read anew each time
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,141 @@
+"""The verb history: changes found and explained, none invented, drivers against systems."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.cli import main
+from harness.comparison import history as histories
+from harness.comparison import history_page, history_text, points
+from tests.harness.comparison import arms
+from tests.harness.comparison.arms import NEW, OLD
+
+
+def write(
+    folder: Path, count: int, *, change_at: int = 10**9, slower: float = 1.012, seed: int = 0, uuid: str = "GPU-1"
+) -> None:
+    """A run a day; from `change_at` on with the other driver, and `slower` times as slow."""
+    noise = np.random.default_rng(seed).normal(0, 0.001, count)
+    for number in range(count):
+        new = number >= change_at
+        factor = (slower if new else 1.0) * (1 + float(noise[number]))
+        arms.write(folder, number, factor=factor, turn=number * 144, software=NEW if new else OLD, gpu={"uuid": uuid})
+
+
+def read(*folders: Path, system: str = "") -> histories.History:
+    return histories.history(*points.gather(folders), system=system)
+
+
+def test_a_change_is_found_where_it_was_and_explained(tmp_path: Path) -> None:
+    write(tmp_path / "x", 16, change_at=9)
+    (series,) = read(tmp_path).series
+    (change,) = series.changes
+
+    assert change.index == 9 and change.word == "SLOWER"
+    assert change.percent == pytest.approx(1.2, abs=0.2)
+    assert change.reasons == ("driver 580.65.06 -> 590.44.01",)
+
+
+def test_a_quiet_series_has_no_changes(tmp_path: Path) -> None:
+    for seed in range(6):
+        write(tmp_path / str(seed), 14, seed=seed, uuid=f"GPU-{seed}")
+    found = read(tmp_path)
+    assert len(found.series) == 6
+    assert [series.changes for series in found.series] == [()] * 6
+
+
+def test_noise_alone_makes_no_history() -> None:
+    """A spread of 0.5 %, as large as what counts as a change: the worst case."""
+    generator = np.random.default_rng(1)
+    point = points.Point("", "", 0.0, "", "", "", "", "", "", "", "", "", 1.0, None, None, True, False)
+    series = [generator.normal(0, 0.005, 30) for _ in range(300)]
+    assert sum(bool(histories._break_points(values)) for values in series) <= 12
+    assert sum(bool(list(histories._changes([point] * 30, values, 0.005))) for values in series) <= 3
+
+
+def test_a_trend_is_told_apart_from_a_change(tmp_path: Path) -> None:
+    for number in range(12):
+        arms.write(tmp_path / "x", number, factor=1 + 0.0004 * number, turn=number * 144)
+    (series,) = read(tmp_path).series
+    assert series.percent_a_month == pytest.approx(1.2, rel=0.15)
+
+
+def test_drivers_against_systems(tmp_path: Path) -> None:
+    write(tmp_path / "x", 12, change_at=6)
+    write(tmp_path / "y", 5, uuid="GPU-2")
+    found = read(tmp_path)
+
+    assert found.drivers == ("580.65.06", "590.44.01")
+    cells = {series.host: cells for series, cells in found.matrix}
+    first, second = cells["GPU-1"]
+    assert first is not None and second is not None
+    assert (first.word, second.word, second.against) == (None, "SLOWER", "580.65.06")
+    assert cells["GPU-2"][1] is None
+
+
+def test_drivers_seen_to_work_are_proposed(tmp_path: Path) -> None:
+    write(tmp_path / "x", 4, change_at=2)
+    found = read(tmp_path)
+    assert [entry["driver"] for entry in found.tested] == ["580.65.06", "590.44.01"]
+    text = "\n".join(history_text.lines(found))
+    assert '[[tested]]\ndriver = "590.44.01"\ngpu = "NVIDIA H100 80GB HBM3"\ndate = 2026-' in text
+
+
+def test_one_system_of_many(tmp_path: Path) -> None:
+    write(tmp_path / "x", 3)
+    write(tmp_path / "y", 3, uuid="GPU-2")
+    assert len(read(tmp_path, system="gpu-2").series) == 1
+    with pytest.raises(ValueError, match="no run of a system B200"):
+        read(tmp_path, system="B200")
+
+
+def test_logs_that_are_no_runs_are_left_out_and_told(tmp_path: Path) -> None:
+    write(tmp_path / "x", 3)
+    log = tmp_path / "x/result_1.txt"
+    log.write_text(log.read_text()[:4000])
+    found = read(tmp_path)
+    assert len(found.series[0].points) == 2
+    assert found.left_out[0].log == str(log)
+    assert "left out: 1 logs" in "\n".join(history_text.lines(found))
+
+
+def test_what_was_read_once_is_kept_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, cache = tmp_path / "results", tmp_path / "cache"
+    write(results, 3)
+    there = set(results.iterdir())
+    first = points.gather([results], cache)
+    reads: list[Path] = []
+    monkeypatch.setattr(points, "_read", reads.append)
+    assert points.gather([results], cache) == first and not reads
+    monkeypatch.undo()
+    arms.write(results, 1, factor=1.5, turn=144)
+    assert points.gather([results], cache) != first
+    (kept,) = cache.iterdir()
+    kept.write_text("not JSON")
+    assert len(points.gather([results], cache)[0]) == 3
+    assert set(results.iterdir()) == there, "nothing is written into the results"
+
+
+def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    write(tmp_path / "x", 14, change_at=7)
+    assert main(["history", "--from", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "SLOWER by 1.1 %" in out and "driver 580.65.06 -> 590.44.01" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert main(["history", "--from", str(tmp_path), "--json", "--html", str(tmp_path / "page")]) == 0
+    assert json.loads(capsys.readouterr().out)["series"][0]["changes"][0]["word"] == "SLOWER"
+    page = (tmp_path / "page" / history_page.PAGE).read_text()
+    assert "<script" not in page and 'class="change slower"' in page
+    assert main(["history", "--from", str(tmp_path / "nowhere")]) == 2
+
+
+def test_real_logs(test_data: Path) -> None:
+    found = read(test_data / "mlperf-results")
+    assert len(found.series) == 5
+    changed = [(series.system, change.word) for series in found.series for change in series.changes]
+    assert changed == [("1xNVIDIA DGX A100", "FASTER")], "from round 0.7 to 1.1"
