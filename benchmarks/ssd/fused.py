@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from benchmarks.ssd.kernels import norm, stem
 from benchmarks.ssd.model import SSD
 
 Linked = tuple[Tensor, Tensor]
@@ -27,7 +28,7 @@ class NormReLUPool(nn.BatchNorm2d):
         if not self.training:
             pooled = F.max_pool2d(super().forward(input).relu(), 3, 2, 1)
             return pooled, pooled
-        pooled, link, _, _, mean, variance = torch.ops.ssd.batch_norm_relu_pool(input, self.weight, self.bias, self.eps)
+        pooled, link, _, _, mean, variance = stem.batch_norm_relu_pool(input, self.weight, self.bias, self.eps)
         track(self, input, mean, variance)
         return pooled, link
 
@@ -51,7 +52,7 @@ class Block(nn.Module):
             convolution, last = self.downsample
             link = skip = batch_norm(last, convolution(x), relu=False)
         inner = self.conv2(batch_norm(self.bn1, self.conv1(x), relu=True))
-        out, link, mean, variance = torch.ops.ssd.batch_norm_add_relu(
+        out, link, mean, variance = norm.batch_norm_add_relu(
             inner, skip.detach(), link, self.bn2.weight, self.bn2.bias, self.bn2.eps
         )
         track(self.bn2, inner, mean, variance)
@@ -67,7 +68,7 @@ class Unlinked(nn.Module):
 
 def batch_norm(module: nn.BatchNorm2d, x: Tensor, *, relu: bool) -> Tensor:
     """`module` in training, and a ReLU where asked for."""
-    out, mean, variance = torch.ops.ssd.batch_norm(x, module.weight, module.bias, module.eps, relu)
+    out, mean, variance = norm.batch_norm(x, module.weight, module.bias, module.eps, relu)
     track(module, x, mean, variance)
     return out  # type: ignore[no-any-return]
 
