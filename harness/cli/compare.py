@@ -111,6 +111,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     ] = None,
 ) -> None:
     """Write a schedule: blocks A B B A of a driver each, or runs of two arms by turns where no reboot is needed."""
+    from harness.comparison import child
     from harness.comparison import plan as plans
     from harness.config import ROOT, find
 
@@ -126,6 +127,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
         seed=seed,
         options=options,
     )
+    made = child.pinned(made)
     root = out or environment.out_dir(ROOT) / f"compare_{made.arms[0].name}_{made.arms[1].name}"
     path = plans.write(made, root)
     sys.stdout.write(f"wrote {path}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from harness.comparison.plan import Arm, Plan
@@ -55,6 +56,21 @@ def start(
             return INTERRUPTED
         finally:
             running.close()
+
+
+def pinned(plan: Plan) -> Plan:
+    """With each arm's commit as its full hash: a branch moves on while blocks wait for a reboot. ValueError: no commit."""
+    arms = []
+    for arm in plan.arms:
+        commit = arm.commit
+        if commit is not None:
+            words = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise ValueError(f"arm {arm.name}: commit {commit}: {done.stderr.strip()}")
+            commit = done.stdout.strip()
+        arms.append(replace(arm, commit=commit))
+    return replace(plan, arms=(arms[0], arms[1]))
 
 
 def checkout(arm: Arm, root: Path) -> Path:

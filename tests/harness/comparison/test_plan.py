@@ -279,6 +279,20 @@ def test_the_command_of_an_arm(tmp_path: Path) -> None:
     assert child.command(made, made.arms[1], tmp_path, 3, CHECKOUT)[7] == "H100_1x1x256"
 
 
+def test_commits_are_pinned_when_the_plan_is_made() -> None:
+    from harness.comparison import child
+
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    ).stdout
+    if not head:
+        pytest.skip("no checkout of git")
+    made = child.pinned(plan.make("embedded", ["a:commit=HEAD", "b:image=x"]))
+    assert made.arms[0].commit == head.strip() and made.arms[1].commit is None
+    with pytest.raises(ValueError, match="no_such"):
+        child.pinned(plan.make("embedded", ["a:commit=no_such", "b:image=x"]))
+
+
 # --- noise ---
 
 
