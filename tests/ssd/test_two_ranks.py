@@ -42,6 +42,9 @@ def as_rank(rank: int, folder: Path, device: str) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=pytest.mark.long), pytest.param("cuda:0", marks=pytest.mark.gpu)]
+)
 def test_two_ranks_have_one_network(tmp_path: Path, device: str) -> None:
     small.folder(tmp_path)
     torch.multiprocessing.spawn(as_rank, args=(tmp_path, device), nprocs=WORLD)

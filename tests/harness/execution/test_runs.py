@@ -169,6 +169,7 @@ def test_two_ranks(tmp_path: Path, device: str) -> None:
     assert finished.stdout.count("RESULT,TOY") == 1
 
 
+@pytest.mark.long
 def test_rank_0_s_last_words_are_not_cut_short_by_ranks_that_have_none(tmp_path: Path) -> None:
     """torchrun sends SIGTERM to all once one has ended with another code than 0; here rank 1 has nothing left to do."""
     finished = run(toy.write(tmp_path, toy.raw("long farewell", ranks=2)), "--out", tmp_path)
@@ -177,6 +178,7 @@ def test_rank_0_s_last_words_are_not_cut_short_by_ranks_that_have_none(tmp_path:
     assert (tmp_path / "result_0.png").is_file()
 
 
+@pytest.mark.long
 def test_a_rank_that_dies_ends_the_run(tmp_path: Path) -> None:
     finished = run(toy.write(tmp_path, toy.raw("rank 1 raises", ranks=2)), "--out", tmp_path)
     assert finished.returncode == 5, finished.stdout + finished.stderr
@@ -184,6 +186,7 @@ def test_a_rank_that_dies_ends_the_run(tmp_path: Path) -> None:
     assert "rank 1 broke" in finished.stdout + finished.stderr
 
 
+@pytest.mark.long
 def test_a_resumed_run_goes_on_and_says_so(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     sleeping = toy.write(tmp_path, toy.raw("sleeps"))

@@ -24,7 +24,7 @@ def fakes(tmp_path: Path) -> Fakes:
     return Fakes(tmp_path / "results")
 
 
-def until(true, seconds: float = 20) -> None:
+def until(true, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
@@ -195,7 +195,7 @@ def test_the_ledgers_of_before_max_steps_are_of_whole_runs(fakes: Fakes) -> None
     assert fakes.run(2, resume=True) == 0
 
 
-@pytest.mark.parametrize(("do", "code"), [("hang", 130), ("hang for ever", 137)])
+@pytest.mark.parametrize(("do", "code"), [("hang", 130), pytest.param("hang for ever", 137, marks=pytest.mark.long)])
 def test_the_watchdog_leaves_stacks_in_the_log_and_stops_the_trial(
     fakes: Fakes, do: str, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +237,8 @@ def test_a_signal_ends_the_trial_closes_its_log_and_the_series_goes_on_later(
     assert sorted(fakes.account.finished) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("do", ["hang", pytest.param("hang for ever", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("do", ["hang", "hang for ever"])
 def test_kill_9_leaves_no_trial_running_and_the_ledger_shows_it(fakes: Fakes, do: str) -> None:
     fakes.tell(_1=do)
     series = started(fakes.folder, 3)
@@ -246,7 +247,7 @@ def test_kill_9_leaves_no_trial_running_and_the_ledger_shows_it(fakes: Fakes, do
     series.kill()
     series.wait()
     assert fakes.statuses == [(0, 1, "success"), (1, 1, "no end recorded")]
-    until(lambda: not alive(fakes.folder), seconds=40)
+    until(lambda: not alive(fakes.folder))
     fakes.tell()
     assert fakes.run(3, resume=True) == 0
     assert fakes.statuses[1:] == [(1, 1, "no end recorded"), (1, 2, "success"), (2, 1, "success")]
