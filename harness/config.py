@@ -32,8 +32,9 @@ from harness.rules import Rules
 from harness.system import accelerator
 from harness.validation import did_you_mean, not_finite, validate
 
-ROOT = Path(__file__).resolve().parent.parent  # of the checkout, or of the image's copy of it
-FOLDER = ROOT / "configs"
+ROOT = Path(__file__).resolve().parent.parent  # of the checkout, or of the image's copy of it; installed: site-packages
+CHECKOUT = ROOT if (ROOT / "run_and_time.sh").is_file() else None
+FOLDER = ROOT / "configs" if CHECKOUT else ROOT / "harness" / "configs"  # where pyproject.toml puts them in a wheel
 BENCHMARK_MEMBERS = (
     *("name", "config_type"),
     *("provide_data", "check", "open", "prepare"),
@@ -341,4 +342,4 @@ def read_toml(path: Path) -> dict[str, Any]:
 def shown(path: Path) -> str:
     """A path as a user knows it: relative to the checkout where it lies in it."""
     resolved = path.resolve()
-    return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else str(path)
+    return str(resolved.relative_to(ROOT)) if CHECKOUT and resolved.is_relative_to(ROOT) else str(path)

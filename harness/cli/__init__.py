@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from harness import exit_codes
+from harness import __version__, exit_codes
 
 MODULES = ("run", "results", "report", "compare", "history", "host")
 
@@ -28,13 +29,32 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
-    app.callback()(lambda: None)  # a verb is always named, also while there is only one
+    app.callback()(_options)
     for name in MODULES:
         importlib.import_module(f"harness.cli.{name}").register(app)
     return app
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _say_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"harness {__version__}\n")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it and end.")
+    ] = False,
+) -> None:
+    """Options of the command itself, without a verb."""
+
+
+def command() -> int:
+    """`harness`, where the project is installed."""
+    return main(name="harness")
+
+
+def main(arguments: Sequence[str] | None = None, name: str = "python -m harness") -> int:
     """Run one verb; returns the exit code (130 on Ctrl-C, which typer sees to)."""
     from harness import rules
     from harness.cli.environment import benchmark_folders
@@ -42,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     rules.also_search(benchmark_folders())
     try:
-        build()(args=arguments, prog_name="python -m harness")
+        build()(args=arguments, prog_name=name)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except ValueError as error:

@@ -45,10 +45,15 @@ def lookalikes(environment: Mapping[str, str] = os.environ) -> list[str]:
     return found
 
 
-def cache_dir(checkout: Path, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where data that a benchmark makes itself is kept: named, or in the checkout, or where that is read-only in /tmp."""
+def cache_dir(checkout: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where data that a benchmark makes itself is kept: named, or in the checkout, or where that is read-only in /tmp.
+
+    Without a checkout it is the user's folder for such things.
+    """
     if CACHE_DIR in environment:
         return Path(environment[CACHE_DIR])
+    if checkout is None:
+        return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
     if os.access(checkout, os.W_OK):
         return checkout / ".cache"
     return Path(tempfile.gettempdir()) / f"harness-{os.getuid()}"
@@ -58,9 +63,12 @@ def benchmark_folders(environment: Mapping[str, str] = os.environ) -> list[Path]
     return [Path(each) for each in environment.get(BENCHMARKS, "").split(os.pathsep) if each]
 
 
-def out_dir(checkout: Path) -> Path:
-    """Where results go that the user named no place for: the checkout's out/, from whichever directory it is called."""
-    return checkout / "out" if os.access(checkout, os.W_OK) else Path("out")
+def out_dir(checkout: Path | None) -> Path:
+    """Where results go that the user named no place for: the checkout's out/, from whichever directory it is called.
+
+    Without a checkout, or where it is read-only, out/ in the caller's directory.
+    """
+    return checkout / "out" if checkout is not None and os.access(checkout, os.W_OK) else Path("out")
 
 
 def _folded(name: str) -> str:

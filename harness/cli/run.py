@@ -114,7 +114,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
             chosen,
             path,
             trials=1 if trials is None else trials,
-            out=out or environment.out_dir(config.ROOT),
+            out=out or environment.out_dir(config.CHECKOUT),
             image=image,
             system=system,
             data_dir=data_dir,
@@ -129,12 +129,12 @@ def run(  # noqa: PLR0917 - typer passes options by name
         )
         raise typer.Exit(code)
     request = Request(
-        out=out or environment.out_dir(config.ROOT) / chosen.name,
+        out=out or environment.out_dir(config.CHECKOUT) / chosen.name,
         number=number,
         seed=seed,
         data_dir=data_dir,
         backbone_path=backbone_path,
-        cache_dir=environment.cache_dir(config.ROOT),
+        cache_dir=environment.cache_dir(config.CHECKOUT),
         checkpoint_dir=checkpoint_dir,
         resume=resume,
         max_steps=max_steps,

@@ -28,6 +28,8 @@ def commit(image: Mapping[str, Plain]) -> tuple[str, bool]:
     """
     if image:
         return str(image["commit"]), bool(image["tree_dirty"])
+    if not (ROOT / ".git").exists():  # installed: a checkout further up, of the environment's place, is another's
+        return "unknown", True
     try:
         return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain"))
     except (OSError, subprocess.CalledProcessError):

@@ -1,0 +1,67 @@
+"""The project as a distribution: what it declares, and, long, what `pip install .` gives."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+
+from harness import __version__
+from harness.cli import main
+from tests.conftest import CHECKOUT
+
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+
+
+def names(requirements: list[str]) -> list[str]:
+    return [re.match(r"[\w.-]+", each)[0] for each in requirements]  # type: ignore[index]
+
+
+def test_it_declares_what_the_lock_file_is_made_of() -> None:
+    asked = [line for line in (CHECKOUT / "requirements/run.in").read_text().splitlines() if line[:1] not in ("", "#")]
+    assert names(PROJECT["project"]["dependencies"]) == names(asked)
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"harness {__version__}\n"
+
+
+@pytest.mark.long
+def test_installed_it_has_all_that_it_needs(tmp_path: Path) -> None:
+    """In an environment of its own that borrows this one's packages; pip makes the wheel, from its usual index."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", str(CHECKOUT)]
+    subprocess.run(pip, check=True, capture_output=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "venv")}))
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    assert (site / "harness").is_dir()
+
+    def harness(*words: object) -> str:
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        command = [str(python.with_name("harness")), *map(str, words)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert harness("--version") == f"harness {__version__}\n"
+    assert {line for line in harness("configs").splitlines() if line and line[0] != " "} == {
+        path.stem for path in CHECKOUT.glob("configs/*/*.toml")
+    }
+    harness("report", "--html", tmp_path / "page")
+    assert "MLPerf" in (tmp_path / "page" / "index.html").read_text()
+    shipped = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.suffix != ".pyc"}
+    for room in ("harness", "benchmarks"):
+        files = [path for path in (CHECKOUT / room).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+        missing = {path.relative_to(CHECKOUT).as_posix() for path in files} - shipped
+        assert not missing
+    assert not any(name.startswith(("tests/", "configs/")) for name in shipped)
+    assert sys.version_info >= tuple(int(part) for part in PROJECT["project"]["requires-python"][2:].split("."))
