@@ -67,7 +67,8 @@ def rules_of_the_toys() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real photographs and logs, which is not part of the project; tests that need it skip without it."""
-    folder = Path(os.environ.get("HARNESS_TEST_DATA", CHECKOUT.parent / "shared" / "data"))
-    if not (folder / "README.md").is_file():
-        pytest.skip(f"no test data at {folder}; set HARNESS_TEST_DATA")
-    return folder
+    named = os.environ.get("HARNESS_TEST_DATA")
+    for folder in [Path(named)] if named else [CHECKOUT.parent / "shared" / "data", CHECKOUT / ".cache" / "test-data"]:
+        if (folder / "README.md").is_file():
+            return folder
+    return pytest.skip(f"no test data at {folder}: python -m tests.make_test_data fetches it")

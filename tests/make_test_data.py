@@ -1,0 +1,164 @@
+"""Fetches the real photographs and logs that the strongest tests use, none of which is part of the project:
+
+    .venv/bin/python -m tests.make_test_data [FOLDER]
+
+FOLDER is .cache/test-data in the checkout, where the tests look for it, unless named; then HARNESS_TEST_DATA must name it too.
+About 550 MB come over the network, most of them two archives of annotations that are thrown away afterwards, and 60 MB stay.
+What is there already is not fetched again. Everything comes from where its owners publish it, and its licence is its owners'.
+
+    coco256/           the first 128 photographs of COCO's train2017 and val2017, with their boxes
+    evaluator/         100 images' ground truth of val2014, detections in them and the figures published for these
+    mlperf-results/    six series of MLPerf Training, rounds 0.7 and 1.1, with their system descriptions
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+import time
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DEFAULT = CHECKOUT / ".cache" / "test-data"
+FIRST = 128  # images of each half, by id
+EVALUATED = 100  # likewise, as in the COCO API's demonstration
+BOX_FIELDS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+ATTEMPTS, PAUSE_S = 4, 2.0
+# Round, organisation, system, numbers of its results
+SERIES = (
+    *(("v0.7", "NVIDIA", f"{name}_ngc20.06_pytorch", range(5)) for name in ("dgx1", "dgx2h", "dgxa100", "dgxa100_n2")),
+    ("v0.7", "Fujitsu", "gx_V100x8_ngc20.06_pytorch", range(1, 6)),
+    ("v1.1", "NVIDIA", "dgxa100_ngc21.09_mxnet", range(5)),
+)
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Where things are published."""
+
+    coco: str = "http://images.cocodataset.org"  # has no certificate of its own
+    coco_api: str = "https://raw.githubusercontent.com/cocodataset/cocoapi/master"
+    mlperf: str = "https://raw.githubusercontent.com/mlcommons/training_results_"
+    commits: tuple[tuple[str, str], ...] = (
+        ("v0.7", "c66406115bb3c60cb9c49889b076727ccecba31e"),
+        ("v1.1", "f6f044353a3e73cb7c76e971ef3df2b8badd6283"),
+    )
+
+
+def make(folder: Path, hosts: Hosts = Hosts(), say: Callable[[str], object] = lambda text: None) -> None:
+    """Complete `folder`. OSError where something cannot be had; what came until then stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    say("results of MLPerf Training ...")
+    mlperf_results(folder / "mlperf-results", hosts)
+    say("COCO 2017: annotations (253 MB), photographs ...")
+    coco256(folder / "coco256", hosts)
+    say("COCO 2014: annotations (253 MB), the evaluator's published figures ...")
+    evaluator(folder / "evaluator", hosts)
+    (folder / "README.md").write_text(
+        "Made by tests/make_test_data.py, which says what it is and where it comes from.\n"
+    )
+
+
+def mlperf_results(folder: Path, hosts: Hosts) -> None:
+    wanted = []
+    for round_, org, system, numbers in SERIES:
+        base = f"{hosts.mlperf}{round_}/{dict(hosts.commits)[round_]}/{org}"
+        wanted.append((f"{base}/systems/{system}.json", folder / round_ / org / "systems" / f"{system}.json"))
+        for number in numbers:
+            name = f"results/{system}/ssd/result_{number}.txt"
+            wanted.append((f"{base}/{name}", folder / round_ / org / name))
+    all_of(wanted)
+
+
+def coco256(folder: Path, hosts: Hosts) -> None:
+    halves = ("train2017", "val2017")
+    files = {half: folder / "annotations" / f"instances_{half}.json" for half in halves}
+    if not all(file.is_file() for file in files.values()):
+        with archive(f"{hosts.coco}/annotations/annotations_trainval2017.zip") as opened:
+            for file in files.values():
+                document = first(json.loads(opened.read(f"annotations/{file.name}")), FIRST)
+                document["annotations"] = [
+                    {**{name: box[name] for name in BOX_FIELDS}, "segmentation": []} for box in document["annotations"]
+                ]
+                write(file, json.dumps(document).encode())
+    for half, file in files.items():
+        names = [image["file_name"] for image in json.loads(file.read_text())["images"]]
+        all_of([(f"{hosts.coco}/{half}/{name}", folder / half / name) for name in names])
+
+
+def evaluator(folder: Path, hosts: Hosts) -> None:
+    truth = folder / "ground_truth_100_images.json"
+    if not truth.is_file():
+        with archive(f"{hosts.coco}/annotations/annotations_trainval2014.zip") as opened:
+            document = json.loads(opened.read("annotations/instances_val2014.json"))
+        write(truth, json.dumps(first(document, EVALUATED)).encode())
+    found = f"{hosts.coco_api}/results/instances_val2014_fakebbox100_results.json"
+    all_of([(found, folder / "detections.json")])
+    figures = folder / "published_bbox.txt"
+    if not figures.is_file():
+        notebook = fetched(f"{hosts.coco_api}/PythonAPI/pycocoEvalDemo.ipynb").decode()
+        lines = re.findall(r"Average (?:Precision|Recall)\s+\(A[PR]\) @\[[^\]]*\] = -?\d\.\d{3}", notebook)
+        if len(lines) != 12:
+            raise OSError(f"{hosts.coco_api}: the notebook has {len(lines)} figures, 12 were published")
+        write(figures, "\n".join(lines).encode() + b"\n")
+
+
+def first(document: dict[str, Any], count: int) -> dict[str, Any]:
+    """The document of its first images by id."""
+    images = sorted(document["images"], key=lambda image: image["id"])[:count]
+    ids = {image["id"] for image in images}
+    boxes = [box for box in document["annotations"] if box["image_id"] in ids]
+    return {**document, "images": images, "annotations": boxes}
+
+
+def all_of(wanted: list[tuple[str, Path]]) -> None:
+    """Each address into its file, some at a time; those that are there are left alone."""
+    with ThreadPoolExecutor(8) as several:
+        missing = [each for each in wanted if not each[1].is_file()]
+        list(several.map(lambda each: write(each[1], fetched(each[0])), missing))
+
+
+def write(path: Path, content: bytes) -> None:
+    """The whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def fetched(address: str) -> bytes:
+    for attempt in range(ATTEMPTS):
+        try:
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                return bytes(answer.read())
+        except OSError:
+            if attempt + 1 == ATTEMPTS:
+                raise
+            time.sleep(PAUSE_S * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def archive(address: str) -> zipfile.ZipFile:
+    """A ZIP file of some hundred megabytes, kept for as long as it is open."""
+    kept = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the archive
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        shutil.copyfileobj(answer, kept, 1 << 20)
+    return zipfile.ZipFile(kept)
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
+    make(where, say=lambda text: sys.stdout.write(f"{text}\n"))
+    sys.stdout.write(
+        f"{where} is complete; the tests find it "
+        + ("by themselves\n" if where == DEFAULT else f"with HARNESS_TEST_DATA={where}\n")
+    )
