@@ -95,13 +95,13 @@ def run(  # noqa: PLR0917 - typer passes options by name
 
     from harness import config
     from harness.execution import lifecycle
-    from harness.execution.context import Launch, this_machine
+    from harness.execution.context import Launch
     from harness.execution.run import Request
     from harness.launch import ranks
 
     launch = Launch.from_environment()
     try:
-        path = config.find(configuration) if configuration else config.find_default(this_machine().accelerators)
+        path = config.find(configuration) if configuration else _default()
         chosen = config.load(path, target=target)
     except config.ConfigError as error:
         if out is not None and not launch.as_rank and not series:
@@ -142,6 +142,19 @@ def run(  # noqa: PLR0917 - typer passes options by name
     if chosen.run.world_size > 1 and not launch.as_rank:
         raise typer.Exit(ranks.run(chosen, path, request))
     raise typer.Exit(lifecycle.execute(chosen, request, launch))
+
+
+def _default() -> Path:
+    """What runs when no configuration is named; where that is the processor on a machine with more, it is said."""
+    from harness import config
+    from harness.execution.context import this_machine
+
+    machine = this_machine()
+    path = config.find_default(machine.accelerators)
+    for each in machine.found:
+        if each.unusable:
+            sys.stderr.write(f"warning: {path.stem} runs on the processor: {each.verdict}\n")
+    return path
 
 
 def prepare(

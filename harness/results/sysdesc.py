@@ -49,7 +49,7 @@ def describe(hardware: Table, software: Table, image: Table, given: Mapping[str,
         "system_name": f"{MARK}what the system is called",
         "number_of_nodes": "1",
         **_host(hardware),
-        **_accelerators(hardware),
+        **_accelerators(hardware, software),
         "framework": f"PyTorch {software['torch']}" if software.get("torch") else f"{MARK}framework and its version",
         "other_software_stack": software_stack(software, image),
         "operating_system": str(software.get("os") or f"{MARK}operating system"),
@@ -137,11 +137,16 @@ def _host(hardware: Table) -> dict[str, str]:
     }
 
 
-def _accelerators(hardware: Table) -> dict[str, str]:
+def _accelerators(hardware: Table, software: Table) -> dict[str, str]:
     if "accelerators" not in hardware:  # not a log of ours: nothing is known
         unknown = {"accelerators_per_node": "how many", "accelerator_model_name": "which"}
         return {key: f"{MARK}{what} accelerators a node has" for key, what in unknown.items()}
     names = [str(each) for each in hardware["accelerators"] or []]
+    unusable = [str(each) for each in hardware.get("accelerators_unusable") or []]
+    if not names and (unusable or software.get("driver_mode") == "OTHER-VENDOR"):  # older logs have the latter alone
+        seen = f"; programs could not use what is here: {' + '.join(_counted(unusable))}" if unusable else ""
+        unknown = {"accelerators_per_node": "how many", "accelerator_model_name": "which"}
+        return {key: f"{MARK}{what} accelerators a node has{seen}" for key, what in unknown.items()}
     if not names:
         keys = ("model_name", "memory_configuration", "memory_capacity", "interconnect", "host_interconnect")
         return {"accelerators_per_node": "0", **{f"accelerator_{key}": NONE for key in keys}}

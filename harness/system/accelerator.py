@@ -141,8 +141,8 @@ class Vendor(Protocol):
 
 
 def vendors() -> list[Vendor]:
-    """Every package of this folder, in the order of their ranks."""
-    packages = [each.name for each in pkgutil.iter_modules(harness.system.__path__) if each.ispkg]
+    """Every package of this folder, in the order of their ranks and names."""
+    packages = sorted(each.name for each in pkgutil.iter_modules(harness.system.__path__) if each.ispkg)
     found: list[Any] = [importlib.import_module(f"{harness.system.__name__}.{name}").VENDOR for name in packages]
     return sorted(found, key=lambda vendor: vendor.rank)
 

@@ -106,9 +106,19 @@ def _disagreements(
         text = f"{platform}, the system is {description.get('system_name')} ({system})"
         yield "submission_platform", text, fix, "error"
     accelerators = _accelerators(description)
-    if accelerators is not None and record.accelerators is not None and record.accelerators != accelerators:
+    if accelerators is None or record.accelerators is None:
+        return
+    fix = "correct number_of_nodes or accelerators_per_node"
+    if (
+        accelerators == 0
+    ):  # ranks on processors are none of its business; of a log of another's nobody knows where it ran
+        run = record.configuration.get("run")
+        device = run.get("device") if isinstance(run, Mapping) else None
+        if device not in (None, "cpu"):
+            yield "configuration", f'{record.accelerators} accelerators ("{device}"), the system has none', fix, "error"
+    elif record.accelerators != accelerators:
         text = f"{record.accelerators} ranks, the system has {accelerators} accelerators"
-        yield "init_start", text, "correct number_of_nodes or accelerators_per_node", "warning"
+        yield "init_start", text, fix, "warning"
 
 
 def _texts(key: str, value: Any, found: Any) -> Iterator[Finding]:
@@ -125,7 +135,7 @@ def _texts(key: str, value: Any, found: Any) -> Iterator[Finding]:
 
 def _accelerators(description: Mapping[str, Any]) -> int | None:
     nodes, each = str(description.get("number_of_nodes", "")), str(description.get("accelerators_per_node", ""))
-    return int(nodes) * int(each) if nodes.isdecimal() and each.isdecimal() and int(each) > 0 else None
+    return int(nodes) * int(each) if nodes.isdecimal() and each.isdecimal() else None
 
 
 def _names_system(platform: str, description: Mapping[str, Any], system: str) -> bool:
