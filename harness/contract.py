@@ -45,7 +45,7 @@ class NotSuitable(RuntimeError):
 class Context:
     """Where one rank of a run stands. Built by harness.execution.context, which alone reads the environment."""
 
-    device: str  # "cpu" or "cuda:<local rank>"
+    device: str  # torch's: "cpu", or "cuda:<local rank>", "xpu:<local rank>" and so on
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
@@ -53,6 +53,7 @@ class Context:
     data_dir: Path | None = None  # what the user named, if anything; see Benchmark.provide_data
     backbone_path: Path | None = None  # initial weights that the user named
     threads: int = 1  # of the CPU that this rank may use
+    vendor: str = ""  # who made the accelerator: "NVIDIA", "AMD"; "" for a processor, and where nobody looked
     log_every_steps: int = 20  # steps between two Intervals; the last step that train_epoch trains always ends one
 
     @property

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.capabilities import backend, installed, runs_as_asked
+from benchmarks.ssd.config import SSDConfig, dali_defaults
 from harness.contract import Context, NotSuitable, Session
 
 
@@ -70,7 +70,18 @@ class SSDBenchmark:
                 'data.backend = "dali" needs the package nvidia-dali-cuda130, which is not installed; install it from '
                 'requirements/run.lock, or say backend = "torch", which needs torchvision alone'
             )
-        if config.compute.cuda_graphs and (context.device == "cpu" or context.world_size > 1):
+        if config.data.backend == "dali" and not runs_as_asked(context):
+            raise NotSuitable(
+                f'data.backend = "dali" does not know accelerators of {context.vendor} ({context.device}); leave it out, or say '
+                'backend = "torch"'
+            )
+        if backend(config, context) == "torch" and any(
+            getattr(config.data, name) != value for name, value in dali_defaults().items()
+        ):
+            raise NotSuitable(
+                f"{' and '.join(dali_defaults())} are DALI's, which is not to be had here: leave them out, or install DALI"
+            )
+        if config.compute.cuda_graphs and (not context.device.startswith("cuda") or context.world_size > 1):
             raise ValueError(
                 f"compute.cuda_graphs = true is for one accelerator under CUDA, not for {context.world_size} on "
                 f"{context.device.partition(':')[0]}: leave it out"
@@ -109,14 +120,6 @@ class SSDBenchmark:
         from benchmarks.ssd import prepare
 
         return prepare.prepare(data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress)
-
-
-def installed(module: str) -> bool:
-    """Whether a module could be imported, without importing it."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package it is in
-        return False
 
 
 def _check_fused(parts: list[str], device: str) -> None:

@@ -64,8 +64,9 @@ class Data(Table):
     eval_annotations: str = "annotations/instances_val2017.json"
     eval_images: str = "val2017"
     threads: Annotated[int, Field(ge=1, le=64)] = 4  # of the decoder, for each accelerator
-    # torch: torchvision's decoder and PyTorch, where DALI is not to be had; the same distribution, other random numbers
-    backend: Literal["dali", "torch"] = "dali"
+    # torch: torchvision's decoder and PyTorch; the same distribution as DALI's, other random numbers. auto: DALI's, but torch
+    # where DALI is not installed or does not know the device; the log says which
+    backend: Literal["auto", "dali", "torch"] = "auto"
     # Of DALI: training decodes the crop alone, or the whole picture and then cuts; the same pixels either way
     decode: Literal["region", "whole"] = "region"
     hw_decoder_load: Fraction = 0.65  # of DALI: share of the pictures for a GPU's JPEG engine; the default is DALI's

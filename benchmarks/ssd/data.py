@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -33,19 +33,23 @@ class Source:
     image_px: int
     batch_size: int
     threads: int
-    device: str  # "cpu" or "cuda:N"
+    device: str  # torch's: "cpu", "cuda:N"
     shard: int
     shards: int
     skip_empty: bool  # leave out images without boxes
     image_format: Format = "fp32_chw"
-    backend: Literal["dali", "torch"] = "dali"
+    backend: str = "dali"  # or "torch"
+    jpeg_on_device: bool = True  # torch, on a device that says it is CUDA's: decode with nvJPEG, else on the CPU
     whole: bool = False  # DALI: in training, decode all of a picture and cut the crop out of it
     hw_decoder_load: float = 0.65  # DALI: share of a batch for a GPU's JPEG engine
     compiled: bool = False  # torch: torch.compile of what is done to the pixels of a batch
 
     @property
     def gpu(self) -> int | None:
-        return int(self.device.partition(":")[2] or 0) if self.device.startswith("cuda") else None
+        """The number of the GPU that does the decoding; None where the CPU does."""
+        return (
+            int(self.device.partition(":")[2] or 0) if self.device.startswith("cuda") and self.jpeg_on_device else None
+        )
 
 
 class Batches(Protocol):

@@ -1,7 +1,7 @@
 """The data path without DALI, for accelerators and machines that DALI does not run on: torchvision decodes, PyTorch augments.
 
-A thread works ahead of training: it draws, reads, decodes (on a GPU with nvJPEG, else on `threads` of the CPU), cuts and
-resizes. Colour, normalising and matching are done to a whole batch on the device, when training takes it. All random numbers
+A thread works ahead of training: it draws, reads, decodes (on a GPU of NVIDIA's with nvJPEG, else on `threads` of the CPU),
+cuts and resizes. Colour, normalising and matching are done to a whole batch on the device, when training takes it. All random numbers
 of a batch come from the seed, the epoch and the batch's place in it, so that they do not depend on threads.
 
 Shapes: B images, S image side in px, G ground-truth boxes of an image, A default boxes.
@@ -131,7 +131,8 @@ class TorchBatches(ABC):
         """(B, 3, S, S) uint8."""
         side = self.source.image_px
         if self.source.gpu is None:
-            return torch.stack(list(self._workers.map(lambda picture: cut(decoded(picture), picture, side), pictures)))
+            made = torch.stack(list(self._workers.map(lambda picture: cut(decoded(picture), picture, side), pictures)))
+            return made.to(self.source.device)  # an accelerator that decodes no JPEG
         whole = self._by_nvjpeg(pictures)
         return torch.stack([cut(each, picture, side) for each, picture in zip(whole, pictures, strict=True)])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.ssd import coco, data
+from benchmarks.ssd import capabilities, coco, data
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.evaluation import Evaluation
 from harness.contract import Context
@@ -19,6 +19,7 @@ class Folder:
 
     config: SSDConfig
     context: Context
+    jpeg_on_device: bool = True
 
     @property
     def path(self) -> Path:
@@ -113,7 +114,8 @@ class Folder:
             shards=self.context.world_size,
             skip_empty=skip_empty,
             image_format=self.config.data.image_format,
-            backend=self.config.data.backend,
+            backend=capabilities.backend(self.config, self.context),
+            jpeg_on_device=self.jpeg_on_device,
             whole=self.config.data.decode == "whole",
             hw_decoder_load=self.config.data.hw_decoder_load,
             compiled=self.config.compute.compile,

@@ -12,6 +12,8 @@ from typing import Literal
 
 import torch
 
+from benchmarks.ssd.capabilities import autocasts
+
 Precision = Literal["fp32", "bf16", "fp16"]
 
 AUTOCAST_DTYPE: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,8 +24,11 @@ WORTHWHILE_GAIN = 1.05
 
 def candidates(device: str) -> tuple[Precision, ...]:
     """Formats that `auto` tries on a device, finest first."""
-    if not device.startswith("cuda"):
+    kind = device.partition(":")[0]
+    if kind == "cpu":
         return ("fp32", "bf16")
+    if kind != "cuda":
+        return ("fp32", *(("bf16",) if autocasts(kind, torch.bfloat16) else ()))
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return ("fp32", "bf16")
     return ("fp32", "fp16")  # Volta and Turing have fp16 units only
@@ -36,6 +41,8 @@ def fastest(step: Callable[[Precision], None], device: str, repeats: int = 3) ->
         step(precision)  # memory, kernels
         seconds[precision] = statistics.median(_timed(step, precision) for _ in range(repeats))
     finest, *others = candidates(device)
+    if not others:
+        return finest, seconds
     best = min(others, key=lambda precision: seconds[precision])
     return (best if seconds[best] * WORTHWHILE_GAIN < seconds[finest] else finest), seconds
 

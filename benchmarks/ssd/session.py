@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.ssd import data, detections, image_format, loss, nvjpeg, panels, precision, stem
+from benchmarks.ssd import capabilities, data, detections, image_format, loss, nvjpeg, panels, precision, stem
 from benchmarks.ssd.boxes import default_boxes
 from benchmarks.ssd.config import Compute, SSDConfig
 from benchmarks.ssd.evaluation import Evaluation, average_running_statistics
@@ -39,8 +39,10 @@ class SSDSession:
     """SSD on one rank."""
 
     def __init__(self, config: SSDConfig, context: Context) -> None:
+        self.settled = capabilities.settle(config, context)
+        config = self.settled.config
         self.config, self.context = config, context
-        self.folder = Folder(config, context)
+        self.folder = Folder(config, context, self.settled.jpeg_on_device)
         self.device = torch.device(context.device)
         self.layout = torch.channels_last if config.compute.channels_last else torch.contiguous_format
         self.precision: precision.Precision = "fp32"  # until warm_up has measured, where the configuration says auto
@@ -102,7 +104,7 @@ class SSDSession:
             lr=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
-            fused=True,
+            fused=self.settled.fused_optimizer or None,  # None: PyTorch's own choice
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.schedule = Schedule(
@@ -146,6 +148,8 @@ class SSDSession:
             "fused": list(self.config.compute.fused),
             "data_backend": self.config.data.backend,
             "nvjpeg": dict(nvjpeg.loaded()),
+            "fused_optimizer": self.settled.fused_optimizer,
+            "left_out": dict(self.settled.left_out),
             "parameters": self.model.used_parameters(),
             "default_boxes": len(self.default_boxes),
             "evaluator": self.config.evaluation.evaluator,

@@ -74,8 +74,10 @@ def build(
             f"{launch.world_size} ranks were started, but {configuration.source} says run.nodes = {run.nodes} x "
             f"run.accelerators_per_node = {run.accelerators_per_node}"
         )
+    device, vendor = _device(run.device, launch)
     return Context(
-        device=_device(run.device, launch),
+        device=device,
+        vendor=vendor,
         rank=launch.rank,
         local_rank=launch.local_rank,
         world_size=launch.world_size,
@@ -87,18 +89,19 @@ def build(
     )
 
 
-def _device(kind: str, launch: Launch) -> str:
+def _device(kind: str, launch: Launch) -> tuple[str, str]:
+    """Torch's name for this rank's device, and who made it."""
     # before a framework is loaded, and with the reason where torch has none
     found = preflight.check(kind, launch.local_world_size)
     if found is None:
-        return accelerator.CPU
+        return accelerator.CPU, ""
     import torch
 
     module = torch.get_device_module(found.device)
     if launch.local_rank >= module.device_count():
         names = [str(module.get_device_name(index)) for index in range(module.device_count())]
         raise NotSuitable(preflight.too_few(launch.local_world_size, names))
-    return f"{found.device}:{launch.local_rank}"
+    return f"{found.device}:{launch.local_rank}", found.vendor
 
 
 @contextmanager

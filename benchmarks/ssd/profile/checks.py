@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.ssd import boxes, data, detections, loss
+from benchmarks.ssd.capabilities import backend
 from benchmarks.ssd.config import Augmentation, SSDConfig
 from benchmarks.ssd.pictures import read
 from benchmarks.ssd.profile import baselines, setup
 from benchmarks.ssd.session import SSDSession
+from harness.contract import Context
 
 LOSS_BOUND = 1e-5  # relative; sums of some thousand float32 numbers
 DECODE_BOUND = 1e-5  # of the image's side, for offsets within 3 standard deviations of a network's
@@ -120,8 +122,9 @@ def of_data(config: SSDConfig, folder: Path, default_boxes: Tensor) -> Iterator[
     """DALI's and PIL's pixels and matches of the same few pictures, as they are; on the CPU, whatever trains."""
     settings, count = config.data, config.data.train_samples
     images, annotations = folder / settings.train_images, folder / settings.train_annotations
+    chosen = backend(config, Context("cpu"))
     source = data.Source(
-        images, annotations, config.model.image_px, count, 1, "cpu", 0, 1, skip_empty=True, backend=settings.backend
+        images, annotations, config.model.image_px, count, 1, "cpu", 0, 1, skip_empty=True, backend=chosen
     )
     batch = next(iter(data.train_batches(source, AS_IT_IS, default_boxes, order_seed=1, augmentation_seed=1)))
     pixels = data.unnormalise(batch["images"]).astype(float)

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from benchmarks.ssd import precision
 from benchmarks.ssd.benchmark import BENCHMARK
+from benchmarks.ssd.capabilities import installed
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.profile import accuracy, checks, data, run, sections, setup
 from benchmarks.ssd.profile import report as reports
@@ -219,7 +220,7 @@ def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, s
     say("evaluation ...")
     found.figures += sections.evaluation(ours)
     found.kernels += sections.kernels(ours, batch, steps=1 if on_cpu else 5)
-    if (asked.choices or asked.all) and config.data.backend == "dali":
+    if (asked.choices or asked.all) and config.data.backend != "torch" and installed("nvidia.dali"):
         say("choices of the data graph ...")
         found.comparisons += data.choices(config, device, folder, min(rounds, MOST_TURNS_OF_CHOICES), batches)
     if asked.evaluator or asked.all:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ssd import coco
-from benchmarks.ssd.benchmark import installed
+from benchmarks.ssd.capabilities import installed
 from benchmarks.ssd.config import SSDConfig, dali_defaults
 from benchmarks.ssd.data import Batches
 from benchmarks.ssd.pictures import read
