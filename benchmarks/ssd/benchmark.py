@@ -72,8 +72,8 @@ class SSDBenchmark:
             )
         if config.data.backend == "dali" and not runs_as_asked(context):
             raise NotSuitable(
-                f'data.backend = "dali" does not know accelerators of {context.vendor} ({context.device}); leave it out, or say '
-                'backend = "torch"'
+                f'data.backend = "dali" does not know {context.vendor or "these"} accelerators ({context.device}); leave it '
+                'out, or say backend = "torch"'
             )
         if backend(config, context) == "torch" and any(
             getattr(config.data, name) != value for name, value in dali_defaults().items()

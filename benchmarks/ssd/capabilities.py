@@ -1,9 +1,9 @@
 """What an accelerator can do of what a configuration asks for, tried on it before anything is built.
 
-On a processor and on NVIDIA's GPUs what is asked for is what is done, and what fails is an error. Elsewhere a vendor's PyTorch may
-lack a layout, a fused optimizer or a compiler, none of which changes the maths: these are tried on a layer of a few weights, left
-out where they do not work, and the log says which and why. A number format changes the maths: one that was asked for by name and
-does not work is refused.
+On a processor and on NVIDIA's GPUs what is asked for is what is done, and what fails is an error. Elsewhere a vendor's PyTorch
+may lack a layout, a fused optimizer or a compiler, none of which changes the maths: these are tried on a layer of a few
+weights, left out where they do not work, and the log says which and why. A number format changes the maths: one that was asked
+for by name and does not work is refused.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def settle(config: SSDConfig, context: Context) -> Settled:
     wanted = compute.precision
     if wanted in ("bf16", "fp16") and not autocasts(device.type, torch.bfloat16 if wanted == "bf16" else torch.float16):
         raise NotSuitable(
-            f'compute.precision = "{wanted}": this PyTorch does not cast automatically to it on {device.type}; say "auto", which '
-            'takes the fastest of what it can, or "fp32"'
+            f'compute.precision = "{wanted}": this PyTorch does not cast automatically to it on {device.type}; say "auto", '
+            'which takes the fastest of what it can, or "fp32"'
         )
     left_out = {"jpeg_on_device": f"not tried on {device.type}"}
     for name, asked, trial in (

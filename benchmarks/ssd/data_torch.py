@@ -1,8 +1,8 @@
 """The data path without DALI, for accelerators and machines that DALI does not run on: torchvision decodes, PyTorch augments.
 
 A thread works ahead of training: it draws, reads, decodes (on a GPU of NVIDIA's with nvJPEG, else on `threads` of the CPU),
-cuts and resizes. Colour, normalising and matching are done to a whole batch on the device, when training takes it. All random numbers
-of a batch come from the seed, the epoch and the batch's place in it, so that they do not depend on threads.
+cuts and resizes. Colour, normalising and matching are done to a whole batch on the device, when training takes it. All random
+numbers of a batch come from the seed, the epoch and the batch's place in it, so that they do not depend on threads.
 
 Shapes: B images, S image side in px, G ground-truth boxes of an image, A default boxes.
 """
