@@ -102,8 +102,10 @@ def autocasts(kind: str, dtype: torch.dtype) -> bool:
 
 def _why_not(trial: Callable[[torch.device], None], device: torch.device) -> str | None:
     """None where it works, else the first line of what the vendor's PyTorch says."""
+    import torch
+
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # a run's seed makes what it made before
             warnings.simplefilter("ignore")
             trial(device)
     except Exception as error:  # noqa: BLE001 - a vendor's PyTorch fails in ways of its own, and each is the answer

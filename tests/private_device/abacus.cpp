@@ -16,6 +16,7 @@
 #include <ATen/ops/set_native.h>
 #include <ATen/ops/view_native.h>
 #include <ATen/ops/_reshape_alias_native.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/extension.h>
 
@@ -78,13 +79,15 @@ at::Tensor on_cpu(const at::Tensor& tensor) {
 }
 
 at::Tensor empty_format(at::IntArrayRef size, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
-                        std::optional<at::Device>, std::optional<bool>, std::optional<at::MemoryFormat> format) {
+                        std::optional<at::Device> device, std::optional<bool>, std::optional<at::MemoryFormat> format) {
+  const c10::OptionalDeviceGuard guard(device);
   return at::detail::empty_generic(size, &memory, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
                                    c10::dtype_or_default(dtype), format);
 }
 
 at::Tensor empty_strided(at::IntArrayRef size, at::IntArrayRef stride, std::optional<at::ScalarType> dtype,
-                         std::optional<at::Layout>, std::optional<at::Device>, std::optional<bool>) {
+                         std::optional<at::Layout>, std::optional<at::Device> device, std::optional<bool>) {
+  const c10::OptionalDeviceGuard guard(device);
   return at::detail::empty_strided_generic(size, stride, &memory, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
                                            c10::dtype_or_default(dtype));
 }
@@ -137,13 +140,16 @@ std::optional<at::Tensor> on_cpu(const std::optional<at::Tensor>& tensor) {
   return tensor.has_value() && tensor->defined() ? std::optional(on_cpu(*tensor)) : std::nullopt;
 }
 
-at::Tensor back(const at::Tensor& tensor) { return tensor.defined() ? tensor.to(at::Device(KIND, current)) : tensor; }
+at::Tensor back(const at::Tensor& tensor, const at::Tensor& like) {
+  return tensor.defined() ? tensor.to(like.device()) : tensor;
+}
 
 at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                        at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
                        at::IntArrayRef output_padding, int64_t groups) {
   return back(at::convolution(on_cpu(input), on_cpu(weight), on_cpu(bias), stride, padding, dilation, transposed,
-                              output_padding, groups));
+                              output_padding, groups),
+              input);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
@@ -153,7 +159,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
   auto found = at::convolution_backward(on_cpu(gradient), on_cpu(input), on_cpu(weight),
                                         at::IntArrayRef(gradient.size(1)), stride, padding, dilation, transposed,
                                         output_padding, groups, wanted);
-  return {back(std::get<0>(found)), back(std::get<1>(found)), back(std::get<2>(found))};
+  return {back(std::get<0>(found), input), back(std::get<1>(found), input), back(std::get<2>(found), input)};
 }
 
 void by_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) { at::native::cpu_fallback(op, stack); }

@@ -14,10 +14,7 @@ from PIL import Image
 from torchvision.io import decode_jpeg
 
 from benchmarks.ssd import data, data_torch, pictures
-from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import Augmentation, Data
-from harness import config
-from harness.contract import Context, NotSuitable
 from tests.conftest import CHECKOUT
 from tests.ssd import coco_folder, small
 from tests.ssd.coco_folder import Picture
@@ -161,20 +158,6 @@ print(len([x.loss for x in session.train_epoch(1)]), 0 <= session.evaluate(1) <=
         [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.split() == ["3", "True", "torch"], done.stderr
-
-
-def test_check_refuses_dali_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
-
-    original = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nvidia.dali" else original(name))
-    tables = config.parse(small.content(), name="small", source="small").tables
-    with pytest.raises(NotSuitable, match='backend = "torch"'):
-        BENCHMARK.check(tables, Context(device="cpu"))
-    BENCHMARK.check(
-        config.parse(small.content(data={"backend": "torch"}), name="small", source="small").tables,
-        Context(device="cpu"),
-    )
 
 
 @pytest.mark.parametrize("choice", [{"decode": "whole"}, {"hw_decoder_load": 0.5}])
