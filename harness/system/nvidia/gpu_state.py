@@ -26,7 +26,7 @@ def examine(gpus: tuple[Gpu, ...]) -> Iterator[State]:
         yield _identity(gpu)
     present = [gpu for gpu in gpus if "handle" not in gpu.unavailable]
     if present:
-        for subject in (_clocks, _slowed, _power, _ecc, _memory_rows, _mig, _processes, _persistence, _pcie):
+        for subject in (_clocks, _slowed, _power, _ecc, _memory_rows, _recovery, _mig, _processes, _persistence, _pcie):
             yield subject(present)
 
 
@@ -95,6 +95,16 @@ def _memory_rows(gpus: list[Gpu]) -> State:
     if pending:
         return "warning", "memory rows", f"to be remapped on GPU {_numbers(pending)}", "reset the GPU, or reboot"
     return "ok", "memory rows", "none waits for remapping", ""
+
+
+def _recovery(gpus: list[Gpu]) -> State:
+    asked = [g for g in gpus if g.recovery not in (None, "none")]
+    if asked:
+        text = "; ".join(f"GPU {g.index}: {g.recovery}" for g in asked)
+        return "problem", "recovery", f"the driver asks for it after an error: {text}", "do it before timing anything"
+    if all(g.recovery is None for g in gpus):
+        return "ok", "recovery", f"not told by the driver ({_why(gpus, 'recovery')})", ""
+    return "ok", "recovery", "none is asked for", ""
 
 
 def _mig(gpus: list[Gpu]) -> State:

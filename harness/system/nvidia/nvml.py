@@ -11,6 +11,10 @@ from typing import Any
 
 from harness.contract import Plain
 
+RECOVERY_ACTIONS = tuple(
+    f"NVML_GPU_RECOVERY_ACTION_{each}" for each in ("NONE", "GPU_RESET", "NODE_REBOOT", "DRAIN_P2P", "DRAIN_AND_RESET")
+)
+
 
 @dataclass(frozen=True)
 class Process:
@@ -31,6 +35,8 @@ class Gpu:
     memory_mib: int | None = None
     vbios: str | None = None
     gsp_firmware: str | None = None
+    gsp_enabled: bool | None = None  # whether that firmware, not the driver on the host, runs the GPU
+    gsp_by_default: bool | None = None
     inforom: str | None = None
     board_part: str | None = None
     pci_bus: str | None = None
@@ -50,6 +56,7 @@ class Gpu:
     ecc_uncorrected: int | None = None  # since the driver was loaded
     rows_remap_pending: bool | None = None
     rows_remap_failed: bool | None = None
+    recovery: str | None = None  # what NVML asks for after an error: "none", "gpu reset", ...
     power_limit_w: float | None = None
     power_default_w: float | None = None
     clock_sm_mhz: int | None = None
@@ -146,6 +153,7 @@ def _readings(n: Any, handle: Any) -> dict[str, Callable[[], Any]]:
         "memory_mib": lambda: n.nvmlDeviceGetMemoryInfo(handle).total >> 20,
         "vbios": of(n.nvmlDeviceGetVbiosVersion),
         "gsp_firmware": of(n.nvmlDeviceGetGspFirmwareVersion),
+        "gsp_enabled gsp_by_default": flags(n.nvmlDeviceGetGspFirmwareMode),
         "inforom": of(n.nvmlDeviceGetInforomImageVersion),
         "board_part": of(n.nvmlDeviceGetBoardPartNumber),
         "pci_bus": lambda: n.nvmlDeviceGetPciInfo(handle).busId,
@@ -162,6 +170,7 @@ def _readings(n: Any, handle: Any) -> dict[str, Callable[[], Any]]:
         "ecc ecc_pending": flags(n.nvmlDeviceGetEccMode),
         "ecc_uncorrected": of(n.nvmlDeviceGetTotalEccErrors, n.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, n.NVML_VOLATILE_ECC),
         "rows_remap_pending rows_remap_failed": lambda: [bool(x) for x in n.nvmlDeviceGetRemappedRows(handle)[2:4]],
+        "recovery": lambda: _recovery(n, handle),
         "power_limit_w": watts(n.nvmlDeviceGetEnforcedPowerLimit),
         "power_default_w": watts(n.nvmlDeviceGetPowerManagementDefaultLimit),
         "clock_sm_mhz": of(n.nvmlDeviceGetClockInfo, n.NVML_CLOCK_SM),
@@ -178,6 +187,22 @@ def _readings(n: Any, handle: Any) -> dict[str, Callable[[], Any]]:
 def _processes(n: Any, handle: Any) -> tuple[Process, ...]:
     found = n.nvmlDeviceGetComputeRunningProcesses_v3(handle)
     return tuple(Process(p.pid, None if p.usedGpuMemory is None else p.usedGpuMemory >> 20) for p in found)
+
+
+def field_value(n: Any, handle: Any, field: int) -> int:
+    """One of NVML's numbered fields. Its NVMLError where this GPU or driver has none such."""
+    (found,) = n.nvmlDeviceGetFieldValues(handle, [field])
+    if found.nvmlReturn != n.NVML_SUCCESS:
+        raise n.NVMLError(found.nvmlReturn)
+    return int(found.value.uiVal if found.valueType == n.NVML_VALUE_TYPE_UNSIGNED_INT else found.value.ullVal)
+
+
+def _recovery(n: Any, handle: Any) -> str:
+    """In the words of NVML's constants: NVML_GPU_RECOVERY_ACTION_GPU_RESET is "gpu reset"."""
+    prefix = "NVML_GPU_RECOVERY_ACTION_"
+    words = {getattr(n, name): name.removeprefix(prefix) for name in RECOVERY_ACTIONS}
+    action = field_value(n, handle, n.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION)
+    return words.get(action, f"action {action}").replace("_", " ").lower()
 
 
 def _nvlinks(n: Any, handle: Any) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.contract import Plain
 from harness.system.accelerator import Reading, Sensors, Unavailable
+from harness.system.nvidia.nvml import field_value
 
 Call = Callable[[Any, Any], Any]  # (pynvml, a GPU's handle)
 
@@ -24,6 +25,11 @@ def _ecc(kind: str) -> Call:
     return lambda n, gpu: n.nvmlDeviceGetTotalEccErrors(
         gpu, getattr(n, f"NVML_MEMORY_ERROR_TYPE_{kind}"), n.NVML_VOLATILE_ECC
     )
+
+
+def _slowed(reason: str) -> Call:
+    """Seconds in which this reason has slowed the clocks, since the driver was loaded; drivers from about 570 on tell."""
+    return lambda n, gpu: field_value(n, gpu, getattr(n, f"NVML_FI_DEV_CLOCKS_EVENT_REASON_{reason}")) / 1e9
 
 
 SAMPLED: dict[str, Call] = {
@@ -45,6 +51,9 @@ COUNTED: dict[str, Call] = {
     "held_by_board_limit_s": _violation("BOARD_LIMIT"),
     "held_by_low_utilization_s": _violation("LOW_UTILIZATION"),
     "held_by_reliability_s": _violation("RELIABILITY"),
+    "slowed_by_software_thermal_s": _slowed("SW_THERM_SLOWDOWN"),
+    "slowed_by_hardware_thermal_s": _slowed("HW_THERM_SLOWDOWN"),
+    "slowed_by_power_brake_s": _slowed("HW_POWER_BRAKE_SLOWDOWN"),
     "ecc_corrected": _ecc("CORRECTED"),
     "ecc_uncorrected": _ecc("UNCORRECTED"),
     "pcie_replays": lambda n, gpu: n.nvmlDeviceGetPcieReplayCounter(gpu),
@@ -55,6 +64,7 @@ STATE: dict[str, Call] = {
     "driver": lambda n, gpu: n.nvmlSystemGetDriverVersion(),  # noqa: ARG005
     "vbios": lambda n, gpu: n.nvmlDeviceGetVbiosVersion(gpu),
     "gsp_firmware": lambda n, gpu: n.nvmlDeviceGetGspFirmwareVersion(gpu),
+    "gsp_enabled": lambda n, gpu: bool(n.nvmlDeviceGetGspFirmwareMode(gpu)[0]),
     "persistence": lambda n, gpu: bool(n.nvmlDeviceGetPersistenceMode(gpu)),
     "ecc": lambda n, gpu: bool(n.nvmlDeviceGetEccMode(gpu)[0]),
     "power_limit_w": lambda n, gpu: n.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000,
@@ -71,16 +81,16 @@ class Xids:
         self._nvml, self._gpu, self._events = nvml, gpu, None
         self.seen: list[Plain] = []
 
-    def begin(self) -> None:
-        """Ask the driver to tell. pynvml's NVMLError where it does not, as for a MIG instance."""
-        self._events = self._nvml.nvmlEventSetCreate()
-        kinds = self._nvml.nvmlEventTypeXidCriticalError
-        self._nvml.nvmlDeviceRegisterEvents(self._gpu, kinds, self._events)
+    def _begun(self) -> Any:
+        """The driver's events. pynvml's NVMLError where it does not tell, as of a MIG instance."""
+        events = self._nvml.nvmlEventSetCreate()
+        self._nvml.nvmlDeviceRegisterEvents(self._gpu, self._nvml.nvmlEventTypeXidCriticalError, events)
+        return events
 
     def read(self) -> list[Plain]:
         """The numbers of all errors so far, in their order."""
         if self._events is None:
-            self.begin()
+            self._events = self._begun()
         while True:
             try:
                 event = self._nvml.nvmlEventSetWait_v2(self._events, 0)
@@ -116,8 +126,9 @@ def of(nvml: Any) -> Iterator[list[Sensors]]:
 def _sensors(nvml: Any, gpu: Any) -> Sensors:
     xids = Xids(nvml, gpu)
     sampled: dict[str, Call] = {**SAMPLED, "xids": lambda n, gpu: xids.read()}  # noqa: ARG005
+    counted: dict[str, Call] = {**COUNTED, "xid_errors": lambda n, gpu: len(xids.read())}  # noqa: ARG005
     return Sensors(
-        *({name: _reading(nvml, gpu, call) for name, call in calls.items()} for calls in (STATE, COUNTED, sampled))
+        *({name: _reading(nvml, gpu, call) for name, call in calls.items()} for calls in (STATE, counted, sampled))
     )
 
 

@@ -19,6 +19,23 @@ NOT_SUPPORTED = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 NOT_FOUND = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
 INVALID = pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
 
+# NVML's numbered fields
+FIELDS: dict[int, int] = {
+    pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION: pynvml.NVML_GPU_RECOVERY_ACTION_NONE,
+    pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN: 1_500_000_000,
+    pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN: 0,
+}
+
+
+def field(value: int | None) -> SimpleNamespace:
+    """As nvmlDeviceGetFieldValues has it; None for one that this driver does not know."""
+    return SimpleNamespace(
+        nvmlReturn=pynvml.NVML_SUCCESS if value is not None else pynvml.NVML_ERROR_NOT_SUPPORTED,
+        valueType=pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG,
+        value=SimpleNamespace(ullVal=value),
+    )
+
+
 # Each answer by the call's name without "nvmlDevice"; an exception is raised, a function is called with the arguments
 # behind the handle
 H100: dict[str, Any] = {
@@ -28,6 +45,7 @@ H100: dict[str, Any] = {
     "GetMemoryInfo": SimpleNamespace(total=85520809984, free=85000000000, used=520809984),
     "GetVbiosVersion": "96.00.89.00.01",
     "GetGspFirmwareVersion": b"580.65.06",
+    "GetGspFirmwareMode": [1, 1],
     "GetInforomImageVersion": "G520.0200.00.05",
     "GetBoardPartNumber": "692-2G520-0200-000",
     "GetPciInfo": SimpleNamespace(busId="00000000:18:00.0"),
@@ -45,6 +63,7 @@ H100: dict[str, Any] = {
     "GetEccMode": [1, 1],
     "GetTotalEccErrors": 0,
     "GetRemappedRows": (0, 0, 0, 0),
+    "GetFieldValues": lambda fields: [field(FIELDS.get(each)) for each in fields],
     "GetEnforcedPowerLimit": 700000,
     "GetPowerManagementDefaultLimit": 700000,
     "GetClockInfo": lambda kind: 345 if kind == pynvml.NVML_CLOCK_SM else 2619,
@@ -53,6 +72,13 @@ H100: dict[str, Any] = {
     "GetCurrentClocksEventReasons": pynvml.nvmlClocksEventReasonGpuIdle,
     "GetTemperature": 31,
     "GetComputeRunningProcesses_v3": [],
+    # what telemetry asks for besides
+    "GetPowerUsage": 698250,
+    "GetUtilizationRates": SimpleNamespace(gpu=97),
+    "GetTotalEnergyConsumption": 5_700_000,
+    "GetViolationStatus": SimpleNamespace(violationTime=2_500_000_000),
+    "GetPcieReplayCounter": 0,
+    "RegisterEvents": None,
 }
 # What a GeForce does not tell; a laptop's tells less still
 GEFORCE: dict[str, Any] = {
@@ -65,6 +91,8 @@ GEFORCE: dict[str, Any] = {
     "GetEnforcedPowerLimit": 450000,
     "GetPowerManagementDefaultLimit": 450000,
     "GetGspFirmwareVersion": NOT_SUPPORTED,
+    "GetGspFirmwareMode": [0, 0],
+    "GetFieldValues": lambda fields: [field(None) for _ in fields],
     "GetBoardPartNumber": NOT_SUPPORTED,
     "GetNvLinkState": NOT_SUPPORTED,
     "GetNumaNodeId": NOT_SUPPORTED,
@@ -82,6 +110,7 @@ class Recorded:
     """Stands for the module pynvml: its constants and errors are the real ones, its answers those of `gpus`."""
 
     def __init__(self, *gpus: dict[str, Any], init_error: int | None = None, driver: str = "580.65.06") -> None:
+        self.xids: list[int] = []  # that the driver has yet to report
         self._gpus, self._init_error, self._driver = gpus, init_error, driver
         self.shut_down = 0
 
@@ -91,6 +120,14 @@ class Recorded:
 
     def nvmlShutdown(self) -> None:
         self.shut_down += 1
+
+    def nvmlEventSetCreate(self) -> list[int]:
+        return self.xids
+
+    def nvmlEventSetWait_v2(self, events: list[int], timeout_ms: int) -> SimpleNamespace:
+        if not events:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT)
+        return SimpleNamespace(eventData=events.pop(0), eventType=pynvml.nvmlEventTypeXidCriticalError)
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(pynvml, name)  # AttributeError for a name that pynvml does not have

@@ -20,7 +20,18 @@ from harness.system.nvidia import driver, nvml
 from harness.system.nvidia.driver import Driver
 from harness.system.nvidia.nvml import Nvml
 from harness.system.places import Place
-from tests.harness.system.recorded import BARE, DRIVER, GEFORCE, H100, HOST, LIBCUDA, NOT_FOUND, Recorded, machine
+from tests.harness.system.recorded import (
+    BARE,
+    DRIVER,
+    GEFORCE,
+    H100,
+    HOST,
+    LIBCUDA,
+    NOT_FOUND,
+    Recorded,
+    field,
+    machine,
+)
 
 RESULTS = Place("/results", True, True, True, True, 900.0, 500.0, "ext4")
 SHM = Place("/dev/shm", True, True, True, True, 700.0, 700.0, "tmpfs")
@@ -48,7 +59,18 @@ def test_a_good_machine_has_nothing_to_mend_but_its_untested_driver() -> None:
     assert "not among the tested drivers" in the(findings, "driver").text
     assert {each.subject for each in findings} == {
         *("image", "driver", "libcuda", "accelerators", "gpu 0", "gpu 1", "clocks", "throttling", "power limit", "ecc"),
-        *("memory rows", "mig", "processes", "persistence", "pcie", "cpu", "governor", "memory", "shared memory"),
+        *(
+            "memory rows",
+            "recovery",
+            "mig",
+            "processes",
+            "persistence",
+            "pcie",
+            "cpu",
+            "governor",
+            "memory",
+            "shared memory",
+        ),
         *("memlock", "results", "data set"),
     }
 
@@ -74,6 +96,12 @@ GPU_FAULTS: dict[str, tuple[tuple[dict[str, Any], ...], str, str, str]] = {
     "ecc differs": ((H100, {**H100, "GetEccMode": [0, 0]}), "ecc", "warning", "GPU 0: on; GPU 1: off"),
     "rows to remap": (({**H100, "GetRemappedRows": (0, 1, 1, 0)},), "memory rows", "warning", "GPU 0"),
     "rows that cannot be": (({**H100, "GetRemappedRows": (0, 1, 0, 1)},), "memory rows", "problem", "GPU 0"),
+    "wants a reset": (
+        ({**H100, "GetFieldValues": lambda fields: [field(1)]},),
+        "recovery",
+        "problem",
+        "GPU 0: gpu reset",
+    ),
     "mig without instances": (({**H100, "GetMigMode": [1, 1]},), "mig", "problem", "without an instance"),
     "mig on one of two": (
         (H100, {**H100, "GetMigMode": [1, 1], "GetMigDeviceHandleByIndex": lambda slot: NOT_FOUND if slot else "here"}),

@@ -82,3 +82,12 @@ def test_image_identity(tmp_path: Path) -> None:
     record.write_text('{"commit": "abc", "sbom_sha256": "def"}')
     assert image.identity({}, record) == {"id": "unknown", "commit": "abc", "sbom_sha256": "def"}
     assert image.identity({"HARNESS_IMAGE_ID": "sha256:1"}, record)["id"] == "sha256:1"
+
+
+def test_log_of_a_container_that_brings_its_own_libcuda() -> None:
+    """The driver under test is then not the one that runs."""
+    compat = replace(LIBCUDA, path="/usr/local/cuda/compat/libcuda.so.590.44.01", cuda=13010)
+    software = facts.describe(machine(replace(DRIVER, libcuda=compat)))["software"]
+
+    assert (software["driver"], software["libcuda_version"]) == ("580.65.06", "590.44.01")
+    assert (software["driver_mode"], software["driver_comparable"]) == ("FORWARD-COMPAT", False)
