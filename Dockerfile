@@ -4,6 +4,14 @@
 #   docker run --rm --init --network none ssd                                      # the embedded job, without a GPU
 #   docker run --rm --init --network none --gpus all ssd python -m harness doctor  # what this machine is, what to mend
 #
+# For what, the build argument ACCELERATOR says (requirements/README.md: the lock files):
+#
+#   cuda13   the default: NVIDIA's GPUs from Turing on, drivers from 580 on; and any processor
+#   cuda12   Volta too (V100), drivers from 525 on: torch 2.7.1 and DALI of CUDA 12
+#   cpu      the wheels of cuda13, since PyPI has no others of torch for x86-64, in an image that asks for no driver
+#   rocm, vendor   BASE_IMAGE brings Python 3.11 or later with torch and torchvision of the maker's own, over which nothing of torch is
+#                  installed:  docker build --build-arg ACCELERATOR=rocm --build-arg BASE_IMAGE=rocm/pytorch@sha256:... -t ssd-rocm .
+#
 # Pinned: Debian by digest, its packages by snapshot, Python's wheels (CUDA 13.0, cuDNN, NCCL, DALI, torch) by hash.
 # Not pinned, because no image can: the host's kernel driver. It is required (NVIDIA_REQUIRE_CUDA), compared with
 # harness/system/nvidia/drivers.toml before every run, and written into every log. The image has no libcuda of its own: wheels
@@ -18,7 +26,10 @@
 
 # The tag bookworm-slim of 2026-08-04, by the record of docker-library/repo-info (repos/debian/remote/bookworm-slim.md)
 ARG BASE_IMAGE=debian:bookworm-20260803-slim@sha256:abd67ffcfa541b485a3dff59865ab629aa048a6c613e639d36e7456b0b229241
-# Of requirements/run.lock; the build stops where it is another
+ARG ACCELERATOR=cuda13
+# Of requirements/*.lock; the build stops where one is another
+ARG CUDA12_LOCK_SHA256=65e9ddb1cca6c53b05d376fdab2960926d905d239260d531b5968057cc2c514d
+ARG VENDOR_LOCK_SHA256=3b857bcc585a2cb8e7a1eedf8f047fb4021e5c7dcb7a1a3968b2964434598edb
 ARG RUN_LOCK_SHA256=670506406772ebefaeef1a37ca17cafe19cf443dda2f4446284c88698101bd28
 
 
@@ -31,20 +42,73 @@ RUN --mount=type=bind,source=docker/install-packages.sh,target=/tmp/install-pack
     /tmp/install-packages.sh python3 libpython3-dev gcc g++ openssl
 
 
+# Without "video" the driver's JPEG decoder stays hidden (NVIDIA/nvImageCodec, 26)
+FROM debian AS cuda13
+ARG RUN_LOCK_SHA256
+ENV HARNESS_IMAGE_LOCK=run.lock \
+    HARNESS_IMAGE_LOCK_SHA256=$RUN_LOCK_SHA256 \
+    HARNESS_IMAGE_VERSIONS="torch=2.14.1 cuda=13.0 cudnn=9.24.0.43 nccl=2.30.7 dali=2.4.0 triton=3.8.0" \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    NVIDIA_REQUIRE_CUDA="cuda>=13.0"
+
+FROM debian AS cuda12
+ARG CUDA12_LOCK_SHA256
+ENV HARNESS_IMAGE_LOCK=cuda12.lock \
+    HARNESS_IMAGE_LOCK_SHA256=$CUDA12_LOCK_SHA256 \
+    HARNESS_IMAGE_VERSIONS="torch=2.7.1 cuda=12.6 cudnn=9.5.1.17 nccl=2.26.2 dali=2.4.0 triton=3.3.1" \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    NVIDIA_REQUIRE_CUDA="cuda>=12.0"
+
+FROM debian AS cpu
+ARG RUN_LOCK_SHA256
+ENV HARNESS_IMAGE_LOCK=run.lock \
+    HARNESS_IMAGE_LOCK_SHA256=$RUN_LOCK_SHA256 \
+    HARNESS_IMAGE_VERSIONS="torch=2.14.1 dali=2.4.0"
+
+FROM ${BASE_IMAGE} AS vendor
+ARG VENDOR_LOCK_SHA256
+ENV HARNESS_IMAGE_LOCK=vendor.lock \
+    HARNESS_IMAGE_LOCK_SHA256=$VENDOR_LOCK_SHA256 \
+    HARNESS_IMAGE_VERSIONS="torch=of-the-base-image"
+
+FROM vendor AS rocm
+
+
 FROM ${BASE_IMAGE} AS tools
 RUN --mount=type=bind,source=docker/install-packages.sh,target=/tmp/install-packages.sh \
     --mount=type=secret,id=apt_sources --mount=type=secret,id=ca_bundle \
     /tmp/install-packages.sh python3-venv python3-pip ca-certificates git
 
 
-FROM tools AS wheels
+# Where pip runs: a maker's torch is known to the maker's own Python alone
+FROM tools AS pip-cuda13
+FROM tools AS pip-cuda12
+FROM tools AS pip-cpu
+FROM vendor AS pip-vendor
+FROM vendor AS pip-rocm
+
+
+# hadolint ignore=DL3006
+FROM pip-${ACCELERATOR} AS wheels
+ARG ACCELERATOR
+ARG CUDA12_LOCK_SHA256
+ARG VENDOR_LOCK_SHA256
 ARG RUN_LOCK_SHA256
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=bind,source=docker/install-wheels.sh,target=/tmp/install-wheels.sh \
     --mount=type=bind,source=requirements/run.lock,target=/tmp/run.lock \
+    --mount=type=bind,source=requirements/cuda12.lock,target=/tmp/cuda12.lock \
+    --mount=type=bind,source=requirements/vendor.lock,target=/tmp/vendor.lock \
     --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
-    /tmp/install-wheels.sh /tmp/run.lock "$RUN_LOCK_SHA256"
+    case $ACCELERATOR in \
+        cuda12) set -- cuda12.lock CUDA12_LOCK_SHA256 "$CUDA12_LOCK_SHA256" ;; \
+        rocm | vendor) set -- vendor.lock VENDOR_LOCK_SHA256 "$VENDOR_LOCK_SHA256" ;; \
+        *) set -- run.lock RUN_LOCK_SHA256 "$RUN_LOCK_SHA256" ;; \
+    esac \
+    && /tmp/install-wheels.sh "/tmp/$1" "$2" "$3"
 
 
 FROM tools AS commit
@@ -52,20 +116,17 @@ ARG GIT_COMMIT
 RUN --mount=type=bind,target=/context sh /context/docker/commit.sh /context "$GIT_COMMIT" > /commit.json
 
 
-FROM debian
+FROM ${ACCELERATOR}
 COPY --from=wheels /opt/venv /opt/venv
 
 # HOME and USER: whatever user the container is given, with an entry in passwd or without one, has a place to write its
-# caches, and torch finds a name for it. Without "video" the driver's JPEG decoder stays hidden (NVIDIA/nvImageCodec, 26).
+# caches, and torch finds a name for it.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     USER=harness \
     LOGDIR=/results \
-    PYTHONUNBUFFERED=1 \
-    NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
-    NVIDIA_REQUIRE_CUDA="cuda>=13.0"
-RUN useradd --uid 1000 --no-create-home --home-dir /tmp harness \
+    PYTHONUNBUFFERED=1
+RUN { getent passwd 1000 || useradd --uid 1000 --no-create-home --home-dir /tmp harness; } \
     && install --directory --mode 1777 /results
 WORKDIR /opt/harness
 CMD ["./run_and_time.sh"]
@@ -78,14 +139,13 @@ COPY configs configs
 COPY harness harness
 COPY benchmarks benchmarks
 ARG BASE_IMAGE
-ARG RUN_LOCK_SHA256
 ARG GIT_COMMIT
+# What is installed is this image's run.lock: run_and_time.sh compares the two and installs nothing
 RUN --mount=type=bind,from=commit,source=/commit.json,target=/tmp/commit.json \
-    python docker/image_record.py . /tmp/commit.json "$BASE_IMAGE" requirements/run.lock \
+    if [ "$HARNESS_IMAGE_LOCK" != run.lock ]; then cp "requirements/$HARNESS_IMAGE_LOCK" requirements/run.lock; fi \
+    && python docker/image_record.py . /tmp/commit.json "$BASE_IMAGE" requirements/run.lock \
     && python -m compileall -q --invalidation-mode unchecked-hash harness benchmarks
-ENV HARNESS_IMAGE_COMMIT="${GIT_COMMIT:-see /opt/harness/image.json}" \
-    HARNESS_IMAGE_LOCK_SHA256=$RUN_LOCK_SHA256 \
-    HARNESS_IMAGE_VERSIONS="torch=2.14.1 cuda=13.0 cudnn=9.24.0.43 nccl=2.30.7 dali=2.4.0 triton=3.8.0"
+ENV HARNESS_IMAGE_COMMIT="${GIT_COMMIT:-see /opt/harness/image.json}"
 LABEL org.opencontainers.image.title="ssd" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="$HARNESS_IMAGE_COMMIT" \

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import uuid
@@ -70,7 +71,8 @@ def _library(name: str, version: str, purl: str) -> Component:
 
 def main(folder: Path, commit_json: Path, base_image: str, lock: Path) -> None:
     dpkg = ["dpkg-query", "--show", "--showformat", "${Package}\t${Version}\t${Architecture}\n"]
-    listing = subprocess.run(dpkg, check=True, capture_output=True, text=True).stdout
+    # a maker's base image may be of another family
+    listing = subprocess.run(dpkg, check=True, capture_output=True, text=True).stdout if shutil.which(dpkg[0]) else ""
     commit = json.loads(commit_json.read_text(encoding="utf-8"))
     document = sbom("harness", commit["commit"], python_components() + debian_components(listing))
     text = json.dumps(document, indent=1, sort_keys=True) + "\n"

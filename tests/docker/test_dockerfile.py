@@ -18,7 +18,21 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text(encoding="utf-8")
 LOCK = CHECKOUT / "requirements/run.lock"
 TOOLS = Path(sys.executable).parent
-LOCKED = dict(re.findall(r"^([\w.-]+)==(\S+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE))
+# by the Dockerfile's argument that says the lock file's hash
+LOCKS = {
+    "RUN_LOCK_SHA256": LOCK,
+    "CUDA12_LOCK_SHA256": LOCK.with_name("cuda12.lock"),
+    "VENDOR_LOCK_SHA256": LOCK.with_name("vendor.lock"),
+}
+ACCELERATORS = ("cuda13", "cuda12", "cpu", "vendor", "rocm")
+
+
+def locked(lock: Path) -> dict[str, str]:
+    """Versions by name."""
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+LOCKED = locked(LOCK)
 
 
 def default(argument: str) -> str:
@@ -58,16 +72,43 @@ def test_shellcheck() -> None:
 def test_the_base_is_pinned_by_digest_and_nothing_else_is_taken() -> None:
     assert re.fullmatch(r"debian:bookworm-\d{8}-slim@sha256:[0-9a-f]{64}", default("BASE_IMAGE"))
     bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
-    assert set(bases) == {"${BASE_IMAGE}", "debian", "tools"}
-    assert {"debian", "tools"} < set(stages())
+    own = {base for base in bases if base != "${BASE_IMAGE}"}
+    assert own == {"debian", "tools", "vendor", "pip-${ACCELERATOR}", "${ACCELERATOR}"}
+    assert {"debian", "tools", *ACCELERATORS, *(f"pip-{each}" for each in ACCELERATORS)} < set(stages())
+
+
+def test_the_default_is_cuda_13() -> None:
+    assert default("ACCELERATOR") == "cuda13"
+
+
+def test_only_an_image_for_nvidia_asks_for_its_driver() -> None:
+    for name in ACCELERATORS:
+        assert ("NVIDIA_REQUIRE_CUDA" in stages()[name]) == name.startswith("cuda"), name
+
+
+def test_what_a_maker_brings_is_not_installed_over_it() -> None:
+    names = locked(LOCKS["VENDOR_LOCK_SHA256"])
+    assert not [name for name in names if name.startswith(("torch", "triton", "nvidia-")) and name != "nvidia-ml-py"]
+    for name, version in names.items():
+        assert LOCKED[name] == version, "the same as in run.lock, so that results differ by torch alone"
+    script = (CHECKOUT / "docker/install-wheels.sh").read_text(encoding="utf-8")
+    assert "--system-site-packages" in script
+
+
+def test_cuda_12_differs_by_torch_and_what_comes_with_it_alone() -> None:
+    older = locked(LOCKS["CUDA12_LOCK_SHA256"])
+    assert (older["torch"], older["torchvision"], older["nvidia-dali-cuda120"]) == ("2.7.1", "0.22.1", "2.4.0")
+    for name, version in locked(LOCKS["VENDOR_LOCK_SHA256"]).items():
+        assert older[name] == version
 
 
 def test_the_lock_file_is_the_one_that_the_dockerfile_names() -> None:
-    assert default("RUN_LOCK_SHA256") == hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    for argument, lock in LOCKS.items():
+        assert default(argument) == hashlib.sha256(lock.read_bytes()).hexdigest(), argument
 
 
 def test_wheels_of_another_lock_file_are_refused_before_anything_is_installed() -> None:
-    command = ["sh", CHECKOUT / "docker/install-wheels.sh", LOCK, "0" * 64]
+    command = ["sh", CHECKOUT / "docker/install-wheels.sh", LOCK, "RUN_LOCK_SHA256", "0" * 64]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 1
@@ -75,10 +116,18 @@ def test_wheels_of_another_lock_file_are_refused_before_anything_is_installed() 
 
 
 def test_labels_carry_the_locked_versions() -> None:
-    text = re.search(r'HARNESS_IMAGE_VERSIONS="([^"]+)"', DOCKERFILE)
-    assert text
-    said = dict(each.split("=") for each in text[1].split())
-    assert said == {
+    said = {name: re.search(r'HARNESS_IMAGE_VERSIONS="([^"]+)"', stages()[name]) for name in ("cuda13", "cuda12")}
+    by_image = {name: dict(each.split("=") for each in text[1].split()) for name, text in said.items() if text}
+    older = locked(LOCKS["CUDA12_LOCK_SHA256"])
+    assert by_image["cuda12"] == {
+        "torch": older["torch"],
+        "cuda": ".".join(older["nvidia-cuda-runtime-cu12"].split(".")[:2]),
+        "cudnn": older["nvidia-cudnn-cu12"],
+        "nccl": older["nvidia-nccl-cu12"],
+        "dali": older["nvidia-dali-cuda120"],
+        "triton": older["triton"],
+    }
+    assert by_image["cuda13"] == {
         "torch": LOCKED["torch"],
         "cuda": ".".join(LOCKED["cuda-toolkit"].split(".")[:2]),
         "cudnn": LOCKED["nvidia-cudnn-cu13"],
@@ -92,12 +141,16 @@ def test_the_required_driver_is_that_of_the_locked_cuda() -> None:
     import torch
 
     drivers = tomllib.loads((CHECKOUT / "harness/system/nvidia/drivers.toml").read_text(encoding="utf-8"))
-    assert drivers["cuda"] == ".".join(LOCKED["cuda-toolkit"].split(".")[:2])
-    assert f'NVIDIA_REQUIRE_CUDA="cuda>={drivers["cuda"]}"' in DOCKERFILE
+    newest, older = drivers["cuda"]
+    assert newest["version"] == ".".join(LOCKED["cuda-toolkit"].split(".")[:2])
+    assert f'NVIDIA_REQUIRE_CUDA="cuda>={newest["version"]}"' in stages()["cuda13"]
+    older_cuda = locked(LOCKS["CUDA12_LOCK_SHA256"])["nvidia-cuda-runtime-cu12"]
+    assert older["version"] == ".".join(older_cuda.split(".")[:2])
+    assert 'NVIDIA_REQUIRE_CUDA="cuda>=12.0"' in stages()["cuda12"], "minor versions are compatible from 12.0 on"
     if torch.__version__.split("+")[0] == LOCKED["torch"] and torch.version.cuda:
-        assert drivers["cuda"] == torch.version.cuda
+        assert newest["version"] == torch.version.cuda
         oldest = min(int(arch.removeprefix("sm_")) for arch in torch._C._cuda_getArchFlags().split())
-        assert drivers["minimum_compute_capability"] == f"{oldest // 10}.{oldest % 10}"
+        assert newest["minimum_compute_capability"] == f"{oldest // 10}.{oldest % 10}"
 
 
 def test_a_sites_own_sources_stay_out_of_the_image() -> None:
@@ -121,7 +174,7 @@ def test_everything_that_is_copied_is_in_the_build_context() -> None:
 
 def test_code_comes_after_the_wheels_and_the_user_is_not_root() -> None:
     last = stages()[""]
-    assert last.index("COPY --from=wheels") < last.index("RUN useradd") < last.index("COPY harness")
+    assert last.index("COPY --from=wheels") < last.index("useradd") < last.index("COPY harness")
     assert re.findall(r"^USER (\S+)$", last, re.MULTILINE) == ["1000:1000"]
 
 

@@ -54,7 +54,7 @@ INIT_FIXES = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """drivers.toml: what the lock file's CUDA needs, and where it was seen to run."""
+    """drivers.toml: what torch's CUDA needs, and where it was seen to run."""
 
     cuda: tuple[int, int]
     minimum_driver: str
@@ -62,15 +62,16 @@ class Manifest:
     tested_drivers: tuple[str, ...]
 
 
-def manifest() -> Manifest:
-    """Read drivers.toml."""
+def manifest(cuda: str | None = None) -> Manifest:
+    """Read drivers.toml for the CUDA ("12.6") that torch was built for; the first that it names for None and one unknown."""
     raw = tomllib.loads(Path(__file__).with_name("drivers.toml").read_text(encoding="utf-8"))
-    return Manifest(
-        _pair(raw["cuda"]),
-        raw["minimum_driver"],
-        _pair(raw["minimum_compute_capability"]),
-        tuple(each["driver"] for each in raw["tested"]),
-    )
+    rows: dict[str, dict[str, str]] = {each["version"].partition(".")[0]: each for each in raw["cuda"]}
+    row = rows.get((cuda or "").partition(".")[0])
+    if cuda is None or row is None:
+        row = next(iter(rows.values()))
+        cuda = row["version"]
+    tested = tuple(each["driver"] for each in raw.get("tested", []))
+    return Manifest(_pair(cuda), row["minimum_driver"], _pair(row["minimum_compute_capability"]), tested)
 
 
 def decide(found: Driver, needs: Manifest, *, in_container: bool) -> Verdict:

@@ -27,6 +27,7 @@ class Nvidia:
     driver: Driver
     in_container: bool = False
     requirement_bypassed: bool = False
+    torch_cuda: str | None = None  # that torch was built for
     on_the_bus: tuple[str, ...] = ()  # names of GPUs by the PCI bus, whether or not a driver is there
 
     vendor = "NVIDIA"
@@ -44,8 +45,13 @@ class Nvidia:
         return self.names or known or list(self.on_the_bus)
 
     @property
+    def needs(self) -> decision.Manifest:
+        """What torch's CUDA asks of the driver."""
+        return decision.manifest(self.torch_cuda)
+
+    @property
     def verdict(self) -> Verdict:
-        return decision.decide(self.driver, decision.manifest(), in_container=self.in_container)
+        return decision.decide(self.driver, self.needs, in_container=self.in_container)
 
     def details(self) -> list[dict[str, Plain]]:
         return [gpu.plain() for gpu in self.driver.nvml.gpus]
@@ -65,7 +71,7 @@ class Nvidia:
         }
 
     def findings(self) -> Iterator[Finding]:
-        return findings.examine(self.driver, self.verdict, self.requirement_bypassed)
+        return findings.examine(self.driver, self.verdict, self.needs, self.requirement_bypassed)
 
     def container(self) -> ContainerNeeds:
         return VENDOR.container
@@ -83,7 +89,8 @@ class NvidiaVendor:
     )
 
     def look(self, around: Surroundings) -> Nvidia | None:
-        if torch_build.read().hip or any(list((around.root / "dev").glob(each)) for each in CUDA_LOOKALIKES):
+        build = torch_build.read()
+        if build.hip or any(list((around.root / "dev").glob(each)) for each in CUDA_LOOKALIKES):
             return None  # "cuda" is another vendor's word here
         found = driver.read(around.root)
         bus = [each for each in pci.accelerators(around.root) if each.vendor == PCI_VENDOR]
@@ -92,7 +99,7 @@ class NvidiaVendor:
             return None
         names = tuple(pci.name(each, around.root) or f"NVIDIA device {each.device}" for each in bus)
         bypassed = around.environment.get(BYPASS_VARIABLE, "") not in ("", "0", "false")
-        return Nvidia(found, around.in_container, bypassed, names)
+        return Nvidia(found, around.in_container, bypassed, build.cuda, names)
 
     def sensors(self, root: Path) -> AbstractContextManager[Sequence[Sensors]]:  # noqa: ARG002 - NVML knows no root
         return sensors.here()

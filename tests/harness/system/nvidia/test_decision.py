@@ -146,6 +146,18 @@ def test_the_manifest_can_be_read() -> None:
 
     assert needs.cuda == (13, 0)
     assert needs.minimum_driver.count(".") == 2
+    assert decision.manifest("13.2") == replace(needs, cuda=(13, 2))
+    assert decision.manifest("11.8") == needs
+
+
+def test_volta_runs_under_a_torch_for_cuda_12() -> None:
+    """On the driver that its last DGX software brings."""
+    v100 = (Device("Tesla V100-SXM2-16GB", (7, 0)),)
+    libcuda = replace(OLD, path="/usr/lib/libcuda.so.535.183.01", devices=v100)
+    found = replace(DRIVER, kernel_module="535.183.01", libcuda=libcuda)
+
+    assert decision.decide(found, decision.manifest("12.6"), in_container=True).mode == "MINOR-COMPAT"
+    assert decision.decide(found, decision.manifest("13.0"), in_container=True).mode == "TOO-OLD"
 
 
 def test_cuda_number_as_people_write_it() -> None:
