@@ -224,7 +224,7 @@ def test_panels_and_fingerprint(data: Path, device: str) -> None:
 def test_compiled_it_starts_as_it_does_uncompiled(data: Path, gpu: str) -> None:
     """With all that a configuration can ask of the compiler."""
     first = []
-    for compute in ({}, {"compile": True, "fused": ["norm", "loss"], "cuda_graphs": True}):
+    for compute in ({}, {"compile": True, "fused": ["stem", "blocks", "loss"], "cuda_graphs": True}):
         session = opened(data, gpu, compute={"precision": "bf16", **compute})
         session.warm_up()
         session.load_data()
