@@ -103,6 +103,8 @@ def score(
         for each in scores:
             table.say(score_text.headline(each))
             table.show_table(score_text.COLUMNS, score_text.rows(each), right=score_text.FIGURES)
+            if watched := list(score_text.telemetry_rows(each)):
+                table.show_table(score_text.TELEMETRY, watched, right=score_text.TELEMETRY[1:5])
     raise typer.Exit(1 if any(each.minutes is None for each in scores) else 0)
 
 

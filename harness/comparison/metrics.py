@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.comparison.runs import Run, blocks
 from harness.comparison.sample import Sample
+from harness.results import telemetry
 
 STAMPS_S = 0.001 / math.sqrt(6)  # standard deviation of the difference of two stamps of whole milliseconds
 
@@ -48,18 +49,7 @@ def _images_per_s(run: Run) -> float | None:
 
 
 def _joules_per_image(run: Run) -> float | None:
-    """Of all GPUs over the run, by the images that it trained on."""
-    found, images = run.telemetry, trained_images(run)
-    return found.energy_j / images if found is not None and found.energy_j and images else None
-
-
-def trained_images(run: Run) -> float | None:
-    """Over the whole run."""
-    record = run.record
-    if record.max_steps is not None and record.global_batch_size:
-        return float(record.max_steps * record.global_batch_size)
-    whole = sum(each.seconds is not None for each in record.epochs)
-    return float(whole * record.train_samples) if record.train_samples and whole else None
+    return None if run.telemetry is None else telemetry.joules_per_image(run.record, run.telemetry)
 
 
 def phase(name: str) -> Metric:

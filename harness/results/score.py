@@ -14,6 +14,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from typing import Any, Literal
 
+from harness.results import telemetry
 from harness.results.record import Block, Epoch, RunRecord
 from harness.results.rules import shortfall, target_of
 from harness.results.series import Series
@@ -266,4 +267,12 @@ def _run_json(run: ScoredRun, images_per_s: float | None) -> dict[str, Any]:
         "epochs_s": parts.epochs_s if parts else None,
         "evaluation_s": parts.evaluation_s if parts else None,
         "rest_s": parts.rest_s if parts else None,
+        "telemetry": _telemetry_json(record),
     }
+
+
+def _telemetry_json(record: RunRecord) -> dict[str, Any] | None:
+    found = telemetry.beside(record)
+    if found is None:
+        return None
+    return {"joules_per_image": telemetry.joules_per_image(record, found), **found.plain()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.results import telemetry
 from harness.results.score import Score, four_decimals, split
 from harness.results.table import figure
 
@@ -13,6 +14,7 @@ COLUMNS = (
     *("init s", "epochs s", "evaluation s", "rest s"),
 )
 FIGURES = (COLUMNS[1], *COLUMNS[3:])
+TELEMETRY = ("run", "J an image", "W", "SM MHz", "hottest C", "held down, s", "trouble")
 
 
 def headline(score: Score) -> str:
@@ -45,6 +47,24 @@ def rows(score: Score) -> Iterator[list[str]]:
             figure(parts.epochs_s if parts else None, 1),
             figure(parts.evaluation_s if parts else None, 1),
             figure(parts.rest_s if parts else None, 1),
+        ]
+
+
+def telemetry_rows(score: Score) -> Iterator[list[str]]:
+    """What the accelerators of each run drew and ran at; nothing where none was watched."""
+    for run in score.runs:
+        found = telemetry.beside(run.record)
+        if found is None:
+            continue
+        held = ", ".join(f"{by.replace('_', ' ')} {seconds:.1f}" for by, seconds in found.held_s.items() if seconds > 0)
+        yield [
+            Path(run.record.path).name,
+            figure(telemetry.joules_per_image(run.record, found), 3),
+            figure(found.power_w),
+            figure(found.clock_sm_mhz),
+            figure(found.temperature_c),
+            held or "-",
+            ", ".join([*found.slowed, *(f"XID {code}" for code in found.xid)]) or "-",
         ]
 
 

@@ -58,6 +58,28 @@ class Telemetry:
     xid: tuple[int, ...]  # codes of events, where they were recorded
     samples: tuple[Sampled, ...]
 
+    @property
+    def held_total_s(self) -> float | None:
+        return sum(self.held_s.values()) if self.held_s else None
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON: all but the samples."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("samples", "path")}
+
+
+def joules_per_image(record: RunRecord, found: Telemetry) -> float | None:
+    """Of all accelerators over the run, by the images that it trained on; None where either is not told."""
+    images = trained_images(record)
+    return found.energy_j / images if found.energy_j and images else None
+
+
+def trained_images(record: RunRecord) -> float | None:
+    """Over the whole run; of one that did all the steps that --max-steps allowed, by these."""
+    whole = sum(each.seconds is not None for each in record.epochs)
+    if record.max_steps is not None and record.global_batch_size and record.outcome == "aborted":
+        return float(record.max_steps * record.global_batch_size)
+    return float(whole * record.train_samples) if record.train_samples and whole else None
+
 
 def beside(record: RunRecord) -> Telemetry | None:
     """Of the file that lies beside the log; None where there is none, or nothing in it."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.results import telemetry
 from harness.results.record import RunRecord
 from harness.results.reporting.leaderboard import Evaluation, LeftOut, Row, Run, Section, accelerator_name, spread
 from harness.results.reporting.text import TIMES
@@ -179,6 +180,7 @@ def _sections(series: Series, description: Mapping[str, Any]) -> Iterator[Sectio
         provenance[key] = _each(_flat(record.software).get(key) for record in records)
     provenance |= {f"image {key}": value for key, value in _flat(first.image).items()}
     yield _section("Software", provenance)
+    yield _section("Accelerators during the runs", dict(_watched(records)))
     configuration = {"name": first.configuration_name, "division": first.division, "precision": first.precision}
     yield _section("Configuration", configuration | (_flat(first.configuration) or _flat(first.hyperparameters)))
     hashes = {
@@ -187,6 +189,24 @@ def _sections(series: Series, description: Mapping[str, Any]) -> Iterator[Sectio
     }
     hashes |= {Path(record.path).name: record.sha256 for record in records}
     yield _section("Hashes (SHA-256)", hashes)
+
+
+def _watched(records: Iterable[RunRecord]) -> Iterator[tuple[str, str]]:
+    """A line for each run whose accelerators were watched; see harness/results/telemetry.py."""
+    for record in records:
+        found = telemetry.beside(record)
+        if found is None:
+            continue
+        energy, held = telemetry.joules_per_image(record, found), found.held_total_s
+        parts = [
+            None if energy is None else f"{energy:.3g} J an image",
+            None if found.power_w is None else f"{found.power_w:.0f} W",
+            None if found.clock_sm_mhz is None else f"SM {found.clock_sm_mhz:.0f} MHz",
+            None if found.temperature_c is None else f"{found.temperature_c:.0f} C at most",
+            None if not held else f"held down for {held:.1f} s",
+            *found.slowed,
+        ]
+        yield Path(record.path).name, ", ".join(part for part in parts if part)
 
 
 def _section(title: str, facts: Mapping[str, Any]) -> Section:

@@ -1,0 +1,65 @@
+"""telemetry_N.jsonl read back, on a real H100's and on broken ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.results import telemetry
+from harness.results.logfile import read
+from tests.harness.comparison import arms
+
+
+def test_a_real_one(test_data: Path) -> None:
+    record = read(test_data / "gpu/embedded_h100/result_0.txt")
+    found = telemetry.beside(record)
+
+    assert found is not None and found.complete and found.gpus == 1
+    assert (found.clock_sm_mhz, found.clock_sm_max_mhz, found.power_limit_w) == (1980, 1980, 700)
+    assert found.energy_j == pytest.approx(12.2 * 130, rel=0.15), "12.2 s of run at some 130 W, of 5,956 J in all"
+    assert telemetry.joules_per_image(record, found) == pytest.approx(found.energy_j / (8 * 950))
+    assert found.held_total_s == 0 and not found.slowed and not found.xid
+
+
+def test_power_over_the_run_alone_is_its_energy(tmp_path: Path) -> None:
+    log = arms.write(tmp_path, 0)
+    arms.telemetry(log, power=600)
+    record = read(log)
+    found = telemetry.beside(record)
+    assert found is not None and record.run_ms is not None and found.energy_j is not None
+    assert found.energy_j == pytest.approx(600 * record.run_ms / 1000)
+
+
+def test_what_is_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    log = arms.write(tmp_path, 0)
+    arms.telemetry(log)
+    path = tmp_path / "telemetry_0.jsonl"
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    found = telemetry.beside(read(log))
+    assert found is not None and not found.complete and found.held_s == {} and found.samples
+    path.write_text("")
+    assert telemetry.beside(read(log)) is None
+    path.write_text(
+        '[]\nnull\n{"event": "begin"}\n{"event": "begin", "time_ms": 5, "gpus": [null, 3, {"power_limit_w": "x"}]}\n'
+    )
+    assert telemetry.beside(read(log)) is not None
+    path.unlink()
+    assert telemetry.beside(read(log)) is None
+
+
+def test_score_and_report_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = arms.write(tmp_path / "x", 0)
+    arms.telemetry(log, held=2.5, power=612)
+    main(["score", str(tmp_path / "x")])
+    out = capsys.readouterr().out
+    assert "J an image" in out and "612" in out and "temperature 2.5" in out
+    main(["score", str(tmp_path / "x"), "--json"])
+    (run,) = json.loads(capsys.readouterr().out)["series"][0]["runs"]
+    assert run["telemetry"]["power_w"] == 612 and run["telemetry"]["joules_per_image"] > 0
+    main(["report", str(tmp_path / "x"), "--json", "--no-published"])
+    board = capsys.readouterr().out
+    assert "Accelerators during the runs" in board and "612 W" in board
