@@ -14,7 +14,8 @@ CONFIGURATION is a name under configs/ or the path of a file. Without one a mach
 embedded demonstration on its CPU; a machine with them is told which configurations there are.
 
   --data-dir DIR         the data set, a folder in COCO form (the embedded demonstration makes its own)
-  --backbone-path FILE   initial weights, where the configuration wants them
+  --initial-weights FILE initial weights, where the configuration wants them (--backbone-path, as published recipes
+                         have it, is the same)
   --out DIR              where the log goes (default: out/CONFIGURATION in the checkout); N is the next free number,
                          nothing is ever written over
   --number N             exactly this number
@@ -22,8 +23,9 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   --max-steps N          ends after N optimizer steps of the run, its schedule unchanged: equal work, to compare speeds
   --target QUALITY       ends the run at another quality (open division only)
   --checkpoint-dir DIR   keeps a checkpoint there after each epoch
-  --resume               goes on from the checkpoint; such a result is never a timed one
-  --trials N             so many runs, each started afresh and entered in a ledger; --resume goes on with a series
+  --from-checkpoint      goes on from the checkpoint there; such a result is never a timed one
+  --trials N             so many runs, each started afresh and entered in a ledger
+  --resume               goes on with a series (with --checkpoint-dir and no --trials: the old name of --from-checkpoint)
   --image IMAGE          each trial in a fresh container of this image (--gpus, --shm-size: its devices and memory)
   --system NAME          trials land in OUT/NAME/BENCHMARK (default: from the platform's name)
   --no-clear-caches      leave the page cache alone before a trial
@@ -31,8 +33,8 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   -h, --help             this text; more with `python -m harness run --help`
 
 Environment, for those who know MLPerf's scripts: DGXSYSTEM is CONFIGURATION, DATADIR --data-dir, LOGDIR --out,
-SEED --seed, CLEAR_CACHES=0 --no-clear-caches. Options win. HARNESS_CACHE_DIR is where the embedded data is kept
-(default: .cache in the checkout).
+SEED --seed, CLEAR_CACHES=0 --no-clear-caches; any other option is read from HARNESS_ and its name (HARNESS_MAX_STEPS=200).
+Options win. HARNESS_CACHE_DIR is where the embedded data is kept (default: .cache in the checkout).
 
 Exit codes: 0 target met; 1 epochs (or --max-steps) spent without it; 2 usage or configuration; 5 the run broke; 6 no
 suitable device or driver; 130 interrupted. Every one of them leaves its status in the log.

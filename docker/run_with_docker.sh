@@ -94,6 +94,6 @@ if [ -d "$backbone" ]; then
     fi
     backbone=${found[0]}
 fi
-if [ -n "$backbone" ]; then arguments+=(--backbone-path "$backbone"); fi
+if [ -n "$backbone" ]; then arguments+=(--initial-weights "$backbone"); fi
 
 exec "$python" -m harness run "${arguments[@]}" "$@"

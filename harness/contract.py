@@ -51,7 +51,7 @@ class Context:
     world_size: int = 1
     seed: int = 0  # of the run, equal on all ranks
     data_dir: Path | None = None  # what the user named, if anything; see Benchmark.provide_data
-    backbone_path: Path | None = None  # initial weights that the user named
+    initial_weights: Path | None = None  # initial weights that the user named
     threads: int = 1  # of the CPU that this rank may use
     vendor: str = ""  # who made the accelerator: "NVIDIA", "AMD"; "" for a processor, and where nobody looked
     log_every_steps: int = 20  # steps between two Intervals; the last step that train_epoch trains always ends one

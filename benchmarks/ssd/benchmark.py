@@ -88,14 +88,14 @@ class SSDBenchmark:
             )
         if config.compute.fused:
             _check_fused(list(config.compute.fused), context.device)
-        if config.model.initial_weights == "imagenet" and context.backbone_path is None:
+        if config.model.initial_weights == "imagenet" and context.initial_weights is None:
             raise ValueError(
                 f'model.initial_weights = "imagenet" needs torchvision\'s {config.model.backbone} file: give its path with '
-                '--backbone-path, or ask for training from scratch with initial_weights = "scratch"'
+                '--initial-weights, or ask for training from scratch with initial_weights = "scratch"'
             )
-        if config.model.initial_weights == "scratch" and context.backbone_path is not None:
+        if config.model.initial_weights == "scratch" and context.initial_weights is not None:
             raise ValueError(
-                f'model.initial_weights = "scratch" would leave --backbone-path {context.backbone_path} unused; '
+                f'model.initial_weights = "scratch" would leave --initial-weights {context.initial_weights} unused; '
                 'say "imagenet" in the configuration'
             )
 

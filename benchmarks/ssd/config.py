@@ -24,7 +24,7 @@ class Table(BaseModel):
 class Model(Table):
     """Network and default boxes; the defaults are SSD300."""
 
-    initial_weights: Literal["imagenet", "scratch"]  # imagenet: --backbone-path names torchvision's file
+    initial_weights: Literal["imagenet", "scratch"]  # imagenet: --initial-weights names torchvision's file
     categories: PositiveInt  # of the data set, without background
     backbone: Literal["resnet18", "resnet34"] = "resnet34"
     image_px: Annotated[int, Field(ge=32, le=1024)] = 300

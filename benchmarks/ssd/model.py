@@ -143,7 +143,7 @@ def load_backbone(model: SSD, backbone: str, path: Path) -> None:
     where = f"backbone weights {path}"
     wanted = f"wanted is torchvision's {backbone}-{expected}.pth"
     if not path.is_file():
-        raise ValueError(f"{where}: no such file; {wanted}, given with --backbone-path")
+        raise ValueError(f"{where}: no such file; {wanted}, given with --initial-weights")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(expected):

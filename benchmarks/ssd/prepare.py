@@ -47,7 +47,7 @@ def prepare(
     except (FetchError, OSError) as error:
         return [f"{error}; what was downloaded and unpacked in {data_dir} is kept, run again to go on"]
     if not problems:
-        say(f"{data_dir}: {data_set.name} is complete; --backbone-path {data_dir / data_set.backbone.name}")
+        say(f"{data_dir}: {data_set.name} is complete; --initial-weights {data_dir / data_set.backbone.name}")
         if left := [data_dir / archive.name for archive in data_set.archives if (data_dir / archive.name).exists()]:
             size = gigabytes(sum(path.stat().st_size for path in left))
             say(f"no longer needed ({size}): {' '.join(map(str, left))}")

@@ -59,8 +59,8 @@ class SSDSession:
             geometry.backbone, geometry.categories + 1, shapes_per_cell(geometry.aspect_ratios), geometry.extras
         )
         if geometry.initial_weights == "imagenet":
-            assert context.backbone_path is not None  # Benchmark.check refused it
-            load_backbone(self.model, geometry.backbone, context.backbone_path)
+            assert context.initial_weights is not None  # Benchmark.check refused it
+            load_backbone(self.model, geometry.backbone, context.initial_weights)
         if config.compute.stem == "space_to_depth":
             stem.replace(self.model, stem.SpaceToDepth)
         elif config.data.image_format == "fp16_hwc4":

@@ -8,18 +8,20 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-# What submitters know from MLPerf's scripts, and ours
-CONFIGURATION, DATA_DIR, OUT, SEED = "DGXSYSTEM", "DATADIR", "LOGDIR", "SEED"
+from harness import request
+from harness.request import DATA_DIR, OUT
+
+__all__ = ["DATA_DIR", "OUT", "cache_dir", "lookalikes", "out_dir"]
+
 CACHE_DIR = "HARNESS_CACHE_DIR"
 BENCHMARKS = (
     "HARNESS_BENCHMARKS"  # folders that hold benchmarks' folders, as PATH is written: their rules are known too
 )
-DECLARED = (CONFIGURATION, DATA_DIR, OUT, SEED, CACHE_DIR, BENCHMARKS)
+DECLARED = (*request.variables(), BENCHMARKS)
 # Read elsewhere: by a launcher, by docker/run_with_docker.sh, by the tests, by the image
 ELSEWHERE = (
     "CONT",
     "NEXP",
-    "CLEAR_CACHES",
     "BACKBONE_DIR",
     "PRETRAINED_DIR",
     "HARNESS_TEST_DATA",
@@ -43,6 +45,11 @@ def lookalikes(environment: Mapping[str, str] = os.environ) -> list[str]:
         elif name.startswith("HARNESS_") and name != "HARNESS_CACHES_CLEARED":
             found.append(f"the environment variable {name} is not read; known are {', '.join(DECLARED)}")
     return found
+
+
+def of_children(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """For the runs that this process starts: their command lines say all, and they are no ranks of whatever this one is."""
+    return {name: value for name, value in environment.items() if name not in (*request.variables(), *request.RANK)}
 
 
 def cache_dir(checkout: Path | None, environment: Mapping[str, str] = os.environ) -> Path:

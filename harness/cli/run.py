@@ -3,145 +3,76 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.cli import environment
+from harness.request import Request, verb
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(run)
+    app.command()(verb(run))
     app.command()(prepare)
     app.command()(configs)
 
 
-def run(  # noqa: PLR0917 - typer passes options by name
-    configuration: Annotated[
-        str | None,
-        typer.Argument(
-            envvar=environment.CONFIGURATION, help="A name under configs/, or a path. `configs` lists them."
-        ),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(envvar=environment.DATA_DIR, help="The data set, a folder in COCO form.")
-    ] = None,
-    backbone_path: Annotated[
-        Path | None, typer.Option(help="Initial weights, where the configuration wants them.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=environment.OUT, help="Folder of the log result_N.txt.  [default: out/CONFIGURATION in the checkout]"
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(envvar=environment.SEED, min=0, max=2**32 - 1, help="Drawn anew for each run when left out."),
-    ] = None,
-    max_steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="End after so many optimizer steps of the whole run, its schedule unchanged: equal work, to compare speeds.",
-        ),
-    ] = None,
-    target: Annotated[float | None, typer.Option(help="Quality at which the run ends; open division only.")] = None,
-    number: Annotated[int | None, typer.Option(min=0, help="N of result_N.txt.  [default: the next free one]")] = None,
-    checkpoint_dir: Annotated[Path | None, typer.Option(help="Keep a checkpoint there after each epoch.")] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on: of a run from its checkpoint, never a timed result; of a series of trials."
-        ),
-    ] = False,
-    trials: Annotated[
-        int | None, typer.Option(min=1, help="So many runs, each started afresh and entered in a ledger.")
-    ] = None,
-    image: Annotated[str | None, typer.Option(help="Run each trial in a container of this image.")] = None,
-    system: Annotated[
-        str | None, typer.Option(help="Trials land in OUT/SYSTEM/BENCHMARK.  [default: from the platform's name]")
-    ] = None,
-    clear_caches: Annotated[
-        bool,
-        typer.Option(envvar="CLEAR_CACHES", help="Drop the page cache before each trial, where that is permitted."),
-    ] = True,
-    watchdog: Annotated[
-        float | None,
-        typer.Option(min=0, help="Seconds without a line in the log after which a trial is stopped; 0 for never."),
-    ] = None,
-    gpus: Annotated[
-        str, typer.Option(help="Of a container: indices or UUIDs, with commas.  [default: the first ones]")
-    ] = "",
-    shm_size: Annotated[
-        str | None, typer.Option(help="Of a container: its own shared memory, such as 8g, instead of the host's.")
-    ] = None,
-) -> None:
+def run(request: Request, named: frozenset[str]) -> None:
     """One timed run: trains to the target and leaves a log that MLPerf's checker accepts. With --trials, a series of them.
 
     Exit codes: 0 target met, 1 epochs (or --max-steps) spent without it, 2 usage or configuration, 5 the run broke, 6 no
     suitable device or driver, 130 interrupted.
     """
-    for sentence in environment.lookalikes():
+    request, left_out = request.as_meant(named)
+    for sentence in (*environment.lookalikes(), *left_out):
         sys.stderr.write(f"warning: {sentence}\n")
-    series = trials is not None or image is not None
-    if resume and not series and checkpoint_dir is None:
-        raise typer.BadParameter(
-            "--resume needs --checkpoint-dir, where the checkpoint lies, or --trials, a series to go on with"
-        )
-    if series and (number is not None or checkpoint_dir is not None):
-        raise typer.BadParameter("--number and --checkpoint-dir are for a single run, not for a series of trials")
 
     from harness import config
     from harness.execution import lifecycle
     from harness.execution.context import Launch
-    from harness.execution.run import Request
     from harness.launch import ranks
 
-    launch = Launch.from_environment()
+    launch = Launch() if request.series else Launch.from_environment()
+    name = request.configuration
     try:
-        path = config.find(configuration) if configuration else _default()
-        chosen = config.load(path, target=target)
+        path = config.find(name) if name else _default()
+        chosen = config.load(path, target=request.target)
     except config.ConfigError as error:
-        if out is not None and not launch.as_rank and not series:
-            lifecycle.refuse(Request(out=out, number=number), str(error))
+        if request.out is not None and not launch.as_rank and not request.series:
+            lifecycle.refuse(request, str(error))
         raise
-    if series:
+    request = replace(
+        request,
+        configuration=str(path.resolve()),
+        target=chosen.run.target,
+        cache_dir=request.cache_dir or environment.cache_dir(config.CHECKOUT),
+        out=request.out or environment.out_dir(config.CHECKOUT) / ("" if request.series else chosen.name),
+    )
+    check_inputs(request)
+    if request.series:
         from harness.cli.trials import run_trials
 
-        code = run_trials(
-            chosen,
-            path,
-            trials=1 if trials is None else trials,
-            out=out or environment.out_dir(config.CHECKOUT),
-            image=image,
-            system=system,
-            data_dir=data_dir,
-            backbone_path=backbone_path,
-            seed=seed,
-            max_steps=max_steps,
-            clear_caches=clear_caches,
-            resume=resume,
-            watchdog_s=watchdog,
-            gpus=[each for each in gpus.split(",") if each],
-            shm_size=shm_size,
-        )
-        raise typer.Exit(code)
-    request = Request(
-        out=out or environment.out_dir(config.CHECKOUT) / chosen.name,
-        number=number,
-        seed=seed,
-        data_dir=data_dir,
-        backbone_path=backbone_path,
-        cache_dir=environment.cache_dir(config.CHECKOUT),
-        checkpoint_dir=checkpoint_dir,
-        resume=resume,
-        max_steps=max_steps,
-    )
+        raise typer.Exit(run_trials(chosen, request))
     if chosen.run.world_size > 1 and not launch.as_rank:
-        raise typer.Exit(ranks.run(chosen, path, request))
+        raise typer.Exit(ranks.run(chosen, request))
     raise typer.Exit(lifecycle.execute(chosen, request, launch))
+
+
+def check_inputs(request: Request) -> None:
+    """ValueError when what is to be read is not there."""
+    data_dir, weights = request.data_dir, request.initial_weights
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise ValueError(f"--data-dir {data_dir}: there is no such folder")
+        if next(data_dir.iterdir(), None) is None:
+            raise ValueError(
+                f"--data-dir {data_dir}: the folder is empty; is its disk mounted? "
+                f"`python -m harness prepare --data-dir {data_dir}` fills it"
+            )
+    if weights is not None and not weights.is_file():
+        raise ValueError(f"--initial-weights {weights}: there is no such file")
 
 
 def _default() -> Path:

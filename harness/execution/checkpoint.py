@@ -45,7 +45,9 @@ def load(folder: Path, configuration: Configuration) -> Checkpoint:
 
     path = folder / NAME
     if not path.is_file():
-        raise ValueError(f"{folder} has no {NAME} to resume from; leave --resume away to start from the beginning")
+        raise ValueError(
+            f"{folder} has no {NAME} to resume from; leave --from-checkpoint away to start from the beginning"
+        )
     try:
         found = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch names no narrower class for a damaged file

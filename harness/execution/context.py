@@ -65,7 +65,7 @@ def build(
     *,
     seed: int,
     data_dir: Path | None = None,
-    backbone_path: Path | None = None,
+    initial_weights: Path | None = None,
 ) -> Context:
     """The Context of this rank. NotSuitable when the device that the configuration asks for is not there."""
     run = configuration.run
@@ -83,7 +83,7 @@ def build(
         world_size=launch.world_size,
         seed=seed,
         data_dir=data_dir,
-        backbone_path=backbone_path,
+        initial_weights=initial_weights,
         threads=max(1, len(os.sched_getaffinity(0)) // launch.local_world_size),
         log_every_steps=run.log_every_steps,
     )

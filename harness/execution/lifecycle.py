@@ -31,15 +31,16 @@ from harness.execution import (
 from harness.execution.budget import Budget
 from harness.execution.events import EventLog, keys
 from harness.execution.history import Evaluated, History, Loss
-from harness.execution.run import Ending, NotFinite, Request, Run
+from harness.execution.run import Ending, NotFinite, Run
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
+from harness.request import Request
 
 
 def execute(configuration: Configuration, request: Request, launch: context.Launch) -> int:
     """Run one rank; returns the exit code. Rank 0 writes the log. ValueError when no log can be opened."""
     own = EventLog(launch.log)
     if launch.rank == 0 and launch.log is None:
-        own = EventLog.create(request.out, request.number)
+        own = EventLog.create(request.folder, request.number)
     log = own if launch.rank == 0 else EventLog(None)
     screen = console.for_rank(launch.rank, log.plain)
     rules, asked = configuration.rules, configuration.run
@@ -62,7 +63,7 @@ def execute(configuration: Configuration, request: Request, launch: context.Laun
 
 def refuse(request: Request, reason: str) -> None:
     """Leave a log of a run that its configuration does not allow to begin. ValueError when no log can be opened."""
-    log = EventLog.create(request.out, request.number)
+    log = EventLog.create(request.folder, request.number)
     log.plain(reason)
     log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": reason})
     log.close()
@@ -150,7 +151,8 @@ def _train(run: Run) -> Ending:
 def _prepare(run: Run, seed: int) -> Context:
     """What comes before the clocks: whether this machine can, and the data's place."""
     configuration, request = run.configuration, run.request
-    here = context.build(configuration, run.launch, seed=seed, backbone_path=request.backbone_path)
+    here = context.build(configuration, run.launch, seed=seed, initial_weights=request.initial_weights)
+    assert request.cache_dir is not None  # the command line settles it
     benchmark = configuration.benchmark
     try:
         benchmark.check(configuration.tables, here)
@@ -162,7 +164,7 @@ def _prepare(run: Run, seed: int) -> Context:
 
 def _resumed(run: Run) -> checkpoint.Checkpoint | None:
     request = run.request
-    if not request.resume:
+    if not request.from_checkpoint:
         return None
     assert request.checkpoint_dir is not None  # the command line asks for both
     found = checkpoint.load(request.checkpoint_dir, run.configuration)

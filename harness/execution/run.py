@@ -1,31 +1,16 @@
-"""One run as it is carried from phase to phase: what was asked, what is open, what it has shown, how it ended."""
+"""One run as it is carried from phase to phase: what was asked for, what is open, what it has shown, how it ended."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from harness.config import Configuration
 from harness.execution import console, context
 from harness.execution.events import EventLog, keys
 from harness.execution.history import History
 from harness.exit_codes import TARGET_MET
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for beside the configuration."""
-
-    out: Path
-    number: int | None = None  # of the result; the next free one when None
-    seed: int | None = None
-    data_dir: Path | None = None
-    backbone_path: Path | None = None
-    cache_dir: Path = Path(".cache")  # for data that the benchmark makes itself
-    checkpoint_dir: Path | None = None
-    resume: bool = False
-    max_steps: int | None = None  # of the optimizer, over the whole run, after which it ends wherever it is
+from harness.request import Request
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contract import NotSuitable
 from harness.launch import engine
-from harness.launch.plan import Gpus, Plan
+from harness.launch.plan import Gpus, Host, Plan, plan
 from harness.launch.reaper import Reaper
 from harness.launch.record import Order
+from harness.request import Request
 
 if TYPE_CHECKING:
     from docker.client import DockerClient
@@ -35,7 +36,9 @@ class ContainerLauncher:
     client: DockerClient
     image: Image
     reference: str  # as the user named it
-    plan: Callable[[Order, str], Plan]  # for a trial, of an image
+    host: Host
+    request: Request
+    gpus: Gpus
     series: str
     name: str  # of the configuration
     reaper: Reaper
@@ -49,6 +52,10 @@ class ContainerLauncher:
     @property
     def where(self) -> str:
         return str(self.image.id)
+
+    def plan(self, order: Order, name: str) -> Plan:
+        """The container for one trial, of the image by this name."""
+        return plan(self.host, name, order, self.request, image_id=self.where, gpus=self.gpus)
 
     def facts(self) -> dict[str, Any]:
         """For the ledger."""

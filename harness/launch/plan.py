@@ -18,13 +18,12 @@ from harness.config import Run
 from harness.contract import NotSuitable
 from harness.launch import engine
 from harness.launch.record import Order
+from harness.request import Request
 from harness.system.accelerator import CPU, ContainerNeeds
 from harness.system.image import ID_VARIABLE
 
-# Where things are inside
-RESULTS, DATA, BACKBONE, CONFIGURATION = (
-    PurePosixPath(f"/{each}") for each in ("results", "data", "backbone", "configuration")
-)
+# Where things are inside, beside what request.py says of the paths that it is asked for
+RESULTS, CONFIGURATION = PurePosixPath("/results"), PurePosixPath("/configuration")
 STACK_BYTES = 64 << 20
 
 
@@ -185,53 +184,27 @@ class Host:
         return cls(info, os.getuid(), os.getgid(), tuple(sorted(set(os.getgroups()) - {os.getgid()})))
 
 
-def plan(
-    host: Host,
-    image: str,
-    order: Order,
-    *,
-    image_id: str,
-    configuration: Path,
-    options: Sequence[str] = (),
-    data_dir: Path | None = None,
-    backbone_path: Path | None = None,
-    gpus: Gpus = Gpus(),
-    shm_size: str | None = None,
-) -> Plan:
-    """The container for one trial."""
+def plan(host: Host, image: str, order: Order, request: Request, *, image_id: str, gpus: Gpus = Gpus()) -> Plan:
+    """The container for one trial of a settled request."""
+    asked = request.of_trial(order.number, order.folder, order.seed)
+    configuration = Path(str(asked.configuration))
     inside = CONFIGURATION / configuration.name
-    mounts = [Mount(configuration, inside), Mount(order.folder, RESULTS, read_only=False)]
-    command = [
-        "python",
-        "-m",
-        "harness",
-        "run",
-        str(inside),
-        "--out",
-        str(RESULTS),
-        "--number",
-        str(order.number),
-        *options,
-    ]
-    if order.seed is not None:
-        command += ["--seed", str(order.seed)]
-    if data_dir is not None:
-        mounts.append(Mount(data_dir, DATA))
-        command += ["--data-dir", str(DATA)]
-    if backbone_path is not None:
-        mounts.append(Mount(backbone_path, BACKBONE / backbone_path.name))
-        command += ["--backbone-path", str(BACKBONE / backbone_path.name)]
+    told, mounted = asked.inside(inside, RESULTS)
     rootless = engine.has(dict(host.info), "rootless")
     selinux = ("label=disable",) if engine.has(dict(host.info), "selinux") else ()  # else the mounts cannot be read
     return Plan(
         image=image,
-        command=tuple(command),
+        command=("python", "-m", "harness", *told.argv()),
         environment={**order.environment, "HOME": "/tmp", ID_VARIABLE: image_id},
-        mounts=tuple(mounts),
+        mounts=(
+            Mount(configuration, inside),
+            Mount(order.folder, RESULTS, read_only=False),
+            *(Mount(source, target) for source, target in mounted.items()),
+        ),
         user="0:0" if rootless else f"{host.uid}:{host.gid}",  # a rootless engine's root is the caller
         groups=() if rootless else host.groups,
         gpus=gpus,
-        shm_size=shm_size,
+        shm_size=request.shm_size,
         lift_limits=not rootless,
         host_user_ids=engine.has(dict(host.info), "userns"),
         security=("no-new-privileges", *selinux),

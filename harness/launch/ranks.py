@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from pathlib import Path
 
 from harness.config import Configuration
-from harness.execution import console
+from harness.execution import console, seeding
 from harness.execution.events import EventLog, close_abandoned
-from harness.execution.run import Request
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
+from harness.request import Request
 
 KNOWN = (EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED)
 
 
-def run(configuration: Configuration, path: Path, request: Request) -> int:
+def run(configuration: Configuration, request: Request) -> int:
     """Start all ranks of a one-node run, wait, and see to it that the log ends in a run_stop. Returns the exit code.
 
     ValueError for several nodes: there the site's launcher starts the ranks (docker/run.sub).
@@ -30,7 +29,7 @@ def run(configuration: Configuration, path: Path, request: Request) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    log = EventLog.create(request.out, request.number)
+    log = EventLog.create(request.folder, request.number)
     log.close()
     assert log.path is not None
     os.environ["HARNESS_LOG"] = str(log.path)  # for the ranks
@@ -44,7 +43,10 @@ def run(configuration: Configuration, path: Path, request: Request) -> int:
         max_restarts=0,
         monitor_interval=0.5,
     )
-    command = [sys.executable, "-m", "harness", *arguments(configuration, path, request)]
+    seed = request.seed
+    if seed is None and not request.from_checkpoint:  # a checkpoint has its own
+        seed = seeding.draw()
+    command = [sys.executable, "-m", "harness", *request.of_ranks(seed).argv()]
     code, reason = TARGET_MET, "the ranks ended without saying how"
     try:
         elastic_launch(settings, command[0])(*command[1:])
@@ -59,23 +61,3 @@ def run(configuration: Configuration, path: Path, request: Request) -> int:
         if code not in (TARGET_MET, EPOCHS_SPENT):
             console.complain(reason)
     return BROKEN if abandoned and code == TARGET_MET else code
-
-
-def arguments(configuration: Configuration, path: Path, request: Request) -> list[str]:
-    """The command line of a rank of this run: the request with all that must be equal on every rank settled."""
-    from harness.execution import seeding
-
-    seed = request.seed
-    if seed is None and not request.resume:  # a checkpoint has its own
-        seed = seeding.draw()
-    found = ["run", str(path.resolve()), "--out", str(request.out), "--target", repr(configuration.run.target)]
-    for option, value in (
-        ("--seed", seed),
-        ("--max-steps", request.max_steps),
-        ("--data-dir", request.data_dir),
-        ("--backbone-path", request.backbone_path),
-        ("--checkpoint-dir", request.checkpoint_dir),
-    ):
-        if value is not None:
-            found += [option, str(value)]
-    return [*found, *(["--resume"] if request.resume else [])]

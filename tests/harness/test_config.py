@@ -113,7 +113,11 @@ def test_all_mistakes_at_once(content: dict[str, Any]) -> None:
             20_000,
             r"batch_size = 20000 on 8 accelerators is more than data\.train_samples = 117266",
         ),
-        ("model.initial_weights", "imagenet", r"needs torchvision's resnet34 file: give its path with --backbone-path"),
+        (
+            "model.initial_weights",
+            "imagenet",
+            r"needs torchvision's resnet34 file: give its path with --initial-weights",
+        ),
     ],
 )
 def test_what_the_schema_alone_cannot_see(content: dict[str, Any], key: str, value: object, message: str) -> None:
@@ -124,8 +128,8 @@ def test_what_the_schema_alone_cannot_see(content: dict[str, Any], key: str, val
 
 def test_scratch_does_not_leave_a_backbone_file_unused(content: dict[str, Any]) -> None:
     found = config.parse(changed(content, "model.initial_weights", "scratch"), name="file", source="file")
-    with pytest.raises(ValueError, match=r"would leave --backbone-path weights\.pth unused"):
-        found.benchmark.check(found.tables, Context(device="cpu", world_size=8, backbone_path=Path("weights.pth")))
+    with pytest.raises(ValueError, match=r"would leave --initial-weights weights\.pth unused"):
+        found.benchmark.check(found.tables, Context(device="cpu", world_size=8, initial_weights=Path("weights.pth")))
 
 
 def test_not_toml(tmp_path: Path) -> None:
@@ -154,7 +158,7 @@ def test_shipped_files(name: str) -> None:
     for said in ("Expected time: ", "Expected mAP: ", "Measured by this project: "):
         assert said in comment, said
     weights = Path("some.pth") if getattr(found.tables, "model").initial_weights == "imagenet" else None  # noqa: B009
-    found.benchmark.check(found.tables, Context(device="cpu", world_size=found.run.world_size, backbone_path=weights))
+    found.benchmark.check(found.tables, Context(device="cpu", world_size=found.run.world_size, initial_weights=weights))
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_from_nothing(server: FileServer, original: Path, tmp_path: Path) -> Non
     assert_complete(folder, original)
     (question,) = user.asked
     assert all(name in question for name in (ANNOTATIONS, "train2017.zip", "val2017.zip", BACKBONE, str(folder)))
-    assert f"small COCO is complete; --backbone-path {folder / BACKBONE}" in "\n".join(user.said)
+    assert f"small COCO is complete; --initial-weights {folder / BACKBONE}" in "\n".join(user.said)
     assert {"downloading train2017.zip", "unpacking train2017.zip", "checking train2017"} <= set(user.shown)
 
     again = User()

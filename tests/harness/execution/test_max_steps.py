@@ -101,10 +101,10 @@ def test_every_rank_ends_there(tmp_path: Path) -> None:
 def test_a_resumed_run_counts_from_the_beginning_of_the_whole(tmp_path: Path) -> None:
     path, kept = written(tmp_path), ("--checkpoint-dir", tmp_path / "kept")
     assert run(path, "--out", tmp_path, *kept, "--max-steps", 7).returncode == 1
-    resumed = run(path, "--out", tmp_path, *kept, "--resume", "--max-steps", 12)
+    resumed = run(path, "--out", tmp_path, *kept, "--from-checkpoint", "--max-steps", 12)
     assert resumed.returncode == 1, resumed.stdout + resumed.stderr
     assert trained(tmp_path / "result_1.txt") == [(2, 3), (2, 5), (3, 2)]
-    none_left = run(path, "--out", tmp_path, *kept, "--resume", "--max-steps", 10)
+    none_left = run(path, "--out", tmp_path, *kept, "--from-checkpoint", "--max-steps", 10)
     assert none_left.returncode == 2
     assert "the checkpoint is after 10 steps, which leaves none of --max-steps 10" in none_left.stdout
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,12 @@ from typing import Any
 import pytest
 
 from harness import config
-from harness.cli.trials import check_inputs, run_trials, slug
-from harness.launch import engine, ledger
-from harness.launch.record import Order
+from harness.cli.run import check_inputs
+from harness.cli.trials import folder_name, run_trials, slug
+from harness.contract import NotSuitable
+from harness.launch import container, engine, ledger
+from harness.launch.plan import Plan
+from harness.request import Request
 from tests.conftest import CHECKOUT
 from tests.toy import configuration as toy
 
@@ -60,19 +64,22 @@ def test_trials_of_so_many_steps(tmp_path: Path) -> None:
 def test_trials_in_containers_are_told_how_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words: list[str] = []
 
-    def looked_at(*_: Any, plan: Any, **__: Any) -> int:
-        words.extend(plan(Order(0, tmp_path, None, caches_cleared=False), "ssd").command)
-        return 0
+    def looked_at(client: Any, chosen: Plan, *_: Any) -> None:
+        words.extend(chosen.command)
+        raise NotSuitable("seen enough")
 
-    monkeypatch.setattr(engine, "connect", lambda: SimpleNamespace(info=dict))
+    monkeypatch.setattr(engine, "connect", lambda: SimpleNamespace(info=dict, version=dict))
     monkeypatch.setattr(engine, "image", lambda client, name: SimpleNamespace(id="sha256:1"))
-    monkeypatch.setattr("harness.cli.trials._as_containers", looked_at)
+    monkeypatch.setattr(engine, "remove_leftovers", lambda client: [])
+    monkeypatch.setattr(container, "same_configuration", looked_at)
     path = toy.write(tmp_path, toy.raw())
-    run_trials(config.load(path), path, trials=1, out=tmp_path, image="ssd", max_steps=200)
-    assert words[words.index("--max-steps") + 1] == "200"
-    words.clear()
-    run_trials(config.load(path), path, trials=1, out=tmp_path, image="ssd")
-    assert words and "--max-steps" not in words
+    asked = Request(configuration=str(path), trials=1, out=tmp_path, image="ssd")
+    for max_steps in (200, None):
+        with pytest.raises(NotSuitable, match="seen enough"):
+            run_trials(config.load(path), replace(asked, max_steps=max_steps))
+        assert words
+        assert ("--max-steps 200" in " ".join(words)) == (max_steps == 200)
+        words.clear()
 
 
 @pytest.mark.long
@@ -88,20 +95,20 @@ def test_a_run_of_two_ranks_that_hangs_leaves_both_stacks(tmp_path: Path) -> Non
 
 
 def test_what_is_to_be_mounted_must_be_there(tmp_path: Path) -> None:
-    check_inputs(None, None)
+    check_inputs(Request())
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="there is no such folder"):
-        check_inputs(tmp_path / "absent", None)
+        check_inputs(Request(data_dir=tmp_path / "absent"))
     with pytest.raises(ValueError, match="the folder is empty; is its disk mounted"):
-        check_inputs(tmp_path / "empty", None)
-    with pytest.raises(ValueError, match=r"--backbone-path .*: there is no such file"):
-        check_inputs(None, tmp_path / "empty")
+        check_inputs(Request(data_dir=tmp_path / "empty"))
+    with pytest.raises(ValueError, match=r"--initial-weights .*: there is no such file"):
+        check_inputs(Request(initial_weights=tmp_path / "empty"))
 
 
 def test_several_nodes_are_slurms_matter(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw(nodes=2))
     with pytest.raises(ValueError, match=r"run\.nodes = 2, .* docker/run\.sub"):
-        run_trials(config.load(path), path, trials=1, out=tmp_path)
+        run_trials(config.load(path), Request(configuration=str(path), trials=1, out=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -115,3 +122,10 @@ def test_several_nodes_are_slurms_matter(tmp_path: Path) -> None:
 )
 def test_a_platforms_folder(platform: str, folder: str) -> None:
     assert slug(platform) == folder
+
+
+@pytest.mark.parametrize("system", ["../../x", "a/b", "..", ".", ""])
+def test_results_never_leave_out(system: str) -> None:
+    assert folder_name("dgx a100+") == "dgx a100+"
+    with pytest.raises(ValueError, match="the name of a folder under --out is needed"):
+        folder_name(system)

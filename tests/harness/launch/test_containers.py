@@ -27,6 +27,7 @@ from harness import config
 from harness.launch import container, engine, ledger, stacks, watchdog
 from harness.launch.plan import Host, Plan, plan
 from harness.launch.record import Order
+from harness.request import Request
 from tests.conftest import CHECKOUT
 from tests.harness.launch.series import FAKE
 from tests.toy import configuration as toy
@@ -151,7 +152,8 @@ def a_plan(client: Any, place: Place, order: Order, **options: Any) -> Plan:
 def a_plan_for(host: Host, client: Any, place: Place, order: Order, **options: Any) -> Plan:
     found = str(client.images.get(place.image).id)
     path = place.root / "a toy.toml"
-    return replace(plan(host, place.image, order, image_id=found, configuration=path, **options), lift_limits=False)
+    request = Request(configuration=str(path), **options)
+    return replace(plan(host, place.image, order, request, image_id=found), lift_limits=False)
 
 
 def none_left(client: Any, folder: Path, seconds: float = 40) -> bool:
@@ -201,7 +203,7 @@ def test_the_printed_docker_run_line_makes_the_same_container(client: Any, place
     finally:
         subprocess.run(["docker", "rm", "-f", "by-hand"], check=False, capture_output=True)
     order = Order(0, place.folder, None, caches_cleared=False)
-    chosen = a_plan(client, place, order, options=("--target", "0.25"))
+    chosen = a_plan(client, place, order, target=0.25)
     made = client.containers.create(**replace(chosen, lift_limits="--ulimit" in line).arguments())
     ours = made.attrs
     made.remove()

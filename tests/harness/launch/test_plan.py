@@ -13,6 +13,7 @@ from harness.contract import NotSuitable
 from harness.launch import engine
 from harness.launch.plan import Gpus, Host, Mount, _by_nodes, gpus, plan
 from harness.launch.record import Order
+from harness.request import Request
 from harness.system.accelerator import ContainerNeeds
 
 # Answers of `GET /info`, cut down to what is read
@@ -121,15 +122,12 @@ NONE = Gpus()
 def a_plan(info: dict[str, Any], wanted: Gpus = NONE, **options: Any) -> Any:
     order = Order(3, Path("/home/ada/out"), seed=5, caches_cleared=True)
     host = Host(info, 1000, 1001, (44, 27))
-    return plan(
-        host, "ssd", order, image_id="sha256:5d", configuration=Path("/home/ada/a b.toml"), gpus=wanted, **options
-    )
+    request = Request(configuration="/home/ada/a b.toml", trials=5, **options)
+    return plan(host, "ssd", order, request, image_id="sha256:5d", gpus=wanted)
 
 
 def test_the_container_gets_what_it_needs_and_no_more() -> None:
-    made = a_plan(
-        NO_GPU, data_dir=Path("/raid/coco"), backbone_path=Path("/raid/r34.pth"), options=("--target", "0.23")
-    )
+    made = a_plan(NO_GPU, data_dir=Path("/raid/coco"), initial_weights=Path("/raid/r34.pth"), target=0.23)
     arguments = made.arguments()
     assert arguments["user"] == "1000:1001"
     assert arguments["group_add"] == ["44", "27"]
@@ -149,8 +147,8 @@ def test_the_container_gets_what_it_needs_and_no_more() -> None:
         Mount(Path("/raid/r34.pth"), made.mounts[3].target, read_only=True),
     )
     assert shlex.join(made.command) == (
-        "python -m harness run '/configuration/a b.toml' --out /results --number 3 --target 0.23 --seed 5 "
-        "--data-dir /data --backbone-path /backbone/r34.pth"
+        "python -m harness run '/configuration/a b.toml' --data-dir /data --initial-weights /weights/r34.pth --out /results "
+        "--seed 5 --target 0.23 --number 3"
     )
     assert arguments["environment"]["HARNESS_CACHES_CLEARED"] == "1"
     assert arguments["environment"]["HARNESS_IMAGE_ID"] == "sha256:5d"

@@ -37,7 +37,7 @@ def test_each_trial_is_one_srun_with_its_own_number_and_seed(tmp_path: Path) -> 
     code, seen = submit(tmp_path, 0, DATADIR="/raid/coco", BACKBONE_DIR="/raid/r34.pth")
     assert code == 0
     assert seen.count("--container-image=site/ssd:1") == 3
-    mounts = f"--container-mounts={tmp_path / 'logs'}:/results,/raid/coco:/data:ro,/raid/r34.pth:/backbone/r34.pth:ro"
+    mounts = f"--container-mounts={tmp_path / 'logs'}:/results,/raid/coco:/data:ro,/raid/r34.pth:/weights/r34.pth:ro"
     assert seen.count(mounts) == 3
     assert [seen[i + 1] for i, word in enumerate(seen) if word == "--number"] == ["0", "1", "2"]
     assert len({seen[i + 1] for i, word in enumerate(seen) if word == "--seed"}) == 3

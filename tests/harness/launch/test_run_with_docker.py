@@ -74,7 +74,7 @@ def test_every_input_reaches_the_harness(checkout: Checkout) -> None:
     assert checkout.arguments("--resume", **given) == [
         *("-m", "harness", "run", "x", "--image", "ssd", "--trials", "2", "--out", "/r"),
         *("--data-dir", "/raid/my coco", "--seed", "7", "--system", "s", "--gpus", "2,3", "--watchdog", "60"),
-        *("--no-clear-caches", "--backbone-path", f"{checkout.root}/weights/resnet34-333f7ec4.pth", "--resume"),
+        *("--no-clear-caches", "--initial-weights", f"{checkout.root}/weights/resnet34-333f7ec4.pth", "--resume"),
     ]
     given["PRETRAINED_DIR"] = f"{given.pop('BACKBONE_DIR')}/resnet34-333f7ec4.pth"
     assert given["PRETRAINED_DIR"] in checkout.arguments(**given)

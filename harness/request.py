@@ -1,0 +1,327 @@
+"""What a run was asked for: each option of `run` once, with its environment variable, both ways.
+
+A field of `Request` is an option. `verb` makes the command line of the fields; `argv` and `environment` say the same request
+again, to the ranks of a run, to a trial, to a container. So a new option is one line here, and its use where it is used.
+
+What a field's annotation holds: typer's option, how far the wish reaches (`Reach`), and of a path that a container needs,
+where it is seen inside (`Inside`). Every option has an environment variable: MLPerf's name where submitters know one, else
+HARNESS_ and its own. The command line wins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self, get_args, get_type_hints
+
+from typer import Argument, BadParameter, Context, Option
+from typer.models import ArgumentInfo, OptionInfo
+
+# What submitters know from MLPerf's scripts
+CONFIGURATION, DATA_DIR, OUT, SEED, CLEAR_CACHES = "DGXSYSTEM", "DATADIR", "LOGDIR", "SEED", "CLEAR_CACHES"
+PREFIX = "HARNESS_"
+# By which torchrun, and who does as it does, tells a process that it is a rank
+RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "HARNESS_LOG")
+MOST_TRIALS = 10_000  # more is a slip of the hand, and years of it
+
+
+class Reach(enum.Enum):
+    """Whom a wish is for."""
+
+    ALL = "every process of a run, in containers too"
+    HOST = "every process of a run on this machine; a container has its own"
+    ONE = "a single run and its ranks"
+    SERIES = "a series of trials"
+    CONTAINERS = "a series of trials in containers"
+
+
+@dataclass(frozen=True)
+class Inside:
+    """Where a container sees this path of the host, read-only: as this folder, or as a file of its own name in it."""
+
+    folder: PurePosixPath
+    as_file: bool = False
+
+    def of(self, path: Path) -> PurePosixPath:
+        return self.folder / path.name if self.as_file else self.folder
+
+
+DATA, WEIGHTS = Inside(PurePosixPath("/data")), Inside(PurePosixPath("/weights"), as_file=True)
+ALL, HOST, ONE, SERIES, CONTAINERS = Reach
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that `run` can be asked for. None and False: not asked for."""
+
+    configuration: Annotated[
+        str | None, Argument(envvar=CONFIGURATION, help="A name under configs/, or a path. `configs` lists them."), ALL
+    ] = None
+    data_dir: Annotated[
+        Path | None, Option(envvar=DATA_DIR, help="The data set, a folder in COCO form."), ALL, DATA
+    ] = None
+    initial_weights: Annotated[
+        Path | None,
+        Option(
+            "--initial-weights",
+            "--backbone-path",
+            help="File of initial weights, where the configuration wants them. (--backbone-path is the name "
+            "in published recipes.)",
+        ),
+        ALL,
+        WEIGHTS,
+    ] = None
+    out: Annotated[
+        Path | None,
+        Option(envvar=OUT, help="Folder of the log result_N.txt.  [default: out/CONFIGURATION in the checkout]"),
+        ALL,
+    ] = None
+    seed: Annotated[
+        int | None,
+        Option(
+            envvar=SEED,
+            min=0,
+            max=2**32 - 1,
+            help="Drawn anew for each run when left out; trial N of a series has seed + N.",
+        ),
+        ALL,
+    ] = None
+    max_steps: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="End after so many optimizer steps of the whole run, its schedule unchanged: equal work, "
+            "to compare speeds.",
+        ),
+        ALL,
+    ] = None
+    target: Annotated[float | None, Option(help="Quality at which the run ends; open division only."), ALL] = None
+    cache_dir: Annotated[
+        Path | None,
+        Option(help="Where data that a benchmark makes itself is kept.  [default: .cache in the checkout]"),
+        HOST,
+    ] = None
+    number: Annotated[int | None, Option(min=0, help="N of result_N.txt.  [default: the next free one]"), ONE] = None
+    checkpoint_dir: Annotated[Path | None, Option(help="Keep a checkpoint there after each epoch."), ONE] = None
+    from_checkpoint: Annotated[
+        bool,
+        Option("--from-checkpoint", help="Go on from the checkpoint in --checkpoint-dir; never a timed result."),
+        ONE,
+    ] = False
+    trials: Annotated[
+        int | None,
+        Option(min=1, max=MOST_TRIALS, help="So many runs, each started afresh and entered in a ledger."),
+        SERIES,
+    ] = None
+    resume: Annotated[
+        bool,
+        Option(
+            "--resume",
+            help="Go on with a series: finished trials stay, broken ones are marked and run again. (With "
+            "--checkpoint-dir and no --trials it is the old name of --from-checkpoint.)",
+        ),
+        SERIES,
+    ] = False
+    system: Annotated[
+        str | None, Option(help="Trials land in OUT/SYSTEM/BENCHMARK.  [default: from the platform's name]"), SERIES
+    ] = None
+    clear_caches: Annotated[
+        bool | None,
+        Option(
+            envvar=CLEAR_CACHES,
+            help="Drop the page cache before each trial, where that is permitted.  [default: clear-caches]",
+        ),
+        SERIES,
+    ] = None
+    watchdog: Annotated[
+        float | None,
+        Option(min=0, help="Seconds without a line in the log after which a trial is stopped; 0 for never."),
+        SERIES,
+    ] = None
+    image: Annotated[str | None, Option(help="Run each trial in a container of this image."), SERIES] = None
+    gpus: Annotated[
+        str | None, Option(help="Of a container: indices or UUIDs, with commas.  [default: the first ones]"), CONTAINERS
+    ] = None
+    shm_size: Annotated[
+        str | None, Option(help="Of a container: its own shared memory, such as 8g, instead of the host's."), CONTAINERS
+    ] = None
+
+    @property
+    def series(self) -> bool:
+        """Whether a series of trials is asked for, not a single run."""
+        return self.trials is not None or self.image is not None
+
+    @property
+    def folder(self) -> Path:
+        """Where the log goes, once that is settled."""
+        assert self.out is not None
+        return self.out
+
+    # --- from the command line ---------------------------------------------------------------------------------------
+
+    def as_meant(self, named: Iterable[str]) -> tuple[Self, list[str]]:
+        """The request without what has no effect in it, and a sentence for each thing left out.
+
+        `named`: the fields that stood on the command line. What has no effect there is refused, BadParameter; what the
+        environment says to every run of a shell is left out.
+        """
+        asked = self
+        if self.resume and not self.series and self.checkpoint_dir is not None:
+            asked = replace(self, resume=False, from_checkpoint=True)
+        if asked.resume and not asked.series:
+            raise BadParameter(
+                "--resume goes on with a series: say --trials or --image too; a single run goes on by --from-checkpoint with "
+                "--checkpoint-dir, where the checkpoint lies"
+            )
+        if asked.from_checkpoint and asked.checkpoint_dir is None:
+            raise BadParameter("--from-checkpoint needs --checkpoint-dir, where the checkpoint lies")
+        left_out = {}
+        for option, reason in asked._without_effect():
+            if option.name in named:
+                raise BadParameter(f"{option.spelt(getattr(asked, option.name))} {reason}; leave it away")
+            left_out[option.name] = f"the environment variable {option.variable} is not read here: it {reason}"
+        return asked._without(left_out), list(left_out.values())
+
+    def _without_effect(self) -> Iterator[tuple[_Option, str]]:
+        for option in options():
+            if getattr(self, option.name) == option.default:
+                continue
+            if option.reach is Reach.ONE and self.series:
+                yield option, "is for a single run, not for a series of trials"
+            elif option.reach is Reach.SERIES and not self.series:
+                yield option, "has no effect without --trials or --image"
+            elif option.reach is Reach.CONTAINERS and self.image is None:
+                yield option, "has no effect without --image"
+
+    # --- to others ---------------------------------------------------------------------------------------------------
+
+    def argv(self) -> list[str]:
+        """The words behind `python -m harness` that ask for the same."""
+        words = ["run"]
+        for option in options():
+            value = getattr(self, option.name)
+            if value == option.default:
+                continue
+            spelt = option.spelt(value)
+            words += (
+                [spelt] if isinstance(value, bool) else [_said(value)] if option.positional else [spelt, _said(value)]
+            )
+        return words
+
+    def environment(self) -> dict[str, str]:
+        """The variables that ask for the same."""
+        asked = ((option, getattr(self, option.name)) for option in options())
+        return {option.variable: _said(value) for option, value in asked if value != option.default}
+
+    def of_ranks(self, seed: int | None) -> Self:
+        """For the ranks of this run: all that must be equal on every rank is settled, and the log is another's matter."""
+        return replace(self._only(ALL, HOST, ONE), number=None, seed=seed)
+
+    def of_trial(self, number: int, folder: Path, seed: int | None) -> Self:
+        """For one trial of this series as a process of this machine."""
+        return replace(self._only(ALL, HOST), number=number, out=folder, seed=seed)._absolute()
+
+    def inside(self, configuration: PurePosixPath, results: PurePosixPath) -> tuple[Self, dict[Path, PurePosixPath]]:
+        """One trial's request as its container is to be told, and where inside it each path of the host is to be seen."""
+        moved: dict[str, Any] = {"configuration": str(configuration), "out": Path(results)}
+        mounts = {}
+        for option in options():
+            path = getattr(self, option.name)
+            if option.inside is not None and path is not None:
+                mounts[path] = option.inside.of(path)
+                moved[option.name] = Path(mounts[path])
+        return replace(self._without(each.name for each in options() if each.reach is Reach.HOST), **moved), mounts
+
+    def _only(self, *reaches: Reach) -> Self:
+        return self._without(option.name for option in options() if option.reach not in reaches)
+
+    def _without(self, names: Iterable[str]) -> Self:
+        defaults = {option.name: option.default for option in options()}
+        return replace(self, **{name: defaults[name] for name in names})
+
+    def _absolute(self) -> Self:
+        asked = {option.name: getattr(self, option.name) for option in options()}
+        moved: dict[str, Any] = {name: path.resolve() for name, path in asked.items() if isinstance(path, Path)}
+        return replace(self, **moved)
+
+
+# --- the fields as options -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One field of Request."""
+
+    name: str
+    annotation: Any  # for typer
+    default: Any
+    info: ArgumentInfo | OptionInfo
+    reach: Reach
+    inside: Inside | None
+
+    @property
+    def positional(self) -> bool:
+        return isinstance(self.info, ArgumentInfo)
+
+    @property
+    def variable(self) -> str:
+        """Of the environment."""
+        return str(self.info.envvar)
+
+    def spelt(self, value: Any) -> str:
+        """As on a command line."""
+        return f"--{'no-' if value is False else ''}{self.name.replace('_', '-')}"
+
+
+@cache
+def options() -> tuple[_Option, ...]:
+    """Request's fields, in order."""
+    hints = get_type_hints(Request, include_extras=True)
+    found = []
+    for field in dataclasses.fields(Request):
+        kind, info, reach, *inside = get_args(hints[field.name])
+        if info.envvar is None:
+            info.envvar, info.show_envvar = PREFIX + field.name.upper(), False
+        found.append(_Option(field.name, Annotated[kind, info], field.default, info, reach, *inside or (None,)))
+    return tuple(found)
+
+
+def variables() -> tuple[str, ...]:
+    """The environment variables that ask for something."""
+    return tuple(option.variable for option in options())
+
+
+def verb(handle: Callable[[Request, frozenset[str]], None]) -> Callable[..., None]:
+    """A function for typer whose options are Request's fields. `handle` is given the names of those on the command line too."""
+
+    def run(context: Context, **values: Any) -> None:
+        sources = {name: context.get_parameter_source(name) for name in values}
+        named = frozenset(
+            name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"
+        )
+        handle(Request(**values), named)
+
+    given = {"context": Context, **{option.name: option.annotation for option in options()}}
+    defaults = {option.name: option.default for option in options()}
+    run.__name__, run.__doc__, run.__annotations__ = handle.__name__, handle.__doc__, given
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=defaults.get(name, inspect.Parameter.empty),
+                annotation=kind,
+            )
+            for name, kind in given.items()
+        ]
+    )
+    return run
+
+
+def _said(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else str(int(value)) if isinstance(value, bool) else str(value)
