@@ -1,8 +1,12 @@
 """What every verb's exit code means."""
 
+import errno
+
 TARGET_MET = 0  # or, of a verb that does not train: all well
 EPOCHS_SPENT = 1  # or the steps that --max-steps allowed, without the target; or: a check failed
 USAGE = 2  # usage, configuration, data: what was asked for cannot be run
 BROKEN = 5  # the run broke, or results are invalid
 NOT_SUITABLE = 6  # no suitable device or driver, no engine, no disk
 INTERRUPTED = 130
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full, a quota, a limit on the size of files (ulimit -f)

@@ -26,7 +26,16 @@ from typer.models import ArgumentInfo, OptionInfo
 CONFIGURATION, DATA_DIR, OUT, SEED, CLEAR_CACHES = "DGXSYSTEM", "DATADIR", "LOGDIR", "SEED", "CLEAR_CACHES"
 PREFIX = "HARNESS_"
 # By which torchrun, and who does as it does, tells a process that it is a rank
-RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "HARNESS_LOG")
+RANK = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "HARNESS_LOG",
+    "HARNESS_PARENT",
+)
 MOST_TRIALS = 10_000  # more is a slip of the hand, and years of it
 
 

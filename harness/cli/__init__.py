@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -57,9 +58,11 @@ def command() -> int:
 def main(arguments: Sequence[str] | None = None, name: str = "python -m harness") -> int:
     """Run one verb; returns the exit code (130 on Ctrl-C, which typer sees to)."""
     from harness import rules
+    from harness.cli import screen
     from harness.cli.environment import benchmark_folders
     from harness.contract import NotSuitable
 
+    screen.outlive()
     rules.also_search(benchmark_folders())
     try:
         build()(args=arguments, prog_name=name)
@@ -69,6 +72,10 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
         return _say(f"error: {error}", exit_codes.USAGE)
     except NotSuitable as error:
         return _say(f"error: {error}", exit_codes.NOT_SUITABLE)
+    except OSError as error:
+        return _say(f"error: {error}", exit_codes.NOT_SUITABLE)
+    except Exception:  # noqa: BLE001 - 1, Python's own code for it, says "target not met" here
+        return _say(f"{traceback.format_exc()}error: nobody foresaw this; please report it", exit_codes.BROKEN)
     return 0
 
 

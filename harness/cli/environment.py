@@ -42,7 +42,7 @@ def lookalikes(environment: Mapping[str, str] = os.environ) -> list[str]:
         meant = known.get(_folded(name)) or _close(name, known.values())
         if meant is not None:
             found.append(f"the environment variable {name} is not read; did you mean {meant}?")
-        elif name.startswith("HARNESS_") and name != "HARNESS_CACHES_CLEARED":
+        elif name.startswith("HARNESS_") and name not in ("HARNESS_CACHES_CLEARED", "HARNESS_PARENT", "HARNESS_TRIAL"):
             found.append(f"the environment variable {name} is not read; known are {', '.join(DECLARED)}")
     return found
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from harness import exit_codes
 from harness.cli import environment
 from harness.request import Request, verb
 
@@ -30,11 +31,13 @@ def run(request: Request, named: frozenset[str]) -> None:
         sys.stderr.write(f"warning: {sentence}\n")
 
     from harness import config
-    from harness.execution import lifecycle
+    from harness.execution import lifecycle, signals
     from harness.execution.context import Launch
     from harness.launch import ranks
 
     launch = Launch() if request.series else Launch.from_environment()
+    if launch.as_rank or launch.parent is not None:
+        signals.end_with_parent(launch.parent)
     name = request.configuration
     try:
         path = config.find(name) if name else _default()
@@ -57,7 +60,11 @@ def run(request: Request, named: frozenset[str]) -> None:
         raise typer.Exit(run_trials(chosen, request))
     if chosen.run.world_size > 1 and not launch.as_rank:
         raise typer.Exit(ranks.run(chosen, request))
-    raise typer.Exit(lifecycle.execute(chosen, request, launch))
+    try:
+        code = lifecycle.execute(chosen, request, launch)
+    except signals.Interrupted:  # before there was a log to close
+        code = exit_codes.INTERRUPTED
+    raise typer.Exit(code)
 
 
 def check_inputs(request: Request) -> None:

@@ -5,12 +5,14 @@ A resumed run says so in its log and is never a timed result.
 
 from __future__ import annotations
 
-import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import whole
 from harness.config import Configuration
+from harness.exit_codes import DISK_FULL
 
 NAME = "checkpoint.pt"
 
@@ -25,17 +27,27 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+def usable(folder: Path) -> None:
+    """Make the folder and try it, before anything is trained. ValueError when nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise ValueError(
+            f"--checkpoint-dir {folder}: nothing can be written there ({error.strerror}); name another folder"
+        ) from error
+
+
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint in `folder`; an interruption leaves the old one."""
+    """Replace the checkpoint in `folder`; an interruption leaves the old one. OSError when it cannot be written."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{NAME}.part"
-    with part.open("wb") as file:
+    with whole.replacing(folder / NAME) as file:
         torch.save(vars(checkpoint), file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / NAME)
 
 
 def load(folder: Path, configuration: Configuration) -> Checkpoint:

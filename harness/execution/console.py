@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,6 +13,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from harness.contract import Interval
 from harness.execution.history import Evaluated, History
 from harness.execution.throughput import Rate
+
+EVERY_S = 30.0  # between two lines about an epoch that goes on, where there is no bar
 
 
 class Console(Protocol):
@@ -59,11 +62,14 @@ class Lines:
     def __init__(self, tee: Callable[[str], None]) -> None:
         self._tee = tee
         self._history: History
+        self._total: float
+        self._images: int
+        self._shown: float  # monotonic, when a line about an interval was printed last
         self._tenth = (-1, "")  # of the work told of last
 
     def say(self, text: str) -> None:
+        self._tee(text)  # first: what the log does not take is not claimed
         self._print(text)
-        self._tee(text)
 
     def working(self, what: str, done: int, total: int) -> None:
         tenth = (10 * done // max(total, 1), what)
@@ -71,11 +77,18 @@ class Lines:
             self._tenth = tenth
             self._print(f"{what}: {done} of {total}")
 
-    def started(self, history: History, images: float) -> None:  # noqa: ARG002 - the terminal's bar needs it
-        self._history = history
+    def started(self, history: History, images: float) -> None:
+        self._history, self._total, self._images, self._shown = history, images, 0, time.monotonic()
 
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None:
-        """Too many for a file; the log's tracked_stats have them."""
+        """A line now and then; the log's tracked_stats have them all."""
+        self._images += interval.images
+        if (now := time.monotonic()) - self._shown >= EVERY_S:
+            self._shown = now
+            self._print(
+                f"epoch {epoch}/{self._history.epochs}  {self._images / self._total:.1%} of the run's images  "
+                f"loss {interval.loss:.3f}  {rate.images_per_s:,.0f} images/s"
+            )
 
     def epoch(self, epoch: int, loss: float, rate: Rate, cut: int | None) -> None:
         part = "" if cut is None else f"  cut after step {cut}"

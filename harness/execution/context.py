@@ -1,9 +1,10 @@
 """Ranks and devices: where this process stands in a run. The only reader of the environment inside a run.
 
 The variables are torchrun's own (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, with MASTER_ADDR and MASTER_PORT that
-torch reads itself), and two of ours that a launcher sets: HARNESS_LOG, the log, made by the launcher and shared by the ranks
+torch reads itself), and three of ours that a launcher sets: HARNESS_LOG, the log, made by the launcher and shared by the ranks
 of this machine;
-HARNESS_CACHES_CLEARED, "1" when the page cache was dropped just before.
+HARNESS_CACHES_CLEARED, "1" when the page cache was dropped just before; HARNESS_PARENT, the process that starts this one and
+whose end is this one's too.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import datetime
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable
@@ -35,22 +37,32 @@ class Launch:
     as_rank: bool = False
     log: Path | None = None
     caches_cleared: bool = False
+    parent: int | None = None  # the process of ours that started this one and is to outlive it
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Launch:
-        """ValueError when torchrun's variables are incomplete or not numbers."""
+        """ValueError when torchrun's variables are incomplete, not numbers, or place this process nowhere.
+
+        Where RANK and WORLD_SIZE are all there is (Kubeflow), each rank has a machine, or a container, of its own.
+        """
         caches_cleared = environment.get("HARNESS_CACHES_CLEARED") == "1"
+        parent = int(environment["HARNESS_PARENT"]) if environment.get("HARNESS_PARENT", "").isdecimal() else None
         if "RANK" not in environment:
-            return cls(caches_cleared=caches_cleared)
+            return cls(caches_cleared=caches_cleared, parent=parent)
+        alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        found = environment if alone.keys() & environment.keys() else {**environment, **alone}
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+        taken = "RANK is set, so this is taken for a rank of torchrun"
+        fix = "set them as torchrun does, or unset RANK to start a run of its own"
         try:
-            rank, local_rank, world_size, local_world_size = (int(environment[name]) for name in names)
+            rank, local_rank, world_size, local_world_size = (int(found[name]) for name in names)
         except (KeyError, ValueError) as error:
-            raise ValueError(
-                f"RANK is set, so this is taken for a rank of torchrun, but {', '.join(names)} are not all numbers: {error}"
-            ) from error
-        log = Path(environment["HARNESS_LOG"]) if "HARNESS_LOG" in environment else None
-        return cls(rank, local_rank, world_size, local_world_size, True, log, caches_cleared)
+            raise ValueError(f"{taken}, but {', '.join(names)} are not all numbers: {error}; {fix}") from error
+        if not (0 <= local_rank < local_world_size <= world_size and local_rank <= rank < world_size):
+            given = ", ".join(f"{name}={found[name]}" for name in names)
+            raise ValueError(f"{taken}, but there is no such rank: {given}; {fix}")
+        log = Path(environment["HARNESS_LOG"]) if environment.get("HARNESS_LOG") else None
+        return cls(rank, local_rank, world_size, local_world_size, True, log, caches_cleared, parent)
 
 
 def this_machine(device: str = accelerator.ANY) -> Machine:
@@ -117,7 +129,14 @@ def process_group(context: Context) -> Iterator[None]:
         torch.get_device_module(device).set_device(device.index)
     if context.world_size > 1:
         backend = process_group_backend(device.type)
-        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, device_id=None if on_cpu else device)
+        try:
+            dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, device_id=None if on_cpu else device)
+        except dist.DistNetworkError as error:
+            place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+            raise ValueError(
+                f"the ranks cannot meet at {place} (MASTER_ADDR, MASTER_PORT): {str(error).splitlines()[0]}; the port must be "
+                "free on rank 0's machine and the address reach it from every other"
+            ) from error
     try:
         yield
     finally:
@@ -138,6 +157,24 @@ def process_group_backend(kind: str) -> str:
         raise NotSuitable(
             f"torch.distributed has no backend for {kind}: use a configuration of one accelerator, or install the vendor's"
         ) from error
+
+
+def agreed(context: Context, asked: Mapping[str, object]) -> Context:
+    """The Context with rank 0's seed, on every rank. ValueError where ranks were asked for different things."""
+    if context.world_size == 1:
+        return context
+    import torch.distributed as dist
+
+    everyone: list[Any] = [None] * context.world_size
+    dist.all_gather_object(everyone, (dict(asked), context.seed))
+    first, seed = everyone[0]
+    for rank, (other, _) in enumerate(everyone):
+        for name, value in other.items():
+            if value != first[name]:
+                raise ValueError(
+                    f"rank {rank} was started with {name} {value}, rank 0 with {first[name]}: all ranks of a run need the same"
+                )
+    return replace(context, seed=seed)
 
 
 def barrier(context: Context) -> None:

@@ -10,18 +10,20 @@ device, 130 interrupted.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
-import traceback
 from dataclasses import replace
 
 from harness.config import Configuration
-from harness.contract import Context, NotSuitable, Session
+from harness.contract import Context, Session
 from harness.execution import (
     checkpoint,
     console,
     context,
     description,
+    ending,
+    events,
     picture,
     seeding,
     signals,
@@ -29,44 +31,54 @@ from harness.execution import (
     throughput,
 )
 from harness.execution.budget import Budget
-from harness.execution.events import EventLog, keys
+from harness.execution.events import EventLog, LogLost, keys
 from harness.execution.history import Evaluated, History, Loss
 from harness.execution.run import Ending, NotFinite, Run
-from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
+from harness.exit_codes import DISK_FULL, EPOCHS_SPENT, INTERRUPTED, TARGET_MET
 from harness.request import Request
 
 
 def execute(configuration: Configuration, request: Request, launch: context.Launch) -> int:
     """Run one rank; returns the exit code. Rank 0 writes the log. ValueError when no log can be opened."""
-    own = EventLog(launch.log)
-    if launch.rank == 0 and launch.log is None:
-        own = EventLog.create(request.folder, request.number)
-    log = own if launch.rank == 0 else EventLog(None)
-    screen = console.for_rank(launch.rank, log.plain)
-    rules, asked = configuration.rules, configuration.run
-    history = History(rules.metric, asked.target, asked.epochs, rules.lower_is_better)
-    run = Run(configuration, request, launch, log, own, screen, history)
-    try:
-        with (
-            signals.as_exceptions(),
-            signals.stacks_on_request(own.file),
-            telemetry.beside(log.path, configuration.run.device),
-        ):
-            ending = _ending(run)
-        screen.close()  # so that the last line is the result, not a bar
-        _conclude(run, ending)
-    finally:
-        screen.close()
-        own.close()
-    return ending.exit_code
+    with signals.as_exceptions() as guard:
+        own = _open(request, launch)
+        log = own if launch.rank == 0 else EventLog(None)
+        screen = console.for_rank(launch.rank, log.plain)
+        rules, asked = configuration.rules, configuration.run
+        history = History(rules.metric, asked.target, asked.epochs, rules.lower_is_better)
+        run = Run(configuration, request, launch, log, own, screen, history)
+        guard.overdue = functools.partial(ending.overdue, run)
+        try:
+            with signals.stacks_on_request(own.descriptor), telemetry.beside(log.path, configuration.run.device):
+                how = _ending(run)
+            how = ending.settled(run, how)
+        finally:
+            screen.close()  # so that the last line is the result, not a bar
+    how = ending.conclude(run, how)
+    own.close()
+    return how.exit_code
 
 
 def refuse(request: Request, reason: str) -> None:
-    """Leave a log of a run that its configuration does not allow to begin. ValueError when no log can be opened."""
+    """Leave word of a run that its configuration does not allow to begin. ValueError when it cannot be written."""
     log = EventLog.create(request.folder, request.number)
     log.plain(reason)
     log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": reason})
     log.close()
+    assert log.path is not None
+    events.refused(log.path)
+
+
+def _open(request: Request, launch: context.Launch) -> EventLog:
+    if launch.rank == 0 and launch.log is None:
+        return EventLog.create(request.folder, request.number)
+    try:
+        return EventLog(launch.log)
+    except OSError as error:
+        raise ValueError(
+            f"HARNESS_LOG names {launch.log}, which is no log that a launcher has made ({error.strerror}); unset it to run "
+            "without one"
+        ) from error
 
 
 def _ending(run: Run) -> Ending:
@@ -74,39 +86,35 @@ def _ending(run: Run) -> Ending:
     try:
         return _train(run)
     except signals.Interrupted as interrupted:
-        ending = Ending(INTERRUPTED, str(interrupted))
-    except NotSuitable as error:
-        ending = Ending(NOT_SUITABLE, str(error))
-    except Exception as error:  # noqa: BLE001 - every way out ends in a run_stop; the traceback goes to the log
-        if run.asking and isinstance(error, ValueError):
-            ending = Ending(USAGE, str(error))
-        else:
-            ending = Ending(BROKEN, f"{type(error).__name__}: {error}")
-            if not isinstance(error, NotFinite):
-                run.screen.say("".join(traceback.format_exception(error)))
+        how = Ending(INTERRUPTED, str(interrupted))
+        if run.ending is None and ending.left_to_launcher(run, interrupted):
+            run.ending = how
+            return how
+    except Exception as error:  # noqa: BLE001 - every way out ends in a run_stop
+        how = ending.of_error(run, error)
     if run.launch.rank != 0:
-        run.own.plain(f"rank {run.launch.rank}: {ending.reason}")
-        console.complain(f"rank {run.launch.rank}: {ending.reason}")
-    if run.ending is not None:
-        run.screen.say(f"after run_stop: {ending.reason}")
-        return run.ending
-    return _stop(run, ending)
+        with contextlib.suppress(LogLost):
+            run.own.plain(f"rank {run.launch.rank}: {how.reason}")
+        console.complain(f"rank {run.launch.rank}: {how.reason}")
+    return ending.stop(run, how)
 
 
 def _train(run: Run) -> Ending:
     configuration, request, log = run.configuration, run.request, run.log
     run.screen.say(f"{configuration.benchmark.name}, configuration {configuration.name}, log {log.path}")
-    run.screen.say(f"STARTING TIMING RUN AT {_clock(run.called)}")
+    run.screen.say(f"STARTING TIMING RUN AT {ending.clock(run.called)}")
     description.submission(log, configuration, request.max_steps)
     log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
     resumed = _resumed(run)
-    seed = resumed.seed if resumed else seeding.draw() if request.seed is None else request.seed
-    log.point(keys.SEED, seed)
-    here = _prepare(run, seed)
+    seed = resumed.seed if resumed else request.seed
+    here = _prepare(run, seeding.draw() if seed is None else seed)
 
     began = time.perf_counter()
     run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
     with context.process_group(here), contextlib.ExitStack() as closing:
+        wishes = {"--seed": seed, "--max-steps": request.max_steps, "a checkpoint of epoch": resumed and resumed.epoch}
+        here = context.agreed(here, {"the configuration of SHA-256": configuration.sha256[:12], **wishes})
+        log.point(keys.SEED, here.seed)
         seeding.seed_libraries(here)
         session = configuration.benchmark.open(configuration.tables, here)
         closing.callback(session.close)
@@ -136,16 +144,16 @@ def _train(run: Run) -> Ending:
             log.point("resumed_from_epoch", resumed.epoch)
         run.asking = False
         run.screen.started(run.history, budget.images(run.history.epochs))
-        ending = _stop(run, _epochs(run, here, session, first_epoch, budget))
+        how = ending.stop(run, _epochs(run, here, session, first_epoch, budget))
         try:
             if log.path is not None:
                 log.point("data_fingerprint", session.fingerprint())
-                title = f"{configuration.name}: {ending.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"
+                title = f"{configuration.name}: {how.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"
                 picture.save(log.path.with_suffix(".png"), run.history, session.panels(picture.PANELS), title)
         finally:
             # torchrun ends the others as soon as one rank has ended with another code than 0: nobody leaves before rank 0
             context.barrier(here)
-    return ending
+    return how
 
 
 def _prepare(run: Run, seed: int) -> Context:
@@ -158,7 +166,17 @@ def _prepare(run: Run, seed: int) -> Context:
         benchmark.check(configuration.tables, here)
     except ValueError as error:
         raise ValueError(f"{configuration.source}: {error}") from error
-    data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)
+    if request.checkpoint_dir is not None and here.rank == 0:
+        checkpoint.usable(request.checkpoint_dir)
+    try:
+        data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise ValueError(
+            f"the data cannot be had: {error}; data that a benchmark makes itself is kept in {request.cache_dir} "
+            "(HARNESS_CACHE_DIR, --cache-dir)"
+        ) from error
     return replace(here, data_dir=data_dir)
 
 
@@ -263,41 +281,3 @@ def _save(run: Run, here: Context, session: Session, epoch: int) -> None:
     if here.rank == 0:
         saved = checkpoint.Checkpoint(epoch, here.seed, run.configuration.sha256, state)
         checkpoint.save(run.request.checkpoint_dir, saved)
-
-
-def _stop(run: Run, ending: Ending) -> Ending:
-    """run_stop; the ending stands from here on."""
-    run.ending = ending
-    more: dict[str, str | float] = {"reason": ending.reason} if ending.reason else {}
-    if run.started is not None:
-        # beside the wall clock's stamps, so that a reader sees whether somebody set the clock meanwhile
-        more["monotonic_s"] = round(time.perf_counter() - run.started, 3)
-    run.log.stop(keys.RUN_STOP, **{keys.STATUS: ending.status}, **more)
-    run.stopped_minutes = None if run.started is None else run.minutes
-    return ending
-
-
-def _conclude(run: Run, ending: Ending) -> None:
-    """What the user reads last."""
-    screen, log, history = run.screen, run.log, run.history
-    for each in history.evaluations:
-        screen.say(f"  epoch {each.epoch:4}  {history.metric} {each.quality:.4f}  after {each.minutes:.2f} minutes")
-    if run.stopped_minutes is not None:
-        screen.say(f"{run.stopped_minutes:.2f} minutes from run_start to run_stop")
-    if ending.reason:
-        screen.say(f"{ending.status}: {ending.reason}")
-    else:
-        screen.say(f"target met: {history.metric} {history.best:.4f}, asked for {history.target:g}")
-    screen.say(f"log      {log.path}")
-    if log.path is not None and (drawn := log.path.with_suffix(".png")).is_file():
-        screen.say(f"picture  {drawn}")
-    ended = time.time()
-    screen.say(f"ENDING TIMING RUN AT {_clock(ended)}")
-    if ending.status == keys.SUCCESS:
-        name, org = run.configuration.benchmark.name.upper(), run.configuration.submission.org
-        screen.say(f"RESULT,{name},,{ended - run.called:.0f},{org},{_clock(run.called)}")
-
-
-def _clock(seconds: float) -> str:
-    """As MLPerf's scripts print it."""
-    return time.strftime("%Y-%m-%d %I:%M:%S %p", time.localtime(seconds))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import whole
 from harness.execution.history import History
 
 if TYPE_CHECKING:
@@ -32,14 +34,10 @@ def save(path: Path, history: History, panels: Sequence[npt.NDArray[np.uint8]], 
         axes = figure.add_subplot(grid[1 + index // PANELS_IN_ROW, index % PANELS_IN_ROW])
         axes.imshow(panel)
         axes.set_axis_off()
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png")
-    part.replace(path)
-    latest = path.with_name("result.png")
-    link = path.with_name(f".{path.name}.link")
-    link.unlink(missing_ok=True)
-    link.symlink_to(path.name)
-    link.replace(latest)
+    with whole.replacing(path) as file:
+        figure.savefig(file, format="png")
+    with contextlib.suppress(OSError):  # not every file system has links
+        whole.point_at(path.with_name("result.png"), path)
 
 
 def _loss(axes: Any, history: History) -> None:

@@ -10,6 +10,8 @@ from importlib import metadata
 from harness.config import ROOT
 from harness.contract import Plain
 
+GIT_LIMIT_S = 20  # a checkout on a network disk may take some; one that is gone takes for ever
+
 # What else a result may depend on, and the distributions that it comes in
 DISTRIBUTIONS = {
     "torchvision": ("torchvision",),
@@ -32,13 +34,16 @@ def commit(image: Mapping[str, Plain]) -> tuple[str, bool]:
         return "unknown", True
     try:
         return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain"))
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return "unknown", True
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    # safe.directory: a checkout of another user's (a mounted one) is no change; its code is what runs here anyway.
+    # The lock that `status` takes to refresh the index would be a write into the checkout
+    command = ["git", "--no-optional-locks", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=GIT_LIMIT_S)
+    return done.stdout.strip()
 
 
 def libraries() -> dict[str, Plain]:

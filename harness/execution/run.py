@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -43,6 +44,7 @@ class Run:
     asking: bool = True  # while a ValueError means that the user's wish cannot be granted
     started: float | None = None  # perf_counter at run_start
     ending: Ending | None = None  # from run_stop on
+    stopping: threading.Lock = field(default_factory=threading.Lock)  # who writes run_stop
     stopped_minutes: float | None = None  # run_start to run_stop
     called: float = field(default_factory=time.time)  # the wall clock's, for the RESULT line
 

@@ -1,15 +1,34 @@
-"""SIGTERM and SIGINT as an exception in the main thread, so that a run they end is closed like any other."""
+"""Signals that ask a run to end as an exception in the main thread, so that a run they end is closed like any other.
+
+A main thread that sits in a call which never returns (a read from a dead network disk) takes no exception. So a second
+thread is woken by the same signal, and when the run has not left its block some seconds later, it ends it.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
+import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import IO
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
+PR_SET_PDEATHSIG = 1
+# What a user, a terminal that closes, a batch system near its limit or the kernel sends. SIGUSR1 asks for stacks
+ENDING = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU),
+)
+ALWAYS = (signal.SIGINT, signal.SIGTERM)  # the others stay ignored where whoever started us ignores them, as nohup does
+FROM_LAUNCHER = signal.SIGTERM  # what torchrun ends ranks with
+GRACE_S = 8.0  # for a main thread to close the run; `docker stop` kills after 10
+
+
+def taken() -> list[signal.Signals]:
+    """Those of ENDING that end a run here."""
+    return [each for each in ENDING if each in ALWAYS or signal.getsignal(each) is not signal.SIG_IGN]
 
 
 class Interrupted(BaseException):
@@ -20,30 +39,80 @@ class Interrupted(BaseException):
         super().__init__(self.signal.name)
 
 
+class Guard:
+    """The block's other thread."""
+
+    def __init__(self, taken: Collection[int], grace_s: float) -> None:
+        self._taken = taken
+        self.overdue: Callable[[Interrupted], None] | None = None  # what to do when the block is not left in time
+        self._grace_s = grace_s
+        self._left = threading.Event()
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._wait, name="overdue", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._left.set()
+        signal.set_wakeup_fd(self._before)
+        os.close(self._write)  # ends the thread's read
+        self._thread.join()
+        os.close(self._read)
+
+    def _wait(self) -> None:
+        while number := os.read(self._read, 1):
+            if number[0] in self._taken:
+                if self._left.wait(self._grace_s):
+                    return
+                if self.overdue is not None:
+                    self.overdue(Interrupted(number[0]))
+
+
 @contextmanager
-def as_exceptions() -> Iterator[None]:
+def as_exceptions(grace_s: float | None = None) -> Iterator[Guard]:
     """Inside the block the first signal raises Interrupted; those after it are ignored until the run is closed."""
 
     def handle(number: int, _: FrameType | None) -> None:
-        for each in ENDING:
+        for each in before:
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
 
-    before = {each: signal.signal(each, handle) for each in ENDING}
+    numbers = taken()
+    guard = Guard(numbers, GRACE_S if grace_s is None else grace_s)
+    before = {each: signal.signal(each, handle) for each in numbers}
     try:
-        yield
+        yield guard
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+        guard.close()
+
+
+def end_with_parent(parent: int | None) -> None:
+    """Let the kernel send this process SIGTERM when the one that started it dies, however that comes about (prctl(2)).
+
+    `parent`: who that is, where it is known; one that is dead already sends the signal at once.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
-def stacks_on_request(file: IO[str] | None) -> Iterator[None]:
-    """On SIGUSR1 write every thread's stack to `file`, even while Python code is not running (a hung collective)."""
-    if file is None:
-        yield
+def stacks_on_request(descriptor: int | None) -> Iterator[None]:
+    """On SIGUSR1 write every thread's stack to the file, even while Python code is not running (a hung collective).
+
+    Without a file the signal is ignored: it must not end a process that was asked along with others.
+    """
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if descriptor is None:
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGUSR1, before)
         return
-    faulthandler.register(signal.SIGUSR1, file, all_threads=True, chain=False)
+    faulthandler.register(signal.SIGUSR1, descriptor, all_threads=True, chain=False)
     try:
         yield
     finally:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.config import Configuration
-from harness.execution import console, seeding
-from harness.execution.events import EventLog, close_abandoned
+from harness.execution import console, seeding, signals
+from harness.execution.events import EventLog, close_abandoned, keys, refused, says
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.request import Request
 
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+LOOPBACK, LOOPBACK_INTERFACE = "127.0.0.1", "lo"
 KNOWN = (EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED)
 
 
@@ -32,32 +41,68 @@ def run(configuration: Configuration, request: Request) -> int:
     log = EventLog.create(request.folder, request.number)
     log.close()
     assert log.path is not None
-    os.environ["HARNESS_LOG"] = str(log.path)  # for the ranks
+    # For the ranks: the log, who is to outlive them, and the interface for gloo, which else looks for the host's own name
+    os.environ |= {"HARNESS_LOG": str(log.path), "HARNESS_PARENT": str(os.getpid())}
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE)
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=configuration.run.accelerators_per_node,
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_endpoint=f"{LOOPBACK}:0",  # no name to resolve: a container without a network knows not even its own
+        local_addr=LOOPBACK,
         max_restarts=0,
         monitor_interval=0.5,
+        signals_to_handle=",".join(each.name for each in signals.taken()),
     )
     seed = request.seed
     if seed is None and not request.from_checkpoint:  # a checkpoint has its own
         seed = seeding.draw()
     command = [sys.executable, "-m", "harness", *request.of_ranks(seed).argv()]
     code, reason = TARGET_MET, "the ranks ended without saying how"
+    logging.disable(logging.ERROR)  # torch calls a rank "failed" whose run missed its target; what failed is said below
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # asks ranks for their stacks
     try:
-        elastic_launch(settings, command[0])(*command[1:])
+        with signals.as_exceptions():
+            elastic_launch(settings, command[0])(*command[1:])
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        code = failure.exitcode if failure.exitcode in KNOWN else BROKEN
-        reason = f"rank {rank} ended with exit code {failure.exitcode}"
-    except (SignalException, KeyboardInterrupt) as error:
-        code, reason = INTERRUPTED, f"interrupted: {error}"
+        code, reason = _cause(error.failures)
+    except SignalException as error:
+        code, reason = INTERRUPTED, error.sigval.name
+    except (signals.Interrupted, KeyboardInterrupt) as error:
+        code, reason = INTERRUPTED, str(error)
     finally:
-        abandoned = close_abandoned(log.path, reason)
+        abandoned = _closed(log.path, code, reason)
         if code not in (TARGET_MET, EPOCHS_SPENT):
             console.complain(reason)
     return BROKEN if abandoned and code == TARGET_MET else code
+
+
+def _cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, str]:
+    """Exit code and reason of the rank that took the others with it: one that was killed, else the first to end by itself."""
+
+    def order(rank: int) -> tuple[bool, bool, int]:
+        code = failures[rank].exitcode
+        asked = code in (-signals.FROM_LAUNCHER, INTERRUPTED)  # torchrun ends the others so
+        return asked, code > 0, failures[rank].timestamp
+
+    rank = min(failures, key=order)
+    code = failures[rank].exitcode
+    if code < 0:
+        return BROKEN, f"rank {rank} was ended by {signal.Signals(-code).name}"
+    return (code if code in KNOWN else BROKEN), f"rank {rank} ended with exit code {code}"
+
+
+def _closed(path: Path, code: int, reason: str) -> bool:
+    """See to it that the log has its run_stop, and its name if it was refused. Says whether it was left without one."""
+    if not path.exists():  # rank 0 gave a refused run's number back, or ended with 5 since somebody took the log away
+        return False
+    try:
+        abandoned = close_abandoned(path, reason)
+        if code in (USAGE, NOT_SUITABLE) and not says(path, keys.EPOCH_START):
+            refused(path)
+    except OSError as error:
+        console.complain(f"{path}: the log could not be closed: {error.strerror}")
+        return True
+    return abandoned

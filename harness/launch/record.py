@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import __version__
+from harness import __version__, whole
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.launch import ledger
 from harness.launch.watchdog import Outcome
@@ -97,17 +96,8 @@ def write(order: Order, start: ledger.Entry, end: dict[str, Any], log: RunRecord
         "output_tail": [] if end["status"] in ledger.FINISHED else list(tail),
     }
     path = order.log.with_suffix(".json")
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(path)
-    except BaseException:  # a full disk, or a signal in this moment
-        unfinished.unlink(missing_ok=True)
-        raise
+    with whole.replacing(path) as file:
+        file.write(json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
 
 
 # Of the log's keys, those that say what ran where

@@ -43,9 +43,23 @@ def test_launch() -> None:
     ranks = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "HARNESS_LOG": "log"}
     assert Launch.from_environment(ranks) == Launch(3, 1, 4, 2, as_rank=True, log=Path("log"))
     assert Launch.from_environment({"HARNESS_CACHES_CLEARED": "1"}).caches_cleared
-    for broken in ({"RANK": "0"}, {**ranks, "RANK": "zero"}):
-        with pytest.raises(ValueError, match="RANK is set, so this is taken for a rank of torchrun"):
+    for broken in ({"RANK": "0"}, {**ranks, "RANK": "zero"}, {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}):
+        with pytest.raises(
+            ValueError, match=r"this is taken for a rank of torchrun, but .* not all numbers"
+        ):
             Launch.from_environment(broken)
+    # as Kubeflow sets it: a rank a container
+    assert Launch.from_environment({"RANK": "3", "WORLD_SIZE": "4"}) == Launch(3, 0, 4, 1, as_rank=True)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(5, 0, 1, 1), (-1, 0, 1, 1), (0, 0, 1, 0), (0, 0, 0, 1), (0, 1, 2, 2), (1, 2, 2, 2), (0, 0, 2, 4), (0, -1, 2, 2)],
+)
+def test_a_rank_that_there_is_not(numbers: tuple[int, ...]) -> None:
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    with pytest.raises(ValueError, match=r"there is no such rank: RANK=.*; set them as torchrun does, or unset RANK"):
+        Launch.from_environment({name: str(number) for name, number in zip(names, numbers, strict=True)})
 
 
 def test_out_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +18,8 @@ from harness.contract import Context, DataSummary, Interval, NotSuitable, Plain
 class Toy(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     fate: Literal["learns", "stands still", "nan", "raises", "sleeps", "bad data", "unsuitable", "rank 1 raises",
-                  "stops short", "long farewell"]  # fmt: skip
+                  "stops short", "long farewell", "never returns", "naps",
+                  "tells its seed"]  # fmt: skip
     gain: float = 0.1  # of quality, an epoch
     steps: int = 2  # of an epoch
 
@@ -43,7 +46,9 @@ class ToySession:
     def weight_names(self) -> list[str]:
         return ["slope", "offset"]
 
-    def warm_up(self) -> None: ...
+    def warm_up(self) -> None:
+        if self.toy.fate == "tells its seed":
+            sys.stdout.write(f"rank {self.context.rank} has seed {self.context.seed}\n")
 
     def load_data(self) -> DataSummary:
         if self.toy.fate == "bad data":
@@ -57,6 +62,11 @@ class ToySession:
                 raise RuntimeError("the toy broke")
             if self.toy.fate == "rank 1 raises" and self.context.rank == 1 and epoch == 2:
                 raise RuntimeError("rank 1 broke")
+            if self.toy.fate == "never returns" and epoch == 2:
+                hashlib.pbkdf2_hmac(
+                    "sha256", b"", b"", 1 << 27
+                )  # minutes in C, deaf to signals, as a dead disk's read is
+            time.sleep(2 if self.toy.fate == "naps" and epoch == 2 else 0)
             time.sleep(60 if self.toy.fate in ("sleeps", "rank 1 raises") and epoch == 2 else 0.001)
             loss = math.nan if self.toy.fate == "nan" and epoch == 2 else 1 - self.quality
             since += 1

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.execution import events
-from harness.execution.events import EventLog
+from harness.execution.events import EventLog, LogLost
 
 
 @pytest.mark.parametrize(
@@ -74,3 +76,58 @@ def test_a_log_that_was_left_is_closed_once(tmp_path: Path, torn: str) -> None:
     assert events.close_abandoned(path, "again") is False
     last = json.loads(path.read_text().splitlines()[-1].removeprefix(":::MLLOG "))
     assert (last["key"], last["metadata"]["status"], last["metadata"]["reason"]) == ("run_stop", "aborted", "killed")
+
+
+def test_a_plain_line_is_never_an_event_whatever_stands_in_it(tmp_path: Path) -> None:
+    log = EventLog.create(tmp_path)
+    stop = ':::MLLOG {"key": "run_stop", "metadata": {"status": "success"}}'
+    log.plain(f"no such file: a\n{stop}\rb{stop.lower()}\u2028{stop}\x1b[2J\x00")
+    log.close()
+    content = (tmp_path / "result_0.txt").read_bytes()
+    assert content.count(b"run_stop") == 3
+    assert content.lower().count(b":::ml") == content.lower().count(b"\\:::ml") == 3
+    assert b"\x1b" not in content and b"\x00" not in content
+
+
+def test_a_line_that_does_not_fit_is_no_line(tmp_path: Path) -> None:
+    log = EventLog.create(tmp_path)
+    log.point("seed", 7)
+    path = tmp_path / "result_0.txt"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, before[1]))  # room for half of the next line
+    try:
+        with pytest.raises(LogLost, match="a line could not be written") as lost:
+            log.stop("run_stop", status="success")
+        assert lost.value.errno == errno.EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_text().count("\n") == 1 and path.read_text().endswith("\n"), "the half of a line is taken back"
+    log.stop("run_stop", status="aborted")
+    log.settle()
+    assert json.loads(path.read_text().splitlines()[1].partition(" ")[2])["metadata"]["status"] == "aborted"
+
+
+def test_settle_misses_every_line_that_is_gone(tmp_path: Path) -> None:
+    log = EventLog.create(tmp_path)
+    for number in range(5):
+        log.point("seed", number)
+    path = tmp_path / "result_0.txt"
+    whole = path.read_text()
+    path.write_text(whole + "of another rank\n")
+    log.settle()
+    lines = whole.splitlines(keepends=True)
+    for gone in range(5):
+        path.write_text("".join(lines[:gone] + lines[gone + 1 :]))
+        with pytest.raises(LogLost, match=rf"line {gone + 1} of those written is no longer there"):
+            log.settle()
+
+
+def test_a_refused_log_gives_its_number_back(tmp_path: Path) -> None:
+    for expected in ("refused_0.txt", "refused_1.txt"):
+        log = EventLog.create(tmp_path)
+        assert log.path is not None and log.path.name == "result_0.txt"
+        (tmp_path / "telemetry_0.jsonl").touch()
+        log.plain(expected)
+        assert events.refused(log.path).read_text() == f"{expected}\n"
+        log.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["refused_0.txt", "refused_1.txt"]

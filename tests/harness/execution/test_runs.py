@@ -49,7 +49,7 @@ def test_events_come_in_the_order_of_the_rules(learned: tuple[Path, subprocess.C
 
 def test_lines_name_the_place_that_logged_them(learned: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     files = {event["metadata"]["file"] for event in events(learned[0] / "out" / "result_0.txt")}
-    assert files == {"harness/execution/lifecycle.py", "harness/execution/description.py"}
+    assert files == {f"harness/execution/{name}.py" for name in ("lifecycle", "description", "ending")}
 
 
 @pytest.mark.parametrize("ruleset", ["1.0.0", "1.1.0"])
@@ -75,14 +75,18 @@ def test_the_other_rulesets_pass_too(tmp_path: Path, ruleset: str) -> None:
 def test_every_other_way_out(tmp_path: Path, fate: str, code: int, reason: str) -> None:
     finished = run(toy.write(tmp_path, toy.raw(fate)), "--out", tmp_path)
     assert finished.returncode == code, finished.stdout + finished.stderr
-    stopped = stop(tmp_path / "result_0.txt")
+    log = tmp_path / (
+        "refused_0.txt" if code in (2, 6) else "result_0.txt"
+    )  # what never began takes no result's number
+    assert sorted(each.stem for each in tmp_path.glob("re*_*.txt")) == [log.stem]
+    stopped = stop(log)
     assert stopped["status"] == "aborted"
     assert re.search(reason, stopped["reason"]) and re.search(reason, finished.stdout)
     assert "RESULT" not in finished.stdout
     assert ("Traceback" in finished.stdout) == (fate in ("raises", "stops short")), (
         "only what we did not foresee shows a traceback"
     )
-    assert complies(tmp_path / "result_0.txt") is False
+    assert complies(log) is False
 
 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
@@ -131,7 +135,7 @@ def test_a_configuration_that_cannot_be_read_leaves_a_log_too(tmp_path: Path) ->
     content["run"]["epoch"] = 3
     refused = run(toy.write(tmp_path, content), "--out", tmp_path)
     assert refused.returncode == 2 and "run.epoch: unknown key; did you mean epochs?" in refused.stderr
-    assert "run.epoch: unknown key" in stop(tmp_path / "result_0.txt")["reason"]
+    assert "run.epoch: unknown key" in stop(tmp_path / "refused_0.txt")["reason"]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -206,9 +210,9 @@ def test_a_resumed_run_goes_on_and_says_so(tmp_path: Path) -> None:
         command(sleeping, "--out", tmp_path, "--checkpoint-dir", kept, "--resume"),
         cwd=CHECKOUT, env=environment(), stdout=subprocess.DEVNULL,
     ) as process:  # fmt: skip
-        wait_for(tmp_path / "result_3.txt", '"epoch_start"')
+        wait_for(tmp_path / "result_1.txt", '"epoch_start"')
         process.terminate()
-    found = {event["key"]: event for event in events(tmp_path / "result_3.txt")}
+    found = {event["key"]: event for event in events(tmp_path / "result_1.txt")}
     (first,) = [event["value"] for event in events(tmp_path / "result_0.txt") if event["key"] == "seed"]
     assert found["seed"]["value"] == first
     other = run(sleeping, "--out", tmp_path, "--checkpoint-dir", kept, "--resume", "--seed", (first + 1) % 2**32)

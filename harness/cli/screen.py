@@ -1,0 +1,53 @@
+"""Standard output and error as streams that a command can lose: what it does never depends on who watches it.
+
+A reader may go away (`| head -1`), a terminal be closed, the file behind a redirection be full. What is written from then on
+goes nowhere. Also what a stream's encoding has no letter for is written, as an escape.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TextIO
+
+
+class _Outlived(io.FileIO):
+    """A descriptor that becomes /dev/null when it can no longer be written."""
+
+    def write(self, data: object) -> int:
+        try:
+            return super().write(data) or 0  # type: ignore[arg-type]
+        except BlockingIOError:
+            raise
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(memoryview(data))  # type: ignore[arg-type]
+
+
+def outlive() -> None:
+    """Make this process's own standard output and error such streams; streams that someone put in their place stay."""
+    sys.stdout = _stream(sys.stdout, sys.__stdout__, 1)
+    sys.stderr = _stream(sys.stderr, sys.__stderr__, 2)
+
+
+def _stream(now: TextIO | None, first: TextIO | None, descriptor: int) -> TextIO:
+    if now is not None and now is not first:
+        return now
+    try:
+        os.fstat(descriptor)
+    except OSError:  # closed by whoever started us: without this the next file opened would be it
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        if nowhere != descriptor:
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+    raw = _Outlived(descriptor, "wb", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=now.encoding if now is not None else "utf-8",
+        errors="backslashreplace",
+        line_buffering=descriptor == 2 or raw.isatty(),
+        write_through=bool(os.environ.get("PYTHONUNBUFFERED")),
+    )

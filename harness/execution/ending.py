@@ -1,0 +1,144 @@
+"""How a run ends: what was raised on the way as an exit code and a reason, run_stop, the last look at the log, the last words.
+
+A success is one when its log says so on the disk. Every other way out tries to leave a run_stop too, and where the log itself
+is what failed, says so on the screen.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+
+from harness.contract import NotSuitable
+from harness.execution import console, events, signals
+from harness.execution.events import LogLost, keys
+from harness.execution.run import Ending, NotFinite, Run
+from harness.exit_codes import BROKEN, DISK_FULL, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
+
+DYING_S = (
+    1.0  # a killed launcher's threads end one by one, and the first to go sends the signal (signals.end_with_parent)
+)
+
+
+def of_error(run: Run, error: Exception) -> Ending:
+    """What an exception makes of the run. The traceback of one that nobody foresaw goes to the log."""
+    if isinstance(error, NotSuitable):
+        return Ending(NOT_SUITABLE, str(error))
+    if isinstance(error, LogLost):
+        return Ending(NOT_SUITABLE if error.errno in DISK_FULL else BROKEN, error.strerror or str(error))
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return Ending(NOT_SUITABLE, f"no room on the disk: {error}")
+    if run.asking and isinstance(error, ValueError | OSError):
+        return Ending(USAGE, str(error))
+    if not isinstance(error, NotFinite):
+        tell(run, "".join(traceback.format_exception(error)))
+    return Ending(BROKEN, f"{type(error).__name__}: {error}")
+
+
+def stop(run: Run, ending: Ending) -> Ending:
+    """run_stop; the ending stands from here on. LogLost where that takes a whole run's word away."""
+    with run.stopping:
+        if run.ending is not None:
+            tell(run, f"after run_stop: {ending.reason}")
+            return run.ending
+        more: dict[str, str | float] = {"reason": ending.reason} if ending.reason else {}
+        if run.started is not None:
+            # beside the wall clock's stamps, so that a reader sees whether somebody set the clock meanwhile
+            more["monotonic_s"] = round(time.perf_counter() - run.started, 3)
+        try:
+            run.log.stop(keys.RUN_STOP, **{keys.STATUS: ending.status}, **more)
+        except LogLost as lost:
+            if ending.exit_code in (TARGET_MET, EPOCHS_SPENT):
+                raise
+            console.complain(f"the log has no run_stop: {lost.strerror}")
+        run.ending = ending
+        run.stopped_minutes = None if run.started is None else run.minutes
+        return ending
+
+
+def left_to_launcher(run: Run, interrupted: signals.Interrupted) -> bool:
+    """Whether the process that started all ranks will close the log: it alone knows why it ended this one."""
+    launch = run.launch
+    if launch.log is None or interrupted.signal != signals.FROM_LAUNCHER:
+        return False
+    until = time.monotonic() + DYING_S
+    while os.getppid() == launch.parent:
+        if time.monotonic() > until:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def overdue(run: Run, interrupted: signals.Interrupted) -> None:
+    """End the process of a run whose main thread does not come back."""
+    reason = f"{interrupted}, and it did not stop by itself within {signals.GRACE_S:g} s"
+    if not left_to_launcher(run, interrupted) and run.stopping.acquire(timeout=1):
+        try:
+            if run.ending is None:
+                run.log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": reason})
+        except LogLost as lost:
+            console.complain(str(lost.strerror))
+    console.complain(f"{keys.ABORTED}: {reason}")
+    os._exit(INTERRUPTED)
+
+
+def settled(run: Run, ending: Ending) -> Ending:
+    """The ending that the log bears out, once all of it should be on the disk. A refused run gives its number back."""
+    log = run.log
+    if log.path is not None and ending.exit_code in (USAGE, NOT_SUITABLE) and run.asking and log.path.exists():
+        log.path = events.refused(log.path)
+    try:
+        log.settle()
+    except LogLost as lost:
+        if ending.exit_code not in (TARGET_MET, EPOCHS_SPENT):
+            console.complain(str(lost.strerror))
+            return ending
+        found = of_error(run, lost)
+        try:
+            log.stop(keys.RUN_STOP, **{keys.STATUS: found.status}, reason=found.reason)
+        except LogLost:
+            console.complain(found.reason)
+        return found
+    return ending
+
+
+def conclude(run: Run, ending: Ending) -> Ending:
+    """What the user reads last. Returns another ending where the log does not take it."""
+    try:
+        _last_words(run, ending)
+    except LogLost as lost:
+        console.complain(str(lost.strerror))
+        return of_error(run, lost) if ending.exit_code in (TARGET_MET, EPOCHS_SPENT) else ending
+    return ending
+
+
+def _last_words(run: Run, ending: Ending) -> None:
+    screen, log, history = run.screen, run.log, run.history
+    if run.stopped_minutes is not None:
+        screen.say(f"{run.stopped_minutes:.2f} minutes from run_start to run_stop")
+    if ending.reason:
+        screen.say(f"{ending.status}: {ending.reason}")
+    else:
+        screen.say(f"target met: {history.metric} {history.best:.4f}, asked for {history.target:g}")
+    screen.say(f"log      {log.path}")
+    if log.path is not None and (drawn := log.path.with_suffix(".png")).is_file():
+        screen.say(f"picture  {drawn}")
+    ended = time.time()
+    screen.say(f"ENDING TIMING RUN AT {clock(ended)}")
+    if ending.status == keys.SUCCESS:
+        name, org = run.configuration.benchmark.name.upper(), run.configuration.submission.org
+        screen.say(f"RESULT,{name},,{ended - run.called:.0f},{org},{clock(run.called)}")
+
+
+def tell(run: Run, text: str) -> None:
+    """On the screen and in the log; on the screen alone where the log does not take it."""
+    try:
+        run.screen.say(text)
+    except LogLost:
+        console.complain(text)
+
+
+def clock(seconds: float) -> str:
+    """As MLPerf's scripts print it."""
+    return time.strftime("%Y-%m-%d %I:%M:%S %p", time.localtime(seconds))

@@ -1,0 +1,246 @@
+"""Every way out of a run leaves a run_stop, and a success is one that its log bears out: signals, lost screens, lost logs."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import command, environment, run, stop, wait_for
+from tests.toy import configuration as toy
+
+SECOND_EPOCH = '"epoch_num": 2'
+
+
+@contextmanager
+def in_second_epoch(folder: Path, fate: str = "sleeps", **options: Any) -> Iterator[subprocess.Popen[str]]:
+    path = toy.write(folder, toy.raw(fate, ranks=options.pop("ranks", 1)))
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options}
+    process = subprocess.Popen(command(path, "--out", folder / "out"), cwd=CHECKOUT, env=environment(), **streams)
+    try:
+        wait_for(folder / "out" / "result_0.txt", SECOND_EPOCH)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+SELDOM = (signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM, signal.SIGXCPU)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGHUP, *(pytest.param(each, marks=pytest.mark.long) for each in SELDOM)],
+    ids=lambda each: each.name,
+)
+def test_whatever_signal_ends_a_run_its_log_is_closed(tmp_path: Path, number: signal.Signals) -> None:
+    with in_second_epoch(tmp_path) as process:
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 130
+    found = stop(tmp_path / "out" / "result_0.txt")
+    assert (found["status"], found["reason"]) == ("aborted", number.name)
+
+
+@pytest.mark.long
+def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    with in_second_epoch(tmp_path, **ignore) as process:
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
+        process.terminate()
+        assert process.wait(timeout=30) == 130
+    assert stop(tmp_path / "out" / "result_0.txt")["reason"] == "SIGTERM"
+
+
+def test_a_main_thread_that_never_comes_back_is_ended_too(tmp_path: Path) -> None:
+    with in_second_epoch(tmp_path, "never returns") as process:
+        process.terminate()
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 130
+    assert "SIGTERM, and it did not stop by itself within" in stop(tmp_path / "out" / "result_0.txt")["reason"]
+    assert "RESULT" not in said
+
+
+@pytest.mark.parametrize(
+    "screen", ["full", *(pytest.param(each, marks=pytest.mark.long) for each in ("closed", "a reader that goes away"))]
+)
+def test_a_run_does_not_depend_on_its_screen(tmp_path: Path, screen: str) -> None:
+    path = toy.write(tmp_path, toy.raw())
+    redirected = {
+        "full": "> /dev/full 2>&1",
+        "closed": ">&- 2>&-",
+        "a reader that goes away": "2>&1 | head -1; exit ${PIPESTATUS[0]}",
+    }
+    words = " ".join(command(path, "--out", tmp_path / "out"))
+    finished = subprocess.run(
+        ["bash", "-c", f"{words} {redirected[screen]}"], cwd=CHECKOUT, env=environment(), check=False
+    )
+    assert finished.returncode == 0
+    log = tmp_path / "out" / "result_0.txt"
+    assert stop(log)["status"] == "success" and "RESULT,TOY" in log.read_text()
+
+
+def take_away(log: Path) -> None:
+    log.unlink()
+
+
+def take_folder(log: Path) -> None:
+    log.parent.rename(log.parent.with_name("elsewhere"))
+
+
+def cut(log: Path) -> None:
+    os.truncate(log, 500)
+
+
+def replace(log: Path) -> None:
+    text = log.read_text()
+    log.unlink()
+    log.write_text(text)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [take_away, pytest.param(take_folder, marks=pytest.mark.long), cut, pytest.param(replace, marks=pytest.mark.long)],
+)
+def test_a_log_that_was_taken_away_is_no_success(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    content = toy.raw("naps")
+    path = toy.write(tmp_path, content)
+    log = tmp_path / "out" / "result_0.txt"
+    with subprocess.Popen(
+        command(path, "--out", log.parent),
+        cwd=CHECKOUT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        wait_for(log, SECOND_EPOCH)
+        harm(log)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 5, said
+    assert "RESULT" not in said and "Traceback" not in said
+    assert str(log) in said
+    if harm is cut:
+        assert any('"status": "aborted"' in line for line in log.read_text().splitlines()), "in a line of its own"
+
+
+def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw())
+    finished = subprocess.run(
+        command(path, "--out", tmp_path / "out"), cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (11_000, 11_000)),
+    )  # fmt: skip
+    assert finished.returncode == 6, finished.stdout + finished.stderr
+    assert "a line could not be written (File too large)" in finished.stdout + finished.stderr
+    assert "Traceback" not in finished.stdout + finished.stderr and "RESULT" not in finished.stdout
+
+
+def test_a_checkpoint_folder_that_cannot_be_used_is_said_before_training(tmp_path: Path) -> None:
+    refused = run(toy.write(tmp_path, toy.raw()), "--out", tmp_path, "--checkpoint-dir", "/proc/x")
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "--checkpoint-dir /proc/x: nothing can be written there" in refused.stdout
+    text = (tmp_path / "refused_0.txt").read_text()
+    assert '"run_start"' not in text and not (tmp_path / "result_0.txt").exists()
+
+
+def test_a_refused_run_gives_its_number_back(tmp_path: Path) -> None:
+    bad = toy.write(tmp_path, toy.raw("bad data"), "bad")
+    for number in range(2):
+        assert run(bad, "--out", tmp_path).returncode == 2
+        assert stop(tmp_path / f"refused_{number}.txt")["status"] == "aborted"
+    assert run(toy.write(tmp_path, toy.raw()), "--out", tmp_path).returncode == 0
+    assert sorted(path.name for path in tmp_path.glob("result_*.txt")) == ["result_0.txt"]
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def rank(of: subprocess.Popen[str], number: int) -> psutil.Process:
+    (found,) = [each for each in psutil.Process(of.pid).children() if each.environ().get("RANK") == str(number)]
+    return found
+
+
+def test_a_rank_that_is_killed_is_named_in_the_log(tmp_path: Path) -> None:
+    with in_second_epoch(tmp_path, ranks=2) as process:
+        rank(process, 1).kill()
+        assert process.wait(timeout=60) == 5
+    assert stop(tmp_path / "out" / "result_0.txt")["reason"] == "rank 1 was ended by SIGKILL"
+
+
+def test_ranks_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    with in_second_epoch(tmp_path, ranks=2) as process:
+        ranks = [rank(process, 0), rank(process, 1)]
+        process.kill()
+        _, alive = psutil.wait_procs(ranks, timeout=30)
+        assert not alive
+    assert stop(tmp_path / "out" / "result_0.txt")["reason"] == "SIGTERM"
+
+
+def by_hand(folder: Path, *words: tuple[object, ...], port: int) -> list[tuple[int, str]]:
+    """Ranks as any launcher starts them: by their environment alone."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    started = []
+    for number, each in enumerate(words):
+        of, this = str(len(words)), str(number)
+        rank = {"RANK": this, "LOCAL_RANK": this, "WORLD_SIZE": of, "LOCAL_WORLD_SIZE": of}
+        run_it = command(*each, "--out", folder / "out")
+        started.append(subprocess.Popen(run_it, cwd=CHECKOUT, env=environment(**meeting, **rank), **streams))  # type: ignore[call-overload]
+    said = [process.communicate(timeout=120)[0] for process in started]
+    return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
+
+
+def test_ranks_that_were_asked_for_different_things_say_so(tmp_path: Path, free_port: int) -> None:
+    one = toy.write(tmp_path, toy.raw(ranks=2), "one")
+    other = toy.write(tmp_path, toy.raw(ranks=2, target=0.1), "other")
+    ended = by_hand(tmp_path, (one,), (other,), port=free_port)
+    assert [code for code, _ in ended] == [2, 2], ended
+    assert "rank 1 was started with the configuration of SHA-256" in ended[0][1]
+
+
+def test_ranks_by_hand_share_the_seed_that_rank_0_drew(tmp_path: Path, free_port: int) -> None:
+    path = toy.write(tmp_path, toy.raw("tells its seed", ranks=2))
+    ended = by_hand(tmp_path, (path,), (path,), port=free_port)
+    assert [code for code, _ in ended] == [0, 0], ended
+    text = (tmp_path / "out" / "result_0.txt").read_text()
+    (logged,) = re.findall(r'"key": "seed", "value": (\d+)', text)
+    told = sorted(found for _, said in ended for found in re.findall(r"rank \d has seed \d+", said))
+    assert told == [f"rank 0 has seed {logged}", f"rank 1 has seed {logged}"]
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path, taken_port: int) -> None:
+    path = toy.write(tmp_path, toy.raw(ranks=2))
+    (code, said), *_ = by_hand(tmp_path, (path,), ("no-such",), port=taken_port)
+    assert code == 2, said
+    assert (
+        f"the ranks cannot meet at 127.0.0.1:{taken_port} (MASTER_ADDR, MASTER_PORT)" in said
+        and "Traceback" not in said
+    )
+
+
+def test_a_log_that_no_launcher_made(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw())
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    refused = run(path, "--out", tmp_path, HARNESS_LOG="/no/where", **alone)
+    assert refused.returncode == 2 and "HARNESS_LOG names /no/where" in refused.stderr
