@@ -74,7 +74,7 @@ def _as_processes(series: Series, request: Request) -> int:
         return [sys.executable, "-m", "harness", *asked.argv()]
 
     with Reaper() as reaper:
-        return trials.run(series, LocalLauncher(command, environment.of_children(), reaper), _say)
+        return trials.run(series, LocalLauncher(command, environment.of_children(), reaper, series.id), _say)
 
 
 def _as_containers(series: Series, configuration: Configuration, request: Request, reference: str) -> int:

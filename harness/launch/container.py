@@ -7,7 +7,10 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from harness.contract import NotSuitable
 from harness.launch import engine
@@ -61,6 +64,12 @@ class ContainerLauncher:
         """For the ledger."""
         digests = self.image.attrs.get("RepoDigests") or []
         return {"where": self.where, "image": self.reference, "image_digests": digests, "engine": self.engine_version}
+
+    def clear(self, folder: Path) -> list[str]:  # noqa: ARG002 - the engine knows each container's
+        """Remove containers that series have left behind. Says which."""
+        with contextlib.suppress(engine.EngineAway):  # starting the trial waits for it, and says so
+            return engine.remove_leftovers(self.client)
+        return []
 
     def start(self, order: Order) -> RunningContainer:
         """The trial, running. NotSuitable, with what to do, when the engine refuses."""
@@ -185,6 +194,13 @@ class RunningContainer:
         # ended in this moment, or its engine did: poll() finds out
         with contextlib.suppress(APIError, requests.exceptions.RequestException):
             self._container.kill(name)
+
+    def owns(self, process: psutil.Process) -> bool:
+        """Whether it runs inside, as the kernel's account of control groups says."""
+        try:
+            return str(self._container.id) in Path(f"/proc/{process.pid}/cgroup").read_text(encoding="utf-8")
+        except OSError:
+            return False
 
     def why(self) -> str:
         reasons = (

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from harness.config import ROOT
-from harness.launch import stacks
-from harness.launch.reaper import Reaper, end, family
+from harness.launch import leftovers, stacks
+from harness.launch.leftovers import Mark
+from harness.launch.reaper import GRACE_S, Reaper
 from harness.launch.record import Order
 
 Command = Callable[[Order], list[str]]
@@ -22,15 +25,21 @@ class LocalLauncher:
 
     where = "local"
 
-    def __init__(self, command: Command, environment: Mapping[str, str], reaper: Reaper) -> None:
-        self._command, self._environment, self._reaper = command, environment, reaper
+    def __init__(self, command: Command, environment: Mapping[str, str], reaper: Reaper, series: str) -> None:
+        self._command, self._environment, self._reaper, self._series = command, environment, reaper, series
 
     def facts(self) -> dict[str, str]:
         """For the ledger."""
         return {"where": self.where}
 
+    def clear(self, folder: Path) -> list[str]:
+        """End what earlier trials have left running. Says what."""
+        return leftovers.remove(self._series, folder, GRACE_S)
+
     def start(self, order: Order) -> LocalProcess:
         """The trial, running. OSError when its program cannot be started."""
+        mark = Mark(self._series, order.number, order.folder)
+        self._reaper.watch_processes(self._series)
         command = self._command(order)
         process = subprocess.Popen(
             command,
@@ -39,21 +48,24 @@ class LocalLauncher:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env={**self._environment, **order.environment},
+            env={
+                **self._environment,
+                **order.environment,
+                leftovers.VARIABLE: str(mark),
+                "HARNESS_PARENT": str(os.getpid()),
+            },
             cwd=ROOT,
             start_new_session=True,
         )
-        self._reaper.watch_process(process.pid)
-        return LocalProcess(process, command)
+        return LocalProcess(process, command, mark)
 
 
 class LocalProcess:
-    """One trial; see watchdog.Running."""
+    """One trial; see watchdog.Running. It is all the processes that bear its mark."""
 
-    def __init__(self, process: subprocess.Popen[str], command: list[str]) -> None:
-        self._process, self._command = process, command
-        self._head = psutil.Process(process.pid)  # lives, or is a zombie that only we can reap
-        self._family: list[psutil.Process] = []
+    def __init__(self, process: subprocess.Popen[str], command: list[str], mark: Mark) -> None:
+        self._process, self._command, self._mark = process, command, mark
+        self._outlived = 0
 
     def lines(self) -> Iterator[str]:
         assert self._process.stdout is not None
@@ -67,17 +79,19 @@ class LocalProcess:
         return 128 - code if code < 0 else code
 
     def ask_for_stacks(self) -> str:
-        return stacks.told(stacks.ask(each.pid for each in family(self._head)))
+        return stacks.told(stacks.ask(each.pid for each in self._everyone()))
 
     def terminate(self) -> None:
-        self._family = family(self._head)
         self._process.terminate()
 
     def kill(self) -> None:
-        end([*self._family, *family(self._head)])
+        leftovers.stop(self._everyone, 0)
 
     def why(self) -> str:
-        return ""
+        return f"{self._outlived} of its processes outlived it and were ended" if self._outlived else ""
+
+    def owns(self, process: psutil.Process) -> bool:
+        return Mark.of(process) == self._mark
 
     def facts(self) -> dict[str, Any]:
         """For the record."""
@@ -87,3 +101,7 @@ class LocalProcess:
         if self._process.poll() is None:
             self.kill()
             self._process.wait()
+        self._outlived += len(leftovers.stop(self._everyone, GRACE_S))
+
+    def _everyone(self) -> list[psutil.Process]:
+        return leftovers.marked(lambda mark: mark == self._mark)

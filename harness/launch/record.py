@@ -33,6 +33,11 @@ class Order:
         return self.folder / f"result_{self.number}.txt"
 
     @property
+    def refused_log(self) -> Path:
+        """Where the trial leaves word when it cannot begin: no result, so nobody counts it as one."""
+        return self.folder / f"refused_{self.number}.txt"
+
+    @property
     def environment(self) -> dict[str, str]:
         return {"HARNESS_CACHES_CLEARED": "1" if self.caches_cleared else "0", "PYTHONUNBUFFERED": "1"}
 
@@ -80,8 +85,10 @@ def read_log(path: Path) -> RunRecord | None:
     return logfile.read(path) if path.is_file() else None
 
 
-def write(order: Order, start: ledger.Entry, end: dict[str, Any], log: RunRecord | None, tail: tuple[str, ...]) -> None:
-    """result_N.json, whole or not at all."""
+def write(  # noqa: PLR0917 - all that one file says
+    path: Path, order: Order, start: ledger.Entry, end: dict[str, Any], log: RunRecord | None, tail: tuple[str, ...]
+) -> Path:
+    """result_N.json, or refused_N.json, whole or not at all. Returns `path`."""
     seen = log.entries if log else {}
     content = {
         "schema": 1,
@@ -95,9 +102,9 @@ def write(order: Order, start: ledger.Entry, end: dict[str, Any], log: RunRecord
         "telemetry": next((path.name for path in order.folder.glob(f"telemetry_{order.number}.*")), None),
         "output_tail": [] if end["status"] in ledger.FINISHED else list(tail),
     }
-    path = order.log.with_suffix(".json")
     with whole.replacing(path) as file:
         file.write(json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
+    return path
 
 
 # Of the log's keys, those that say what ran where
@@ -119,7 +126,9 @@ LOGGED = (
 def put_aside(folder: Path, number: int, attempt: int) -> list[str]:
     """Give the files of a broken attempt another name, for good. Returns the new names, the log's first."""
     kept = []
-    for path in sorted(folder.glob(f"result_{number}.*")) + sorted(folder.glob(f"telemetry_{number}.*")):
+    for path in [
+        each for kind in ("result", "refused", "telemetry") for each in sorted(folder.glob(f"{kind}_{number}.*"))
+    ]:
         if ".broken-" not in path.name:
             stem, _, suffix = path.name.partition(".")
             kept.append(path.rename(path.with_name(f"{stem}.broken-{attempt}.{suffix}")).name)

@@ -6,7 +6,6 @@ recorded and leaves nothing behind is settled here, for both alike.
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import shutil
@@ -16,16 +15,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
+
 from harness.contract import NotSuitable
 from harness.execution.signals import Interrupted, as_exceptions
-from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET
+from harness.exit_codes import BROKEN, DISK_FULL, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.launch import caches, ledger, record, watchdog
-from harness.launch.ledger import Account, Ledger
+from harness.launch.ledger import Account, Ledger, LedgerLost
+from harness.launch.neighbours import Neighbours
 from harness.launch.record import Order
 from harness.launch.watchdog import Outcome
 
 DISK_FREE = 64 << 20  # bytes that a trial's log, record, picture and telemetry may need
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Running(watchdog.Running, Protocol):
@@ -33,6 +34,10 @@ class Running(watchdog.Running, Protocol):
 
     def facts(self) -> dict[str, Any]:
         """How it was started, for the record."""
+        ...
+
+    def owns(self, process: psutil.Process) -> bool:
+        """Whether this process of the machine is one of the trial's."""
         ...
 
 
@@ -46,6 +51,10 @@ class Launcher(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """What of it belongs into the ledger."""
+        ...
+
+    def clear(self, folder: Path) -> list[str]:
+        """End what trials before have left running, here and of series that are gone. Says what, for people."""
         ...
 
     def start(self, order: Order) -> Running:
@@ -95,8 +104,12 @@ def run(series: Series, launcher: Launcher, say: Callable[[str], None]) -> int:
             except Interrupted as interrupted:
                 say(f"{interrupted}; go on with --resume")
                 code = INTERRUPTED
-            work.summarize()
+            book.check()
+            work.summarize(code)
             return code
+    except LedgerLost as error:
+        say(f"{error}; what ran here is no series any more")
+        return BROKEN
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
@@ -164,6 +177,12 @@ def may_begin(series: Series, where: str, account: Account) -> None:
             raise ledger.LedgerError(
                 f"{log}: is not what the ledger says this trial left; it was changed or taken away"
             )
+        told = each.end.get("record_sha256") if each.end is not None else None
+        if told is not None and ledger.sha256(log.with_suffix(".json")) != told:
+            raise ledger.LedgerError(
+                f"{log.with_suffix('.json')}: is not the record that the ledger says this trial left; it was changed or taken "
+                "away"
+            )
     known = {each.number for each in account.attempts}
     strangers = [n for n in range(series.trials) if n not in known and (folder / f"result_{n}.txt").exists()]
     if strangers:
@@ -211,6 +230,8 @@ class _Work:
                 self.say(f"trial {number}: has its result already")
                 continue
             usable_folder(self.series.folder)
+            for each in self.launcher.clear(self.series.folder):
+                self.say(f"ended what an earlier trial has left running: {each}")
             dropped = caches.drop() if self.series.clear_caches else caches.Dropped(False)
             if not dropped.cleared and not told:
                 self.say(f"caches are not dropped between trials, and the logs will say so: {dropped.why_not}")
@@ -242,6 +263,7 @@ class _Work:
         )
         facts: dict[str, Any] = {}
         running: Running | None = None
+        neighbours = Neighbours(lambda process: running is not None and running.owns(process))
         try:
             running = self.launcher.start(order)
             facts = running.facts()
@@ -255,6 +277,7 @@ class _Work:
             raise
         finally:
             if running is not None:
+                facts["beside"] = neighbours.seen()
                 running.close()
         if running is not None and outcome.ended_by != "signal":
             outcome = replace(outcome, why=running.why())
@@ -263,7 +286,10 @@ class _Work:
         return end
 
     def _enter_end(self, order: Order, start: ledger.Entry, outcome: Outcome, facts: dict[str, Any]) -> ledger.Entry:
-        log = record.read_log(order.log)
+        path = order.log
+        if outcome.exit_code in (USAGE, NOT_SUITABLE) and not path.is_file():
+            path = order.refused_log
+        log = record.read_log(path)
         verdict = record.judge(outcome, log, self.series.configuration_sha256)
         end = {
             "trial": order.number,
@@ -272,14 +298,15 @@ class _Work:
             "reason": verdict.reason,
             "exit_code": outcome.exit_code,
             "minutes": log.minutes if log else None,
-            "log": order.log.name if log else None,
+            "log": path.name if log else None,
             "log_sha256": log.sha256 if log else None,
         }
-        record.write(order, start, {**end, **facts}, log, outcome.tail)
-        return self.book.append(ledger.END, **end, record_sha256=ledger.sha256(order.log.with_suffix(".json")))
+        written = order.refused_log if verdict.status == ledger.REFUSED else order.log
+        written = record.write(written.with_suffix(".json"), order, start, {**end, **facts}, log, outcome.tail)
+        return self.book.append(ledger.END, **end, record_sha256=ledger.sha256(written))
 
-    def summarize(self) -> None:
-        """One line for each trial."""
+    def summarize(self, code: int) -> None:
+        """One line for each trial, and what to type next."""
         self.say(f"{self.series.folder}:")
         last = {each.number: each for each in self.book.account.attempts if each.marked is None}
         for number in range(self.series.trials):
@@ -291,3 +318,7 @@ class _Work:
             took = f"{minutes:9.3f} min" if minutes is not None else " " * 13
             again = f"  (attempt {each.attempt})" if each.attempt > 1 else ""
             self.say(f"  trial {number}  {each.status:16} {took}  result_{number}.txt{again}")
+        if code in (TARGET_MET, EPOCHS_SPENT):
+            self.say(f"next: python -m harness score {self.series.folder}")
+        elif code == BROKEN:
+            self.say("next: the same command with --resume runs again what has no result")

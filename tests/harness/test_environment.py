@@ -44,9 +44,7 @@ def test_launch() -> None:
     assert Launch.from_environment(ranks) == Launch(3, 1, 4, 2, as_rank=True, log=Path("log"))
     assert Launch.from_environment({"HARNESS_CACHES_CLEARED": "1"}).caches_cleared
     for broken in ({"RANK": "0"}, {**ranks, "RANK": "zero"}, {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}):
-        with pytest.raises(
-            ValueError, match=r"this is taken for a rank of torchrun, but .* not all numbers"
-        ):
+        with pytest.raises(ValueError, match=r"this is taken for a rank of torchrun, but .* not all numbers"):
             Launch.from_environment(broken)
     # as Kubeflow sets it: a rank a container
     assert Launch.from_environment({"RANK": "3", "WORLD_SIZE": "4"}) == Launch(3, 0, 4, 1, as_rank=True)

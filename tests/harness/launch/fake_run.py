@@ -10,6 +10,7 @@ import faulthandler
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,10 @@ def main(arguments: list[str]) -> int:
         return 2
     with (out / f"result_{number}.txt").open("x", encoding="utf-8", buffering=1) as log:
         return work(do, log, orders["sha256"])
+
+
+def out_of(log) -> str:
+    return str(Path(log.name).parent)
 
 
 def work(do: str, log, sha256: str) -> int:
@@ -65,11 +70,17 @@ def work(do: str, log, sha256: str) -> int:
     if do.startswith("hang"):
         while True:
             time.sleep(1)
+    if do == "work a while":
+        time.sleep(2)
     if do == "take long":
         for _ in range(300):
             log.write("working\n")
             time.sleep(0.2)
-    if do == "die":
+    if do == "leave a rank behind":
+        code = "import time; time.sleep(60)"
+        rank = subprocess.Popen([sys.executable, "-c", code, out_of(log)], start_new_session=True)
+        log.write(f"rank {rank.pid}\n")
+    if do in ("die", "leave a rank behind"):
         os.kill(os.getpid(), signal.SIGKILL)
     line("eval_start", epoch_num=1)
     line("eval_accuracy", 0.5, epoch_num=1)

@@ -38,7 +38,7 @@ class Fakes:
         wish = {"configuration_sha256": SHA256, "clear_caches": False, **options}
         series = trials.Series(self.folder, "fake", trials=count, **wish)  # type: ignore[arg-type]
         with Reaper() as reaper:
-            return trials.run(series, LocalLauncher(command, os.environ, reaper), self.said.append)
+            return trials.run(series, LocalLauncher(command, os.environ, reaper, series.id), self.said.append)
 
     @property
     def account(self) -> ledger.Account:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import multiprocessing
 import os
+import platform
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +19,14 @@ from harness.launch import ledger
 from harness.launch.ledger import Account, LedgerError
 
 
+def start(book: ledger.Ledger, trial: int) -> None:
+    if not book.account.series:
+        book.append(ledger.SERIES, series="s")
+    book.append(ledger.START, series="s", trial=trial, attempt=1)
+
+
 def start_and_end(book: ledger.Ledger, trial: int, status: str) -> None:
-    book.append(ledger.START, trial=trial, attempt=1)
+    start(book, trial)
     book.append(ledger.END, trial=trial, attempt=1, status=status)
 
 
@@ -23,7 +34,7 @@ def test_a_start_without_an_end_is_a_trial_that_was_broken_off(tmp_path: Path) -
     with ledger.opened(tmp_path) as book:
         start_and_end(book, 0, ledger.SUCCESS)
         start_and_end(book, 1, ledger.FAILED)
-        book.append(ledger.START, trial=2, attempt=1)
+        start(book, 2)
     account = Account.read(tmp_path / ledger.FILE)
     assert [each.status for each in account.attempts] == ["success", "failed", "no end recorded"]
     assert list(account.finished) == [0]
@@ -51,8 +62,8 @@ def test_a_line_that_was_edited_is_an_error_with_its_place(tmp_path: Path) -> No
         start_and_end(book, 0, ledger.SUCCESS)
     path = tmp_path / ledger.FILE
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0].replace('"trial": 0', '"trial": "zero"'), *lines[1:], ""]))
-    with pytest.raises(LedgerError, match=r"ledger\.jsonl:1: not a line of a ledger"):
+    path.write_text("\n".join([lines[0], lines[1].replace('"trial": 0', '"trial": "zero"'), *lines[2:], ""]))
+    with pytest.raises(LedgerError, match=r"ledger\.jsonl:2: not a line of a ledger"):
         Account.read(path)
 
 
@@ -113,8 +124,138 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
         with monkeypatch.context() as patched:
             patched.setattr(os, "write", full)
             with pytest.raises(OSError, match="No space left"):
-                book.append(ledger.START, trial=1, attempt=1)
+                start(book, 1)
         assert len(calls) == 2
         assert book.path.read_bytes() == before
         start_and_end(book, 1, ledger.SUCCESS)
     assert list(Account.read(tmp_path / ledger.FILE).finished) == [0, 1]
+
+
+def three_trials(folder: Path) -> tuple[Path, list[str]]:
+    with ledger.opened(folder) as book:
+        start_and_end(book, 0, ledger.SUCCESS)
+        start_and_end(book, 1, ledger.FAILED)
+        start_and_end(book, 2, ledger.SUCCESS)
+    path = folder / ledger.FILE
+    return path, path.read_text().splitlines(keepends=True)
+
+
+EDITS: dict[str, Callable[[list[str]], list[str]]] = {
+    "removed": lambda lines: lines[:3] + lines[4:],
+    "first removed": lambda lines: lines[1:],
+    "doubled": lambda lines: [*lines[:3], lines[2], *lines[3:]],
+    "moved": lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]],
+    "changed": lambda lines: [*lines[:3], lines[3].replace('"trial": 1', '"trial":  1'), *lines[4:]],
+    "put in": lambda lines: [*lines[:3], lines[0], *lines[3:]],
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_an_edited_ledger_is_refused_with_the_line(tmp_path: Path, edit: Callable[[list[str]], list[str]]) -> None:
+    path, lines = three_trials(tmp_path)
+    Account.read(path)
+    path.write_text("".join(edit(lines)))
+    with pytest.raises(LedgerError, match=r"ledger\.jsonl:[1-7]: does not follow the line"):
+        Account.read(path)
+
+
+def unchained(lines: list[str]) -> list[str]:
+    """As older versions wrote them."""
+    return [re.sub(r', "previous_sha256": "[0-9a-f]*"', "", line) for line in lines]
+
+
+STORIES = {
+    "another attempt's end": (2, '"attempt": 1', '"attempt": 2', "trial 0, attempt 2 never began"),
+    "an unknown status": (2, "success", "splendid", "not a line of a ledger"),
+    "a start of no series": (1, '"series": "s"', '"series": "t"', "trial 0, attempt 1 is of a series that never began"),
+    "an end twice": (
+        3,
+        '"trial_start", "time"',
+        '"trial_end", "status": "failed", "time"',
+        "trial 1, attempt 1 never began",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "old", "new", "said"), STORIES.values(), ids=STORIES)
+def test_what_cannot_have_happened_is_refused_in_old_ledgers_too(
+    tmp_path: Path, line: int, old: str, new: str, said: str
+) -> None:
+    path, lines = three_trials(tmp_path)
+    lines = unchained(lines)
+    path.write_text("".join(lines))
+    assert len(Account.read(path).attempts) == 3, "an older ledger is read as it was"
+    assert old in lines[line]
+    lines[line] = lines[line].replace(old, new)
+    path.write_text("".join(lines))
+    with pytest.raises(LedgerError, match=rf"ledger\.jsonl:{line + 1}: {said}"):
+        Account.read(path)
+
+
+def test_an_older_ledger_is_continued_with_hashes(tmp_path: Path) -> None:
+    path, lines = three_trials(tmp_path)
+    path.write_text("".join(unchained(lines)))
+    with ledger.opened(tmp_path) as book:
+        start_and_end(book, 3, ledger.SUCCESS)
+    text = path.read_text()
+    assert len(Account.read(path).finished) == 3
+    path.write_text(text.replace("failed", "stalled"))
+    Account.read(path)  # before the first hash nothing holds the older lines
+    path.write_text(
+        text.replace('"trial": 2, "attempt": 1, "status": "success"', '"trial": 2, "attempt": 1, "status": "failed"')
+    )
+    with pytest.raises(LedgerError, match=r":8: does not follow the line before it"):
+        Account.read(path)
+
+
+@pytest.mark.parametrize("harm", ["deleted", "cut", "written by another", "replaced"])
+def test_a_ledger_that_others_touch_while_it_is_held_is_no_ledger(tmp_path: Path, harm: str) -> None:
+    with ledger.opened(tmp_path) as book:
+        start_and_end(book, 0, ledger.SUCCESS)
+        content = book.path.read_bytes()
+        if harm in ("deleted", "replaced"):
+            book.path.unlink()
+        if harm != "deleted":
+            book.path.write_bytes({"cut": content[:-10], "written by another": content + b"x\n"}.get(harm, content))
+        for touched in (book.check, lambda: start(book, 1)):
+            with pytest.raises(ledger.LedgerLost, match=r"ledger\.jsonl: the ledger was (deleted|changed)"):
+                touched()
+
+
+def test_what_is_no_plain_file_is_no_ledger(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ledger.FILE)
+    with pytest.raises(LedgerError, match="no plain file"):
+        Account.read(tmp_path / ledger.FILE)
+    deep = tmp_path / "deep"
+    deep.write_text("[" * 100_000 + "\n{}\n")
+    with pytest.raises(LedgerError, match="deep:1: not a line"):
+        Account.read(deep)
+
+
+def test_without_flock_a_file_says_who_holds_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(ledger.fcntl, "flock", none)
+    with ledger.opened(tmp_path) as book:
+        start_and_end(book, 0, ledger.SUCCESS)
+        assert ledger.in_use(tmp_path)
+        with (
+            pytest.raises(LedgerError, match=rf"another series is running there.*process {os.getpid()}"),
+            ledger.opened(tmp_path),
+        ):
+            pass
+    assert not ledger.in_use(tmp_path)
+    holder = tmp_path / ledger.HOLDER
+    assert not holder.exists()
+    holder.write_text(
+        json.dumps({"host": platform.node(), "process": os.getpid(), "began": 1.0})
+    )  # another's number, reused
+    with ledger.opened(tmp_path):
+        pass
+    holder.write_text(json.dumps({"host": "elsewhere", "process": 1, "began": 1.0}))
+    with (
+        pytest.raises(LedgerError, match="process 1 on elsewhere; if that is not so, remove "),
+        ledger.opened(tmp_path),
+    ):
+        pass

@@ -99,7 +99,7 @@ def test_resume_keeps_what_is_finished_and_runs_the_broken_one_again(fakes: Fake
     fakes.tell()
     fakes.said.clear()
     assert fakes.run(3, resume=True) == 1  # trial 2 missed the target, and that stays
-    assert [line.split() for line in fakes.said[-3:]] == [
+    assert [line.split() for line in fakes.said[-4:-1]] == [
         ["trial", "0", "success", "0.000", "min", "result_0.txt"],
         ["trial", "1", "success", "0.000", "min", "result_1.txt", "(attempt", "2)"],
         ["trial", "2", "target_not_met", "0.000", "min", "result_2.txt"],
@@ -189,7 +189,8 @@ def test_the_ledgers_of_before_max_steps_are_of_whole_runs(fakes: Fakes) -> None
     fakes.tell(_1="die")
     fakes.run(2)
     book = fakes.folder / ledger.FILE
-    book.write_text(book.read_text().replace('"max_steps": null, ', ""))
+    older = re.sub(r', "previous_sha256": "[0-9a-f]*"', "", book.read_text())
+    book.write_text(older.replace('"max_steps": null, ', ""))
     assert "max_steps" not in book.read_text()
     fakes.tell()
     assert fakes.run(2, resume=True) == 0
@@ -252,6 +253,91 @@ def test_kill_9_leaves_no_trial_running_and_the_ledger_shows_it(fakes: Fakes, do
     assert fakes.run(3, resume=True) == 0
     assert fakes.statuses[1:] == [(1, 1, "no end recorded"), (1, 2, "success"), (2, 1, "success")]
     assert (fakes.folder / "result_1.broken-1.txt").is_file()
+
+
+def rank_of(log: Path) -> int:
+    (number,) = re.findall(r"^rank (\d+)$", log.read_text(), re.MULTILINE)
+    return int(number)
+
+
+def test_what_outlives_its_trial_is_ended_before_the_next_one(fakes: Fakes) -> None:
+    fakes.tell(_0="leave a rank behind")
+    assert fakes.run(2) == 5
+    number = rank_of(fakes.folder / "result_0.txt")
+    assert not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+    end = fakes.account.attempts[0].end
+    assert end is not None
+    assert "exit code 137 (signal 9); 1 of its processes outlived it and were ended" in end["reason"]
+    assert fakes.statuses == [(0, 1, "failed"), (1, 1, "success")]
+
+
+def test_a_record_says_what_else_used_the_machine(fakes: Fakes) -> None:
+    fakes.tell(_0="work a while")
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            assert fakes.run(1) == 0
+        finally:
+            busy.kill()
+    beside = json.loads((fakes.folder / "result_0.json").read_text())["beside"]
+    assert busy.pid in [each["process"] for each in beside["other_processes"]] or beside["more_processes"]
+    assert beside["load_before"] >= 0 and beside["on_accelerators_before"] == []
+
+
+def test_a_series_outlives_its_reaper(fakes: Fakes) -> None:
+    fakes.tell(_0="hang")
+    series = started(fakes.folder, 2)
+    until(lambda: "run_start" in read(fakes.folder / "result_0.txt"))
+    (reaper,) = [each for each in psutil.Process(series.pid).children() if "harness.launch.reaper" in each.cmdline()]
+    reaper.kill()
+    (trial,) = alive(fakes.folder)
+    trial.terminate()
+    series.communicate(timeout=60)
+    assert series.returncode == 130 and fakes.statuses == [(0, 1, "interrupted")]
+    fakes.tell()
+    assert fakes.run(2, resume=True) == 0
+
+
+def test_a_trial_whose_series_and_reaper_were_killed_is_ended_before_the_next(fakes: Fakes) -> None:
+    fakes.tell(_0="hang")
+    series = started(fakes.folder, 1)
+    until(lambda: "run_start" in read(fakes.folder / "result_0.txt"))
+    (reaper,) = [each for each in psutil.Process(series.pid).children() if "harness.launch.reaper" in each.cmdline()]
+    reaper.kill()
+    series.kill()
+    series.wait()
+    assert len(alive(fakes.folder)) == 1
+    fakes.tell()
+    assert fakes.run(1, resume=True) == 0
+    assert any(line.startswith("ended what an earlier trial has left running: process ") for line in fakes.said)
+    assert not alive(fakes.folder)
+
+
+@pytest.mark.parametrize("harm", ["delete", "edit"])
+def test_a_ledger_that_is_touched_while_a_series_runs_breaks_it(fakes: Fakes, harm: str) -> None:
+    fakes.tell(_1="hang")
+    series = started(fakes.folder, 2)
+    until(lambda: "run_start" in read(fakes.folder / "result_1.txt"))
+    book = fakes.folder / ledger.FILE
+    text = book.read_text()
+    book.unlink()
+    if harm == "edit":
+        book.write_text(text.replace("success", "failed"))
+    (trial,) = alive(fakes.folder)
+    trial.terminate()
+    said, _ = series.communicate(timeout=60)
+    assert series.returncode == 5, said
+    assert "the ledger was " in said and "is no series any more" in said
+
+
+def test_a_record_that_was_changed_is_noticed(fakes: Fakes) -> None:
+    fakes.tell(_1="die")
+    fakes.run(2)
+    record = fakes.folder / "result_0.json"
+    text = record.read_text()
+    for harm in (lambda: record.write_text(text.replace("success", "failed")), record.unlink):
+        harm()
+        with pytest.raises(ledger.LedgerError, match=r"result_0\.json: is not the record that the ledger says"):
+            fakes.run(2, resume=True)
 
 
 def read(path: Path) -> str:

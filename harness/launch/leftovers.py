@@ -1,0 +1,111 @@
+"""The processes that belong to a trial, wherever they ended up: found by a variable of their environment.
+
+A rank has a session of its own and outlives the process that started it, so neither the process tree nor a process group holds
+a trial together. What a process has been started with, all it starts has too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from harness.launch import ledger
+
+VARIABLE = "HARNESS_TRIAL"
+POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Which trial a process is of."""
+
+    series: str
+    number: int
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"{self.series}:{self.number}:{self.folder}"
+
+    @classmethod
+    def of(cls, process: psutil.Process) -> Mark | None:
+        """None for a process of no trial, one that is gone, and one that is not ours to see."""
+        try:
+            series, number, folder = process.environ().get(VARIABLE, "").split(":", 2)
+            return cls(series, int(number), Path(folder))
+        except (ValueError, psutil.Error, OSError):
+            return None
+
+
+def marked(belongs: Callable[[Mark], bool]) -> list[psutil.Process]:
+    """Every living process, but for this one, whose mark says so."""
+    found = []
+    for process in psutil.process_iter():
+        mark = Mark.of(process) if process.pid != os.getpid() else None
+        if mark is not None and belongs(mark) and _lives(process):
+            found.append(process)
+    return found
+
+
+def stop(processes: Callable[[], list[psutil.Process]], grace_s: float) -> list[psutil.Process]:
+    """End all that `processes` finds: SIGTERM to those that none of them started, time to close their logs, then SIGKILL.
+
+    Returns those that were there.
+    """
+    there = processes()
+    for each in _heads(there) if grace_s else []:
+        _ignoring_the_gone(each.terminate)
+    deadline = time.monotonic() + grace_s
+    # Looked for again and again: what was started meanwhile is found too, and an exit code stays for whoever waits for it
+    while alive := processes():
+        if time.monotonic() >= deadline:
+            for each in alive:
+                _ignoring_the_gone(each.kill)
+        time.sleep(POLL_S)
+    return there
+
+
+def remove(series: str, folder: Path, grace_s: float) -> list[str]:
+    """End what earlier trials of this series, or series that are gone, have left running. Says what, for people.
+
+    A series lives as long as it holds the lock on its ledger; `folder` is the caller's own, whose lock it holds.
+    """
+
+    def left(mark: Mark) -> bool:
+        if mark.series == series or mark.folder == folder:
+            return True
+        try:
+            return not ledger.in_use(mark.folder)
+        except OSError:  # not ours to see
+            return False
+
+    return [f"process {each.pid}" for each in stop(lambda: marked(left), grace_s)]
+
+
+def _heads(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    numbers = {each.pid for each in processes}
+    heads = []
+    for each in processes:
+        try:
+            if each.ppid() not in numbers:
+                heads.append(each)
+        except psutil.NoSuchProcess:
+            continue
+    return heads
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _ignoring_the_gone(action: Callable[[], None]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        action()
