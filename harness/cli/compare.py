@@ -104,7 +104,9 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a run.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of each arm's first run; the next has one more.")] = 1,
     data_dir: Annotated[Path | None, typer.Option(envvar=environment.DATA_DIR, help="As of `run`.")] = None,
-    backbone_path: Annotated[Path | None, typer.Option(help="As of `run`.")] = None,
+    initial_weights: Annotated[
+        Path | None, typer.Option("--initial-weights", "--backbone-path", help="As of `run`.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The plan's folder.  [default: out/compare_ARM_ARM in the checkout]", metavar="DIR"),
@@ -116,7 +118,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     from harness.config import ROOT, find
 
     found = find(configuration)
-    options = [*_option("--data-dir", data_dir), *_option("--backbone-path", backbone_path)]
+    options = [*_option("--data-dir", data_dir), *_option("--initial-weights", initial_weights)]
     made = plans.make(
         configuration if found.suffix != Path(configuration).suffix else str(found.resolve()),
         arm,
@@ -182,7 +184,9 @@ def noise(  # noqa: PLR0917 - typer passes options by name
         int | None, typer.Option(min=1, help="Optimizer steps of a run.  [default: to the target]")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(envvar=environment.DATA_DIR, help="As of `run`.")] = None,
-    backbone_path: Annotated[Path | None, typer.Option(help="As of `run`.")] = None,
+    initial_weights: Annotated[
+        Path | None, typer.Option("--initial-weights", "--backbone-path", help="As of `run`.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where runs and noise.json go.  [default: out/noise_CONFIG in the checkout]")
     ] = None,
@@ -196,7 +200,7 @@ def noise(  # noqa: PLR0917 - typer passes options by name
         from harness.config import ROOT, find
 
         target = out or environment.out_dir(ROOT) / f"noise_{find(source).stem}"
-        options = [*_option("--data-dir", data_dir), *_option("--backbone-path", backbone_path)]
+        options = [*_option("--data-dir", data_dir), *_option("--initial-weights", initial_weights)]
         logs = target / "runs"
         _alike(source, target, runs, [*options, *_option("--max-steps", steps)])
     found = find_runs(str(logs), 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,9 @@ def start(
     folder = folder.resolve()
     place = checkout(arm, root)
     with Reaper() as reaper:
-        launcher = LocalLauncher(lambda _: command(plan, arm, folder, seed, place), environment, reaper)
+        launcher = LocalLauncher(
+            lambda _: command(plan, arm, folder, seed, place), environment, reaper, uuid.uuid4().hex
+        )
         running = launcher.start(Order(0, folder, None, caches_cleared=False))
         try:
             # a series in containers watches its trial itself, and its log lies deeper

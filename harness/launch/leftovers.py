@@ -15,8 +15,6 @@ from pathlib import Path
 
 import psutil
 
-from harness.launch import ledger
-
 VARIABLE = "HARNESS_TRIAL"
 POLL_S = 0.1
 
@@ -27,17 +25,18 @@ class Mark:
 
     series: str
     number: int
+    launcher: int  # the process that runs the series
     folder: Path
 
     def __str__(self) -> str:
-        return f"{self.series}:{self.number}:{self.folder}"
+        return f"{self.series}:{self.number}:{self.launcher}:{self.folder}"
 
     @classmethod
     def of(cls, process: psutil.Process) -> Mark | None:
         """None for a process of no trial, one that is gone, and one that is not ours to see."""
         try:
-            series, number, folder = process.environ().get(VARIABLE, "").split(":", 2)
-            return cls(series, int(number), Path(folder))
+            series, number, launcher, folder = process.environ().get(VARIABLE, "").split(":", 3)
+            return cls(series, int(number), int(launcher), Path(folder))
         except (ValueError, psutil.Error, OSError):
             return None
 
@@ -73,16 +72,13 @@ def stop(processes: Callable[[], list[psutil.Process]], grace_s: float) -> list[
 def remove(series: str, folder: Path, grace_s: float) -> list[str]:
     """End what earlier trials of this series, or series that are gone, have left running. Says what, for people.
 
-    A series lives as long as it holds the lock on its ledger; `folder` is the caller's own, whose lock it holds.
+    `folder` is the caller's own, whose ledger it holds. What the caller itself is part of is left alone.
     """
+    own = Mark.of(psutil.Process())
 
     def left(mark: Mark) -> bool:
-        if mark.series == series or mark.folder == folder:
-            return True
-        try:
-            return not ledger.in_use(mark.folder)
-        except OSError:  # not ours to see
-            return False
+        gone = not psutil.pid_exists(mark.launcher)
+        return mark != own and (gone or mark.series == series or mark.folder == folder)
 
     return [f"process {each.pid}" for each in stop(lambda: marked(left), grace_s)]
 

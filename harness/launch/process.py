@@ -38,7 +38,7 @@ class LocalLauncher:
 
     def start(self, order: Order) -> LocalProcess:
         """The trial, running. OSError when its program cannot be started."""
-        mark = Mark(self._series, order.number, order.folder)
+        mark = Mark(self._series, order.number, os.getpid(), order.folder)
         self._reaper.watch_processes(self._series)
         command = self._command(order)
         process = subprocess.Popen(
