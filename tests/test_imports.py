@@ -22,8 +22,10 @@ ONE_IMPORTER = {
     "pycocotools": {"benchmarks/ssd/coco.py"},
     "hotcoco": {"benchmarks/ssd/coco.py"},
 }
-# torchrun's variables; the command line's; one variable that is set for the ranks of a run
-ENVIRONMENT = ("harness/execution/context.py", "harness/cli/", "harness/launch/ranks.py")
+# torchrun's variables; the command line's; variables that are set for the ranks of a run; other processes' marks
+ENVIRONMENT = (
+    *("harness/execution/context.py", "harness/cli/", "harness/launch/ranks.py", "harness/launch/leftovers.py"),
+)
 WITHOUT_FRAMEWORKS = (
     "harness/results/",
     "harness/comparison/",
