@@ -1,19 +1,28 @@
-"""For pip: the dependencies of the installed project, which are those of run.in, each version there the least that will do.
+"""For pip: the installed project needs the packages that run.in names, in any version, as several kinds of torch will do.
 
-Results are compared by the exact ones, and those are the lock file's. Called by hatchling when it builds a wheel.
+Results are compared by exact versions, and those are the lock files'. Called by hatchling when it builds a wheel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 
+def names(path: Path) -> Iterator[str]:
+    """Of the packages that a requirements file asks for, and those files that it includes."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("-r "):
+            yield from names(path.parent / line.removeprefix("-r "))
+        elif line and not line.startswith("#"):
+            yield line.partition("==")[0]
+
+
 class Declared(MetadataHookInterface):
     """Sets project.dependencies, which pyproject.toml says is dynamic."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        lines = (Path(self.root) / "requirements" / "run.in").read_text(encoding="utf-8").splitlines()
-        metadata["dependencies"] = [line.replace("==", ">=") for line in lines if line and not line.startswith("#")]
+        metadata["dependencies"] = list(names(Path(self.root) / "requirements" / "run.in"))
