@@ -22,6 +22,14 @@ Standing = Literal["allowed", "refused", "not told"]
 DRIVER_FIELDS = (
     *("software.driver", "software.driver_flavour", "software.driver_branch", "software.libcuda*", "software.nvml"),
     *("software.fabric_manager*", "gpu.gsp_firmware*", "gpu.vbios", "gpu.inforom"),
+    *("loaded.libcuda", "loaded.libnvidia*", "loaded.libnvcuvid*", "loaded.libnvoptix*"),
+)
+# Of what a run logs before its clock starts: known otherwise, or a measurement. The rest is what it chose by itself
+NOT_CHOSEN = (
+    *("submission_*", "configuration*", "init_st*", "seed", "weights_initialization", "software", "hardware", "image"),
+    *("loaded_libraries", "cache_clear", "commit", "tree_dirty", "quality_target", "precision", "max_steps", "opt_*"),
+    *("global_batch_size", "model_bn_span", "max_samples", "gradient_accumulation_steps", "*seconds*", "d_batch_size"),
+    *("train_samples", "eval_samples", "demonstration", "phase_*"),
 )
 # What varies from run to run on its own, or is a result
 LEFT_OUT = (
@@ -114,6 +122,8 @@ def fields(run: Run) -> dict[str, str]:
         ("software", record.software),
         ("hardware", {key: value for key, value in record.hardware.items() if key != "gpus"}),
         ("image", record.image),
+        ("loaded", record.table("loaded_libraries")),
+        ("chosen", _chosen(run)),
     ):
         flat |= _flat(prefix, table)
     for index, gpu in enumerate(sorted(run.gpus, key=lambda each: str(each.get("uuid")))):
@@ -121,6 +131,18 @@ def fields(run: Run) -> dict[str, str]:
             at = name if len(run.gpus) == 1 else f"{name}[{index}]"
             flat[at] = value
     return {name: value for name, value in flat.items() if not _matches(name.split("[")[0], LEFT_OUT)}
+
+
+def _chosen(run: Run) -> dict[str, Any]:
+    """What a run logs of itself before its clock starts: a decoder, a fallback. It may follow from the driver: no refusal."""
+    start = run.record.entries.get("run_start")
+    if not run.own or start is None:
+        return {}
+    return {
+        key: entry.value
+        for key, entry in run.record.entries.items()
+        if entry.line < start.line and not _matches(key, NOT_CHOSEN) and entry.value is not None
+    }
 
 
 def _differences(
@@ -133,7 +155,7 @@ def _differences(
         if sets[0] == sets[1] and len(sets[0]) == 1 and all(value is not None for values in told for value in values):
             continue
         mixed = [NAMES[arm] for arm in (0, 1) if len(sets[arm]) > 1]
-        permitted = _permitted(name, allowed)
+        permitted = _permitted(name, allowed) or name.startswith("chosen.")
         if mixed:
             note = f"mixed within {' and '.join(mixed)}"
             yield Difference(name, sets, host, "allowed" if permitted else "refused", note)  # type: ignore[arg-type]

@@ -351,7 +351,7 @@ def _allowed(plan: Plan) -> str:
     a, b = plan.arms
     patterns = []
     if a.image != b.image:
-        patterns += ["'image.*'", "'software.*'", "commit"]
+        patterns += ["'image.*'", "'software.*'", "'loaded.*'", "commit"]
     if a.config != b.config:
         patterns += ["'configuration.*'", "'hyperparameter.*'", "global_batch_size", "precision"]
     if a.commit != b.commit:

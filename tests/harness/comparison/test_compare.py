@@ -126,6 +126,31 @@ def _with_max_steps(steps: int) -> arms.Change:
     return change
 
 
+def logged(key: str, value: Any) -> arms.Change:
+    """One event more, before the clock starts."""
+
+    def change(events: list[dict[str, Any]]) -> None:
+        start = next(place for place, event in enumerate(events) if event["key"] == "run_start")
+        events.insert(start, {**events[start], "key": key, "value": value, "event_type": "POINT_IN_TIME"})
+
+    return change
+
+
+def test_what_a_run_chose_by_itself_is_shown_and_not_refused(tmp_path: Path) -> None:
+    """A decoder that the new driver no longer brings: that is how the driver makes it slower."""
+    found = judged(
+        arms.in_turns(tmp_path, a={"change": logged("decoder", "hardware")}, b={"change": logged("decoder", "CUDA")})
+    )
+    assert found.word == "EQUAL" and found.comparability is not None
+    assert ("chosen.decoder", "allowed") in [(each.field, each.standing) for each in found.comparability.differences]
+
+
+@pytest.mark.parametrize(("name", "code"), [("libcuda", 0), ("libnvidia-ml", 0), ("libcudnn", 4)])
+def test_the_drivers_libraries_may_be_others_and_no_other_library(tmp_path: Path, name: str, code: int) -> None:
+    a, b = ({"change": logged("loaded_libraries", {name: f"/usr/lib/{name}.so.{version}"})} for version in ("1", "2"))
+    assert judged(arms.in_turns(tmp_path, a=a, b=b)).exit_code == code
+
+
 def test_a_typo_in_allow_diff_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out = run(capsys, *arms.in_turns(tmp_path, 2), "--allow-diff", "software.torhc")
     assert code == 2 and "did you mean software.torch?" in out
