@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 
 from harness import rules
 from harness.contract import Benchmark
+from harness.names import same_accelerator
 from harness.rules import Rules
 from harness.system import accelerator
 from harness.validation import did_you_mean, not_finite, validate
@@ -309,24 +310,13 @@ def find_default(accelerators: list[str], folder: Path = FOLDER) -> Path:
     for name, raw in files.items():
         if raw.get("run", {}).get("device") != "cpu":
             platform = str(raw.get("submission", {}).get("platform", ""))
-            fits = any(_same_model(platform, each) for each in accelerators)
+            fits = any(same_accelerator(platform, each) for each in accelerators)
             rows.append((not fits, name, platform + ("   <- this machine's" if fits else "")))
     width = max((len(name) for _, name, _ in rows), default=0)
     lines = [f"  {name:{width}}  {platform}" for _, name, platform in sorted(rows)]
     found = ", ".join(f"{accelerators.count(each)}x {each}" for each in dict.fromkeys(accelerators))
     on_cpu = f"\nor {defaults[0]}, which runs on the CPU" if len(defaults) == 1 else ""
     raise ConfigError("\n".join([f"this machine has {found}: name the configuration to run, one of", *lines]) + on_cpu)
-
-
-def _same_model(platform: str, accelerator: str) -> bool:
-    """Whether both name the same model: 'V100' in '8x NVIDIA V100-SXM2-16GB' and 'Tesla V100-SXM2-16GB'."""
-
-    def models(text: str) -> set[str]:
-        words = text.upper().replace("-", " ").split()
-        return {w for w in words if w[0].isalpha() and any(c.isdigit() for c in w) and not w.startswith(("SXM", "HBM"))}
-
-    maker_differs = ("ILUVATAR" in platform.upper()) != ("ILUVATAR" in accelerator.upper())
-    return not maker_differs and bool(models(platform) & models(accelerator))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

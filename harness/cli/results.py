@@ -147,7 +147,7 @@ def collect(
     from harness.results import collect as collecting
     from harness.results import table
 
-    outcome = collecting.collect(paths, into, system=collecting.slug(system) if system else None, rebuild=rebuild)
+    outcome = collecting.collect(paths, into, system=system or None, rebuild=rebuild)
     if json:
         table.show_json({**outcome.as_json(), "index": str(into / collecting.INDEX)})
     else:
@@ -155,6 +155,8 @@ def collect(
             table.say(f"{source} -> {into / target}")
         for source, target in outcome.already:
             table.say(f"{source}: there already, {into / target}")
+        for each in outcome.unread:
+            table.say(each)
         for source, why in outcome.refused:
             table.say(f"{source}: not collected: {why}")
         for file, why in outcome.changed:

@@ -20,11 +20,12 @@ from typing import Any
 from mlperf_logging.mllog import constants as keys
 from mlperf_logging.mllog.mllog import MLLogger
 
+from harness import names
 from harness.config import ROOT
+from harness.names import next_number, result
 
 __all__ = ["EventLog", "LogLost", "close_abandoned", "keys", "next_number", "refused"]
 
-RESULT = re.compile(r"result_(\d+)\.txt")
 CALLER = 3  # frames between mllog's own and the one that calls an EventLog's method, which the line names
 MARK = re.compile(r":::(?=ML)", re.IGNORECASE)  # of an event's line, as any reader might look for it
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -60,7 +61,7 @@ class EventLog:
             folder.mkdir(parents=True, exist_ok=True)
             wanted = next_number(folder) if number is None else number
             while True:
-                path = folder / f"result_{wanted}.txt"
+                path = folder / result(wanted)
                 try:
                     return cls(path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666))
                 except FileExistsError as error:
@@ -191,14 +192,9 @@ class _Writer(logging.Logger):
             raise
 
 
-def next_number(folder: Path) -> int:
-    """One more than the highest N of the result_N.txt in `folder`; 0 when there is none."""
-    return max((int(match[1]) for path in folder.iterdir() if (match := RESULT.fullmatch(path.name))), default=-1) + 1
-
-
 def refused(path: Path) -> Path:
     """Give the log of a run that never began another name, refused_N.txt, which nobody counts; its number is free again."""
-    number = int(match[1]) if (match := RESULT.fullmatch(path.name)) else 0
+    number = names.number(path) or 0
     for beside in path.parent.glob(f"telemetry_{number}.*"):
         beside.unlink(missing_ok=True)
     while True:

@@ -1,8 +1,9 @@
-"""Result logs into one folder, results/SYSTEM/BENCHMARK/result_N.txt: never over another, never twice, never changed.
+"""Result logs into one folder, SYSTEM/BENCHMARK/result_N.txt: never over another, never twice, never changed.
 
-A system's folder holds runs of one identity: configuration, accelerators, processor, driver, CUDA, framework, image. Its
-name says the configuration and ends in a short hash of the rest, so that two drivers never end up in one series. A
-submitter's log keeps the system that its own folder names.
+A folder holds runs of one identity: submitter, system, ruleset, benchmark and batch. What two people call by one name gets two
+folders, and a folder keeps what people wrote as far as a file system can. Of our own runs the system's name is the
+configuration and a short hash of accelerators, processor, driver, CUDA, framework and image, so that two drivers never end up
+in one series. With a log come the record, picture and telemetry beside it, its series' ledger and the system's description.
 
 What the logs say is also kept in an index, which is made from the files alone. By the hashes in it a file that has changed
 since it was collected is found; the index is then left as it is until someone asks for it to be rebuilt.
@@ -10,23 +11,53 @@ since it was collected is found; the index is then left as it is until someone a
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
-import re
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.results.logfile import read
+from harness import names, outside
+from harness.results.logfile import read, unreadable
 from harness.results.record import RunRecord
-from harness.results.series import RESULT, find_logs, natural
+from harness.results.series import DESCRIPTION, description_places, find_logs
 
 INDEX = "index.json"
+IDENTITY = "series.json"
+LEDGER = "ledger.jsonl"
+LOCK = ".collect.lock"
 FORMAT = 1  # of the index
 HASH_LENGTH = 6
+SIDE_LIMIT = 256 << 20  # bytes of a picture, a record or telemetry
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes runs one series."""
+
+    submitter: str | None
+    system: str  # as its folder was called, or by configuration and machine
+    ruleset: str | None
+    benchmark: str
+    global_batch_size: int | None
+
+    def told_from(self, other: Identity | None) -> str:
+        """The system's name with what tells it from another that has the plain name."""
+        batch = None if self.global_batch_size is None else f"batch{self.global_batch_size}"
+        theirs = (other.submitter, other.ruleset, other.global_batch_size) if other else (None, None, None)
+        ours = (self.submitter, self.ruleset, self.global_batch_size)
+        said = (self.submitter, self.ruleset, batch)
+        differs = [str(word) for own, their, word in zip(ours, theirs, said, strict=True) if own != their and word]
+        return "_".join([self.system, *(differs or [self.digest])])
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:HASH_LENGTH]
 
 
 @dataclass
@@ -37,67 +68,110 @@ class Outcome:
     already: list[tuple[str, str]] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     changed: list[tuple[str, str]] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)  # what lies under the paths and could not be looked into
 
     @property
     def ok(self) -> bool:
-        return not self.refused and not self.changed
+        return not self.refused and not self.changed and not self.unread
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            name: [{"file": file, "note": note} for file, note in getattr(self, name)]
-            for name in ("collected", "already", "refused", "changed")
-        }
+        parts = ("collected", "already", "refused", "changed")
+        told = {name: [{"file": file, "note": note} for file, note in getattr(self, name)] for name in parts}
+        return {**told, "unread": list(self.unread)}
 
 
 def collect(paths: Iterable[Path], into: Path, *, system: str | None = None, rebuild: bool = False) -> Outcome:
-    """Copy every finished log at or under `paths` into `into`, and write the index anew. ValueError for a path not there.
+    """Copy every finished log at or under `paths` into `into`, and write the index anew.
 
-    `rebuild` takes the files as they are now, whatever an earlier index says of them.
+    ValueError for a path that is not there, and where nothing can be written or another collect is at work. `rebuild` takes
+    the files as they are now, whatever an earlier index says of them.
     """
-    logs = [log for path in paths for log in find_logs(path)]
     outcome = Outcome()
-    before = _read_index(into)
+    logs = [log for path in paths for log in find_logs(path, outcome.unread.append)]
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        with _locked(into):
+            _collect(logs, into, outcome, system, rebuild)
+    except OSError as error:
+        where = error.filename or into
+        raise ValueError(f"{where}: cannot be written: {error.strerror}; name another folder with --into") from error
+    return outcome
+
+
+def _collect(logs: list[Path], into: Path, outcome: Outcome, system: str | None, rebuild: bool) -> None:
     there = _index(into)
     if not rebuild:
-        outcome.changed += _changed(before, there)
+        outcome.changed += _changed(_read_index(into), there)
     known = {run["sha256"]: file for file, run in there.items()}
     for log in logs:
         if log.resolve().is_relative_to(into.resolve()):
             continue  # a collection is not collected into itself
-        record = read(log)
+        record = _read(log)
         if why := _unfit(record):
             outcome.refused.append((str(log), why))
         elif record.sha256 in known:
             outcome.already.append((str(log), known[record.sha256]))
         else:
-            folder = into / (system or system_name(record)) / str(record.benchmark)
-            copy = _copy(log, folder, record.sha256)
+            identity = identity_of(record, system)
+            copy = _copy(log, _place(into, identity), record.sha256)
+            _copy_beside(log, copy)
             file = copy.relative_to(into).as_posix()
             known[record.sha256] = file
             outcome.collected.append((str(log), file))
     if not outcome.changed:
         write_index(into)
-    return outcome
+
+
+@contextlib.contextmanager
+def _locked(into: Path) -> Iterator[None]:
+    """One collect at a time: two would each take the other's runs for new ones. ValueError where one is at work."""
+    path = into / LOCK
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{into}: another collect is at work in it; wait for its end and collect again") from error
+        except (
+            OSError
+        ):  # a file system without locks: links and exclusive names still keep files from being overwritten
+            pass
+        yield
 
 
 def write_index(into: Path) -> Path:
     """The index of a collection, from its files alone: the same files give the same bytes."""
     into.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"format": FORMAT, "runs": _index(into)}, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    path = into / INDEX
-    with tempfile.NamedTemporaryFile("w", dir=into, prefix=".index-", delete=False, encoding="utf-8") as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
-    return path
+    _write(into / INDEX, text.encode(), 0o644)
+    return into / INDEX
+
+
+# --- which folder ------------------------------------------------------------------------------------------------------
+
+
+def identity_of(record: RunRecord, system: str | None = None) -> Identity:
+    """Of a run, by its log and by where it lies; `system` in place of the name of its system."""
+    folder = Path(record.path).resolve().parent
+    submitter = record.org
+    for place in description_places(folder):
+        with contextlib.suppress(OSError, ValueError):
+            content = outside.read_json(place)
+            if isinstance(content, dict) and isinstance(content.get("submitter"), str) and content["submitter"].strip():
+                submitter = content["submitter"]
+                break
+    kept = _kept_identity(folder)  # of a collection that is collected from
+    if kept is not None and kept.benchmark == record.benchmark:
+        submitter, named = kept.submitter, kept.system
+    else:
+        named = system_name(record)
+    return Identity(submitter, system or named, record.ruleset, str(record.benchmark), record.global_batch_size)
 
 
 def system_name(record: RunRecord) -> str:
-    """The folder that a run belongs in."""
+    """What a run's system is called: as its own folder is, or by configuration and machine where it is a run of ours."""
     folder = Path(record.path).resolve().parent
     if not record.configuration_sha256:
-        named = folder.parent if folder.name == record.benchmark else folder
-        return slug(named.name)
+        return folder.parent.name if folder.name == record.benchmark else folder.name
     identity = {
         "configuration": record.configuration_sha256,
         "accelerators": record.hardware.get("accelerators"),
@@ -106,12 +180,38 @@ def system_name(record: RunRecord) -> str:
         **{key: record.software.get(key) for key in ("driver", "cuda", "cudnn", "nccl", "dali", "torch", "python")},
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:HASH_LENGTH]
-    return f"{slug(record.configuration_name or record.platform or 'unnamed')}_{digest}"
+    return f"{names.folder(record.configuration_name or record.platform or names.UNNAMED)}_{digest}"
 
 
-def slug(text: str) -> str:
-    """A folder's name that MLPerf's tools take: no space, no leading dot, nothing that leads elsewhere."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-") or "unnamed"
+def _place(into: Path, identity: Identity) -> Path:
+    """The folder of this identity, made where there is none."""
+    plain = into / names.folder(identity.system) / identity.benchmark
+    for name in (identity.system, identity.told_from(_identity_in(plain)), f"{identity.system}_{identity.digest}"):
+        folder = into / names.folder(name) / identity.benchmark
+        there = _identity_in(folder)
+        if there is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder / IDENTITY, (json.dumps(asdict(identity), indent=1) + "\n").encode(), 0o644)
+        if there in (None, identity):
+            return folder
+    return folder  # of the last name, which no other identity has
+
+
+def _identity_in(folder: Path) -> Identity | None:
+    """Whose runs a folder of the collection holds; None of one without any."""
+    if not folder.is_dir() or not (logs := names.results_in(folder)):
+        return None
+    if (kept := _kept_identity(folder)) is not None:
+        return kept
+    record = _read(logs[0])  # an older version collected it
+    return Identity(record.org, folder.parent.name, record.ruleset, str(record.benchmark), record.global_batch_size)
+
+
+def _kept_identity(folder: Path) -> Identity | None:
+    try:
+        return Identity(**outside.read_json(folder / IDENTITY))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _unfit(record: RunRecord) -> str:
@@ -119,40 +219,91 @@ def _unfit(record: RunRecord) -> str:
         return record.reason
     if record.outcome == "unfinished":
         return f"{record.reason}; collect it when it has ended"
+    if record.run_start_s is None:
+        return f"its run did not begin: {record.reason}"
     benchmark = record.benchmark
-    if not benchmark or slug(benchmark) != benchmark:
+    if not benchmark or names.plain(benchmark) != benchmark:
         return "its submission_benchmark names no benchmark"
     return ""
 
 
+# --- files -------------------------------------------------------------------------------------------------------------
+
+
 def _copy(log: Path, folder: Path, sha256: str) -> Path:
-    """Under the next free number. The name is taken by a link, which fails where there is one: nothing is overwritten."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content = log.read_bytes()
+    """Under the next free number: nothing is overwritten."""
+    content = outside.read_bytes(log, outside.LOG_LIMIT)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{log}: it changed while it was read; collect it when its run has ended")
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".collect-", delete=False) as file:
+    target = folder / names.result(names.next_number(folder))
+    _write(target, content, 0o444, new=True)
+    return target
+
+
+def _copy_beside(log: Path, copy: Path) -> None:
+    """Its record, picture and telemetry, under its new number; the ledger of its series; the description of its system."""
+    which = names.number(copy)
+    for path, name in names.beside(log):
+        _copy_file(path, copy.with_name(name.format(which)))
+    for ledger in sorted(log.parent.glob("ledger*.jsonl")):
+        source = hashlib.sha256(str(ledger.resolve()).encode()).hexdigest()[:HASH_LENGTH]
+        name = f"ledger_{source}.jsonl" if ledger.name == LEDGER else ledger.name
+        _copy_file(ledger, copy.with_name(name), renew=True)
+    for place in description_places(log.parent):
+        if place.is_file():
+            _copy_file(place, copy.parents[1] / DESCRIPTION)
+            break
+
+
+def _copy_file(source: Path, target: Path, *, renew: bool = False) -> None:
+    """What is no log: what is there stays, unless it only grew. One that cannot be read costs nothing else."""
+    try:
+        content = outside.read_bytes(source, SIDE_LIMIT)
+        if target.exists() and not (renew and content.startswith(target.read_bytes())):
+            return
+    except (OSError, outside.Refused):
+        return
+    _write(target, content, 0o444)
+
+
+def _write(target: Path, content: bytes, mode: int, *, new: bool = False) -> None:
+    """Whole or not at all; with `new` FileExistsError where there is one, also on file systems without hard links."""
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".collect-", delete=False) as file:
+        temporary = Path(file.name)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    Path(file.name).chmod(0o444)
     try:
-        number = 1 + max((int(m[1]) for path in folder.iterdir() if (m := RESULT.fullmatch(path.name))), default=-1)
-        while True:
-            target = folder / f"result_{number}.txt"
+        temporary.chmod(mode)
+        if new:
             try:
-                target.hardlink_to(file.name)
+                target.hardlink_to(temporary)
+                return
             except FileExistsError:
-                number += 1
-            else:
-                return target
+                raise
+            except OSError:
+                target.touch(exist_ok=False)  # ours now, and nobody else's
+        temporary.replace(target)
     finally:
-        Path(file.name).unlink()
+        temporary.unlink(missing_ok=True)
+
+
+# --- the index ---------------------------------------------------------------------------------------------------------
+
+
+def _read(log: Path) -> RunRecord:
+    try:
+        return read(log)
+    except OSError as error:
+        return unreadable(log, f"cannot be read: {error.strerror}")
+    except outside.Refused as error:
+        return unreadable(log, str(error).removeprefix(f"{log}: "))
 
 
 def _index(into: Path) -> dict[str, dict[str, Any]]:
-    files = sorted(into.glob("*/*/result_*.txt"), key=natural) if into.is_dir() else []
-    return {file.relative_to(into).as_posix(): _entry(read(file)) for file in files}
+    folders = sorted((path for path in into.glob("*/*") if path.is_dir()), key=names.natural) if into.is_dir() else []
+    files = [file for folder in folders for file in names.results_in(folder)]
+    return {file.relative_to(into).as_posix(): _entry(_read(file)) for file in files}
 
 
 def _entry(record: RunRecord) -> dict[str, Any]:
@@ -182,7 +333,7 @@ def _entry(record: RunRecord) -> dict[str, Any]:
 def _read_index(into: Path) -> dict[str, dict[str, Any]]:
     """The runs of an earlier index; none where it is missing or unreadable, since it can be made again."""
     try:
-        runs = json.loads((into / INDEX).read_text(encoding="utf-8"))["runs"]
+        runs = outside.read_json(into / INDEX)["runs"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return runs if isinstance(runs, dict) else {}

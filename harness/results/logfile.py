@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness import outside
 from harness.results.lines import Event, Problem, Scanner
 from harness.results.record import Entry, RunRecord, number
 from harness.results.timeline import Clock, Timeline
@@ -29,12 +31,17 @@ TIMELINE = frozenset(
 
 
 def read(path: Path) -> RunRecord:
-    """The record of one file. OSError where it cannot be read; no content is an error."""
+    """The record of one file. OSError where it cannot be read, outside.Refused where it is none; no content is an error."""
     reader = LogReader(str(path))
-    with path.open("rb") as file:
+    with outside.opened(path, outside.LOG_LIMIT) as file:
         while piece := file.read(PIECE):
             reader.feed(piece)
     return reader.record(final=True)
+
+
+def unreadable(path: Path, why: str) -> RunRecord:
+    """The record of a file that cannot be read at all: one run that is none, with the reason."""
+    return replace(LogReader(str(path)).record(final=True), reason=why)
 
 
 class LogReader:
@@ -45,6 +52,7 @@ class LogReader:
         self._scanner = Scanner()
         self._hash = hashlib.sha256()
         self._size = 0
+        self._why_empty = ""
         self._events = 0
         self._dialect: str | None = None
         self._benchmark: str | None = None
@@ -64,6 +72,8 @@ class LogReader:
 
     def feed(self, data: bytes) -> None:
         self._hash.update(data)
+        if not self._size and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            self._why_empty = "its text is UTF-16, which no tool of MLPerf reads: save it as UTF-8"
         self._size += len(data)
         self._take(self._scanner.feed(data))
 
@@ -73,7 +83,7 @@ class LogReader:
             self._take(self._scanner.finish())
         outcome, reason = self._clock.outcome()
         if not self._events:
-            outcome, reason = "empty", "no line in MLPerf's log format could be read"
+            outcome, reason = "empty", self._why_empty or "no line in MLPerf's log format could be read"
         init_stop, start, stop = self._entries.get("init_stop"), self._clock.start, self._clock.stop
         ruleset, guess = self._ruleset()
         copies = self._copies()

@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.names import plain, result
 from harness.results import sources, sysdesc
 from harness.results.checking.checker import Report, check
 from harness.results.checking.findings import is_placeholder
-from harness.results.checking.system import FIELDS, read_description
-from harness.results.collect import slug
+from harness.results.checking.own import judge
+from harness.results.checking.system import read_description
 from harness.results.package_text import implementation_json, system_files
 from harness.results.rules import shortfall
 from harness.results.series import Series
@@ -58,12 +59,12 @@ def package(series: Series, order: Order) -> tuple[Path, Report]:
     _usage(order)
     ruleset = order.ruleset or series.first.ruleset or DEFAULT
     rules = rules_for(series.first.benchmark, ruleset)
-    system = slug(order.system or _system_of(series))
+    system = plain(order.system or _system_of(series))
     description = _description(series, order, system)
     reasons = [*refusals(series, rules, order), *_unanswered(description)]
     if reasons:
         raise Refused(reasons)
-    target = order.out / slug(order.org)
+    target = order.out / plain(order.org)
     if target.exists():
         raise ValueError(f"{target} is there already and is not overwritten; name another folder with --out")
     order.out.mkdir(parents=True, exist_ok=True)
@@ -80,30 +81,17 @@ def package(series: Series, order: Order) -> tuple[Path, Report]:
 
 def refusals(series: Series, rules: Rules, order: Order) -> Iterator[str]:
     """Why this series cannot be published."""
-    records = series.records
-    if any(record.demonstration for record in records):
-        yield "it was trained on demonstration data, which is no benchmark: run with the real data set"
-    if any(record.resumed_from_epoch is not None for record in records):
-        yield "a run was resumed: a result is one run without a break, on one clock"
-    if any(record.max_steps is not None for record in records):
-        yield "a run was made with --max-steps, to compare speeds: a result is a run to the target or the last epoch"
-    if any(record.tree_dirty for record in records):
-        yield "the source had uncommitted changes (tree_dirty), so nobody can know what ran: commit, then run again"
-    elif order.sources is None:
+    records, failed = series.records, list[str]()
+    for each in judge(series, rules):
+        if not each.publishable:
+            yield f"{each.what}: {each.fix}"
+    if order.sources is None and not any(record.tree_dirty for record in records):
         yield from _unknown_sources(series)
-    if rules.runs is None:
-        yield f"there are no rules here for benchmark {rules.benchmark or 'unknown'} in ruleset {rules.ruleset}"
-    elif len(records) < rules.runs:
-        yield f"{len(records)} of the {rules.runs} runs that the rules require: run {rules.runs - len(records)} more"
-    elif len(records) > rules.runs:
-        yield (
-            f"{len(records)} runs, the rules require exactly {rules.runs}: choose consecutive ones by their order, "
-            "not by their times, and put them into a folder of their own"
-        )
-    failed = [(record, why) for record in records if (why := shortfall(record, rules))]
+    for record in records:
+        if why := shortfall(record, rules):
+            failed.append(f"{Path(record.path).name} did not converge ({why}); the rules allow one such run")
     if len(failed) > 1:
-        for record, why in failed:
-            yield f"{Path(record.path).name} did not converge ({why}); the rules allow one such run"
+        yield from failed
     for key, wanted in (("submission_org", order.org), ("submission_division", order.division)):
         said = {str(record.value(key)) for record in records}
         if said != {wanted}:
@@ -150,7 +138,7 @@ def _description(series: Series, order: Order, system: str) -> dict[str, object]
     if isinstance(content, str):
         raise ValueError(f"{order.description}: {content}")
     if content:
-        unknown = [key for key in given if key not in FIELDS]
+        unknown = [key for key in given if key not in sysdesc.FIELDS]
         if unknown:
             raise ValueError(f"--set {unknown[0]}: no field of a system description")
         return {**content, **given}
@@ -177,7 +165,7 @@ def _build(
     results = package / "results" / system / benchmark
     results.mkdir(parents=True)
     for index, record in enumerate(series.records):
-        shutil.copyfile(record.path, results / f"result_{index}.txt")
+        shutil.copyfile(record.path, results / result(index))
     implementations = package / "benchmarks" / benchmark / "implementations"
     if order.sources is not None:
         sources.copy_folder(order.sources, implementations / IMPLEMENTATION)

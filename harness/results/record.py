@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from harness.results.lines import Problem
 
+NUMBER_LIMIT = 1e18  # no count, time or rate of a run is larger, and products of two stay finite
 CLOCKS_APART_S, CLOCKS_APART = 0.1, 0.001  # both must be exceeded: stamping takes milliseconds, drift is 0.05 % at most
 
 Outcome = Literal["success", "aborted", "unfinished", "invalid", "empty"]
@@ -198,7 +199,7 @@ class RunRecord:
         rates = [
             each.seconds / each.epoch_count
             for each in self.blocks
-            if each.seconds and each.seconds > 0 and each.epoch_count
+            if each.seconds and each.seconds > 0 and each.epoch_count and each.epoch_count >= 1
         ]
         return statistics.median(rates) if rates else None
 
@@ -344,11 +345,11 @@ def seconds_by_name(value: Any) -> dict[str, float]:
 
 
 def number(value: Any) -> float | None:
-    """A finite number as a float; None for anything else, text that looks like one too."""
+    """A finite number as a float; None for anything else, text that looks like one too, and what no run can mean."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         result = float(value)
     except OverflowError:
         return None
-    return result if math.isfinite(result) else None
+    return result if math.isfinite(result) and abs(result) <= NUMBER_LIMIT else None

@@ -15,10 +15,11 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from harness.results import telemetry
+from harness.results.checking.own import judge
 from harness.results.record import Block, Epoch, RunRecord
 from harness.results.rules import shortfall, target_of
 from harness.results.series import Series
-from harness.rules import Rules, rules_for
+from harness.rules import rules_for
 
 Place = Literal["counted", "fastest", "slowest", "not converged"]
 
@@ -115,7 +116,7 @@ def score(series: Series, ruleset: str | None = None) -> Score:
             for record in series.records
         ),
         exact_minutes=_mean_minutes(counted),
-        unofficial=tuple(_unofficial(series, rules, failed)),
+        unofficial=tuple(each.what for each in judge(series, rules)),
     )
 
 
@@ -139,43 +140,6 @@ def four_decimals(value: Fraction | float) -> Decimal:
     fraction = Fraction(value)
     exact = Decimal(fraction.numerator) / Decimal(fraction.denominator)
     return exact.quantize(Decimal("0.0001"), ROUND_HALF_UP)
-
-
-def _unofficial(series: Series, rules: Rules, failed: int) -> Iterable[str]:
-    records, first = series.records, series.first
-    if rules.target is None:
-        yield f"no rules known for benchmark {first.benchmark or 'unknown'} in ruleset {rules.ruleset or 'unknown'}"
-    if rules.runs is not None and len(records) != rules.runs:
-        yield f"{len(records)} run{'s' * (len(records) != 1)}; the rules want {rules.runs}"
-    if failed > 1:
-        yield f"{failed} runs did not converge; the rules allow one"
-    if any(record.demonstration for record in records):
-        yield "demonstration data"
-    if any(record.resumed_from_epoch is not None for record in records):
-        yield "a resumed run"
-    if any(record.max_steps is not None for record in records):
-        yield "a run that --max-steps was to end"
-    if any(record.tree_dirty for record in records):
-        yield "the source had uncommitted changes"
-    if first.division != "closed":
-        yield f"division {first.division or 'unknown'}: reported beside the closed one, not ranked in it"
-    for what, values in differences(records):
-        yield f"runs differ in {what}: {', '.join(values)}"
-    if rules.ruleset and first.ruleset and rules.ruleset != first.ruleset and not first.ruleset_is_guess:
-        yield f"run for ruleset {first.ruleset}, scored by {rules.ruleset}"
-
-
-def differences(records: tuple[RunRecord, ...]) -> Iterable[tuple[str, list[str]]]:
-    """In what runs that should be alike are not."""
-    keys = {"submission_benchmark", "submission_org", "submission_platform", "submission_division"}
-    keys |= {key for record in records for key in record.hyperparameters}
-    for key in sorted(keys):
-        values = list(dict.fromkeys(str(record.value(key))[:40] for record in records if record.events))
-        if len(values) > 1:
-            yield key, values
-    ranks = list(dict.fromkeys(str(record.ranks) for record in records if record.events))
-    if len(ranks) > 1:
-        yield "number of ranks", ranks
 
 
 # --- where the time went -----------------------------------------------------------------------------------------------

@@ -1,22 +1,30 @@
-"""Which result logs lie under a path, and which of them belong together."""
+"""Which result logs lie under a path, and which of them belong together.
+
+A file or folder that cannot be read is told of in one line and costs nothing else: as a run that is none where it has the name
+of a result, else to who asked.
+"""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness import names, outside
+from harness.names import natural
 from harness.results.lines import MARK
-from harness.results.logfile import read
+from harness.results.logfile import read, unreadable
 from harness.results.record import RunRecord
 
-RESULT = re.compile(r"result_(\d+)\.txt")
 OTHER = (".txt", ".log", ".out")  # names that runs get outside a submission
+NO_RESULT = ("refused_", ".")  # beginnings of names that are none: of a run that was not begun, of what is not finished
 SNIFF = 1 << 20  # bytes in which a log has its first marked line
+DESCRIPTION = "system.json"  # of a system in a collection, beside its benchmarks
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -29,83 +37,135 @@ class Series:
 
     @property
     def first(self) -> RunRecord:
-        return self.records[0]
+        """The first run that has a log; any where none has."""
+        return next((record for record in self.records if record.events), self.records[0])
+
+    @property
+    def system(self) -> str:
+        """SYSTEM of SYSTEM/BENCHMARK, the place of a series in every submission and collection; else the folder's name."""
+        folder = self.folder.resolve()
+        return folder.parent.name if folder.name == self.first.benchmark else folder.name
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """The system description where the series lies in a package, ORG/results/SYSTEM/BENCHMARK; {} elsewhere."""
-        folder = self.folder.resolve()
-        if folder.parent.parent.name != "results":
-            return {}
-        path = folder.parents[2] / "systems" / f"{folder.parent.name}.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):  # check tells of these
-            return {}
-        return content if isinstance(content, dict) else {}
+        """The system's description where the series lies in a package or a collection; {} elsewhere."""
+        for path in description_places(self.folder):
+            try:
+                content = outside.read_json(path)
+            except (OSError, ValueError):  # check tells of these
+                continue
+            if isinstance(content, dict):
+                return content
+        return {}
+
+    @property
+    def submitter(self) -> str | None:
+        """Whose result it is: as the description says, since logs made with a vendor's scripts name the vendor."""
+        described = self.description.get("submitter")
+        return described if isinstance(described, str) and described.strip() else self.first.org
 
     @property
     def accelerators(self) -> int | None:
         """As the system description says, else as the first log does."""
-        nodes, each = (str(self.description.get(key, "")) for key in ("number_of_nodes", "accelerators_per_node"))
+        nodes, each = (str(self.description.get(key, ""))[:9] for key in ("number_of_nodes", "accelerators_per_node"))
         described = int(nodes) * int(each) if nodes.isdecimal() and each.isdecimal() else 0
         return described or self.first.accelerators
 
 
-def find_series(paths: Iterable[Path]) -> list[Series]:
-    """Every series under these folders and files. ValueError where a path is not there or holds no log.
+def description_places(folder: Path) -> list[Path]:
+    """Where the system description of a series' folder may be, ORG/systems/SYSTEM.json first."""
+    folder = folder.resolve()
+    if len(folder.parents) < 3:
+        return []
+    return [folder.parents[2] / "systems" / f"{folder.parent.name}.json", folder.parent / DESCRIPTION]
+
+
+def differences(records: tuple[RunRecord, ...]) -> Iterable[tuple[str, list[str]]]:
+    """In what runs that should be alike are not."""
+    keys = {"submission_benchmark", "submission_org", "submission_platform", "submission_division"}
+    keys |= {key for record in records for key in record.hyperparameters}
+    for key in sorted(keys):
+        values = list(dict.fromkeys(str(record.value(key))[:40] for record in records if record.events))
+        if len(values) > 1:
+            yield key, values
+    ranks = list(dict.fromkeys(str(record.ranks) for record in records if record.events))
+    if len(ranks) > 1:
+        yield "number of ranks", ranks
+
+
+def find_series(paths: Iterable[Path], say: Say | None = None) -> list[Series]:
+    """Every series under these folders and files. ValueError where a path is not there, or none of them holds a log.
 
     A folder is a series. Only where its logs carry our own configuration are different configurations told apart; a
-    submitter's folder counts as one, as MLPerf's tools have it.
+    submitter's folder counts as one, as MLPerf's tools have it. `say` is told of what has no log or cannot be read.
     """
     found: dict[Path, list[Path]] = {}
+    empty = []
     for path in paths:
-        logs = find_logs(path)
+        logs = find_logs(path, say)
         if not logs:
-            raise ValueError(f"{path}: no result log in it; name a folder with result_*.txt, or a log itself")
+            empty.append(f"{path}: no result log in it; name a folder with {names.RESULTS}, or a log itself")
         for log in logs:
             known = found.setdefault(log.parent, [])
             if log not in known:
                 known.append(log)
+    if empty and (say is None or not found):
+        raise ValueError("\n".join(empty))
+    for each in empty:
+        assert say is not None
+        say(each)
     return [series for folder, logs in found.items() for series in _split(folder, logs)]
 
 
-def find_logs(path: Path) -> list[Path]:
+def find_logs(path: Path, say: Say | None = None) -> list[Path]:
     """The logs under a folder, or the file itself, in natural order. ValueError where there is no such path."""
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise ValueError(f"{path}: no such file or folder")
-    folders: dict[Path, list[Path]] = {}
-    for file in path.rglob("*"):
-        if file.suffix in OTHER and file.is_file():
-            folders.setdefault(file.parent, []).append(file)
-    return [log for folder in sorted(folders, key=natural) for log in _logs_of(folders[folder])]
+        what = "no regular file" if path.exists() else "no such file or folder"
+        raise ValueError(f"{path}: {what}")
+    folders: list[Path] = []
+    logs: dict[Path, list[Path]] = {}
+
+    def cannot(error: OSError) -> None:
+        if say is not None:
+            say(f"{error.filename}: cannot be read: {error.strerror}")
+
+    for at, inner, files in os.walk(path, onerror=cannot):
+        inner.sort()
+        folder = Path(at)
+        candidates = [folder / name for name in files if name.endswith(OTHER) and not name.startswith(NO_RESULT)]
+        if candidates:
+            folders.append(folder)
+            logs[folder] = _logs_of(candidates, say)
+    return [log for folder in sorted(folders, key=natural) for log in logs[folder]]
 
 
-def natural(path: Path) -> tuple[object, ...]:
-    """So that result_10 comes after result_9."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(path)))
+def _logs_of(files: list[Path], say: Say | None) -> list[Path]:
+    named = [file for file in files if names.number(file) is not None]
+    return sorted(named or (file for file in files if _has_mark(file, say)), key=natural)
 
 
-def _logs_of(files: list[Path]) -> list[Path]:
-    named = [file for file in files if RESULT.fullmatch(file.name)]
-    return sorted(named or (file for file in files if _has_mark(file)), key=natural)
-
-
-def _has_mark(file: Path) -> bool:
+def _has_mark(file: Path, say: Say | None) -> bool:
     try:
-        with file.open("rb") as opened:
+        with outside.opened(file, outside.LOG_LIMIT) as opened:
             return MARK in opened.read(SNIFF)
     except OSError as error:
-        raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
+        if say is not None:
+            say(f"{file}: cannot be read: {error.strerror}")
+    except outside.Refused as error:
+        if say is not None:
+            say(f"{error}")
+    return False
 
 
 def _record(file: Path) -> RunRecord:
     try:
         return read(file)
     except OSError as error:
-        raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
+        return unreadable(file, f"cannot be read: {error.strerror}")
+    except outside.Refused as error:
+        return unreadable(file, str(error).removeprefix(f"{file}: "))
 
 
 def _split(folder: Path, logs: list[Path]) -> Iterator[Series]:
@@ -113,14 +173,13 @@ def _split(folder: Path, logs: list[Path]) -> Iterator[Series]:
     for record in map(_record, sorted(logs, key=natural)):
         groups.setdefault(record.configuration_sha256, []).append(record)
     for sha256, records in groups.items():
-        name = series_name(folder)
+        name = series_name(folder, records[0])
         if len(groups) > 1:
             name += f" [{records[0].configuration_name or (sha256 or 'no configuration')[:12]}]"
         yield Series(name, folder, tuple(records))
 
 
-def series_name(folder: Path) -> str:
-    """The system's folder in a submission's results/SYSTEM/BENCHMARK; elsewhere the folder's own name."""
+def series_name(folder: Path, record: RunRecord) -> str:
+    """SYSTEM/BENCHMARK where a log lies in such folders, whatever is above them; elsewhere the folder's own name."""
     folder = folder.resolve()
-    in_results = "results" in (folder.parent.parent.name, folder.parent.name)
-    return f"{folder.parent.name}/{folder.name}" if in_results and folder.parent.name != "results" else folder.name
+    return f"{folder.parent.name}/{folder.name}" if folder.name == record.benchmark else folder.name

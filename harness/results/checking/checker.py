@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.results.checking import official
-from harness.results.checking.findings import Finding, Log
-from harness.results.checking.log import check_log
+from harness.names import results_in
+from harness.results.checking import official, own
+from harness.results.checking.findings import Finding
 from harness.results.checking.official import Verdict
 from harness.results.checking.package import check_tree, find_packages
-from harness.results.checking.series import check_series, soften_one_failure
-from harness.results.checking.system import check_agreement, check_description, read_description
+from harness.results.checking.series import soften_one_failure
+from harness.results.checking.system import check_description, read_description
 from harness.results.rules import shortfall
 from harness.results.score import score
 from harness.results.series import Series, find_series
-from harness.rules import DEFAULT, Rules, checkable, rules_for
+from harness.rules import DEFAULT, checkable, rules_for
 
 MINUTES_APART = 1e-6  # between our score and the summarizer's: the last digits of floating point
 FIXES = {
@@ -78,10 +78,7 @@ def _check_series(series: Series, ruleset: str | None) -> Report:
     chosen, guess = _ruleset([series], ruleset)
     rules = rules_for(series.first.benchmark, chosen)
     names = {record.path: record.path for record in series.records}
-    findings = list(_own(series, rules, names, str(series.folder)))
-    if series.description:  # it lies in a package, though only the series was asked for
-        system = series.folder.resolve().parent.name
-        findings += check_agreement(series.description, system, [(record.path, record) for record in series.records])
+    findings = own.findings(series, rules, names, str(series.folder))
     verdicts: list[Verdict] = []
     logs = [(Path(record.path), names[record.path]) for record in series.records if record.outcome != "empty"]
     if logs and not official.knows(series.first.benchmark, chosen) and chosen in checkable():
@@ -108,7 +105,7 @@ def _check_package(package: Path, ruleset: str | None) -> Report:
         findings.append(
             Finding("error", "results", "", None, "results", "no result log", "add results/SYSTEM/BENCHMARK")
         )
-    descriptions = _descriptions(package, findings)
+    findings += _descriptions(package)
     verdicts: list[Verdict] = []
     if chosen not in checkable():
         findings.append(_unknown_ruleset(str(package), chosen))
@@ -124,18 +121,13 @@ def _check_package(package: Path, ruleset: str | None) -> Report:
         rules = rules_for(series.first.benchmark, chosen)
         names = {record.path: Path(record.path).relative_to(package).as_posix() for record in series.records}
         name = series.folder.relative_to(package).as_posix()
-        own = [
+        ours = [
             replace(each, severity="error") if each.rule == "number of runs" else each
-            for each in _own(series, rules, names, name)
+            for each in own.findings(series, rules, names, name)
         ]
-        system = series.folder.parent.name
-        if system in descriptions:
-            own += check_agreement(
-                descriptions[system], system, [(names[record.path], record) for record in series.records]
-            )
-        own += _folder_named(series, name)
-        own += _scores_agree(series, chosen, name, verdicts)
-        findings = soften_one_failure([*findings, *own], series, rules, names)
+        ours += _folder_named(series, name)
+        ours += _scores_agree(series, chosen, name, verdicts)
+        findings = soften_one_failure([*findings, *ours], series, rules, names)
     runs = sum(len(series.records) for series in found)
     return Report(str(package), chosen, guess, runs, _errors_first(findings), tuple(verdicts))
 
@@ -144,30 +136,20 @@ def _errors_first(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda each: each.severity))
 
 
-def _own(series: Series, rules: Rules, names: dict[str, str], name: str) -> Iterator[Finding]:
-    for record in series.records:
-        yield from check_log(Log(names[record.path], record, rules))
-    if len(series.records) > 1:
-        yield from check_series(series, rules, name)
-
-
 def _result_folders(package: Path) -> list[Path]:
     folders = (path for path in (package / "results").glob("*/*") if path.is_dir())
-    return sorted(folder for folder in folders if any(folder.glob("result_*.txt")))
+    return sorted(folder for folder in folders if results_in(folder))
 
 
-def _descriptions(package: Path, findings: list[Finding]) -> dict[str, dict[str, Any]]:
-    """Every readable description by its system; what is wrong with them goes to `findings`."""
-    descriptions = {}
+def _descriptions(package: Path) -> Iterator[Finding]:
+    """What is wrong with each description."""
     for file in sorted((package / "systems").glob("*.json")):
         name = f"systems/{file.name}"
         content = read_description(file)
         if isinstance(content, str):
-            findings.append(Finding("error", name, "", None, "system readable", content, "write it as JSON"))
+            yield Finding("error", name, "", None, "system readable", content, "write it as JSON")
         else:
-            descriptions[file.stem] = content
-            findings += check_description(content, name)
-    return descriptions
+            yield from check_description(content, name)
 
 
 def _folder_named(series: Series, name: str) -> Iterator[Finding]:

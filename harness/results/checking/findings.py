@@ -12,6 +12,7 @@ from harness.rules import Rules
 Severity = Literal["error", "warning"]
 COLUMNS = ("", "file", "key", "line", "rule", "found", "what to do")
 FIGURES = ("line",)
+PLACEHOLDER_LIMIT = 1_000  # characters of a text in which one is looked for
 
 # What people leave in when they copy another's files; `FILL IN` is what our own sysinfo writes.
 _PLACEHOLDER = re.compile(
@@ -44,7 +45,7 @@ class Finding:
 
 
 def is_placeholder(text: str) -> bool:
-    return bool(_PLACEHOLDER.search(text))
+    return bool(_PLACEHOLDER.search(text[:PLACEHOLDER_LIMIT]))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
+from harness.results import fitness
 from harness.results.checking.evaluations import check_evaluations, check_schedule
 from harness.results.checking.findings import Finding, Log, Severity, is_placeholder
 from harness.results.record import number
@@ -34,6 +35,7 @@ FIXES = {
     "limit": "take out what is no result of one run",
     "conflict": "one result for each evaluation: log from one rank only",
     "order": "log events when they happen, with one clock",
+    "repeated": "write each line once",
 }
 
 
@@ -54,7 +56,7 @@ def _readable(log: Log) -> Iterator[Finding]:
         yield log.found(rule, problem.text, FIXES[problem.kind], line=problem.line)
     if record.problem_count > len(record.problems):
         more = record.problem_count - len(record.problems)
-        yield log.found("readable", f"{more} more lines with problems", "mend the first ones and check again")
+        yield log.found("readable", f"{more} more lines with problems", "correct the first ones and check again")
 
 
 def _outcome(log: Log) -> Iterator[Finding]:
@@ -75,7 +77,7 @@ def _outcome(log: Log) -> Iterator[Finding]:
 def _once(log: Log) -> Iterator[Finding]:
     for key in ONCE:
         entry = log.record.entries.get(key)
-        if entry is None or entry.count == 1:
+        if entry is None or entry.count == 1 or (entry.other is None and entry.count == log.record.copies):
             continue
         text = f"logged {entry.count} times"
         if entry.other is not None:
@@ -92,13 +94,13 @@ def _submission(log: Log) -> Iterator[Finding]:
         if not isinstance(entry.value, str) or not entry.value.strip():
             yield log.found("placeholder", f"{_shown(entry.value)}", "say what it is", key=key)
         elif is_placeholder(entry.value):
-            yield log.found("placeholder", entry.value, "say whose and which system it is", key=key)
+            yield log.found("placeholder", _shown(entry.value), "say whose and which system it is", key=key)
     division, status = log.record.division, log.record.status
     if division and division not in DIVISIONS:
         fix = f"write {division.lower()}" if division.lower() in DIVISIONS else f"one of {', '.join(DIVISIONS)}"
-        yield log.found("division", division, fix, key="submission_division")
+        yield log.found("division", _shown(division), fix, key="submission_division")
     if status and status not in STATUSES:
-        yield log.found("status", status, f"one of {', '.join(STATUSES)}", key="submission_status")
+        yield log.found("status", _shown(status), f"one of {', '.join(STATUSES)}", key="submission_status")
 
 
 def _caches(log: Log) -> Iterator[Finding]:
@@ -179,34 +181,45 @@ def _misleading_words(log: Log) -> Iterator[Finding]:
 
 
 def _provenance(log: Log) -> Iterator[Finding]:
+    for each in fitness.of_run(log.record):
+        if each.key != "run_stop":  # of the clocks there is more to say
+            yield log.found("publishable", each.what, each.fix, key=each.key, severity="warning")
+
+
+def _clock(log: Log) -> Iterator[Finding]:
+    """A clock that was set during the run makes its minutes wrong by as much."""
     record = log.record
-    cases = (
-        (record.demonstration, "demonstration", "trained on demonstration data", "never publish it as a result"),
-        (
-            record.resumed_from_epoch is not None,
-            "resumed_from_epoch",
-            "a resumed run",
-            "a result is one run without a break",
-        ),
-        (
-            record.max_steps is not None,
-            "max_steps",
-            "a run made with --max-steps",
-            "a result is a run that nothing but its epochs ends",
-        ),
-        (record.tree_dirty is True, "tree_dirty", "the source had uncommitted changes", "commit, then run again"),
-    )
-    for holds, key, text, fix in cases:
-        if holds:
-            yield log.found("publishable", text, fix, key=key, severity="warning")
+    if record.clock_was_set and record.monotonic_s is not None and record.run_ms is not None:
+        text = f"{record.run_ms / 1000:.3f} s by the wall clock, {record.monotonic_s:.3f} s by the monotonic one"
+        fix = "the clock was set during the run: keep it in step before, and run again"
+        yield log.found("clock", text, fix, key="run_stop")
+
+
+def _copies(log: Log) -> Iterator[Finding]:
+    if log.record.copies > 1:
+        text = f"every line is there {log.record.copies} times"
+        fix = "write the log once, by a logger or by a tee; ranks are counted once for each copy"
+        yield log.found("once", text, fix, severity="warning")
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
+    text = value if isinstance(value, str) and value else json.dumps(value, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 CHECKS: tuple[Callable[[Log], Iterator[Finding]], ...] = (
-    *(_outcome, _once, _submission, _caches, _epochs, check_evaluations, check_schedule, _decay, _samples),
+    *(
+        _outcome,
+        _clock,
+        _copies,
+        _once,
+        _submission,
+        _caches,
+        _epochs,
+        check_evaluations,
+        check_schedule,
+        _decay,
+        _samples,
+    ),
     *(_misleading_words, _provenance),
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.names import number
 from harness.results.checking.findings import Finding, Severity
-from harness.results.series import RESULT
 
 SIZE_LIMIT = 50_000_000  # bytes of one file, by MLPerf's repo checker
 PER_SYSTEM = ("README.md", "setup.sh", "init_datasets.sh", "run_and_time.sh")
@@ -55,7 +55,7 @@ def _files(package: Path) -> Iterator[Finding]:
 
 def _result_folder(folder: Path, name: str) -> Iterator[Finding]:
     for path in sorted(folder.iterdir()):
-        if RESULT.fullmatch(path.name):
+        if number(path) is not None:
             continue
         file = f"{name}/{path.name}"
         if path.name == "scaling.json":

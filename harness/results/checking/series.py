@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.names import number
 from harness.results.checking.findings import Finding, Severity
 from harness.results.record import RunRecord
 from harness.results.rules import shortfall
-from harness.results.score import differences
-from harness.results.series import RESULT, Series
+from harness.results.series import Series, differences
 from harness.rules import Rules, ruleset
 
 CONVERGENCE = ("outcome", "target reached", "compliance checker")  # what a run that did not converge may break
@@ -52,7 +52,7 @@ def _count(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
     if len(failed) > 1 and count > 1:
         files = ", ".join(Path(record.path).name for record in failed)
         yield Finding("error", name, "", None, "convergence", f"{files} did not converge", "the rules allow one")
-    numbers = [int(match[1]) for record in series.records if (match := RESULT.fullmatch(Path(record.path).name))]
+    numbers = [found for record in series.records if (found := number(Path(record.path))) is not None]
     if numbers and sorted(numbers) not in (list(range(len(numbers))), list(range(1, len(numbers) + 1))):
         text = ", ".join(f"result_{number}" for number in sorted(numbers))
         yield Finding("warning", name, "", None, "file names", text, "number the runs from 0 without a gap")

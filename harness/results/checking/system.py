@@ -12,21 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import outside
 from harness.results.checking.findings import Finding, Severity, is_placeholder
 from harness.results.record import RunRecord
+from harness.results.sysdesc import FIELDS
 from harness.rules import DIVISIONS, STATUSES
 
-FIELDS = (
-    *("submitter", "division", "status", "system_name", "number_of_nodes", "host_processors_per_node"),
-    *("host_processor_model_name", "host_processor_core_count", "host_processor_vcpu_count"),
-    *("host_processor_frequency", "host_processor_caches", "host_processor_interconnect", "host_memory_capacity"),
-    *("host_storage_type", "host_storage_capacity", "host_networking", "host_networking_topology"),
-    *("host_memory_configuration", "accelerators_per_node", "accelerator_model_name"),
-    *("accelerator_host_interconnect", "accelerator_frequency", "accelerator_on-chip_memories"),
-    *("accelerator_memory_configuration", "accelerator_memory_capacity", "accelerator_interconnect"),
-    *("accelerator_interconnect_topology", "cooling", "hw_notes", "framework", "other_software_stack"),
-    *("operating_system", "sw_notes"),
-)
 # A meaningful answer is required by the rules of v0.7 (submission_rules.adoc); of a core and a vCPU count one is enough.
 ANSWERED = (
     *("submitter", "division", "status", "system_name", "number_of_nodes", "host_processors_per_node"),
@@ -41,9 +32,11 @@ SECOND_VOCABULARY = ("available", "on-premise", "Available on-premise", "Availab
 def read_description(path: Path) -> dict[str, Any] | str:
     """The JSON's content, or what is wrong with it as a whole."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        return f"{error}"
+        content = outside.read_json(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        return str(error).removeprefix(f"{path}: ")
     return content if isinstance(content, dict) else "no JSON object"
 
 

@@ -156,7 +156,7 @@ def test_two_evaluations_at_one_moment() -> None:
 def test_unreadable_lines_are_errors_with_their_numbers() -> None:
     lines = text(events(), noise="").splitlines(keepends=True)
     lines[12] = lines[12].rstrip() + " 50%|##  |\n"
-    lines.append(':::MLLOG {"half')
+    lines.append(':::MLLOG {"key": "seed", "half')
     findings = found("".join(lines))
     assert [(each.rule, each.line) for each in findings] == [
         ("readable: trailing", 13),

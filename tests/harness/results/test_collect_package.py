@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.names import folder, plain
 from harness.results import sources, sysdesc
 from harness.results.checking.findings import is_placeholder
-from harness.results.collect import INDEX, collect, slug, system_name, write_index
+from harness.results.collect import IDENTITY, INDEX, LOCK, collect, system_name, write_index
 from harness.results.package import Order, Refused, package
 from harness.results.series import find_series
 from tests.conftest import CHECKOUT
@@ -61,7 +64,9 @@ def own(**more: Any) -> dict[str, Any]:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (LOCK, IDENTITY)
     }
 
 
@@ -138,10 +143,109 @@ def test_a_submitters_system_keeps_its_name(test_data: Path) -> None:
 def test_no_log_chooses_a_folder_outside(tmp_path: Path) -> None:
     log = events(own=own(configuration_name="../../etc"))
     collect([write(tmp_path / "out/result_0.txt", log)], tmp_path / "results")
-    assert [Path(name).parts[0][:4] for name in files(tmp_path / "results") if name != INDEX] == ["etc_"]
+    assert {len(Path(name).parts) for name in files(tmp_path / "results")} == {1, 3}, (
+        "nothing but system/benchmark/file"
+    )
+    assert not (tmp_path / "etc").exists()
     log[0]["value"] = "../ssd"
     assert not collect([write(tmp_path / "out/result_1.txt", log)], tmp_path / "results").ok
-    assert slug("../a b/.c") == "a_b_.c"
+    assert plain("a b") == "a_b" and plain("../a b/.c").startswith("a_b_.c_")
+    assert folder("\u7cfb\u7edf A+B (2)") == "\u7cfb\u7edf A+B (2)"
+    assert folder("a/b").startswith("a_b_") and folder("a/b") != folder("a:b") != folder("a_b")
+    assert len(folder("x" * 300)) < 140 and not folder("..").startswith(".")
+
+
+def test_what_two_people_call_by_one_name_gets_two_folders(tmp_path: Path) -> None:
+    """Two submitters, two rounds, two batches; names without a Latin letter, and names that differ by a sign."""
+    cases = {
+        "A/results/dgxa100/ssd": {},
+        "B/results/dgxa100/ssd": {"submission_org": "Other"},
+        "C/results/dgxa100/ssd": {"gradient_accumulation_steps": 1},
+        "D/results/dgxa100/ssd": {"global_batch_size": 1024},
+        "E/results/\u7cfb\u7edf\u4e00/ssd": {},
+        "E/results/\u7cfb\u7edf\u4e8c/ssd": {},
+        "E/results/a+b/ssd": {},
+        "E/results/a_b/ssd": {},
+    }
+    into = tmp_path / "results"
+    for index, (folder_, values) in enumerate(cases.items()):
+        for run in range(2):
+            log = events(seed=10 * index + run, own={"gradient_accumulation_steps": 1} if "C/" in folder_ else {})
+            for each in log:
+                each["value"] = values.get(each["key"], each["value"])
+            write(tmp_path / folder_ / f"result_{run}.txt", log)
+        assert len(collect([tmp_path / folder_], into).collected) == 2
+    found = find_series([into])
+    assert [len(series.records) for series in found] == [2] * len(cases)
+    names = {series.folder.parent.name for series in found}
+    assert {
+        "dgxa100",
+        "dgxa100_Other",
+        "dgxa100_1.0.0",
+        "\u7cfb\u7edf\u4e00",
+        "\u7cfb\u7edf\u4e8c",
+        "a+b",
+        "a_b",
+    } <= names
+    again = collect([tmp_path], into)
+    assert (again.collected, len(again.already)) == ([], 16)
+
+
+def test_what_lies_beside_a_log_comes_along(tmp_path: Path) -> None:
+    package_ = tmp_path / "in/Someone"
+    series = write_series(package_ / "results/box/ssd", 2)
+    (package_ / "systems").mkdir()
+    (package_ / "systems/box.json").write_text('{"submitter": "The submitter", "accelerator_model_name": "X1"}')
+    (series / "result_1.json").write_text("{}")
+    (series / "result_1.png").write_bytes(b"png")
+    (series / "telemetry_1.csv.gz").write_bytes(b"gz")
+    (series / "ledger.jsonl").write_text("{}\n")
+    into = tmp_path / "collection"
+    assert collect([tmp_path / "in"], into).ok
+    (found,) = find_series([into])
+    assert (found.submitter, found.system, found.description["accelerator_model_name"]) == (
+        "The submitter",
+        "box",
+        "X1",
+    )
+    there = {path.name for path in found.folder.iterdir()}
+    assert {"result_1.json", "result_1.png", "telemetry_1.csv.gz", "result_1.txt", "result_0.txt"} <= there
+    assert sum(name.startswith("ledger_") for name in there) == 1
+    onward = tmp_path / "onward"
+    assert collect([into], onward).ok
+    assert {path.relative_to(onward).parts[0] for path in onward.rglob("result_*.txt")} == {"box"}
+
+
+def test_two_collects_at_once(tmp_path: Path) -> None:
+    write_series(tmp_path / "out", 2)
+    into = tmp_path / "results"
+    into.mkdir()
+    with (into / LOCK).open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another collect is at work"):
+            collect([tmp_path / "out"], into)
+    assert len(collect([tmp_path / "out"], into).collected) == 2
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    log = write(tmp_path / "out/result_0.txt", events())
+    for into in (log, Path("/proc/there")):
+        with pytest.raises(ValueError, match=r"cannot be written: .*; name another folder with --into"):
+            collect([log], into)
+
+
+def test_one_bad_file_costs_one_line(tmp_path: Path) -> None:
+    write_series(tmp_path / "out", 2)
+    os.mkfifo(tmp_path / "out/result_2.txt")
+    (tmp_path / "out/result_3.txt").symlink_to("/dev/zero")
+    (tmp_path / "out/result_4.txt").write_bytes("\ufeff:::MLLOG".encode("utf-16-le"))
+    outcome = collect([tmp_path / "out"], tmp_path / "results")
+    assert len(outcome.collected) == 2
+    assert [why for _, why in outcome.refused] == [
+        "no regular file",
+        "no regular file",
+        "its text is UTF-16, which no tool of MLPerf reads: save it as UTF-8",
+    ]
 
 
 # --- the system description ---
@@ -267,14 +371,14 @@ def test_the_scripts_of_a_package_are_sound(tmp_path: Path, project: str) -> Non
 @pytest.mark.parametrize(
     ("keys", "count", "words"),
     [
-        ({"demonstration": True}, 5, "it was trained on demonstration data"),
-        ({"resumed_from_epoch": 12}, 5, "a run was resumed"),
-        ({"max_steps": 500}, 5, "a run was made with --max-steps"),
+        ({"demonstration": True}, 5, "demonstration data: run with the real data set"),
+        ({"resumed_from_epoch": 12}, 5, "a resumed run: a result is one run without a break"),
+        ({"max_steps": 500}, 5, "a run that --max-steps was to end"),
         ({"tree_dirty": True}, 5, "the source had uncommitted changes"),
         ({"commit": "unknown"}, 5, "the logs name no commit"),
         ({"commit": "1" * 40}, 5, "is not in this checkout"),
-        ({}, 4, "4 of the 5 runs that the rules require: run 1 more"),
-        ({}, 6, "6 runs, the rules require exactly 5"),
+        ({}, 4, "4 runs; the rules want 5: run 1 more"),
+        ({}, 6, "6 runs; the rules want 5: choose consecutive ones"),
     ],
 )
 def test_what_is_refused_and_in_which_words(
@@ -312,7 +416,7 @@ def test_all_reasons_come_at_once(tmp_path: Path, project: str) -> None:
     reasons = "\n".join(refused.value.reasons)
     for words in (
         "demonstration",
-        "1 of the 5",
+        "1 run; the rules want 5",
         "submission_org = Someone, not Other",
         "submission_division = open",
         "lacks host_storage_type",
@@ -328,7 +432,7 @@ def test_what_only_check_finds_lets_no_package_out(tmp_path: Path, project: str)
     (series,) = find_series([folder])
     with pytest.raises(Refused, match="model_bn_span"):
         package(series, order(tmp_path / "packages"))
-    assert list((tmp_path / "packages").iterdir()) == []
+    assert not (tmp_path / "packages").exists()
 
 
 def test_a_description_that_a_person_wrote(tmp_path: Path, project: str) -> None:

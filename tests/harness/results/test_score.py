@@ -102,6 +102,23 @@ def test_what_makes_a_score_unofficial(tmp_path: Path, own: dict[str, object], w
     assert any(why in each for each in result.unofficial)
 
 
+def test_what_check_calls_failed_is_not_official(tmp_path: Path) -> None:
+    """One judgement for check, score and report: copies, seeds, lines that cannot be read, a clock that was set."""
+    folder = write_series(tmp_path / "ssd")
+    (folder / "result_4.txt").write_bytes((folder / "result_0.txt").read_bytes())
+    assert any("result_4.txt is a copy of result_0.txt" in each for each in scored(folder).unofficial)
+    write(folder / "result_4.txt", events(seed=100, epoch_ms=12_345))
+    assert [each for each in scored(folder).unofficial if "seeds: 100, which result_0.txt has too" in each]
+    (folder / "result_4.txt").write_text(text(events(seed=104)).replace('"epoch_stop"', '"epoch_stop', 1))
+    assert [each for each in scored(folder).unofficial if each.startswith("result_4.txt: readable: malformed")]
+    write(
+        folder / "result_4.txt", changed(events(seed=104), "run_stop", lambda e: e["metadata"].update(monotonic_s=1.0))
+    )
+    assert "the clock was set during a run" in scored(folder).unofficial
+    write(folder / "result_4.txt", events(seed=104))
+    assert scored(folder).official
+
+
 def test_runs_that_differ_are_told(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "ssd")
     write(folder / "result_1.txt", changed(events(seed=7), "global_batch_size", lambda e: e.update(value=896)))

@@ -1,0 +1,131 @@
+"""Names of the files that a run leaves, of folders made from what people wrote, of accelerators: the one place for them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+RESULT = re.compile(r"result_(\d{1,9})\.txt")
+RESULTS = "result_*.txt"  # as a glob, which RESULT narrows
+NAME_LIMIT = 120  # bytes of a folder's name that is made from a text; file systems take 255
+UNNAMED = "unnamed"
+
+
+# --- a run's files -----------------------------------------------------------------------------------------------------
+
+
+def result(number: int) -> str:
+    """The log of a run."""
+    return f"result_{number}.txt"
+
+
+def number(path: Path) -> int | None:
+    """N of result_N.txt; None for any other name."""
+    match = RESULT.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def next_number(folder: Path) -> int:
+    """One more than the highest N of the result_N.txt in `folder`; 0 when there is none."""
+    return max((found for path in folder.iterdir() if (found := number(path)) is not None), default=-1) + 1
+
+
+def results_in(folder: Path) -> list[Path]:
+    """The result_N.txt of a folder, by their numbers."""
+    found = [(number(path), path) for path in folder.glob(RESULTS)]
+    return [path for which, path in sorted((which, path) for which, path in found if which is not None)]
+
+
+def beside(log: Path) -> Iterator[tuple[Path, str]]:
+    """Record, picture and telemetry that a run leaves beside its result_N.txt, each with its name as a format for N."""
+    which = number(log)
+    if which is None:
+        return
+    for beginning in ("result", "telemetry"):
+        for path in sorted(log.parent.glob(f"{beginning}_{which}.*")):
+            if path != log and ".broken-" not in path.name:
+                yield path, f"{beginning}_{{}}{path.name.removeprefix(f'{beginning}_{which}')}"
+
+
+def natural(path: Path) -> tuple[object, ...]:
+    """A key to sort by, so that result_10 comes after result_9."""
+    return tuple(
+        (0, int(part[:18]), part) if part.isdecimal() and part.isascii() else (1, 0, part)
+        for part in re.split(r"([0-9]+)", str(path))
+    )
+
+
+# --- folders -----------------------------------------------------------------------------------------------------------
+
+
+def folder(text: str) -> str:
+    """A folder's name as the text has it, as far as a file system can: no slash, no control character, no leading dot.
+
+    Two texts never become one name: one that had to be changed ends in a short hash of what it was.
+    """
+    kept = "".join("_" if each in "/\\:\0" or not each.isprintable() else each for each in text).strip()
+    kept = kept.lstrip(".") or UNNAMED
+    encoded = kept.encode("utf-8", "replace")
+    if len(encoded) > NAME_LIMIT:
+        kept = encoded[:NAME_LIMIT].decode("utf-8", "ignore")
+    return kept if kept == text else f"{kept}_{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"
+
+
+def plain(text: str) -> str:
+    """A name that MLPerf's tools take in a package: Latin letters, digits and . _ + - alone, no leading dot.
+
+    A text that had to be changed ends in a short hash of what it was, unless only spaces were in the way.
+    """
+    kept = re.sub(r"[^A-Za-z0-9._+-]+", "_", text).strip("._-")[:NAME_LIMIT]
+    if kept and kept == re.sub(r"\s+", "_", text.strip()).strip("._-"):
+        return kept
+    return f"{kept or UNNAMED}_{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"
+
+
+# --- accelerators ------------------------------------------------------------------------------------------------------
+
+_MAKERS = r"\b(nvidia|tesla|amd|instinct|intel|google)\b\s*"
+_FORM = re.compile(r"^(SXM\d?|PCIE|HBM\d?E?|\d+GB|\d+W)$")
+
+
+def accelerator_model(reported: str) -> str:
+    """A model's name without what varies between those who report it: maker, power limit, spelling of its form and size.
+
+    "NVIDIA A100-SXM4-40GB (400W)", as a system description has it, and the driver's "NVIDIA A100-SXM4-40GB" are one model, and
+    so are "A100-SXM-80GB" and "A100-SXM4-80GB": that chip has no other SXM.
+    """
+    name = reported[:200]
+    name = re.sub(r"\s*\(\s*\d+\s*W\s*\)", "", name, flags=re.IGNORECASE)
+    name = re.sub(_MAKERS, "", name, flags=re.IGNORECASE)
+    name = re.sub(r"\bPCI-?E\b", "PCIe", name, flags=re.IGNORECASE)
+    name = re.sub(r"\b(\d+)\s+GB\b", r"\1GB", name, flags=re.IGNORECASE)
+    name = re.sub(r"\b(V100|A100|H100|H200|B200)([ -])SXM\d?\b", _sxm, name, flags=re.IGNORECASE)
+    return " ".join(name.split()) or "unknown"
+
+
+def _sxm(match: re.Match[str]) -> str:
+    """An SXM of no generation has its chip's, where the chip came in one alone; V100 came in two."""
+    chip, said = match[1].upper(), match[0].upper()
+    only = {"A100": "4", "H100": "5", "H200": "5", "B200": "6"}.get(chip, "")
+    return f"{match[1]}{match[2]}SXM{said[-1] if said[-1].isdigit() else only}"
+
+
+def accelerator_family(model: str) -> str:
+    """A100 of "A100-SXM4-40GB", TPU v4 of "TPU v4", H100 of "H100 80GB HBM3"."""
+    words = model.replace("-", " ").split()
+    if len(words) > 1 and not any(character.isdigit() for character in words[0]):
+        return f"{words[0]} {words[1]}"
+    return words[0] if words else model
+
+
+def same_accelerator(one: str, other: str) -> bool:
+    """Whether both texts name the same model: V100 in '8x NVIDIA V100-SXM2-16GB' and 'Tesla V100-SXM2-16GB'."""
+    makers = ["ILUVATAR" in text.upper() for text in (one, other)]  # its BI-V100 is another chip
+    return makers[0] == makers[1] and bool(_models(one) & _models(other))
+
+
+def _models(text: str) -> set[str]:
+    words = text.upper().replace("-", " ").split()
+    return {word for word in words if word[0].isalpha() and any(map(str.isdigit, word)) and not _FORM.match(word)}

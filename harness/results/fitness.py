@@ -1,0 +1,115 @@
+"""What keeps a run or a series from being published or ranked: the one list that score, check, package and the page share.
+
+A log that our checks call failed is not ranked either: `judge` takes their errors for obstacles like the others. MLPerf's own
+tools, which take seconds for each log, are left to `check` and `package`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from harness.results.record import RunRecord
+from harness.results.rules import shortfall
+from harness.results.series import Series, differences
+from harness.rules import Rules
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """One reason, in words that stand alone."""
+
+    what: str
+    fix: str
+    key: str = ""  # of the log, where one says it
+    publishable: bool = False  # it keeps from being ranked, not from being submitted
+
+
+@dataclass(frozen=True)
+class _OfRun:
+    obstacle: Obstacle
+    holds: Callable[[RunRecord], bool]
+
+
+OF_RUN = (
+    _OfRun(
+        Obstacle("demonstration data", "run with the real data set: a demonstration is no benchmark", "demonstration"),
+        lambda record: record.demonstration,
+    ),
+    _OfRun(
+        Obstacle("a resumed run", "a result is one run without a break, on one clock: run anew", "resumed_from_epoch"),
+        lambda record: record.resumed_from_epoch is not None,
+    ),
+    _OfRun(
+        Obstacle(
+            "a run that --max-steps was to end",
+            "a result is a run to the target or the last epoch: run without it",
+            "max_steps",
+        ),
+        lambda record: record.max_steps is not None,
+    ),
+    _OfRun(
+        Obstacle(
+            "the source had uncommitted changes", "nobody can know what ran: commit, then run again", "tree_dirty"
+        ),
+        lambda record: record.tree_dirty is True,
+    ),
+    _OfRun(
+        Obstacle(
+            "the clock was set during a run", "keep the machine's clock in step before a run, and run again", "run_stop"
+        ),
+        lambda record: record.clock_was_set,
+    ),
+)
+
+
+def of_run(record: RunRecord) -> Iterator[Obstacle]:
+    """What the log itself says of how it was made."""
+    return (each.obstacle for each in OF_RUN if each.holds(record))
+
+
+def of_series(series: Series, rules: Rules) -> Iterator[Obstacle]:
+    """What is wrong with the runs as one result, without looking closer at each log."""
+    records, first = series.records, series.first
+    if rules.target is None:
+        text = f"no rules known for benchmark {first.benchmark or 'unknown'} in ruleset {rules.ruleset or 'unknown'}"
+        yield Obstacle(text, "name a ruleset that knows it, or add its rules.toml", "submission_benchmark")
+    yield from _number(len(records), rules)
+    failed = [record for record in records if shortfall(record, rules)]
+    if len(failed) > 1:
+        yield Obstacle(
+            f"{len(failed)} runs did not converge; the rules allow one", "see why, and run again", "run_stop"
+        )
+    yield from dict.fromkeys(each for record in records for each in of_run(record))
+    if first.division != "closed":
+        text = f"division {first.division or 'unknown'}: reported beside the closed one, not ranked in it"
+        yield Obstacle(text, "", "submission_division", publishable=True)
+    for key, values in differences(records):
+        yield Obstacle(f"runs differ in {key}: {', '.join(values)}", "a result is one configuration on one system", key)
+    if rules.ruleset and first.ruleset and rules.ruleset != first.ruleset and not first.ruleset_is_guess:
+        text = f"run for ruleset {first.ruleset}, scored by {rules.ruleset}"
+        yield Obstacle(text, "", publishable=True)
+
+
+def of_findings(found: Iterable[tuple[str, str, str]], rest: int = 3) -> Iterator[Obstacle]:
+    """What checks call an error, each as (file, what, fix); the same in several files once, the first `rest` by name."""
+    files: dict[tuple[str, str], list[str]] = {}
+    for file, what, fix in found:
+        files.setdefault((what, fix), []).append(file)
+    for (what, fix), where in list(files.items())[:rest]:
+        more = f" and {len(where) - 1} more" if len(where) > 1 else ""
+        yield Obstacle(f"{where[0]}{more}: {what}", fix)
+    if len(files) > rest:
+        yield Obstacle(f"{len(files) - rest} more errors that check finds", "see check")
+
+
+def _number(count: int, rules: Rules) -> Iterator[Obstacle]:
+    wanted = rules.runs
+    if wanted is None or count == wanted:
+        return
+    fix = (
+        f"run {wanted - count} more"
+        if count < wanted
+        else "choose consecutive ones by their order, not by their times, and put them into a folder of their own"
+    )
+    yield Obstacle(f"{count} run{'s' * (count != 1)}; the rules want {wanted}", fix)
