@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from harness.cli import environment
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 Ruleset = Annotated[
@@ -68,10 +71,18 @@ def check(
     from harness.results.checking.findings import COLUMNS, FIGURES
     from harness.results.checking.official import version
     from harness.results.rules import check_ruleset
+    from harness.results.sources import ROOT
 
     check_ruleset(ruleset)
-    reports = checking.check(paths, ruleset)
-    ok = all(report.ok for report in reports)
+    unread: list[str] = []
+    cache = environment.cache_dir(ROOT) / "checks"
+    with table.progress("asking MLPerf's tools", "series") as told:
+        reports = checking.check(
+            paths, ruleset, cache=cache, workers=os.cpu_count() or 1, progress=told, say=unread.append
+        )
+    ok = all(report.ok for report in reports) and not unread
+    for each in unread:
+        typer.echo(table.printable(each), err=True)
     if json:
         table.show_json({"ok": ok, "mlperf_logging": version(), "checked": [report.as_json() for report in reports]})
         raise typer.Exit(int(not ok))
@@ -80,13 +91,14 @@ def check(
         if report.verdicts:
             table.show_table(check_text.VERDICTS, check_text.verdict_rows(report))
         if report.findings:
-            table.show_table(COLUMNS, check_text.finding_rows(report), right=FIGURES)
+            table.show_findings(COLUMNS, list(check_text.finding_rows(report)), right=FIGURES)
     raise typer.Exit(int(not ok))
 
 
 def score(
     folders: Annotated[list[Path], typer.Argument(help="Folders of result logs; each is a series.", metavar="DIR...")],
     ruleset: Ruleset = None,
+    official: Annotated[bool, typer.Option("--official", help="Exit 1 also for a score that is not official.")] = False,
     json: Json = False,
 ) -> None:
     """Minutes to train by MLPerf's rules, for any number of runs. Exit 1 when a series has no score."""
@@ -94,9 +106,13 @@ def score(
     from harness.results import score_text, table
     from harness.results.rules import check_ruleset
     from harness.results.series import find_series
+    from harness.results.table import printable
 
     check_ruleset(ruleset)
-    scores = [scoring.score(series, ruleset) for series in find_series(folders)]
+    unread: list[str] = []
+    scores = [scoring.score(series, ruleset) for series in find_series(folders, unread.append)]
+    for line in unread:
+        typer.echo(printable(line), err=True)
     if json:
         table.show_json({"series": [scoring.as_json(each) for each in scores]})
     else:
@@ -105,7 +121,8 @@ def score(
             table.show_table(score_text.COLUMNS, score_text.rows(each), right=score_text.FIGURES)
             if watched := list(score_text.telemetry_rows(each)):
                 table.show_table(score_text.TELEMETRY, watched, right=score_text.TELEMETRY[1:5])
-    raise typer.Exit(1 if any(each.minutes is None for each in scores) else 0)
+    failed = unread or any(each.minutes is None or (official and not each.official) for each in scores)
+    raise typer.Exit(1 if failed else 0)
 
 
 def sysinfo(
@@ -118,8 +135,6 @@ def sysinfo(
     json: Json = False,
 ) -> None:
     """This machine as MLPerf's system description, in JSON. What only a person can know is marked FILL IN."""
-    import os
-
     from harness.results import sysdesc, table
     from harness.system import facts
 

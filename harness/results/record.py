@@ -210,7 +210,7 @@ class RunRecord:
             return self.epochs[0].throughput
         if not self.train_samples or not self.epoch_seconds:
             return None
-        return self.train_samples / self.epoch_seconds
+        return number(self.train_samples / self.epoch_seconds)
 
     @cached_property
     def phases(self) -> Mapping[str, float]:

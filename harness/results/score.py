@@ -8,7 +8,7 @@ MLPerf's summarizer leaves a scaling.json behind that changes its next answer.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
@@ -17,7 +17,7 @@ from typing import Any, Literal
 from harness.results import telemetry
 from harness.results.checking.own import judge
 from harness.results.record import Block, Epoch, RunRecord
-from harness.results.rules import shortfall, target_of
+from harness.results.rules import images_per_s, shortfall, target_of
 from harness.results.series import Series
 from harness.rules import rules_for
 
@@ -76,9 +76,8 @@ class Score:
         return statistics.median(known) if known else None
 
     def speed(self, record: RunRecord) -> float | None:
-        """Images per second of one run; of a log that does not say how many images an epoch has, by the rules' number."""
-        samples = record.train_samples or rules_for(record.benchmark, self.ruleset).train_samples
-        return samples / record.epoch_seconds if samples and record.epoch_seconds else record.images_per_s
+        """Images per second of one run; see results.rules."""
+        return images_per_s(record, rules_for(record.benchmark, self.ruleset))
 
     @property
     def images_per_s_per_accelerator(self) -> float | None:
@@ -96,7 +95,7 @@ def score(series: Series, ruleset: str | None = None) -> Score:
         (record for record in series.records if not reasons[id(record)]), key=lambda record: record.run_ms or 0.0
     )
     failed = len(series.records) - len(converged)
-    counted = _countable(converged, failed)
+    counted = countable(converged, failed)
     places: dict[int, Place] = {id(record): "counted" for record in counted}
     if converged and counted and counted[0] is not converged[0]:
         places[id(converged[0])] = "fastest"
@@ -120,8 +119,8 @@ def score(series: Series, ruleset: str | None = None) -> Score:
     )
 
 
-def _countable(converged: list[RunRecord], failed: int) -> list[RunRecord]:
-    """The runs that enter the mean, of `converged` by time; none where there is no score."""
+def countable(converged: Sequence[Any], failed: int) -> Sequence[Any]:
+    """What enters the mean, of converged runs (or their times) by time; nothing where there is no score."""
     total = len(converged) + failed
     if failed > 1 or (failed and total < 3):
         return []
@@ -130,7 +129,7 @@ def _countable(converged: list[RunRecord], failed: int) -> list[RunRecord]:
     return converged[1:] if failed else converged[1:-1]
 
 
-def _mean_minutes(records: list[RunRecord]) -> Fraction | None:
+def _mean_minutes(records: Sequence[RunRecord]) -> Fraction | None:
     times = [Fraction(record.run_ms) for record in records if record.run_ms is not None]
     return sum(times, Fraction(0)) / len(times) / 60_000 if times else None
 

@@ -2,17 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 WIDE = 100_000  # columns: nothing is cut when another program reads
+NARROW = 120  # columns below which a table of findings would be a tower of syllables
+CELL_LIMIT = 2_000  # characters of one cell: what is longer says no more, and takes minutes to fold
+TELL_S = 10.0  # between two lines of progress
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:
     """Print rows under bold headings; `right` names the columns of figures."""
     _console().print(_table(columns, rows, right))
+
+
+def show_findings(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[str] = ()) -> None:
+    """The same where a terminal has room for a table; on a narrower one each row as a paragraph of its own, folded."""
+    console = _console()
+    if console.width >= NARROW:
+        console.print(_table(columns, rows, right))
+        return
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for row in rows:
+        first, *rest = [printable(cell) for cell in row if cell]
+        console.print(Text(first, style="bold"), Text(": ".join(rest[:-1])))
+        console.print(Padding(Text(rest[-1] if rest else "", style="dim"), (0, 0, 0, 4)))
+
+
+@contextlib.contextmanager
+def progress(what: str, of: str) -> Iterator[Callable[[int, int], None]]:
+    """How far long work has come, on stderr: a bar on a terminal, else a line now and then."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    last = [time.monotonic()]
+
+    def tell(done: int, total: int) -> None:
+        if time.monotonic() - last[0] >= TELL_S:
+            last[0] = time.monotonic()
+            sys.stderr.write(f"{what}: {done} of {total} {of}\n")
+            sys.stderr.flush()
+
+    yield tell
 
 
 def show_again(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:
@@ -32,7 +75,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterabl
     for column in columns:
         table.add_column(column, justify="right" if column in figures else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell[:CELL_LIMIT])) for cell in row))
     return table
 
 

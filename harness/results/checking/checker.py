@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 from harness.names import results_in
 from harness.results.checking import official, own
 from harness.results.checking.findings import Finding
-from harness.results.checking.official import Verdict
+from harness.results.checking.official import Job, Verdict
 from harness.results.checking.package import check_tree, find_packages
 from harness.results.checking.series import soften_one_failure
 from harness.results.checking.system import check_description, read_description
+from harness.results.record import RunRecord
 from harness.results.rules import shortfall
 from harness.results.score import score
-from harness.results.series import Series, find_series
+from harness.results.series import Say, Series, find_series
 from harness.rules import DEFAULT, checkable, rules_for
 
 MINUTES_APART = 1e-6  # between our score and the summarizer's: the last digits of floating point
@@ -63,62 +64,107 @@ class Report:
         }
 
 
-def check(paths: Iterable[Path], ruleset: str | None = None) -> list[Report]:
-    """A report for each package, else for each series, at or under these paths. ValueError where there is nothing."""
-    reports = []
+@dataclass(frozen=True)
+class _Work:
+    """One log, series or package to report on."""
+
+    found: tuple[Series, ...]
+    ruleset: str
+    guess: bool
+    job: Job | None  # None where MLPerf's tools have nothing to say
+    package: Path | None = None
+
+
+def check(
+    paths: Iterable[Path],
+    ruleset: str | None = None,
+    *,
+    cache: Path | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda *_: None,
+    say: Say | None = None,
+) -> list[Report]:
+    """A report for each package, else for each series, at or under these paths. ValueError where there is nothing.
+
+    MLPerf's tools run in `workers` processes, their answers are kept in `cache`; `progress` is told how many of how many are
+    done, and `say` of what cannot be read.
+    """
+    work: list[_Work] = []
+    alone: list[Path] = []
     for path in paths:
-        if packages := find_packages(path):
-            reports += [_check_package(package, ruleset) for package in packages]
-        else:
-            reports += [_check_series(series, ruleset) for series in find_series([path])]
-    return reports
+        packages = find_packages(path)
+        work += [_package_work(package, ruleset) for package in packages]
+        alone += [] if packages else [path]
+    work += [_series_work(series, ruleset) for series in (find_series(alone, say) if alone else [])]
+    jobs = [each.job for each in work if each.job is not None]
+    finished = 0
+
+    def done(more: int) -> None:
+        nonlocal finished
+        finished += more
+        progress(finished, len(jobs))
+
+    answers = iter(official.ask(jobs, cache=cache, workers=workers, done=done))
+    return [_report(each, next(answers) if each.job is not None else []) for each in work]
 
 
-def _check_series(series: Series, ruleset: str | None) -> Report:
-    chosen, guess = _ruleset([series], ruleset)
-    rules = rules_for(series.first.benchmark, chosen)
-    names = {record.path: record.path for record in series.records}
-    findings = own.findings(series, rules, names, str(series.folder))
-    verdicts: list[Verdict] = []
-    logs = [(Path(record.path), names[record.path]) for record in series.records if record.outcome != "empty"]
-    if logs and not official.knows(series.first.benchmark, chosen) and chosen in checkable():
-        findings.append(_unknown_keyword(str(series.folder), series.first.benchmark, chosen))
-    elif chosen in checkable() and logs:
-        rcp = series.first.division == "closed" and len(logs) == rules.runs
-        try:
-            verdicts = official.check_logs(logs, chosen, rcp=rcp)
-        except RuntimeError as error:
-            findings.append(_no_answer(str(series.folder), error))
-    elif logs:
-        findings.append(_unknown_ruleset(str(series.folder), chosen))
+def _series_work(series: Series, asked: str | None) -> _Work:
+    chosen, guess = _ruleset([series], asked)
+    # what we refuse to read keeps their parsers busy for minutes
+    logs = [record for record in series.records if record.outcome != "empty" and not _beyond_limits(record)]
+    job = None
+    if logs and chosen in checkable() and official.knows(series.first.benchmark, chosen):
+        rcp = series.first.division == "closed" and len(logs) == rules_for(series.first.benchmark, chosen).runs
+        job = Job(chosen, tuple((Path(record.path), record.path) for record in logs), rcp)
+    return _Work((series,), chosen, guess, job)
+
+
+def _package_work(package: Path, asked: str | None) -> _Work:
+    found = tuple(series for folder in _result_folders(package) for series in find_series([folder]))
+    chosen, guess = _ruleset(list(found), asked)
+    known = not found or any(official.knows(series.first.benchmark, chosen) for series in found)
+    beyond = any(_beyond_limits(record) for series in found for record in series.records)
+    job = Job(chosen, package=package) if known and not beyond and chosen in checkable() else None
+    return _Work(found, chosen, guess, job, package)
+
+
+def _beyond_limits(record: RunRecord) -> bool:
+    return any(problem.kind == "limit" for problem in record.problems)
+
+
+def _report(work: _Work, answer: list[Verdict] | RuntimeError) -> Report:
+    verdicts = [] if isinstance(answer, RuntimeError) else answer
+    name = str(work.package or work.found[0].folder)
+    findings: list[Finding] = [_no_answer(name, answer)] if isinstance(answer, RuntimeError) else []
+    first = work.found[0].first if work.found else None
+    if first is not None and first.events:
+        if work.ruleset not in checkable():
+            findings.append(_unknown_ruleset(name, work.ruleset))
+        elif not any(official.knows(series.first.benchmark, work.ruleset) for series in work.found):
+            findings.append(_unknown_keyword(name, first.benchmark, work.ruleset))
     findings += _from_verdicts(verdicts)
-    findings = soften_one_failure(findings, series, rules, names)
-    path = series.first.path if len(series.records) == 1 else str(series.folder)
-    return Report(path, chosen, guess, len(series.records), _errors_first(findings), tuple(verdicts))
-
-
-def _check_package(package: Path, ruleset: str | None) -> Report:
-    found = [series for folder in _result_folders(package) for series in find_series([folder])]
-    chosen, guess = _ruleset(found, ruleset)
-    findings = list(check_tree(package))
-    if not found:
-        findings.append(
-            Finding("error", "results", "", None, "results", "no result log", "add results/SYSTEM/BENCHMARK")
+    if work.package is None:
+        series = work.found[0]
+        rules = rules_for(series.first.benchmark, work.ruleset)
+        names = {record.path: record.path for record in series.records}
+        findings = soften_one_failure(
+            [*own.findings(series, rules, names, str(series.folder)), *findings], series, rules, names
         )
-    findings += _descriptions(package)
-    verdicts: list[Verdict] = []
-    if chosen not in checkable():
-        findings.append(_unknown_ruleset(str(package), chosen))
-    elif found and not any(official.knows(series.first.benchmark, chosen) for series in found):
-        findings.append(_unknown_keyword(str(package), found[0].first.benchmark, chosen))
+        name = series.records[0].path if len(series.records) == 1 else name
     else:
-        try:
-            verdicts = official.check_package(package, chosen)
-        except RuntimeError as error:
-            findings.append(_no_answer(str(package), error))
-    findings += _from_verdicts(verdicts)
-    for series in found:
-        rules = rules_for(series.first.benchmark, chosen)
+        findings = _of_package(work, work.package, verdicts, findings)
+    runs = sum(len(series.records) for series in work.found)
+    return Report(name, work.ruleset, work.guess, runs, _errors_first(findings), tuple(verdicts))
+
+
+def _of_package(work: _Work, package: Path, verdicts: list[Verdict], findings: list[Finding]) -> list[Finding]:
+    """All findings of a package; `findings` are the tools' own."""
+    findings = [*check_tree(package), *_descriptions(package), *findings]
+    if not work.found:
+        fix = "add results/SYSTEM/BENCHMARK"
+        findings.append(Finding("error", "results", "", None, "results", "no result log", fix))
+    for series in work.found:
+        rules = rules_for(series.first.benchmark, work.ruleset)
         names = {record.path: Path(record.path).relative_to(package).as_posix() for record in series.records}
         name = series.folder.relative_to(package).as_posix()
         ours = [
@@ -126,10 +172,9 @@ def _check_package(package: Path, ruleset: str | None) -> Report:
             for each in own.findings(series, rules, names, name)
         ]
         ours += _folder_named(series, name)
-        ours += _scores_agree(series, chosen, name, verdicts)
+        ours += _scores_agree(series, work.ruleset, name, verdicts)
         findings = soften_one_failure([*findings, *ours], series, rules, names)
-    runs = sum(len(series.records) for series in found)
-    return Report(str(package), chosen, guess, runs, _errors_first(findings), tuple(verdicts))
+    return findings
 
 
 def _errors_first(findings: list[Finding]) -> tuple[Finding, ...]:

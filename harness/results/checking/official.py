@@ -7,20 +7,26 @@ a copy, with the ruleset named; official_child.py calls them there and what come
 
 from __future__ import annotations
 
+import concurrent.futures
+import hashlib
 import importlib.util
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness import names, outside
 from harness.rules import rulesets
 
-TIMEOUT_S = 600
+TIMEOUT_S = 600  # of one child process
+TOGETHER = 8  # series that one child checks: it takes a second to import the tools, and less to check a log
 QUOTE_LIMIT = 2_000  # characters of one verdict
 Tool = Literal[
     "compliance checker", "RCP checker", "system description checker", "package checker", "result summarizer"
@@ -42,34 +48,119 @@ class Verdict:
         return asdict(self)
 
 
-def check_logs(logs: Iterable[tuple[Path, str]], ruleset: str, *, rcp: bool) -> list[Verdict]:
-    """The compliance checker's verdict on each (path, name to report); with `rcp` also the RCP checker's on all together."""
-    with tempfile.TemporaryDirectory(prefix="harness-check-") as scratch:
-        folder = Path(scratch) / "series"
-        folder.mkdir()
-        names = {}
-        for index, (path, name) in enumerate(logs):
-            copy = folder / f"result_{index}.txt"
+@dataclass(frozen=True)
+class Job:
+    """What the tools are asked: of the logs of one series, or of one organization's whole folder."""
+
+    ruleset: str
+    logs: tuple[tuple[Path, str], ...] = ()  # path, and name to report
+    rcp: bool = False  # the RCP checker's verdict on all the logs together too
+    package: Path | None = None
+
+    def files(self) -> list[tuple[str, Path]]:
+        """What the tools read, by its place in the copy."""
+        if self.package is None:
+            return [(f"series/{names.result(index)}", path) for index, (path, _) in enumerate(self.logs)]
+        parts = [path for part in ("systems", "results") for path in sorted((self.package / part).rglob("*"))]
+        # all that the tools read; the sources beside them can be large. A scaling.json of an earlier summarizer scales scores
+        kept = [path for path in parts if path.is_file() and path.name != "scaling.json"]
+        root = self.package.resolve().name or "package"
+        return [(f"{root}/{path.relative_to(self.package).as_posix()}", path) for path in kept]
+
+    def request(self, scratch: Path) -> dict[str, Any]:
+        """Copies the files and says what to do with them, for official_child.py."""
+        for place, path in self.files():
+            copy = scratch / place
+            copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-            names[copy.name] = name
-        asked = {"do": "logs", "folder": str(folder), "ruleset": ruleset, "points": _points(ruleset), "rcp": rcp}
-        found = _child(Path(scratch), asked)
-    return [Verdict(**{**each, "about": names.get(each["about"], each["about"])}) for each in found]
+        told = {"ruleset": self.ruleset, "points": _points(self.ruleset)}
+        if self.package is None:
+            return {"do": "logs", "folder": str(scratch / "series"), "rcp": self.rcp, **told}
+        return {"do": "package", "folder": str(scratch / (self.package.resolve().name or "package")), **told}
+
+    def key(self) -> str:
+        """Of everything that the answer depends on."""
+        digest = hashlib.sha256(repr((version(), self.ruleset, self.rcp, _points(self.ruleset))).encode())
+        for place, path in self.files():
+            digest.update(f"\n{place} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode("utf-8", "replace"))
+        return digest.hexdigest()
+
+    def verdicts(self, found: list[dict[str, Any]]) -> list[Verdict]:
+        told = {names.result(index): name for index, (_, name) in enumerate(self.logs)}
+        plain = ({**each, "reasons": tuple(map(tuple, each["reasons"]))} for each in found)
+        return [Verdict(**{**each, "about": told.get(each["about"], each["about"])}) for each in plain]
 
 
-def check_package(folder: Path, ruleset: str) -> list[Verdict]:
-    """The system description, package and RCP checkers' and the summarizer's verdicts on one organization's folder."""
+def ask(
+    jobs: Sequence[Job], *, cache: Path | None = None, workers: int = 1, done: Callable[[int], None] = lambda _: None
+) -> list[list[Verdict] | RuntimeError]:
+    """The answer to each job, or why there is none. `cache` is a folder that keeps answers by what they depend on;
+    `done` is told how many more jobs are answered."""
+    answers: dict[int, list[dict[str, Any]] | RuntimeError] = {}
+    keys = {index: job.key() for index, job in enumerate(jobs)} if cache is not None else {}
+    for index, key in keys.items():
+        if (kept := _kept(cache, key)) is not None:
+            answers[index] = kept
+    done(len(answers))
+    left = [index for index in range(len(jobs)) if index not in answers]
+    size = min(TOGETHER, -(-len(left) // max(workers, 1)) or 1)
+    shares = [left[at : at + size] for at in range(0, len(left), size)]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
+        asked = {pool.submit(_share, [jobs[index] for index in share]): share for share in shares}
+        for future in concurrent.futures.as_completed(asked):
+            share = asked[future]
+            for index, answer in zip(share, future.result(), strict=True):
+                answers[index] = answer
+                if cache is not None and not isinstance(answer, RuntimeError):
+                    _keep(cache, keys[index], answer)
+            done(len(share))
+    found = [(jobs[index], answers[index]) for index in range(len(jobs))]
+    return [answer if isinstance(answer, RuntimeError) else job.verdicts(answer) for job, answer in found]
+
+
+def _share(jobs: Sequence[Job]) -> list[list[dict[str, Any]] | RuntimeError]:
+    """The answers of one child; where it breaks down over several, of one for each."""
     with tempfile.TemporaryDirectory(prefix="harness-check-") as scratch:
-        copy = Path(scratch) / (folder.resolve().name or "package")
-        copy.mkdir()
-        for part in ("systems", "results"):  # all that the tools read; the sources beside them can be large
-            shutil.copytree(folder / part, copy / part)
-        for written in copy.rglob("scaling.json"):
-            written.unlink()  # left by an earlier summarizer; it would scale the score
-        found = _child(
-            Path(scratch), {"do": "package", "folder": str(copy), "ruleset": ruleset, "points": _points(ruleset)}
-        )
-    return [Verdict(**each) for each in found]
+        try:
+            requests = []
+            for index, job in enumerate(jobs):
+                folder = Path(scratch) / str(index)
+                folder.mkdir()
+                requests.append(job.request(folder))
+            return list(_child(Path(scratch), requests))
+        except (RuntimeError, OSError) as error:
+            if len(jobs) == 1:
+                return [error if isinstance(error, RuntimeError) else RuntimeError(f"{error}")]
+    return [answer for job in jobs for answer in _share([job])]
+
+
+def _ours(cache: Path) -> bool:
+    """Whether nobody else can have put answers there."""
+    seen = cache.lstat()
+    return stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.getuid() and not seen.st_mode & 0o022
+
+
+def _kept(cache: Path | None, key: str) -> list[dict[str, Any]] | None:
+    if cache is None:
+        return None
+    try:
+        found = outside.read_json(cache / f"{key}.json") if _ours(cache) else None
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _keep(cache: Path, key: str, answer: list[dict[str, Any]]) -> None:
+    """A cache that cannot be written costs time alone."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not _ours(cache):
+            return
+        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False, encoding="utf-8") as file:
+            json.dump(answer, file)
+        Path(file.name).replace(cache / f"{key}.json")
+    except OSError:
+        return
 
 
 def _points(name: str) -> str:
@@ -94,13 +185,14 @@ def version() -> str:
     return installed("mlperf-logging")
 
 
-def _child(scratch: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
+def _child(scratch: Path, requests: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Run official_child.py in the scratch folder. RuntimeError where it brings no answer."""
     answer = scratch / "answer.json"
+    (scratch / "requests.json").write_text(json.dumps(requests), encoding="utf-8")
     script = Path(__file__).with_name("official_child.py")
     try:
         done = subprocess.run(
-            [sys.executable, str(script), str(answer), json.dumps(request)],
+            [sys.executable, str(script), str(answer), str(scratch / "requests.json")],
             cwd=scratch,
             capture_output=True,
             text=True,
@@ -112,7 +204,5 @@ def _child(scratch: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
         raise RuntimeError(f"MLPerf's tools gave no answer in {TIMEOUT_S} s") from error
     if not answer.is_file():
         raise RuntimeError(f"MLPerf's tools gave no answer (exit {done.returncode}): {done.stderr[-QUOTE_LIMIT:]}")
-    found: list[dict[str, Any]] = json.loads(answer.read_text(encoding="utf-8"))
-    for each in found:
-        each["reasons"] = tuple((key, message, line) for key, message, line in each["reasons"])
+    found: list[list[dict[str, Any]]] = json.loads(answer.read_text(encoding="utf-8"))
     return found

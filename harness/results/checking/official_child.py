@@ -1,6 +1,6 @@
 """Calls MLPerf's tools and writes down what they say. A program for official.py's child process; imports nothing of ours.
 
-Usage: official_child.py ANSWER.json REQUEST, with REQUEST as JSON. Call forms and traps are those of mlperf-logging 4.1.68:
+Usage: official_child.py ANSWERS.json REQUESTS.json, a list of each. Call forms and traps are those of mlperf-logging 4.1.68:
 a new compliance checker for each file, its module-global queue emptied after an exception, reasons of the other tools only
 on the root logger or stdout, `full_rcp` as a default that raises, and verdicts that `main` would throw away.
 """
@@ -8,11 +8,13 @@ on the root logger or stdout, `full_rcp` as a default that raises, and verdicts 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import json
 import logging
 import math
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,13 +23,25 @@ from typing import Any
 
 QUOTE_LIMIT = 2_000  # characters
 USAGE = "training"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def main(answer: str, request: str) -> None:
-    asked = json.loads(request)
-    folder, ruleset, points = Path(asked["folder"]), asked["ruleset"], asked["points"]
-    found = logs(folder, ruleset, points, asked["rcp"]) if asked["do"] == "logs" else package(folder, ruleset, points)
-    Path(answer).write_text(json.dumps(list(found)), encoding="utf-8")
+def main(answer: str, requests: str) -> None:
+    end_with_parent()
+    answers = []
+    for asked in json.loads(Path(requests).read_text(encoding="utf-8")):
+        folder, ruleset, points = Path(asked["folder"]), asked["ruleset"], asked["points"]
+        found = (
+            logs(folder, ruleset, points, asked["rcp"]) if asked["do"] == "logs" else package(folder, ruleset, points)
+        )
+        answers.append(list(found))
+    Path(answer).write_text(json.dumps(answers), encoding="utf-8")
+
+
+def end_with_parent() -> None:
+    """A check that is ended leaves no child at work: the kernel ends this process when the thread that started it ends."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def logs(folder: Path, ruleset: str, points: str, rcp: bool) -> Iterator[dict[str, Any]]:

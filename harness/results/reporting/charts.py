@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.names import accelerator_family
 from harness.results.reporting import text
 from harness.results.reporting.leaderboard import Row, Run
 
@@ -18,6 +19,8 @@ WIDTH, HEIGHT = 380.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 22.0, 38.0
 STYLES = 7  # colours, and as many shapes, that the page defines
 FAR = 3.0  # a run longer than this many medians is left off the axis of its series' chart
+
+DRAWN = (1e-9, 1e12)  # what a chart has room for
 
 Scale = Callable[[float], float]
 
@@ -97,22 +100,14 @@ class Chart:
 
 def families(rows: Iterable[Row]) -> dict[str, Style]:
     """Accelerator families with their styles, the most frequent first."""
-    counted = Counter(family(row.accelerator) for row in rows)
+    counted = Counter(accelerator_family(row.accelerator) for row in rows)
     names = sorted(counted, key=lambda name: (-counted[name], name))
     return {name: Style(index % STYLES, (index + index // STYLES) % STYLES) for index, name in enumerate(names)}
 
 
-def family(accelerator: str) -> str:
-    """A100 of "A100-SXM4-40GB", TPU v4 of "TPU v4", H100 of "H100 80GB HBM3"."""
-    words = accelerator.replace("-", " ").split()
-    if len(words) > 1 and not any(character.isdigit() for character in words[0]):
-        return f"{words[0]} {words[1]}"
-    return words[0] if words else accelerator
-
-
 def scaling(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | None:
     """Images per second against accelerators, with lines of equal throughput per accelerator."""
-    shown = [(row, row.accelerators, row.images_per_s) for row in rows if row.accelerators and row.images_per_s]
+    shown = [(row, row.accelerators, row.images_per_s) for row in rows if _drawn(row.accelerators, row.images_per_s)]
     if not shown:
         return None
     x, x_ticks = _log_axis([count for _, count, _ in shown if count], LEFT, WIDTH - RIGHT, base=4)
@@ -136,7 +131,7 @@ def scaling(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | None:
 
 def time_to_train(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | None:
     """The score against accelerators."""
-    shown = [(row, row.accelerators, row.minutes) for row in rows if row.accelerators and row.minutes]
+    shown = [(row, row.accelerators, row.minutes) for row in rows if _drawn(row.accelerators, row.minutes)]
     if not shown:
         return None
     x, x_ticks = _log_axis([count for _, count, _ in shown if count], LEFT, WIDTH - RIGHT, base=4)
@@ -157,7 +152,7 @@ def per_accelerator(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | No
     """Images per second of one accelerator, a line for each model, the best model first."""
     by_model: dict[str, list[tuple[Row, float]]] = {}
     for row in rows:
-        if row.images_per_s and row.accelerators:
+        if row.images_per_s and row.accelerators and _drawn(row.images_per_s, row.accelerators):
             by_model.setdefault(row.accelerator, []).append((row, row.images_per_s / row.accelerators))
     if not by_model:
         return None
@@ -186,7 +181,8 @@ def per_accelerator(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | No
 
 def quality_over_time(row: Row) -> Chart | None:
     """Every run of a row: its evaluations against minutes since run_start."""
-    runs = [run for run in row.runs if run.evaluations]
+    runs = [run for run in row.runs if run.evaluations and _drawn(*(each.minutes for each in run.evaluations))]
+    runs = [run for run in runs if all(abs(each.quality) < DRAWN[1] for each in run.evaluations)]
     if not runs:
         return None
     typical = _middle([run.evaluations[-1].minutes for run in runs])
@@ -213,6 +209,11 @@ def quality_over_time(row: Row) -> Chart | None:
         note=f"{far} run of more than {FAR:g} times the median is not drawn." if far else "",
         height=height,
     )
+
+
+def _drawn(*values: float | None) -> bool:
+    """Whether an axis can hold them all: what is not positive or beyond any machine stays in the table alone."""
+    return all(value is not None and DRAWN[0] < value < DRAWN[1] for value in values)
 
 
 def _middle(values: Sequence[float]) -> float:
@@ -294,7 +295,7 @@ def _mark(row: Row, x: float, y: float, styles: dict[str, Style]) -> Mark:
     return Mark(
         x=x,
         y=y,
-        style=styles[family(row.accelerator)],
+        style=styles[accelerator_family(row.accelerator)],
         row_id=row.id,
         filled=row.origin == "measured",
         faint=bool(row.unofficial),

@@ -1,23 +1,28 @@
-"""The leaderboard as plain records: rows, grouped by what can be compared, ranked where rules allow it.
+"""The leaderboard as plain records: rows, ranked where rules allow it, in the order that a reader looks for them.
 
-A row is one series: the runs of one system with one configuration. Two rows can be compared when benchmark, ruleset,
-accelerator model, number of accelerators and global batch size agree; only then do they share a group, and ranks run
-inside a group. A row that the rules do not let stand (too few runs, open division, demonstration data, ...) says why and
-has no rank. Published rows come from published.py, measured ones from measured.py; nothing here reads a file.
+A row is one series: the runs of one system with one configuration. It is ranked by time among the rows of its round and class:
+benchmark, ruleset and size of the system (see SIZES). Two rows can be compared run for run when accelerator model, number of
+accelerators and global batch size agree too; those share a group, and have a rank in it as well. A row that the rules do not
+let stand (too few runs, open division, demonstration data, ...) says why and has no rank. Published rows come from
+published.py, measured ones from measured.py; nothing here reads a file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-FORMAT = 1  # of the JSON; grows when a reader of the old form would go wrong
+FORMAT = 2  # of the JSON; grows when a reader of the old form would go wrong. 2: rank is in the class, group_rank in the group
+SIZES = (1, 8, 64, 512)  # accelerators up to which a system is of one class; larger ones are the last
+APART = 0.1  # a coefficient of variation of a series' times that calls for a note; published ones have 0.1 % to 1 %
 
 # measured: by this harness, as its own keys in the log show. read: from logs that someone else's code wrote.
 # published: from the data that ships with this package.
@@ -73,7 +78,9 @@ class Row(Record):
     """One series."""
 
     id: str  # unique in a leaderboard, fit for an HTML id
-    rank: int | None  # inside the group
+    rank: int | None  # in its round and class
+    rank_of: int = 0  # ranked rows there
+    group_rank: int | None = None  # among the rows that can be compared run for run
     origin: Origin
     source: str | None  # address of what was published
     unofficial: tuple[str, ...]  # why it cannot be ranked; empty when it can
@@ -83,8 +90,13 @@ class Row(Record):
     metric: str  # what the benchmark's quality is called
     ruleset: str
     division: str
+    status: str | None = None  # availability: cloud, onprem, preview, research
+    date: str | None = None  # ISO 8601: when the first run began; of a published row, when its round came out
     submitter: str
     system: str
+    platform: str | None = None  # as submitted
+    driver: str | None = None
+    code: str | None = None  # address of the sources that ran
     accelerator: str
     accelerators: int | None
     nodes: int | None
@@ -121,6 +133,27 @@ class Row(Record):
         """Lowest and highest final quality of the runs that met the target."""
         return _range(run.quality for run in self.runs if run.outcome == "success")
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def size(self) -> str:
+        """The class of its size, in accelerators: "1", "2 to 8", ..., "over 512"; "unknown"."""
+        if self.accelerators is None:
+            return "unknown"
+        below = 0
+        for most in SIZES:
+            if self.accelerators <= most:
+                return f"{most}" if most == below + 1 else f"{below + 1} to {most}"
+            below = most
+        return f"over {below}"
+
+    @property
+    def ranked_with(self) -> tuple[object, ...]:
+        return self.demonstration, self.benchmark, self.ruleset, self.size
+
+    @property
+    def stands(self) -> bool:
+        return not self.unofficial and self.minutes is not None
+
     @property
     def comparable(self) -> tuple[object, ...]:
         return (
@@ -156,13 +189,22 @@ class Leaderboard(Record):
 
     @property
     def rows(self) -> list[Row]:
-        return [row for group in self.groups for row in group.rows]
+        """All, as a reader looks for them: measured ones, then the newest round first; small systems and fast ones first."""
+        return sorted((row for group in self.groups for row in group.rows), key=_reading_order)
+
+    @property
+    def sections(self) -> list[tuple[str, list[Row]]]:
+        """The rows by the heading that they stand under, in the order of `rows`."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(_section(row), []).append(row)
+        return list(found.items())
 
 
 def build(rows: Iterable[Row], *, generated: datetime, left_out: Iterable[LeftOut] = ()) -> Leaderboard:
-    """Group and rank `rows`; groups go by accelerators, then by their best score, demonstrations last."""
+    """Rank and group `rows`; groups go by accelerators, then by their best score, demonstrations last."""
     together: dict[tuple[object, ...], list[Row]] = {}
-    for row in _unique_ids(rows):
+    for row in _ranked(_unique_ids(rows)):
         together.setdefault(row.comparable, []).append(row)
     groups = [_group(members) for members in together.values()]
     groups.sort(key=_order)
@@ -185,26 +227,52 @@ def median(values: Iterable[float | None]) -> float | None:
     return statistics.median(given) if given else None
 
 
-def accelerator_name(reported: str) -> str:
-    """A model's name without what varies between those who report it: maker, power limit, case of PCIe.
-
-    "NVIDIA A100-SXM4-40GB (400W)", as a system description has it, and the driver's "NVIDIA A100-SXM4-40GB" are one model.
-    """
-    name = re.sub(r"\s*\(\s*\d+\s*W\s*\)", "", reported, flags=re.IGNORECASE)
-    name = re.sub(r"\b(nvidia|tesla)\b\s*", "", name, flags=re.IGNORECASE)
-    name = re.sub(r"\bPCI-?E\b", "PCIe", name, flags=re.IGNORECASE)
-    return " ".join(name.split()) or "unknown"
+def width_note(given: Spread | None) -> str | None:
+    """What a reader must know of runs whose times lie far apart."""
+    if given is None or given.cv is None or given.cv <= APART:
+        return None
+    return (
+        f"Its runs' times lie far apart, from {given.minimum:.4g} to {given.maximum:.4g} minutes (CV {given.cv:.0%}): the "
+        "score, which drops the slowest and the fastest, says little of what a run takes."
+    )
 
 
 # --- ordering ----------------------------------------------------------------------------------------------------------
 
 
+def _by_time(row: Row) -> tuple[object, ...]:
+    return bool(row.unofficial), row.minutes or math.inf, row.system, row.id
+
+
+def _ranked(rows: Sequence[Row]) -> list[Row]:
+    """Each with its rank in its round and class."""
+    classes: dict[tuple[object, ...], list[Row]] = {}
+    for row in sorted(rows, key=_by_time):
+        if row.stands:
+            classes.setdefault(row.ranked_with, []).append(row)
+    place = {row.id: (at, len(members)) for members in classes.values() for at, row in enumerate(members, 1)}
+    ranks = (place.get(row.id, (None, len(classes.get(row.ranked_with, ())))) for row in rows)
+    return [row.model_copy(update={"rank": at, "rank_of": of}) for row, (at, of) in zip(rows, ranks, strict=True)]
+
+
+def _reading_order(row: Row) -> tuple[object, ...]:
+    newest = [-int(part) for part in row.ruleset.split(".") if part.isdecimal()]
+    return row.demonstration, row.origin != "measured", newest, row.accelerators or math.inf, *_by_time(row)
+
+
+def _section(row: Row) -> str:
+    if row.demonstration:
+        return "Demonstrations, comparable with nothing else"
+    if row.origin == "measured":
+        return "Measured here"
+    return f"Ruleset {row.ruleset}"
+
+
 def _group(members: Sequence[Row]) -> Group:
-    ordered = sorted(members, key=lambda row: (bool(row.unofficial), row.minutes or math.inf, row.system, row.id))
+    ordered = sorted(members, key=_by_time)
     ranked: list[Row] = []
     for row in ordered:
-        stands = not row.unofficial and row.minutes is not None
-        ranked.append(row.model_copy(update={"rank": len(ranked) + 1 if stands else None}))
+        ranked.append(row.model_copy(update={"group_rank": len(ranked) + 1 if row.stands else None}))
     first = members[0]
     return Group(
         benchmark=first.benchmark,
@@ -223,14 +291,19 @@ def _order(group: Group) -> tuple[object, ...]:
 
 
 def _unique_ids(rows: Iterable[Row]) -> list[Row]:
-    """Each id once: two systems of one name become name and name-2."""
-    seen: dict[str, int] = {}
+    """Each id once, and the same whatever else is shown: of rows with one name each ends in a hash of its runs."""
+    named = [(re.sub(r"[^a-z0-9]+", "-", row.id.lower()).strip("-") or "row", row) for row in rows]
+    count = Counter(slug for slug, _ in named)
+    seen: Counter[str] = Counter()
     unique = []
-    for row in rows:
-        slug = re.sub(r"[^a-z0-9]+", "-", row.id.lower()).strip("-") or "row"
-        seen[slug] = seen.get(slug, 0) + 1
-        number = seen[slug]
-        unique.append(row.model_copy(update={"id": slug if number == 1 else f"{slug}--{number}"}))
+    for slug, row in named:
+        identity = slug
+        if count[slug] > 1 or slug == "row":
+            runs = [row.id, row.ruleset, row.system, *(run.sha256 or f"{run.name} {run.minutes}" for run in row.runs)]
+            identity += "-" + hashlib.sha256(repr(runs).encode("utf-8", "replace")).hexdigest()[:6]
+        seen[identity] += 1
+        number = seen[identity]
+        unique.append(row.model_copy(update={"id": identity if number == 1 else f"{identity}--{number}"}))
     return unique
 
 

@@ -5,53 +5,74 @@ A log with this harness's own keys was measured by it; any other is a submitter'
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.names import accelerator_model
 from harness.results import telemetry
 from harness.results.record import RunRecord
-from harness.results.reporting.leaderboard import Evaluation, LeftOut, Row, Run, Section, accelerator_name, spread
+from harness.results.reporting.leaderboard import Evaluation, LeftOut, Row, Run, Section, Spread, spread, width_note
 from harness.results.reporting.text import TIMES
 from harness.results.score import Score, ScoredRun, score
 from harness.results.series import Series, find_logs, find_series
 
 UNKNOWN = "unknown"
+FACTS_LIMIT, TEXT_LIMIT = 200, 2_000  # of one table, of one value: a page shows no book
 
 
 def rows(folders: Iterable[Path]) -> tuple[list[Row], list[LeftOut]]:
-    """A row for each series under `folders`, and the files that are no result. ValueError where a path is not there."""
-    with_logs = [folder for folder in folders if find_logs(folder)]
-    found: list[Row] = []
+    """A row for each series under `folders`, and the files that are no result. ValueError where a path is not there.
+
+    A series that is there twice, as it was written and as it was collected, is one row: the one with a description.
+    """
     left_out: list[LeftOut] = []
-    for series in find_series(with_logs):
-        if any(record.events for record in series.records):
-            found.append(row(score(series)))
-        else:
+    with_logs = [folder for folder in folders if find_logs(folder)]
+    found: dict[frozenset[str], Row] = {}
+    said: list[str] = []
+    for series in find_series(with_logs, said.append) if with_logs else []:
+        if not any(record.events for record in series.records):
             left_out += [LeftOut(path=record.path, reason=record.reason) for record in series.records]
-    return found, left_out
+            continue
+        runs = frozenset(record.sha256 for record in series.records)
+        if runs in found and not series.description:
+            continue
+        try:
+            found[runs] = row(score(series))
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            reason = f"a value in its logs cannot be shown ({type(error).__name__}: {error})"
+            left_out.append(LeftOut(path=str(series.folder), reason=reason[:300]))
+    left_out += [LeftOut(path=path, reason=reason) for path, _, reason in (each.partition(": ") for each in said)]
+    return list(found.values()), left_out
 
 
 def row(result: Score) -> Row:
     series, first = result.series, result.series.first
-    benchmark = first.benchmark or UNKNOWN
-    system = _system(series, benchmark)
-    description = system_description(series)
+    system = _system(series)
+    description = series.description
+    submitter = series.submitter or UNKNOWN
     converged = [each.record for each in result.runs if each.converged]
+    times = spread(record.minutes for record in converged)
+    began = min((record.run_start_s for record in series.records if record.run_start_s is not None), default=None)
     return Row(
-        id=f"{first.org or ''}-{system}",
+        id=f"{submitter}-{system}",
         rank=None,
         origin="measured" if first.configuration_sha256 else "read",
         source=None,
         unofficial=result.unofficial,
-        note=_note(series),
-        benchmark=benchmark,
+        note=_note(series, submitter, times),
+        benchmark=first.benchmark or UNKNOWN,
         metric=result.metric,
         ruleset=result.ruleset or UNKNOWN,
         division=first.division or UNKNOWN,
-        submitter=first.org or UNKNOWN,
+        status=first.status,
+        date=None if began is None else datetime.fromtimestamp(began, UTC).date().isoformat(),
+        submitter=submitter,
         system=system,
+        platform=first.platform,
+        driver=_driver(first, description),
         accelerator=_accelerator(first, description),
         accelerators=result.accelerators,
         nodes=_nodes(first, description),
@@ -61,33 +82,19 @@ def row(result: Score) -> Row:
         target=result.target,
         demonstration=any(record.demonstration for record in series.records),
         minutes=result.minutes,
-        minutes_spread=spread(record.minutes for record in converged),
+        minutes_spread=times,
         images_per_s=result.images_per_s,
-        images_per_s_spread=spread(record.images_per_s for record in converged),
+        images_per_s_spread=spread(result.speed(record) for record in converged),
         throughput_from=_throughput_from(first),
         runs=tuple(_run(each, result) for each in result.runs),
         sections=tuple(_sections(series, description)),
     )
 
 
-def system_description(series: Series) -> Mapping[str, Any]:
-    """MLPerf's description of the system, where the folder has its place in a submission; else empty."""
-    folder = series.folder.resolve()
-    path = folder.parent.parent.parent / "systems" / f"{folder.parent.name}.json"
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):  # none there, or none that can be read: the log alone has to do
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _system(series: Series, benchmark: str) -> str:
+def _system(series: Series) -> str:
     """SYSTEM of SYSTEM/BENCHMARK, the place of a series in every submission; the folder's name elsewhere."""
-    folder = series.folder.resolve()
-    if folder.name != benchmark:
-        return series.name
     _, mark, configuration = series.name.partition(" [")
-    return f"{folder.parent.name}{mark}{configuration}"
+    return f"{series.system}{mark}{configuration}"
 
 
 # --- one row -----------------------------------------------------------------------------------------------------------
@@ -109,7 +116,7 @@ def _run(each: ScoredRun, result: Score) -> Run:
         counted=each.converged and each.place == "counted" and result.exact_minutes is not None,
         minutes=record.minutes,
         epochs=record.epochs_run,
-        images_per_s=record.images_per_s,
+        images_per_s=result.speed(record),
         seed=record.seeds[0] if record.seeds else None,
         evaluations=tuple(evaluations),
     )
@@ -123,10 +130,10 @@ def _accelerator(record: RunRecord, description: Mapping[str, Any]) -> str:
     devices = record.hardware.get("accelerators")
     named = [name for name in devices if isinstance(name, str)] if isinstance(devices, list) else []
     if named:
-        return " + ".join(dict.fromkeys(accelerator_name(name) for name in named))
+        return " + ".join(dict.fromkeys(accelerator_model(name) for name in named))
     described = description.get("accelerator_model_name")
     if isinstance(described, str) and described.strip():
-        return accelerator_name(described)
+        return accelerator_model(described)
     return f"not stated ({record.platform})" if record.platform else "not stated"
 
 
@@ -134,7 +141,7 @@ def _nodes(record: RunRecord, description: Mapping[str, Any]) -> int | None:
     run = record.configuration.get("run")
     stated = run.get("nodes") if isinstance(run, dict) else description.get("number_of_nodes")
     try:
-        return int(stated) if isinstance(stated, int | str) else None
+        return int(str(stated)[:9]) if isinstance(stated, int | str) else None
     except ValueError:
         return None
 
@@ -152,14 +159,28 @@ def _throughput_from(record: RunRecord) -> str | None:
     return "blocks" if record.blocks else None
 
 
-def _note(series: Series) -> str | None:
-    """What a reader must know before trusting the row: versions that changed between its runs."""
+def _driver(record: RunRecord, description: Mapping[str, Any]) -> str | None:
+    """As the log says, else as a description's software stack does, where that is a table."""
+    said = _text(record.software.get("driver"))
+    stack = description.get("other_software_stack")
+    if not said and isinstance(stack, dict):
+        said = next((_text(value) for key, value in stack.items() if "driver" in str(key)), "")
+    return said[:60] or None
+
+
+def _note(series: Series, submitter: str, times: Spread | None) -> str | None:
+    """What a reader must know before trusting the row: what changed between its runs, and whose logs they are."""
+    org = series.first.org
+    notes = [width_note(times)]
+    if org and org.casefold() != submitter.casefold():
+        notes.append(f"Its logs name {org}, its system's description names {submitter}.")
     changed = [
         key
         for key in sorted({key for record in series.records for key in record.software})
         if len({_text(record.software.get(key)) for record in series.records if record.software}) > 1
     ]
-    return f"Its runs differ in software: {', '.join(changed)}." if changed else None
+    notes.append(f"Its runs differ in software: {', '.join(changed)}." if changed else None)
+    return " ".join(filter(None, notes)) or None
 
 
 # --- what it opens to ----------------------------------------------------------------------------------------------------
@@ -217,7 +238,7 @@ def _section(title: str, facts: Mapping[str, Any]) -> Section:
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested tables as dotted keys."""
     flat: dict[str, str] = {}
-    for key, value in table.items():
+    for key, value in itertools.islice(table.items(), FACTS_LIMIT):
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
@@ -236,4 +257,4 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         texts = [_text(each) for each in value]
         return f"{len(texts)} {TIMES} {texts[0]}" if len(texts) > 1 and len(set(texts)) == 1 else ", ".join(texts)
-    return str(value)
+    return str(value)[:TEXT_LIMIT]

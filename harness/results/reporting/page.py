@@ -15,6 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.names import accelerator_family
 from harness.results.reporting import charts, text
 from harness.results.reporting.charts import Chart, Style
 from harness.results.reporting.leaderboard import Leaderboard, Row
@@ -125,7 +126,7 @@ def _environment() -> Environment:
         extent=text.extent,
         spread=text.spread,
         accelerators=text.accelerators,
-        family=charts.family,
+        family=accelerator_family,
         count_of=lambda count, noun: f"{count:,} {noun}" + ("" if count == 1 else "s"),
     )
     return environment

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from harness.results.reporting.leaderboard import Evaluation, Record, Row, Run, Section, median, spread
-from harness.results.score import four_decimals
-from harness.rules import rules_for
+from harness.names import accelerator_model
+from harness.results.reporting.leaderboard import Evaluation, Record, Row, Run, Section, median, spread, width_note
+from harness.results.score import countable, four_decimals
+from harness.rules import rules_for, ruleset
 
 FILES = "published_*.json"
 
@@ -69,20 +70,27 @@ def rows() -> list[Row]:
 
 def _row(round_: PublishedRound, entry: PublishedEntry) -> Row:
     folder = f"{entry.submitter}/results/{entry.system}/{round_.benchmark}"
+    code = f"{entry.submitter}/benchmarks/{round_.benchmark}/implementations"
+    tree = f"{round_.repository}/tree/{round_.commit}"
+    times = spread(run.seconds / 60 for run in entry.runs)
+    known = ruleset(round_.ruleset)
     return Row(
         id=f"{round_.round}-{entry.submitter}-{entry.system}",
         rank=None,
         origin="published",
-        source=f"{round_.repository}/tree/{round_.commit}/{folder}".replace(" ", "%20"),
+        source=f"{tree}/{folder}".replace(" ", "%20"),
         unofficial=(),
-        note=entry.note,
+        note=" ".join(filter(None, (entry.note, width_note(times)))) or None,
         benchmark=round_.benchmark,
         metric=rules_for(round_.benchmark, round_.ruleset).metric,
         ruleset=round_.ruleset,
         division=entry.division,
+        status=entry.status,
+        date=known.published.isoformat() if known is not None else None,
         submitter=entry.submitter,
         system=entry.system,
-        accelerator=entry.accelerator,
+        code=f"{tree}/{code}".replace(" ", "%20"),
+        accelerator=accelerator_model(entry.accelerator),
         accelerators=entry.accelerators,
         nodes=entry.nodes,
         framework=entry.framework,
@@ -91,7 +99,7 @@ def _row(round_: PublishedRound, entry: PublishedEntry) -> Row:
         target=round_.target,
         demonstration=False,
         minutes=_score(entry),
-        minutes_spread=spread(run.seconds / 60 for run in entry.runs),
+        minutes_spread=times,
         images_per_s=median(run.images_per_s for run in entry.runs),
         images_per_s_spread=spread(run.images_per_s for run in entry.runs),
         throughput_from=entry.throughput_from,
@@ -114,13 +122,13 @@ def _row(round_: PublishedRound, entry: PublishedEntry) -> Row:
 
 def _score(entry: PublishedEntry) -> float | None:
     """MLPerf's rule: the fastest and the slowest do not count. All of these runs met the target."""
-    inner = sorted(Fraction(str(run.seconds)) for run in entry.runs)[1:-1]
+    inner = countable(sorted(Fraction(str(run.seconds)) for run in entry.runs), 0)
     return float(four_decimals(sum(inner, Fraction(0)) / len(inner) / 60)) if inner else None
 
 
 def _runs(entry: PublishedEntry) -> tuple[Run, ...]:
     by_time = sorted(range(len(entry.runs)), key=lambda index: entry.runs[index].seconds)
-    counted = set(by_time[1:-1])
+    counted = set(countable(by_time, 0))
     return tuple(
         Run(
             name=run.file,

@@ -26,8 +26,8 @@ def gather(folders: Sequence[Path], *, generated: datetime, published: bool = Tr
         measured, left_out = report_measured.rows(folders)
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    shown = {_identity(row) for row in measured}
-    history = [row for row in report_published.rows() if _identity(row) not in shown] if published else []
+    shown = {identity for row in measured for identity in _identities(row)}
+    history = [row for row in report_published.rows() if not shown & set(_identities(row))] if published else []
     return leaderboard.build([*measured, *history], generated=generated, left_out=left_out)
 
 
@@ -46,9 +46,11 @@ def write(board: Leaderboard, folder: Path, *, overwrite: bool = False) -> Path:
     return target
 
 
-def _identity(row: Row) -> tuple[str, str, str]:
-    """By which a published row is found again among logs that were read."""
-    return row.ruleset, row.submitter, row.system
+def _identities(row: Row) -> list[tuple[object, ...]]:
+    """By which a published row is found again among logs that were read: its names, or the times of its runs to the ms."""
+    times = sorted(round(run.minutes * 60_000) for run in row.runs if run.minutes is not None)
+    by_times: list[tuple[object, ...]] = [("times", row.ruleset, *times)] if len(times) > 1 else []
+    return [("names", row.ruleset, row.submitter.casefold(), row.system), *by_times]
 
 
 def _ours(target: Path) -> bool:

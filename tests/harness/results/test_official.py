@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.results.checking import official
 from harness.results.checking.checker import check
-from harness.results.checking.official import Verdict
+from harness.results.checking.official import Job, Verdict
 from tests.harness.results.logs import DESCRIPTION, changed, events, text, without, write, write_package, write_series
 
 
 def verdicts(folder: Path, ruleset: str = "0.7.0", *, rcp: bool = False) -> list[Verdict]:
-    return official.check_logs([(path, path.name) for path in sorted(folder.glob("result_*.txt"))], ruleset, rcp=rcp)
+    return answer(Job(ruleset, tuple((path, path.name) for path in sorted(folder.glob("result_*.txt"))), rcp))
+
+
+def answer(job: Job, **how: Any) -> list[Verdict]:
+    (found,) = official.ask([job], **how)
+    assert not isinstance(found, RuntimeError)
+    return found
+
+
+def of_package(package: Path, ruleset: str) -> list[Verdict]:
+    return answer(Job(ruleset, package=package))
 
 
 @pytest.mark.long
@@ -22,7 +33,7 @@ def verdicts(folder: Path, ruleset: str = "0.7.0", *, rcp: bool = False) -> list
     ("part", "ruleset"), [("v0.7/NVIDIA", "0.7.0"), ("v0.7/Fujitsu", "0.7.0"), ("v1.1/NVIDIA", "1.1.0")]
 )
 def test_published_packages_pass_all_tools(test_data: Path, part: str, ruleset: str) -> None:
-    found = official.check_package(test_data / "mlperf-results" / part, ruleset)
+    found = of_package(test_data / "mlperf-results" / part, ruleset)
     assert [each for each in found if each.passed is False] == []
     (words,) = [each.quote for each in found if each.tool == "package checker"]
     assert "PACKAGE CHECKER FOUND NO ERRORS, SUCCESS !" in words
@@ -103,14 +114,14 @@ def test_no_tool_writes_beside_what_it_reads(tmp_path: Path, monkeypatch: pytest
     here.mkdir()
     monkeypatch.chdir(here)
     before = sorted(tmp_path.rglob("*"))
-    official.check_package(package, "1.0.0")
+    of_package(package, "1.0.0")
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_stale_scaling_file_scales_nothing(tmp_path: Path) -> None:
     package = write_package(tmp_path / "Someone")
     (package / "results/dgxa100_test/ssd/scaling.json").write_text(json.dumps({"scaling_factor": 2}))
-    (score,) = [each.value for each in official.check_package(package, "0.7.0") if each.value is not None]
+    (score,) = [each.value for each in of_package(package, "0.7.0") if each.value is not None]
     assert score == pytest.approx(10.1516, abs=1e-3)
 
 
@@ -118,14 +129,14 @@ def test_a_description_that_breaks_the_tools_down(tmp_path: Path) -> None:
     package = write_package(tmp_path / "Someone")
     path = package / "systems/dgxa100_test.json"
     path.write_text(json.dumps({**DESCRIPTION, "submitter": 1}))
-    found = official.check_package(package, "0.7.0")
+    found = of_package(package, "0.7.0")
     assert any("TypeError" in each.quote for each in found if each.tool == "system description checker")
     path.write_text(json.dumps({key: value for key, value in DESCRIPTION.items() if key != "number_of_nodes"}))
-    found = official.check_package(package, "0.7.0")
+    found = of_package(package, "0.7.0")
     assert any("number_of_nodes" in each.quote and each.passed is False for each in found)
     assert any("NameError" in each.quote for each in found if each.tool == "result summarizer")
     path.unlink()
-    found = official.check_package(package, "0.7.0")
+    found = of_package(package, "0.7.0")
     assert any("FileNotFoundError" in each.quote for each in found if each.tool == "package checker")
 
 
@@ -136,7 +147,7 @@ def test_runs_with_one_seed(tmp_path: Path) -> None:
             package / f"results/dgxa100_test/ssd/result_{index}.txt",
             events(ruleset="1.0.0", seed=1, epoch_ms=12_000 + index),
         )
-    (verdict,) = [each for each in official.check_package(package, "1.0.0") if each.tool == "package checker"]
+    (verdict,) = [each for each in of_package(package, "1.0.0") if each.tool == "package checker"]
     assert not verdict.passed and "Seed checker failed" in verdict.quote
 
 
@@ -158,7 +169,7 @@ def test_upstream_still_accepts_any_first_boundary_and_schedule(tmp_path: Path) 
 def test_upstream_still_skips_seeds_and_convergence_of_a_capital_closed(tmp_path: Path) -> None:
     package = write_package(tmp_path / "Someone", ruleset="1.0.0", evaluations=((40, 0.1), (45, 0.24)))
     (package / "systems/dgxa100_test.json").write_text(json.dumps({**DESCRIPTION, "division": "Closed"}))
-    (verdict,) = [each for each in official.check_package(package, "1.0.0") if each.tool == "package checker"]
+    (verdict,) = [each for each in of_package(package, "1.0.0") if each.tool == "package checker"]
     assert verdict.passed
 
 
@@ -168,6 +179,32 @@ def test_a_tool_that_gives_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (report,) = check([log])
     assert not report.ok
     assert [each.rule for each in report.findings] == ["MLPerf's tools"]
+
+
+def test_many_series_at_once_have_the_answers_of_each_alone_and_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [write_series(tmp_path / f"s{index}", 2) for index in range(3)]
+    write(folders[1] / "result_0.txt", without(events(), "model_bn_span"))
+    told: list[tuple[int, int]] = []
+    cache = tmp_path / "cache"
+    reports = check(folders, cache=cache, workers=2, progress=lambda *done: told.append(done))
+    assert [report.ok for report in reports] == [True, False, True]
+    assert told[-1] == (3, 3) and len(list(cache.iterdir())) == 2, "two are alike"
+    assert all(verdict.about.startswith(str(folder)) for report, folder in zip(reports, folders, strict=True)
+               for verdict in report.verdicts)  # fmt: skip
+    monkeypatch.setattr(official.sys, "executable", "/bin/false")  # nothing is asked again
+    assert check(folders, cache=cache) == reports
+    cache.chmod(0o777)  # others can have put answers there
+    assert not any(report.ok for report in check(folders, cache=cache))
+
+
+def test_what_is_beyond_our_limits_is_not_given_to_their_parsers(tmp_path: Path) -> None:
+    path = write(tmp_path / "result_0.txt", events())
+    with path.open("a") as file:
+        file.write(":::MLLOG " + "x" * 2_000_000 + "\n")
+    (report,) = check([path])
+    assert report.verdicts == () and {"readable: limit", "outcome"} <= {each.rule for each in report.findings}
 
 
 def test_one_failed_run_of_five_passes_a_package_and_two_do_not(tmp_path: Path) -> None:

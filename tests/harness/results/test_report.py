@@ -78,7 +78,7 @@ def test_it_stands_in_one_group_with_what_was_published(tmp_path: Path) -> None:
     synthetic_logs.series(tmp_path, A100)
     board = report.gather([tmp_path], generated=NOW)
     [group] = [group for group in board.groups if any(row.origin == "measured" for row in group.rows)]
-    assert [(row.rank, row.submitter, row.origin) for row in group.rows] == [
+    assert [(row.group_rank, row.submitter, row.origin) for row in group.rows] == [
         (1, "us", "measured"),
         (2, "NVIDIA", "published"),
         (3, "Inspur", "published"),
@@ -117,7 +117,7 @@ def test_a_driver_that_changed_inside_a_series_is_told(tmp_path: Path) -> None:
 def test_logs_of_others_are_not_called_measured_and_take_the_place_of_the_published_row(test_data: Path) -> None:
     board = report.gather([test_data / "mlperf-results" / "v0.7"], generated=NOW)
     found = [row for row in board.rows if row.system == "dgxa100_ngc20.06_pytorch"]
-    assert [(row.origin, row.minutes, row.accelerator, row.rank) for row in found] == [
+    assert [(row.origin, row.minutes, row.accelerator, row.group_rank) for row in found] == [
         ("read", 10.2148, "A100-SXM4-40GB", 1)
     ]
     assert len(board.rows) == 68

@@ -187,14 +187,14 @@ def test_the_half_is_rounded_up() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 10**9), min_size=3, max_size=9))
 def test_the_mean_lies_between_the_runs_that_count(times: list[int]) -> None:
-    from harness.results.score import _countable, _mean_minutes
+    from harness.results.score import _mean_minutes, countable
     from tests.harness.results.test_logfile import parsed
 
     records = []
     for run_ms in sorted(times):
         record = parsed(text([event(0, "run_start"), event(run_ms, "run_stop", status="success")]))
         records.append(record)
-    minutes = _mean_minutes(_countable(records, 0))
+    minutes = _mean_minutes(countable(records, 0))
     ordered = sorted(times)[1:-1]
     assert minutes == Fraction(sum(ordered), len(ordered) * 60_000)
 
