@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
-import json
+import os
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+from harness import outside
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout, or of the image's copy of it
 RECORD = "image.json"  # an image's account of what it was built from
+GIT_S = 120  # that git may take: a hung file system hangs it
+PROGRAM = frozenset((".py", ".sh", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".rs", ".go", ".java", ".jl", ".ipynb"))
+SIZE_LIMIT = 200_000_000  # bytes of all sources together; MLPerf takes files of 50 MB
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "out", "results")
 
 
@@ -39,7 +45,41 @@ def export(commit: str, target: Path, root: Path = ROOT) -> None:
 
 
 def copy_folder(folder: Path, target: Path) -> None:
-    shutil.copytree(folder, target, ignore=LEFT_OUT)
+    """Its regular files, readable and no more than executable. ValueError, before anything is copied, for no source tree.
+
+    No link leads out of it, and none to a folder is followed; set-uid bits stay behind; FIFOs and devices are refused.
+    """
+    root = folder.resolve()
+    files = list(_regular_files(root))
+    if not any(path.suffix in PROGRAM for path in files):
+        raise ValueError(f"{folder}: no source tree: it holds no program ({', '.join(sorted(PROGRAM))})")
+    if (size := sum(path.stat().st_size for path in files)) > SIZE_LIMIT:
+        raise ValueError(
+            f"{folder}: no source tree: it holds {size / 1e6:,.0f} MB, sources have at most {SIZE_LIMIT // 10**6}"
+        )
+    for path in files:
+        copy = target / path.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(outside.read_bytes(path, SIZE_LIMIT))
+        copy.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+
+
+def _regular_files(root: Path) -> Iterator[Path]:
+    for at, folders, files in os.walk(root):
+        left_out = LEFT_OUT(at, [*folders, *files])
+        for name in sorted({*folders, *files} - left_out):
+            path = Path(at) / name
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise ValueError(
+                    f"{path}: a link that leads out of the sources: put the file itself there, or take it out"
+                )
+            if path.is_symlink() and not path.is_file():
+                raise ValueError(f"{path}: a link to no file: take it out")
+            if path.is_file():
+                yield path
+            elif not path.is_dir():
+                raise ValueError(f"{path}: neither file nor folder: take it out")
+        folders[:] = sorted(set(folders) - left_out)
 
 
 def _plain(path: PurePosixPath) -> bool:
@@ -49,10 +89,12 @@ def _plain(path: PurePosixPath) -> bool:
 
 def _image_commit(root: Path) -> str | None:
     try:
-        return str(json.loads((root / RECORD).read_text(encoding="utf-8"))["commit"])
+        return str(outside.read_json(root / RECORD)["commit"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=False)
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, check=False, timeout=GIT_S, stdin=subprocess.DEVNULL
+    )
