@@ -6,7 +6,9 @@ completion come at once.
 
 from __future__ import annotations
 
+import codecs
 import importlib
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +18,8 @@ import typer
 
 from harness import __version__, exit_codes
 
+# What stands for a character that a terminal's encoding lacks
+PLAIN = {"\N{EN DASH}": "-", "\N{MULTIPLICATION SIGN}": "x", "\N{BOX DRAWINGS LIGHT HORIZONTAL}": "-", "\u2026": "..."}
 MODULES = ("run", "results", "report", "compare", "history", "host")
 
 
@@ -64,6 +68,7 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
 
     screen.outlive()
     rules.also_search(benchmark_folders())
+    write_what_can_be_written()
     try:
         build()(args=arguments, prog_name=name)
     except SystemExit as end:
@@ -79,6 +84,21 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
     return 0
 
 
+def write_what_can_be_written() -> None:
+    """Where the terminal's encoding lacks a character, another stands for it: no verb ends for a dash."""
+
+    def instead(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        return "".join(PLAIN.get(each, "?") for each in error.object[error.start : error.end]), error.end
+
+    codecs.register_error("harness.plain", instead)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="harness.plain")
+
+
 def _say(text: str, code: int) -> int:
-    sys.stderr.write(f"{text}\n")
+    from harness.results.table import printable
+
+    sys.stderr.write(f"{printable(text)}\n")
     return code

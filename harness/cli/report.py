@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command()(report)
 
 
-def report(
+def report(  # noqa: PLR0917  typer's options
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -25,6 +25,10 @@ def report(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the page there, as index.html.", metavar="DIR")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV for a spreadsheet.")] = False,
+    group: Annotated[
+        bool, typer.Option("--group", help="By what can be compared: accelerators, ruleset and batch.")
+    ] = False,
     published: Annotated[
         bool, typer.Option("--published/--no-published", help="Show what MLCommons published beside it.")
     ] = True,
@@ -40,26 +44,33 @@ def report(
 
     from harness.config import ROOT
     from harness.results.reporting import report as reporting
+    from harness.results.table import printable
 
+    if json and csv:
+        raise ValueError("--json and --csv both print to stdout: choose one")
     named = folders or [folder for folder in (ROOT / "results",) if folder.is_dir()]
     board = reporting.gather(named, generated=datetime.now(UTC), published=published)
     page = reporting.write(board, html, overwrite=overwrite) if html is not None else None
     if json:
         sys.stdout.write(board.model_dump_json(indent=2) + "\n")
+    elif csv:
+        from harness.results.reporting.terminal import write_csv
+
+        write_csv(board, sys.stdout)
     elif page is None:
-        _show(board)
+        _show(board, group)
     if page is not None:
         sys.stderr.write(f"wrote {page}\n")
     for each in board.left_out:
-        sys.stderr.write(f"left out: {each.path}: {each.reason}\n")
+        sys.stderr.write(printable(f"left out: {each.path}: {each.reason}") + "\n")
     raise typer.Exit(5 if board.left_out else 0)
 
 
-def _show(board: Leaderboard) -> None:
+def _show(board: Leaderboard, group: bool) -> None:
     from rich.console import Console
 
     from harness.results.reporting import terminal as report_terminal
     from harness.results.table import WIDE
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-    report_terminal.show(board, console)
+    report_terminal.show(board, console, grouped=group)

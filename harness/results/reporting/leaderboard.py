@@ -257,7 +257,8 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
 
 def _reading_order(row: Row) -> tuple[object, ...]:
     newest = [-int(part) for part in row.ruleset.split(".") if part.isdecimal()]
-    return row.demonstration, row.origin != "measured", newest, row.accelerators or math.inf, *_by_time(row)
+    size = next((at for at, most in enumerate(SIZES) if row.accelerators and row.accelerators <= most), len(SIZES))
+    return row.demonstration, row.origin != "measured", newest, size, *_by_time(row)
 
 
 def _section(row: Row) -> str:

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.names import accelerator_family
+from harness.results.fitness import OF_RUN
 from harness.results.reporting import charts, text
 from harness.results.reporting.charts import Chart, Style
 from harness.results.reporting.leaderboard import Leaderboard, Row
@@ -23,7 +24,7 @@ from harness.results.reporting.published import rounds
 
 GENERATOR = "harness report"
 TITLE = "Time to train: leaderboard"
-COLUMNS = 7
+COLUMNS = 12
 QUALITY = "Quality"  # where benchmarks have different words for it
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 SORTS = (
@@ -34,6 +35,8 @@ SORTS = (
     ("epochs", "epochs"),
     ("quality", "quality"),
     ("global_batch", "global batch"),
+    ("date", "date"),
+    ("driver", "driver"),
     ("system", "system"),
 )
 
@@ -58,9 +61,17 @@ def render(board: Leaderboard, folder: Path) -> str:
             sorts=SORTS,
             benchmarks=benchmarks,
             rulesets=sorted({row.ruleset for row in rows}),
-            measured=sum(row.origin == "measured" for row in rows),
+            submitters=sorted({row.submitter for row in rows}, key=str.casefold),
+            measured=sum(row.origin == "measured" and not row.demonstration for row in rows),
             read=sum(row.origin == "read" for row in rows),
-            published=sum(row.origin == "published" for row in rows),
+            others=[(count, what) for count, what in _others(rows) if count],
+            sections=board.sections,
+            old=_old(board),
+            sizes=sorted(
+                {row.size for row in rows if row.accelerators},
+                key=lambda size: int(size.split()[-1]) + size.startswith("over"),
+            ),
+            obstacles=[each.obstacle.what for each in OF_RUN],
             metric=words.pop() if len(words) == 1 else QUALITY,
             styles=styles,
             shares=_shares(drawn),
@@ -74,6 +85,39 @@ def render(board: Leaderboard, folder: Path) -> str:
             script_hash=_hash(script),
         )
     )
+
+
+def _others(rows: Sequence[Row]) -> list[tuple[int, str]]:
+    """What a page has beside results that were measured here."""
+    return [
+        (sum(row.origin == "published" for row in rows), "that MLCommons published"),
+        (sum(row.origin == "read" for row in rows), "read from logs of others"),
+        (sum(row.demonstration for row in rows), "made with demonstration data"),
+    ]
+
+
+def _old(board: Leaderboard) -> set[str]:
+    """Headings of the sections that begin folded: history, but for the newest round."""
+    rounds = [heading for heading, rows in board.sections if any(row.origin != "measured" for row in rows)]
+    return set(rounds[1:])
+
+
+def _summary(row: Row) -> list[tuple[str, str]]:
+    """All columns of a row, for a screen that has no room for them."""
+    facts = (
+        ("accelerators", text.accelerators(row)),
+        ("global batch", text.whole(row.global_batch)),
+        ("images/s", text.rate(row.images_per_s)),
+        ("per accelerator", text.rate(row.images_per_s_per_accelerator)),
+        ("epochs", text.extent(row.epochs, "whole")),
+        (row.metric, text.extent(row.quality, "quality")),
+        ("ruleset", row.ruleset),
+        ("date", row.date or text.NONE),
+        ("division", f"{row.division}{f', {row.status}' if row.status else ''}"),
+        ("driver", row.driver or text.NONE),
+        ("rank", f"{row.rank} of {row.rank_of}, {row.size} accelerators" if row.rank else "none"),
+    )
+    return [(key, value) for key, value in facts if value != text.NONE]
 
 
 def _drawings(rows: Sequence[Row], benchmark: str, styles: dict[str, Style]) -> list[Chart]:
@@ -126,6 +170,7 @@ def _environment() -> Environment:
         extent=text.extent,
         spread=text.spread,
         accelerators=text.accelerators,
+        summary=_summary,
         family=accelerator_family,
         count_of=lambda count, noun: f"{count:,} {noun}" + ("" if count == 1 else "s"),
     )

@@ -1,8 +1,10 @@
-"""The leaderboard in the terminal: one table, a heading for each group of rows that can be compared."""
+"""The leaderboard in the terminal: one table by round, or a heading for each group of rows that can be compared; and as CSV."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
@@ -14,17 +16,31 @@ from harness.results.reporting.leaderboard import Group, Leaderboard, Row
 from harness.results.table import WIDE, printable
 
 COLUMNS = (
-    *("#", "system", "origin", "minutes", "min to max", "CV", "n"),
-    *("images/s", "images/s CV", "per accel.", "epochs", "quality"),
+    *("#", "system", "accelerators", "batch", "origin", "minutes", "min to max", "CV", "n"),
+    *("images/s", "images/s CV", "per accel.", "epochs", "quality", "date", "driver"),
 )
-LEFT = ("#", "system", "origin")
+IN_HEADING = ("accelerators", "batch")  # of a group, all of whose rows have the same
+LEFT = ("#", "system", "accelerators", "origin", "date", "driver")
 # What a narrow terminal does without, the first first. The names are those of `cells`.
-DROPPED = ("images/s CV", "n", "quality", "epochs", "min to max", "CV", "images/s")
+DROPPED = (
+    "driver",
+    "date",
+    "images/s CV",
+    "n",
+    "quality",
+    "epochs",
+    "min to max",
+    "CV",
+    "images/s",
+    "batch",
+    "accelerators",
+)
 
 
-def show(board: Leaderboard, console: Console) -> None:
+def show(board: Leaderboard, console: Console, *, grouped: bool = False) -> None:
+    """Flat, or with `grouped` by what can be compared; what the console's encoding lacks is written otherwise."""
     for count in range(len(DROPPED) + 1):
-        table = _table(board, without=DROPPED[:count])
+        table = _table(board, DROPPED[:count], grouped)
         if console.measure(table, options=console.options.update(max_width=WIDE)).maximum <= console.width:
             break
     console.print(table)
@@ -32,11 +48,13 @@ def show(board: Leaderboard, console: Console) -> None:
         console.print(Text(printable(note)), soft_wrap=True)
 
 
-def cells(row: Row) -> dict[str, str]:
+def cells(row: Row, *, grouped: bool = False) -> dict[str, str]:
     time, speed = row.minutes_spread, row.images_per_s_spread
     return {
-        "#": str(row.rank or text.NONE),
+        "#": str((row.group_rank if grouped else row.rank) or text.NONE),
         "system": f"{row.system} ({row.submitter})",
+        "accelerators": text.accelerators(row),
+        "batch": text.whole(row.global_batch),
         "origin": f"{row.origin}{', unofficial' if row.unofficial else ''}",
         "minutes": text.minutes(row.minutes),
         "min to max": text.extent((time.minimum, time.maximum), "minutes") if time else text.NONE,
@@ -47,22 +65,57 @@ def cells(row: Row) -> dict[str, str]:
         "per accel.": text.rate(row.images_per_s_per_accelerator),
         "epochs": text.extent(row.epochs, "whole"),
         "quality": text.extent(row.quality, "quality"),
+        "date": row.date or text.NONE,
+        "driver": row.driver or text.NONE,
     }
 
 
-def _table(board: Leaderboard, without: Sequence[str]) -> Table:
+def _table(board: Leaderboard, without: Sequence[str], grouped: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    shown = [name for name in COLUMNS if name not in without]
+    shown = [name for name in COLUMNS if name not in without and not (grouped and name in IN_HEADING)]
     for name in shown:
         table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold", no_wrap=name not in LEFT)
-    for index, group in enumerate(board.groups):
+    parts = [(_heading(group), list(group.rows)) for group in board.groups] if grouped else board.sections
+    for index, (heading, rows) in enumerate(parts):
         if index:
             table.add_row()
-        table.add_row("", Text(_heading(group), style="bold"))
-        for row in group.rows:
-            values = cells(row)
+        table.add_row("", Text(printable(heading), style="bold"))
+        for row in rows:
+            values = cells(row, grouped=grouped)
             table.add_row(*(Text(printable(values[name])) for name in shown))
     return table
+
+
+CSV = (
+    *(
+        "rank",
+        "rank_of",
+        "size",
+        "benchmark",
+        "ruleset",
+        "date",
+        "division",
+        "status",
+        "submitter",
+        "system",
+        "platform",
+    ),
+    *("accelerator", "accelerators", "nodes", "global_batch", "framework", "precision", "driver", "minutes"),
+    *("images_per_s", "images_per_s_per_accelerator", "epochs", "quality", "origin", "unofficial", "id"),
+)
+
+
+def write_csv(board: Leaderboard, file: TextIO) -> None:
+    """A line for each row, in the order that they are read; nothing in it is taken for a formula."""
+    lines = csv.writer(file)
+    lines.writerow(CSV)
+    for row in board.rows:
+        values = (getattr(row, name) for name in CSV)
+        lines.writerow(["; ".join(map(str, each)) if isinstance(each, tuple) else _cell(each) for each in values])
+
+
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def notes(board: Leaderboard) -> Iterable[str]:
@@ -71,7 +124,7 @@ def notes(board: Leaderboard) -> Iterable[str]:
     for row in rows:
         if row.unofficial:
             yield f"{row.system} ({row.submitter}): unofficial, not ranked: {'; '.join(row.unofficial)}"
-        if row.note and row.origin == "measured":
+        if row.note and (row.origin == "measured" or row.note.startswith("Its runs' times")):
             yield f"{row.system} ({row.submitter}): {row.note}"
     for each in board.left_out:
         yield f"{each.path}: left out: {each.reason}"

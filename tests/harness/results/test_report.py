@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import html
 import io
 import json
 import re
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,6 +20,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from harness.cli import report as verb
+from harness.results.collect import collect
 from harness.results.reporting import page as report_page
 from harness.results.reporting import report
 from harness.results.reporting import terminal as report_terminal
@@ -138,16 +141,14 @@ def test_a_file_that_is_no_log_is_named(tmp_path: Path) -> None:
 
 # ruff: noqa: RUF001, E501 -- the table has dashes and crosses, and is wide
 TABLE = """\
-#  system                                             origin                minutes   min to max      CV  n  images/s  images/s CV  per accel.  epochs  quality
-───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-   8 × H100 80GB HBM3, ssd 0.7.0, global batch 912
-–  h100x8 (us)                                        measured, unofficial    5.110  5.100–5.120  0.20 %  3    19,505       0.20 %       2,438      50   0.2325
+#  system                                        accelerators           batch  origin                minutes   min to max      CV  n  images/s  images/s CV  per accel.  epochs  quality
+────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+   Measured here
+1  a100x8 (us)                                   8 × A100-SXM4-40GB       912  measured                10.14  10.10–10.18  0.31 %  5     9,733       0.31 %       1,217      50   0.2325
+–  h100x8 (us)                                   8 × H100 80GB HBM3       912  measured, unofficial    5.110  5.100–5.120  0.20 %  3    19,505       0.20 %       2,438      50   0.2325
 
-   8 × A100-SXM4-40GB, ssd 0.7.0, global batch 912
-1  a100x8 (us)                                        measured                10.14  10.10–10.18  0.31 %  5     9,733       0.31 %       1,217      50   0.2325
-
-   1 × CPU AMD EPYC 9654, ssd 0.7.0, global batch 16
-–  demo (us)                                          measured, unofficial    2.100        2.100       –  1     7,818            –       7,818       8   0.3100
+   Demonstrations, comparable with nothing else
+–  demo (us)                                     1 × CPU AMD EPYC 9654     16  measured, unofficial    2.100        2.100       –  1     7,818            –       7,818       8   0.3100
 h100x8 (us): unofficial, not ranked: 3 runs; the rules want 5
 """
 
@@ -158,7 +159,7 @@ def test_the_table(tmp_path: Path) -> None:
     synthetic_logs.series(tmp_path, DEMONSTRATION, 1)
     out = io.StringIO()
     report_terminal.show(
-        report.gather([tmp_path], generated=NOW, published=False), Console(file=out, width=160, color_system=None)
+        report.gather([tmp_path], generated=NOW, published=False), Console(file=out, width=190, color_system=None)
     )
     shown = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
     assert shown.splitlines()[: TABLE.count("\n")] == TABLE.splitlines()
@@ -321,6 +322,49 @@ def test_exit_codes(tmp_path: Path) -> None:
     code, _, said = invoke(tmp_path)
     assert code == 5
     assert "result_0.txt" in said
+
+
+def test_csv_for_a_spreadsheet(tmp_path: Path) -> None:
+    synthetic_logs.series(tmp_path, Made(**{**vars(A100), "org": "=cmd()"}))
+    code, out, _ = invoke(tmp_path, "--csv", "--no-published")
+    head, line = csv.reader(io.StringIO(out))
+    row = dict(zip(head, line, strict=True))
+    assert (code, row["minutes"], row["rank"], row["submitter"]) == (0, "10.14", "1", "'=cmd()")
+
+
+def test_what_is_collected_and_published_and_there_twice_is_one_row(test_data: Path, tmp_path: Path) -> None:
+    """By the hashes of its logs, by its names, or, whatever the folders and organizations are called, by its runs' times."""
+    source = test_data / "mlperf-results/v0.7/NVIDIA"
+    collect([source], tmp_path / "collection")
+    shutil.copytree(source / "results/dgx1_ngc20.06_pytorch", tmp_path / "elsewhere/our_box")
+    board = report.gather([source, tmp_path / "collection", tmp_path / "elsewhere"], generated=NOW)
+    found = [row for row in board.rows if row.minutes == 20.69]
+    assert [(row.origin, row.submitter) for row in found] == [("read", "NVIDIA")]
+    assert len(board.rows) == 68
+    collected = report.gather([tmp_path / "collection"], generated=NOW, published=False).rows
+    assert {row.accelerator for row in collected} == {"A100-SXM4-40GB", "V100-SXM2-16GB", "V100-SXM3-32GB"}
+
+
+def test_one_odd_value_takes_no_report_away(tmp_path: Path) -> None:
+    synthetic_logs.series(tmp_path, A100)
+    odd = synthetic_logs.series(tmp_path, Made(system="odd"))
+    log = odd / "result_0.txt"
+    for old, new in (
+        ('"accelerators_per_node": 8', '"accelerators_per_node": 1e308'),
+        ('"nodes": 1', '"nodes": 1e308'),
+        ('"key": "train_samples", "value": 117266', '"key": "train_samples", "value": 1e300'),
+        ('"time_ms": 1790000030000', '"time_ms": 1e14'),
+        ('"value": 0.182', '"value": -1e300'),
+        ('"driver": "580.95.05"', '"driver": {"a": [1, {"b": null}]}'),
+    ):
+        content = log.read_text()
+        assert old in content
+        log.write_text(content.replace(old, new))
+        board = report.gather([tmp_path], generated=NOW, published=False)
+        report_page.render(board, tmp_path)
+        assert "a100x8" in {row.system for row in board.rows}
+        json.dumps(board.model_dump(mode="json"), allow_nan=False)
+        log.write_text(content)
 
 
 def test_a_page_of_many_series(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@
   const $ = (id) => document.getElementById(id);
   const board = JSON.parse($("leaderboard").textContent);
   const table = $("board");
-  const groups = board.groups.map((group, index) => ({
-    body: $(`group-${index + 1}`),
-    last: group.demonstration,
-    rows: group.rows.map((row) => ({ ...row, line: $(row.id), more: $(`${row.id}--more`) })),
+  const rows = board.groups
+    .flatMap((group) => group.rows.map((row) => ({ ...row, last: group.demonstration, comparable: group })))
+    .map((row) => ({ ...row, line: $(row.id), more: $(`${row.id}--more`) }));
+  const byId = new Map(rows.map((row) => [row.id, row]));
+  const sections = [...table.querySelectorAll("tbody.group")].map((body) => ({
+    body,
+    rows: [...body.querySelectorAll("tr.row")].map((line) => byId.get(line.id)),
   }));
-  const rows = groups.flatMap((group) => group.rows);
   const marks = [...document.querySelectorAll(".mark")];
 
   // --- what a row is sorted by; null goes last whichever way
@@ -22,8 +24,10 @@
     quality: { of: (row) => row.quality && row.quality[1], up: false },
     system: { of: (row) => row.system.toLowerCase(), up: true },
     global_batch: { of: (row) => row.global_batch, up: true },
+    date: { of: (row) => row.date, up: false },
+    driver: { of: (row) => row.driver, up: false },
   };
-  let sorted = { key: "accelerators", up: true };
+  let sorted = { key: "", up: true };
 
   function compare(a, b) {
     if (a === b) return 0;
@@ -32,24 +36,61 @@
     return (a < b ? -1 : 1) * (sorted.up ? 1 : -1);
   }
 
-  // Rows move inside their group, unofficial ones stay behind official ones; groups go by their best row, demonstrations last.
+  const rank = (row) => (row.unofficial.length ? 1 : 0);
+  const better = (a, b) => a.last - b.last || rank(a) - rank(b) || compare(keys[sorted.key].of(a), keys[sorted.key].of(b));
+  let made = []; // bodies that this script made, in place of the page's sections
+
+  function body(heading, members) {
+    const element = document.createElement("tbody");
+    element.className = "group";
+    if (heading) {
+      const head = element.insertRow();
+      head.className = "head";
+      const cell = document.createElement("th");
+      cell.colSpan = table.tHead.rows[0].cells.length;
+      cell.scope = "rowgroup";
+      const what = document.createElement("span");
+      what.className = "what";
+      what.textContent = heading;
+      cell.append(what);
+      head.append(cell);
+    }
+    element.append(...members.flatMap((row) => [row.line, row.more]));
+    return { body: element, rows: members };
+  }
+
+  // By round as the page has it; sorted, one list; grouped, the rows that can be compared together, groups by their best.
+  function arrange() {
+    for (const each of made) each.body.remove();
+    made = [];
+    if ($("group").value) {
+      const groups = board.groups.map((group) => {
+        const members = rows.filter((row) => row.comparable === group);
+        if (sorted.key) members.sort(better);
+        const batch = group.global_batch === null ? "not stated" : group.global_batch;
+        const count = group.accelerators === null ? "?" : group.accelerators;
+        return body(`${count} × ${group.accelerator}, ${group.benchmark} ${group.ruleset}, global batch ${batch}`, members);
+      });
+      if (sorted.key) groups.sort((a, b) => better(a.rows[0], b.rows[0]));
+      made = groups;
+    } else if (sorted.key) {
+      made = [body("", [...rows].sort(better))];
+    } else {
+      for (const each of sections) each.body.append(...each.rows.flatMap((row) => [row.line, row.more]));
+    }
+    for (const each of sections) each.body.hidden = made.length > 0;
+    table.append(...made.map((each) => each.body), $("nothing"));
+    filter();
+  }
+
   function sort(key, up) {
     sorted = { key, up };
-    const value = keys[key].of;
-    const initial = key === "accelerators";
-    const rank = (row) => (row.unofficial.length ? 1 : 0);
-    for (const group of groups) {
-      const inside = [...group.rows];
-      if (!initial) inside.sort((a, b) => rank(a) - rank(b) || compare(value(a), value(b)));
-      group.best = inside.length ? value(inside[0]) : null;
-      group.body.append(...inside.flatMap((row) => [row.line, row.more]));
-    }
-    table.append(...[...groups].sort((a, b) => a.last - b.last || compare(a.best, b.best)).map((group) => group.body), $("nothing"));
     for (const head of table.querySelectorAll("thead th[data-sort]")) {
       if (head.dataset.sort === key) head.setAttribute("aria-sort", up ? "ascending" : "descending");
       else head.removeAttribute("aria-sort");
     }
     $("sort").value = key;
+    arrange();
   }
 
   // --- filters
@@ -60,26 +101,86 @@
     return `${row.line.textContent} ${row.more.querySelector(".facts").textContent} ${configuration}`;
   }
 
+  const filters = ["find", "by-family", "by-ruleset", "by-submitter", "by-origin"];
+
   function matches(row) {
     const origin = $("by-origin").value;
     return (
       $("find").value.toLowerCase().split(/\s+/).every((word) => words.get(row.id).includes(word)) &&
       (!$("by-family").value || row.line.dataset.family === $("by-family").value) &&
       (!$("by-ruleset").value || row.ruleset === $("by-ruleset").value) &&
+      (!$("by-submitter").value || row.submitter === $("by-submitter").value) &&
       (!origin || (origin === "official" ? row.unofficial.length === 0 : row.origin === origin))
     );
   }
 
   function filter() {
     const shown = new Set(rows.filter(matches).map((row) => row.id));
+    const asked = filters.some((id) => $(id).value);
     for (const row of rows) {
       row.line.hidden = !shown.has(row.id);
       row.more.hidden = row.line.hidden;
     }
-    for (const group of groups) group.body.hidden = !group.rows.some((row) => shown.has(row.id));
+    for (const each of made.length ? made : sections) each.body.hidden = !each.rows.some((row) => shown.has(row.id));
+    for (const each of sections) each.body.classList.toggle("folded", folded.has(each.body.id) && !asked);
     for (const mark of marks) mark.classList.toggle("away", !shown.has(mark.dataset.row));
     $("nothing").hidden = shown.size > 0 || rows.length === 0;
-    $("count").textContent = `${shown.size} of ${rows.length} results`;
+    const away = asked || made.length ? 0 : sections.filter((each) => folded.has(each.body.id)).flatMap((each) => each.rows).length;
+    $("count").textContent = `${shown.size} of ${rows.length} results${away ? `, ${away} of them folded away` : ""}`;
+  }
+
+  // --- history begins folded; a filter, a sort or a link looks into it
+  const folded = new Set();
+
+  function fold(section, state) {
+    if (state) folded.add(section.body.id);
+    else folded.delete(section.body.id);
+    const button = section.body.querySelector(".fold");
+    button.setAttribute("aria-expanded", String(!state));
+    button.textContent = state ? "show" : "hide";
+    button.setAttribute("aria-label", `${button.textContent} ${section.body.querySelector(".what").textContent}`);
+  }
+
+  // --- two rows side by side
+  function beside() {
+    const picked = [...document.querySelectorAll("input.beside:checked")].map((box) => byId.get(box.value));
+    $("beside").hidden = picked.length < 2;
+    for (const box of document.querySelectorAll("input.beside")) box.disabled = picked.length >= 2 && !box.checked;
+    const list = $("beside").querySelector("table");
+    list.replaceChildren();
+    if (picked.length < 2) return;
+    const facts = [
+      ["system", (row) => row.system],
+      ["submitter", (row) => row.submitter],
+      ["accelerators", (row) => `${row.accelerators ?? "?"} × ${row.accelerator}`],
+      ["global batch", (row) => row.global_batch],
+      ["minutes", (row) => row.minutes],
+      ["images/s", (row) => row.images_per_s],
+      ["images/s per accelerator", (row) => row.images_per_s_per_accelerator],
+      ["epochs", (row) => row.epochs && row.epochs.join(" to ")],
+      [picked[0].metric, (row) => row.quality && row.quality.map((each) => each.toFixed(4)).join(" to ")],
+      ["ruleset", (row) => row.ruleset],
+      ["division", (row) => row.division],
+      ["framework", (row) => row.framework],
+      ["precision", (row) => row.precision],
+      ["driver", (row) => row.driver],
+      ["unofficial", (row) => row.unofficial.join("; ")],
+    ];
+    for (const [name, of] of facts) {
+      const [one, other] = picked.map(of);
+      if (!one && !other) continue;
+      const line = list.insertRow();
+      const head = document.createElement("th");
+      head.scope = "row";
+      head.textContent = name;
+      line.append(head);
+      for (const value of [one, other]) {
+        const figure = typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: 6 }) : value;
+        line.insertCell().textContent = figure || "–";
+      }
+      const both = typeof one === "number" && typeof other === "number" && one > 0;
+      line.insertCell().textContent = both ? `second / first ${(other / one).toFixed(3)}` : "";
+    }
   }
 
   // --- opening a row
@@ -92,6 +193,11 @@
     const row = rows.find((each) => each.id === id);
     if (!row) return;
     if (row.line.hidden) clear();
+    const section = sections.find((each) => each.rows.includes(row));
+    if (folded.has(section.body.id)) {
+      fold(section, false);
+      filter();
+    }
     open(row, true);
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (move) row.line.scrollIntoView({ block: "center", behavior: calm ? "auto" : "smooth" });
@@ -99,7 +205,7 @@
   }
 
   function clear() {
-    for (const id of ["find", "by-family", "by-ruleset", "by-origin"]) $(id).value = "";
+    for (const id of filters) $(id).value = "";
     filter();
   }
 
@@ -137,8 +243,26 @@
       sort(key, sorted.key === key ? !sorted.up : keys[key].up);
     });
   }
-  $("sort").addEventListener("change", () => sort($("sort").value, keys[$("sort").value].up));
-  for (const id of ["find", "by-family", "by-ruleset", "by-origin"]) $(id).addEventListener("input", filter);
+  $("sort").addEventListener("change", () => sort($("sort").value, $("sort").value ? keys[$("sort").value].up : true));
+  $("group").addEventListener("change", arrange);
+  for (const section of sections) {
+    const button = section.body.querySelector(".fold");
+    button.hidden = false;
+    fold(section, section.body.dataset.old === "yes");
+    button.addEventListener("click", () => {
+      fold(section, !folded.has(section.body.id));
+      filter();
+    });
+  }
+  for (const box of document.querySelectorAll("input.beside")) {
+    box.parentElement.hidden = false;
+    box.addEventListener("change", beside);
+  }
+  $("apart").addEventListener("click", () => {
+    for (const box of document.querySelectorAll("input.beside:checked")) box.checked = false;
+    beside();
+  });
+  for (const id of filters) $(id).addEventListener("input", filter);
   $("clear").addEventListener("click", clear);
   for (const row of rows) {
     const button = row.line.querySelector(".open");
@@ -171,13 +295,27 @@
     $("download").href = address;
     setTimeout(() => URL.revokeObjectURL(address), 10000);
   });
+  $("csv").addEventListener("click", () => {
+    const columns = ["rank", "rank_of", "size", "benchmark", "ruleset", "date", "division", "status", "submitter", "system", "platform"];
+    columns.push("accelerator", "accelerators", "nodes", "global_batch", "framework", "precision", "driver", "minutes", "images_per_s");
+    columns.push("images_per_s_per_accelerator", "epochs", "quality", "origin", "unofficial", "id");
+    const cell = (value) => {
+      const said = Array.isArray(value) ? value.join("; ") : `${value ?? ""}`;
+      const plain = typeof value === "string" && /^[=+\-@\t\r]/.test(said) ? `'${said}` : said; // no formula for a spreadsheet
+      return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+    };
+    const shown = [...table.querySelectorAll("tr.row")].filter((line) => !line.hidden).map((line) => byId.get(line.id));
+    const lines = [columns, ...shown.map((row) => columns.map((name) => row[name]))].map((line) => line.map(cell).join(","));
+    const address = URL.createObjectURL(new Blob([`${lines.join("\r\n")}\r\n`], { type: "text/csv" }));
+    $("csv").href = address;
+    setTimeout(() => URL.revokeObjectURL(address), 10000);
+  });
   addEventListener("hashchange", () => visit(decodeURIComponent(location.hash.slice(1)), true));
 
   document.body.classList.remove("plain");
-  for (const id of ["theme", "download"]) $(id).hidden = false;
+  for (const id of ["theme", "download", "csv"]) $(id).hidden = false;
   $("controls").hidden = rows.length === 0;
   theme(themes.includes(remembered()) ? remembered() : "auto");
-  sort("accelerators", true);
-  filter();
+  sort("", true);
   if (location.hash) visit(decodeURIComponent(location.hash.slice(1)), true);
 })();
