@@ -47,6 +47,8 @@ def _of(run: Run) -> Iterable[str]:
         return
     for code in found.xid:
         yield f"XID {code}"
+    if found.pcie_width is not None and found.pcie_width_max is not None and found.pcie_width < found.pcie_width_max:
+        yield f"PCIe went down to x{found.pcie_width} of x{found.pcie_width_max}"
     if found.ecc_uncorrected:
         yield f"{found.ecc_uncorrected} uncorrected memory errors during the run"
     if found.ecc_corrected:

@@ -23,7 +23,13 @@ SLOWED = {
     0x40: "hardware thermal slowdown",
     0x80: "power brake of the supply",
 }
-HELD = ("power", "temperature", "board_limit", "reliability")
+HELD = ("power", "temperature", "sync_boost", "board_limit", "reliability")
+# Counters of the same, exact however seldom is sampled, where the driver has them
+SLOWED_S = {
+    "slowed_by_hardware_thermal_s": "hardware thermal slowdown",
+    "slowed_by_software_thermal_s": "software thermal slowdown",
+    "slowed_by_power_brake_s": "power brake of the supply",
+}
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,13 @@ class Telemetry:
     power_limit_w: float | None  # of one GPU, the lowest
     temperature_c: float | None  # the highest
     held_s: Mapping[str, float]  # by what -> seconds, summed over GPUs
-    slowed: tuple[str, ...]  # words of SLOWED that a sample has
+    slowed: tuple[str, ...]  # words of SLOWED that a sample has, or a counter of SLOWED_S
     ecc_corrected: int | None  # grown during the run
     ecc_uncorrected: int | None
     pcie_replays: int | None
-    pcie_width: int | None  # the narrowest
-    xid: tuple[int, ...]  # codes of events, where they were recorded
+    pcie_width: int | None  # the narrowest during the run
+    pcie_width_max: int | None
+    xid: tuple[int, ...]  # the driver's codes of critical errors, in their order
     samples: tuple[Sampled, ...]
 
     @property
@@ -130,13 +137,19 @@ def read(path: Path, start_s: float | None = None, stop_s: float | None = None) 
         temperature_c=max((each.temperature_c for each in samples if each.temperature_c is not None), default=None),
         held_s={by: total for by in HELD if (total := _total(grown, f"held_by_{by}_s")) is not None},
         slowed=tuple(
-            text for bit, text in SLOWED.items() if any(isinstance(each, int) and each & bit for each in reasons)
+            dict.fromkeys(
+                [
+                    *(t for bit, t in SLOWED.items() if any(isinstance(each, int) and each & bit for each in reasons)),
+                    *(text for key, text in SLOWED_S.items() if (_total(grown, key) or 0.0) > 0),
+                ]
+            )
         ),
         ecc_corrected=_whole(_total(grown, "ecc_corrected")),
         ecc_uncorrected=_whole(_total(grown, "ecc_uncorrected")),
         pcie_replays=_whole(_total(grown, "pcie_replays")),
-        pcie_width=_whole(_least(_gpus(begin), "pcie_width")),
-        xid=tuple(int(code) for line in lines if (code := number(line.get("xid"))) is not None),
+        pcie_width=_whole(_least([gpu for line in [begin, *inside] for gpu in _gpus(line)], "pcie_width")),
+        pcie_width_max=_whole(_least(_gpus(begin), "pcie_width_max")),
+        xid=_xids(lines),
         samples=samples,
     )
 
@@ -173,6 +186,20 @@ def _energy(samples: tuple[Sampled, ...], start_s: float | None, stop_s: float |
     for (before, one), (after, other) in itertools.pairwise(known):
         total += (one + other) / 2 * (after - before)
     return total
+
+
+def _xids(lines: Iterable[Mapping[str, Any]]) -> tuple[int, ...]:
+    """A sample has all errors of its GPU so far: the longest list of each has them all."""
+    longest: dict[int, list[int]] = {}
+    for line in lines:
+        for index, gpu in enumerate(_gpus(line)):
+            given = gpu.get("xids")
+            codes = (
+                [int(code) for each in given if (code := number(each)) is not None] if isinstance(given, list) else []
+            )
+            if len(codes) > len(longest.get(index, [])):
+                longest[index] = codes
+    return tuple(code for codes in longest.values() for code in codes)
 
 
 def _least(gpus: Iterable[Mapping[str, Any]], key: str) -> float | None:

@@ -99,27 +99,29 @@ def put(key: str, value: Any) -> Change:
 
 
 def telemetry(
-    log: Path, *, clock: float = 1980.0, held: float = 0.0, ecc: int = 0, reasons: int = 0, power: float = 600.0
+    log: Path,
+    *,
+    clock: float = 1980.0,
+    held: float = 0.0,
+    ecc: int = 0,
+    reasons: int = 0,
+    power: float = 600.0,
+    width: int = 16,
+    xids: Sequence[int] = (),
+    **more: float,
 ) -> None:
-    """telemetry_N.jsonl beside a log of `write`, a sample a second."""
+    """telemetry_N.jsonl beside a log of `write`, a sample a second; `more`: counters that grew."""
     events = [json.loads(line.removeprefix(":::MLLOG ")) for line in log.read_text().splitlines()]
     stamps = {event["key"]: event["time_ms"] for event in events}
-    lines: list[dict[str, Any]] = [
-        {
-            "event": "begin",
-            "time_ms": stamps["init_stop"] - 20_000,
-            "gpus": [{"clock_sm_max_mhz": 1980, "pcie_width": 16}],
-        }
-    ]
+    state = {"clock_sm_max_mhz": 1980, "pcie_width_max": 16}
+    lines: list[dict[str, Any]] = [{"event": "begin", "time_ms": stamps["init_stop"] - 20_000, "gpus": [state]}]
+    sampled = {"clock_sm_mhz": clock, "power_w": power, "temperature_c": 61, "clock_event_reasons": reasons}
+    sampled |= {"pcie_width": width, "xids": list(xids)}
     lines += [
-        {
-            "event": "sample",
-            "time_ms": at,
-            "gpus": [{"clock_sm_mhz": clock, "power_w": power, "temperature_c": 61, "clock_event_reasons": reasons}],
-        }
+        {"event": "sample", "time_ms": at, "gpus": [sampled]}
         for at in range(stamps["run_start"] + 500, stamps["run_stop"], 1000)
     ]
-    grown = {"energy_j": 1.0, "held_by_temperature_s": held, "held_by_power_s": 3.0, "ecc_uncorrected": ecc}
+    grown = {"energy_j": 1.0, "held_by_temperature_s": held, "held_by_power_s": 3.0, "ecc_uncorrected": ecc, **more}
     lines.append({"event": "end", "time_ms": stamps["run_stop"] + 2000, "gpus": [{"during_run": grown}]})
     path = log.with_name(log.name.replace("result_", "telemetry_")).with_suffix(".jsonl")
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

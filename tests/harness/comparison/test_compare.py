@@ -320,6 +320,9 @@ def test_globs_and_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ({"held": 3.0}, "held down by temperature for 3.0 s"),
         ({"ecc": 1}, "1 uncorrected memory errors"),
         ({"reasons": 0x40}, "throttled: hardware thermal slowdown"),
+        ({"slowed_by_power_brake_s": 0.2}, "throttled: power brake of the supply"),
+        ({"width": 8}, "PCIe went down to x8 of x16"),
+        ({"xids": [31, 79]}, "XID 79"),
     ],
 )
 def test_telemetry_makes_it_suspect(tmp_path: Path, bad: dict[str, Any], text: str) -> None:
