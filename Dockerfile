@@ -30,7 +30,7 @@ ARG ACCELERATOR=cuda13
 # Of requirements/*.lock; the build stops where one is another
 ARG CUDA12_LOCK_SHA256=65e9ddb1cca6c53b05d376fdab2960926d905d239260d531b5968057cc2c514d
 ARG VENDOR_LOCK_SHA256=3b857bcc585a2cb8e7a1eedf8f047fb4021e5c7dcb7a1a3968b2964434598edb
-ARG RUN_LOCK_SHA256=670506406772ebefaeef1a37ca17cafe19cf443dda2f4446284c88698101bd28
+ARG RUN_LOCK_SHA256=5248416e84d6d96d86d77b571292500167bfaaeb8cf2aadcba9459f4243773cc
 
 
 # What runs: Python, and what torch.compile needs, which every NVIDIA configuration uses. Triton compiles its driver's module
