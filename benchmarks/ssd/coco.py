@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,17 +22,13 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from benchmarks.ssd import annotation_file
+from benchmarks.ssd.annotation_file import Annotations
 from benchmarks.ssd.detections import Detections
 
 Evaluator = Literal["hotcoco", "pycocotools"]
 # COCO's twelve, in the order in which pycocotools prints them
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-MIN_SIDE_PX = np.float32(0.1)  # DALI's size_threshold
-
-
-def counts(annotation: dict[str, Any]) -> bool:
-    """Whether DALI's reader takes it: a box less wide or high than MIN_SIDE_PX does not count as one."""
-    return bool(min(np.float32(side) for side in annotation["bbox"][2:]) >= MIN_SIDE_PX)
 
 
 @dataclass(frozen=True)
@@ -48,80 +43,58 @@ class Metrics:
         return self.values["AP"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """An annotation file, without outlines."""
+    """What an evaluation knows of an annotation file: its evaluators get a document of ours, never the file."""
 
-    path: Path
-    document: dict[str, Any] = field(repr=False)
+    annotations: Annotations
 
     @classmethod
     def load(cls, path: Path) -> GroundTruth:
         """Read the file. ValueError, naming it, when it holds no ground truth that could be evaluated."""
-        try:
-            document = json.loads(path.read_bytes(), object_hook=_without_outline)
-        except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error}); cut off or damaged, get it again") from error
-        truth = cls(path, document)
-        try:
-            truth._complete()
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ValueError(
-                f"{path}: not in COCO's form: {type(error).__name__} {error}; it needs images (id, file_name, width, "
-                "height), categories (id, name) and annotations (image_id, category_id, bbox)"
-            ) from error
-        return truth
+        return cls(annotation_file.read(path))
 
-    def _complete(self) -> None:
-        """Check what an evaluation relies on, and fill in what some writers of such files leave out."""
-        for kind, needed in (("images", ("file_name", "width", "height")), ("categories", ("name",))):
-            ids = []
-            for record in self.document[kind]:
-                _ = [record[key] for key in needed]
-                ids.append(record["id"])
-            if len(ids) != len(set(ids)):
-                twice = next(number for number in ids if ids.count(number) > 1)
-                raise ValueError(f"{self.path}: id {twice} is given to two {kind}; ids must be unique")
-        for number, annotation in enumerate(self.document["annotations"], start=1):
-            # pycocotools takes a match with id 0 for none, and loses a box whose id comes twice
-            annotation["id"] = number
-            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-            annotation.setdefault("iscrowd", 0)
-        if len(self.image_ids_with_boxes) == 0:
-            raise ValueError(f"{self.path}: no image has a box, so that there is nothing to find")
+    @property
+    def path(self) -> Path:
+        return self.annotations.path
 
-    @cached_property
+    @property
     def category_ids(self) -> npt.NDArray[np.int64]:
         """In the file's order, as DALI's reader numbers them: the network's label k (from 1) is category_ids[k - 1]."""
-        return np.array([category["id"] for category in self.document["categories"]], dtype=np.int64)
+        return self.annotations.category_ids
 
-    @cached_property
+    @property
     def image_ids(self) -> npt.NDArray[np.int64]:
-        return np.array([image["id"] for image in self.document["images"]], dtype=np.int64)
+        return self.annotations.image_ids
 
-    @cached_property
+    @property
     def image_ids_with_boxes(self) -> npt.NDArray[np.int64]:
         """Images that DALI's reader keeps with skip_empty: one box at least, crowd or not, with both sides 0.1 px."""
-        boxed = {annotation["image_id"] for annotation in self.document["annotations"] if counts(annotation)}
-        return np.array([number for number in self.image_ids.tolist() if number in boxed], dtype=np.int64)
+        return self.image_ids[self.annotations.boxed]
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int32]:
+        """(N, 2) width and height in px."""
+        return self.annotations.sizes
 
     def file_name(self, image_id: int) -> str:
-        return str(self._images[image_id]["file_name"])
+        return self.annotations.file_names[self._place[image_id]]
 
     def boxes(self, image_id: int) -> npt.NDArray[np.float64]:
         """(G, 4) xywh_px."""
-        found = [a["bbox"] for a in self.document["annotations"] if a["image_id"] == image_id]
-        return np.array(found, dtype=np.float64).reshape(-1, 4)
+        found: npt.NDArray[np.float64] = self.annotations.xywh_px[self.annotations.images == self._place[image_id]]
+        return found
 
     def category_name(self, category_id: int) -> str:
-        return next(str(c["name"]) for c in self.document["categories"] if c["id"] == category_id)
+        name: str = self.annotations.category_names[self.category_ids.tolist().index(category_id)]
+        return name
 
     def rows(self, found: Detections, image_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """(N, 7) of image id, x, y, w, h in the image's own pixels, score, category id; `image_ids` (B,) of the batch."""
-        sizes = [(self._images[number]["width"], self._images[number]["height"]) for number in image_ids.tolist()]
+        sizes = self.sizes[[self._place[number] for number in image_ids.tolist()]]
         images = found.images.cpu().numpy()
         ltrb = found.ltrb.cpu().numpy().astype(np.float64)
-        scale = np.array(sizes, dtype=np.float64).reshape(-1, 2)[images]
+        scale = sizes.astype(np.float64).reshape(-1, 2)[images]
         return np.column_stack(
             [
                 image_ids[images],
@@ -133,8 +106,13 @@ class GroundTruth:
         )
 
     @cached_property
-    def _images(self) -> dict[int, dict[str, Any]]:
-        return {image["id"]: image for image in self.document["images"]}
+    def document(self) -> dict[str, Any]:
+        """COCO's form."""
+        return self.annotations.document()
+
+    @cached_property
+    def _place(self) -> dict[int, int]:
+        return {number: place for place, number in enumerate(self.image_ids.tolist())}
 
     @cached_property
     def _hotcoco(self) -> hotcoco.COCO:
@@ -143,11 +121,6 @@ class GroundTruth:
     @cached_property
     def _pycocotools(self) -> Any:
         return _pycocotools_from(self.document)
-
-
-def _without_outline(record: dict[str, Any]) -> dict[str, Any]:
-    record.pop("segmentation", None)  # most of the file; boxes are evaluated, and areas are said
-    return record
 
 
 def evaluate(
@@ -201,8 +174,8 @@ def fingerprint(halves: Sequence[tuple[Path, Path]]) -> str:
     does where the folders lie.
     """
     digest = hashlib.sha256()
-    for annotation_file, images in halves:
-        with annotation_file.open("rb") as file:
+    for listed, images in halves:
+        with listed.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
         for name, size in sorted(_files(images)):
             digest.update(f"{size} {name}\0".encode())

@@ -17,7 +17,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from benchmarks.ssd import annotation_file, checked, picture_files
 from benchmarks.ssd.augmentation import unnormalise
+from benchmarks.ssd.checked import Counts
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.image_format import Format
 
@@ -42,6 +44,7 @@ class Source:
     jpeg_on_device: bool = True  # torch, on a device that says it is CUDA's: decode with nvJPEG, else on the CPU
     whole: bool = False  # DALI: in training, decode all of a picture and cut the crop out of it
     hw_decoder_load: float = 0.65  # DALI: share of a batch for a GPU's JPEG engine
+    counts: Counts | None = None  # that its reader must find; None: what the annotation file holds
     compiled: bool = False  # torch: torch.compile of what is done to the pixels of a batch
 
     @property
@@ -110,6 +113,22 @@ def eval_batches(source: Source) -> Batches:
 def warm_up(source: Source) -> None:
     """Import and compile what the batches will need, so that the timed run does not; touches no data."""
     _backend(source).warm_up(source)
+
+
+def counts(source: Source) -> Counts:
+    """What a reader of `source` must find."""
+    if source.counts is not None:
+        return source.counts
+    found = annotation_file.read(source.annotations)
+    return checked.counts(found, found)
+
+
+def blamed(source: Source) -> str:
+    """Which picture a decoder could not decode that names none: all are decoded on the CPU until one cannot be."""
+    names = annotation_file.read(source.annotations).file_names
+    return picture_files.first_damaged(source.images, names) or (
+        f"Pillow decodes each of the {len(names):,} pictures in {source.images}: none of them seems to be to blame"
+    )
 
 
 def _backend(source: Source) -> ModuleType:

@@ -10,9 +10,11 @@ Shapes: B images, S image side in px, A default boxes.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nvidia.dali import fn, math, pipeline_def, types
@@ -20,10 +22,11 @@ from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from torch import Tensor
 
+from benchmarks.ssd import reader_counts
 from benchmarks.ssd.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb
 from benchmarks.ssd.config import Augmentation
-from benchmarks.ssd.data import Source
+from benchmarks.ssd.data import Source, blamed, counts
 from benchmarks.ssd.matching import MATCH_IOU
 
 READER = "coco"
@@ -34,7 +37,7 @@ class DaliBatches:
     """Implements benchmarks.ssd.data.Batches."""
 
     iterator: DALIGenericIterator
-    device: str
+    source: Source
     wait_s: float = field(default=0.0)
 
     @property
@@ -50,9 +53,11 @@ class DaliBatches:
                 (batch,) = next(epoch)
             except StopIteration:
                 return
+            except RuntimeError as error:
+                raise RuntimeError(f"{error}\n{blamed(self.source)}") from error
             finally:
                 self.wait_s += time.perf_counter() - start
-            yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+            yield {name: tensor.to(self.source.device, non_blocking=True) for name, tensor in batch.items()}
 
     def state(self) -> bytes:
         (checkpoint,) = self.iterator.checkpoints()
@@ -69,11 +74,13 @@ def train_batches(
     checkpoint: bytes | None = None,
 ) -> DaliBatches:
     """See benchmarks.ssd.data.train_batches."""
+    saved = tempfile.TemporaryDirectory()
     pipe = _train_graph(
         source,
         augmentation,
         cxcywh_to_ltrb(default_boxes).flatten().tolist(),
         order_seed,
+        saved.name,
         batch_size=source.batch_size,
         num_threads=source.threads,
         device_id=source.gpu,
@@ -82,24 +89,32 @@ def train_batches(
         enable_checkpointing=True,
         checkpoint=checkpoint,
     )
-    return _batches(pipe, source, ["images", "offsets", "labels"], LastBatchPolicy.DROP)
+    return _batches(pipe, source, saved, ["images", "offsets", "labels"], LastBatchPolicy.DROP)
 
 
 def eval_batches(source: Source) -> DaliBatches:
     """See benchmarks.ssd.data.eval_batches."""
-    pipe = _eval_graph(source, batch_size=source.batch_size, num_threads=source.threads, device_id=source.gpu, seed=0)
-    return _batches(pipe, source, ["images", "image_ids"], LastBatchPolicy.PARTIAL)
+    saved = tempfile.TemporaryDirectory()
+    pipe = _eval_graph(
+        source, saved.name, batch_size=source.batch_size, num_threads=source.threads, device_id=source.gpu, seed=0
+    )
+    return _batches(pipe, source, saved, ["images", "image_ids"], LastBatchPolicy.PARTIAL)
 
 
 def warm_up(source: Source) -> None:
     """DALI compiles nothing: to have been imported is enough."""
 
 
-def _batches(pipe: Any, source: Source, outputs: list[str], policy: LastBatchPolicy) -> DaliBatches:
+def _batches(
+    pipe: Any, source: Source, saved: tempfile.TemporaryDirectory[str], outputs: list[str], policy: LastBatchPolicy
+) -> DaliBatches:
+    """`saved` is where the graph's reader saves what it reads, and is removed."""
     iterator = DALIGenericIterator(
         [pipe], outputs, reader_name=READER, last_batch_policy=policy, auto_reset=True, prepare_first_batch=False
     )
-    return DaliBatches(iterator, source.device)
+    with saved:
+        reader_counts.compare(Path(saved.name), counts(source), source.annotations, with_empty=not source.skip_empty)
+    return DaliBatches(iterator, source)
 
 
 def _reader(source: Source, **arguments: Any) -> Any:
@@ -114,6 +129,11 @@ def _reader(source: Source, **arguments: Any) -> Any:
         name=READER,
         **arguments,
     )
+
+
+def _saving(folder: str) -> dict[str, Any]:
+    """Lets the reader save what it has read, to be compared with what it should have."""
+    return {"save_preprocessed_annotations": True, "save_preprocessed_annotations_dir": folder}
 
 
 def _random_crop(boxes: Any, labels: Any, augmentation: Augmentation) -> Any:
@@ -165,9 +185,13 @@ def _uniform(ends: tuple[float, float]) -> Any:
 
 
 @pipeline_def  # type: ignore[untyped-decorator]
-def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[float], order_seed: int) -> Any:
+def _train_graph(
+    source: Source, augmentation: Augmentation, anchors_ltrb: list[float], order_seed: int, saved: str
+) -> Any:
     # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
-    files, boxes, labels = _reader(source, shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31)
+    files, boxes, labels = _reader(
+        source, **_saving(saved), shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31
+    )
     begin, size, boxes, labels = _random_crop(boxes, labels, augmentation)
     if source.whole:
         images = fn.slice(fn.decoders.image(files, **_decoder(source)), begin, size)
@@ -200,7 +224,7 @@ def _train_graph(source: Source, augmentation: Augmentation, anchors_ltrb: list[
 
 
 @pipeline_def  # type: ignore[untyped-decorator]
-def _eval_graph(source: Source) -> Any:
+def _eval_graph(source: Source, saved: str) -> Any:
     # sticking to its shard, a rank ends each epoch where it began it, also where the shards differ by one image
-    files, _, _, image_ids = _reader(source, image_ids=True, stick_to_shard=True)
+    files, _, _, image_ids = _reader(source, **_saving(saved), image_ids=True, stick_to_shard=True)
     return _normalised(fn.decoders.image(files, **_decoder(source)), source), image_ids

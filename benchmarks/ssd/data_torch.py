@@ -139,19 +139,14 @@ class TorchBatches(ABC):
     def _by_nvjpeg(self, pictures: Sequence[Picture]) -> list[Tensor]:
         """(3, H, W) uint8 each, on the GPU; what is no JPEG file, whatever its name, comes from the CPU.
 
-        RuntimeError that names the file that cannot be read.
+        So does a batch that nvJPEG refuses, for a CMYK picture, say. RuntimeError that names the file that cannot be read.
         """
         files = list(self._workers.map(lambda picture: read_file(str(picture.file)), pictures))
         jpegs = [file for file in files if is_jpeg(file)]
         try:
             found = iter(decode_jpeg(jpegs, mode=ImageReadMode.RGB, device=self.source.device) if jpegs else [])
-        except RuntimeError as error:
-            for picture in pictures:
-                decoded(picture)  # which says the file's name, if the file is to blame
-            raise RuntimeError(
-                f"nvJPEG: {error}; the CPU reads every one of {', '.join(str(picture.file) for picture in pictures)}: "
-                "one may be CMYK, which is to be converted"
-            ) from error
+        except RuntimeError:
+            return [pixels.to(self.source.device) for pixels in self._workers.map(decoded, pictures)]
         return [
             next(found) if is_jpeg(file) else decoded(picture).to(self.source.device)
             for file, picture in zip(files, pictures, strict=True)

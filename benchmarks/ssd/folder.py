@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.ssd import capabilities, coco, data
+from benchmarks.ssd import capabilities, checked, coco, data
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.evaluation import Evaluation
 from harness.contract import Context
@@ -28,12 +28,11 @@ class Folder:
 
     @property
     def eval_images(self) -> Path:
-        return self.path / self.config.data.eval_images
+        return self._half("eval").images
 
     @property
     def train_source(self) -> data.Source:
-        settings = self.config.data
-        return self._source(settings.train_images, settings.train_annotations, self.config.optimizer.batch_size, True)
+        return self._source("train", self.config.optimizer.batch_size, True)
 
     def train_batches(self, default_boxes: Tensor, checkpoint: bytes | None = None) -> data.TrainBatches:
         """From the first epoch, or from where `checkpoint` stands."""
@@ -49,19 +48,14 @@ class Folder:
     def evaluation(self) -> Evaluation:
         """ValueError where the ground truth is not what the configuration says."""
         settings = self.config.data
-        ground_truth = coco.GroundTruth.load(self.path / settings.eval_annotations)
+        ground_truth = coco.GroundTruth.load(self._half("eval").annotations)
         if len(ground_truth.category_ids) != self.config.model.categories:
             raise ValueError(
                 f"{ground_truth.path} has {len(ground_truth.category_ids)} categories, the configuration says "
                 f"model.categories = {self.config.model.categories}"
             )
         batches = data.eval_batches(
-            self._source(
-                settings.eval_images,
-                settings.eval_annotations,
-                self.config.evaluation.batch_size,
-                not settings.eval_images_without_boxes,
-            )
+            self._source("eval", self.config.evaluation.batch_size, not settings.eval_images_without_boxes)
         )
         return Evaluation(
             batches,
@@ -93,19 +87,19 @@ class Folder:
         return {min(size, mine), mine % size or size}
 
     def fingerprint(self) -> str:
-        """See benchmarks.ssd.coco.fingerprint."""
-        settings = self.config.data
-        return coco.fingerprint(
-            [
-                (self.path / settings.train_annotations, self.path / settings.train_images),
-                (self.path / settings.eval_annotations, self.path / settings.eval_images),
-            ]
-        )
+        """See benchmarks.ssd.coco.fingerprint; of the files as the user has them."""
+        halves = [self._half(name) for name in checked.HALVES]
+        return coco.fingerprint([(half.original, half.images) for half in halves])
 
-    def _source(self, images: str, annotations: str, batch_size: int, skip_empty: bool) -> data.Source:
+    def _half(self, name: checked.Name) -> checked.Half:
+        return checked.half(self.path, self.config.data, name)
+
+    def _source(self, name: checked.Name, batch_size: int, skip_empty: bool) -> data.Source:
+        half = self._half(name)
         return data.Source(
-            images=self.path / images,
-            annotations=self.path / annotations,
+            images=half.images,
+            annotations=half.annotations,
+            counts=half.counts,
             image_px=self.config.model.image_px,
             batch_size=batch_size,
             threads=self.config.data.threads,

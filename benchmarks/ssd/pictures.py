@@ -7,18 +7,21 @@ Shapes: B images, S image side in px, G ground-truth boxes of an image.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms.v2 import functional as transforms
 
+from benchmarks.ssd import annotation_file, picture_files
 from benchmarks.ssd import augmentation as maths
-from benchmarks.ssd import coco
 from benchmarks.ssd.augmentation import WHOLE, Boxes
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.data import Source
@@ -40,27 +43,18 @@ class Picture:
 
 def read(source: Source) -> list[Picture]:
     """The pictures of an annotation file in its order, as DALI's reader takes them: boxes of 0.1 px at least, within them."""
-    truth = coco.GroundTruth.load(source.annotations)
-    label_of = {number: label for label, number in enumerate(truth.category_ids.tolist(), start=1)}
-    boxes: dict[int, list[tuple[list[float], int]]] = {}
-    for annotation in truth.document["annotations"]:
-        if coco.counts(annotation):
-            boxes.setdefault(annotation["image_id"], []).append((annotation["bbox"], annotation["category_id"]))
-    found = []
-    for image in truth.document["images"]:
-        here = boxes.get(image["id"], [])
-        if here or not source.skip_empty:
-            xywh = np.array([box for box, _ in here], dtype=np.float32).reshape(-1, 4)
-            size = np.array([image["width"], image["height"]] * 2, dtype=np.float32)
-            ltrb = (np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1) / size).clip(0, 1)
-            if (ltrb[:, :2] >= ltrb[:, 2:]).any():
-                wrong = here[int((ltrb[:, :2] >= ltrb[:, 2:]).any(axis=1).argmax())][0]
-                raise ValueError(
-                    f"{source.annotations}: the box {wrong} of {image['file_name']} lies outside of the picture"
-                )
-            labels = np.array([label_of[category] for _, category in here], dtype=np.int64)
-            found.append(Picture(image["id"], source.images / image["file_name"], ltrb, labels))
-    return found
+    truth = annotation_file.read(source.annotations)
+    ltrb = annotation_file.within(truth.xywh_px, truth.sizes[truth.images])
+    counted = np.flatnonzero(truth.counted)
+    # by image, the file's order within it
+    order = counted[np.argsort(truth.images[counted], kind="stable")]
+    ends = np.searchsorted(truth.images[order], np.arange(len(truth.image_ids) + 1))
+    ltrb, labels = ltrb[order], truth.categories[order] + 1
+    return [
+        Picture(int(truth.image_ids[i]), source.images / truth.file_names[i], ltrb[start:end], labels[start:end])
+        for i, (start, end) in enumerate(itertools.pairwise(ends.tolist()))
+        if start < end or not source.skip_empty
+    ]
 
 
 def augmented(rng: np.random.Generator, picture: Picture, augmentation: Augmentation) -> Picture:
@@ -78,8 +72,24 @@ def decoded(picture: Picture) -> Tensor:
     try:
         pixels: Tensor = decode_image(read_file(str(picture.file)), mode=ImageReadMode.RGB)
     except RuntimeError as error:
-        raise RuntimeError(f"{picture.file}: {error}") from error
+        return _by_pillow(picture.file, error)
+    if pixels.dtype == torch.uint16:  # of a PNG file; rounded as DALI does
+        return ((pixels.to(torch.int32) + 128) // 257).to(torch.uint8)
     return pixels
+
+
+def _by_pillow(path: Path, refusal: RuntimeError) -> Tensor:
+    """What torchvision does not decode and DALI does: plain BMP, TIFF, JPEG 2000, PNM."""
+    if what := picture_files.fault(path):
+        raise RuntimeError(f"{path}: {what}") from refusal
+    try:
+        with Image.open(path) as picture:
+            if picture.format not in picture_files.PLAIN_COLOURS:
+                raise RuntimeError(f"{path}: {refusal}") from refusal
+            pixels = np.array(picture.convert("RGB"))
+    except OSError as error:
+        raise RuntimeError(f"{path}: {error}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def cut(pixels: Tensor, picture: Picture, side_px: int) -> Tensor:

@@ -57,8 +57,8 @@ def test_compiled_is_the_same_and_compiles_nothing_after_warm_up(tmp_path: Path,
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda p: p.write_bytes(b"not a picture"), "Unsupported image"),
-        (lambda p: p.write_bytes(p.read_bytes()[:300]), "Incomplete|Corrupt|premature|Image is"),
+        (lambda p: p.write_bytes(b"not a picture"), "not a picture of a known kind"),
+        (lambda p: p.write_bytes(p.read_bytes()[:300]), "cut off or damaged"),
         (lambda p: p.unlink(), "No such file"),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_bad_file_is_named(tmp_path: Path, spoil: object, says: str, device: s
         epoch(src)
 
 
-def test_what_is_no_jpeg_comes_from_the_cpu_and_what_nvjpeg_cannot_read_is_named(
+def test_what_is_no_jpeg_or_not_one_for_nvjpeg_comes_from_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The GPU's decoder is played by the CPU's, which takes a list likewise."""
@@ -92,8 +92,8 @@ def test_what_is_no_jpeg_comes_from_the_cpu_and_what_nvjpeg_cannot_read_is_named
     for pixels, picture in zip(found, batches.pictures, strict=True):
         assert torch.equal(pixels, pictures.decoded(picture))
     monkeypatch.setattr(data_torch, "decode_jpeg", lambda *_, **__: nvjpeg([torch.zeros(9, dtype=torch.uint8)]))
-    with pytest.raises(RuntimeError, match=r"nvJPEG: .* the CPU reads every one of .*000000000001\.jpg"):
-        batches._by_nvjpeg(batches.pictures)
+    for pixels, picture in zip(batches._by_nvjpeg(batches.pictures), batches.pictures, strict=True):
+        assert torch.equal(pixels, pictures.decoded(picture))
     files[2].write_bytes(b"no")
     with pytest.raises(RuntimeError, match=r"000000000003\.jpg: "):
         batches._by_nvjpeg(batches.pictures)
@@ -102,7 +102,9 @@ def test_what_is_no_jpeg_comes_from_the_cpu_and_what_nvjpeg_cannot_read_is_named
 def test_a_box_outside_of_its_picture_is_named(tmp_path: Path) -> None:
     folder = coco_folder.write(tmp_path, [Picture(9, [(8, 8, 24, 20, 1), (70, 10, 20, 20, 1)])])
     src = data.Source(folder.images, folder.annotations, PX, 1, 1, "cpu", 0, 1, True, backend="torch")
-    with pytest.raises(ValueError, match=r"the box \[70, 10, 20, 20\] of 000000000001\.jpg lies outside"):
+    with pytest.raises(
+        ValueError, match=r"bbox is \[70, 10, 20, 20\], expected to lie at least in part in 000000000001\.jpg"
+    ):
         epoch(src)
 
 

@@ -72,7 +72,7 @@ def against_pil(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: 
     found = interleaved({**{name: ours(name) for name in sessions}, "pil": pil}, rounds)
     torch.set_num_threads(threads)
     truth = coco.GroundTruth.load(folder / config.data.train_annotations)
-    sizes = np.array([(image["width"], image["height"]) for image in truth.document["images"]]).mean(axis=0)
+    sizes = truth.sizes.mean(axis=0)
     note = f"pictures of {sizes[0]:.0f} x {sizes[1]:.0f} px on average"
     baseline = Figure("PIL and torchvision", "ms", found["pil"])
     rows = {

@@ -5,6 +5,7 @@ Shapes: B images, A default boxes, K classes with background 0.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ssd import coco, detections
+from benchmarks.ssd import annotation_file, coco, detections
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.precision import AUTOCAST_DTYPE
 from benchmarks.ssd.profile import baselines, setup
@@ -198,7 +199,7 @@ def evaluators(truth_images: int, rounds: int, categories: int = 80, per_image: 
             for n, box in enumerate(boxes.tolist(), start=1)
         ],
     }  # fmt: skip
-    truth = coco.GroundTruth(Path("synthetic"), document)
+    truth = coco.GroundTruth(annotation_file.parse(json.dumps(document).encode(), Path("synthetic")))
     of = np.repeat(ids, per_image)
     rows = np.column_stack(
         [of, rng.uniform(0, 300, (len(of), 4)), rng.uniform(0.05, 1, len(of)), rng.integers(1, categories + 1, len(of))]

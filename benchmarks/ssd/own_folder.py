@@ -1,0 +1,57 @@
+"""Folders that only this user writes in, for what is made once and trusted later, and one process at a time in them.
+
+In a folder that others can write in somebody may have been first: with a link in the place of a file that is about to be
+opened for writing, or with pictures of his own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+# Of flock, where a file system has none (some of NFS, Lustre, FUSE)
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+def make(folder: Path) -> Path:
+    """`folder`, made for this user alone unless it is there. ValueError when it cannot be, or others could have been there."""
+    way_out = "name a folder of your own with HARNESS_CACHE_DIR"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found, followed = folder.lstat(), folder.stat()
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be used: {error.strerror}; {way_out}") from error
+    if not stat.S_ISDIR(followed.st_mode):
+        raise ValueError(f"{folder} is no folder; {way_out}")
+    if {found.st_uid, followed.st_uid} != {os.geteuid()}:
+        raise ValueError(f"{folder} belongs to user {followed.st_uid}, not to you, who is {os.geteuid()}; {way_out}")
+    if followed.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ValueError(f"others may write in {folder}, whose content is trusted: `chmod go-w {folder}`, or {way_out}")
+    return folder
+
+
+@contextlib.contextmanager
+def alone(lock: Path) -> Iterator[bool]:
+    """Wait until no other process is in here with the same `lock`; False where the file system has no locks."""
+    # a link is not followed, and what is there is not emptied
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        locked = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            locked = False
+        yield locked
+    finally:
+        os.close(descriptor)
