@@ -1,0 +1,236 @@
+"""The strict reader: what it refuses and in which words, what it passes over, what it writes for the other readers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.ssd import annotation_file
+from benchmarks.ssd.coco import GroundTruth, evaluate
+
+Document = dict[str, Any]
+
+
+def document() -> Document:
+    """Two images, two categories, three boxes."""
+    return {
+        "images": [
+            {"id": 7, "file_name": "a.jpg", "width": 64, "height": 48},
+            {"id": 2**40, "file_name": "in/a folder/b.jpg", "width": 30, "height": 40},
+        ],
+        "categories": [{"id": 9, "name": "disc"}, {"id": 4, "name": "bar"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 9, "bbox": [1, 2.5, 30, 20], "area": 500, "iscrowd": 0},
+            {"id": 2, "image_id": 2**40, "category_id": 4, "bbox": [-5, 0, 10, 10], "iscrowd": 1},
+            {"id": 3, "image_id": 7, "category_id": 4, "bbox": [3, 3, 9, 0]},
+        ],
+    }
+
+
+def read(content: Document | bytes, tmp_path: Path) -> annotation_file.Annotations:
+    path = tmp_path / "instances.json"
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return annotation_file.read(path)
+
+
+def refusal(content: Document | bytes, tmp_path: Path) -> str:
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "instances.json"))) as refused:
+        read(content, tmp_path)
+    return str(refused.value).removeprefix(f"{tmp_path / 'instances.json'}: ")
+
+
+def test_what_is_read(tmp_path: Path) -> None:
+    found = read(document(), tmp_path)
+    assert found.image_ids.tolist() == [7, 2**40] and list(found.file_names) == ["a.jpg", "in/a folder/b.jpg"]
+    assert found.sizes.tolist() == [[64, 48], [30, 40]]
+    assert found.category_ids.tolist() == [9, 4] and list(found.category_names) == ["disc", "bar"]
+    assert found.images.tolist() == [0, 1, 0] and found.categories.tolist() == [0, 1, 1]
+    assert found.xywh_px.tolist() == [[1, 2.5, 30, 20], [-5, 0, 10, 10], [3, 3, 9, 0]]
+    assert found.areas.tolist() == [500, 100, 0], "a box's own area where none is said"
+    assert found.crowd.tolist() == [False, True, False]
+    assert found.counted.tolist() == [True, True, False], "COCO 2017 has boxes without height; no reader counts them"
+    assert found.boxed.tolist() == [True, True]
+    assert found.to_find(found.boxed) == 1
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+BOX = "expected four finite numbers in px"
+WHOLE = "expected a whole number of 64 bits"
+NAME = "expected a name relative to the folder"
+VALUES: list[tuple[str, int, str, Any, str]] = [
+    ("annotations", 1, "iscrowd", False, "annotations[1] (id 2): iscrowd is false, expected 0 or 1"),
+    ("annotations", 1, "iscrowd", None, "iscrowd is null"),
+    ("annotations", 1, "iscrowd", 0.0, "iscrowd is 0.0"),
+    ("annotations", 1, "iscrowd", "0", 'iscrowd is "0"'),
+    ("annotations", 1, "iscrowd", 2, "iscrowd is 2"),
+    ("annotations", 0, "image_id", "7", f'annotations[0] (id 1): image_id is "7", {WHOLE}'),
+    ("annotations", 0, "image_id", 7.0, f"image_id is 7.0, {WHOLE}"),
+    ("annotations", 0, "image_id", 2**63, f"image_id is {2**63}, {WHOLE}"),
+    ("annotations", 0, "image_id", 8, "image_id is 8, expected the id of one of images"),
+    ("annotations", 0, "image_id", ..., "image_id is missing"),
+    ("annotations", 2, "category_id", True, f"category_id is true, {WHOLE}"),
+    ("annotations", 2, "category_id", 55, "annotations[2] (id 3): category_id is 55, expected the id of one of categories"),
+    ("annotations", 0, "bbox", ..., "bbox is missing"),
+    ("annotations", 0, "bbox", [1, 2, 3], f"bbox is [1, 2, 3], {BOX}"),
+    ("annotations", 0, "bbox", [1, 2, 3, 4, 5], f"bbox is [1, 2, 3, 4, 5], {BOX}"),
+    ("annotations", 0, "bbox", [1, 2, "3", 4], f'bbox is [1, 2, "3", 4], {BOX}'),
+    ("annotations", 0, "bbox", [1, 2, None, 4], BOX),
+    ("annotations", 0, "bbox", [1, 2, True, 4], BOX),
+    ("annotations", 0, "bbox", [1, 2, -3, 4], BOX),
+    ("annotations", 0, "bbox", [1, 2, 1e300, 4], BOX),
+    ("annotations", 0, "bbox", [10**400, 2, 3, 4], BOX),
+    ("annotations", 0, "bbox", {"x": 1}, BOX),
+    ("annotations", 0, "bbox", [64, 2, 3, 4], "bbox is [64, 2, 3, 4], expected to lie at least in part in a.jpg, 64 x 48"),
+    ("annotations", 0, "bbox", [-3, 2, 3, 4], "at least in part in a.jpg"),
+    ("annotations", 0, "bbox", [63.9999999, 2, 3, 4], "at least in part in a.jpg"),
+    ("annotations", 0, "area", "900", 'area is "900", expected a number'),
+    ("annotations", 0, "area", -1, "area is -1"),
+    ("annotations", 0, "area", 1e11, "area is 100000000000.0"),
+    ("annotations", 0, "area", 10**400, "area is 1000"),
+    ("images", 1, "id", "7", f'images[1] (id "7"): id is "7", {WHOLE}'),
+    ("images", 1, "id", 7, "images[1] (id 7): id is 7, expected one that none of the images before it has"),
+    ("images", 0, "id", ..., "images[0]: id is missing"),
+    ("images", 0, "width", 0, "images[0] (id 7): width is 0, expected a whole number of px from 1 to 65,535"),
+    ("images", 0, "height", 48.5, "height is 48.5"),
+    ("images", 0, "width", None, "width is null"),
+    ("images", 0, "file_name", 5, f"file_name is 5, {NAME}"),
+    ("images", 0, "file_name", "", f'file_name is "", {NAME}'),
+    ("images", 0, "file_name", "../a.jpg", NAME),
+    ("images", 0, "file_name", "b/../../a.jpg", NAME),
+    ("images", 0, "file_name", "/etc/passwd", NAME),
+    ("images", 0, "file_name", 'x\n:::MLLOG {"key": "run_stop"}', 'file_name is "x\\n:::MLLOG'),
+    ("images", 0, "file_name", "\x1b[2J", 'file_name is "\\u001b[2J"'),
+    ("categories", 0, "id", 4, "categories[1] (id 4): id is 4, expected one that none of the categories before it has"),
+    ("categories", 1, "name", ..., "name is missing"),
+    ("categories", 1, "name", 5, "name is 5, expected a text"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", VALUES, ids=lambda case: f"{case[0]}-{case[2]}-{case[3]}"[:50])
+def test_a_wrong_value_is_named(case: tuple[str, int, str, Any, str], tmp_path: Path) -> None:
+    (table, place, name, value, complaint), wrong = case, document()
+    if value is ...:
+        del wrong[table][place][name]
+    else:
+        wrong[table][place][name] = value
+    said = refusal(wrong, tmp_path)
+    assert complaint in said
+    assert "\n" not in said
+
+
+def test_a_picture_of_too_many_pixels_is_refused_by_its_listed_size(tmp_path: Path) -> None:
+    wrong = document()
+    wrong["images"][0] |= {"width": 20_000, "height": 20_000}
+    assert "20000 x 20000 px, expected 89,478,485 px at most" in refusal(wrong, tmp_path)
+
+
+def test_the_first_ten_and_how_many_in_all(tmp_path: Path) -> None:
+    wrong = document()
+    wrong["annotations"] = [{**wrong["annotations"][0], "id": i, "iscrowd": None} for i in range(25)]
+    wrong["images"][1]["width"] = "30"
+    lines = refusal(wrong, tmp_path).splitlines()
+    assert lines[0].startswith('images[1] (id 1099511627776): width is "30"') and lines[0].endswith("; and 25 more:")
+    assert lines[1].strip().startswith("annotations[0] (id 0): iscrowd is null")
+    assert len(lines) == 11 and lines[-1] == "  ... 26 in all"
+
+
+def test_a_long_value_is_cut(tmp_path: Path) -> None:
+    wrong = document()
+    wrong["annotations"][0]["bbox"] = list(range(10_000))
+    assert len(refusal(wrong, tmp_path)) < 250
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b'{"images": [', "not JSON"),
+        (b"", "not JSON"),
+        (b'{"images": NaN}', "not JSON"),
+        (b'{"images": [], "annotations": [], "categories": ["\xff"]}', "not"),
+        (json.dumps(document()).encode("utf-16"), "UTF-16"),
+        (b"[]", "not in COCO's form"),
+        (b'{"images": {}, "annotations": [], "categories": []}', "$.images"),
+        (b'{"images": [1], "annotations": [], "categories": []}', "$.images[0]"),
+        (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deep"),
+        (b'{"images": [{"id": 1' + b"0" * 5_000 + b'}], "annotations": [], "categories": []}', "images[0]"),
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_what_is_no_such_file(content: bytes, complaint: str, tmp_path: Path) -> None:
+    assert complaint in refusal(content, tmp_path)
+
+
+def test_what_is_no_file_at_all(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    for path, says in ((tmp_path, "not a file"), (tmp_path / "pipe", "not a file"), (tmp_path / "x", "No such file")):
+        with pytest.raises(ValueError, match=says):
+            annotation_file.read(path)
+
+
+# --- what never matters ----------------------------------------------------------------------------------------------
+
+
+def put(table: str, **fields: Any) -> Callable[[Document], None]:
+    def change(found: Document) -> None:
+        for record in found[table]:
+            record.update(fields)
+
+    return change
+
+
+HARMLESS: list[Callable[[Document], Any]] = [
+    put("images", date_captured=0, license="", coco_url=None, flickr_url=[1]),
+    put("annotations", segmentation={"counts": "x", "size": [1, 2]}, keypoints=None, score="high", id="twice"),
+    put("categories", supercategory=1, skeleton={}),
+    lambda found: found.update(info=5, licenses="none", more=[{}]),
+    lambda found: found["annotations"][0].pop("iscrowd"),
+    lambda found: found["annotations"][0].update(area=None),
+]
+
+
+@pytest.mark.parametrize("change", HARMLESS, ids=range(len(HARMLESS)))
+def test_what_no_box_needs_changes_nothing(change: Callable[[Document], Any], tmp_path: Path) -> None:
+    rows = np.array([[7.0, 1, 2.5, 30, 20, 0.9, 9], [7, 3, 3, 9, 9, 0.5, 4]])
+
+    def figures(content: Document) -> list[dict[str, float]]:
+        truth = GroundTruth(read(content, tmp_path))
+        both = [evaluate(truth, rows, evaluator=each, image_ids=truth.image_ids) for each in ("hotcoco", "pycocotools")]  # type: ignore[arg-type]
+        return [each.values for each in both]
+
+    plain, changed = document(), document()
+    plain["annotations"][0]["area"] = 600
+    changed["annotations"][0]["area"] = 600
+    change(changed)
+    expected, found = figures(plain), figures(changed)
+    assert expected == found and expected[0] == expected[1] and expected[0]["AP50"] > 0
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    found = read(b"\xef\xbb\xbf" + json.dumps(document()).encode(), tmp_path)
+    assert found.image_ids.tolist() == [7, 2**40]
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_the_written_file_says_the_same_with_small_ids_in_the_same_order(tmp_path: Path) -> None:
+    original = read(document() | {"info": "x"}, tmp_path)
+    original.write(tmp_path / "ours.json", np.array([4, 9]))
+    ours = annotation_file.read(tmp_path / "ours.json")
+    assert ours.image_ids.tolist() == [1, 2]
+    assert ours.category_ids.tolist() == [1, 2] and list(ours.category_names) == ["bar", "disc"]
+    assert ours.categories.tolist() == [1, 0, 0]
+    for name in ("file_names", "sizes", "images", "xywh_px", "areas", "crowd"):
+        assert np.array_equal(getattr(ours, name), getattr(original, name)), name
+    written = json.loads((tmp_path / "ours.json").read_bytes())
+    assert set(written) == {"images", "categories", "annotations"}
+    assert [annotation["id"] for annotation in written["annotations"]] == [1, 2, 3]
