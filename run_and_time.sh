@@ -34,7 +34,8 @@ embedded demonstration on its CPU; a machine with them is told which configurati
 
 Environment, for those who know MLPerf's scripts: DGXSYSTEM is CONFIGURATION, DATADIR --data-dir, LOGDIR --out,
 SEED --seed, CLEAR_CACHES=0 --no-clear-caches; any other option is read from HARNESS_ and its name (HARNESS_MAX_STEPS=200).
-Options win. HARNESS_CACHE_DIR is where the embedded data is kept (default: .cache in the checkout).
+Options win. HARNESS_CACHE_DIR is where the embedded data and what the check of a data set leaves are kept (default: .cache
+in the checkout, or ~/.cache/harness where that is not yours alone).
 
 Exit codes: 0 target met; 1 epochs (or --max-steps) spent without it; 2 usage or configuration; 5 the run broke; 6 no
 suitable device or driver; 130 interrupted. Every one of them leaves its status in the log.

@@ -43,7 +43,12 @@ def make(folder: Path) -> Path:
 def alone(lock: Path) -> Iterator[bool]:
     """Wait until no other process is in here with the same `lock`; False where the file system has no locks."""
     # a link is not followed, and what is there is not emptied
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ValueError(
+            f"{lock}, by which processes take turns, cannot be opened: {error.strerror}; remove it"
+        ) from error
     try:
         locked = True
         try:

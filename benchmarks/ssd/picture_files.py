@@ -145,7 +145,7 @@ def _unusual(picture: Image.Image) -> str | None:
     if form in ANY_COLOURS:
         return f"an animated {form}" if form == "WEBP" and getattr(picture, "n_frames", 1) > 1 else None
     if form not in PLAIN_COLOURS:
-        return f"a {form} file; convert it to JPEG or PNG"
+        return f"{'an' if form[0] in 'AEIOU' else 'a'} {form} file; convert it to JPEG or PNG"
     return (
         None if picture.mode in {"L", "RGB"} else f"a {form} file of colours {picture.mode}; convert it to JPEG or PNG"
     )
@@ -180,6 +180,7 @@ KINDS = (
     (rb"\x00+\Z", "zeros, not a picture: its transfer broke off"),
     (rb"\s+(\xff\xd8\xff|\x89PNG)", "a picture behind white space: something put it before the file's first byte"),
     (rb"\xff\xd8", "a JPEG file cut off or damaged in its header"),
+    (rb"RIFF....WEBP", "a WebP file cut off or damaged"),
     (rb"\x89PNG", "a PNG file cut off or damaged in its header"),
 )
 
@@ -187,6 +188,6 @@ KINDS = (
 def kind(head: bytes) -> str:
     """What a file that is no picture is, from how it begins."""
     for pattern, name in KINDS:
-        if re.match(pattern, head, re.IGNORECASE):
+        if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
             return name
     return f"not a picture of a known kind (it begins with the bytes {head[:8].hex(' ')})"

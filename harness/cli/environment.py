@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -53,17 +54,29 @@ def of_children(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def cache_dir(checkout: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where data that a benchmark makes itself is kept: named, or in the checkout, or where that is read-only in /tmp.
+    """Where a benchmark keeps what it makes once and trusts later: named, in the checkout, in the user's own cache, in /tmp.
 
-    Without a checkout it is the user's folder for such things.
+    What is already there must be the user's alone: in a shared folder somebody else may have been first. Whoever writes there
+    looks again, and refuses the last of these places, or a named one, where it is not.
     """
-    if CACHE_DIR in environment:
+    if environment.get(CACHE_DIR):
         return Path(environment[CACHE_DIR])
-    if checkout is None:
-        return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
-    if os.access(checkout, os.W_OK):
-        return checkout / ".cache"
+    users = Path(environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or "/") / ".cache") / "harness"
+    for candidate in (users,) if checkout is None else (checkout / ".cache", users):
+        if candidate.is_absolute() and _could_be_own(candidate):
+            return candidate
     return Path(tempfile.gettempdir()) / f"harness-{os.getuid()}"
+
+
+def _could_be_own(folder: Path) -> bool:
+    """Whether it is a folder that this user alone writes in, or a link of his to one, or can be made."""
+    try:
+        found, link = folder.stat(), folder.lstat()
+    except FileNotFoundError:
+        return os.access(next(parent for parent in folder.parents if parent.exists()), os.W_OK)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and {found.st_uid, link.st_uid} == {os.geteuid()} and not found.st_mode & 0o022
 
 
 def benchmark_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:

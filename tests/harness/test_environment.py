@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,26 @@ def test_an_unknown_name_with_our_prefix() -> None:
 def test_cache_dir(tmp_path: Path) -> None:
     assert environment.cache_dir(tmp_path, {}) == tmp_path / ".cache"
     assert environment.cache_dir(tmp_path, {"HARNESS_CACHE_DIR": "/somewhere"}) == Path("/somewhere")
+    assert environment.cache_dir(tmp_path, {"HARNESS_CACHE_DIR": ""}) == tmp_path / ".cache"
+
+
+def test_a_cache_in_which_others_could_have_been_first_is_passed_over(tmp_path: Path) -> None:
+    users = {"XDG_CACHE_HOME": str(tmp_path / "users")}
+    (tmp_path / ".cache").mkdir(mode=0o700)
+    assert environment.cache_dir(tmp_path, users) == tmp_path / ".cache"
+    (tmp_path / ".cache").chmod(0o777)
+    assert environment.cache_dir(tmp_path, users) == tmp_path / "users" / "harness"
+    assert environment.cache_dir(tmp_path, {"HOME": str(tmp_path)}) == tmp_path / ".cache" / "harness"
+    (tmp_path / "users" / "harness").mkdir(parents=True, mode=0o700)
+    (tmp_path / "users" / "harness").chmod(0o770)
+    assert environment.cache_dir(tmp_path, users).name == f"harness-{os.getuid()}"
+    (tmp_path / ".cache").rmdir()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    (tmp_path / ".cache").symlink_to(tmp_path / "shared")
+    assert environment.cache_dir(tmp_path, users).name == f"harness-{os.getuid()}"
+    (tmp_path / "shared").chmod(0o700)
+    assert environment.cache_dir(tmp_path, users) == tmp_path / ".cache"
 
 
 def test_launch() -> None:

@@ -6,19 +6,18 @@ The annotations are the same bytes everywhere, which a checksum proves; the JPEG
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ssd import own_folder
 from benchmarks.ssd.embedded.paint import paint
 from benchmarks.ssd.embedded.scene import HALVES, Scene, scene
 from benchmarks.ssd.embedded.shapes import CATEGORIES
@@ -43,18 +42,21 @@ def ensure(folder: Path, progress: Callable[[int, int], None]) -> Path:
     A folder that is incomplete or damaged is made again. It appears at once and complete, or not at all; of several processes
     one makes it and the others wait.
     """
+    own_folder.make(folder.parent)
     if is_whole(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with own_folder.alone(folder.parent / f".{folder.name}.lock") as locked:
         if is_whole(folder):  # another process was faster
             return folder
-        for left_over in folder.parent.glob(f".{folder.name}-*"):
-            shutil.rmtree(left_over)
+        if locked:  # nobody else is making one
+            for left_over in folder.parent.glob(f".{folder.name}-*"):
+                shutil.rmtree(left_over)
         making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             _make(making / "new", progress)
-            if folder.exists():
+            if is_whole(folder):  # of another process, where there are no locks
+                return folder
+            if folder.exists() or folder.is_symlink():
                 folder.rename(making / "damaged")
             (making / "new").rename(folder)
         finally:
@@ -63,14 +65,16 @@ def ensure(folder: Path, progress: Callable[[int, int], None]) -> Path:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether `folder` holds what `ensure` makes: the right annotations and every picture in its full size."""
+    """Whether `folder` holds what `ensure` makes: of this generator and seed, the right annotations, every picture's bytes."""
     try:
-        sizes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        found = _sizes(folder)
+        if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+            return False
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = _manifest(folder)
         checksums = {half: hashlib.sha256(_annotation_path(folder, half).read_bytes()).hexdigest() for half in HALVES}
     except (OSError, ValueError):
         return False
-    return bool(sizes == found and checksums == ANNOTATIONS_SHA256)
+    return bool(manifest == found and checksums == ANNOTATIONS_SHA256)
 
 
 def _make(folder: Path, progress: Callable[[int, int], None]) -> None:
@@ -97,7 +101,7 @@ def _make(folder: Path, progress: Callable[[int, int], None]) -> None:
                 "draws other scenes than the target was set with; install the versions in requirements/*.lock"
             )
         _annotation_path(folder, half).write_bytes(written)
-    (folder / MANIFEST).write_text(json.dumps(_sizes(folder)), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(_manifest(folder)), encoding="utf-8")
 
 
 def _start(pool: ProcessPoolExecutor, folder: Path, half: str) -> list[Future[list[Described]]]:
@@ -141,13 +145,13 @@ def _annotation_path(folder: Path, half: str) -> Path:
     return folder / "annotations" / f"instances_{half}.json"
 
 
-def _sizes(folder: Path) -> dict[str, dict[str, int]]:
-    return {half: {entry.name: entry.stat().st_size for entry in os.scandir(folder / half)} for half in HALVES}
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process is making this folder."""
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What the folder holds, and by what it was made."""
+    generator = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        generator.update(source.read_bytes())
+    pictures = {
+        half: {entry.name: hashlib.sha256(Path(entry).read_bytes()).hexdigest() for entry in os.scandir(folder / half)}
+        for half in HALVES
+    }
+    return {"generator": generator.hexdigest(), "seed": SEED, "pictures": pictures}
