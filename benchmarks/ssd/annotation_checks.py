@@ -187,7 +187,7 @@ def _areas(records: list[Annotation], xywh_px: F64, faults: Faults) -> F64:
 
 def places(records: list[Annotation], name: str, values: I64, ids: I64, faults: Faults) -> I64:
     """(M,) where in `ids` each of `values` is, field `name` of the records; a fault for each that is not there."""
-    expected = f"the id of one of {'images' if name == 'image_id' else 'categories'}"
+    expected = f"the id of a listed {'image' if name == 'image_id' else 'category'}"
     if len(ids) == 0:
         faults.values("annotations", range(len(values)), records, name, expected)
         return np.zeros(len(values), dtype=np.int64)

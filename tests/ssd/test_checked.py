@@ -1,0 +1,251 @@
+"""The check of a COCO folder before a run: what it refuses, what it leaves, that it is done once; and DALI's own counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.ssd import BENCHMARK, annotation_file, checked, data, picture_files, reader_counts
+from benchmarks.ssd.coco import GroundTruth
+from benchmarks.ssd.config import SSDConfig
+from harness import config
+from harness.contract import Context
+from tests.ssd import small
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def tables(**changes: dict[str, Any]) -> SSDConfig:
+    found = config.parse(small.content(**changes), name="small", source="small").tables
+    assert isinstance(found, SSDConfig)
+    return found
+
+
+def ignore(what: str, done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return small.folder(tmp_path / "data")
+
+
+def edit(folder: Path, half: str, change: Change) -> Path:
+    file = folder / "annotations" / f"instances_{half}.json"
+    document = json.loads(file.read_text())
+    change(document)
+    file.write_text(json.dumps(document))
+    return file
+
+
+def provide(folder: Path, settings: SSDConfig | None = None) -> Path:
+    return BENCHMARK.provide_data(settings or tables(), folder, folder.parent / "cache", ignore)
+
+
+# --- what it leaves --------------------------------------------------------------------------------------------------
+
+
+def test_it_leaves_documents_of_ours_and_pictures_where_they_are(folder: Path) -> None:
+    ours = provide(folder)
+    train, evaluation = (checked.half(ours, tables().data, name) for name in checked.HALVES)
+    assert train.images == folder / "train2017" and evaluation.images == folder / "val2017"
+    assert train.original == folder / "annotations/instances_train2017.json"
+    assert train.counts == checked.Counts(12, 12, 24, [8, 8, 8])
+    assert evaluation.counts == checked.Counts(6, 6, 12, [4, 4, 4])
+    assert {path.name for path in ours.iterdir()} == {"train.json", "eval.json", checked.MANIFEST}
+    assert annotation_file.read(train.annotations).category_ids.tolist() == [2, 1, 3], "ranks of 3, 1, 7, in this order"
+
+
+def test_it_is_done_once_until_the_data_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Path] = []
+    original = picture_files.check
+    monkeypatch.setattr(picture_files, "check", lambda *each: (looked.append(each[0]), original(*each))[1])
+    first = provide(folder)
+    assert provide(folder) == first and len(looked) == 2
+
+    picture = folder / "val2017" / "000000000003.jpg"
+    os.utime(picture, (1, 1))
+    assert provide(folder) != first and len(looked) == 4
+    edit(folder, "train2017", lambda document: document["annotations"][0].update(bbox=[4, 5, 21, 24]))
+    third = provide(folder)
+    assert third != first and len(looked) == 6
+
+    (third / "train.json").write_bytes((third / "train.json").read_bytes()[:-1])
+    assert provide(folder) == third and len(looked) == 8, "damaged, made again"
+    assert first.is_dir(), "a run may be reading it"
+
+
+def test_of_several_ranks_one_checks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks: list[int] = []
+    original = checked._check
+    monkeypatch.setattr(checked, "_check", lambda *a, **b: (checks.append(1), original(*a, **b))[1])
+    ranks = [threading.Thread(target=provide, args=(folder,)) for _ in range(3)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert checks == [1]
+
+
+def test_the_fingerprint_is_of_the_files_as_the_user_has_them(folder: Path) -> None:
+    from benchmarks.ssd.folder import Folder
+
+    raw = Folder(tables(), Context(device="cpu", data_dir=folder)).fingerprint()
+    assert Folder(tables(), Context(device="cpu", data_dir=provide(folder))).fingerprint() == raw
+
+
+def test_a_label_means_the_same_in_both_halves_whatever_their_order(folder: Path) -> None:
+    edit(folder, "val2017", lambda document: document["categories"].reverse())
+    ours = provide(folder)
+    names = {half: GroundTruth.load(ours / f"{half}.json").annotations.category_names for half in checked.HALVES}
+    assert names["train"] == names["eval"] == ["class 3", "class 1", "class 7"]
+    assert annotation_file.read(ours / "eval.json").categories.tolist() == [1, 2, 2, 0, 0, 1] * 2, (
+        "3 is label 1, 1 is 2, 7 is 3"
+    )
+
+
+def test_ids_beyond_32_bits_train_and_are_evaluated(folder: Path) -> None:
+    def large(document: dict[str, Any]) -> None:
+        for image in document["images"]:
+            image["id"] += 2**60
+        for box in document["annotations"]:
+            box["image_id"] += 2**60
+            box["category_id"] += 2**55
+        for category in document["categories"]:
+            category["id"] += 2**55
+
+    for half in ("train2017", "val2017"):
+        edit(folder, half, large)
+    for backend in ("dali", "torch"):
+        settings = tables(data={"backend": backend})
+        session = BENCHMARK.open(settings, Context(device="cpu", seed=1, data_dir=provide(folder, settings)))
+        try:
+            session.load_data()
+            assert len(list(session.train_epoch(1))) > 0 and 0 <= session.evaluate(1) <= 1
+        finally:
+            session.close()
+
+
+# --- what it refuses -------------------------------------------------------------------------------------------------
+
+
+def another(document: dict[str, Any]) -> None:
+    document["categories"].append({"id": 9, "name": "extra"})
+    document["annotations"][0]["category_id"] = 9
+
+
+REFUSED: list[tuple[str, Change, str]] = [
+    ("train2017", another, r"instances_train2017\.json has 4 categories, .*model\.categories = 3"),
+    ("val2017", another, r"instances_val2017\.json has 4 categories"),
+    ("val2017", lambda d: d["categories"][0].update(id=8), r"annotations\[3\].*category_id is 3, expected the id of a listed"),
+    ("val2017", lambda d: d["categories"][0].update(name="dog"), r'category 3 is "class 3" in .*train.* and "dog" in .*val'),
+    ("val2017", lambda d: [box.update(iscrowd=1) for box in d["annotations"]], "every box is a crowd"),
+    ("val2017", lambda d: d.update(annotations=[]), "no image has a box"),
+    ("val2017", lambda d: d["images"].pop(), r"annotations\[10\] .*image_id is 6"),
+    ("train2017", lambda d: d.update(annotations=d["annotations"][2:]), r"lists 11 images with boxes, .*train_samples = 12"),
+    ("train2017", lambda d: d["images"][0].update(file_name="x.jpg"), r"train2017 lacks what .*lists: x\.jpg"),
+    ("val2017", lambda d: d["images"][0].update(width=48, height=64), r"val2017: 000000000001\.jpg: is 64 x 48 px, listed as"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("half", "change", "says"), REFUSED, ids=range(len(REFUSED)))
+def test_refused_before_training(half: str, change: Change, says: str, folder: Path) -> None:
+    edit(folder, half, change)
+    for _ in range(2):  # nothing is remembered of what was refused
+        with pytest.raises(ValueError, match=says):
+            provide(folder)
+
+
+def test_categories_that_one_half_lacks_are_named(folder: Path) -> None:
+    def other(document: dict[str, Any]) -> None:
+        document["categories"][2]["id"] = 70
+        for box in document["annotations"]:
+            box["category_id"] = {7: 70}.get(box["category_id"], box["category_id"])
+
+    edit(folder, "val2017", other)
+    with pytest.raises(
+        ValueError, match=r"instances_val2017\.json lacks category 7 \(.class 7.\) of .*train2017\.json"
+    ):
+        provide(folder)
+
+
+def test_the_configuration_is_compared_also_with_what_was_checked_before(folder: Path) -> None:
+    provide(folder)
+    for changes, says in (
+        ({"data": {"train_samples": 11}}, "lists 12 images with boxes, .*train_samples = 11"),
+        ({"data": {"eval_samples": 7}}, "lists 6 images, .*eval_samples = 7"),
+        ({"model": {"categories": 4}}, "has 3 categories"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            provide(folder, tables(**changes))
+
+
+def test_a_cache_that_cannot_be_used_is_said(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"/proc/x cannot be used: .*HARNESS_CACHE_DIR"):
+        BENCHMARK.provide_data(tables(), folder, Path("/proc/x"), ignore)
+
+
+# --- DALI's own counts -----------------------------------------------------------------------------------------------
+
+
+def source(folder: Path) -> data.Source:
+    file = folder / "annotations" / "instances_train2017.json"
+    counts = checked.counts(*[annotation_file.read(file)] * 2)
+    return data.Source(folder / "train2017", file, 64, 1, 1, "cpu", 0, 1, True, counts=counts)
+
+
+@pytest.mark.parametrize("value", [False, None, 0.0, "0"])
+def test_half_a_file_is_never_read_in_silence(value: object, folder: Path) -> None:
+    """As if a value had been let through that stops DALI's reader."""
+    from benchmarks.ssd import data_dali
+
+    src = source(folder)
+    data_dali.eval_batches(src)
+
+    def midway(document: dict[str, Any]) -> None:
+        for box in document["annotations"][10:]:
+            box["iscrowd"] = value
+
+    edit(folder, "train2017", midway)
+    with pytest.raises(RuntimeError, match=r"DALI's reader found .* in .*instances_train2017\.json, which holds|JSON"):
+        data_dali.eval_batches(src)
+
+
+def test_counts_in_a_form_that_is_not_known_are_no_counts(tmp_path: Path) -> None:
+    counts = checked.Counts(1, 1, 2, [2])
+    for name, content in (("counts.dat", [1, 2]), ("labels.dat", [2, 1, 1])):
+        (tmp_path / name).write_bytes(np.array(content, dtype=np.int32).tobytes())
+    reader_counts.compare(tmp_path, counts, Path("x"), with_empty=False)
+    for wrong, what in (
+        (checked.Counts(2, 2, 2, [2]), "1 images"),
+        (checked.Counts(1, 1, 3, [3]), "2 boxes"),
+        (checked.Counts(1, 1, 2, [1, 1]), "labels"),
+    ):
+        with pytest.raises(RuntimeError, match=re.escape(what)):
+            reader_counts.compare(tmp_path, wrong, Path("x"), with_empty=False)
+    (tmp_path / "labels.dat").write_bytes(b"\x01\0\0\0")
+    with pytest.raises(RuntimeError, match="not known"):
+        reader_counts.compare(tmp_path, counts, Path("x"), with_empty=False)
+
+
+@pytest.mark.parametrize("backend", ["dali", "torch"])
+def test_a_picture_that_goes_bad_after_the_check_is_named_by_either_decoder(backend: str, folder: Path) -> None:
+    settings = tables(data={"backend": backend})
+    session = BENCHMARK.open(settings, Context(device="cpu", seed=1, data_dir=provide(folder, settings)))
+    bad = folder / "train2017" / "000000000005.jpg"
+    bad.write_bytes(b"<html>gone</html>")
+    try:
+        session.load_data()
+        with pytest.raises(RuntimeError, match=re.escape(f"{bad}: an HTML page")):
+            list(session.train_epoch(1))
+    finally:
+        session.close()
