@@ -38,6 +38,10 @@ class _Document(msgspec.Struct):
     annotations: list[Annotation]
 
 
+class Damaged(ValueError):
+    """Not JSON: cut off, or changed on the way."""
+
+
 @dataclass(frozen=True, eq=False)
 class Annotations:
     """A checked file of N images, K categories and M boxes, each in the file's order."""
@@ -157,7 +161,7 @@ def parse(content: bytes, path: Path) -> Annotations:
 
 def _decoded(content: bytes, path: Path) -> _Document:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path}: in UTF-16, not UTF-8 as JSON is; save it as UTF-8")
+        raise Damaged(f"{path}: cut off or damaged, not JSON (in UTF-16, not UTF-8); save it as UTF-8 or get it again")
     text = memoryview(content)[len(BOM) :] if content.startswith(BOM) else content
     try:
         return msgspec.json.decode(text, type=_Document)
@@ -167,7 +171,7 @@ def _decoded(content: bytes, path: Path) -> _Document:
             "(id, name) and annotations (image_id, category_id, bbox)"
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error}); cut off or damaged, get it again") from error
+        raise Damaged(f"{path}: cut off or damaged, not JSON ({error}); get it again") from error
     except RecursionError as error:
         raise ValueError(f"{path}: nested too deep to be an annotation file") from error
 

@@ -129,7 +129,7 @@ class _Transfer:
         with self._open(have) as response:
             if self._begin(response) != have:
                 self.part.unlink()  # the server sends all of it, whatever was asked for
-            with self.part.open("ab") as file:
+            with _opened(self.part, os.O_APPEND) as file:
                 self._receive(response, file)
 
     def _open(self, have: int) -> http.client.HTTPResponse:
@@ -214,12 +214,17 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, members: tuple[str, ...], pr
         if not (target.is_file() and target.stat().st_size == info.file_size):
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(f"{target.name}.part")  # so that size alone tells a whole file
-            with archive.open(info) as source, part.open("wb") as file:
+            with archive.open(info) as source, _opened(part, os.O_TRUNC) as file:
                 shutil.copyfileobj(source, file, CHUNK_BYTES)
             part.replace(target)
             written += 1
         progress(what, position, len(wanted))
     return written
+
+
+def _opened(path: Path, how: int) -> IO[bytes]:
+    """For writing. Where others may write in the folder somebody could have put a link in its place: it is not followed."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | how, 0o666), "wb")
 
 
 def downloaded_bytes(remote: RemoteFile, folder: Path) -> int:

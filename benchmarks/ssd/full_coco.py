@@ -6,13 +6,12 @@ damaged copy, so that nothing is ever downloaded over it.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from benchmarks.ssd import annotation_file
 from benchmarks.ssd.download import Progress, RemoteFile, Say, sha256
 
 SHOWN = 3  # names of files in a message
@@ -132,30 +131,21 @@ def _check_annotations(
         return None, [Problem(f"{path}: no such file", remedy)]
     progress(f"reading {path.name}", 0, 1)
     try:
-        with path.open(encoding="utf-8") as file:
-            document = json.load(file, object_hook=_without_outlines)
+        annotations = annotation_file.read(path)
+    except annotation_file.Damaged as error:
+        return None, [Problem(str(error), remedy)]
     except ValueError as error:
-        return None, [Problem(f"{path}: cut off or damaged, not JSON ({error})", remedy)]
+        return None, [Problem(str(error), None)]
     progress(f"reading {path.name}", 1, 1)
-    try:
-        names = {image["id"]: image["file_name"] for image in document["images"]}
-        with_boxes = len({annotation["image_id"] for annotation in document["annotations"]} & names.keys())
-    except (KeyError, TypeError) as error:
-        return None, [Problem(f"{path}: not COCO's instances: {type(error).__name__} {error}", None)]
     problems = [
         Problem(f"{path}: {found:,} images {what}, expected {expected:,}", None)
         for what, found, expected in (
-            ("listed", len(names), split.images),
-            ("with boxes", with_boxes, split.images_with_boxes),
+            ("listed", len(annotations.file_names), split.images),
+            ("with boxes", int(annotations.boxed.sum()), split.images_with_boxes),
         )
         if found != expected
     ]
-    return set(names.values()), problems
-
-
-def _without_outlines(record: dict[str, Any]) -> dict[str, Any]:
-    record.pop("segmentation", None)  # most of the file, and of the memory it would take
-    return record
+    return set(annotations.file_names), problems
 
 
 def _check_images(

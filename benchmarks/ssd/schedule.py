@@ -3,6 +3,10 @@
 MLPerf Training v0.7, as its PyTorch submissions ran it: iteration t (0-based) of the W of warm-up trains at
 base - (W - t) * base / (W * 2**factor), which with factor 0 is base * t / W, so that the very first step is at 0. A boundary e
 takes effect after e whole epochs.
+
+The reference sets the rate during warm-up alone, and so stays at the last value it set, base * (W - 1) / W with factor 0, until
+the first decay sets a tenth of base: a part in W less than what its log says (with W = 650, 0.15 %). Here it is base from
+iteration W on, as the log's opt_base_learning_rate has it.
 """
 
 from __future__ import annotations

@@ -168,6 +168,8 @@ def _prepare(run: Run, seed: int) -> Context:
         raise ValueError(f"{configuration.source}: {error}") from error
     if request.checkpoint_dir is not None and here.rank == 0:
         checkpoint.usable(request.checkpoint_dir)
+    if request.data_dir is not None and not request.data_dir.is_dir():  # also where a benchmark would not look
+        raise ValueError(f"--data-dir {request.data_dir}: there is no such folder")
     try:
         data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)
     except OSError as error:

@@ -177,7 +177,7 @@ def test_a_full_disk_is_an_error_of_the_disk(
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full on this system")
-    (tmp_path / f"{NAME}.part").symlink_to(full)
+    monkeypatch.setattr(download, "_opened", lambda path, how: full.open("wb"))
     with pytest.raises(OSError, match="No space left"):
         get(server, tmp_path)
     assert len(server.ranges) == 1
@@ -228,3 +228,14 @@ def test_a_damaged_archive_is_named(at: int, tmp_path: Path) -> None:
     with pytest.raises(FetchError, match=r"a\.zip: damaged archive"):
         unpack(path, tmp_path, ("val/",), quiet)
     assert not (tmp_path / "val/1.jpg").exists()
+
+
+def test_a_link_in_a_file_s_place_is_not_followed(server: FileServer, tmp_path: Path) -> None:
+    """Where others may write in the folder, somebody could have put it there."""
+    victim = tmp_path / "authorized_keys"
+    victim.write_text("ssh-ed25519 AAAA")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / f"{NAME}.part").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        get(server, tmp_path / "data")
+    assert victim.read_text() == "ssh-ed25519 AAAA"

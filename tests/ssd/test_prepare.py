@@ -270,7 +270,7 @@ def test_json_that_is_not_cocos(server: FileServer, complete: Path) -> None:
     (complete / "annotations" / "instances_val2017.json").write_text("[1, 2]")
     user = User()
     problems = run(server, complete, user)
-    assert "not COCO's instances" in problems[0]
+    assert "not in COCO's form" in problems[0]
     assert (user.asked, server.ranges) == ([], [])
 
 
