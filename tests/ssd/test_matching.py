@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from nvidia.dali import fn, pipeline_def
 
-from benchmarks.ssd import matching
-from benchmarks.ssd.boxes import decode, default_boxes, encode
+from benchmarks.ssd import annotation_file, matching
+from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb, decode, default_boxes, encode
+from benchmarks.ssd.config import Model
 from benchmarks.ssd.profile.baselines import encode as encode_one
 
+Pixels = npt.NDArray[Any]
 BOXES = default_boxes(64, [8, 4], [8, 16], [12, 24, 48], [[2], [2, 3]])
 
 
@@ -59,3 +67,64 @@ def test_offsets_are_the_inverse_of_decoding() -> None:
     rng = np.random.default_rng(0)
     wanted = torch.from_numpy(rng.normal(0, 2, (len(BOXES), 4)).astype(np.float32))
     torch.testing.assert_close(encode(decode(wanted, BOXES), BOXES), wanted, atol=2e-4, rtol=0)
+
+
+# --- ties ------------------------------------------------------------------------------------------------------------
+
+
+def by_dali(boxes: list[Pixels], labels: list[Pixels], anchors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels (B, A) and offsets (B, A, 4) of DALI's operator."""
+    ltrb = cxcywh_to_ltrb(anchors).flatten().tolist()
+
+    @pipeline_def(batch_size=len(boxes), num_threads=1, device_id=None)
+    def graph() -> object:
+        given = [fn.external_source(source=itertools.repeat(each), device="cpu") for each in (boxes, labels)]
+        offsets, found = fn.box_encoder(
+            *given,
+            criteria=matching.MATCH_IOU,
+            anchors=ltrb,
+            offset=True,
+            stds=[SCALE_XY, SCALE_XY, SCALE_WH, SCALE_WH],
+        )
+        return offsets, found
+
+    pipe = graph()
+    pipe.build()
+    offsets, found = (torch.from_numpy(np.array(each.as_array())) for each in pipe.run())
+    return found.flatten(1), offsets
+
+
+def taking_the_last(ltrb: torch.Tensor, labels: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
+    """Labels (A,) of one image (G, 4), (G,) where the last of several equal overlaps wins."""
+    iou = matching.overlaps(ltrb, cxcywh_to_ltrb(anchors))
+    positive, which = iou.max(0).values > matching.MATCH_IOU, len(iou) - 1 - iou.flip(0).argmax(0)
+    for number, overlap in enumerate(iou):
+        own = len(overlap) - 1 - int(overlap.flip(0).argmax())
+        which[own], positive[own] = number, True
+    return torch.where(positive, labels[which], 0)
+
+
+def test_dali_differs_on_real_photographs_by_its_ties_alone_and_by_so_much(test_data: Path) -> None:
+    settings = Model(initial_weights="scratch", categories=80)
+    anchors = default_boxes(300, settings.feature_sizes, settings.steps_px, settings.scales_px, settings.aspect_ratios)
+    boxes, labels = [], []
+    for half in ("train2017", "val2017"):
+        truth = annotation_file.read(test_data / "coco256" / "annotations" / f"instances_{half}.json")
+        ltrb = annotation_file.within(truth.xywh_px, truth.sizes[truth.images])
+        for place in np.flatnonzero(truth.boxed):
+            of_image = (truth.images == place) & truth.counted
+            boxes.append(ltrb[of_image])
+            labels.append((truth.categories[of_image] + 1).astype(np.int32))
+    assert (len(boxes), sum(map(len, boxes))) == (254, 1827)
+    theirs, their_offsets = by_dali(boxes, labels, anchors)
+    moved = differing = positives = other_offsets = 0
+    for i, (ltrb, numbers) in enumerate(zip(boxes, labels, strict=True)):
+        given, classes = torch.from_numpy(ltrb), torch.from_numpy(numbers).long()
+        assert torch.equal(taking_the_last(given, classes, anchors).int(), theirs[i])
+        ours, offsets = (each[0] for each in matching.match(given[None], classes[None], anchors))
+        both = (ours > 0) & (theirs[i] > 0)
+        differing += int((ours != theirs[i]).sum())
+        positives += int((ours > 0).sum())
+        moved += int(((ours > 0) & (theirs[i] == 0)).sum())
+        other_offsets += int(((offsets - their_offsets[i]).abs().amax(dim=1) > 1e-3)[both].sum())
+    assert (differing, moved, positives, other_offsets) == (694, 345, 7085, 26)
