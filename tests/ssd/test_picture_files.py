@@ -1,4 +1,4 @@
-"""Pictures before a run: missing, unlike what is listed, damaged, none at all; and both data paths' pixels of what is let by."""
+"""Pictures before a run: missing, unlike what is listed, damaged, none at all; and the pixels of both data paths."""
 
 from __future__ import annotations
 
