@@ -41,7 +41,7 @@ def status(
             table.show_json([view.as_json(record) for record in records])
         else:
             show_rows = table.show_again if follow else table.show_table
-            show_rows(view.COLUMNS, map(view.row, records), right=view.FIGURES)
+            show_rows(view.COLUMNS, view.rows(records), right=view.FIGURES)
 
     last: list[RunRecord] = []
 
@@ -139,6 +139,7 @@ def sysinfo(
     from harness.system import facts
 
     said = assignments(given)
+    sysdesc.check_ruleset(ruleset)
     if "status" in said:
         said["status"] = sysdesc.status_word(said["status"], ruleset)
     machine = facts.describe(facts.read(os.environ))
@@ -204,13 +205,15 @@ def package(
     from harness.results import table
     from harness.results.checking import text as check_text
     from harness.results.series import find_series
+    from harness.system import facts
 
     found = find_series([folder])
     if len(found) != 1:
         raise ValueError(
             f"{folder} holds {len(found)} series ({', '.join(each.name for each in found)}); name one of them"
         )
-    order = packaging.Order(org, division, out, system, describe, assignments(given), ruleset, sources)
+    hardware = facts.describe(facts.read(os.environ))["hardware"]
+    order = packaging.Order(org, division, out, system, describe, assignments(given), ruleset, sources, hardware)
     try:
         built, report = packaging.package(found[0], order)
     except packaging.Refused as refused:

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import outside
 from harness.results.lines import Event, Problem, Scanner
-from harness.results.record import Entry, RunRecord, number
+from harness.results.record import Entry, Progress, RunRecord, number
 from harness.results.timeline import Clock, Timeline
 from harness.rules import guess_ruleset
 
@@ -66,6 +66,7 @@ class LogReader:
         self._alike: dict[int, int] = {}  # how often a line is there to the letter, by its hash
         self._run_start = 0  # its hash, of the first
         self._init_start_ms: float | None = None
+        self._progress: Progress | None = None
         self._clock = Clock()
         self._timeline = Timeline()
         self._latest: Event | None = None  # by its stamp, of the keys that one rank logs
@@ -117,6 +118,8 @@ class LogReader:
             tensors=tuple(self._tensors),
             monotonic_s=self._clock.monotonic_s,
             copies=copies,
+            progress=self._progress,
+            last_event_s=self._latest.time_ms / 1000 if self._latest else None,
         )
 
     def _take(self, found: Iterable[Event | Problem]) -> None:
@@ -139,6 +142,10 @@ class LogReader:
         self._note_entry(event)
         self._note_time(event)
         self._note_copy(event)
+        if event.key == "tracked_stats" and isinstance(event.value, dict):
+            step, epoch = (number(event.metadata.get(key)) for key in ("step", "epoch_num"))
+            rate = number(event.value.get("throughput"))
+            self._progress = Progress(epoch, None if step is None else int(step), rate, event.time_ms / 1000)
         if event.key in TIMELINE:
             self._timeline.order = self._events
             return self._timeline.on(event)

@@ -52,6 +52,7 @@ class Order:
     given: Mapping[str, str] | None = None  # fields of the description
     ruleset: str | None = None
     sources: Path | None = None  # a folder to submit as the implementation; else this project's commit
+    hardware: Mapping[str, object] | None = None  # of this machine, as a log of it would have it
 
 
 def package(series: Series, order: Order) -> tuple[Path, Report]:
@@ -147,7 +148,15 @@ def _description(series: Series, order: Order, system: str) -> dict[str, object]
     said = {"submitter": order.org, "division": order.division, "status": first.status or "", "system_name": system}
     if isinstance(nodes, int):
         said["number_of_nodes"] = str(nodes)
+    if order.hardware is not None and _same_machine(first.hardware, order.hardware):
+        said |= sysdesc.storage()  # what sysinfo finds out here, nobody has to say
     return dict(sysdesc.describe(first.hardware, first.software, first.image, {**said, **given}))
+
+
+def _same_machine(logged: Mapping[str, object], here: Mapping[str, object]) -> bool:
+    """Whether the logs are of a machine like this one in all that tells machines apart."""
+    keys = ("cpu", "sockets", "cores", "threads", "memory_gib", "accelerators")
+    return bool(logged) and all(logged.get(key) == here.get(key) for key in keys)
 
 
 def _unanswered(description: Mapping[str, object]) -> Iterator[str]:

@@ -68,6 +68,16 @@ class Evaluation:
     order: int = 0  # of the result among the events
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where in its training a run was when it last said so."""
+
+    epoch: int | float | None
+    step: int | None
+    images_per_s: float | None
+    at_s: float
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """One log."""
@@ -104,6 +114,8 @@ class RunRecord:
     tensors: tuple[str, ...] = field(default=(), repr=False)  # of weights_initialization, in order
     monotonic_s: float | None = None  # run_start to run_stop by a clock that nobody can set, as run_stop says
     copies: int = 1  # how often each line is there, as a tee and a logger leave them
+    progress: Progress | None = None  # of a run that logs within an epoch: the last of it
+    last_event_s: float | None = None  # the latest stamp
 
     def value(self, key: str) -> Any:
         entry = self.entries.get(key)

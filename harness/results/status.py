@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import outside
 from harness.results.logfile import PIECE, LogReader
 from harness.results.record import RunRecord
-from harness.results.rules import shortfall
+from harness.results.rules import images_per_s, shortfall
 from harness.results.table import figure
 from harness.rules import rules_for
 
-COLUMNS = ("file", "gpus", "batch", "total", "converged", "init", "first epoch", "mean epoch", "epoch/seconds/mAP ...")
-FIGURES = COLUMNS[1:4] + COLUMNS[5:8]
+COLUMNS = (
+    *("run", "gpus", "batch", "total", "converged", "now", "images/s", "init", "first epoch", "mean epoch"),
+    "epoch/seconds/quality ...",
+)
+FIGURES = (*COLUMNS[1:4], *COLUMNS[6:10])
 
 
 class Followed:
@@ -34,7 +39,7 @@ class Followed:
     def _refresh(self) -> RunRecord:
         if self.path.stat().st_size < self._read:  # written anew
             self._start_again()
-        with self.path.open("rb") as file:
+        with outside.opened(self.path, outside.LOG_LIMIT) as file:
             file.seek(self._read)
             while piece := file.read(PIECE):
                 self._reader.feed(piece)
@@ -46,19 +51,33 @@ class Followed:
         self._read = 0
 
 
-def row(record: RunRecord) -> list[str]:
-    """Seconds, but for the converged column's words."""
+def short_names(records: Sequence[RunRecord]) -> dict[str, str]:
+    """Each log's path without the folders that all of them share."""
+    paths = [Path(record.path).absolute() for record in records]
+    shared = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
+    return {record.path: path.relative_to(shared).as_posix() for record, path in zip(records, paths, strict=True)}
+
+
+def rows(records: Sequence[RunRecord]) -> list[list[str]]:
+    names = short_names(records)
+    return [row(record, names[record.path]) for record in records]
+
+
+def row(record: RunRecord, name: str) -> list[str]:
+    """Seconds, but for the words in the columns converged and now."""
     facts = as_json(record)
     evaluations = [
         f"{figure(each['epoch'])} {figure(each['seconds'], 1)} {figure(each['accuracy'], 4)}"
         for each in facts["evaluations"]
     ]
     return [
-        record.path,
+        name,
         figure(facts["gpus"]),
         figure(facts["batch"]),
         figure(facts["total_s"], 1),
-        facts["converged"],
+        "not yet" if facts["outcome"] == "unfinished" else facts["converged"],
+        _now(facts),
+        figure(facts["images_per_s"]),
         figure(facts["init_s"], 1),
         figure(facts["first_epoch_s"], 2),
         figure(facts["mean_epoch_s"], 2),
@@ -66,17 +85,48 @@ def row(record: RunRecord) -> list[str]:
     ]
 
 
-def as_json(record: RunRecord) -> dict[str, Any]:
+def _now(facts: Mapping[str, Any]) -> str:
+    """Where a run is that goes on: epoch and step, how long ago it last wrote, and when it evaluates next."""
+    if facts["outcome"] != "unfinished":
+        return ""
+    where = [f"epoch {facts['epoch']:g}" if facts["epoch"] is not None else "no epoch yet"]
+    if facts["step"] is not None:
+        where.append(f"step {facts['step']:,}")
+    if facts["last_line_age_s"] is not None:
+        where.append(f"wrote {_ago(facts['last_line_age_s'])} ago")
+    if (due := facts["next_evaluation"]) is not None:
+        when = "" if due["due_s"] is None else f" in {_ago(due['due_s'])}"
+        where.append(f"evaluates after epoch {due['epoch']}{when}")
+    return ", ".join(where)
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def as_json(record: RunRecord, now_s: float | None = None) -> dict[str, Any]:
     """The same as plain values. `total_s` of a run that goes on is up to its last line that starts or stops something."""
-    why = shortfall(record, rules_for(record.benchmark, record.ruleset))
+    rules = rules_for(record.benchmark, record.ruleset)
     seconds = [each.seconds for each in record.epochs if each.seconds is not None]
+    progress, now_s = record.progress, time.time() if now_s is None else now_s
+    going_on = record.outcome == "unfinished"
+    last = record.last_event_s
+    epoch = record.epochs[-1].number if record.epochs else None
     return {
         "file": record.path,
         "outcome": record.outcome,
-        "converged": why or "yes",
+        "converged": shortfall(record, rules) or "yes",
         "gpus": record.accelerators,
         "batch": record.global_batch_size,
         "total_s": record.run_ms / 1000 if record.run_ms is not None else _so_far(record),
+        "epoch": epoch,
+        "step": progress.step if progress is not None and progress.epoch == epoch else None,
+        "images_per_s": progress.images_per_s if progress is not None and going_on else images_per_s(record, rules),
+        "last_line_age_s": max(0.0, now_s - last) if going_on and last is not None else None,
+        "next_evaluation": _next_evaluation(record, epoch, seconds, now_s) if going_on else None,
         "init_s": record.init_seconds,
         "first_epoch_s": seconds[0] if seconds else None,
         "mean_epoch_s": statistics.mean(seconds[1:] or seconds) if seconds else None,
@@ -86,6 +136,25 @@ def as_json(record: RunRecord) -> dict[str, Any]:
         ],
         "problems": record.problem_count,
     }
+
+
+def _next_evaluation(
+    record: RunRecord, epoch: float | None, seconds: Sequence[float], now_s: float
+) -> dict[str, Any] | None:
+    """After which epoch our configuration has the next one, and in how many seconds, by the epochs so far."""
+    run = record.configuration.get("run")
+    after = run.get("evaluate_after_epochs") if isinstance(run, dict) else None
+    done = {each.epoch for each in record.evaluations if each.at_s is not None}
+    wanted = [each for each in after if isinstance(each, int) and each not in done] if isinstance(after, list) else []
+    following = next((each for each in wanted if each >= (epoch or 1)), None)
+    if following is None:
+        return None
+    running = record.epochs[-1] if record.epochs else None
+    if not seconds or running is None or running.start_s is None:
+        return {"epoch": following, "due_s": None}
+    mean = statistics.mean(seconds[1:] or seconds)
+    end = running.start_s + mean * (following - (epoch or 1) + 1)
+    return {"epoch": following, "due_s": max(0.0, end - now_s)}
 
 
 def _so_far(record: RunRecord) -> float | None:

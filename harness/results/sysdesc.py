@@ -73,6 +73,12 @@ def to_fill_in(description: Mapping[str, str]) -> list[str]:
     return [key for key, value in description.items() if value.startswith(MARK)]
 
 
+def check_ruleset(ruleset: str) -> None:
+    """ValueError for what names no ruleset."""
+    if not re.fullmatch(r"\d{1,3}\.\d{1,3}(\.\d{1,3})?", ruleset):
+        raise ValueError(f"--ruleset {ruleset}: a ruleset is written like 0.7.0")
+
+
 def status_word(status: str, ruleset: str) -> str:
     """A status of either vocabulary in that of the ruleset. ValueError for one of neither."""
     new = int(ruleset.split(".", maxsplit=1)[0]) >= 4

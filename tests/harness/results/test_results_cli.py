@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.results.logfile import read
+from harness.results.status import as_json
 from harness.rules import checkable
 from tests.conftest import CHECKOUT
 from tests.harness.results.logs import event, events, text, write, write_package, write_series
@@ -79,10 +81,10 @@ def test_status_is_the_table_of_mll_status(capsys: pytest.CaptureFixture[str], t
     code, out, _ = call(capsys, "status", log)
     assert code == 0
     heading, _, row = out.splitlines()
-    assert (
-        " ".join(heading.split()) == "file gpus batch total converged init first epoch mean epoch epoch/seconds/mAP ..."
+    assert " ".join(heading.split()) == (
+        "run gpus batch total converged now images/s init first epoch mean epoch epoch/seconds/quality ..."
     )
-    assert " ".join(row.split()) == f"{log} 8 912 608.1 yes 31.0 12.00 12.00 40 3.0 0.1600 | 50 3.0 0.2301"
+    assert " ".join(row.split()) == "result_0.txt 8 912 608.1 yes 9,772 31.0 12.00 12.00 40 3.0 0.1600 | 50 3.0 0.2301"
 
 
 def test_status_codes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -98,6 +100,24 @@ def test_status_json_of_a_run_that_goes_on(capsys: pytest.CaptureFixture[str], t
     (run,) = json.loads(out)
     assert (code, run["outcome"], run["total_s"]) == (0, "unfinished", 2 + 16 * 12)
     assert (run["epochs"], run["gpus"]) == (16, 8)
+
+
+def test_status_says_where_a_run_is_and_what_comes_next(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    own = {"configuration": {"run": {"ruleset": "0.7.0", "evaluate_after_epochs": [40, 50]}}}
+    log = events(own=own)[:61]  # in its 17th epoch
+    stats = event(
+        log[-1]["time_ms"] + 3_000, "tracked_stats", {"loss": 3.1, "throughput": 9_876.5}, step=40, epoch_num=17
+    )
+    path = write(tmp_path / "a/result_0.txt", [*log, stats])
+    write(tmp_path / "b/result_0.txt", events())
+    _, out, _ = call(capsys, "status", tmp_path)
+    going_on, ended = out.splitlines()[2:]
+    assert going_on.startswith("a/result_0.txt") and ended.startswith("b/result_0.txt")
+    assert "not yet" in going_on and "epoch 17, step 40, wrote" in going_on and "9,876" in going_on
+    assert "evaluates after epoch 40" in going_on
+    found = as_json(read(path), now_s=stats["time_ms"] / 1000 + 9)
+    assert found["last_line_age_s"] == pytest.approx(9) and found["next_evaluation"]["epoch"] == 40
+    assert found["next_evaluation"]["due_s"] == pytest.approx(24 * 12 - 12)
 
 
 def test_status_follows_a_log_while_it_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -266,6 +286,7 @@ def test_sysinfo_in_the_newer_words(capsys: pytest.CaptureFixture[str]) -> None:
 def test_sysinfo_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "sysinfo", "--set", "status=somewhere")[0] == 2
     assert call(capsys, "sysinfo", "--set", "cooling")[0] == 2
+    assert call(capsys, "sysinfo", "--ruleset", "abc")[0] == 2
     assert call(capsys, "sysinfo", "--set", "unknown=1")[0] == 2
 
 
