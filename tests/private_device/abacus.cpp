@@ -1,7 +1,7 @@
 // A device for PyTorch that is neither "cpu" nor "cuda": the host's memory under another name. See __init__.py.
 //
 // It registers what torch asks of a device that plugs in through PrivateUse1 and no more: memory, a guard, hooks, views, copies,
-// convolution; every other operator is computed by the CPU's kernel on a copy and copied back.
+// convolution, batch norm; every other operator is computed by the CPU's kernel on a copy and copied back.
 
 #include <cstdlib>
 #include <optional>
@@ -162,6 +162,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
   return {back(std::get<0>(found), input), back(std::get<1>(found), input), back(std::get<2>(found), input)};
 }
 
+// Not by the fallback: it writes to the running statistics, of which its schema says nothing
+std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm(
+    const at::Tensor& input, const std::optional<at::Tensor>& weight, const std::optional<at::Tensor>& bias,
+    const std::optional<at::Tensor>& mean, const std::optional<at::Tensor>& variance, bool training, double momentum,
+    double epsilon) {
+  auto found = at::native_batch_norm(on_cpu(input), on_cpu(weight), on_cpu(bias), on_cpu(mean), on_cpu(variance), training,
+                                     momentum, epsilon);
+  return {back(std::get<0>(found), input), back(std::get<1>(found), input), back(std::get<2>(found), input)};
+}
+
 void by_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) { at::native::cpu_fallback(op, stack); }
 
 }  // namespace
@@ -178,6 +188,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_reshape_alias", &reshape_alias);
   m.impl("set_.source_Storage_storage_offset", &set_storage);
   m.impl("set_.source_Storage", &set_whole_storage);
+  m.impl("native_batch_norm", &batch_norm);
   m.impl("convolution_overrideable", &convolution);
   m.impl("convolution_backward_overrideable", &convolution_backward);
 }

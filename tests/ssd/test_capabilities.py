@@ -92,6 +92,8 @@ for device in ("cpu", "abacus:1"):
     session.load_data()
     losses = [each.loss for epoch in (1, 2) for each in session.train_epoch(epoch)]
     found[device] = {"losses": losses, "mAP": session.evaluate(2), "properties": session.properties()}
+    means = [value for name, value in session.model.state_dict().items() if name.endswith("running_var")]
+    found[device]["statistics"] = [value.mean().item() for value in means]
     found[device]["parameters on"] = str(next(session.model.parameters()).device)
     session.restore(session.state())
     session.close()
@@ -118,6 +120,7 @@ def test_a_device_that_is_neither_cpu_nor_cuda_trains_as_the_processor_does(tmp_
     assert device["parameters on"] == "abacus:1"
     assert device["losses"][:3] == pytest.approx(processor["losses"][:3], rel=1e-4)
     assert device["losses"] == pytest.approx(processor["losses"], rel=0.05)  # rounding grows, in batches of four
+    assert device["statistics"] == pytest.approx(processor["statistics"], rel=0.05)
     assert device["mAP"] == pytest.approx(processor["mAP"], abs=0.05)
     assert (processor["properties"]["compiled"], processor["properties"]["left_out"]) == (False, {})
     said = device["properties"]
