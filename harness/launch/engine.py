@@ -6,8 +6,9 @@ Talks by the Docker SDK for Python. Every way in which an engine commonly refuse
 
 from __future__ import annotations
 
-import getpass
+import os
 import platform
+import pwd
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ NO_ENGINE = """no Docker engine answers ({address}). Is it installed and running
     https://docs.docker.com/engine/install/  installs it
 without Docker: the same command without --image runs on this machine's own Python"""
 NO_PERMISSION = """user {user} may not use the Docker engine ({address}: permission denied). Either
-    sudo usermod -aG docker {user}         then log in again (members of this group are as good as root), or
+    {join}         then log in again (members of this group are as good as root), or
     https://docs.docker.com/engine/security/rootless/  an engine of your own"""
 
 LIMITS_REFUSED = "error setting rlimit"
@@ -115,8 +116,17 @@ def _unreachable(error: BaseException) -> NotSuitable:
     address = kwargs_from_env().get("base_url") or "unix:///var/run/docker.sock"
     for cause in _causes(error):
         if isinstance(cause, PermissionError):
-            return NotSuitable(NO_PERMISSION.format(user=getpass.getuser(), address=address))
+            return NotSuitable(NO_PERMISSION.format(address=address, **_user()))
     return EngineAway(NO_ENGINE.format(address=address))
+
+
+def _user() -> dict[str, str]:
+    """Who asks, and how he joins the engine's group; a user id that a container or a job was given has often no name."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return {"user": str(os.getuid()), "join": "be given the group that owns this socket (docker run --group-add, ...),"}
+    return {"user": name, "join": f"sudo usermod -aG docker {name}"}
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -2,7 +2,7 @@
 
 It gets the accelerators that the configuration asks for, the configuration itself and the data read-only, the results
 folder, the host's shared memory, an init process that reaps and passes signals on, and the caller's user id; and does not
-get a network, new privileges, a restart, or a life after its trial.
+get a network, capabilities, new privileges, a restart, or a life after its trial.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Plan:
     lift_limits: bool = True  # a rootless engine cannot
     host_user_ids: bool = False  # where the engine maps them to others
     security: tuple[str, ...] = ("no-new-privileges",)
+    capabilities: tuple[str, ...] = ()  # kept; all others are dropped
 
     def arguments(self) -> dict[str, Any]:
         """For the SDK's containers.create."""
@@ -90,6 +91,8 @@ class Plan:
             "init": True,
             "network_mode": "none",
             "security_opt": list(self.security),
+            "cap_drop": ["ALL"],
+            "cap_add": list(self.capabilities),
             "ulimits": ulimits if self.lift_limits else [],
             **({"shm_size": self.shm_size} if self.shm_size else {"ipc_mode": "host"}),
             **({"userns_mode": "host"} if self.host_user_ids else {}),
@@ -109,6 +112,8 @@ class Plan:
             *("docker", "run", "--rm", "--init", "--network=none", f"--user={self.user}"),
             *(f"--group-add={each}" for each in (*self.groups, *self.gpus.groups)),
             *(f"--security-opt={each}" for each in self.security),
+            "--cap-drop=ALL",
+            *(f"--cap-add={each}" for each in self.capabilities),
             f"--shm-size={self.shm_size}" if self.shm_size else "--ipc=host",
             *(("--ulimit=memlock=-1:-1", f"--ulimit=stack={STACK_BYTES}:{STACK_BYTES}") if self.lift_limits else ()),
             *(("--userns=host",) if self.host_user_ids else ()),
@@ -208,4 +213,6 @@ def plan(host: Host, image: str, order: Order, request: Request, *, image_id: st
         lift_limits=not rootless,
         host_user_ids=engine.has(dict(host.info), "userns"),
         security=("no-new-privileges", *selinux),
+        # root's right to others' files is a capability, and a root who may not read his own data set would be surprised
+        capabilities=("DAC_OVERRIDE",) if rootless or host.uid == 0 else (),
     )

@@ -144,3 +144,10 @@ def test_only_containers_of_series_that_are_gone_are_removed(tmp_path: Path) -> 
         removed = engine.remove_leftovers(client)  # type: ignore[arg-type]
     assert removed == [f"b (of {gone})", f"c (of {tmp_path / 'no' / 'such'})", f"d (of {gone})"]
     assert [each.removed for each in everything] == [False, True, True, False]
+
+
+def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.os, "getuid", lambda: 4_000_000_000)
+    with pytest.raises(NotSuitable, match="user 4000000000 may not use the Docker engine") as refused:
+        engine.connect(aborted(PermissionError(13, "Permission denied")))
+    assert "usermod" not in str(refused.value)

@@ -133,6 +133,7 @@ def test_the_container_gets_what_it_needs_and_no_more() -> None:
     assert arguments["group_add"] == ["44", "27"]
     assert arguments["network_mode"] == "none"
     assert arguments["init"] is True
+    assert (arguments["cap_drop"], arguments["cap_add"]) == (["ALL"], [])
     assert arguments["ipc_mode"] == "host"
     assert arguments["device_requests"] == []
     assert "privileged" not in arguments
@@ -157,6 +158,7 @@ def test_the_container_gets_what_it_needs_and_no_more() -> None:
 def test_the_line_for_a_shell() -> None:
     words = shlex.split(a_plan(CDI, Gpus("cdi", ("0", "1"), kind=KIND), shm_size="8g").line())
     assert words[:3] == ["docker", "run", "--rm"]
+    assert "--cap-drop=ALL" in words and not [word for word in words if word.startswith("--cap-add")]
     assert {"--device=nvidia.com/gpu=0", "--device=nvidia.com/gpu=1", "--shm-size=8g", "--user=1000:1001"} <= set(words)
     assert "--ipc=host" not in words
     assert "--mount=type=bind,source=/home/ada/a b.toml,target=/configuration/a b.toml,readonly" in words
@@ -177,6 +179,7 @@ def test_gpus_as_the_sdk_asks_for_them() -> None:
 def test_results_belong_to_the_caller_under_every_kind_of_engine() -> None:
     rootless = a_plan(ROOTLESS)
     assert (rootless.user, rootless.groups, rootless.lift_limits) == ("0:0", (), False)
+    assert rootless.arguments()["cap_drop"] == ["ALL"] and rootless.arguments()["cap_add"] == ["DAC_OVERRIDE"]
     assert "ulimits" in rootless.arguments() and rootless.arguments()["ulimits"] == []
     remapped = a_plan(REMAPPED)
     assert remapped.arguments()["userns_mode"] == "host"
