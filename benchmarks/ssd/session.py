@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -90,8 +91,13 @@ class SSDSession:
             self.network = HeadOutputs(self.model)
             self.detection_loss = functools.partial(loss_kernels.detection_loss, classes=geometry.categories + 1)
         if context.world_size > 1:
+            known = inspect.signature(DistributedDataParallel).parameters
+            # of batch norm's running statistics, which each rank has its own of; torch 2.13 gave it another name
+            in_step: dict[str, Any] = {
+                "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+            }
             self.network = DistributedDataParallel(
-                self.network, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+                self.network, gradient_as_bucket_view=True, static_graph=True, **in_step
             )
             # a function without annotations: DDP reads them, and knows no postponed ones
             self.network.register_comm_hook(None, lambda _, bucket: self._all_reduce(bucket))

@@ -125,7 +125,10 @@ def _user() -> dict[str, str]:
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        return {"user": str(os.getuid()), "join": "be given the group that owns this socket (docker run --group-add, ...),"}
+        return {
+            "user": str(os.getuid()),
+            "join": "be given the group that owns this socket (docker run --group-add, ...),",
+        }
     return {"user": name, "join": f"sudo usermod -aG docker {name}"}
 
 
