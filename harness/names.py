@@ -21,6 +21,11 @@ def result(number: int) -> str:
     return f"result_{number}.txt"
 
 
+def refused(number: int) -> str:
+    """The log of a run that never began, which nobody counts."""
+    return f"refused_{number}.txt"
+
+
 def number(path: Path) -> int | None:
     """N of result_N.txt; None for any other name."""
     match = RESULT.fullmatch(path.name)
