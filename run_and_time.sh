@@ -21,6 +21,7 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   --number N             exactly this number
   --seed N               0 to 4294967295; drawn anew for each run when left out
   --max-steps N          ends after N optimizer steps of the run, its schedule unchanged: equal work, to compare speeds
+  --deterministic        repeatable to the bit, with hashes of its numbers in the log, for compare; no timed result
   --target QUALITY       ends the run at another quality (open division only)
   --checkpoint-dir DIR   keeps a checkpoint there after each epoch
   --from-checkpoint      goes on from the checkpoint there; such a result is never a timed one

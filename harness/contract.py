@@ -55,6 +55,8 @@ class Context:
     threads: int = 1  # of the CPU that this rank may use
     vendor: str = ""  # who made the accelerator: "NVIDIA", "AMD"; "" for a processor, and where nobody looked
     log_every_steps: int = 20  # steps between two Intervals; the last step that train_epoch trains always ends one
+    # --deterministic: nothing may be chosen by its speed (autotuning, a number format): the run can be repeated to the bit
+    deterministic: bool = False
 
     @property
     def rank_seed(self) -> int:
@@ -101,6 +103,10 @@ class Session(Protocol):
 
     def warm_up(self) -> None:
         """Compile and autotune on synthetic input. Weights, buffers, optimizer and random state end as they began."""
+        ...
+
+    def first_batch(self) -> Mapping[str, Any]:
+        """Tensors of the first training batch, as the data path gave them; asked for in deterministic runs alone."""
         ...
 
     def load_data(self) -> DataSummary:

@@ -109,6 +109,15 @@ class Request:
         ),
         ALL,
     ] = None
+    deterministic: Annotated[
+        bool,
+        Option(
+            "--deterministic",
+            help="Repeatable to the bit: fixed seed, deterministic algorithms, no autotuning; hashes of its numbers in the "
+            "log. No timed result.",
+        ),
+        ALL,
+    ] = False
     target: Annotated[float | None, Option(help="Quality at which the run ends; open division only."), ALL] = None
     cache_dir: Annotated[
         Path | None,

@@ -61,6 +61,11 @@ def settle(config: SSDConfig, context: Context) -> Settled:
     chosen = config.model_copy(
         update={"data": config.data.model_copy(update={"backend": backend(config, context)})}  # "auto" is settled
     )
+    if context.deterministic:  # what is chosen by its speed may be another next time
+        fixed: dict[str, object] = {"autotune": False}
+        if chosen.compute.precision == "auto":
+            fixed["precision"] = "fp32"
+        chosen = chosen.model_copy(update={"compute": chosen.compute.model_copy(update=fixed)})
     if runs_as_asked(context):
         return Settled(chosen)
     import torch

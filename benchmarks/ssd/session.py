@@ -24,6 +24,7 @@ from benchmarks.ssd import capabilities, data, detections, image_format, loss, n
 from benchmarks.ssd.boxes import default_boxes
 from benchmarks.ssd.config import Compute, SSDConfig
 from benchmarks.ssd.evaluation import Evaluation, average_running_statistics
+from benchmarks.ssd.first_batch import Remembered
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.geometry import shapes_per_cell
 from benchmarks.ssd.model import SSD, HeadOutputs, load_backbone
@@ -207,12 +208,18 @@ class SSDSession:
 
     def load_data(self) -> DataSummary:
         self.train_data = self.folder.train_batches(self.default_boxes)
+        if self.context.deterministic:
+            self.train_data = Remembered(self.train_data)
         self.evaluation = self.folder.evaluation()
         found = DataSummary(self.train_data.samples, self.evaluation.batches.samples, self.schedule.steps_per_epoch)
         self.folder.check(found.train_samples, found.eval_samples)
         return found
 
     # --- training ----------------------------------------------------------------------------------------------------
+
+    def first_batch(self) -> dict[str, Tensor]:
+        assert isinstance(self.train_data, Remembered)
+        return self.train_data.first
 
     def train_epoch(self, epoch: int, steps: int | None = None) -> Iterator[Interval]:  # noqa: ARG002 - the count says all
         self.network.train()

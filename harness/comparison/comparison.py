@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.comparison import comparability, health, metrics, statistics, verdict
+from harness.comparison import bits, comparability, health, metrics, statistics, verdict
+from harness.comparison.bits import Bits
 from harness.comparison.comparability import Comparability
 from harness.comparison.floor import Floor
 from harness.comparison.health import Symptom
@@ -101,6 +102,7 @@ class Comparison:
     notes: tuple[str, ...]
     word: Word | None  # None where there is none to give
     floor: Floor | None = None
+    bits: Bits | None = None  # of deterministic runs
 
     @property
     def exit_code(self) -> int:
@@ -176,6 +178,7 @@ def _judged(
         outlying=tuple(outlying),
         notes=(*base.notes, *_notes(base, judged, deltas, question, missing)),
         word="SUSPECT" if symptoms else word,
+        bits=bits.compare(runs),
     )
 
 

@@ -65,6 +65,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "time_to_train": [
             {"arm": name, **each.__dict__} for name, each in zip(NAMES, found.minutes or (), strict=False)
         ],
+        "numbers": None if found.bits is None else {"text": found.bits.text, "equal_to_the_bit": found.bits.equal},
         "outliers": [each.__dict__ for each in found.outlying],
         "notes": [*found.notes, *words.quality(found.quality, found.question.labels)],
     }
@@ -181,6 +182,7 @@ def _markdown(found: Comparison) -> Iterator[str]:
     remarks += [
         f"{each.run} stands out: {each.percent:+.2f} % from its arm's others; it counts" for each in found.outlying
     ]
+    remarks += [f"numbers: {found.bits.text}"] if found.bits is not None else []
     remarks += [*words.quality(found.quality, found.question.labels), *found.notes]
     if remarks:
         yield ""

@@ -78,6 +78,7 @@ def build(
     seed: int,
     data_dir: Path | None = None,
     initial_weights: Path | None = None,
+    deterministic: bool = False,
 ) -> Context:
     """The Context of this rank. NotSuitable when the device that the configuration asks for is not there."""
     run = configuration.run
@@ -86,6 +87,8 @@ def build(
             f"{launch.world_size} ranks were started, but {configuration.source} says run.nodes = {run.nodes} x "
             f"run.accelerators_per_node = {run.accelerators_per_node}"
         )
+    if deterministic:  # read by cuBLAS when it starts; without it torch refuses its deterministic algorithms
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device, vendor = _device(run.device, launch)
     return Context(
         device=device,
@@ -97,7 +100,8 @@ def build(
         data_dir=data_dir,
         initial_weights=initial_weights,
         threads=max(1, len(os.sched_getaffinity(0)) // launch.local_world_size),
-        log_every_steps=run.log_every_steps,
+        log_every_steps=1 if deterministic else run.log_every_steps,
+        deterministic=deterministic,
     )
 
 

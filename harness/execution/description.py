@@ -13,7 +13,9 @@ from harness.system import accelerator, facts, loaded
 from harness.system.facts import Machine
 
 
-def submission(log: EventLog, configuration: Configuration, max_steps: int | None) -> None:
+def submission(
+    log: EventLog, configuration: Configuration, max_steps: int | None, *, deterministic: bool = False
+) -> None:
     """What is known before anything is built."""
     submitted = configuration.submission
     log.point(keys.SUBMISSION_BENCHMARK, configuration.benchmark.name)
@@ -27,6 +29,8 @@ def submission(log: EventLog, configuration: Configuration, max_steps: int | Non
     log.point("quality_target", configuration.run.target)
     if max_steps is not None:
         log.point("max_steps", max_steps)
+    if deterministic:
+        log.point("deterministic", True)
 
 
 def opened(log: EventLog, configuration: Configuration, session: Session) -> None:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from harness.config import Configuration
 from harness.contract import Context, Session
 from harness.execution import (
+    bits,
     checkpoint,
     console,
     context,
@@ -103,10 +104,12 @@ def _train(run: Run) -> Ending:
     configuration, request, log = run.configuration, run.request, run.log
     run.screen.say(f"{configuration.benchmark.name}, configuration {configuration.name}, log {log.path}")
     run.screen.say(f"STARTING TIMING RUN AT {ending.clock(run.called)}")
-    description.submission(log, configuration, request.max_steps)
+    description.submission(log, configuration, request.max_steps, deterministic=request.deterministic)
     log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
     resumed = _resumed(run)
     seed = resumed.seed if resumed else request.seed
+    if seed is None and request.deterministic:
+        seed = seeding.FIXED
     here = _prepare(run, seeding.draw() if seed is None else seed)
 
     began = time.perf_counter()
@@ -159,7 +162,13 @@ def _train(run: Run) -> Ending:
 def _prepare(run: Run, seed: int) -> Context:
     """What comes before the clocks: whether this machine can, and the data's place."""
     configuration, request = run.configuration, run.request
-    here = context.build(configuration, run.launch, seed=seed, initial_weights=request.initial_weights)
+    here = context.build(
+        configuration,
+        run.launch,
+        seed=seed,
+        initial_weights=request.initial_weights,
+        deterministic=request.deterministic,
+    )
     assert request.cache_dir is not None  # the command line settles it
     benchmark = configuration.benchmark
     try:
@@ -246,6 +255,8 @@ def _epoch(run: Run, session: Session, epoch: int, budget: Budget) -> None:
             "throughput": rate.images_per_s,
         }
         log.point("tracked_stats", statistics, step=steps, **epoch_num)
+        if run.request.deterministic:
+            bits.log_step(log, session, (epoch - 1) * budget.data.steps_per_epoch + steps)
         if not math.isfinite(interval.loss):
             raise NotFinite(
                 f"the loss is {interval.loss} in epoch {epoch} by step {steps}: a smaller learning rate or a longer warm-up "

@@ -49,6 +49,10 @@ OF_RUN = (
         lambda record: record.max_steps is not None,
     ),
     _OfRun(
+        Obstacle("a deterministic run", "its speed is not training's: run without --deterministic", "deterministic"),
+        lambda record: record.value("deterministic") is True,
+    ),
+    _OfRun(
         Obstacle(
             "the source had uncommitted changes", "nobody can know what ran: commit, then run again", "tree_dirty"
         ),

@@ -77,6 +77,9 @@ class ToySession:
                 since = 0
         self.quality += 0.0 if self.toy.fate in ("stands still", "long farewell") else self.toy.gain
 
+    def first_batch(self) -> dict[str, Any]:
+        return {}
+
     def evaluate(self, epoch: int) -> float:
         return self.quality
 

@@ -1,0 +1,152 @@
+"""Deterministic runs: equal to the bit, or where they first part."""
+
+from __future__ import annotations
+
+import copy
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.comparison import bits, terminal
+from tests.harness.comparison import arms
+from tests.harness.comparison.arms import judged
+
+
+def numbers(**changes: Any) -> bits.Numbers:
+    tensors = {
+        1: {"model.conv.weight": "a1", "model.bn.bias": "b1"},
+        10: {"model.conv.weight": "a10", "model.bn.bias": "b10"},
+    }
+    base = bits.Numbers(
+        "x", 1, {"images": "p", "labels": "l"}, [8.0 - 0.1 * step for step in range(12)], tensors, {1.0: 0.2}
+    )
+    for name, value in changes.items():
+        setattr(base, name, value)
+    return base
+
+
+def above(value: float, count: int) -> float:
+    """The float32 `count` further from 0."""
+    return float(struct.unpack("<f", struct.pack("<i", struct.unpack("<i", struct.pack("<f", value))[0] + count))[0])
+
+
+def test_equal() -> None:
+    assert bits.parting(numbers(), numbers()) is None
+
+
+def test_the_data_parts_first() -> None:
+    found = bits.parting(numbers(), numbers(batch={"images": "q", "labels": "l"}, losses=[1.0] * 12))
+    assert found == bits.Parting(1, "data", "images", None, 0)
+
+
+def test_a_loss_parts_by_so_many_ulp() -> None:
+    losses = numbers().losses
+    losses = [float(struct.unpack("<f", struct.pack("<f", loss))[0]) for loss in losses]
+    other = [*losses[:6], above(losses[6], 3), *losses[7:]]
+    found = bits.parting(numbers(losses=losses), numbers(losses=other))
+    assert found == bits.Parting(7, "forward and loss", "loss", 3, 0)
+    assert str(found).endswith("by 3 ULP")
+
+
+def test_weights_part_where_losses_do_not_yet() -> None:
+    other = copy.deepcopy(numbers().tensors)
+    other[1]["model.bn.bias"] = "other"
+    found = bits.parting(numbers(), numbers(tensors=other))
+    assert found == bits.Parting(1, "backward or optimizer", "model.bn.bias", None, 0)
+
+
+def test_an_evaluation_alone() -> None:
+    found = bits.parting(numbers(), numbers(accuracies={1.0: 0.2000001}))
+    assert found is not None and found.phase == "evaluation"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "count"), [(1.0, 1.0, 0), (0.0, -0.0, 0), (1.0, above(1.0, 7), 7), (-1.0, 1.0, 2 * 0x3F800000)]
+)
+def test_ulp(a: float, b: float, count: int) -> None:
+    assert bits.ulp(a, b) == count
+
+
+def deterministic(loss_at_2: float = 0.5, weights: str = "w") -> arms.Change:
+    """What a deterministic run logs beyond the rest; losses change at the second step of the first epoch."""
+
+    def change(events: list[dict[str, Any]]) -> None:
+        stats = [place for place, event in enumerate(events) if event["key"] == "tracked_stats"]
+        events[stats[1]]["value"] = {**events[stats[1]]["value"], "loss": loss_at_2}
+        first = events[stats[0]]
+        step = {**first["metadata"], "step": 1}
+        events.insert(stats[0] + 1, {**first, "key": "tensor_sha256", "value": {"model.w": weights}, "metadata": step})
+        events.insert(stats[0] + 1, {**first, "key": "batch_sha256", "value": {"images": "p"}, "metadata": step})
+        events.insert(8, {**events[0], "key": "deterministic", "value": True})
+        for event in events:
+            if event["key"] == "seed":
+                event["value"] = 1
+
+    return change
+
+
+def test_compare_says_so(tmp_path: Path) -> None:
+    same = {"change": deterministic()}
+    found = judged(arms.in_turns(tmp_path / "1", 2, a=same, b=same))
+    assert found.bits is not None and found.bits.equal is True
+    assert any("numbers: equal to the bit: first batch, losses of" in line for line in terminal.lines(found))
+
+    found = judged(arms.in_turns(tmp_path / "2", 2, a=same, b={"change": deterministic(above(0.5, 2))}))
+    assert found.bits is not None and found.bits.equal is False
+    assert "first different at step 2, in forward and loss: loss, by 2 ULP" in found.bits.text
+
+    found = judged(arms.in_turns(tmp_path / "3", 2, a=same, b={"change": deterministic(weights="v")}))
+    assert found.bits is not None and "step 1, in backward or optimizer: model.w" in found.bits.text
+
+
+def test_an_arm_unlike_itself_says_nothing_of_the_other(tmp_path: Path) -> None:
+    a, b = arms.in_turns(tmp_path, 2, a={"change": deterministic()}, b={"change": deterministic()})
+    arms.write(a, 9, turn=9, change=deterministic(0.6))
+    found = judged((a, b))
+    assert found.bits is not None and found.bits.equal is None and "A is not equal to itself" in found.bits.text
+
+
+def test_runs_that_are_not_deterministic_say_nothing(tmp_path: Path) -> None:
+    assert judged(arms.in_turns(tmp_path, 2)).bits is None
+
+
+# --- what a run logs ---
+
+
+def test_hashes_are_of_values_not_of_layouts() -> None:
+    torch = pytest.importorskip("torch")
+    from harness.execution import bits as hashes
+
+    plain = torch.arange(24.0).reshape(1, 2, 3, 4)
+    assert hashes.sha256(plain) == hashes.sha256(plain.to(memory_format=torch.channels_last))
+    assert hashes.sha256(plain) != hashes.sha256(plain.bfloat16()) != hashes.sha256(plain.reshape(2, 12))
+    other = plain.clone()
+    other[0, 0, 0, 0] = math.ulp(0.0)
+    other[0, 0, 0, 1] += 1e-7
+    assert hashes.sha256(plain) != hashes.sha256(other)
+    assert hashes.sha256(torch.tensor(3.0)) and hashes.sha256(torch.zeros(0))
+    nested = {"model": {"w": plain}, "by_rank": [{"random": plain, "data": b"x"}], "step": 3}
+    assert [name for name, _ in hashes.tensors(nested)] == ["model.w", "by_rank.0.random"]
+
+
+def test_a_deterministic_run_of_the_toy(tmp_path: Path) -> None:
+    """Every step is an interval, the seed is fixed, the log says what it is; and it is no result."""
+    from harness.results import fitness
+    from harness.results.logfile import read
+    from tests.harness.execution.runs import events, run
+    from tests.toy import configuration
+
+    file = configuration.write(tmp_path, configuration.raw(log_every_steps=2))
+    logs = []
+    for name in "ab":
+        run(file, "--deterministic", "--max-steps", 3, "--out", tmp_path / name)
+        logs.append(tmp_path / name / "result_0.txt")
+    found = [events(log) for log in logs]
+    keys = [event["key"] for event in found[0]]
+    assert keys.count("tracked_stats") == 3 and keys.count("tensor_sha256") == 1 and keys.count("batch_sha256") == 1
+    assert [event["value"] for each in found for event in each if event["key"] == "seed"] == [1, 1]
+    assert "a deterministic run" in [each.what for each in fitness.of_run(read(logs[0]))]
+    assert judged([log.parent for log in logs]).bits is not None
