@@ -106,3 +106,16 @@ def fuse_blocks(model: SSD) -> None:
         if isinstance(stage, nn.Sequential):
             model.backbone[index] = nn.Sequential(*(Block(block) for block in stage))
     model.backbone.append(Unlinked())
+
+
+def describe_briefly() -> None:
+    """Keep torch.compile before 2.14 from writing out every operand of an operator that it does not know, for a log.
+
+    An operand is written with its own operands, and a block's sum has the block before it twice, by `skip` and by
+    `link`: after sixteen blocks 2.11 had not ended in 100 s. 2.14 writes only what somebody reads.
+    """
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < (2, 14):
+        from torch._inductor import exc
+
+        exc.OperatorIssue.operator_str = staticmethod(lambda target, *_: f"  target: {target}")  # type: ignore[assignment]
