@@ -24,8 +24,12 @@ HEAD_CHANNELS_MULTIPLE = 8  # tensor cores want channels in eights; the extra on
 
 BACKBONE_CHANNELS = 256
 
-# torchvision names its weight files after the first eight digits of their SHA-256
-BACKBONE_SHA256_PREFIX = {"resnet18": "f37072fd", "resnet34": "333f7ec4"}
+# Of torchvision's IMAGENET1K_V1 files. Their names carry the first eight digits; the whole is what several projects recorded that
+# had downloaded them, and all the same
+BACKBONE_SHA256 = {
+    "resnet18": "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+    "resnet34": "333f7ec4c6338da2cbed37f1fc0445f9624f1355633fa1d7eab79a91084c6cef",
+}
 
 
 class FusedHead(nn.Module):
@@ -139,16 +143,16 @@ def load_backbone(model: SSD, backbone: str, path: Path) -> None:
 
     ValueError when the file is missing, truncated or another one.
     """
-    expected = BACKBONE_SHA256_PREFIX[backbone]
+    expected = BACKBONE_SHA256[backbone]
     where = f"backbone weights {path}"
-    wanted = f"wanted is torchvision's {backbone}-{expected}.pth"
+    wanted = f"wanted is torchvision's {backbone}-{expected[:8]}.pth"
     if not path.is_file():
         raise ValueError(f"{where}: no such file; {wanted}, given with --initial-weights")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(expected):
+    if found != expected:
         raise ValueError(
-            f"{where}: SHA-256 begins with {found[:8]}, expected {expected}: truncated or another file "
+            f"{where}: SHA-256 is {found}, expected {expected}: truncated or another file "
             f"({path.stat().st_size:,} bytes); {wanted}"
         )
     _copy_backbone(model, torch.load(path, map_location="cpu", weights_only=True))

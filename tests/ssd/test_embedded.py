@@ -192,6 +192,7 @@ def test_damage_is_found_and_repaired(tmp_path: Path, makes: list[Path]) -> None
     manifest = folder / embedded.MANIFEST
     damages: list[tuple[Path, Callable[[], object]]] = [
         (picture, lambda: picture.write_bytes(picture.read_bytes()[:-100])),
+        (picture, lambda: picture.write_bytes(picture.read_bytes()[:-100] + bytes(100))),
         (labels, lambda: labels.write_bytes(labels.read_bytes().replace(b'"bbox":[1', b'"bbox":[2', 1))),
         (manifest, lambda: manifest.write_text("{")),
         (manifest, manifest.unlink),
@@ -207,6 +208,27 @@ def test_damage_is_found_and_repaired(tmp_path: Path, makes: list[Path]) -> None
     picture.unlink()
     embedded.ensure(folder, ignore)
     assert embedded.is_whole(folder) and picture.is_file() and len(makes) == 2
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("what", ["generator", "seed"])
+def test_pictures_of_another_generator_or_seed_are_made_again(what: str, tmp_path: Path, makes: list[Path]) -> None:
+    folder = embedded.ensure(tmp_path / "cache" / "embedded", ignore)
+    manifest = json.loads((folder / embedded.MANIFEST).read_text())
+    manifest[what] = "another"
+    (folder / embedded.MANIFEST).write_text(json.dumps(manifest))
+    assert not embedded.is_whole(folder)
+    embedded.ensure(folder, ignore)
+    assert embedded.is_whole(folder) and len(makes) == 2
+
+
+@pytest.mark.usefixtures("small")
+def test_a_link_in_the_folder_s_place_is_not_taken_for_it(tmp_path: Path, makes: list[Path]) -> None:
+    elsewhere = embedded.ensure(tmp_path / "a" / "embedded", ignore)
+    (tmp_path / "b").mkdir(mode=0o700)
+    (tmp_path / "b" / "embedded").symlink_to(elsewhere)
+    found = embedded.ensure(tmp_path / "b" / "embedded", ignore)
+    assert not found.is_symlink() and embedded.is_whole(found) and embedded.is_whole(elsewhere) and len(makes) == 2
 
 
 @pytest.mark.usefixtures("small")

@@ -82,7 +82,7 @@ def backbone_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "resnet18.pth"
     torch.save(without_counters, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(model_module.BACKBONE_SHA256_PREFIX, "resnet18", digest[:8])
+    monkeypatch.setitem(model_module.BACKBONE_SHA256, "resnet18", digest)
     return path
 
 
@@ -98,8 +98,25 @@ def test_backbone_file_is_loaded(backbone_file: Path) -> None:
 
 def test_truncated_backbone_file_is_refused(backbone_file: Path) -> None:
     backbone_file.write_bytes(backbone_file.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match=r"resnet18\.pth: SHA-256 begins with .* truncated or another file"):
+    with pytest.raises(ValueError, match=r"resnet18\.pth: SHA-256 is .* truncated or another file"):
         load_backbone(SSD("resnet18", 13, (4,), ()), "resnet18", backbone_file)
+
+
+def test_a_file_whose_checksum_only_begins_alike_is_refused(
+    backbone_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """32 bits are found by trying."""
+    digest = model_module.BACKBONE_SHA256["resnet18"]
+    monkeypatch.setitem(model_module.BACKBONE_SHA256, "resnet18", digest[:8] + "0" * 56)
+    with pytest.raises(ValueError, match=r"SHA-256 is .* expected .*0{56}"):
+        load_backbone(SSD("resnet18", 13, (4,), ()), "resnet18", backbone_file)
+
+
+def test_the_published_backbone_is_the_one_that_prepare_gets() -> None:
+    from benchmarks.ssd.full_coco import COCO_2017
+
+    assert COCO_2017.backbone.sha256 == model_module.BACKBONE_SHA256["resnet34"]
+    assert COCO_2017.backbone.name == f"resnet34-{COCO_2017.backbone.sha256[:8]}.pth"
 
 
 def test_missing_backbone_file_is_refused(tmp_path: Path) -> None:
