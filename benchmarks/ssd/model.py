@@ -24,8 +24,8 @@ HEAD_CHANNELS_MULTIPLE = 8  # tensor cores want channels in eights; the extra on
 
 BACKBONE_CHANNELS = 256
 
-# Of torchvision's IMAGENET1K_V1 files. Their names carry the first eight digits; the whole is what several projects recorded that
-# had downloaded them, and all the same
+# Of torchvision's IMAGENET1K_V1 files. Their names carry the first eight digits; the whole is what several projects that had
+# downloaded them recorded, the same in all
 BACKBONE_SHA256 = {
     "resnet18": "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
     "resnet34": "333f7ec4c6338da2cbed37f1fc0445f9624f1355633fa1d7eab79a91084c6cef",
