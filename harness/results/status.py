@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import outside
-from harness.results.logfile import PIECE, LogReader
+from harness.results.logfile import PIECE, LogReader, unreadable
 from harness.results.record import RunRecord
 from harness.results.rules import images_per_s, shortfall
 from harness.results.table import figure
@@ -24,7 +24,7 @@ FIGURES = (*COLUMNS[1:4], *COLUMNS[6:10])
 
 
 class Followed:
-    """One log, read as far as it goes; `refresh` reads what has been added. ValueError where it cannot be read."""
+    """One log, read as far as it goes; `refresh` reads what has been added. What cannot be read is a run that is none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,7 +34,9 @@ class Followed:
         try:
             return self._refresh()
         except OSError as error:
-            raise ValueError(f"{self.path}: cannot be read: {error.strerror}") from error
+            return unreadable(self.path, f"cannot be read: {error.strerror}")
+        except outside.Refused as error:
+            return unreadable(self.path, str(error).removeprefix(f"{self.path}: "))
 
     def _refresh(self) -> RunRecord:
         if self.path.stat().st_size < self._read:  # written anew

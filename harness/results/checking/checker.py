@@ -18,7 +18,7 @@ from harness.results.checking.system import check_description, read_description
 from harness.results.record import RunRecord
 from harness.results.rules import shortfall
 from harness.results.score import score
-from harness.results.series import Say, Series, find_series
+from harness.results.series import Say, Series, find_logs, find_series
 from harness.rules import DEFAULT, checkable, rules_for
 
 MINUTES_APART = 1e-6  # between our score and the summarizer's: the last digits of floating point
@@ -94,7 +94,10 @@ def check(
     for path in paths:
         packages = find_packages(path)
         work += [_package_work(package, ruleset) for package in packages]
-        alone += [] if packages else [path]
+        if packages:  # and what lies beside them
+            alone += [log for log in find_logs(path, say) if not any(log.is_relative_to(each) for each in packages)]
+        else:
+            alone.append(path)
     work += [_series_work(series, ruleset) for series in (find_series(alone, say) if alone else [])]
     jobs = [each.job for each in work if each.job is not None]
     finished = 0

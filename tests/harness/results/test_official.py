@@ -207,6 +207,15 @@ def test_what_is_beyond_our_limits_is_not_given_to_their_parsers(tmp_path: Path)
     assert report.verdicts == () and {"readable: limit", "outcome"} <= {each.rule for each in report.findings}
 
 
+def test_what_lies_beside_a_package_is_checked_too(tmp_path: Path) -> None:
+    write_package(tmp_path / "Someone")
+    write(tmp_path / "loose/result_0.txt", events(status="aborted"))
+    assert [(Path(each.path).name, each.ok) for each in check([tmp_path])] == [
+        ("Someone", True),
+        ("result_0.txt", False),
+    ]
+
+
 def test_one_failed_run_of_five_passes_a_package_and_two_do_not(tmp_path: Path) -> None:
     package = write_package(tmp_path / "Someone")
     folder = package / "results/dgxa100_test/ssd"

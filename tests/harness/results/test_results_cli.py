@@ -51,19 +51,36 @@ def test_a_path_that_is_not_there_is_usage(capsys: pytest.CaptureFixture[str], v
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 @pytest.mark.parametrize("verb", ["status", "check", "score"])
-def test_a_log_that_may_not_be_read_is_usage(capsys: pytest.CaptureFixture[str], verb: str, tmp_path: Path) -> None:
+def test_a_log_that_may_not_be_read_costs_a_line(capsys: pytest.CaptureFixture[str], verb: str, tmp_path: Path) -> None:
     log = write(tmp_path / "result_0.txt", events())
     log.chmod(0)
-    code, _, err = call(capsys, verb, log)
-    assert (code, err) == (2, f"error: {log}: cannot be read: Permission denied\n")
+    code, out, _ = call(capsys, verb, log)
+    assert code == 1 and "cannot be read: Permission denied" in out
 
 
-def test_a_log_that_goes_away_is_usage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["status", "check", "score"])
+def test_one_bad_file_among_good_ones_costs_a_line(
+    capsys: pytest.CaptureFixture[str], verb: str, tmp_path: Path
+) -> None:
+    write_series(tmp_path / "good", 1)
+    (tmp_path / "bad").mkdir()
+    os.mkfifo(tmp_path / "bad/result_0.txt")
+    (tmp_path / "bad/result_1.txt").symlink_to("/dev/zero")
+    (tmp_path / "empty").mkdir()
+    code, out, err = call(
+        capsys, verb, tmp_path / "good", tmp_path / "bad", *([] if verb == "status" else [tmp_path / "empty"])
+    )
+    assert code == 1
+    assert "no regular file" in out
+    assert {"status": "608.1", "check": "number of runs", "score": "10.13"}[verb] in out, "the good run is there too"
+    assert verb == "status" or f"{tmp_path}/empty: no result log in it" in err
+
+
+def test_a_log_that_goes_away_is_told(tmp_path: Path) -> None:
     from harness.results.status import Followed
 
-    followed = Followed(tmp_path / "result_0.txt")
-    with pytest.raises(ValueError, match="cannot be read: No such file or directory"):
-        followed.refresh()
+    record = Followed(tmp_path / "result_0.txt").refresh()
+    assert (record.outcome, record.reason) == ("empty", "cannot be read: No such file or directory")
 
 
 def test_an_unknown_ruleset_is_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
