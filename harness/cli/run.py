@@ -36,7 +36,7 @@ def run(request: Request, named: frozenset[str]) -> None:
     from harness.launch import ranks
 
     launch = Launch() if request.series else Launch.from_environment()
-    if launch.as_rank or launch.parent is not None:
+    if launch.parent is not None:
         signals.end_with_parent(launch.parent)
     name = request.configuration
     try:

@@ -198,7 +198,7 @@ def refused(path: Path) -> Path:
     for beside in path.parent.glob(f"telemetry_{number}.*"):
         beside.unlink(missing_ok=True)
     while True:
-        aside = path.with_name(f"refused_{number}.txt")
+        aside = path.with_name(names.refused(number))
         try:
             os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         except FileExistsError:

@@ -89,13 +89,14 @@ def as_exceptions(grace_s: float | None = None) -> Iterator[Guard]:
         guard.close()
 
 
-def end_with_parent(parent: int | None) -> None:
+def end_with_parent(parent: int) -> None:
     """Let the kernel send this process SIGTERM when the one that started it dies, however that comes about (prctl(2)).
 
-    `parent`: who that is, where it is known; one that is dead already sends the signal at once.
+    `parent`: who that is; one that is dead already counts too. For processes that we start ourselves: what the kernel calls a
+    parent is a thread, and another launcher's may end before its process.
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if parent is not None and os.getppid() != parent:
+    if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import __version__, whole
+from harness import __version__, names, whole
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.launch import ledger
 from harness.launch.watchdog import Outcome
@@ -35,7 +35,7 @@ class Order:
     @property
     def refused_log(self) -> Path:
         """Where the trial leaves word when it cannot begin: no result, so nobody counts it as one."""
-        return self.folder / f"refused_{self.number}.txt"
+        return self.folder / names.refused(self.number)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,7 +60,8 @@ def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) ->
         return Verdict(ledger.INTERRUPTED, f"the series was asked to end{why}")
     if code == INTERRUPTED and not why:
         return Verdict(ledger.INTERRUPTED, "someone asked the trial alone to end")
-    if code in (USAGE, NOT_SUITABLE):
+    began = log is not None and bool(log.epochs)  # a disk that fills in the middle ends with 6 too
+    if code in (USAGE, NOT_SUITABLE) and not began:
         return Verdict(ledger.REFUSED, _last_words(outcome, log))
     if code not in (TARGET_MET, EPOCHS_SPENT):
         signal = f" (signal {code - 128})" if code > 128 and code != INTERRUPTED else ""

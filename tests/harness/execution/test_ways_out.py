@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -244,3 +245,24 @@ def test_a_log_that_no_launcher_made(tmp_path: Path) -> None:
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     refused = run(path, "--out", tmp_path, HARNESS_LOG="/no/where", **alone)
     assert refused.returncode == 2 and "HARNESS_LOG names /no/where" in refused.stderr
+
+
+@pytest.mark.long
+def test_two_ranks_meet_where_nothing_resolves_the_machines_own_name(tmp_path: Path) -> None:
+    """What a container without a network has: the loopback interface, and a name that nobody knows."""
+    path = toy.write(tmp_path, toy.raw(ranks=2))
+    alone = ["unshare", "-n", "-u", "sh", "-c", 'ip link set lo up && hostname 4f2d9c1a7e0b && exec "$@"', "sh"]
+    if shutil.which("ip") is None or subprocess.run([*alone, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("namespaces need root here")
+    whole = [*alone, *command(path, "--out", tmp_path)]
+    finished = subprocess.run(
+        whole, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert stop(tmp_path / "result_0.txt")["status"] == "success"
+
+
+def test_torch_has_no_last_word_where_a_target_was_missed(tmp_path: Path) -> None:
+    finished = run(toy.write(tmp_path, toy.raw("stands still", ranks=2, epochs=1)), "--out", tmp_path)
+    assert finished.returncode == 1
+    assert "failed" not in finished.stdout + finished.stderr and "Traceback" not in finished.stderr

@@ -70,6 +70,10 @@ def work(do: str, log, sha256: str) -> int:
     if do.startswith("hang"):
         while True:
             time.sleep(1)
+    if do == "fill the disk":
+        line("epoch_start", epoch_num=1)
+        line("run_stop", status="aborted", reason="no room on the disk")
+        return 6
     if do == "work a while":
         time.sleep(2)
     if do == "take long":

@@ -74,3 +74,19 @@ def test_two_trials_of_the_main_job_one_of_them_killed(client: docker.DockerClie
         assert (result.stat().st_uid, result.stat().st_gid) == (os.getuid(), os.getgid())
     assert (folder / "result_1.broken-1.txt").is_file()
     assert not client.containers.list(all=True, filters={"label": engine.SERIES})
+
+
+def test_two_ranks_without_a_network(image: str, tmp_path: Path) -> None:
+    whole = config.find_default([]).read_text()
+    path = tmp_path / "two.toml"
+    path.write_text(
+        whole.replace("accelerators_per_node = 1", "accelerators_per_node = 2").replace("default = true", "")
+    )
+    chosen = config.load(path)
+    folder = tmp_path / "out" / slug(chosen.submission.platform) / chosen.benchmark.name
+    given = {"CONT": image, "DGXSYSTEM": str(path), "LOGDIR": str(tmp_path / "out"), "NEXP": "1", "CLEAR_CACHES": "0"}
+    script = [str(CHECKOUT / "docker" / "run_with_docker.sh"), "--max-steps", "4"]
+    finished = subprocess.run(script, env={**os.environ, **given}, capture_output=True, text=True, check=False)
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    record = logfile.read(folder / "result_0.txt")
+    assert record.ranks == 2 and record.reason.startswith("steps spent: 4"), record.reason

@@ -75,6 +75,7 @@ def test_every_trial_leaves_a_log_a_record_and_two_lines(fakes: Fakes) -> None:
         ("forget", "failed", 5, "its log ends as unfinished"),
         ("use another", "failed", 5, "another configuration"),
         ("refuse", "refused", 2, "the data set is another one"),
+        ("fill the disk", "failed", 5, "exit code 6.*no room on the disk"),
     ],
 )
 def test_a_trial_is_what_its_log_and_its_exit_code_both_say(

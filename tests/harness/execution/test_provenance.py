@@ -1,0 +1,47 @@
+"""The commit in a log: whose checkout it is, and how long git takes, change nothing about it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.execution import provenance
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    who = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
+    (tmp_path / "code.py").write_text("")
+    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    return tmp_path
+
+
+def test_a_clean_checkout_and_a_changed_one(checkout: Path) -> None:
+    commit, dirty = provenance.commit({})
+    assert len(commit) == 40 and not dirty
+    (checkout / "code.py").write_text("changed")
+    assert provenance.commit({}) == (commit, True)
+
+
+def test_a_checkout_of_another_user_is_not_changed(checkout: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root gives files away")
+    for path in (checkout, *checkout.rglob("*")):
+        os.lchown(path, 12345, 12345)
+    commit, dirty = provenance.commit({})
+    assert len(commit) == 40 and not dirty
+
+
+def test_a_git_that_hangs_says_nothing(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "GIT_LIMIT_S", 0.1)
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "git").write_text("#!/bin/sh\nexec sleep 5\n")
+    (bin_ / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+    assert provenance.commit({}) == ("unknown", True)
