@@ -24,7 +24,7 @@ def check_series(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
         fix = "a result is one configuration on one system; move the others to a folder of their own"
         yield Finding("error", name, key, None, "runs alike", ", ".join(values), fix)
     seen: dict[str, str] = {}
-    for record in series.records:
+    for record in records:
         file = Path(record.path).name
         if record.sha256 in seen:
             text = f"{file} is a copy of {seen[record.sha256]}"

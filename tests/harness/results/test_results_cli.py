@@ -72,7 +72,9 @@ def test_one_bad_file_among_good_ones_costs_a_line(
     )
     assert code == 1
     assert "no regular file" in out
-    assert {"status": "608.1", "check": "number of runs", "score": "10.13"}[verb] in out, "the good run is there too"
+    assert {"status": "608.1", "check": "good/result_0.txt: passed", "score": "10.13"}[verb] in out, (
+        "the good run is there too"
+    )
     assert verb == "status" or f"{tmp_path}/empty: no result log in it" in err
 
 
