@@ -18,6 +18,7 @@ embedded demonstration on its CPU; a machine with them is told which configurati
                          have it, is the same)
   --out DIR              where the log goes (default: out/CONFIGURATION in the checkout); N is the next free number,
                          nothing is ever written over
+  --cache-dir DIR        where data that a benchmark makes itself is kept (default: see HARNESS_CACHE_DIR)
   --number N             exactly this number
   --seed N               0 to 4294967295; drawn anew for each run when left out
   --max-steps N          ends after N optimizer steps of the run, its schedule unchanged: equal work, to compare speeds

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set-up if needed, then the linters and the tests; with a selection the tests alone (it goes to pytest).
+# Set-up if needed, then the tests with the linters beside them; with a selection the tests alone (it goes to pytest).
 #   ./run_tests.sh               minutes on two cores
 #   ./run_tests.sh --all         the long tests too: full size, kills, true containers, a browser
 #   ./run_tests.sh -k boxes      a selection
@@ -11,11 +11,26 @@ set -euo pipefail
 cd "$here"
 set_up requirements/run.lock requirements/dev.lock
 
-if [[ $* == "" || $* == --all ]]; then
+lint() {
+    local failed=0
     PATH=$(dirname "$(command -v "$python")"):$PATH
-    shellcheck -x ./*.sh requirements/*.sh docker/*.sh docker/run.sub .ci/*
-    ruff check .
-    ruff format --check .
-    mypy
+    shellcheck -x ./*.sh requirements/*.sh docker/*.sh docker/run.sub .ci/* || failed=1
+    ruff check . || failed=1
+    ruff format --check . || failed=1
+    mypy || failed=1
+    return $failed
+}
+
+if [[ $* != "" && $* != --all ]]; then
+    exec "$python" -m pytest "$@"
 fi
-exec "$python" -m pytest "$@"
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+lint > "$said" 2>&1 & # on the second core; mypy takes a minute
+linting=$!
+status=0
+"$python" -m pytest "$@" || status=$?
+wait $linting || status=1
+printf '\nlinters:\n'
+cat "$said"
+exit $status
