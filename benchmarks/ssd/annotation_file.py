@@ -11,6 +11,8 @@ Of 518 MB with 860,001 boxes and their outlines, COCO's train file in size, msgs
 
 from __future__ import annotations
 
+import os
+import re
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from benchmarks.ssd.faults import SHOWN, Faults, shown, where
 MIN_SIDE_PX = np.float32(0.1)
 LEAST_SHARE = 2.0**-20  # of a picture's side, that a box must have within it: float32 knows no less next to 1
 BOM = b"\xef\xbb\xbf"
+NEAR_BYTES = 20  # before and behind a place
 
 
 class _Document(msgspec.Struct):
@@ -96,7 +99,10 @@ class Annotations:
             np.array([ranks[number] for number in self.category_ids.tolist()], dtype=np.int64),
             [place[number] for number in category_order.tolist()],
         )
-        path.write_bytes(msgspec.json.encode(found))
+        with path.open("wb") as file:
+            file.write(msgspec.json.encode(found))
+            file.flush()
+            os.fsync(file.fileno())  # so that it is whole after a power cut, and the page cache can let it go
 
 
 def _document(of: Annotations, image_ids: I64, category_ids: I64, category_order: Iterable[int]) -> _Document:
@@ -171,9 +177,18 @@ def _decoded(content: bytes, path: Path) -> _Document:
             "(id, name) and annotations (image_id, category_id, bbox)"
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Damaged(f"{path}: cut off or damaged, not JSON ({error}); get it again") from error
+        raise Damaged(f"{path}: cut off or damaged, not JSON ({error}{_near(content, error)}); get it again") from error
     except RecursionError as error:
         raise ValueError(f"{path}: nested too deep to be an annotation file") from error
+
+
+def _near(content: bytes, error: Exception) -> str:
+    """Where it is, with what stands there: NaN, which some libraries write, is no JSON, say."""
+    place = re.search(r"\(byte (\d+)\)", str(error))
+    if place is None:
+        return ""
+    start = max(0, int(place[1]) - NEAR_BYTES) + (len(BOM) if content.startswith(BOM) else 0)
+    return f" near {shown(content[start : start + 2 * NEAR_BYTES].decode(errors='replace'))}"
 
 
 def within(xywh_px: F64, sizes: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:

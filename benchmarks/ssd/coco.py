@@ -189,4 +189,7 @@ def _files(folder: Path) -> Iterable[tuple[str, int]]:
         for name in names:
             if not name.startswith("."):
                 path = Path(parent, name)
-                yield path.relative_to(folder).as_posix(), path.stat().st_size
+                try:
+                    yield path.relative_to(folder).as_posix(), path.stat().st_size
+                except OSError:  # a link to nowhere
+                    yield path.relative_to(folder).as_posix(), path.lstat().st_size

@@ -69,13 +69,11 @@ class Folder:
     def check(self, train_samples: int, eval_samples: int) -> None:
         """Whether so many images, as the readers found, are what the configuration says. ValueError if not."""
         settings = self.config.data
-        for half, expected, found in (
-            ("train", settings.train_samples, train_samples),
-            ("eval", settings.eval_samples, eval_samples),
-        ):
-            if expected != found:
+        wanted = {"train": settings.train_samples, "eval": settings.eval_samples}
+        for half, found in zip(checked.HALVES, (train_samples, eval_samples), strict=True):
+            if (expected := wanted[half]) != found:
                 raise ValueError(
-                    f"{self.path}: the reader found {found:,} images for {half}, the configuration says "
+                    f"{self._half(half).original}: the reader found {found:,} images for {half}, the configuration says "
                     f"data.{half}_samples = {expected:,}; complete the folder or correct the configuration"
                 )
 

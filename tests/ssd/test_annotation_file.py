@@ -152,7 +152,7 @@ def test_a_long_value_is_cut(tmp_path: Path) -> None:
     [
         (b'{"images": [', "not JSON"),
         (b"", "not JSON"),
-        (b'{"images": NaN}', "not JSON"),
+        (b'{"images": NaN}', 'not JSON (JSON is malformed: invalid character (byte 11) near "{\\"images\\": NaN}")'),
         (b'{"images": [], "annotations": [], "categories": ["\xff"]}', "not"),
         (json.dumps(document()).encode("utf-16"), "UTF-16"),
         (b"[]", "not in COCO's form"),

@@ -249,3 +249,16 @@ def test_a_picture_that_goes_bad_after_the_check_is_named_by_either_decoder(back
             list(session.train_epoch(1))
     finally:
         session.close()
+
+
+def test_a_link_to_nowhere_matters_only_if_it_is_listed(folder: Path) -> None:
+    (folder / "train2017" / "left over").symlink_to(folder / "gone")
+    ours = provide(folder)
+    from benchmarks.ssd.folder import Folder
+
+    assert len(Folder(tables(), Context(device="cpu", data_dir=ours)).fingerprint()) == 64
+    picture = folder / "train2017" / "000000000002.jpg"
+    picture.unlink()
+    picture.symlink_to(folder / "gone")
+    with pytest.raises(ValueError, match=r"000000000002\.jpg: cannot be read: No such file"):
+        provide(folder)
