@@ -101,6 +101,7 @@ def fuse_stem(model: SSD) -> None:
 def fuse_blocks(model: SSD) -> None:
     """Give `model`, whose stem is fused, our Block for torchvision's; what it computes, its parameters and its state
     stay."""
+    describe_briefly()
     model.backbone[2] = nn.Identity()
     for index, stage in enumerate(model.backbone):
         if isinstance(stage, nn.Sequential):
