@@ -72,7 +72,9 @@ def ensure(config: SSDConfig, data_dir: Path, cache_dir: Path, progress: Progres
     with own_folder.alone(cache / ".lock") as locked:  # of several ranks one checks, the others wait
         manifest = _manifest(folder)
         if manifest is None:
-            manifest = _check(config, originals, folder, progress, clear=locked)
+            if locked:  # nobody else is making one
+                _clear(cache)
+            manifest = _check(config, originals, folder, progress)
     for name in HALVES:
         found = Counts(**manifest[name]["counts"])
         _as_many_categories(config, originals[name].annotations, len(found.labels))
@@ -135,9 +137,7 @@ def _sha256(path: Path) -> str:
     return digest
 
 
-def _check(
-    config: SSDConfig, originals: dict[Name, Half], folder: Path, progress: Progress, *, clear: bool
-) -> dict[str, Any]:
+def _check(config: SSDConfig, originals: dict[Name, Half], folder: Path, progress: Progress) -> dict[str, Any]:
     """Read and check all, and leave `folder`. Returns the manifest."""
     read = {}
     for number, name in enumerate(HALVES):
@@ -155,9 +155,6 @@ def _check(
         listed = [Listed(*each) for each in zip(read[name].file_names, *read[name].sizes.T.tolist(), strict=True)]
         picture_files.check(originals[name].images, listed, read[name].path, progress)
     manifest: dict[str, Any] = {}
-    if clear:  # nobody else is making one
-        for left_over in folder.parent.glob(".making-*"):
-            shutil.rmtree(left_over)
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     try:
         for name in HALVES:
@@ -177,6 +174,15 @@ def _check(
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return manifest
+
+
+def _clear(cache: Path) -> None:
+    """What was interrupted, and what is left of data that is no longer there; 100 MB for COCO."""
+    for folder in cache.iterdir():
+        manifest = _manifest(folder) if folder.is_dir() else None
+        gone = manifest is not None and not any(Path(manifest[name]["annotations"]).exists() for name in HALVES)
+        if gone or folder.name.startswith(".making-"):
+            shutil.rmtree(folder)
 
 
 def counts(found: Annotations, train: Annotations) -> Counts:

@@ -84,6 +84,15 @@ def test_it_is_done_once_until_the_data_changes(folder: Path, monkeypatch: pytes
     assert first.is_dir(), "a run may be reading it"
 
 
+def test_what_is_left_of_data_that_is_gone_goes_too(folder: Path, tmp_path: Path) -> None:
+    first = provide(folder)
+    killed = first.parent / ".making-x"
+    killed.mkdir()
+    folder = folder.rename(tmp_path / "moved")
+    second = provide(folder)
+    assert second != first and not first.exists() and not killed.exists()
+
+
 def test_of_several_ranks_one_checks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checks: list[int] = []
     original = checked._check
