@@ -105,7 +105,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.long
+@pytest.mark.long  # compiles the device once, in half a minute
 @pytest.mark.skipif(not private_device.CAN_BE_BUILT, reason="no g++ and ninja to compile the stand-in device with")
 def test_a_device_that_is_neither_cpu_nor_cuda_trains_as_the_processor_does(tmp_path: Path) -> None:
     small.folder(tmp_path / "data")

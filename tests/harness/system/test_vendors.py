@@ -41,7 +41,7 @@ def harness_with(environment: dict[str, str], *arguments: object) -> subprocess.
     return subprocess.run(command, cwd=CHECKOUT, env=known, capture_output=True, text=True, timeout=240, check=False)
 
 
-@pytest.fixture(scope="module", params=["a folder of its own", "torch alone"])
+@pytest.fixture(scope="module", params=["a folder of its own", pytest.param("torch alone", marks=pytest.mark.long)])
 def plugged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
     """By what the device is known, and the environment that makes it known; a name without operators is enough here."""
     vendors = VENDORS if request.param == "a folder of its own" else None
