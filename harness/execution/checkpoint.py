@@ -45,9 +45,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint in `folder`; an interruption leaves the old one. OSError when it cannot be written."""
     import torch
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole.replacing(folder / NAME) as file:
-        torch.save(vars(checkpoint), file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole.replacing(folder / NAME) as file:
+            torch.save(vars(checkpoint), file)
+    except OSError as error:
+        raise OSError(error.errno, f"{folder}: the checkpoint cannot be written ({error.strerror})") from error
 
 
 def load(folder: Path, configuration: Configuration) -> Checkpoint:

@@ -154,12 +154,12 @@ class Ledger:
 
     def check(self) -> None:
         """LedgerLost unless the file is there as this series left it."""
-        ours = os.fstat(self._descriptor)
+        # not by inode numbers, which some network file systems make up anew
         try:
-            there = self.path.stat()
+            size = self.path.stat().st_size
         except FileNotFoundError as error:
             raise LedgerLost(f"{self.path}: the ledger was deleted while the series ran") from error
-        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino) or ours.st_size != self._size:
+        if size != self._size or os.fstat(self._descriptor).st_nlink == 0:
             raise LedgerLost(f"{self.path}: the ledger was changed by someone else while the series ran")
 
     def _write(self, content: bytes) -> None:
