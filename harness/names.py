@@ -9,6 +9,8 @@ from pathlib import Path
 
 RESULT = re.compile(r"result_(\d{1,9})\.txt")
 RESULTS = "result_*.txt"  # as a glob, which RESULT narrows
+REFUSED = "refused_"  # begins the log of a run that was not begun
+BROKEN = ".broken-"  # is in the name of what a broken attempt of a trial left
 NAME_LIMIT = 120  # bytes of a folder's name that is made from a text; file systems take 255
 UNNAMED = "unnamed"
 
@@ -50,7 +52,7 @@ def beside(log: Path) -> Iterator[tuple[Path, str]]:
         return
     for beginning in ("result", "telemetry"):
         for path in sorted(log.parent.glob(f"{beginning}_{which}.*")):
-            if path != log and ".broken-" not in path.name:
+            if path != log and BROKEN not in path.name:
                 yield path, f"{beginning}_{{}}{path.name.removeprefix(f'{beginning}_{which}')}"
 
 
@@ -76,6 +78,11 @@ def folder(text: str) -> str:
     if len(encoded) > NAME_LIMIT:
         kept = encoded[:NAME_LIMIT].decode("utf-8", "ignore")
     return kept if kept == text else f"{kept}_{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"
+
+
+def of_platform(platform: str) -> str:
+    """The folder of a series of ours, by submission.platform: "8x NVIDIA A100-SXM4-40GB" is 8x_nvidia_a100-sxm4-40gb."""
+    return re.sub(r"[^a-z0-9.-]+", "_", platform.lower()).strip("_.") or "system"
 
 
 def plain(text: str) -> str:

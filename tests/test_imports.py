@@ -110,3 +110,12 @@ def test_the_harness_names_no_benchmark(path: Path) -> None:
 def test_no_drawer_for_odds_and_ends() -> None:
     odd = {"util", "utils", "common", "helpers", "misc", "manager", "trainer"}
     assert not [name(path) for path in SOURCES if path.stem in odd]
+
+
+def test_names_of_results_are_given_in_one_place() -> None:
+    """The pattern of a run's log, and the folder that its system gets: harness/names.py."""
+    patterns = ("result_(", "result_{")
+    allowed = {"harness/names.py", "harness/results/checking/series.py"}  # the latter in a sentence
+    for path in SOURCES:
+        found = [pattern for pattern in patterns if pattern in path.read_text()]
+        assert not found or name(path) in allowed, f"{name(path)} spells {found[0]} itself: use harness.names"

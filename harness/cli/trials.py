@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import TYPE_CHECKING
 
 import typer
 
+from harness import names
 from harness.cli import environment
 from harness.request import Request
 
@@ -30,7 +30,11 @@ def run_trials(configuration: Configuration, request: Request) -> int:
             f"{configuration.source}: run.nodes = {configuration.run.nodes}, and trials are started on this machine alone; "
             "docker/run.sub is for a cluster with Slurm"
         )
-    system = folder_name(request.system) if request.system is not None else slug(configuration.submission.platform)
+    system = (
+        folder_name(request.system)
+        if request.system is not None
+        else names.of_platform(configuration.submission.platform)
+    )
     series = Series(
         folder=(request.folder / system / configuration.benchmark.name).resolve(),
         configuration_name=configuration.name,
@@ -52,11 +56,6 @@ def folder_name(system: str) -> str:
     if system in ("", ".", "..") or "/" in system or "\0" in system:
         raise ValueError(f"--system {system!r}: the name of a folder under --out is needed, without a slash")
     return system
-
-
-def slug(platform: str) -> str:
-    """A folder's name out of submission.platform: "8x NVIDIA A100-SXM4-40GB" is 8x_nvidia_a100-sxm4-40gb."""
-    return re.sub(r"[^a-z0-9.-]+", "_", platform.lower()).strip("_.") or "system"
 
 
 def _say(text: str) -> None:

@@ -30,7 +30,7 @@ class Order:
 
     @property
     def log(self) -> Path:
-        return self.folder / f"result_{self.number}.txt"
+        return self.folder / names.result(self.number)
 
     @property
     def refused_log(self) -> Path:
@@ -130,9 +130,9 @@ def put_aside(folder: Path, number: int, attempt: int) -> list[str]:
     for path in [
         each for kind in ("result", "refused", "telemetry") for each in sorted(folder.glob(f"{kind}_{number}.*"))
     ]:
-        if ".broken-" not in path.name:
+        if names.BROKEN not in path.name:
             stem, _, suffix = path.name.partition(".")
-            kept.append(path.rename(path.with_name(f"{stem}.broken-{attempt}.{suffix}")).name)
+            kept.append(path.rename(path.with_name(f"{stem}{names.BROKEN}{attempt}.{suffix}")).name)
     return sorted(kept, key=lambda name: not name.endswith(".txt"))
 
 

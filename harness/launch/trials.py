@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import psutil
 
+from harness import names
 from harness.contract import NotSuitable
 from harness.execution.signals import Interrupted, as_exceptions
 from harness.exit_codes import BROKEN, DISK_FULL, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
@@ -172,7 +173,7 @@ def may_begin(series: Series, where: str, account: Account) -> None:
                 "image. Use the same, or name another --out or --system"
             )
     for number, each in account.finished.items():
-        log = folder / f"result_{number}.txt"
+        log = folder / names.result(number)
         if each.end is not None and ledger.sha256(log) != each.end["log_sha256"]:
             raise ledger.LedgerError(
                 f"{log}: is not what the ledger says this trial left; it was changed or taken away"
@@ -184,10 +185,10 @@ def may_begin(series: Series, where: str, account: Account) -> None:
                 "away"
             )
     known = {each.number for each in account.attempts}
-    strangers = [n for n in range(series.trials) if n not in known and (folder / f"result_{n}.txt").exists()]
+    strangers = [n for n in range(series.trials) if n not in known and (folder / names.result(n)).exists()]
     if strangers:
         raise ledger.LedgerError(
-            f"{folder / f'result_{strangers[0]}.txt'}: is there, but the ledger knows of no such trial; move it away, or "
+            f"{folder / names.result(strangers[0])}: is there, but the ledger knows of no such trial; move it away, or "
             "name another --out or --system"
         )
 
@@ -317,7 +318,7 @@ class _Work:
             minutes = (each.end or {}).get("minutes")
             took = f"{minutes:9.3f} min" if minutes is not None else " " * 13
             again = f"  (attempt {each.attempt})" if each.attempt > 1 else ""
-            self.say(f"  trial {number}  {each.status:16} {took}  result_{number}.txt{again}")
+            self.say(f"  trial {number}  {each.status:16} {took}  {names.result(number)}{again}")
         if code in (TARGET_MET, EPOCHS_SPENT):
             self.say(f"next: python -m harness score {self.series.folder}")
         elif code == BROKEN:

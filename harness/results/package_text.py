@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import Any
 
+from harness.names import result as result_name
 from harness.results.record import RunRecord
 from harness.results.score import four_decimals, score
 from harness.results.series import Series
@@ -62,7 +63,7 @@ def _readme(series: Series, system: str, implementation: str, ruleset: str) -> s
     record, result = series.first, score(series, ruleset)
     minutes = "no score" if result.exact_minutes is None else f"{four_decimals(result.exact_minutes)} minutes"
     runs = "\n".join(
-        f"| result_{index}.txt | {'-' if each.run_ms is None else four_decimals(each.run_ms / 60_000)} "
+        f"| {result_name(index)} | {'-' if each.run_ms is None else four_decimals(each.run_ms / 60_000)} "
         f"| {'-' if each.epochs_run is None else f'{each.epochs_run:g}'} "
         f"| {'-' if each.accuracy is None else f'{each.accuracy:.4f}'} | {', '.join(map(str, each.seeds))} | {each.sha256} |"
         for index, each in enumerate(series.records)

@@ -20,7 +20,6 @@ from harness.results.logfile import read, unreadable
 from harness.results.record import RunRecord
 
 OTHER = (".txt", ".log", ".out")  # names that runs get outside a submission
-NO_RESULT = ("refused_", ".")  # beginnings of names that are none: of a run that was not begun, of what is not finished
 SNIFF = 1 << 20  # bytes in which a log has its first marked line
 DESCRIPTION = "system.json"  # of a system in a collection, beside its benchmarks
 
@@ -134,11 +133,16 @@ def find_logs(path: Path, say: Say | None = None) -> list[Path]:
     for at, inner, files in os.walk(path, onerror=cannot):
         inner.sort()
         folder = Path(at)
-        candidates = [folder / name for name in files if name.endswith(OTHER) and not name.startswith(NO_RESULT)]
+        candidates = [folder / name for name in files if name.endswith(OTHER) and _may_be_result(name)]
         if candidates:
             folders.append(folder)
             logs[folder] = _logs_of(candidates, say)
     return [log for folder in sorted(folders, key=natural) for log in logs[folder]]
+
+
+def _may_be_result(name: str) -> bool:
+    """Not of a run that was not begun, of a broken attempt, or of what is not finished."""
+    return not name.startswith((names.REFUSED, ".")) and names.BROKEN not in name
 
 
 def _logs_of(files: list[Path], say: Say | None) -> list[Path]:

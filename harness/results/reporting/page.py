@@ -90,7 +90,7 @@ def render(board: Leaderboard, folder: Path) -> str:
 def _others(rows: Sequence[Row]) -> list[tuple[int, str]]:
     """What a page has beside results that were measured here."""
     return [
-        (sum(row.origin == "published" for row in rows), "that MLCommons published"),
+        (sum(row.origin == "published" for row in rows), "published by MLCommons"),
         (sum(row.origin == "read" for row in rows), "read from logs of others"),
         (sum(row.demonstration for row in rows), "made with demonstration data"),
     ]

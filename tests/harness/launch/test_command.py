@@ -14,10 +14,11 @@ import pytest
 
 from harness import config
 from harness.cli.run import check_inputs
-from harness.cli.trials import folder_name, run_trials, slug
+from harness.cli.trials import folder_name, run_trials
 from harness.contract import NotSuitable
 from harness.launch import container, engine, ledger
 from harness.launch.plan import Plan
+from harness.names import of_platform
 from harness.request import Request
 from tests.conftest import CHECKOUT
 from tests.toy import configuration as toy
@@ -121,7 +122,7 @@ def test_several_nodes_are_slurms_matter(tmp_path: Path) -> None:
     ],
 )
 def test_a_platforms_folder(platform: str, folder: str) -> None:
-    assert slug(platform) == folder
+    assert of_platform(platform) == folder
 
 
 @pytest.mark.parametrize("system", ["../../x", "a/b", "..", ".", ""])

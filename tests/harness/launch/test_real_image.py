@@ -15,8 +15,8 @@ import pytest
 from docker.errors import DockerException
 
 from harness import config
-from harness.cli.trials import slug
 from harness.launch import engine, ledger
+from harness.names import of_platform
 from harness.results import logfile
 from tests.conftest import CHECKOUT
 
@@ -47,7 +47,7 @@ def image(client: docker.DockerClient) -> str:
 def test_two_trials_of_the_main_job_one_of_them_killed(client: docker.DockerClient, image: str, tmp_path: Path) -> None:
     path = config.find_default([])
     chosen = config.load(path)
-    folder = tmp_path / "out" / slug(chosen.submission.platform) / chosen.benchmark.name
+    folder = tmp_path / "out" / of_platform(chosen.submission.platform) / chosen.benchmark.name
     script = [str(CHECKOUT / "docker" / "run_with_docker.sh")]
     given = {"CONT": image, "DGXSYSTEM": str(path), "LOGDIR": str(tmp_path / "out"), "NEXP": "2", "CLEAR_CACHES": "0"}
     environment = {**os.environ, **given}
@@ -83,7 +83,7 @@ def test_two_ranks_without_a_network(image: str, tmp_path: Path) -> None:
         whole.replace("accelerators_per_node = 1", "accelerators_per_node = 2").replace("default = true", "")
     )
     chosen = config.load(path)
-    folder = tmp_path / "out" / slug(chosen.submission.platform) / chosen.benchmark.name
+    folder = tmp_path / "out" / of_platform(chosen.submission.platform) / chosen.benchmark.name
     given = {"CONT": image, "DGXSYSTEM": str(path), "LOGDIR": str(tmp_path / "out"), "NEXP": "1", "CLEAR_CACHES": "0"}
     script = [str(CHECKOUT / "docker" / "run_with_docker.sh"), "--max-steps", "4"]
     finished = subprocess.run(script, env={**os.environ, **given}, capture_output=True, text=True, check=False)
