@@ -27,7 +27,8 @@ from harness.results.logfile import read
 from harness.results.record import RunRecord
 from harness.results.series import find_logs
 
-DRIVER = "driver"  # of the ledger: which driver an arm has, as seen when its first block began
+# What lines that continue the series may be about
+DRIVER = "driver"  # which driver an arm has, as seen when its first block began
 BOOT = "boot"  # under which boot a block ran
 STEPS = "steps"  # of the optimizer, that the plan's epochs are
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -76,6 +77,7 @@ class Work:
         """What is due now; returns the exit code. Refused where the driver is not the arm's."""
         folder = host_folder(self.root, self.number)
         with ledger.opened(folder) as self.book:
+            self._enter("call", host=self.here.host, boot=self.here.boot, driver=self.here.driver.plain())
             self._put_aside()
             items = self.plan.schedule(self.number)
             if self.plan.epochs is not None and items and (code := self._learn_steps(items[0])):
@@ -110,7 +112,7 @@ class Work:
     def _learn_steps(self, first: Item) -> int:
         """By a run of one step, whose log tells how many images an epoch has; 0 when it is known."""
         assert self.plan.epochs is not None
-        known = next((entry["steps"] for entry in self.book.account.entries if entry["event"] == STEPS), None)
+        known = next((entry["steps"] for entry in self._about(STEPS)), None)
         if known is None:
             folder = self.root / "warm-up" / "one-step" / f"host-{self.number}-{int(time.time())}"
             folder.mkdir(parents=True)
@@ -124,7 +126,7 @@ class Work:
                 return code if code not in (TARGET_MET, EPOCHS_SPENT) else USAGE
             # a last batch that is not full counts: N epochs are whole then, whether the benchmark drops it or not
             known = self.plan.epochs * math.ceil(record.train_samples / record.global_batch_size)
-            self.book.append(STEPS, steps=known)
+            self._enter(STEPS, steps=known)
         self.plan = replace(self.plan, epochs=None, max_steps=known)
         return 0
 
@@ -165,7 +167,7 @@ class Work:
                 f"block {item.block} is of arm {arm}, and the driver is still that of {other}: {now}. Install {arm}'s driver "
                 f"and reboot. {then}"
             )
-        before = next((entry for entry in reversed(self.book.account.entries) if entry["event"] == BOOT), None)
+        before = next(reversed(self._about(BOOT)), None)
         if before is not None and before["block"] != item.block and before["boot"] == self.here.boot:
             last = next(each for each in items if each.block == before["block"])
             if last.arm == item.arm:
@@ -174,17 +176,20 @@ class Work:
                     f"alone changes is what two blocks are for. Reboot. {then}"
                 )
         if arm not in known:
-            self.book.append(DRIVER, arm=arm, identity=now.plain())
-        self.book.append(BOOT, block=item.block, boot=self.here.boot)
+            self._enter(DRIVER, arm=arm, identity=now.plain())
+        self._enter(BOOT, block=item.block, boot=self.here.boot)
         self.say(f"block {item.block} of {items[-1].block}, arm {arm}: {now}")
 
     def _drivers(self) -> dict[str, Identity]:
         """Of each arm, as this host's first block of it had it."""
-        return {
-            entry["arm"]: identity.from_plain(entry["identity"])
-            for entry in reversed(self.book.account.entries)
-            if entry["event"] == DRIVER
-        }
+        return {entry["arm"]: identity.from_plain(entry["identity"]) for entry in reversed(self._about(DRIVER))}
+
+    def _enter(self, about: str, **content: Any) -> None:
+        """A line that continues the series, with something to remember."""
+        self.book.append(ledger.SERIES, series=self.plan.id, about=about, **content)
+
+    def _about(self, about: str) -> list[ledger.Entry]:
+        return [entry for entry in self.book.account.series if entry.get("about") == about]
 
     # --- one run ---
 
@@ -196,7 +201,8 @@ class Work:
             folder = folder.with_name(f"{folder.name}_attempt-{attempt}")
         folder.mkdir(parents=True, exist_ok=True)
         self.say(f"{self._place(items, item)}; {self._left(items)}")
-        where = {"trial": item.index, "attempt": attempt, "arm": self.plan.arms[item.arm].name, "kind": item.kind}
+        arm = self.plan.arms[item.arm].name
+        where = {"series": self.plan.id, "trial": item.index, "attempt": attempt, "arm": arm, "kind": item.kind}
         self.book.append(ledger.START, **where, folder=str(folder.relative_to(self.root)))
         began = self.clock()
         code = self.launch(self.plan, item, folder)
