@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from benchmarks.ssd.capabilities import autocasts
+from harness.contract import NotSuitable
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -34,13 +35,35 @@ def candidates(device: str) -> tuple[Precision, ...]:
     return ("fp32", "fp16")  # Volta and Turing have fp16 units only
 
 
+def named(precision: Precision, device: str) -> str:
+    """As the log says it: a GPU's "fp32" convolutions are TF32 where it has that and PyTorch may use it."""
+    if precision != "fp32" or not device.startswith("cuda") or torch.version.hip is not None:
+        return precision
+    has_tf32 = torch.cuda.get_device_capability(device) >= (8, 0)
+    return "tf32" if has_tf32 and torch.backends.cudnn.allow_tf32 else "fp32"
+
+
 def fastest(step: Callable[[Precision], None], device: str, repeats: int = 3) -> tuple[Precision, dict[str, float]]:
-    """The format in which `step` runs fastest, and each one's median seconds. `step` trains one batch and synchronises."""
+    """The format in which `step` runs fastest, and each one's median seconds. `step` trains one batch and synchronises.
+
+    A format whose batch does not fit into the device's memory is not among them. NotSuitable where none fits.
+    """
     seconds: dict[str, float] = {}
+    fitting: list[Precision] = []
     for precision in candidates(device):
-        step(precision)  # memory, kernels
+        try:
+            step(precision)  # memory, kernels
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            continue
         seconds[precision] = statistics.median(_timed(step, precision) for _ in range(repeats))
-    finest, *others = candidates(device)
+        fitting.append(precision)
+    if not fitting:
+        raise NotSuitable(
+            f"a batch does not fit into the memory of {device} in {' or '.join(candidates(device))}; a smaller "
+            "optimizer.batch_size, with the learning rate that belongs to it, does"
+        )
+    finest, *others = fitting
     if not others:
         return finest, seconds
     best = min(others, key=lambda precision: seconds[precision])

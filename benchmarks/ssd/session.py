@@ -83,9 +83,8 @@ class SSDSession:
         ).to(self.device)  # (A, 4)
 
         self.network: torch.nn.Module = self.model
-        self.detection_loss: Callable[..., Tensor] = (
-            loss.detection_loss
-        )  # of what the network gives, labels and offsets
+        # of what the network gives, labels and offsets
+        self.detection_loss: Callable[..., Tensor] = loss.detection_loss
         if "loss" in config.compute.fused:
             from benchmarks.ssd.kernels import loss as loss_kernels
 
@@ -144,7 +143,7 @@ class SSDSession:
 
     def properties(self) -> dict[str, Plain]:
         return {
-            "precision": self.precision,
+            "precision": precision.named(self.precision, self.context.device),
             "precision_requested": self.config.compute.precision,
             "precision_step_seconds": {name: round(value, 4) for name, value in self.precision_seconds.items()},
             "memory_format": "channels_last" if self.config.compute.channels_last else "contiguous",
@@ -158,6 +157,8 @@ class SSDSession:
             "fused_optimizer": self.settled.fused_optimizer,
             "left_out": dict(self.settled.left_out),
             "parameters": self.model.used_parameters(),
+            # of init, whose steps and evaluations are of a run's size
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0,
             "default_boxes": len(self.default_boxes),
             "evaluator": self.config.evaluation.evaluator,
             "demonstration": self.config.data.source == "embedded",

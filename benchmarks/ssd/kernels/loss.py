@@ -33,8 +33,10 @@ from torch import Tensor
 
 from benchmarks.ssd.loss import NEGATIVES_PER_POSITIVE
 
-CELLS = 8  # of a program forward. H100, batch 256: 0.37 ms with 8, 0.44 with 4, 0.80 with 1
-GRADIENT_CELLS = 2  # of one turn of a program backward: few enough that in most turns no default box of them is counted
+CELLS = 8  # of a program forward. H100, batch 256, with the selection: 0.44 ms with 8, 0.47 with 16, 0.51 with 4
+# Of one turn of a program backward: few, so that in most turns none of their default boxes is counted and zeros are written.
+# H100: 0.66 ms with 1, 0.83 with 2, 0.72 with 4; without that way out 1.5
+GRADIENT_CELLS = 1
 GRADIENT_PROGRAMS = (
     2112  # 16 for each of an H100's 132 multiprocessors; each leaves one row of sums for the bias's gradient
 )
