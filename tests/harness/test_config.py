@@ -158,7 +158,8 @@ def test_shipped_files(name: str) -> None:
     for said in ("Expected time: ", "Expected mAP: ", "Measured by this project: "):
         assert said in comment, said
     weights = Path("some.pth") if getattr(found.tables, "model").initial_weights == "imagenet" else None  # noqa: B009
-    found.benchmark.check(found.tables, Context(device="cpu", world_size=found.run.world_size, initial_weights=weights))
+    device = "cuda:0" if found.run.device == "cuda" else "cpu"
+    found.benchmark.check(found.tables, Context(device=device, world_size=found.run.world_size, initial_weights=weights))
 
 
 @pytest.mark.parametrize(
