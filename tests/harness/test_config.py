@@ -159,7 +159,9 @@ def test_shipped_files(name: str) -> None:
         assert said in comment, said
     weights = Path("some.pth") if getattr(found.tables, "model").initial_weights == "imagenet" else None  # noqa: B009
     device = "cuda:0" if found.run.device == "cuda" else "cpu"
-    found.benchmark.check(found.tables, Context(device=device, world_size=found.run.world_size, initial_weights=weights))
+    found.benchmark.check(
+        found.tables, Context(device=device, world_size=found.run.world_size, initial_weights=weights)
+    )
 
 
 @pytest.mark.parametrize(
