@@ -31,7 +31,8 @@ def of_error(run: Run, error: Exception) -> Ending:
         return Ending(NOT_SUITABLE, f"no room on the disk: {error}")
     if run.asking and isinstance(error, ValueError | OSError):
         return Ending(USAGE, str(error))
-    after = run.ending is not None and isinstance(error, OSError)  # the picture's folder is gone; the log's is looked at next
+    # the folder of the picture may be gone; whether the log is there is looked at next
+    after = run.ending is not None and isinstance(error, OSError)
     if not isinstance(error, NotFinite) and not after:
         tell(run, "".join(traceback.format_exception(error)))
     return Ending(BROKEN, f"{type(error).__name__}: {error}")
