@@ -162,6 +162,7 @@ def _judged(
             metric = metrics.METRICS[name]
             rows.append(_row(metric, False, samples[name], verdict.judge(samples[name], question.delta), runs))
     symptoms = tuple(health.examine(runs))
+    numbers = bits.compare(runs)
     word = verdict.overall(judged)
     outlying = [
         Outlying(runs[each.index].name, metric.name, 100 * math.expm1(each.log_deviation))
@@ -174,11 +175,11 @@ def _judged(
         rows=tuple(rows),
         phases=tuple(_phases(runs)),
         minutes=(_minutes(runs, 0), _minutes(runs, 1)),
-        quality=quality(runs),
+        quality=quality(runs) if numbers is None or numbers.equal is None else None,  # bits say more than a spread
         outlying=tuple(outlying),
         notes=(*base.notes, *_notes(base, judged, deltas, question, missing)),
         word="SUSPECT" if symptoms else word,
-        bits=bits.compare(runs),
+        bits=numbers,
     )
 
 

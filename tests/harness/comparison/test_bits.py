@@ -92,6 +92,7 @@ def test_compare_says_so(tmp_path: Path) -> None:
     same = {"change": deterministic()}
     found = judged(arms.in_turns(tmp_path / "1", 2, a=same, b=same))
     assert found.bits is not None and found.bits.equal is True
+    assert not any(line.startswith("loss after") for line in terminal.lines(found))
     assert any("numbers: equal to the bit: first batch, losses of" in line for line in terminal.lines(found))
 
     found = judged(arms.in_turns(tmp_path / "2", 2, a=same, b={"change": deterministic(above(0.5, 2))}))
