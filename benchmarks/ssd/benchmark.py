@@ -96,6 +96,8 @@ class SSDBenchmark:
             nvjpeg.prefer_installed()  # before torchvision brings its own
         from benchmarks.ssd.session import SSDSession  # brings torch, torchvision and DALI: seconds
 
+        if config.compute.compile:
+            _refuse_kernels_of_others()
         return SSDSession(config, context)
 
     def prepare(
@@ -122,6 +124,16 @@ def _check_fused(parts: list[str], device: str) -> None:
         raise NotSuitable(
             f"compute.fused = {parts} needs Triton, which this PyTorch came without; leave it out, which computes the same"
         )
+
+
+def _refuse_kernels_of_others() -> None:
+    """What torch.compile finds in its cache it runs, and that is a folder in /tmp whose name anyone can tell beforehand."""
+    from torch._inductor.codecache import cache_dir  # type: ignore[attr-defined]
+
+    from benchmarks.ssd import own_folder
+
+    # a group may write: it is the user's own where new folders are made so
+    own_folder.refuse_of_others(Path(cache_dir()), "name a folder of your own with TORCHINDUCTOR_CACHE_DIR")
 
 
 BENCHMARK: Any = SSDBenchmark()

@@ -25,18 +25,23 @@ def make(folder: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        found, followed = folder.lstat(), folder.stat()
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise ValueError(f"{folder} cannot be used: {error.strerror}; {way_out}") from error
-    if not stat.S_ISDIR(followed.st_mode):
-        raise ValueError(f"{folder} is no folder; {way_out}")
-    if {found.st_uid, followed.st_uid} != {os.geteuid()}:
-        raise ValueError(f"{folder} belongs to user {followed.st_uid}, not to you, who is {os.geteuid()}; {way_out}")
-    if followed.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ValueError(f"others may write in {folder}, whose content is trusted: `chmod go-w {folder}`, or {way_out}")
+    refuse_of_others(folder, way_out, others=stat.S_IWGRP | stat.S_IWOTH)
     return folder
+
+
+def refuse_of_others(folder: Path, way_out: str, *, others: int = stat.S_IWOTH) -> None:
+    """ValueError unless `folder` is this user's own and those of the bits `others` may not write in it."""
+    link, found = folder.lstat(), folder.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise ValueError(f"{folder} is no folder; {way_out}")
+    if {link.st_uid, found.st_uid} != {os.geteuid()}:
+        raise ValueError(f"{folder} belongs to user {found.st_uid}, not to you, who is {os.geteuid()}; {way_out}")
+    if found.st_mode & others:
+        raise ValueError(f"others may write in {folder}, whose content is trusted: `chmod go-w {folder}`, or {way_out}")
 
 
 @contextlib.contextmanager

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
 
 from benchmarks.ssd import annotation_file
 from benchmarks.ssd.coco import GroundTruth, evaluate
+from benchmarks.ssd.detections import Detections
 
 Document = dict[str, Any]
 
@@ -234,3 +237,36 @@ def test_the_written_file_says_the_same_with_small_ids_in_the_same_order(tmp_pat
     written = json.loads((tmp_path / "ours.json").read_bytes())
     assert set(written) == {"images", "categories", "annotations"}
     assert [annotation["id"] for annotation in written["annotations"]] == [1, 2, 3]
+
+
+def test_small_ids_change_no_figure(test_data: Path, tmp_path: Path) -> None:
+    """Detections by label, over the file as it is and over the one that is written from it: the last digit too."""
+    original = annotation_file.read(test_data / "coco256" / "annotations" / "instances_val2017.json")
+    shuffled = np.random.default_rng(2).permutation(
+        original.category_ids
+    )  # the order in which a training file could list them
+    original.write(tmp_path / "ours.json", shuffled)
+    raw, ours = GroundTruth(original), GroundTruth.load(tmp_path / "ours.json")
+    rng = np.random.default_rng(1)
+    places = np.repeat(np.arange(len(original.image_ids)), 40)
+    ltrb = np.sort(rng.random((len(places), 2, 2)), axis=1).reshape(-1, 4)
+    categories, scores = rng.integers(0, 80, len(places)), rng.random(len(places)).round(2)  # ties among the scores
+    known = rng.permutation(len(places))[: len(original.images)]  # and the ground truth itself
+    places[known], categories[known] = original.images, original.categories
+    ltrb[known] = annotation_file.within(original.xywh_px, original.sizes[original.images])
+    order = np.argsort(places, kind="stable")
+
+    def figures(truth: GroundTruth, labels: npt.NDArray[np.int64]) -> dict[str, float]:
+        found = Detections(
+            torch.from_numpy(places[order]),
+            torch.from_numpy(ltrb[order].astype(np.float32)),
+            torch.from_numpy(scores[order]),
+            torch.from_numpy(labels[order]),
+        )
+        rows = truth.rows(found, truth.image_ids)
+        return evaluate(truth, rows, evaluator="hotcoco", image_ids=truth.image_ids).values
+
+    label_of = {number: label for label, number in enumerate(shuffled.tolist(), start=1)}
+    theirs = np.array([label_of[number] for number in original.category_ids.tolist()])[categories]
+    found = figures(raw, categories + 1)
+    assert found == figures(ours, theirs) and found["AP"] > 0.1

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ssd import own_folder
+from benchmarks.ssd import BENCHMARK, own_folder
 from benchmarks.ssd.embedded import dataset as embedded
+from harness import config
+from harness.contract import Context
+from tests.ssd import small
 
 
 def test_made_for_this_user_alone(tmp_path: Path) -> None:
@@ -40,6 +43,21 @@ def test_another_user_s_folder_or_link_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path / "link", 12345, 12345, follow_symlinks=False)
     with pytest.raises(ValueError, match="not to you"):
         own_folder.make(tmp_path / "link")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_compiled_code_is_not_taken_from_another_user_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    settings = config.parse(small.content(compute={"compile": True}), name="small", source="small").tables
+    os.chown(tmp_path, 12345, 12345)
+    with pytest.raises(ValueError, match=r"belongs to user 12345.*TORCHINDUCTOR_CACHE_DIR"):
+        BENCHMARK.open(settings, Context(device="cpu"))
+    os.chown(tmp_path, 0, 0)
+    tmp_path.chmod(0o777)
+    with pytest.raises(ValueError, match="others may write"):
+        BENCHMARK.open(settings, Context(device="cpu"))
+    tmp_path.chmod(0o775)
+    BENCHMARK.open(settings, Context(device="cpu")).close()
 
 
 def test_what_cannot_be_used_is_said(tmp_path: Path) -> None:
