@@ -25,7 +25,7 @@ def result(number: int) -> str:
 
 def refused(number: int) -> str:
     """The log of a run that never began, which nobody counts."""
-    return f"refused_{number}.txt"
+    return f"{REFUSED}{number}.txt"
 
 
 def number(path: Path) -> int | None:

@@ -49,6 +49,7 @@ class Event(NamedTuple):  # quicker to make than a frozen dataclass, and there a
     metadata: dict[str, Any]
     dialect: Dialect
     benchmark: str | None = None  # v0.5 says it in every line
+    alike: int = 0  # a hash of the line as it stands, equal for copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def _too_long(line: int) -> Problem:
 
 def _whole_record(raw: bytes, line: int) -> Event | None:
     """The event of a line that is one complete record and nothing else, as nearly all are; None: see `_read`."""
-    if not raw.startswith(b":::MLLOG") or _STRICTLY.search(raw):
+    if not raw.startswith(b":::MLLOG") or any(each in raw for each in STRICTLY):
         return None
     text = raw[len(MLLOG) :].decode("utf-8", "replace")
     try:
@@ -179,10 +180,10 @@ def _whole_record(raw: bytes, line: int) -> Event | None:
         return None
     if type(time_ms) not in (int, float) or not 0 <= time_ms < TIME_LIMIT_MS:
         return None
-    return Event(line, float(time_ms), key, content["value"], metadata, "mllog")
+    return Event(line, float(time_ms), key, content["value"], metadata, "mllog", None, hash(raw))
 
 
-_STRICTLY = re.compile(rb"run_st|eval_acc|\\\\u")  # what an object that says a key twice could falsify, or hide
+STRICTLY = (b"run_st", b"eval_acc", b"\\u")  # what an object that says a key twice could falsify, or hide
 _MARK = re.compile(r":::ML", re.IGNORECASE)
 _SPACE = re.compile(r"\s*")
 _OLD_MARK = re.compile(r":::ML[LP](?:v[\d.]+)?\s")
@@ -268,7 +269,8 @@ def _event(content: Any, line: int) -> Iterator[Event | Problem]:
         metadata = {}
     if "value" not in content:
         yield Problem(line, "incomplete", f"{_shortened(key)}: no value, which MLPerf's parser needs")
-    yield Event(line, float(time_ms), key, content.get("value"), metadata, "mllog")
+    alike = hash((time_ms, key, str(content.get("value")), str(metadata)))
+    yield Event(line, float(time_ms), key, content.get("value"), metadata, "mllog", None, alike)
 
 
 def _read_old(text: str, line: int) -> Event | Problem:
@@ -282,7 +284,7 @@ def _read_old(text: str, line: int) -> Event | Problem:
         return Problem(line, "malformed", f"{_reason(error)}: {_shortened(text)}", could_be_end=end)
     time_ms = float(match["seconds"]) * 1000
     if isinstance(content, dict) and isinstance(content.get("metadata"), dict) and "value" in content:
-        return Event(line, time_ms, match["key"], content["value"], content["metadata"], "0.6")
+        return Event(line, time_ms, match["key"], content["value"], content["metadata"], "0.6", None, hash(text))
     metadata: dict[str, Any] = {}
     value = content
     if isinstance(content, dict):  # v0.5 has {"epoch": .., "value": ..} and {"success": true}
@@ -291,7 +293,7 @@ def _read_old(text: str, line: int) -> Event | Problem:
             metadata["epoch_num"] = content["epoch"]
         if "success" in content:  # some write "true" for true
             metadata["status"] = "success" if content["success"] in (True, "true") else "aborted"
-    return Event(line, time_ms, match["key"], value, metadata, "0.5", match["benchmark"])
+    return Event(line, time_ms, match["key"], value, metadata, "0.5", match["benchmark"], hash(text))
 
 
 # --- JSON ---

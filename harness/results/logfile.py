@@ -66,7 +66,7 @@ class LogReader:
         self._alike: dict[int, int] = {}  # how often a line is there to the letter, by its hash
         self._run_start = 0  # its hash, of the first
         self._init_start_ms: float | None = None
-        self._progress: Progress | None = None
+        self._stats: Event | None = None  # the last tracked_stats
         self._clock = Clock()
         self._timeline = Timeline()
         self._latest: Event | None = None  # by its stamp, of the keys that one rank logs
@@ -118,7 +118,7 @@ class LogReader:
             tensors=tuple(self._tensors),
             monotonic_s=self._clock.monotonic_s,
             copies=copies,
-            progress=self._progress,
+            progress=_progress(self._stats),
             last_event_s=self._latest.time_ms / 1000 if self._latest else None,
         )
 
@@ -142,10 +142,8 @@ class LogReader:
         self._note_entry(event)
         self._note_time(event)
         self._note_copy(event)
-        if event.key == "tracked_stats" and isinstance(event.value, dict):
-            step, epoch = (number(event.metadata.get(key)) for key in ("step", "epoch_num"))
-            rate = number(event.value.get("throughput"))
-            self._progress = Progress(epoch, None if step is None else int(step), rate, event.time_ms / 1000)
+        if event.key == "tracked_stats":
+            self._stats = event
         if event.key in TIMELINE:
             self._timeline.order = self._events
             return self._timeline.on(event)
@@ -174,7 +172,7 @@ class LogReader:
             self._entries[""] = Entry(None, event.line, 0.0, {})  # so that this is said once
 
     def _note_copy(self, event: Event) -> None:
-        alike = hash((event.time_ms, event.key, str(event.value), str(event.metadata)))
+        alike = event.alike
         if event.key == "run_start" and not self._run_start:
             self._run_start = alike
         if alike in self._alike or len(self._alike) < ALIKE_LIMIT:
@@ -214,6 +212,14 @@ class LogReader:
         count = number(samples.value) if samples is not None else None
         start = self._clock.start.time_ms if self._clock.start else None
         return guess_ruleset(benchmark, self._entries, self._dialect, start, int(count) if count else None), True
+
+
+def _progress(stats: Event | None) -> Progress | None:
+    if stats is None or not isinstance(stats.value, dict):
+        return None
+    step, epoch = (number(stats.metadata.get(key)) for key in ("step", "epoch_num"))
+    rate = number(stats.value.get("throughput"))
+    return Progress(epoch, None if step is None else int(step), rate, stats.time_ms / 1000)
 
 
 def _collect(into: dict[Any, None], value: Any, kind: type) -> None:

@@ -364,4 +364,4 @@ def number(value: Any) -> float | None:
         result = float(value)
     except OverflowError:
         return None
-    return result if math.isfinite(result) and abs(result) <= NUMBER_LIMIT else None
+    return result if -NUMBER_LIMIT <= result <= NUMBER_LIMIT else None  # NaN is neither
