@@ -6,6 +6,11 @@ in turns with what it is compared with, in one process. The same command serves 
     python -m benchmarks.ssd.profile                                        a CPU, generated pictures, minutes
     python -m benchmarks.ssd.profile --data-dir DIR --rounds 20             real photographs
     python -m benchmarks.ssd.profile H100_1x1x256 --data-dir DIR --all      a GPU, if there is one, with every variant
+    python -m benchmarks.ssd.profile H100_1x1x256 --data-dir DIR --only end-to-end,step,data --budget 150
+                                                                            a GPU that is rented by the minute
+
+Sections are measured in the order of --only's list below, the most important first, and each figure is printed as it is there.
+When --budget is over the rest is left out, and it is said which.
 
 Exit codes: 0 measured, 1 a check failed, 2 usage, 5 the run broke, 6 no suitable device, 130 interrupted. A missed goal is
 shown, not an error.
@@ -19,7 +24,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +49,18 @@ FEWEST = 32  # of the data set: whole batches for every section
 CPU_STEPS = 6
 LOOPED = 16  # images of a batch that are detected in a Python loop
 MOST_TURNS_OF_CHOICES = 5  # a dozen graphs, each opened anew in each turn
+STEPS_IN_BUDGET = 100  # of the end-to-end run on a GPU, where time is short: five intervals of 20
+ACCURACY_STEPS = 200
+# In the order in which they are measured; those that are no default are asked for by name or by their own option
+SECTIONS = (
+    "end-to-end", "step", "data", "detection", "evaluation", "kernels", "variants", "choices", "evaluator", "accuracy",
+)  # fmt: skip
+DEFAULT = SECTIONS[:6]
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+
+
+class OutOfTime(Exception):
+    """--budget is over."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,7 @@ class Workload:
     batch: dict[str, Tensor]
     network: tuple[Tensor, Tensor]  # logits and offsets like a trained network's for the batch
     in_loops: tuple[Tensor, Tensor]  # as many of them as the loop takes seconds for
+    steps: int  # of the end-to-end run
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -103,7 +120,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add("--accuracy", type=int, metavar="STEPS", help="train so many steps in fp32, in the configuration's precision, and in "
         "fp32 with another seed, and compare the losses")  # fmt: skip
     add("--all", action="store_true", help="all of the above but --accuracy")
-    add("--only-accuracy", action="store_true", help="with --accuracy: nothing else but the checks")
+    add("--only", type=lambda names: names.split(","), metavar="SECTION[,SECTION...]", help="nothing else but the checks: "
+        + ", ".join(SECTIONS))  # fmt: skip
+    add("--budget", type=float, metavar="SECONDS", help="end by then, with what there is")
     add("--json", type=Path, default=Path("out/profile/profile.json"), help="all samples (default: %(default)s)")
     add("--chart", type=Path, default=Path("out/profile/profile.png"), help="(default: %(default)s)")
     found = parser.parse_args(given)
@@ -111,11 +130,30 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         least = 2 if name == "batch_size" else 1
         if getattr(found, name) is not None and getattr(found, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be {least} at least")
-    if found.only_accuracy and found.accuracy is None:
-        parser.error("--only-accuracy needs --accuracy STEPS")
+    unknown = [name for name in found.only or () if name not in SECTIONS]
+    if unknown:
+        parser.error(f"--only {','.join(found.only)}: there is no {unknown[0]}; one or more of {', '.join(SECTIONS)}")
+    if found.budget is not None and not 0 < found.budget < 1e6:
+        parser.error(f"--budget {found.budget:g}: seconds, more than 0")
+    found.sections = wanted(found)
+    if "accuracy" in found.sections and found.accuracy is None:
+        found.accuracy = ACCURACY_STEPS
     if found.device not in (None, "cpu", "cuda", "cuda:0"):
         parser.error(f"--device {found.device}: cpu or cuda:0; CUDA_VISIBLE_DEVICES chooses which GPU that is")
     return found
+
+
+def wanted(asked: argparse.Namespace) -> list[str]:
+    """Sections in the order in which they are measured."""
+    if asked.only is not None:
+        return [name for name in SECTIONS if name in asked.only]
+    more = {
+        "variants": asked.variants or asked.all,
+        "choices": asked.choices or asked.all,
+        "evaluator": asked.evaluator is not None or asked.all,
+        "accuracy": asked.accuracy is not None,
+    }
+    return [name for name in SECTIONS if more.get(name, True)]
 
 
 def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
@@ -150,7 +188,8 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     BENCHMARK.check(config, Context(device=device))
     folder = setup.folder_to_use(asked.data_dir, asked.cache_dir)
     on_cpu, size = device == "cpu", config.optimizer.batch_size
-    steps = asked.max_steps or (CPU_STEPS if on_cpu else config.data.train_samples // size)
+    an_epoch = config.data.train_samples // size if asked.budget is None else STEPS_IN_BUDGET
+    steps = asked.max_steps or (CPU_STEPS if on_cpu else an_epoch)
     epoch = max(FEWEST, size * (steps + 2), size * (asked.accuracy or 0))
     evaluation = asked.evaluate or (16 if on_cpu else config.data.eval_samples)
     few = setup.repeated(config, folder, scratch / "few", train=FEW, evaluation=FEW)
@@ -172,14 +211,19 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     found.checks.append(checks.of_detections(in_loops, ours.default_boxes))
     if not found.correct:
         return
-    if not asked.only_accuracy:
-        say(f"end to end: the run itself, ended after {steps} steps ...")
-        setup.give_back_memory(device)
-        found.figures += run.end_to_end(config, device, scratch / "data", scratch / "run", steps)
-        _measure(asked, found, Workload(config, device, scratch / "data", ours, plain, batch, network, in_loops), say)
-    if asked.accuracy is not None:
-        found.losses = _trained(config, device, scratch / "data", asked.accuracy, console)
-        found.figures += accuracy.figures(found.losses)
+    work = Workload(config, device, scratch / "data", ours, plain, batch, network, in_loops, steps)
+    for number, name in enumerate(asked.sections):
+        found.left_out = list(asked.sections[number:])
+        say(f"{name} ...")
+        before = len(found.figures), len(found.comparisons)
+        if name == "accuracy":
+            found.losses = _trained(config, device, work.folder, asked.accuracy, console)
+            found.figures += accuracy.figures(found.losses)
+        else:
+            _measure(name, asked, found, work)
+        for each in (*found.figures[before[0] :], *found.comparisons[before[1] :]):
+            say(f"  {each}", highlight=False)
+    found.left_out = []
 
 
 def _trained(config: SSDConfig, device: str, folder: Path, steps: int, console: Console) -> dict[str, list[float]]:
@@ -192,40 +236,41 @@ def _trained(config: SSDConfig, device: str, folder: Path, steps: int, console: 
         return accuracy.train(config, device, folder, steps, tell)
 
 
-def _measure(asked: argparse.Namespace, found: reports.Report, work: Workload, say: Callable[[str], None]) -> None:
-    """Every section, the cheapest comparisons first."""
+def _measure(name: str, asked: argparse.Namespace, found: reports.Report, work: Workload) -> None:
+    """One of SECTIONS."""
     config, device, folder = work.config, work.device, work.folder
-    ours, batch, network = work.ours, work.batch, work.network
-    rounds, on_cpu, clock = asked.rounds, device == "cpu", CLOCKS[asked.clock]
+    ours, batch, rounds = work.ours, work.batch, asked.rounds
+    on_cpu, clock = device == "cpu", CLOCKS[asked.clock]
     batches = max(2, 16 // config.optimizer.batch_size) if on_cpu else 20  # of the data path in a turn
-    say("decode and NMS ...")
-    found.comparisons.append(sections.detection(work.in_loops, ours.default_boxes, rounds, device, clock))
-    say("data path, both backends and PIL ...")
-    found.comparisons += data.against_pil(config, folder, ours.default_boxes, rounds)
-    say("training steps ...")
-    more = {}
-    if asked.variants or asked.all:
-        variants = sections.CPU_VARIANTS if on_cpu else sections.GPU_VARIANTS
-        named = {name: setup.changed(config, compute=values) for name, values in variants.items()}
-        more = {
-            name: setup.session(each, device, folder) for name, each in named.items() if each.compute != config.compute
-        }
-        for session in more.values():
-            session.warm_up()  # as in a run: compiled, autotuned, recorded
-    compared = sections.step(ours, work.plain, batch, rounds, clock=clock, more=more)
-    more.clear()
-    found.comparisons[:0] = compared[:1]
-    found.comparisons += compared[1:]
-    found.figures += sections.alone(ours, batch, network, rounds, batches)
-    say("evaluation ...")
-    found.figures += sections.evaluation(ours)
-    found.kernels += sections.kernels(ours, batch, steps=1 if on_cpu else 5)
-    if (asked.choices or asked.all) and config.data.backend != "torch" and installed("nvidia.dali"):
-        say("choices of the data graph ...")
-        found.comparisons += data.choices(config, device, folder, min(rounds, MOST_TURNS_OF_CHOICES), batches)
-    if asked.evaluator or asked.all:
-        say("evaluators ...")
-        found.comparisons.append(sections.evaluators(asked.evaluator or 500, rounds))
+    match name:
+        case "end-to-end":
+            setup.give_back_memory(device)
+            found.figures += run.end_to_end(config, device, folder, folder.parent / "run", work.steps)
+        case "step":
+            found.comparisons += sections.step(ours, work.plain, batch, rounds, clock=clock, more={})
+            found.figures += sections.alone(ours, batch, work.network, rounds, batches)
+        case "data":
+            found.comparisons += data.against_pil(config, folder, ours.default_boxes, rounds)
+        case "detection":
+            found.comparisons.append(sections.detection(work.in_loops, ours.default_boxes, rounds, device, clock))
+        case "evaluation":
+            found.figures += sections.evaluation(ours)
+        case "kernels":
+            found.kernels += sections.kernels(ours, batch, steps=1 if on_cpu else 5)
+        case "variants":
+            variants = sections.CPU_VARIANTS if on_cpu else sections.GPU_VARIANTS
+            named = {each: setup.changed(config, compute=values) for each, values in variants.items()}
+            others = {each: c for each, c in named.items() if c.compute != config.compute}
+            more = {each: setup.session(c, device, folder) for each, c in others.items()}
+            for session in more.values():
+                session.warm_up()  # as in a run: compiled, autotuned, recorded
+            found.comparisons += sections.step(ours, work.plain, batch, rounds, clock=clock, more=more)[1:]
+        case "choices":
+            if config.data.backend != "torch" and installed("nvidia.dali"):
+                turns = min(rounds, MOST_TURNS_OF_CHOICES)
+                found.comparisons += data.choices(config, device, folder, turns, batches)
+        case "evaluator":
+            found.comparisons.append(sections.evaluators(asked.evaluator or 500, rounds))
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -242,15 +287,27 @@ def main(given: Sequence[str] | None = None) -> int:
     found = reports.Report({**setup.machine(device), "clock": asked.clock}, {})
     code = 0
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a time limit, say: as Ctrl-C
+
+    def out_of_time(*_: object) -> None:
+        raise OutOfTime
+
+    alarm = signal.signal(signal.SIGALRM, out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, asked.budget or 0.0)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             measure(asked, device, Path(scratch), console, found)
     except (ValueError, NotSuitable, run.RunBroke) as error:
         sys.stderr.write(f"error: {error}\n")
         code = USAGE if isinstance(error, ValueError) else NOT_SUITABLE if isinstance(error, NotSuitable) else BROKE
+    except OutOfTime:
+        console.print(
+            f"--budget {asked.budget:g} s are over before: {', '.join(found.left_out) or 'the checks were done'}"
+        )
     except KeyboardInterrupt:
         code = INTERRUPTED
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, alarm)
         signal.signal(signal.SIGTERM, before)
         if found.checks:
             _leave(asked, found, console)

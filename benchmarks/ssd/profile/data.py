@@ -90,7 +90,7 @@ def choices(config: SSDConfig, device: str, folder: Path, rounds: int, batches: 
         f"{decode}, {form}, hardware decoder {load}": {"decode": decode, "image_format": form, "hw_decoder_load": load}
         for decode in ("region", "whole")
         for form in ("fp32_chw", "fp16_hwc4")
-        for load in ((0.0, 0.65, 0.9) if device.startswith("cuda") else (0.65,))
+        for load in ((0.0, 0.65, 0.9, 1.0) if device.startswith("cuda") else (0.65,))
     }
 
     def timed(values: Mapping[str, Any]) -> Measure:

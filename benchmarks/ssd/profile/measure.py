@@ -37,6 +37,10 @@ class Figure:
     def plain(self) -> dict[str, Any]:
         return {**asdict(self), "n": len(self.samples), "median": self.median, "quartiles": self.quartiles}
 
+    def __str__(self) -> str:
+        low, high = self.quartiles
+        return f"{self.what}: {self.median:.4g} {self.unit} ({low:.4g} to {high:.4g}, n {len(self.samples)})"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -55,6 +59,10 @@ class Comparison:
     @property
     def ratio(self) -> float:
         return statistics.median(self.ratios)
+
+    def __str__(self) -> str:
+        low, high = quartiles(self.ratios)
+        return f"{self.what}: ratio {self.ratio:.3f} ({low:.3f} to {high:.3f}, n {len(self.ratios)}); {self.ours}"
 
     def plain(self) -> dict[str, Any]:
         return {

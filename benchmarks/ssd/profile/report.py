@@ -33,6 +33,7 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
     kernels: list[Kernel] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)  # sections that were asked for and not measured to their end
 
     @property
     def correct(self) -> bool:
@@ -48,6 +49,7 @@ def write_json(report: Report, path: Path) -> None:
         "figures": [figure.plain() for figure in report.figures],
         "kernels": [asdict(kernel) for kernel in report.kernels],
         "losses": report.losses,
+        "left_out": report.left_out,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")

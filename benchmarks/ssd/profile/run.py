@@ -25,7 +25,7 @@ class RunBroke(RuntimeError):
 
 
 def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, steps: int) -> list[Figure]:
-    """Images/s of each logging interval but the first, the share of time spent waiting for data, and init from cold.
+    """Images/s of each logging interval but the first, the share of time spent waiting for data, and init.
 
     RunBroke when it breaks.
     """
@@ -69,7 +69,7 @@ def figures(log: Path) -> list[Figure]:
     speeds = [event["value"]["throughput"] for event in events if event["key"] == "tracked_stats"]
     waits = [100 * event["value"] for event in events if event["key"] == "data_wait_share"]
     return [
-        Figure("init in the run, nothing compiled before", "s", [(at["init_stop"] - at["init_start"]) / 1e3]),
+        Figure("init in the run, compiled before", "s", [(at["init_stop"] - at["init_start"]) / 1e3]),
         # the first interval fills the prefetch queue
         Figure("end to end: JPEG to optimizer", "images/s", speeds[1:] or speeds),
         Figure("time waiting for data", "%", waits),
