@@ -21,7 +21,7 @@ Standing = Literal["allowed", "refused", "not told"]
 # What a change of driver brings with it
 DRIVER_FIELDS = (
     *("software.driver", "software.driver_flavour", "software.driver_branch", "software.libcuda*", "software.nvml"),
-    *("software.fabric_manager*", "gpu.gsp_firmware*", "gpu.vbios", "gpu.inforom"),
+    *("software.fabric_manager*", "gpu.gsp_*", "gpu.vbios", "gpu.inforom", "gpu.memory_mib"),
     *("loaded.libcuda", "loaded.libnvidia*", "loaded.libnvcuvid*", "loaded.libnvoptix*"),
 )
 # Of what a run logs before its clock starts: known otherwise, or a measurement. The rest is what it chose by itself
@@ -120,7 +120,7 @@ def fields(run: Run) -> dict[str, str]:
         ("hyperparameter", record.hyperparameters),
         ("configuration", record.configuration),
         ("software", record.software),
-        ("hardware", {key: value for key, value in record.hardware.items() if key != "gpus"}),
+        ("hardware", _hardware(record.hardware)),
         ("image", record.image),
         ("loaded", record.table("loaded_libraries")),
         ("chosen", _chosen(run)),
@@ -131,6 +131,12 @@ def fields(run: Run) -> dict[str, str]:
             at = name if len(run.gpus) == 1 else f"{name}[{index}]"
             flat[at] = value
     return {name: value for name, value in flat.items() if not _matches(name.split("[")[0], LEFT_OUT)}
+
+
+def _hardware(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the GPUs, and memory in whole GiB: what the kernel leaves of it differs a little from boot to boot."""
+    whole = {key: round(value) for key, value in table.items() if key.startswith("memory") and isinstance(value, float)}
+    return {**{key: value for key, value in table.items() if key != "gpus"}, **whole}
 
 
 def _chosen(run: Run) -> dict[str, Any]:

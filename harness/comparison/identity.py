@@ -93,7 +93,9 @@ def host(hardware: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]) -> str 
     if uuids:
         return uuids[0] if len(uuids) == 1 else f"{len(uuids)} GPUs {_short(uuids)}"
     keys = ("host", "cpu", "sockets", "cores", "threads", "usable_threads", "memory_gib", "accelerators")
-    known = [str(hardware[key]) for key in keys if hardware.get(key) not in (None, [])]
+    told = {key: hardware[key] for key in keys if hardware.get(key) not in (None, [])}
+    # whole GiB: what the kernel leaves of it differs a little from boot to boot
+    known = [str(round(value) if isinstance(value, float) else value) for value in told.values()]
     return f"{hardware.get('cpu') or 'machine'} {_short(known)}" if known else None
 
 

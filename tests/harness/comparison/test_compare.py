@@ -272,6 +272,38 @@ def test_real_submissions(test_data: Path) -> None:
     assert found.word == "FASTER"
 
 
+def test_a_real_run_on_a_gpu_and_the_next_one(tmp_path: Path, test_data: Path) -> None:
+    """What differs from run to run on one H100 (a process's id, a temperature, clocks as it idles) is no difference."""
+    text = (test_data / "gpu/embedded_h100/result_0.txt").read_text()
+    for arm in "ab":
+        for number in range(3):
+            lines = []
+            for line in text.splitlines():
+                written = line
+                if line.startswith(":::MLLOG "):
+                    event = json.loads(line.removeprefix(":::MLLOG "))
+                    event["time_ms"] += (2 * number + (arm == "b")) * 60_000
+                    if event["key"] == "seed":
+                        event["value"] = number
+                    if event["key"] == "hardware":
+                        changes = {
+                            "temperature_c": 40 + number,
+                            "clock_sm_mhz": 345 * (1 + number),
+                            "clock_events": number,
+                        }
+                        changes |= {"processes": [{"pid": number, "memory_mib": 792}], "pcie_generation": 1 + number}
+                        event["value"]["gpus"][0] |= changes
+                        event["value"]["memory_gib"] = 125.9 + 0.1 * number
+                    written = f":::MLLOG {json.dumps(event)}"
+                lines.append(written)
+            folder = tmp_path / arm
+            folder.mkdir(exist_ok=True)
+            (folder / f"result_{number}.txt").write_text("\n".join(lines) + "\n")
+    found = judged((tmp_path / "a", tmp_path / "b"))
+    assert found.comparability is not None and found.comparability.differences == ()
+    assert found.word == "EQUAL"
+
+
 def test_the_same_log_in_both_arms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = arms.in_turns(tmp_path)
     shutil.copy(a / "result_0.txt", b / "result_7.txt")
