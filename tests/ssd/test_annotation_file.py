@@ -31,7 +31,7 @@ def document() -> Document:
         "annotations": [
             {"id": 1, "image_id": 7, "category_id": 9, "bbox": [1, 2.5, 30, 20], "area": 500, "iscrowd": 0},
             {"id": 2, "image_id": 2**40, "category_id": 4, "bbox": [-5, 0, 10, 10], "iscrowd": 1},
-            {"id": 3, "image_id": 7, "category_id": 4, "bbox": [3, 3, 9, 0]},
+            {"id": 3, "image_id": 7, "category_id": 4, "bbox": [3, 3, 9, 0.09]},
         ],
     }
 
@@ -54,10 +54,10 @@ def test_what_is_read(tmp_path: Path) -> None:
     assert found.sizes.tolist() == [[64, 48], [30, 40]]
     assert found.category_ids.tolist() == [9, 4] and list(found.category_names) == ["disc", "bar"]
     assert found.images.tolist() == [0, 1, 0] and found.categories.tolist() == [0, 1, 1]
-    assert found.xywh_px.tolist() == [[1, 2.5, 30, 20], [-5, 0, 10, 10], [3, 3, 9, 0]]
-    assert found.areas.tolist() == [500, 100, 0], "a box's own area where none is said"
+    assert found.xywh_px.tolist() == [[1, 2.5, 30, 20], [-5, 0, 10, 10], [3, 3, 9, 0.09]]
+    assert found.areas.tolist() == [500, 100, 9 * 0.09], "a box's own area where none is said"
     assert found.crowd.tolist() == [False, True, False]
-    assert found.counted.tolist() == [True, True, False], "COCO 2017 has boxes without height; no reader counts them"
+    assert found.counted.tolist() == [True, True, False], "DALI counts no side below 0.1 px"
     assert found.boxed.tolist() == [True, True]
     assert found.to_find(found.boxed) == 1
 
@@ -87,6 +87,8 @@ VALUES: list[tuple[str, int, str, Any, str]] = [
     ("annotations", 0, "bbox", [1, 2, None, 4], BOX),
     ("annotations", 0, "bbox", [1, 2, True, 4], BOX),
     ("annotations", 0, "bbox", [1, 2, -3, 4], BOX),
+    ("annotations", 0, "bbox", [1, 2, 0, 4], BOX),
+    ("annotations", 0, "bbox", [1, 2, 3, 0.0], BOX),
     ("annotations", 0, "bbox", [1, 2, 1e300, 4], BOX),
     ("annotations", 0, "bbox", [10**400, 2, 3, 4], BOX),
     ("annotations", 0, "bbox", {"x": 1}, BOX),
@@ -132,6 +134,19 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_listed_size(tmp_path: Pa
     wrong = document()
     wrong["images"][0] |= {"width": 20_000, "height": 20_000}
     assert "20000 x 20000 px, expected 89,478,485 px at most" in refusal(wrong, tmp_path)
+
+
+def test_a_box_without_height_among_ten_thousand_passes_and_does_not_count(tmp_path: Path) -> None:
+    """COCO 2017 has some."""
+    some = document()
+    some["annotations"] = [{**some["annotations"][0], "id": i} for i in range(20_000)]
+    some["annotations"][7]["bbox"] = [3, 3, 9, 0]
+    assert read(some, tmp_path).counted.sum() == 19_999
+    for place in (3, 5):
+        some["annotations"][place]["bbox"] = [3, 3, 0, 9]
+    assert refusal(some, tmp_path).startswith(
+        "annotations[3] (id 3): bbox is [3, 3, 0, 9], expected four finite numbers"
+    )
 
 
 def test_the_first_ten_and_how_many_in_all(tmp_path: Path) -> None:
