@@ -175,6 +175,8 @@ def collect(
             table.say(each)
         for source, why in outcome.refused:
             table.say(f"{source}: not collected: {why}")
+        for file, other in outcome.copies:
+            table.say(f"{into / file}: is a copy of {into / other}: one run counts once, take one of them out")
         for file, why in outcome.changed:
             table.say(f"{into / file}: {why}; put it back, or take it as it is with --rebuild")
     raise typer.Exit(int(not outcome.ok))

@@ -68,14 +68,15 @@ class Outcome:
     already: list[tuple[str, str]] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     changed: list[tuple[str, str]] = field(default_factory=list)
+    copies: list[tuple[str, str]] = field(default_factory=list)  # (file of the collection, the one it is a copy of)
     unread: list[str] = field(default_factory=list)  # what lies under the paths and could not be looked into
 
     @property
     def ok(self) -> bool:
-        return not self.refused and not self.changed and not self.unread
+        return not self.refused and not self.changed and not self.copies and not self.unread
 
     def as_json(self) -> dict[str, Any]:
-        parts = ("collected", "already", "refused", "changed")
+        parts = ("collected", "already", "refused", "changed", "copies")
         told = {name: [{"file": file, "note": note} for file, note in getattr(self, name)] for name in parts}
         return {**told, "unread": list(self.unread)}
 
@@ -102,7 +103,10 @@ def _collect(logs: list[Path], into: Path, outcome: Outcome, system: str | None,
     there = _index(into)
     if not rebuild:
         outcome.changed += _changed(_read_index(into), there)
-    known = {run["sha256"]: file for file, run in there.items()}
+    known: dict[str, str] = {}
+    for file, run in there.items():
+        if run["outcome"] != "empty" and known.setdefault(run["sha256"], file) != file:
+            outcome.copies.append((file, known[run["sha256"]]))
     for log in logs:
         if log.resolve().is_relative_to(into.resolve()):
             continue  # a collection is not collected into itself

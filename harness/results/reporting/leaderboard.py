@@ -88,6 +88,7 @@ class Row(Record):
 
     benchmark: str
     metric: str  # what the benchmark's quality is called
+    lower_is_better: bool = False  # of the metric
     ruleset: str
     division: str
     status: str | None = None  # availability: cloud, onprem, preview, research

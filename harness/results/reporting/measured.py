@@ -18,6 +18,7 @@ from harness.results.reporting.leaderboard import Evaluation, LeftOut, Row, Run,
 from harness.results.reporting.text import TIMES
 from harness.results.score import Score, ScoredRun, score
 from harness.results.series import Series, find_logs, find_series
+from harness.rules import rules_for
 
 UNKNOWN = "unknown"
 FACTS_LIMIT, TEXT_LIMIT = 200, 2_000  # of one table, of one value: a page shows no book
@@ -65,6 +66,7 @@ def row(result: Score) -> Row:
         note=_note(series, submitter, times),
         benchmark=first.benchmark or UNKNOWN,
         metric=result.metric,
+        lower_is_better=rules_for(first.benchmark, result.ruleset).lower_is_better,
         ruleset=result.ruleset or UNKNOWN,
         division=first.division or UNKNOWN,
         status=first.status,

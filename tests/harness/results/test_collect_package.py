@@ -227,6 +227,17 @@ def test_two_collects_at_once(tmp_path: Path) -> None:
     assert len(collect([tmp_path / "out"], into).collected) == 2
 
 
+def test_a_run_that_was_collected_twice_is_noticed(tmp_path: Path) -> None:
+    into = tmp_path / "results"
+    write_series(tmp_path / "out", 2)
+    collect([tmp_path / "out"], into)
+    (there,) = {path.parent for path in into.rglob("result_*.txt")}
+    (there / "result_2.txt").write_bytes((there / "result_0.txt").read_bytes())
+    outcome = collect([], into)
+    name = there.relative_to(into).as_posix()
+    assert outcome.copies == [(f"{name}/result_2.txt", f"{name}/result_0.txt")] and not outcome.ok
+
+
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     log = write(tmp_path / "out/result_0.txt", events())
     for into in (log, Path("/proc/there")):

@@ -21,7 +21,7 @@
     images_per_s: { of: (row) => row.images_per_s, up: false },
     each: { of: (row) => row.images_per_s_per_accelerator, up: false },
     epochs: { of: (row) => row.epochs && row.epochs[0], up: true },
-    quality: { of: (row) => row.quality && row.quality[1], up: false },
+    quality: { of: (row) => row.quality && (row.lower_is_better ? -row.quality[0] : row.quality[1]), up: false },
     system: { of: (row) => row.system.toLowerCase(), up: true },
     global_batch: { of: (row) => row.global_batch, up: true },
     date: { of: (row) => row.date, up: false },
