@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from benchmarks.ssd import nvjpeg
 from benchmarks.ssd.config import SSDConfig
 from harness.contract import Context, NotSuitable
 
@@ -67,7 +68,10 @@ def settle(config: SSDConfig, context: Context) -> Settled:
             fixed["precision"] = "fp32"
         chosen = chosen.model_copy(update={"compute": chosen.compute.model_copy(update=fixed)})
     if runs_as_asked(context):
-        return Settled(chosen)
+        left_out = _regions_with_wrong_edges(chosen, context)
+        if left_out:
+            chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"decode": "whole"})})
+        return Settled(chosen, left_out=left_out)
     import torch
 
     device, compute = torch.device(context.device), config.compute
@@ -89,6 +93,19 @@ def settle(config: SSDConfig, context: Context) -> Settled:
     works = {name: getattr(compute, name) and name not in left_out for name in ("channels_last", "compile")}
     chosen = chosen.model_copy(update={"compute": compute.model_copy(update=works)})
     return Settled(chosen, "fused_optimizer" not in left_out, False, left_out)
+
+
+def _regions_with_wrong_edges(config: SSDConfig, context: Context) -> dict[str, str]:
+    """Why DALI on a GPU decodes whole pictures where regions were asked for: an nvJPEG that draws their edges wrong."""
+    if config.data.backend != "dali" or config.data.decode != "region" or not context.device.startswith("cuda"):
+        return {}
+    found = nvjpeg.first()
+    if found is None or found >= nvjpeg.RIGHT_EDGES:
+        return {}
+    wanted = ".".join(map(str, nvjpeg.RIGHT_EDGES))
+    return {
+        "decode": f"whole pictures: nvJPEG {'.'.join(map(str, found))} is loaded, and a region's edge is right from {wanted} on"
+    }
 
 
 def autocasts(kind: str, dtype: torch.dtype) -> bool:

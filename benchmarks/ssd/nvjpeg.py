@@ -36,6 +36,15 @@ def loaded() -> dict[str, str]:
     return {name: ".".join(map(str, version(name))) for name in dict.fromkeys(names)}
 
 
+def first() -> tuple[int, int, int] | None:
+    """Version of what DALI's decoder gets when it asks for one by name; None where nothing of that name is loaded yet.
+
+    A wheel's own copy, which has a name of its own (libnvjpeg.36e11081.so.13), is not what is asked for.
+    """
+    found = [path for path in loaded() if Path(path).name.startswith("libnvjpeg.so")]
+    return version(found[0]) if found else None
+
+
 def version(path: str) -> tuple[int, int, int]:
     """As the library itself says."""
     library, found = ctypes.CDLL(path), []

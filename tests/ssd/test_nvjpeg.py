@@ -1,0 +1,53 @@
+"""Which nvJPEG decodes: the package's before an older one, and whole pictures where it draws regions' edges wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from benchmarks.ssd import capabilities, nvjpeg
+from harness import config
+from harness.contract import Context
+from tests.conftest import CHECKOUT
+from tests.ssd import small
+
+LOADED = """
+from benchmarks.ssd import nvjpeg
+assert not nvjpeg.loaded() and nvjpeg.first() is None
+nvjpeg.prefer_installed()
+import torchvision.io
+print(nvjpeg.first(), list(nvjpeg.loaded().values()))
+"""
+
+
+def test_the_package_s_is_loaded_first_and_names_its_version() -> None:
+    if not nvjpeg.installed():
+        pytest.skip("no package brings an nvJPEG here")
+    done = subprocess.run([sys.executable, "-c", LOADED], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    found = nvjpeg.version(str(nvjpeg.installed()[0]))
+    assert done.stdout.startswith(f"{found} [") and ".".join(map(str, found)) in done.stdout
+    assert found >= nvjpeg.RIGHT_EDGES, "the lock file pins one that draws regions' edges right"
+
+
+@pytest.mark.parametrize(
+    ("version", "device", "decode", "settled"),
+    [
+        ((13, 0, 1), "cuda:0", "region", "whole"),
+        ((13, 2, 0), "cuda:0", "region", "region"),
+        (None, "cuda:0", "region", "region"),
+        ((13, 0, 1), "cuda:0", "whole", "whole"),
+        ((13, 0, 1), "cpu", "region", "region"),
+    ],
+)
+def test_an_older_one_decodes_whole_pictures_and_the_log_says_why(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int] | None, device: str, decode: str, settled: str
+) -> None:
+    monkeypatch.setattr(nvjpeg, "first", lambda: version)
+    tables: Any = config.parse(small.content(data={"decode": decode}), name="small", source="small").tables
+    found = capabilities.settle(tables, Context(device=device))
+    assert found.config.data.decode == settled
+    said = found.left_out.get("decode", "")
+    assert ("nvJPEG 13.0.1 is loaded" in said) == (settled != decode)
