@@ -105,6 +105,10 @@ class Session(Protocol):
         """Compile and autotune on synthetic input. Weights, buffers, optimizer and random state end as they began."""
         ...
 
+    def phase_seconds(self) -> Mapping[str, float]:
+        """Seconds by phase of warm_up ("init_...") or evaluate ("evaluation_..."), whichever ended last. May be empty."""
+        ...
+
     def first_batch(self) -> Mapping[str, Any]:
         """Tensors of the first training batch, as the data path gave them; asked for in deterministic runs alone."""
         ...

@@ -5,6 +5,7 @@ Ranks detect on their own shard; rank 0 gathers the rows, checks that no image i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,11 +35,13 @@ class Evaluation:
     rank: int
     first_rows: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 7)))
     first_ids: list[int] = field(default_factory=list)
+    phase_seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self, detect: Callable[[Tensor], Detections]) -> float:
         """mAP of `detect`, which takes images (B, 3, S, S). The same number on every rank."""
         rows: list[npt.NDArray[np.float64]] = [np.empty((0, 7))]
         ids: list[npt.NDArray[np.int64]] = []
+        start, self.batches.wait_s = time.perf_counter(), 0.0
         for batch in self.batches:
             batch_ids = batch["image_ids"].flatten().cpu().numpy().astype(np.int64)
             if len(batch_ids) == 0:  # the last batch of a shard that ends where another's goes on
@@ -47,7 +50,15 @@ class Evaluation:
             rows.append(self.ground_truth.rows(detect(batch["images"]), batch_ids))
         self.first_rows = np.concatenate(rows[:2])
         self.first_ids = ids[0][:IMAGES_SHOWN].tolist() if ids else []
-        return self._agreed(self._all_ranks(np.concatenate(rows)), self._all_ranks(np.concatenate([[], *ids])))
+        detected = time.perf_counter()
+        found = self._agreed(self._all_ranks(np.concatenate(rows)), self._all_ranks(np.concatenate([[], *ids])))
+        waited = self.batches.wait_s  # each batch is waited for until its detections are there: so does the device
+        self.phase_seconds = {
+            "evaluation_data_starved": waited,
+            "evaluation_forward": detected - start - waited,
+            "evaluation_metric": time.perf_counter() - detected,
+        }
+        return found
 
     def _all_ranks(self, mine: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The rows of all ranks on rank 0; elsewhere only this rank's."""

@@ -9,6 +9,7 @@ import copy
 import functools
 import inspect
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,6 +52,7 @@ class SSDSession:
         if config.compute.precision != "auto":
             self.precision = config.compute.precision
         self.precision_seconds: dict[str, float] = {}
+        self.last_phases: dict[str, float] = {}
 
         self.phases = Phases(self.device)
         if self.device.type == "cuda":
@@ -91,16 +93,7 @@ class SSDSession:
             self.network = HeadOutputs(self.model)
             self.detection_loss = functools.partial(loss_kernels.detection_loss, classes=geometry.categories + 1)
         if context.world_size > 1:
-            known = inspect.signature(DistributedDataParallel).parameters
-            # of batch norm's running statistics, which each rank has its own of; torch 2.13 gave it another name
-            in_step: dict[str, Any] = {
-                "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
-            }
-            self.network = DistributedDataParallel(
-                self.network, gradient_as_bucket_view=True, static_graph=True, **in_step
-            )
-            # a function without annotations: DDP reads them, and knows no postponed ones
-            self.network.register_comm_hook(None, lambda _, bucket: self._all_reduce(bucket))
+            self.network = self._across_ranks(self.network)
         self.forward_loss = self._forward_loss
         if config.compute.compile:
             self.forward_loss = torch.compile(self._forward_loss, options=compiler_options(config.compute))
@@ -123,6 +116,17 @@ class SSDSession:
         self.step = 0  # of the run, 0-based: the one to be trained next
         self.train_data: data.TrainBatches  # from load_data on
         self.evaluation: Evaluation
+
+    def _across_ranks(self, network: torch.nn.Module) -> DistributedDataParallel:
+        known = inspect.signature(DistributedDataParallel).parameters
+        # of batch norm's running statistics, which each rank has its own of; torch 2.13 gave it another name
+        in_step: dict[str, Any] = {
+            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+        }
+        network = DistributedDataParallel(network, gradient_as_bucket_view=True, static_graph=True, **in_step)
+        # a function without annotations: DDP reads them, and knows no postponed ones
+        network.register_comm_hook(None, lambda _, bucket: self._all_reduce(bucket))
+        return network
 
     # --- what the log says -------------------------------------------------------------------------------------------
 
@@ -178,6 +182,13 @@ class SSDSession:
         labels[:, :10] = 1
         offsets = torch.zeros(b, len(self.default_boxes), 4, device=self.device)
 
+        clock = [time.perf_counter()]
+        self.last_phases = {}
+
+        def took(name: str) -> None:
+            clock.append(time.perf_counter())
+            self.last_phases[name] = clock[-1] - clock[-2]
+
         def synthetic_step(chosen: precision.Precision) -> None:
             self.precision = chosen
             self.train_step(images, labels, offsets).item()
@@ -187,10 +198,15 @@ class SSDSession:
             self.precision = self._agreed(chosen)
             self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
             before = (*before[:2], self.scaler.state_dict())
-        for _ in range(WARM_UP_STEPS):
+            took("init_precision")
+        for number in range(WARM_UP_STEPS):
             synthetic_step(self.precision)
+            if number == 0:
+                took("init_first_step")  # compiles and autotunes
+        took("init_further_steps")
         for size in self.folder.eval_batch_sizes():  # autotuning is by shape
             self._detect(image_format.blank(self.config.data.image_format, size, side, self.device))
+        took("init_evaluation")
         data.warm_up(self.folder.train_source)
 
         model, optimizer, scaler = before
@@ -279,7 +295,12 @@ class SSDSession:
 
     def evaluate(self, epoch: int) -> float:  # noqa: ARG002
         average_running_statistics(self.model, self.context.world_size)
-        return self.evaluation.run(self._detect)
+        quality = self.evaluation.run(self._detect)
+        self.last_phases = dict(self.evaluation.phase_seconds)
+        return quality
+
+    def phase_seconds(self) -> dict[str, float]:
+        return self.last_phases
 
     @torch.no_grad()
     def _detect(self, images: Tensor) -> detections.Detections:

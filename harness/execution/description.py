@@ -5,6 +5,8 @@ When each is written is the lifecycle's matter.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from harness.config import Configuration
 from harness.contract import Session
 from harness.execution import provenance
@@ -40,6 +42,13 @@ def opened(log: EventLog, configuration: Configuration, session: Session) -> Non
     if configuration.rules.weights_logged:
         for name in session.weight_names():
             log.point(keys.WEIGHTS_INITIALIZATION, None, tensor=name)
+    phases(log, session.phase_seconds())
+
+
+def phases(log: EventLog, seconds: Mapping[str, float], **metadata: int) -> None:
+    """Where time went, by name; nothing where nothing is told."""
+    if seconds:
+        log.point("phase_seconds", {name: round(value, 6) for name, value in seconds.items()}, **metadata)
 
 
 def origin(log: EventLog, machine: Machine, device: str) -> None:

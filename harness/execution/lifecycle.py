@@ -270,7 +270,7 @@ def _epoch(run: Run, session: Session, epoch: int, budget: Budget) -> None:
     whole = clock.epoch()
     log.point("throughput", whole.images_per_s, **epoch_num)
     log.point("data_wait_share", whole.data_wait_share, **epoch_num)
-    log.point("phase_seconds", {name: round(value, 6) for name, value in whole.phases.items()}, **epoch_num)
+    description.phases(log, whole.phases, **epoch_num)
     run.screen.epoch(epoch, loss_sum / steps, whole, cut)
 
 
@@ -279,6 +279,7 @@ def _evaluate(run: Run, session: Session, epoch: int) -> None:
     log.start(keys.EVAL_START, **epoch_num)
     start = time.perf_counter()
     quality = session.evaluate(epoch)
+    description.phases(log, session.phase_seconds(), **epoch_num)
     if not math.isfinite(quality):
         raise NotFinite(f"the {run.history.metric} after epoch {epoch} is {quality}")
     log.point(keys.EVAL_ACCURACY, quality, **epoch_num)

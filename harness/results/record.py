@@ -226,15 +226,17 @@ class RunRecord:
 
     @cached_property
     def phases(self) -> Mapping[str, float]:
-        """Seconds of each phase in the mean epoch, the first left out where there is another; {} of a log without.
+        """Seconds of each phase in the mean epoch that has it, the first left out where there is another; {} of a log without.
 
         What a log says of phases outside any epoch (of init, say) is taken as it is.
         """
         told = [each.phases for each in self.epochs if each.phases]
         whole = [each.phases for each in self.epochs if each.phases and each.seconds is not None] or told
         counted = whole[1:] or whole
-        names = dict.fromkeys(name for each in counted for name in each)
-        found = {name: sum(each.get(name, 0.0) for each in counted) / len(counted) for name in names}
+        found = {}
+        for name in dict.fromkeys(name for each in counted for name in each):
+            seconds = [each[name] for each in counted if name in each]  # not every epoch is evaluated
+            found[name] = sum(seconds) / len(seconds)
         entry = self.entries.get("phase_seconds")
         if entry is not None and "epoch_num" not in entry.metadata:
             found |= seconds_by_name(entry.value)

@@ -80,6 +80,9 @@ class ToySession:
     def first_batch(self) -> dict[str, Any]:
         return {}
 
+    def phase_seconds(self) -> dict[str, float]:
+        return {}
+
     def evaluate(self, epoch: int) -> float:
         return self.quality
 

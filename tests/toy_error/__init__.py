@@ -9,6 +9,9 @@ from tests.toy import ToyBenchmark, ToyConfig, ToySession
 
 
 class ErrorSession(ToySession):
+    def phase_seconds(self) -> dict[str, float]:
+        return {}
+
     def evaluate(self, epoch: int) -> float:
         return 1 - super().evaluate(epoch)
 

@@ -33,7 +33,10 @@ def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, step
     path = scratch / "profiled.toml"
     path.write_text(configuration_file(config, device, every=max(1, min(20, steps // 5))), encoding="utf-8")
     # compiled kernels are kept between processes: the profile's own warm-up made them, and says how long that took
-    command = ["env", f"HARNESS_CACHE_DIR={scratch / 'cache'}"]  # what the check of a scratch folder leaves goes with it
+    command = [
+        "env",
+        f"HARNESS_CACHE_DIR={scratch / 'cache'}",
+    ]  # what the check of a scratch folder leaves goes with it
     command += [sys.executable, "-m", "harness", "run", str(path), "--max-steps", str(steps)]
     command += ["--data-dir", str(folder), "--out", str(scratch / "out"), "--number", "0", "--seed", "1"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
