@@ -52,6 +52,7 @@ class LogReader:
         self._scanner = Scanner()
         self._hash = hashlib.sha256()
         self._size = 0
+        self._begin = b""  # the first two bytes, however few come at a time
         self._why_empty = ""
         self._events = 0
         self._dialect: str | None = None
@@ -73,7 +74,9 @@ class LogReader:
 
     def feed(self, data: bytes) -> None:
         self._hash.update(data)
-        if not self._size and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        if self._size < 2:
+            self._begin += data[:2]
+        if self._begin[:2] in (b"\xff\xfe", b"\xfe\xff"):
             self._why_empty = "its text is UTF-16, which no tool of MLPerf reads: save it as UTF-8"
         self._size += len(data)
         self._take(self._scanner.feed(data))

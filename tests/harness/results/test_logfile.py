@@ -8,7 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.results.lines import LINE_LIMIT, Scanner
@@ -209,6 +209,7 @@ _PIECES = st.one_of(
 
 
 @settings(deadline=None)
+@example(pieces=[b"\xff\xfe"], size=1)
 @given(st.lists(_PIECES, max_size=60), st.integers(1, 400))
 def test_torn_logs_never_crash_and_never_make_a_success(pieces: list[bytes], size: int) -> None:
     content = b"".join(pieces)
