@@ -33,20 +33,15 @@ def history(
     from harness.cli.compare import fraction
     from harness.comparison import history as histories
     from harness.comparison import history_page, history_text, points
-    from harness.config import ROOT
+    from harness.config import CHECKOUT, ROOT
     from harness.results.table import show_json
 
     limit = fraction(delta)
     named = folders or [folder for folder in (ROOT / "results",) if folder.is_dir()]
-    gathered, left_out = points.gather(named, environment.cache_dir(ROOT))
+    gathered, left_out = points.gather(named, environment.cache_dir(CHECKOUT))
     found = histories.history(gathered, left_out, system=system, delta=limit)
     if html is not None:
-        try:
-            html.mkdir(parents=True, exist_ok=True)
-            (html / history_page.PAGE).write_text(history_page.render(found), encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"{html / history_page.PAGE}: cannot be written: {error.strerror}") from error
-        sys.stderr.write(f"wrote {html / history_page.PAGE}\n")
+        sys.stderr.write(f"wrote {history_page.write(found, html)}\n")
     if json:
         show_json(asdict(found))
     elif html is None:

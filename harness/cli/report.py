@@ -50,6 +50,8 @@ def report(  # noqa: PLR0917  typer's options
         raise ValueError("--json and --csv both print to stdout: choose one")
     named = folders or [folder for folder in (ROOT / "results",) if folder.is_dir()]
     board = reporting.gather(named, generated=datetime.now(UTC), published=published)
+    if html is not None and any(row.origin != "published" for row in board.rows):
+        _write_history(named, html)  # first: the page links to it where it is
     page = reporting.write(board, html, overwrite=overwrite) if html is not None else None
     if json:
         sys.stdout.write(board.model_dump_json(indent=2) + "\n")
@@ -64,6 +66,16 @@ def report(  # noqa: PLR0917  typer's options
     for each in board.left_out:
         sys.stderr.write(printable(f"left out: {each.path}: {each.reason}") + "\n")
     raise typer.Exit(5 if board.left_out else 0)
+
+
+def _write_history(folders: list[Path], html: Path) -> None:
+    from harness.cli import environment
+    from harness.comparison import history, history_page, points
+    from harness.config import CHECKOUT
+
+    found = history.history(*points.gather(folders, environment.cache_dir(CHECKOUT)))
+    if found.series:
+        history_page.write(found, html)
 
 
 def _show(board: Leaderboard, group: bool) -> None:

@@ -210,9 +210,12 @@ class Work:
         reason = "" if code in (TARGET_MET, EPOCHS_SPENT) else f"ended with exit code {code}"
         record = _record(folder)
         if not reason:
-            reason = self._not_the_arm(record)
+            reason = self._not_the_arm(record) or self._other_code(arm, record)
+        code_ran = {} if record is None else {"commit": record.commit, "tree_dirty": record.tree_dirty}
         status = ledger.SUCCESS if not reason else ledger.INTERRUPTED if code == INTERRUPTED else ledger.FAILED
-        self.book.append(ledger.END, **where, status=status, exit_code=code, reason=reason, seconds=round(seconds, 3))
+        self.book.append(
+            ledger.END, **where, status=status, exit_code=code, reason=reason, seconds=round(seconds, 3), **code_ran
+        )
         if not reason:
             return 0
         aside = put_aside(self.root, folder)
@@ -236,6 +239,20 @@ class Work:
                 f"it met another driver than this machine's: {'; '.join(identity.differences(self.here.driver, ran))}"
             )
         return ""
+
+    def _other_code(self, arm: str, record: RunRecord | None) -> str:
+        """Why the code that ran is not what the arm's runs before had; a comparison would refuse them days later."""
+        ends = (each.end for each in self.book.account.attempts if each.finished and each.start.get("arm") == arm)
+        before = next((end for end in ends if end is not None and "commit" in end), None)
+        if before is None or record is None:
+            return ""
+        then, now = (before["commit"], before["tree_dirty"]), (record.commit, record.tree_dirty)
+        if then == now:
+            return ""
+        return (
+            f"the code is not what arm {arm} began with: commit {now[0]}{' with changes' * bool(now[1])}, was {then[0]}"
+            f"{' with changes' * bool(then[1])}; check that out, or begin a new plan"
+        )
 
     # --- what is said ---
 

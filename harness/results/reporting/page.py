@@ -26,6 +26,7 @@ GENERATOR = "harness report"
 TITLE = "Time to train: leaderboard"
 COLUMNS = 12
 QUALITY = "Quality"  # where benchmarks have different words for it
+HISTORY = "history.html"  # beside the page, where `history` or `report` wrote it (harness/comparison/history_page.py)
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 SORTS = (
     ("accelerators", "accelerators"),
@@ -55,6 +56,7 @@ def render(board: Leaderboard, folder: Path) -> str:
         .get_template("page.html.jinja")
         .render(
             board=board,
+            history=HISTORY if (folder / HISTORY).is_file() else "",
             generator=GENERATOR,
             title=TITLE,
             columns=COLUMNS,

@@ -134,6 +134,21 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     assert main(["history", "--from", str(tmp_path / "nowhere")]) == 2
 
 
+def test_the_leaderboard_s_page_has_it_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    write(tmp_path / "results/x/ssd", 3)
+    assert main(["report", str(tmp_path / "results"), "--html", str(tmp_path / "page")]) == 0
+    assert '<a href="history.html">' in (tmp_path / "page/index.html").read_text()
+    assert "Seconds an epoch of ssd" in (tmp_path / "page" / history_page.PAGE).read_text()
+
+
+def test_another_s_page_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "results", 3)
+    (tmp_path / "history.html").write_text("my own")
+    assert main(["history", "--from", str(tmp_path / "results"), "--html", str(tmp_path)]) == 2
+    assert (tmp_path / "history.html").read_text() == "my own"
+
+
 def test_real_logs(test_data: Path) -> None:
     found = read(test_data / "mlperf-results")
     assert len(found.series) == 5

@@ -250,6 +250,23 @@ def test_a_run_that_fails_ends_it_and_is_done_again(root: Path) -> None:
     assert work.Work(root, made, number, here, launch, said.append, "again").run() == 0
 
 
+def test_code_that_changes_between_blocks_is_found_at_once(root: Path) -> None:
+    said: list[str] = []
+    go(root, Machine(OLD), "boot 1")
+    go(root, Machine(NEW), "boot 2")
+    later = Machine(NEW)
+
+    def launch(made: plan.Plan, item: plan.Item, folder: Path) -> int:
+        code = Machine.launch(later, made, item, folder)
+        log = folder / "result_0.txt"
+        log.write_text(log.read_text().replace("c" * 40, "d" * 40))
+        return code
+
+    made, here = plan.read(root), work.Here.of(later.tables, "boot 3")
+    assert work.Work(root, made, work.claim(root, made, here), here, launch, said.append, "again").run() == 6
+    assert f"the code is not what arm new began with: commit {'d' * 40}, was {'c' * 40}" in said[-1]
+
+
 def test_epochs_are_counted_in_steps_by_a_run_of_one(tmp_path: Path) -> None:
     plan.write(plan.make("embedded", ["a:env=X=1", "b:env=X=2"], hosts=1, runs=2, epochs=3), tmp_path)
     seen: list[int | None] = []
