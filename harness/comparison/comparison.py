@@ -45,7 +45,9 @@ class Row:
     gated: bool
     means: tuple[float, float]  # geometric, in the metric's unit
     judged: Judged
-    values: tuple[tuple[str, int, float], ...]  # run, arm, figure; in the order of time
+    values: tuple[
+        tuple[str, int, float], ...
+    ]  # run, arm, figure; one for each of the comparison's runs, in their order
     hodges_lehmann_percent: float
     cliffs_delta: float
 
@@ -82,6 +84,7 @@ class Minutes:
 class Outlying:
     """A run that stands out of its arm; shown, and counted like the others."""
 
+    index: int  # of the comparison's runs
     run: str
     metric: str
     percent: float
@@ -165,7 +168,7 @@ def _judged(
     numbers = bits.compare(runs)
     word = verdict.overall(judged)
     outlying = [
-        Outlying(runs[each.index].name, metric.name, 100 * math.expm1(each.log_deviation))
+        Outlying(each.index, runs[each.index].name, metric.name, 100 * math.expm1(each.log_deviation))
         for metric in gated[:1]
         for each in statistics.outliers(samples[metric.name])
     ]

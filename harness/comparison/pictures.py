@@ -150,13 +150,13 @@ def over_time(found: Comparison) -> Time | None:
     gated = next((row for row in found.rows if row.gated), None)
     if gated is None:
         return None
-    by_name = {name: value for name, _, value in gated.values}
-    runs = [run for run in found.runs if run.name in by_name]
+    runs = found.runs
+    figure_of = {id(run): value for run, (_, _, value) in zip(runs, gated.values, strict=True)}  # names may repeat
     left, right = 70.0, WIDTH - 20.0
     places = {id(run): left + (right - left) * (index + 0.5) / len(runs) for index, run in enumerate(runs)}
-    outlying = {each.run for each in found.outlying}
+    outlying = {id(runs[each.index]) for each in found.outlying}
     panels: list[tuple[str, str, float, Callable[[Run], float | None]]] = [
-        (gated.metric.title, gated.metric.unit, 150.0, lambda run: by_name[run.name]),
+        (gated.metric.title, gated.metric.unit, 150.0, lambda run: figure_of[id(run)]),
         ("SM clock", "MHz", 70.0, lambda run: run.telemetry.clock_sm_mhz if run.telemetry else None),
         ("power", "W", 70.0, lambda run: run.telemetry.power_w if run.telemetry else None),
         ("hottest GPU", "C", 70.0, lambda run: run.telemetry.temperature_c if run.telemetry else None),
@@ -172,7 +172,7 @@ def over_time(found: Comparison) -> Time | None:
         room = max((high - low) * 0.12, 1e-4 * abs(high), 1e-9)
         scale, ticks = axis(low - room, high + room, top + height - 6, top + 8, about=3 if height < 100 else 5)
         dots = tuple(
-            Dot(places[id(run)], scale(each), run.arm, f"{run.name}: {words.figure(each)} {unit}", run.name in outlying)
+            Dot(places[id(run)], scale(each), run.arm, f"{run.name}: {words.figure(each)} {unit}", id(run) in outlying)
             for run, each in known
         )
         means = []

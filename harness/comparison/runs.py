@@ -36,8 +36,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        path = Path(self.record.path)
-        return f"{path.parent.name}/{path.name}"
+        """As a person tells it from the others: the end of its path, an arm's folder included where a plan made it."""
+        parts = Path(self.record.path).parts
+        return "/".join(parts[-3:] if PLACE.fullmatch(parts[-2]) else parts[-2:])
 
     @property
     def own(self) -> bool:
