@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 DELTA_PERCENT = 0.5
+WEIGHTS = "--backbone-path"  # the older name of --initial-weights: an arm may be a commit that knows no other
 
 
 class Group(TyperGroup):
@@ -118,7 +119,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     from harness.config import ROOT, find
 
     found = find(configuration)
-    options = [*_option("--data-dir", data_dir), *_option("--initial-weights", initial_weights)]
+    options = [*_option("--data-dir", data_dir), *_option(WEIGHTS, initial_weights)]
     made = plans.make(
         configuration if found.suffix != Path(configuration).suffix else str(found.resolve()),
         arm,
@@ -200,7 +201,7 @@ def noise(  # noqa: PLR0917 - typer passes options by name
         from harness.config import ROOT, find
 
         target = out or environment.out_dir(ROOT) / f"noise_{find(source).stem}"
-        options = [*_option("--data-dir", data_dir), *_option("--initial-weights", initial_weights)]
+        options = [*_option("--data-dir", data_dir), *_option(WEIGHTS, initial_weights)]
         logs = target / "runs"
         _alike(source, target, runs, [*options, *_option("--max-steps", steps)])
     found = find_runs(str(logs), 0)
