@@ -214,5 +214,5 @@ def plan(host: Host, image: str, order: Order, request: Request, *, image_id: st
         host_user_ids=engine.has(dict(host.info), "userns"),
         security=("no-new-privileges", *selinux),
         # root's right to others' files is a capability, and a root who may not read his own data set would be surprised
-        capabilities=("DAC_OVERRIDE",) if rootless or host.uid == 0 else (),
+        capabilities=("CAP_DAC_OVERRIDE",) if rootless or host.uid == 0 else (),
     )

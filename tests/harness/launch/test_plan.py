@@ -179,7 +179,7 @@ def test_gpus_as_the_sdk_asks_for_them() -> None:
 def test_results_belong_to_the_caller_under_every_kind_of_engine() -> None:
     rootless = a_plan(ROOTLESS)
     assert (rootless.user, rootless.groups, rootless.lift_limits) == ("0:0", (), False)
-    assert rootless.arguments()["cap_drop"] == ["ALL"] and rootless.arguments()["cap_add"] == ["DAC_OVERRIDE"]
+    assert rootless.arguments()["cap_drop"] == ["ALL"] and rootless.arguments()["cap_add"] == ["CAP_DAC_OVERRIDE"]
     assert "ulimits" in rootless.arguments() and rootless.arguments()["ulimits"] == []
     remapped = a_plan(REMAPPED)
     assert remapped.arguments()["userns_mode"] == "host"
