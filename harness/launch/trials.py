@@ -187,10 +187,13 @@ def may_begin(series: Series, where: str, account: Account) -> None:
     known = {each.number for each in account.attempts}
     strangers = [n for n in range(series.trials) if n not in known and (folder / names.result(n)).exists()]
     if strangers:
-        raise ledger.LedgerError(
-            f"{folder / names.result(strangers[0])}: is there, but the ledger knows of no such trial; move it away, or "
-            "name another --out or --system"
-        )
+        raise _stranger(folder / names.result(strangers[0]))
+
+
+def _stranger(log: Path) -> ledger.LedgerError:
+    return ledger.LedgerError(
+        f"{log}: is there, but the ledger knows of no such trial; move it away, or name another --out or --system"
+    )
 
 
 def _max_steps(steps: int | None) -> str:
@@ -252,6 +255,8 @@ class _Work:
 
     def one(self, order: Order) -> ledger.Entry:
         """One trial from its first line in the ledger to its last, which is returned."""
+        if order.log.exists():
+            raise _stranger(order.log)
         self.say(f"{order.name}: beginning trial {order.number + 1} of {self.series.trials}")
         start = self.book.append(
             ledger.START,
@@ -288,7 +293,8 @@ class _Work:
 
     def _enter_end(self, order: Order, start: ledger.Entry, outcome: Outcome, facts: dict[str, Any]) -> ledger.Entry:
         path = order.log
-        if outcome.exit_code in (USAGE, NOT_SUITABLE) and not path.is_file():
+        # what a refused trial leaves never has a result's name; a log of that name would be somebody else's
+        if outcome.exit_code == USAGE or (outcome.exit_code == NOT_SUITABLE and not path.is_file()):
             path = order.refused_log
         log = record.read_log(path)
         verdict = record.judge(outcome, log, self.series.configuration_sha256)

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -328,6 +329,17 @@ def test_a_ledger_that_is_touched_while_a_series_runs_breaks_it(fakes: Fakes, ha
     said, _ = series.communicate(timeout=60)
     assert series.returncode == 5, said
     assert "the ledger was " in said and "is no series any more" in said
+
+
+def test_a_strangers_log_is_never_entered_for_a_trial(fakes: Fakes) -> None:
+    fakes.tell(_0="work a while")
+    stranger = fakes.folder / "result_1.txt"
+    put_there = threading.Timer(1.0, stranger.write_text, [":::MLLOG {}\n"])
+    put_there.start()
+    with pytest.raises(ledger.LedgerError, match=r"result_1\.txt: is there, but the ledger knows of no such trial"):
+        fakes.run(2)
+    assert fakes.statuses == [(0, 1, "success")]
+    assert stranger.read_text() == ":::MLLOG {}\n"
 
 
 def test_a_record_that_was_changed_is_noticed(fakes: Fakes) -> None:
