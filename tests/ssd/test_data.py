@@ -159,9 +159,11 @@ def test_boxes_beyond_the_rim_are_clamped_and_do_not_stop_the_pipeline(tmp_path:
     ]
 
 
-def test_boxes_without_area_do_not_train_and_images_with_only_such_are_left_out(tmp_path: Path) -> None:
+def test_boxes_of_less_than_a_tenth_of_a_pixel_do_not_train_and_images_with_only_such_are_left_out(
+    tmp_path: Path,
+) -> None:
     pictures = [
-        Picture(90, [(8, 8, 0, 20, 1)]),
+        Picture(90, [(8, 8, 0.05, 20, 1)]),
         Picture(100, [(8, 8, 24, 20, 1), (30, 30, 0.01, 5, 1)]),
         Picture(9, []),
     ]
