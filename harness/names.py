@@ -82,7 +82,7 @@ def folder(text: str) -> str:
 
 def of_platform(platform: str) -> str:
     """The folder of a series of ours, by submission.platform: "8x NVIDIA A100-SXM4-40GB" is 8x_nvidia_a100-sxm4-40gb."""
-    return re.sub(r"[^a-z0-9.-]+", "_", platform.lower()).strip("_.") or "system"
+    return re.sub(r"[^a-z0-9.-]+", "_", platform.lower()).strip("_.")[:NAME_LIMIT] or "system"
 
 
 def plain(text: str) -> str:
