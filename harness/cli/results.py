@@ -65,17 +65,17 @@ def check(
     json: Json = False,
 ) -> None:
     """All that is wrong with results, by MLPerf's own tools and by checks that they lack. Exit 1 on an error."""
+    from harness.config import CHECKOUT
     from harness.results import table
     from harness.results.checking import checker as checking
     from harness.results.checking import text as check_text
     from harness.results.checking.findings import COLUMNS, FIGURES
     from harness.results.checking.official import version
     from harness.results.rules import check_ruleset
-    from harness.results.sources import ROOT
 
     check_ruleset(ruleset)
     unread: list[str] = []
-    cache = environment.cache_dir(ROOT) / "checks"
+    cache = environment.cache_dir(CHECKOUT) / "checks"
     with table.progress("asking MLPerf's tools", "series") as told:
         reports = checking.check(
             paths, ruleset, cache=cache, workers=os.cpu_count() or 1, progress=told, say=unread.append
