@@ -102,9 +102,8 @@ def _disagreements(
     if accelerators is None or record.accelerators is None:
         return
     fix = "correct number_of_nodes or accelerators_per_node"
-    if (
-        accelerators == 0
-    ):  # ranks on processors are none of its business; of a log of another's nobody knows where it ran
+    if accelerators == 0:
+        # ranks on processors are none of its business; of a log of another's nobody knows where it ran
         run = record.configuration.get("run")
         device = run.get("device") if isinstance(run, Mapping) else None
         if device not in (None, "cpu"):
@@ -127,7 +126,7 @@ def _texts(key: str, value: Any, found: Any) -> Iterator[Finding]:
 
 
 def _accelerators(description: Mapping[str, Any]) -> int | None:
-    nodes, each = str(description.get("number_of_nodes", "")), str(description.get("accelerators_per_node", ""))
+    nodes, each = (str(description.get(key, ""))[:9] for key in ("number_of_nodes", "accelerators_per_node"))
     return int(nodes) * int(each) if nodes.isdecimal() and each.isdecimal() else None
 
 

@@ -297,6 +297,14 @@ def test_logs_that_speak_of_another_system(key: str, value: str, log_key: str, s
     assert (finding.key, finding.severity) == (log_key, severity)
 
 
+def test_odd_values_of_a_description_cost_a_finding_each() -> None:
+    record = parsed(text(events()))
+    for value in ("9" * 5_000, "\u0968", "x" * 300_000, "<" * 300_000, {"a": [None]}, None, True):
+        description = {**DESCRIPTION, "number_of_nodes": value, "system_name": value}
+        list(check_description(description, "s.json"))
+        list(check_agreement(description, "dgxa100_test", [("result_0.txt", record)]))
+
+
 def test_a_platform_of_another_machine() -> None:
     record = parsed(text(spoilt("submission_platform", "4xC4140")))
     (finding,) = check_agreement(DESCRIPTION, "dgxa100_test", [("result_0.txt", record)])
