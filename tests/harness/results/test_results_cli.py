@@ -280,6 +280,41 @@ def test_a_big_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert code == 0
 
 
+def test_ci_can_gate_on_an_official_score(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_series(tmp_path, 3)
+    assert call(capsys, "score", tmp_path)[0] == 0
+    assert call(capsys, "score", tmp_path, "--official")[0] == 1
+    write_series(tmp_path)
+    assert call(capsys, "score", tmp_path, "--official")[0] == 0
+
+
+def test_findings_are_folded_where_a_terminal_is_narrow(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from harness.results import table
+
+    for width in (60, 100, 140):
+        monkeypatch.setattr(table, "_console", lambda width=width: Console(width=width, highlight=False))
+        rows = [
+            [
+                "error",
+                "results/system/ssd/result_0.txt",
+                "run_stop",
+                "12",
+                "outcome",
+                "aborted: " + "why " * 30,
+                "see it",
+            ]
+        ]
+        table.show_findings(("", "file", "key", "line", "rule", "found", "what to do"), rows, right=("line",))
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= width
+        assert "result_0.txt" in out.replace("\n", "") or width == 140
+        assert ("what to do" in out) == (width >= table.NARROW)
+
+
 # --- sysinfo ---
 
 
