@@ -115,6 +115,7 @@ class Own(Table):
     benchmark: Text
     submission: Submission
     run: Run
+    also_called: list[Text] = []  # names by which published recipes ask for it
     default: bool = False  # what runs when none is named and no accelerator is found; one file may say so
 
 
@@ -282,6 +283,9 @@ def find(name: str, folder: Path = FOLDER) -> Path:
     there = available(folder)
     if name in there:
         return there[name]
+    for path in there.values():
+        if name in read_toml(path).get("also_called", []):
+            return path
     if name.endswith(".toml") or "/" in name:
         path = Path(name).expanduser()
         if not path.is_file():

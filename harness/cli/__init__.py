@@ -62,7 +62,7 @@ def command() -> int:
 def main(arguments: Sequence[str] | None = None, name: str = "python -m harness") -> int:
     """Run one verb; returns the exit code (130 on Ctrl-C, which typer sees to)."""
     from harness import rules
-    from harness.cli import screen
+    from harness.cli import recipes, screen
     from harness.cli.environment import benchmark_folders
     from harness.contract import NotSuitable
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
     rules.also_search(benchmark_folders())
     write_what_can_be_written()
     try:
-        build()(args=arguments, prog_name=name)
+        build()(args=recipes.translated(sys.argv[1:] if arguments is None else arguments), prog_name=name)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except ValueError as error:
