@@ -157,7 +157,7 @@ def process_group_backend(kind: str) -> str:
         return known
     try:
         return str(dist.get_default_backend_for_device(kind))
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # the latter for a word that torch does not know at all
         raise NotSuitable(
             f"torch.distributed has no backend for {kind}: use a configuration of one accelerator, or install the vendor's"
         ) from error

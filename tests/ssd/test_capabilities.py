@@ -19,6 +19,7 @@ from harness import config
 from harness.contract import Context, NotSuitable
 from tests import private_device
 from tests.conftest import CHECKOUT
+from tests.harness.execution import runs
 from tests.ssd import small
 
 CPU = Context("cpu")
@@ -130,3 +131,21 @@ def test_a_device_that_is_neither_cpu_nor_cuda_trains_as_the_processor_does(tmp_
     assert set(said["left_out"]) == {"compile", "jpeg_on_device"}
     assert "abacus" in said["left_out"]["compile"]
     assert 'compute.precision = "bf16"' in found["bf16"]
+
+
+@pytest.mark.long  # 5 minutes on two free cores, 10 beside others
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not private_device.CAN_BE_BUILT, reason="no g++ and ninja to compile the stand-in device with")
+def test_the_whole_embedded_run_meets_its_target_there(tmp_path: Path) -> None:
+    plugged = private_device.plugged_in(tmp_path / "plug")
+    command = runs.command("embedded_accelerator", "--seed", 1, "--out", tmp_path / "out")
+    environment = runs.environment(**plugged)
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=1700, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {event["key"]: event["value"] for event in runs.events(tmp_path / "out" / "result_0.txt")}
+
+    assert runs.stop(tmp_path / "out" / "result_0.txt")["status"] == "success"
+    assert (found["device"], found["hardware"]["accelerators"]) == ("abacus:0", [private_device.MODEL] * 2)
+    assert found["eval_accuracy"] >= 0.56

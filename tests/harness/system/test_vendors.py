@@ -137,6 +137,13 @@ def test_a_description_without_accelerators_disagrees_with_a_run_on_one(log: Pat
     assert "the system has none" in found.found
 
 
+def test_the_process_groups_backend_is_the_device_s() -> None:
+    known = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl", "hpu": "hccl", "npu": "hccl", "musa": "mccl"}
+    assert {kind: context.process_group_backend(kind) for kind in known} == known
+    with pytest.raises(NotSuitable, match="no backend for novel: use a configuration of one accelerator"):
+        context.process_group_backend("novel")
+
+
 # --- which of several --------------------------------------------------------------------------------------------------
 
 
