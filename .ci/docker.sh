@@ -3,7 +3,8 @@
 #   .ci/docker.sh [COMMAND...]       COMMAND finds the engine by DOCKER_HOST and the image's name in IMAGE
 # Needs root on a Debian or Ubuntu. Takes an engine that answers; otherwise it installs Docker, starts an engine of its own in
 # a folder of its own and takes both away again. The base image is made here with debootstrap, so that no registry is needed.
-# PIP_CERT and PIP_INDEX_URL, where set, go into the build as they would on any such site.
+# PIP_CERT and PIP_INDEX_URL, where set, go into the build as they would on any such site; ACCELERATOR says which image
+# (cuda13, cuda12 or cpu: the others need a maker's base image).
 set -euo pipefail
 
 IMAGE=${IMAGE:-ssd-ci}
@@ -73,7 +74,7 @@ build() {
     local index=()
     if [ -n "${PIP_INDEX_URL:-}" ]; then index+=(--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL"); fi
     DOCKER_BUILDKIT=1 docker build --network host --progress plain --build-arg "BASE_IMAGE=$BASE_IMAGE" "${site[@]}" "${index[@]}" \
-        --tag "$IMAGE" "$root" > "$work/build.log" 2>&1 || { tail -n 40 "$work/build.log" >&2; return 1; }
+        --build-arg "ACCELERATOR=${ACCELERATOR:-cuda13}" --tag "$IMAGE" "$root" > "$work/build.log" 2>&1 || { tail -n 40 "$work/build.log" >&2; return 1; }
 }
 
 # A small image by the same Dockerfile, with one wheel, from an index whose address holds a password: none of it may stay.

@@ -128,6 +128,7 @@ def software_stack(software: Table, image: Table) -> str:
         "cudnn": _cudnn(str(software.get("cudnn", ""))),
         "nccl": software.get("nccl"),
         "dali": software.get("dali"),
+        "rocm": software.get("rocm"),
         "python": software.get("python"),
         "image": image.get("digest") or image.get("id") or "none",
         "image sbom sha256": image.get("sbom_sha256"),

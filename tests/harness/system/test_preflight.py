@@ -10,9 +10,11 @@ import pytest
 
 from harness.contract import NotSuitable
 from harness.system import facts, image, preflight
+from harness.system.accelerator import Surroundings
 from harness.system.nvidia import driver, nvml
 from harness.system.nvidia.driver import Device, Driver
 from harness.system.nvidia.nvml import Nvml
+from harness.system.nvidia.vendor import VENDOR
 from tests.harness.system.recorded import BARE, DRIVER, GEFORCE, H100, LIBCUDA, Recorded, machine
 
 
@@ -82,6 +84,25 @@ def test_image_identity(tmp_path: Path) -> None:
     record.write_text('{"commit": "abc", "sbom_sha256": "def"}')
     assert image.identity({}, record) == {"id": "unknown", "commit": "abc", "sbom_sha256": "def"}
     assert image.identity({"HARNESS_IMAGE_ID": "sha256:1"}, record)["id"] == "sha256:1"
+
+
+def test_a_gpu_without_its_driver_is_not_a_machine_without_gpus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, text in {"vendor": "0x10de", "device": "0x2330", "class": "0x030200"}.items():
+        path = tmp_path / "sys/bus/pci/devices/0000:18:00.0" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    (tmp_path / "usr/share/misc").mkdir(parents=True)
+    (tmp_path / "usr/share/misc/pci.ids").write_text("10de  NVIDIA Corporation\n\t2330  GH100 [H100 SXM5 80GB]\n")
+    found(monkeypatch, BARE)
+    here = VENDOR.look(Surroundings(tmp_path))
+
+    assert here is not None
+    assert (here.names, here.unusable) == ([], ["GH100 [H100 SXM5 80GB]"])
+    first = next(here.findings())
+    assert (first.level, first.fix.partition(" ")[0]) == ("warning", "install")
+    assert VENDOR.look(Surroundings(tmp_path / "elsewhere")) is None
 
 
 def test_log_of_a_container_that_brings_its_own_libcuda() -> None:

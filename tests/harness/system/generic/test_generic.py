@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from harness.execution import telemetry
+from harness.results import sysdesc
 from harness.system import accelerator, loaded, torch_build
 from harness.system.accelerator import Surroundings
 from harness.system.generic import makers, vendor
@@ -72,6 +73,7 @@ def test_amd_under_rocm_says_cuda_and_is_not_nvidia(monkeypatch: pytest.MonkeyPa
     assert (found.vendor, found.device, found.names) == ("AMD", "cuda", ["AMD Instinct MI300X"] * 2)
     assert (found.verdict.mode, found.verdict.runnable, found.verdict.comparable) == ("OTHER-VENDOR", True, False)
     assert (found.software()["driver"], found.software()["rocm"]) == ("6.14.14", "7.1.25424")
+    assert "driver 6.14.14, driver mode OTHER-VENDOR, rocm 7.1.25424" in sysdesc.software_stack(found.software(), {})
     details = found.details()[0]
     assert (details["vbios"], details["pcie_width"], details["gcnArchName"]) == ("113-M3000100-102", 16, "gfx942")
     assert found.container().nodes == ("/dev/kfd", "/dev/dri/renderD*")
