@@ -52,8 +52,8 @@ class LogReader:
         self._scanner = Scanner()
         self._hash = hashlib.sha256()
         self._size = 0
+        self._why_empty = ""
         self._begin = b""  # the first two bytes, however few come at a time
-        self._head = b""  # the first two bytes
         self._events = 0
         self._dialect: str | None = None
         self._benchmark: str | None = None
@@ -87,7 +87,7 @@ class LogReader:
             self._take(self._scanner.finish())
         outcome, reason = self._clock.outcome()
         if not self._events:
-            outcome, reason = "empty", _why_empty(self._head)
+            outcome, reason = "empty", self._why_empty or "no line in MLPerf's log format could be read"
         init_stop, start, stop = self._entries.get("init_stop"), self._clock.start, self._clock.stop
         ruleset, guess = self._ruleset()
         copies = self._copies()
@@ -215,12 +215,6 @@ class LogReader:
         count = number(samples.value) if samples is not None else None
         start = self._clock.start.time_ms if self._clock.start else None
         return guess_ruleset(benchmark, self._entries, self._dialect, start, int(count) if count else None), True
-
-
-def _why_empty(head: bytes) -> str:
-    if head in (b"\xff\xfe", b"\xfe\xff"):
-        return "its text is UTF-16, which no tool of MLPerf reads: save it as UTF-8"
-    return "no line in MLPerf's log format could be read"
 
 
 def _progress(stats: Event | None) -> Progress | None:
