@@ -25,6 +25,12 @@ def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"harness {__version__}\n"
 
 
+def test_results_and_caches_are_placed_by_the_checkout_that_may_not_be_there() -> None:
+    """ROOT is site-packages where the project is installed: nothing is written there."""
+    placed = re.compile(r"\b(?:out_dir|cache_dir)\((?:config\.)?ROOT\b")
+    assert not [path for path in (CHECKOUT / "harness").rglob("*.py") if placed.search(path.read_text())]
+
+
 @pytest.mark.long
 def test_installed_it_has_all_that_it_needs(tmp_path: Path) -> None:
     """In an environment of its own that borrows this one's packages; pip makes the wheel, from its usual index."""
@@ -51,6 +57,8 @@ def test_installed_it_has_all_that_it_needs(tmp_path: Path) -> None:
     assert {line for line in harness("configs").splitlines() if line and line[0] != " "} == {
         path.stem for path in CHECKOUT.glob("configs/*/*.toml")
     }
+    read = "from benchmarks.ssd.profile import setup; print(setup.read('bccd').model.image_px)"
+    assert subprocess.run([python, "-c", read], cwd=tmp_path, check=True, capture_output=True).stdout == b"96\n"
     harness("report", "--html", tmp_path / "page")
     assert "MLPerf" in (tmp_path / "page" / "index.html").read_text()
     shipped = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.suffix != ".pyc"}

@@ -116,7 +116,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     """Write a schedule: blocks A B B A of a driver each, or runs of two arms by turns where no reboot is needed."""
     from harness.comparison import child
     from harness.comparison import plan as plans
-    from harness.config import ROOT, find
+    from harness.config import CHECKOUT, find
 
     found = find(configuration)
     options = [*_option("--data-dir", data_dir), *_option(WEIGHTS, initial_weights)]
@@ -131,7 +131,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
         options=options,
     )
     made = child.pinned(made)
-    root = out or environment.out_dir(ROOT) / f"compare_{made.arms[0].name}_{made.arms[1].name}"
+    root = out or environment.out_dir(CHECKOUT) / f"compare_{made.arms[0].name}_{made.arms[1].name}"
     path = plans.write(made, root)
     sys.stdout.write(f"wrote {path}\n")
     for host in range(1, hosts + 1):
@@ -198,9 +198,9 @@ def noise(  # noqa: PLR0917 - typer passes options by name
 
     target = logs = Path(source)
     if not logs.is_dir():
-        from harness.config import ROOT, find
+        from harness.config import CHECKOUT, find
 
-        target = out or environment.out_dir(ROOT) / f"noise_{find(source).stem}"
+        target = out or environment.out_dir(CHECKOUT) / f"noise_{find(source).stem}"
         options = [*_option("--data-dir", data_dir), *_option(WEIGHTS, initial_weights)]
         logs = target / "runs"
         _alike(source, target, runs, [*options, *_option("--max-steps", steps)])

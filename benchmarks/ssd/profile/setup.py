@@ -22,7 +22,9 @@ from benchmarks.ssd.session import SSDSession
 from harness.contract import Context
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-CONFIGS = CHECKOUT / "configs" / "ssd"
+CONFIGS = (
+    CHECKOUT / ("configs" if (CHECKOUT / "configs").is_dir() else "harness/configs") / "ssd"
+)  # the latter: installed
 # As PyTorch runs a model that nobody has tuned
 PLAIN: dict[str, Any] = {
     "precision": "fp32",
