@@ -15,7 +15,7 @@ SUSPECT, the fifth word, is health's (health.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -130,23 +130,32 @@ def more_runs(found: Estimate, delta: float) -> int | None:
     distance = abs(size - bound)
     have = min(found.units)
     each = min(found.runs) / have
-    for more in range(1, RUNS_LIMIT):
+
+    def enough(more: int) -> bool:
         df = found.df + 2 * more
         se = found.se * math.sqrt(have / (have + more))
-        enough = _sigmas(df, BEYOND_DELTA) * se <= distance
-        if enough and (size < bound or _sigmas(df, NO_CHANGE) * se <= size):
-            return math.ceil(more * each)
-    return None
+        beyond = _sigmas(df, BEYOND_DELTA) * se <= distance
+        return beyond and (size < bound or _sigmas(df, NO_CHANGE) * se <= size)
+
+    more = _least(enough, 1)
+    return None if more is None else math.ceil(more * each)
 
 
 def runs_for(spread: float, difference: float, delta: float) -> int | None:
     """Runs an arm that find a true `difference` beyond `delta` (fractions) with POWER; `spread`: of a run's logarithm."""
     distance = math.log1p(difference) - math.log1p(delta)
-    for runs in range(3, RUNS_LIMIT):
-        df = 2 * runs - 2
-        if _sigmas(df, BEYOND_DELTA) * spread * math.sqrt(2 / runs) <= distance:
-            return runs
-    return None
+    return _least(lambda runs: _sigmas(2 * runs - 2, BEYOND_DELTA) * spread * math.sqrt(2 / runs) <= distance, 3)
+
+
+def _least(enough: Callable[[int], bool], start: int) -> int | None:
+    """The least count from `start` to RUNS_LIMIT that is enough, where more always is too; None where none is."""
+    low, high = start, RUNS_LIMIT
+    if not enough(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return low
 
 
 def _sigmas(df: float, level: float) -> float:
