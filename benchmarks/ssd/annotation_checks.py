@@ -24,11 +24,11 @@ F64 = npt.NDArray[np.float64]
 MOST_PIXELS = 89_478_485  # of a picture, as Pillow bounds it: 256 MiB decoded
 LONGEST_SIDE_PX = 65_535  # that a JPEG file can have
 MOST_AREA = 1e10  # beyond which COCO's evaluators leave a box out
-FARTHEST_PX = 2.0**31  # that a coordinate may lie from the origin: float32 arithmetic with it stays finite
+FARTHEST_PX = 1e5  # that a coordinate may lie from the origin, and a side be long: no box then has more than MOST_AREA
 # A path that leads to a file below a folder, and to nowhere else; half a surrogate pair is in no file's name
 INSIDE = re.compile(r"(?!/)(?!(.*/)?\.\.(/|$))(?!.*/\.?$)(?!\.$)[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 NAME = "a name relative to the folder of images, within it and without control characters"
-BOX = "four finite numbers in px, the last two, width and height, above 0"
+BOX = f"four numbers of px up to {FARTHEST_PX:,.0f}, the last two, width and height, above 0"
 # Share of boxes without width or height that passes: COCO 2017 has a few among its 860,001, which no reader counts
 FLAT = 1e-4
 
@@ -157,7 +157,7 @@ def _boxes(records: list[Annotation], faults: Faults) -> F64:
                 positive = (found[:, 2:] >= 0).all(axis=1) & (~flat | (flat.sum() <= FLAT * len(found)))
                 right = (np.abs(found) <= FARTHEST_PX).all(axis=1) & positive
                 faults.values("annotations", np.flatnonzero(~right).tolist(), records, "bbox", BOX)
-                return found
+                return np.where(right[:, None], found, 0.0)
 
     def is_box(value: Any) -> bool:
         return (

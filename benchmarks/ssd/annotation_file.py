@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from benchmarks.ssd import annotation_checks as checks
 from benchmarks.ssd.annotation_checks import F64, I64, Annotation, Category, Image
-from benchmarks.ssd.faults import SHOWN, Faults, shown, where
+from benchmarks.ssd.faults import SHOWN, Faults, shortened, shown, where
 
 # DALI's size_threshold; COCO 2017 itself has boxes without height, which no reader counts
 MIN_SIDE_PX = np.float32(0.1)
@@ -151,7 +151,7 @@ def parse(content: bytes, path: Path) -> Annotations:
         [image.file_name for image in document.images],
         sizes,
         category_ids,
-        [category.name for category in document.categories],
+        [category.name or str(category.id) for category in document.categories],
         images,
         categories,
         columns.xywh_px,
@@ -204,7 +204,10 @@ def _within(found: Annotations, records: list[Annotation], faults: Faults) -> No
     outside = found.counted & ((ltrb[:, 2:] - ltrb[:, :2]) < LEAST_SHARE).any(axis=1)
     places = np.flatnonzero(outside).tolist()
     for place in places[:SHOWN]:
-        name, (width, height) = found.file_names[found.images[place]], found.sizes[found.images[place]].tolist()
+        name, (width, height) = (
+            shortened(found.file_names[found.images[place]]),
+            found.sizes[found.images[place]].tolist(),
+        )
         text = (
             f"bbox is {shown(records[place].bbox)}, expected to lie at least in part in {name}, {width} x {height} px"
         )

@@ -56,6 +56,10 @@ def shown(value: Any) -> str:
         text = json.dumps(value)
     except (ValueError, TypeError, RecursionError):  # a number of more digits than Python writes, say
         text = f"a {type(value).__name__} that cannot be shown"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 

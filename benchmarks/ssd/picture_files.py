@@ -19,7 +19,7 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from benchmarks.ssd.annotation_checks import MOST_PIXELS
-from benchmarks.ssd.faults import SHOWN, listed
+from benchmarks.ssd.faults import SHOWN, listed, shortened
 
 ANY_COLOURS = {"JPEG", "MPO", "PNG", "WEBP"}
 PLAIN_COLOURS = {
@@ -56,7 +56,7 @@ def check(folder: Path, pictures: Sequence[Listed], source: Path, progress: Prog
         found = pool.map(lambda picture: fault(folder / picture.name, picture), pictures)
         for done, (picture, text) in enumerate(zip(pictures, found, strict=True), start=1):
             if text is not None:
-                faults.append(f"{picture.name}: {text}")
+                faults.append(f"{shortened(picture.name)}: {text}")
             if done % CHUNK == 0 or done == len(pictures):
                 progress(f"looking at the pictures of {folder.name}", done, len(pictures))
     if faults:
@@ -75,7 +75,7 @@ def _missing(folder: Path, pictures: Iterable[Listed]) -> list[str]:
             except OSError:
                 present[parent] = set()
         if name not in present[parent]:
-            missing.append(picture.name)
+            missing.append(shortened(picture.name))
     return missing
 
 

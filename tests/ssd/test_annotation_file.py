@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ def test_what_is_read(tmp_path: Path) -> None:
 
 # --- faults ----------------------------------------------------------------------------------------------------------
 
-BOX = "expected four finite numbers in px"
+BOX = "expected four numbers of px up to 100,000"
 WHOLE = "expected a whole number of 64 bits"
 NAME = "expected a name relative to the folder"
 VALUES: list[tuple[str, int, str, Any, str]] = [
@@ -91,6 +93,7 @@ VALUES: list[tuple[str, int, str, Any, str]] = [
     ("annotations", 0, "bbox", [1, 2, 3, 0.0], BOX),
     ("annotations", 0, "bbox", [1, 2, 1e300, 4], BOX),
     ("annotations", 0, "bbox", [10**400, 2, 3, 4], BOX),
+    ("annotations", 0, "bbox", [1, 2, 3, 100_001], BOX),
     ("annotations", 0, "bbox", {"x": 1}, BOX),
     ("annotations", 0, "bbox", [64, 2, 3, 4], "bbox is [64, 2, 3, 4], expected to lie at least in part in a.jpg, 64 x 48"),
     ("annotations", 0, "bbox", [-3, 2, 3, 4], "at least in part in a.jpg"),
@@ -145,7 +148,7 @@ def test_a_box_without_height_among_ten_thousand_passes_and_does_not_count(tmp_p
     for place in (3, 5):
         some["annotations"][place]["bbox"] = [3, 3, 0, 9]
     assert refusal(some, tmp_path).startswith(
-        "annotations[3] (id 3): bbox is [3, 3, 0, 9], expected four finite numbers"
+        "annotations[3] (id 3): bbox is [3, 3, 0, 9], expected four numbers"
     )
 
 
@@ -192,6 +195,66 @@ def test_what_is_no_file_at_all(tmp_path: Path) -> None:
     for path, says in ((tmp_path, "not a file"), (tmp_path / "pipe", "not a file"), (tmp_path / "x", "No such file")):
         with pytest.raises(ValueError, match=says):
             annotation_file.read(path)
+
+
+ODD: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 10**30, 10**400),
+    *(0.0, -0.0, 1.5, 1e-320, 1e300, "", "x", "\n", "\x00", "\x1b[2J", "a" * 5000, 7, 9, 4),
+    *([], [1], [1, 2, 3, 4], [[1, 2, 3, 4]], [0] * 4, [1e308] * 4, [0, 0, 1e-9, 1e-9], {}, {"a": 1}),
+)
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Each container in it with each of its keys."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from places(value[key])
+
+
+def mutated(rng: random.Random) -> bytes:
+    found = document()
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        container, key = rng.choice([*places(found)])
+        if (what := rng.random()) < 0.15:
+            container.pop(key)
+        elif what < 0.25 and isinstance(container, list):
+            container.append(copy.deepcopy(container[key]))
+        else:
+            container[key] = copy.deepcopy(rng.choice(ODD))
+        if not found:
+            break
+    content = bytearray(json.dumps(found).encode())
+    if rng.random() < 0.1:
+        content[rng.randrange(len(content))] = rng.randrange(256)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(30_000, marks=pytest.mark.long)])
+def test_any_file_is_refused_in_words_or_evaluated_alike_by_both(count: int, tmp_path: Path) -> None:
+    rng = random.Random(count)
+    read_well = 0
+    for _ in range(count):
+        content = mutated(rng)
+        try:
+            found = annotation_file.parse(content, Path("x"))
+        except ValueError as error:
+            said = str(error)
+            assert len(said) < 3000 and not re.search(r"[\x00-\x09\x0b-\x1f]", said)
+            assert all(line.startswith("  ") for line in said.splitlines()[1:]), "no line of it is the data's own"
+            continue
+        found.write(tmp_path / "ours.json", found.category_ids)
+        truth = GroundTruth.load(tmp_path / "ours.json")
+        if found.to_find(found.boxed) and read_well % 10 == 0:
+            rows = np.array(
+                [[image, 1, 2.5, 30, 20, 0.9, truth.category_ids[0]] for image in truth.image_ids], dtype=float
+            )
+            one, other = (
+                evaluate(truth, rows, evaluator=each, image_ids=truth.image_ids)
+                for each in ("hotcoco", "pycocotools")  # type: ignore[arg-type]
+            )
+            assert one == other and one.mAP >= 0
+        read_well += 1
+    assert read_well > count / 20
 
 
 # --- what never matters ----------------------------------------------------------------------------------------------
