@@ -147,9 +147,7 @@ def test_a_box_without_height_among_ten_thousand_passes_and_does_not_count(tmp_p
     assert read(some, tmp_path).counted.sum() == 19_999
     for place in (3, 5):
         some["annotations"][place]["bbox"] = [3, 3, 0, 9]
-    assert refusal(some, tmp_path).startswith(
-        "annotations[3] (id 3): bbox is [3, 3, 0, 9], expected four numbers"
-    )
+    assert refusal(some, tmp_path).startswith("annotations[3] (id 3): bbox is [3, 3, 0, 9], expected four numbers")
 
 
 def test_the_first_ten_and_how_many_in_all(tmp_path: Path) -> None:
