@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import struct
 import zlib
 from collections.abc import Callable
@@ -161,6 +162,22 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     assert fault(tmp_path / "pipe.jpg") == "not a file"
     assert "cannot be read" in (fault(tmp_path / "gone.jpg") or "")
     assert fault(tmp_path / "folder.jpg") is not None
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of what it finds odd
+@pytest.mark.parametrize("count", [300, pytest.param(20_000, marks=pytest.mark.long)])
+def test_whatever_the_bytes_there_is_an_answer(count: int, tmp_path: Path) -> None:
+    rng, path = random.Random(count), tmp_path / "x.jpg"
+    sources = [*LET_THROUGH.values(), *(content for content, _ in REFUSED.values() if content)]
+    for _ in range(count):
+        content = bytearray(rng.choice(sources))
+        for _ in range(rng.choice([1, 2, 5, 20])):
+            content[rng.randrange(rng.choice([min(30, len(content)), len(content)]))] = rng.choice(
+                [0, 255, rng.randrange(256)]
+            )
+        path.write_bytes(content[: rng.choice([len(content), rng.randrange(1, len(content) + 1)])])
+        said = [fault(path), picture_files.first_damaged(tmp_path, [path.name])]
+        assert all(each is None or isinstance(each, str) for each in said)
 
 
 # --- a folder of them ------------------------------------------------------------------------------------------------
