@@ -5,6 +5,8 @@
 reading logs       harness.results' record of a log against MLPerf's own parser, which finds the lines and no more
 a page             the leaderboard of 200 series against its logs read by MLPerf's parser
 starting           `harness status --help` against a Python that imports typer and ends
+comparing          `harness compare` of 2 x 50 runs, 10,000 bootstraps, against a Python that imports scipy.stats
+history            `harness history` of 200 series that were read before, against a Python that imports ruptures
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from benchmarks.ssd.profile.measure import Comparison, Figure, Measure, interlea
 from harness.results import logfile
 from harness.results.reporting import report
 from tests.conftest import CHECKOUT
+from tests.harness.comparison import arms
 from tests.harness.results import synthetic_logs
 from tests.harness.results.synthetic_logs import Made
 
@@ -70,6 +73,18 @@ def main(rounds: int) -> None:
             ),
             compared(f"a page of {SERIES} series", page, parsed(logs), rounds),
             compared("starting", started("-m", "harness", "status", "--help"), started("-c", "import typer"), rounds),
+            compared(
+                "comparing 2 x 50 runs",
+                started("-m", "harness", "compare", *map(str, arms.in_turns(folder / "arms", 50))),
+                started("-c", "import scipy.stats"),
+                rounds,
+            ),
+            compared(
+                f"history of {SERIES} series",
+                started("-m", "harness", "history", "--from", str(folder)),
+                started("-c", "import ruptures"),
+                rounds,
+            ),
         ):
             sys.stdout.write(
                 f"{each.what:24} {each.ours.median:7.3f} s, baseline {each.baseline.median:7.3f} s, "
