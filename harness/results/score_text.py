@@ -24,9 +24,10 @@ def headline(score: Score) -> str:
     accelerators = f"{score.accelerators or '?'} accelerator{'s' * (score.accelerators != 1)}"
     target = "" if score.target is None else f", {score.metric} {score.target:g}"
     guessed = " (by its keys)" if first.ruleset_is_guess and score.ruleset == first.ruleset else ""
+    org, platform = ((each or "?")[:200] for each in (first.org, first.platform))
     return (
         f"{score.series.name}: {minutes} ({standing})\n"
-        f"  {first.org or '?'}, {first.platform or '?'}, {accelerators}, batch {first.global_batch_size or '?'}, "
+        f"  {org}, {platform}, {accelerators}, batch {first.global_batch_size or '?'}, "
         f"{first.benchmark or '?'} {score.ruleset or '?'}{guessed}{target}; {_rule(score)}"
     )
 

@@ -132,7 +132,11 @@ def _package_work(package: Path, asked: str | None) -> _Work:
 
 
 def _beyond_limits(record: RunRecord) -> bool:
-    return any(problem.kind == "limit" for problem in record.problems)
+    return any(problem.kind == "limit" for problem in record.problems) or official.keeps_busy(Path(record.path))
+
+
+def _kept_back(record: RunRecord) -> bool:
+    return record.outcome != "empty" and _beyond_limits(record)
 
 
 def _report(work: _Work, answer: list[Verdict] | RuntimeError) -> Report:
@@ -146,6 +150,7 @@ def _report(work: _Work, answer: list[Verdict] | RuntimeError) -> Report:
         elif not any(official.knows(series.first.benchmark, work.ruleset) for series in work.found):
             findings.append(_unknown_keyword(name, first.benchmark, work.ruleset))
     findings += _from_verdicts(verdicts)
+    findings += [_too_long(record.path) for series in work.found for record in series.records if _kept_back(record)]
     if work.package is None:
         series = work.found[0]
         rules = rules_for(series.first.benchmark, work.ruleset)
@@ -252,6 +257,13 @@ def _unknown_keyword(name: str, benchmark: str | None, ruleset: str) -> Finding:
     text = f"{benchmark}, which MLPerf's tools do not know in {ruleset}: checked by ours alone"
     fix = "name it as MLPerf does, where it is a benchmark of MLPerf"
     return Finding("warning", name, "submission_benchmark", None, "benchmark", text, fix)
+
+
+def _too_long(name: str) -> Finding:
+    text = "lines too long, or too many marks in one: not given to MLPerf's parser, which they keep busy for minutes"
+    return Finding(
+        "error", name, "", None, "MLPerf's tools", text, "log each record on a line of its own, of some kB at most"
+    )
 
 
 def _no_answer(name: str, error: RuntimeError) -> Finding:

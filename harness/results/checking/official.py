@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import names, outside
+from harness.results.lines import MARK
 from harness.rules import rulesets
 
 TIMEOUT_S = 600  # of one child process
 TOGETHER = 8  # series that one child checks: it takes a second to import the tools, and less to check a log
 QUOTE_LIMIT = 2_000  # characters of one verdict
+WORK_LIMIT = 100_000**2  # squares of the lengths of marked lines; a real log has some 20,000**2 at most
 Tool = Literal[
     "compliance checker", "RCP checker", "system description checker", "package checker", "result summarizer"
 ]
@@ -176,6 +178,16 @@ def knows(benchmark: str | None, ruleset: str) -> bool:
         return True  # let the tools say what is wrong
     rules = Path(found.submodule_search_locations[0]) / "compliance_checker" / f"training_{ruleset}"
     return any((rules / f"{beginning}{benchmark}.yaml").is_file() for beginning in ("closed_", "open_", ""))
+
+
+def keeps_busy(path: Path) -> bool:
+    """Whether MLPerf's parser would take long: its time grows with the square of a marked line (64 kB: 2 s, each time)."""
+    work = 0
+    with path.open("rb") as file:
+        for line in file:
+            if MARK in line:
+                work += len(line) ** 2
+    return work > WORK_LIMIT
 
 
 def version() -> str:

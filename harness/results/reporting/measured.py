@@ -21,6 +21,7 @@ from harness.results.series import Series, find_logs, find_series
 from harness.rules import rules_for
 
 UNKNOWN = "unknown"
+NAME_LIMIT = 200  # characters of a platform or a submitter
 FACTS_LIMIT, TEXT_LIMIT = 200, 2_000  # of one table, of one value: a page shows no book
 
 
@@ -53,7 +54,7 @@ def row(result: Score) -> Row:
     series, first = result.series, result.series.first
     system = _system(series)
     description = series.description
-    submitter = series.submitter or UNKNOWN
+    submitter = (series.submitter or UNKNOWN)[:NAME_LIMIT]
     converged = [each.record for each in result.runs if each.converged]
     times = spread(record.minutes for record in converged)
     began = min((record.run_start_s for record in series.records if record.run_start_s is not None), default=None)
@@ -73,7 +74,7 @@ def row(result: Score) -> Row:
         date=None if began is None else datetime.fromtimestamp(began, UTC).date().isoformat(),
         submitter=submitter,
         system=system,
-        platform=first.platform,
+        platform=None if first.platform is None else first.platform[:NAME_LIMIT],
         driver=_driver(first, description),
         accelerator=_accelerator(first, description),
         accelerators=result.accelerators,
@@ -136,7 +137,7 @@ def _accelerator(record: RunRecord, description: Mapping[str, Any]) -> str:
     described = description.get("accelerator_model_name")
     if isinstance(described, str) and described.strip():
         return accelerator_model(described)
-    return f"not stated ({record.platform})" if record.platform else "not stated"
+    return f"not stated ({record.platform[:NAME_LIMIT]})" if record.platform else "not stated"
 
 
 def _nodes(record: RunRecord, description: Mapping[str, Any]) -> int | None:

@@ -205,6 +205,12 @@ def test_what_is_beyond_our_limits_is_not_given_to_their_parsers(tmp_path: Path)
         file.write(":::MLLOG " + "x" * 2_000_000 + "\n")
     (report,) = check([path])
     assert report.verdicts == () and {"readable: limit", "outcome"} <= {each.rule for each in report.findings}
+    long = changed(
+        events(), "submission_org", lambda each: each.update(value="x" * 150_000)
+    )  # we read it, they would not
+    (report,) = check([write(tmp_path / "long/result_0.txt", long)])
+    assert report.verdicts == () and not report.ok
+    assert "MLPerf's tools" in {each.rule for each in report.findings}
 
 
 def test_what_lies_beside_a_package_is_checked_too(tmp_path: Path) -> None:
