@@ -19,8 +19,8 @@ ONE_IMPORTER = {
         "harness/execution/lifecycle.py",
     },  # the latter: its key names
     "nvidia.dali": {"benchmarks/ssd/data_dali.py"},
-    "pycocotools": {"benchmarks/ssd/coco.py"},
-    "hotcoco": {"benchmarks/ssd/coco.py"},
+    "pycocotools": {"benchmarks/detection/coco.py"},
+    "hotcoco": {"benchmarks/detection/coco.py"},
 }
 # torchrun's variables; the command line's; variables that are set for the ranks of a run; other processes' marks
 ENVIRONMENT = (
@@ -78,6 +78,9 @@ def test_walls(path: Path) -> None:
         else:
             ours = of(module, "harness") and not of(module, "harness.contract")
             assert not ours, f"{file} imports {module}: a benchmark knows harness.contract alone"
+        if file.startswith("benchmarks/detection/"):
+            ours = of(module, "benchmarks") and not of(module, "benchmarks.detection")
+            assert not ours, f"{file} imports {module}: what detectors share knows none of them"
         assert not of(module, "tests"), f"{file} imports {module}"
         for package, allowed in ONE_IMPORTER.items():
             assert not of(module, package) or file in allowed, f"{file} imports {module}: only {sorted(allowed)} may"

@@ -91,7 +91,7 @@ class SSDBenchmark:
 
     def open(self, config: SSDConfig, context: Context) -> Session:
         if context.device.startswith("cuda"):
-            from benchmarks.ssd import nvjpeg
+            from benchmarks.detection import nvjpeg
 
             nvjpeg.prefer_installed()  # before torchvision brings its own
         from benchmarks.ssd.session import SSDSession  # brings torch, torchvision and DALI: seconds
@@ -109,7 +109,7 @@ class SSDBenchmark:
         say: Callable[[str], None],
         progress: Callable[[str, int, int | None], None],
     ) -> list[str]:
-        from benchmarks.ssd import prepare
+        from benchmarks.detection import prepare
 
         return prepare.prepare(data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress)
 
@@ -130,7 +130,7 @@ def _refuse_kernels_of_others() -> None:
     """What torch.compile finds in its cache it runs, and that is a folder in /tmp whose name anyone can tell beforehand."""
     from torch._inductor.codecache import cache_dir  # type: ignore[attr-defined]
 
-    from benchmarks.ssd import own_folder
+    from benchmarks.detection import own_folder
 
     # a group may write: it is the user's own where new folders are made so
     own_folder.refuse_of_others(Path(cache_dir()), "name a folder of your own with TORCHINDUCTOR_CACHE_DIR")

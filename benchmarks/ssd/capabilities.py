@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmarks.ssd import nvjpeg
+from benchmarks.detection import nvjpeg
 from benchmarks.ssd.config import SSDConfig
 from harness.contract import Context, NotSuitable
 

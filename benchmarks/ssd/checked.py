@@ -23,11 +23,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.ssd import annotation_file, own_folder, picture_files
-from benchmarks.ssd.annotation_file import Annotations
+from benchmarks.detection import annotation_file, own_folder, picture_files
+from benchmarks.detection.annotation_file import Annotations
+from benchmarks.detection.faults import shown
+from benchmarks.detection.picture_files import Listed
 from benchmarks.ssd.config import Data, SSDConfig
-from benchmarks.ssd.faults import shown
-from benchmarks.ssd.picture_files import Listed
 
 MANIFEST = "checked.json"
 Name = Literal["train", "eval"]

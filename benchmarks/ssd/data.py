@@ -9,7 +9,6 @@ Shapes: B images, S image side in px, A default boxes.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +16,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from benchmarks.ssd import annotation_file, checked, picture_files
+from benchmarks.detection import annotation_file, picture_files
+from benchmarks.detection.found import Batches
+from benchmarks.ssd import checked
 from benchmarks.ssd.augmentation import unnormalise
 from benchmarks.ssd.checked import Counts
 from benchmarks.ssd.config import Augmentation
@@ -53,21 +54,6 @@ class Source:
         return (
             int(self.device.partition(":")[2] or 0) if self.device.startswith("cuda") and self.jpeg_on_device else None
         )
-
-
-class Batches(Protocol):
-    """An epoch after epoch of batches; `wait_s` is the host's time spent waiting for them since it was last set to 0."""
-
-    wait_s: float
-
-    @property
-    def samples(self) -> int:
-        """Images of the whole data set that are used, over all shards."""
-        ...
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """One epoch."""
-        ...
 
 
 class TrainBatches(Batches, Protocol):

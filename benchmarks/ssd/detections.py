@@ -14,11 +14,11 @@ Shapes: B images, A default boxes, K classes with background 0, N candidates or 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from benchmarks.detection.found import Detections
 from benchmarks.ssd.boxes import decode
 
 MIN_SCORE = 0.05
@@ -27,23 +27,6 @@ MAX_PER_CLASS = 200  # before suppression
 MAX_IOU = 0.5
 MAX_PER_IMAGE = 200  # after it
 CANDIDATES_AT_ONCE = 8192  # each meets at most 199 better ones: 1.6 million pairs, about 100 MB
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Those of a batch, image after image, within an image from the highest score to the lowest."""
-
-    images: Tensor  # (N,) int64, position in the batch
-    ltrb: Tensor  # (N, 4) float32, not clipped to the image
-    scores: Tensor  # (N,) float32
-    labels: Tensor  # (N,) int64, 1 to K - 1
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def __getitem__(self, wanted: Tensor) -> Detections:
-        """Those at the positions `wanted`, or where it is true."""
-        return Detections(self.images[wanted], self.ltrb[wanted], self.scores[wanted], self.labels[wanted])
 
 
 def detect(logits: Tensor, offsets: Tensor, default_boxes: Tensor) -> Detections:

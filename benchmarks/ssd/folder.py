@@ -7,9 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.ssd import capabilities, checked, coco, data
+from benchmarks.detection import coco
+from benchmarks.detection.evaluation import Evaluation
+from benchmarks.ssd import capabilities, checked, data
 from benchmarks.ssd.config import SSDConfig
-from benchmarks.ssd.evaluation import Evaluation
 from harness.contract import Context
 
 
@@ -85,7 +86,7 @@ class Folder:
         return {min(size, mine), mine % size or size}
 
     def fingerprint(self) -> str:
-        """See benchmarks.ssd.coco.fingerprint; of the files as the user has them."""
+        """See benchmarks.detection.coco.fingerprint; of the files as the user has them."""
         halves = [self._half(name) for name in checked.HALVES]
         return coco.fingerprint([(half.original, half.images) for half in halves])
 

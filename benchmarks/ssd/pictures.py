@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms.v2 import functional as transforms
 
-from benchmarks.ssd import annotation_file, picture_files
+from benchmarks.detection import annotation_file, picture_files
 from benchmarks.ssd import augmentation as maths
 from benchmarks.ssd.augmentation import WHOLE, Boxes
 from benchmarks.ssd.config import Augmentation

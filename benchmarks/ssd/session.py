@@ -21,15 +21,17 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.ssd import capabilities, data, detections, image_format, loss, nvjpeg, panels, precision, stem
+from benchmarks.detection import nvjpeg, panels
+from benchmarks.detection.evaluation import Evaluation, average_running_statistics
+from benchmarks.detection.found import Detections
+from benchmarks.detection.phases import Phases
+from benchmarks.ssd import capabilities, data, detections, image_format, loss, precision, stem
 from benchmarks.ssd.boxes import default_boxes
 from benchmarks.ssd.config import Compute, SSDConfig
-from benchmarks.ssd.evaluation import Evaluation, average_running_statistics
 from benchmarks.ssd.first_batch import Remembered
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.geometry import shapes_per_cell
 from benchmarks.ssd.model import SSD, HeadOutputs, load_backbone
-from benchmarks.ssd.phases import Phases
 from benchmarks.ssd.schedule import Schedule
 from benchmarks.ssd.weight_names import mllog_names
 from harness.contract import Context, DataSummary, Interval, Plain
@@ -303,7 +305,7 @@ class SSDSession:
         return self.last_phases
 
     @torch.no_grad()
-    def _detect(self, images: Tensor) -> detections.Detections:
+    def _detect(self, images: Tensor) -> Detections:
         self.model.eval()
         with self._autocast():
             logits, offsets = self.model(self._network_input(images))

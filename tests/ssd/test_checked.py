@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.ssd import BENCHMARK, annotation_file, checked, data, picture_files, reader_counts
-from benchmarks.ssd.coco import GroundTruth
+from benchmarks.detection import annotation_file, picture_files
+from benchmarks.detection.coco import GroundTruth
+from benchmarks.ssd import BENCHMARK, checked, data, reader_counts
 from benchmarks.ssd.config import SSDConfig
 from harness import config
 from harness.contract import Context

@@ -186,7 +186,7 @@ def decoded(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     ids=["from 0", "from 1", "gaps", "descending, with 0"],
 )
 def test_categories_become_1_to_k_and_come_back(tmp_path: Path, categories: tuple[int, ...]) -> None:
-    from benchmarks.ssd.coco import GroundTruth
+    from benchmarks.detection.coco import GroundTruth
 
     pictures = [Picture(10 + 60 * i, [(8, 8, 24, 20, c)]) for i, c in enumerate(categories)]
     folder = coco_folder.write(tmp_path, pictures, categories)

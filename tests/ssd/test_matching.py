@@ -12,7 +12,8 @@ import pytest
 import torch
 from nvidia.dali import fn, pipeline_def
 
-from benchmarks.ssd import annotation_file, matching
+from benchmarks.detection import annotation_file
+from benchmarks.ssd import matching
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb, decode, default_boxes, encode
 from benchmarks.ssd.config import Model
 from benchmarks.ssd.profile.baselines import encode as encode_one

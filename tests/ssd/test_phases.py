@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.ssd import phases
-from benchmarks.ssd.phases import NAMES, Phases
+from benchmarks.detection import phases
+from benchmarks.detection.phases import NAMES, Phases
 from harness import config
 from harness.contract import Context
 from tests.ssd import small

@@ -17,7 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.ssd import coco, detections
+from benchmarks.detection import coco
+from benchmarks.detection.found import Detections
+from benchmarks.ssd import detections
 from benchmarks.ssd import loss as plain_loss
 from benchmarks.ssd.boxes import decode
 from benchmarks.ssd.data import Source
@@ -178,7 +180,7 @@ def test_a_detection_that_is_missing_fails_the_check() -> None:
     assert checks.of_detections(network, anchors).passed
     right = detections.detect
 
-    def without_the_last(*tensors: Any) -> detections.Detections:
+    def without_the_last(*tensors: Any) -> Detections:
         found = right(*tensors)
         return found[torch.arange(len(found) - 1)]
 

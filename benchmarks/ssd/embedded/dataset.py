@@ -17,7 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ssd import own_folder
+from benchmarks.detection import own_folder
 from benchmarks.ssd.embedded.paint import paint
 from benchmarks.ssd.embedded.scene import HALVES, Scene, scene
 from benchmarks.ssd.embedded.shapes import CATEGORIES

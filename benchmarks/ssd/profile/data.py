@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.ssd import coco
+from benchmarks.detection import coco
 from benchmarks.ssd.capabilities import installed
 from benchmarks.ssd.config import SSDConfig, dali_defaults
 from benchmarks.ssd.data import Batches

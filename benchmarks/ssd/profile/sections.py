@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ssd import annotation_file, coco, detections
+from benchmarks.detection import annotation_file, coco
+from benchmarks.detection.found import Detections
+from benchmarks.ssd import detections
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.precision import AUTOCAST_DTYPE
 from benchmarks.ssd.profile import baselines, setup
@@ -134,8 +136,8 @@ def evaluation(session: SSDSession) -> list[Figure]:
     device = session.context.device
     parts: list[float] = []
 
-    def detect(images: Tensor) -> detections.Detections:
-        found: list[detections.Detections] = []
+    def detect(images: Tensor) -> Detections:
+        found: list[Detections] = []
         parts.append(wall(lambda: found.append(session._detect(images)), device))
         return found[0]
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ssd import coco
+from benchmarks.detection import coco
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.embedded import dataset as embedded
 from benchmarks.ssd.model import FusedHead

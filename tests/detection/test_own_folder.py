@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ssd import BENCHMARK, own_folder
+from benchmarks.detection import own_folder
+from benchmarks.ssd import BENCHMARK
 from benchmarks.ssd.embedded import dataset as embedded
 from harness import config
 from harness.contract import Context

@@ -16,9 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from benchmarks.ssd import coco
-from benchmarks.ssd.data import Batches
-from benchmarks.ssd.detections import Detections
+from benchmarks.detection import coco
+from benchmarks.detection.found import Batches, Detections
 
 IMAGES_SHOWN = 8
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.ssd.evaluation import Evaluation
+from benchmarks.detection.evaluation import Evaluation
 
 PANEL_PX = 320  # longer side of a panel
 SCORE_SHOWN = 0.3

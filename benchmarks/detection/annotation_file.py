@@ -3,7 +3,7 @@
 COCO's own readers each take another part of a file on trust: DALI's stops without a word at the first value it does not expect,
 the evaluators look at fields that no box needs, and ids that a list does not have become background or an exception. So one
 reader looks at a file before any of them does and refuses it by file, place, field, value and what was expected; `document` and
-`write` give the others what they read instead. What each field must be: benchmarks/ssd/annotation_checks.py.
+`write` give the others what they read instead. What each field must be: benchmarks/detection/annotation_checks.py.
 
 Of 518 MB with 860,001 boxes and their outlines, COCO's train file in size, msgspec makes records in a tenth of the time that
 `json` takes and half of the memory, since it does not make what is not asked for.
@@ -24,9 +24,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.ssd import annotation_checks as checks
-from benchmarks.ssd.annotation_checks import F64, I64, Annotation, Category, Image
-from benchmarks.ssd.faults import SHOWN, Faults, shortened, shown, where
+from benchmarks.detection import annotation_checks as checks
+from benchmarks.detection.annotation_checks import F64, I64, Annotation, Category, Image
+from benchmarks.detection.faults import SHOWN, Faults, shortened, shown, where
 
 # DALI's size_threshold; COCO 2017 itself has boxes without height, which no reader counts
 MIN_SIDE_PX = np.float32(0.1)

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from benchmarks.ssd import annotation_file
-from benchmarks.ssd.coco import GroundTruth, evaluate
-from benchmarks.ssd.detections import Detections
+from benchmarks.detection import annotation_file
+from benchmarks.detection.coco import GroundTruth, evaluate
+from benchmarks.detection.found import Detections
 
 Document = dict[str, Any]
 

@@ -17,8 +17,8 @@ import torch
 from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
 
-from benchmarks.ssd import picture_files
-from benchmarks.ssd.picture_files import Listed, check, fault
+from benchmarks.detection import picture_files
+from benchmarks.detection.picture_files import Listed, check, fault
 from benchmarks.ssd.pictures import Picture, decoded
 
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.ssd import download
-from benchmarks.ssd.download import FetchError, RemoteFile, fetch, unpack
-from tests.ssd.http_server import Fault, FileServer
+from benchmarks.detection import download
+from benchmarks.detection.download import FetchError, RemoteFile, fetch, unpack
+from tests.detection.http_server import Fault, FileServer
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 NAME = "archive.zip"

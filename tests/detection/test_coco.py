@@ -14,8 +14,8 @@ import pytest
 import torch
 from nvidia.dali import fn, pipeline_def
 
-from benchmarks.ssd.coco import METRICS, Evaluator, GroundTruth, Metrics, evaluate, fingerprint
-from benchmarks.ssd.detections import Detections
+from benchmarks.detection.coco import METRICS, Evaluator, GroundTruth, Metrics, evaluate, fingerprint
+from benchmarks.detection.found import Detections
 from tests.ssd.coco_folder import Folder, Picture, write
 
 EVALUATORS: tuple[Evaluator, ...] = ("hotcoco", "pycocotools")

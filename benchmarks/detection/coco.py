@@ -22,9 +22,9 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.ssd import annotation_file
-from benchmarks.ssd.annotation_file import Annotations
-from benchmarks.ssd.detections import Detections
+from benchmarks.detection import annotation_file
+from benchmarks.detection.annotation_file import Annotations
+from benchmarks.detection.found import Detections
 
 Evaluator = Literal["hotcoco", "pycocotools"]
 # COCO's twelve, in the order in which pycocotools prints them

@@ -1,6 +1,6 @@
 """What a complete copy of COCO 2017 is, with the backbone's weights, and whether a folder holds one.
 
-Only looks: benchmarks.ssd.prepare downloads. A folder in COCO form that holds something else is told from a
+Only looks: benchmarks.detection.prepare downloads. A folder in COCO form that holds something else is told from a
 damaged copy, so that nothing is ever downloaded over it.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.ssd import annotation_file
-from benchmarks.ssd.download import Progress, RemoteFile, Say, sha256
+from benchmarks.detection import annotation_file
+from benchmarks.detection.download import Progress, RemoteFile, Say, sha256
 
 SHOWN = 3  # names of files in a message
 REPORT_EVERY = 500  # files

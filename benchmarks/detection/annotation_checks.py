@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.ssd.faults import Faults, where
+from benchmarks.detection.faults import Faults, where
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]

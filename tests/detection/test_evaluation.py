@@ -13,10 +13,10 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor, nn
 
-from benchmarks.ssd import coco, panels
+from benchmarks.detection import coco, panels
+from benchmarks.detection.evaluation import Evaluation, average_running_statistics
+from benchmarks.detection.found import Detections
 from benchmarks.ssd.data import Source, eval_batches, unnormalise
-from benchmarks.ssd.detections import Detections
-from benchmarks.ssd.evaluation import Evaluation, average_running_statistics
 from tests.ssd.coco_folder import Folder, Picture, write
 from tests.ssd.ranks import WORLD, joined
 

@@ -18,13 +18,13 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from benchmarks.ssd import download
-from benchmarks.ssd.download import RemoteFile
-from benchmarks.ssd.full_coco import COCO_2017, DataSet, Split
-from benchmarks.ssd.prepare import prepare
+from benchmarks.detection import download
+from benchmarks.detection.download import RemoteFile
+from benchmarks.detection.full_coco import COCO_2017, DataSet, Split
+from benchmarks.detection.prepare import prepare
 from tests.conftest import CHECKOUT
+from tests.detection.http_server import FileServer
 from tests.ssd.coco_folder import Picture, write
-from tests.ssd.http_server import FileServer
 
 BACKBONE = "weights.pth"
 ANNOTATIONS = "annotations_trainval2017.zip"
@@ -295,9 +295,9 @@ def test_ctrl_c_in_a_process_of_its_own(server: FileServer, original: Path, tmp_
         "import signal\n"
         "from pathlib import Path\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit none
-        "from benchmarks.ssd.full_coco import DataSet, Split\n"
-        "from benchmarks.ssd.download import RemoteFile\n"
-        "from benchmarks.ssd.prepare import prepare\n"
+        "from benchmarks.detection.full_coco import DataSet, Split\n"
+        "from benchmarks.detection.download import RemoteFile\n"
+        "from benchmarks.detection.prepare import prepare\n"
         f"prepare(Path({str(tmp_path)!r}), verify_only=False, confirm=lambda question: True, say=print,\n"
         f"        progress=lambda what, done, total: print(what, done, flush=True), data_set={published!r})\n"
     )

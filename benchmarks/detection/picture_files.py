@@ -18,8 +18,8 @@ from typing import IO
 
 from PIL import Image
 
-from benchmarks.ssd.annotation_checks import MOST_PIXELS
-from benchmarks.ssd.faults import SHOWN, listed, shortened
+from benchmarks.detection.annotation_checks import MOST_PIXELS
+from benchmarks.detection.faults import SHOWN, listed, shortened
 
 ANY_COLOURS = {"JPEG", "MPO", "PNG", "WEBP"}
 PLAIN_COLOURS = {

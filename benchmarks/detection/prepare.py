@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.ssd.download import (
+from benchmarks.detection.download import (
     FetchError,
     Progress,
     Say,
@@ -21,7 +21,7 @@ from benchmarks.ssd.download import (
     unpack,
     unpacked_bytes,
 )
-from benchmarks.ssd.full_coco import COCO_2017, DataSet, Problem, verify
+from benchmarks.detection.full_coco import COCO_2017, DataSet, Problem, verify
 
 
 def prepare(
