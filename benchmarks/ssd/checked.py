@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.detection import annotation_file, own_folder, picture_files
+from benchmarks.detection import annotation_checks, annotation_file, faults, own_folder, picture_files
 from benchmarks.detection.annotation_file import Annotations
 from benchmarks.detection.faults import shown
 from benchmarks.detection.picture_files import Listed
@@ -99,8 +99,14 @@ def _original(data_dir: Path, settings: Data, name: Name) -> Half:
 def _identity(originals: Iterable[Half]) -> str:
     """Of the checked folder's name: of all that the check depends on. It never changes under a run that reads it."""
     digest = hashlib.sha256()
-    for source in ("annotation_checks", "annotation_file", "checked", "faults", "picture_files"):
-        digest.update(Path(__file__).with_name(f"{source}.py").read_bytes())
+    for source in (
+        annotation_checks.__file__,
+        annotation_file.__file__,
+        faults.__file__,
+        picture_files.__file__,
+        __file__,
+    ):
+        digest.update(Path(source).read_bytes())
     for each in originals:
         digest.update(f"{each.annotations}\0{each.images}\0".encode(errors="surrogateescape"))
         digest.update(_sha256(each.annotations).encode())
