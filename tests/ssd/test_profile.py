@@ -55,7 +55,9 @@ def run(configuration: Path, folder: Path, out: Path, *more: str, device: str = 
         "--chart",
         str(out / "p.png"),
     ]
-    return command.main([str(configuration), *where, "--rounds", "2", "--max-steps", "2", "--evaluate", "6", *more])
+    return command.main(
+        [str(configuration), *where, "--threads", "1", "--rounds", "2", "--max-steps", "2", "--evaluate", "6", *more]
+    )
 
 
 @pytest.mark.long
