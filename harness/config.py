@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import pkgutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -219,7 +218,9 @@ def _benchmarks() -> list[str]:
         package = importlib.import_module("benchmarks")
     except ModuleNotFoundError:
         return []
-    return sorted(each.name for each in pkgutil.iter_modules(package.__path__))
+    folders = [Path(folder) for folder in package.__path__]
+    # what several benchmarks share is a package there too, without rules of its own
+    return sorted({path.parent.name for folder in folders for path in folder.glob(f"*/{rules.FILE}")})
 
 
 def _no_benchmark(problem: str) -> Benchmark:
