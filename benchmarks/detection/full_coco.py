@@ -104,7 +104,7 @@ COCO_2017 = DataSet(
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong and where; `remedy` is the download that mends it, None where another data set lies."""
+    """What is wrong and where; `remedy` is the download that fixes it, None where another data set lies."""
 
     what: str
     remedy: RemoteFile | None

@@ -63,7 +63,7 @@ def _mend(
     say: Say,
     progress: Progress,
 ) -> list[str]:
-    """Download and unpack what mends `problems`. Returns why not, or nothing."""
+    """Download and unpack what fixes `problems`. Returns why not, or nothing."""
     remedies = sorted({p.remedy for p in problems if p.remedy}, key=lambda remote: remote.size)
     download = sum(remote.size - downloaded_bytes(remote, data_dir) for remote in remedies)
     unpacked = sum(remote.unpacked_size - unpacked_bytes(remote, data_dir) for remote in remedies)

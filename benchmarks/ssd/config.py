@@ -83,7 +83,7 @@ class Data(Table):
 
 
 def dali_defaults() -> dict[str, object]:
-    """The settings of Data that only DALI heeds, with their defaults."""
+    """The settings of Data that only DALI uses, with their defaults."""
     return {name: Data.model_fields[name].default for name in ("decode", "hw_decoder_load")}
 
 

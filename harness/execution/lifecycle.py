@@ -260,7 +260,7 @@ def _epoch(run: Run, session: Session, epoch: int, budget: Budget) -> None:
         if not math.isfinite(interval.loss):
             raise NotFinite(
                 f"the loss is {interval.loss} in epoch {epoch} by step {steps}: a smaller learning rate or a longer warm-up "
-                "is the usual mend; fp16 may need bf16; and the data may be at fault where it happens at once"
+                "is the usual fix; fp16 may need bf16; and the data may be at fault where it happens at once"
             )
         run.screen.interval(epoch, interval, rate)
     if cut is None:

@@ -177,7 +177,7 @@ def _by_nodes(needs: ContainerNeeds, chosen: Sequence[str], root: Path = Path("/
 
 @dataclass(frozen=True)
 class Host:
-    """What the plan of a container depends on beside the wish: the engine and who asks."""
+    """What the plan of a container depends on apart from what was asked for: the engine and who asks."""
 
     info: Mapping[str, Any]
     uid: int

@@ -18,7 +18,7 @@ MEMLOCK_GIB = 1.0  # NCCL pins its buffers, and so does RDMA
 
 
 def examine(machine: Machine, results: Place, shared_memory: Place, data: Place | None) -> list[Finding]:
-    """Everything, in the order in which a reader mends it."""
+    """Everything, in the order in which a reader fixes it."""
     chosen = machine.chosen
     several = max(len(chosen.names), len(chosen.details())) > 1
     findings = [_image(machine), *chosen.findings(), *_others(machine)]

@@ -38,7 +38,7 @@ Mode = Literal[
     "BROKEN",
 ]
 
-# cuInit's codes that rows of the table are about, and what mends the others
+# cuInit's codes that rows of the table are about, and what fixes the others
 SYSTEM_DRIVER_MISMATCH, COMPAT_NOT_SUPPORTED_ON_DEVICE = 803, 804
 ASK_THE_HOST = "`nvidia-smi`, and `dmesg | grep -i -e nvrm -e xid` on the host, say more"
 INIT_FIXES = {

@@ -11,7 +11,7 @@ from harness.system.nvidia.driver import Driver
 
 
 def examine(found: Driver, verdict: Verdict, needs: Manifest, requirement_bypassed: bool) -> Iterator[Finding]:
-    """In the order in which a reader mends them."""
+    """In the order in which a reader fixes them."""
     yield from _driver(found, verdict, needs, requirement_bypassed)
     for state in gpu_state.examine(found.nvml.gpus):
         yield Finding(*state)

@@ -1,4 +1,4 @@
-"""MLPerf's tools through our wrapper: their verdicts on real logs, every known trap, and guards for what upstream may mend."""
+"""MLPerf's tools through our wrapper: their verdicts on real logs, every known trap, and guards for what upstream may fix."""
 
 from __future__ import annotations
 
