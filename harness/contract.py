@@ -86,6 +86,20 @@ class Interval:
     phases: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One thing that `harness probe` measured alone, again and again. It explains and gates nothing."""
+
+    name: str  # "step", "decoding_by_cpu"
+    unit: str
+    samples: Sequence[float]
+    what: str = ""  # sizes and number formats: figures are held against each other only where they are of the same
+
+
+# Seconds that one call takes, a figure for each sample of many calls; the device is synchronised around each sample
+SecondsOf = Callable[[Callable[[], object]], list[float]]
+
+
 class Session(Protocol):
     """One run's tensors on one rank."""
 
@@ -186,4 +200,17 @@ class Benchmark(Protocol):
         progress: Callable[[str, int, int | None], None],
     ) -> list[str]:
         """Download or verify the full data set under `data_dir`. Returns the problems found, each with its fix."""
+        ...
+
+
+class Probed(Protocol):
+    """What a Benchmark may offer besides. It is found by its name; a benchmark without it is probed as far as its machine."""
+
+    def probe(self, config: Any, context: Context, seconds_of: SecondsOf) -> Iterator[Figure]:
+        """Parts of a run that say where a difference comes from: its step on synthetic input, its decoder alone.
+
+        Of one device, without a process group and without data: `context` has world_size 1 and no data_dir. `seconds_of`
+        calls what it is given some times for nothing, then measures; the step is the session's own. ValueError or NotSuitable
+        as of `check`, at the call if it can be: the machine's own figures are measured before the iterator is read.
+        """
         ...

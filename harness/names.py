@@ -9,6 +9,7 @@ from pathlib import Path
 
 RESULT = re.compile(r"result_(\d{1,9})\.txt")
 RESULTS = "result_*.txt"  # as a glob, which RESULT narrows
+PROBE = re.compile(r"probe_(\d{1,9})\.json")
 REFUSED = "refused_"  # begins the log of a run that was not begun
 BROKEN = ".broken-"  # is in the name of what a broken attempt of a trial left
 NAME_LIMIT = 120  # bytes of a folder's name that is made from a text; file systems take 255
@@ -26,6 +27,17 @@ def result(number: int) -> str:
 def refused(number: int) -> str:
     """The log of a run that never began, which nobody counts."""
     return f"{REFUSED}{number}.txt"
+
+
+def probe(number: int) -> str:
+    """What `harness probe` leaves beside results; its numbers are its own."""
+    return f"probe_{number}.json"
+
+
+def probes_in(folder: Path) -> list[Path]:
+    """The probe_N.json of a folder, by their numbers."""
+    found = [(int(match[1]), path) for path in folder.glob("probe_*") if (match := PROBE.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
 
 
 def number(path: Path) -> int | None:

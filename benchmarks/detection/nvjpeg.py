@@ -45,6 +45,21 @@ def first() -> tuple[int, int, int] | None:
     return version(found[0]) if found else None
 
 
+def engines() -> int:
+    """JPEG engines of the current GPU, as the nvJPEG that is loaded tells them; 0 where it tells none, or there is none."""
+    for path in loaded():
+        library, handle = ctypes.CDLL(path), ctypes.c_void_p()
+        if not hasattr(library, "nvjpegGetHardwareDecoderInfo"):  # an older one
+            continue
+        if library.nvjpegCreateSimple(ctypes.byref(handle)) != 0:
+            continue
+        count, cores = ctypes.c_uint(), ctypes.c_uint()
+        told = library.nvjpegGetHardwareDecoderInfo(handle, ctypes.byref(count), ctypes.byref(cores)) == 0
+        library.nvjpegDestroy(handle)
+        return count.value if told else 0
+    return 0
+
+
 def version(path: str) -> tuple[int, int, int]:
     """As the library itself says."""
     library, found = ctypes.CDLL(path), []

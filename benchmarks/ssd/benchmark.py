@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.ssd.capabilities import backend, installed, runs_as_asked
 from benchmarks.ssd.config import SSDConfig, dali_defaults
-from harness.contract import Context, NotSuitable, Session
+from harness.contract import Context, Figure, NotSuitable, SecondsOf, Session
 
 
 class SSDBenchmark:
@@ -99,6 +100,19 @@ class SSDBenchmark:
         if config.compute.compile:
             _refuse_kernels_of_others()
         return SSDSession(config, context)
+
+    def probe(self, config: SSDConfig, context: Context, seconds_of: SecondsOf) -> Iterator[Figure]:
+        # which weights it begins with changes no speed, and nobody need have their file
+        scratch = config.model_copy(update={"model": config.model.model_copy(update={"initial_weights": "scratch"})})
+        context = replace(context, initial_weights=None)
+        self.check(scratch, context)
+        if context.device.startswith("cuda"):
+            from benchmarks.detection import nvjpeg
+
+            nvjpeg.prefer_installed()
+        from benchmarks.ssd import probe
+
+        return probe.figures(scratch, context, seconds_of)
 
     def prepare(
         self,

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from nvidia.dali import fn, math, pipeline_def, types
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
@@ -108,6 +110,29 @@ def warm_up(source: Source) -> None:
     """DALI compiles nothing: to have been imported is enough."""
 
 
+def decoder(jpegs: Sequence[npt.NDArray[np.uint8]], threads: int, gpu: int | None, hw_decoder_load: float) -> Any:
+    """A pipeline that decodes these files to RGB, whole, each time it is run, and does nothing else: for `harness probe`.
+
+    On the CPU where `gpu` is None, else there, with this share of them by its JPEG engine. Nothing is worked ahead.
+    """
+    pipe = _decoding_graph(
+        list(jpegs),
+        _decoding(gpu, hw_decoder_load),
+        batch_size=len(jpegs),
+        num_threads=threads,
+        device_id=gpu,
+        exec_pipelined=False,
+        exec_async=False,
+    )
+    pipe.build()
+    return pipe
+
+
+@pipeline_def  # type: ignore[untyped-decorator]
+def _decoding_graph(jpegs: list[npt.NDArray[np.uint8]], arguments: dict[str, Any]) -> Any:
+    return fn.decoders.image(fn.external_source(source=lambda: jpegs, batch=True, device="cpu"), **arguments)
+
+
 def _batches(
     pipe: Any, source: Source, saved: tempfile.TemporaryDirectory[str], outputs: list[str], policy: LastBatchPolicy
 ) -> DaliBatches:
@@ -155,13 +180,17 @@ def _random_crop(boxes: Any, labels: Any, augmentation: Augmentation) -> Any:
 
 def _decoder(source: Source) -> dict[str, Any]:
     """How JPEG files are decoded, in whole or in part."""
+    return _decoding(source.gpu, source.hw_decoder_load)
+
+
+def _decoding(gpu: int | None, hw_decoder_load: float) -> dict[str, Any]:
     arguments: dict[str, Any] = {
-        "device": "cpu" if source.gpu is None else "mixed",
+        "device": "cpu" if gpu is None else "mixed",
         "output_type": types.RGB,
         "adjust_orientation": False,  # boxes are of the pixels as they are stored, whatever a camera's tag says
         "jpeg_fancy_upsampling": True,  # the CPU decoder's default; without it the GPU's chroma differs
     }
-    return arguments if source.gpu is None else {**arguments, "hw_decoder_load": source.hw_decoder_load}
+    return arguments if gpu is None else {**arguments, "hw_decoder_load": hw_decoder_load}
 
 
 def _normalised(images: Any, source: Source, colour: Any = None, **mirror: Any) -> Any:

@@ -178,11 +178,7 @@ class SSDSession:
     def warm_up(self) -> None:
         before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.scaler.state_dict()))
         random_state = torch.get_rng_state()
-        b, side = self.config.optimizer.batch_size, self.config.model.image_px
-        images = image_format.blank(self.config.data.image_format, b, side, self.device)
-        labels = torch.zeros(b, len(self.default_boxes), dtype=torch.int32, device=self.device)
-        labels[:, :10] = 1
-        offsets = torch.zeros(b, len(self.default_boxes), 4, device=self.device)
+        images, labels, offsets = self.synthetic_batch()
 
         clock = [time.perf_counter()]
         self.last_phases = {}
@@ -207,7 +203,7 @@ class SSDSession:
                 took("init_first_step")  # compiles and autotunes
         took("init_further_steps")
         for size in self.folder.eval_batch_sizes():  # autotuning is by shape
-            self._detect(image_format.blank(self.config.data.image_format, size, side, self.device))
+            self._detect(self._blank(size))
         took("init_evaluation")
         data.warm_up(self.folder.train_source)
 
@@ -216,6 +212,17 @@ class SSDSession:
         self.optimizer.load_state_dict(optimizer)
         self.scaler.load_state_dict(scaler)
         torch.set_rng_state(random_state)
+
+    def synthetic_batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What train_step takes, of a run's size: grey images, labels (B, A), offsets (B, A, 4)."""
+        b = self.config.optimizer.batch_size
+        labels = torch.zeros(b, len(self.default_boxes), dtype=torch.int32, device=self.device)
+        labels[:, :10] = 1
+        return self._blank(b), labels, torch.zeros(b, len(self.default_boxes), 4, device=self.device)
+
+    def _blank(self, batch_size: int) -> Tensor:
+        form, side = self.config.data.image_format, self.config.model.image_px
+        return image_format.blank(form, batch_size, side, self.device)
 
     def _agreed(self, chosen: precision.Precision) -> precision.Precision:
         """Rank 0's choice, on every rank."""

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.comparison import bits, comparability, health, metrics, statistics, verdict
+from harness.comparison import bits, comparability, health, metrics, probes, statistics, verdict
 from harness.comparison.bits import Bits
 from harness.comparison.comparability import Comparability
 from harness.comparison.floor import Floor
 from harness.comparison.health import Symptom
 from harness.comparison.metrics import Metric
 from harness.comparison.numbers import Quality, quality
+from harness.comparison.probes import Probes
 from harness.comparison.runs import Invalid, Run, check_apart, find, invalid, ordered
 from harness.comparison.sample import Sample
 from harness.comparison.verdict import Judged, Word
@@ -106,6 +107,7 @@ class Comparison:
     word: Word | None  # None where there is none to give
     floor: Floor | None = None
     bits: Bits | None = None  # of deterministic runs
+    probes: Probes = field(default_factory=Probes)  # shown, and never in the word
 
     @property
     def exit_code(self) -> int:
@@ -130,6 +132,7 @@ def of_runs(runs: Sequence[Run], question: Question, floor: Floor | None = None)
     check_apart(runs)
     found = tuple(ordered(runs))
     nothing = Comparison(question, found, (), None, (), (), (), None, None, (), (), None, floor)
+    nothing = replace(nothing, probes=probes.beside(found))
     if bad := invalid(found):
         return replace(nothing, invalid=tuple(bad))
     comparable = comparability.examine(found, question.allowed)

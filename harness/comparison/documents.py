@@ -66,6 +66,21 @@ def as_json(found: Comparison) -> dict[str, Any]:
             {"arm": name, **each.__dict__} for name, each in zip(NAMES, found.minutes or (), strict=False)
         ],
         "numbers": None if found.bits is None else {"text": found.bits.text, "equal_to_the_bit": found.bits.equal},
+        "probes": {
+            "note": "they explain; no verdict rests on them",
+            "count": dict(zip(NAMES, found.probes.counts, strict=True)),
+            "figures": [
+                {
+                    "name": each.name,
+                    "unit": each.unit,
+                    "what": each.what,
+                    **dict(zip(NAMES, each.medians, strict=True)),
+                    "ratio": each.ratio,
+                }
+                for each in found.probes.rows
+            ],
+            "notes": list(found.probes.notes),
+        },
         "outliers": [each.__dict__ for each in found.outlying],
         "notes": [*found.notes, *words.quality(found.quality, found.question.labels)],
     }
@@ -177,12 +192,19 @@ def _markdown(found: Comparison) -> Iterator[str]:
             mark = " (sure)" * phase.sure
             name = phase.name.replace("_", " ")
             yield f"| {name}{mark} | {seconds} | {words.signed(phase.percent)} | {words.interval(phase.interval)} |"
+    if found.probes.rows:
+        yield from ("", f"| probe, never gated | {_plain(a)} | {_plain(b)} | ratio | of |", "|---|--:|--:|--:|---|")
+        for probed in found.probes.rows:
+            name = f"{_plain(probed.name.replace('_', ' '))}, {_plain(probed.unit)}"
+            medians = " | ".join(words.figure(value) for value in probed.medians)
+            yield f"| {name} | {medians} | {probed.ratio:.3f} | {_plain(probed.what)} |"
     remarks = [f"{each.where}: {each.text}" for each in found.symptoms]
     remarks += [f"{each.run.name}: {each.reason}" for each in found.invalid]
     remarks += [
         f"{each.run} stands out: {each.percent:+.2f} % from its arm's others; it counts" for each in found.outlying
     ]
     remarks += [f"numbers: {found.bits.text}"] if found.bits is not None else []
+    remarks += found.probes.notes
     remarks += [*words.quality(found.quality, found.question.labels), *found.notes]
     if remarks:
         yield ""

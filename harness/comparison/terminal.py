@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from harness.comparison import words
 from harness.comparison.comparison import Comparison, Phase, Row
+from harness.comparison.probes import Probes
 from harness.comparison.runs import Run
 from harness.results.table import printable
 
@@ -39,6 +40,7 @@ def lines(found: Comparison) -> Iterator[str]:
         yield ""
         yield _heading("seconds in", found.question.labels, "difference")
         yield from (_phase(phase) for phase in found.phases)
+    yield from _probes(found.probes, found.question.labels)
     yield from _rest(found)
     yield ""
     yield from _wrapped(words.sentence(found))
@@ -106,6 +108,22 @@ def _phase(phase: Phase) -> str:
         f"{_cut(phase.name.replace('_', ' '), 18):18}{words.figure(a):>10}{words.figure(b):>10}  "
         f"{words.signed(phase.percent):>9}  {words.interval(phase.interval):>16}  {phase.difference_s:+.3g}{' *' * phase.sure}"
     )
+
+
+def _probes(found: Probes, labels: tuple[str, str]) -> Iterator[str]:
+    if not found.rows and not found.notes:
+        return
+    yield ""
+    a, b = (_cut(label, 10) for label in labels)
+    counts = " + ".join(map(str, found.counts))
+    if found.rows:
+        yield f"{f'probes ({counts}), never gated':31}{a:>10}{b:>10}{f'{b}/{a}':>8}  of"
+    for row in found.rows:
+        left, right = (f"{value:,.4g}" for value in row.medians)
+        name = _cut(f"{row.name.replace('_', ' ')}, {row.unit}", 31)
+        yield f"{name:31}{left:>10}{right:>10}{row.ratio:>8.3f}  {_cut(row.what, 19)}".rstrip()
+    for note in found.notes:
+        yield from _wrapped(f"note: {note}", indent=4)
 
 
 def _rest(found: Comparison) -> Iterator[str]:

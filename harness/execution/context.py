@@ -89,7 +89,7 @@ def build(
         )
     if deterministic:  # read by cuBLAS when it starts; without it torch refuses its deterministic algorithms
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    device, vendor = _device(run.device, launch)
+    device, vendor = device_of(run.device, launch)
     return Context(
         device=device,
         vendor=vendor,
@@ -99,14 +99,19 @@ def build(
         seed=seed,
         data_dir=data_dir,
         initial_weights=initial_weights,
-        threads=max(1, len(os.sched_getaffinity(0)) // launch.local_world_size),
+        threads=usable_threads(launch.local_world_size),
         log_every_steps=1 if deterministic else run.log_every_steps,
         deterministic=deterministic,
     )
 
 
-def _device(kind: str, launch: Launch) -> tuple[str, str]:
-    """Torch's name for this rank's device, and who made it."""
+def usable_threads(ranks: int = 1) -> int:
+    """Threads of the CPU that each of so many ranks on this machine may use."""
+    return max(1, len(os.sched_getaffinity(0)) // ranks)
+
+
+def device_of(kind: str, launch: Launch) -> tuple[str, str]:
+    """Torch's name for this rank's device, and who made it. NotSuitable when it is not there."""
     # before a framework is loaded, and with the reason where torch has none
     found = preflight.check(kind, launch.local_world_size)
     if found is None:

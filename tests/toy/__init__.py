@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.contract import Context, DataSummary, Interval, NotSuitable, Plain
+from harness.contract import Context, DataSummary, Figure, Interval, NotSuitable, Plain, SecondsOf
 
 
 class Toy(BaseModel):
@@ -116,6 +116,11 @@ class ToyBenchmark:
 
     def open(self, config: ToyConfig, context: Context) -> ToySession:
         return ToySession(config.toy, context)
+
+    def probe(self, config: ToyConfig, context: Context, seconds_of: SecondsOf) -> Iterator[Figure]:
+        self.check(config, context)
+        seconds = seconds_of(lambda: sum(range(1000)))
+        return iter([Figure("counting", "us", [1e6 * each for each in seconds], "to 1000")])
 
     def prepare(self, data_dir: Path, *, verify_only: bool, confirm: Callable[[str], bool], **_: Any) -> list[str]:
         return [] if confirm("Count to eight?") else ["the numbers are missing"]

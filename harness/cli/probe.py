@@ -1,0 +1,74 @@
+"""The verb that measures small things alone, to explain what `compare` found: probe."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import environment
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(probe)
+
+
+def probe(
+    configuration: Annotated[
+        str | None,
+        typer.Argument(
+            help="A name under configs/, or a path: its step and decoder too.  [default: the machine alone]",
+            metavar="CONFIGURATION",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="As run.device in a configuration.  [default: the configuration's, or any accelerator]"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="To measure for, at most.")] = 60,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where probe_N.json goes: beside results.  [default: where `run` puts them]", metavar="DIR"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the file's content instead of a table.")] = False,
+) -> None:
+    """Launches, copies, matrix products, all-reduce, and a benchmark's step and decoder, each alone: explains, never gates.
+
+    Leaves probe_N.json; `compare` shows those that lie beside both arms' results. Exit codes: 0 done, 2 usage, 6 no such
+    device.
+    """
+    from json import dumps
+
+    from harness import config
+    from harness.execution import probe as probing
+    from harness.execution.context import this_machine
+    from harness.results.table import printable
+    from harness.system import accelerator
+
+    chosen = config.load(config.find(configuration)) if configuration is not None else None
+    kind = device or (chosen.run.device if chosen is not None else accelerator.ANY)
+    if kind not in accelerator.devices():
+        raise ValueError(f"--device {kind}: not known; there are: {', '.join(accelerator.devices())}")
+    machine = this_machine(kind)
+    if device is None and chosen is None and not machine.accelerators:
+        kind = accelerator.CPU  # nobody asked for an accelerator
+    folder = out or environment.out_dir(config.CHECKOUT) / (chosen.name if chosen is not None else "")
+    found = probing.measure(chosen, kind, seconds, machine, lambda what: _say(f"measuring {what}"))
+    text = dumps(probing.document(found), indent=1) + "\n"
+    path = probing.write(text, folder)
+    if json:
+        sys.stdout.write(text)
+        return
+    here = machine.accelerators[0] if kind != accelerator.CPU else machine.host.cpu.model
+    of = f"{chosen.name} on " if chosen is not None else ""
+    sys.stdout.write(printable(f"{of}{found.device}, {here}, {found.seconds:.0f} s\n\n"))
+    sys.stdout.write("\n".join(map(printable, probing.lines(found))) + "\n\n")
+    sys.stdout.write(f"wrote {path}\nIt explains a difference; no verdict rests on it.\n")
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()

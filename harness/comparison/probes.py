@@ -1,0 +1,97 @@
+"""What `harness probe` left beside the results of both arms, figure by figure. It explains; no verdict rests on it.
+
+A probe is an arm's where it lies beside that arm's logs, or in a folder above them that holds none of the other arm's, and was
+made on a host and with a driver that the arm's runs had.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import names, outside
+from harness.comparison import identity
+from harness.comparison.runs import NAMES, Run
+from harness.results.record import number
+
+LEVELS_UP = 2  # folders above a log's: a plan has runs/arms/NAME/host-1_block-1_run-1/result_0.txt
+SHOWN = 40  # figures; a file from elsewhere may hold any number
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure that both arms have."""
+
+    name: str
+    unit: str
+    what: str  # sizes and formats, the same in both arms
+    medians: tuple[float, float]  # of each arm's probes
+
+    @property
+    def ratio(self) -> float:
+        return self.medians[1] / self.medians[0]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Of both arms."""
+
+    counts: tuple[int, int] = (0, 0)
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+_Key = tuple[str, str, str]
+
+
+def beside(runs: Sequence[Run]) -> Probes:
+    """What lies there; none of it can make an error."""
+    folders = [_folders(runs, arm) for arm in (0, 1)]
+    arms: list[list[Mapping[_Key, float]]] = [[], []]
+    notes: list[str] = []
+    for arm in (0, 1):
+        for folder in sorted(folders[arm] - folders[1 - arm] - _of_logs(runs, 1 - arm)):
+            for path in names.probes_in(folder):
+                found = _read(path, [run for run in runs if run.arm == arm])
+                if isinstance(found, str):
+                    notes.append(f"{NAMES[arm]}: {path.name} is not shown: {found}")
+                else:
+                    arms[arm].append(found)
+    rows = []
+    for key in dict.fromkeys(key for probe in arms[0] for key in probe):
+        values = [[probe[key] for probe in each if key in probe] for each in arms]
+        if all(values):
+            rows.append(Row(*key, (statistics.median(values[0]), statistics.median(values[1]))))
+    return Probes((len(arms[0]), len(arms[1])), tuple(rows[:SHOWN]), tuple(notes))
+
+
+def _of_logs(runs: Sequence[Run], arm: int) -> set[Path]:
+    return {Path(run.record.path).resolve().parent for run in runs if run.arm == arm}
+
+
+def _folders(runs: Sequence[Run], arm: int) -> set[Path]:
+    return {above for folder in _of_logs(runs, arm) for above in (folder, *list(folder.parents)[:LEVELS_UP])}
+
+
+def _read(path: Path, runs: Sequence[Run]) -> Mapping[_Key, float] | str:
+    """The medians of a probe's figures, or why it does not speak for these runs."""
+    try:
+        content = outside.read_json(path)
+        hardware, software = content["hardware"], content["software"]
+        gpus = [gpu for gpu in hardware.get("gpus", []) if isinstance(gpu, dict)]
+        host, driver = identity.host(hardware, gpus), identity.of(software, gpus)
+        figures = {_key(each): value for each in content["figures"] if (value := number(each["median"]))}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "it cannot be read as a probe"
+    if host not in {run.host for run in runs}:
+        return "it is of another host"
+    if driver.key not in {run.driver.key for run in runs}:
+        return f"it was made with another driver: {driver}"
+    return {key: value for key, value in figures.items() if value > 0}
+
+
+def _key(figure: Mapping[str, Any]) -> _Key:
+    return str(figure["name"])[:80], str(figure["unit"])[:20], str(figure.get("what", ""))[:80]
