@@ -18,6 +18,7 @@ from harness.comparison.runs import NAMES, Run
 from harness.results.record import number
 
 LEVELS_UP = 2  # folders above a log's: a plan has runs/arms/NAME/host-1_block-1_run-1/result_0.txt
+SMALLEST = 1e-12  # a median that a probe can mean, in any of its units
 SHOWN = 40  # figures; a file from elsewhere may hold any number
 
 
@@ -65,6 +66,9 @@ def beside(runs: Sequence[Run]) -> Probes:
         values = [[probe[key] for probe in each if key in probe] for each in arms]
         if all(values):
             rows.append(Row(*key, (statistics.median(values[0]), statistics.median(values[1]))))
+    sizes = [{name: what for probe in each for name, _, what in probe} for each in arms]
+    for name in sorted(sizes[0].keys() & sizes[1].keys() - {row.name for row in rows}):
+        notes.append(f"{name}: {NAMES[0]} of {sizes[0][name]}, {NAMES[1]} of {sizes[1][name]}: not the same thing")
     return Probes((len(arms[0]), len(arms[1])), tuple(rows[:SHOWN]), tuple(notes))
 
 
@@ -90,7 +94,7 @@ def _read(path: Path, runs: Sequence[Run]) -> Mapping[_Key, float] | str:
         return "it is of another host"
     if driver.key not in {run.driver.key for run in runs}:
         return f"it was made with another driver: {driver}"
-    return {key: value for key, value in figures.items() if value > 0}
+    return {key: value for key, value in figures.items() if value >= SMALLEST}
 
 
 def _key(figure: Mapping[str, Any]) -> _Key:

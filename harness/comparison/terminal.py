@@ -114,14 +114,14 @@ def _probes(found: Probes, labels: tuple[str, str]) -> Iterator[str]:
     if not found.rows and not found.notes:
         return
     yield ""
-    a, b = (_cut(label, 10) for label in labels)
-    counts = " + ".join(map(str, found.counts))
+    a, b = (_cut(label, 8) for label in labels)
     if found.rows:
-        yield f"{f'probes ({counts}), never gated':31}{a:>10}{b:>10}{f'{b}/{a}':>8}  of"
+        title = _cut(f"probes ({' + '.join(map(str, found.counts))}), never gated", 29)
+        yield f"{title:29}{a:>9}{b:>9}{'ratio':>7}  of"
     for row in found.rows:
         left, right = (f"{value:,.4g}" for value in row.medians)
-        name = _cut(f"{row.name.replace('_', ' ')}, {row.unit}", 31)
-        yield f"{name:31}{left:>10}{right:>10}{row.ratio:>8.3f}  {_cut(row.what, 19)}".rstrip()
+        name = _cut(f"{row.name.replace('_', ' ')}, {row.unit}", 29)
+        yield _cut(f"{name:29}{left:>9}{right:>9}{row.ratio:>7.3f}  {_cut(row.what, 24)}".rstrip(), WIDTH)
     for note in found.notes:
         yield from _wrapped(f"note: {note}", indent=4)
 

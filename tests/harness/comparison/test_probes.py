@@ -77,7 +77,9 @@ def test_figures_of_other_sizes_are_not_held_against_each_other(tmp_path: Path) 
     a, b = both(tmp_path)
     figure = {"name": "launch", "unit": "us", "what": "two numbers", "median": 9.0}
     put(b, b / "result_0.txt", figures=[figure])
-    assert judged((a, b)).probes.rows == ()
+    found = judged((a, b)).probes
+    assert found.rows == ()
+    assert found.notes == ("launch: A of one number, B of two numbers: not the same thing",)
 
 
 def test_a_probe_above_both_arms_is_neither_s(tmp_path: Path) -> None:
@@ -108,6 +110,22 @@ def test_one_that_does_not_speak_for_the_runs_is_left_out_by_name(
     assert found.probes.rows == () and found.exit_code == 0
     assert found.probes.notes == (f"A: probe_0.json is not shown: {says}",)
     assert says.partition(":")[0] in " ".join(" ".join(terminal.lines(found)).split())
+
+
+def test_eighty_columns_whatever_the_figures(tmp_path: Path) -> None:
+    a, b = arms.in_turns(tmp_path)
+    for folder, median in ((a, 1e-11), (b, 1e11)):
+        figure = {"name": "n" * 90, "unit": "u" * 90, "what": "w" * 90, "median": median}
+        put(folder, folder / "result_0.txt", figures=[figure])
+    found = judged((a, b))
+    assert len(found.probes.rows) == 1 and max(map(len, terminal.lines(found))) <= 80
+
+
+def test_a_figure_of_nothing_has_no_ratio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = both(tmp_path)
+    put(a, a / "result_0.txt", figures=[{"name": "launch", "unit": "us", "what": "one number", "median": 1e-320}])
+    assert main(["compare", str(a), str(b), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["probes"]["figures"] == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"hardware": {}, "software": {}}'])
