@@ -3,7 +3,7 @@
     .venv/bin/python -m tests.make_test_data [FOLDER]
 
 FOLDER is .cache/test-data in the checkout, where the tests look for it, unless named; then HARNESS_TEST_DATA must name it too.
-About 550 MB come over the network, most of them two archives of annotations that are thrown away afterwards, and 60 MB stay.
+About 550 MB come over the network, most of them two archives of annotations that are thrown away afterwards, and 45 MB stay.
 What is there already is not fetched again. Everything comes from where its owners publish it, and its licence is its owners'.
 
     coco256/           the first 128 photographs of COCO's train2017 and val2017, with their boxes

@@ -12,7 +12,7 @@ pattern, 31 counts and no sort: non-negative floats are in the order of their bi
 those of lowest index are counted; which of them is open in the definition, and their sum is the same.
 
 To autograd and torch.compile the whole is one operator, whose kernels the compiler does not look into.
-tests/ssd/kernels/loss_cases.py compares it with the twin, on a CPU in Triton's interpreter.
+tests/ssd/kernel_cases.py compares it with the twin, on a CPU in Triton's interpreter.
 
 Shapes: B images, A default boxes, K classes with background 0, D default boxes in a cell, H W of a map, C its channels,
 [K*D classes | 4*D offsets | padding], channel = value * D + shape. Default boxes are in the order map, shape, row, column.
@@ -31,6 +31,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from benchmarks.ssd.kernels.norm import channels_last
 from benchmarks.ssd.loss import NEGATIVES_PER_POSITIVE
 
 CELLS = 8  # of a program forward. H100, batch 256, with the selection: 0.44 ms with 8, 0.47 with 16, 0.51 with 4
@@ -163,10 +164,6 @@ def _gradients(
     tl.store(bias_sums + tl.program_id(0) * C + channel, total, mask=channel < C)
 
 
-def _channels_last(maps: Sequence[Tensor]) -> list[Tensor]:
-    return [each.contiguous(memory_format=torch.channels_last) for each in maps]
-
-
 def _places(maps: Sequence[Tensor], classes: int, a: int) -> list[tuple[int, int, int]]:
     """Of each map: first default box, cells, default boxes in a cell."""
     found, first = [], 0
@@ -185,7 +182,7 @@ def head_losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Each image's loss (B,), and what the backward pass needs of each default box: log-sum-exp and weight in the loss
     (B, A)."""
-    maps, labels, targets = _channels_last(maps), labels.contiguous(), targets.contiguous()
+    maps, labels, targets = [channels_last(each) for each in maps], labels.contiguous(), targets.contiguous()
     b, a = labels.shape
     entropies, logsumexps, weights, boxes = (labels.new_empty(b, a, dtype=torch.float32) for _ in range(4))
     losses = labels.new_empty(b, dtype=torch.float32)
@@ -216,7 +213,7 @@ def head_losses_backward(
     logsumexps: Tensor, weights: Tensor, classes: int,
 ) -> list[Tensor]:  # fmt: skip
     """Gradients of the maps, in their number format, and after them those of the biases."""
-    maps, labels, targets = _channels_last(maps), labels.contiguous(), targets.contiguous()
+    maps, labels, targets = [channels_last(each) for each in maps], labels.contiguous(), targets.contiguous()
     grad_losses = grad_losses.contiguous()
     b, a = labels.shape
     of_maps, of_biases = [], []

@@ -1,13 +1,12 @@
 """Batch norm of a ResNet's blocks with what follows it, in training, for CUDA. Needs Triton.
 
-    norm_relu       batch norm, ReLU
-    norm_add_relu   batch norm, sum with the block's input, ReLU
-    norm            batch norm alone, of a downsampling branch
+    batch_norm            batch norm, with a ReLU or, in a downsampling branch, without
+    batch_norm_add_relu   batch norm, sum with the block's input, ReLU
 
-PyTorch's compiler fuses the same operators, and moves more than it need: it reads the ReLU's output to know its mask,
+PyTorch's compiler fuses the same operators, and moves more than it needs to: it reads the ReLU's output to know its mask,
 which the convolution's output tells as well, and where a block's output has two readers (the next convolution, the next
-sum) it adds their gradients anew in every kernel that wants the sum. Here norm_add_relu takes both gradients, adds them
-once and leaves the masked sum, which is the gradient of the block's input and what its own batch norm goes on with.
+sum) it adds their gradients anew in every kernel that wants the sum. Here batch_norm_add_relu takes both gradients, adds
+them once and leaves the masked sum, which is the gradient of the block's input and what its own batch norm goes on with.
 
 For that the second reader's gradient must not be added to the first's by autograd. So the sum with the block's input is
 of two arguments: `skip`, its numbers, detached, and `link`, a tensor of the same shape without memory (one number,

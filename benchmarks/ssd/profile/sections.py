@@ -142,7 +142,6 @@ def evaluation(session: SSDSession) -> list[Figure]:
         return found[0]
 
     session.load_data()
-    session.evaluation.batches.wait_s = 0.0
     start = time.perf_counter()
     session.evaluation.run(detect)
     total = time.perf_counter() - start
