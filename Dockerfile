@@ -138,13 +138,14 @@ COPY docker docker
 COPY configs configs
 COPY harness harness
 COPY benchmarks benchmarks
+COPY measuring measuring
 ARG BASE_IMAGE
 ARG GIT_COMMIT
 # What is installed is this image's run.lock: run_and_time.sh compares the two and installs nothing
 RUN --mount=type=bind,from=commit,source=/commit.json,target=/tmp/commit.json \
     if [ "$HARNESS_IMAGE_LOCK" != run.lock ]; then cp "requirements/$HARNESS_IMAGE_LOCK" requirements/run.lock; fi \
     && python docker/image_record.py . /tmp/commit.json "$BASE_IMAGE" requirements/run.lock \
-    && python -m compileall -q --invalidation-mode unchecked-hash harness benchmarks
+    && python -m compileall -q --invalidation-mode unchecked-hash harness benchmarks measuring
 ENV HARNESS_IMAGE_COMMIT="${GIT_COMMIT:-see /opt/harness/image.json}"
 LABEL org.opencontainers.image.title="ssd" \
       org.opencontainers.image.licenses="Apache-2.0" \

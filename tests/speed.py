@@ -21,9 +21,9 @@ from pathlib import Path
 
 from mlperf_logging.compliance_checker import mlp_parser
 
-from benchmarks.ssd.profile.measure import Comparison, Figure, Measure, interleaved
 from harness.results import logfile
 from harness.results.reporting import report
+from measuring.measure import Comparison, Figure, Measure, interleaved
 from tests.conftest import CHECKOUT
 from tests.harness.comparison import arms
 from tests.harness.results import synthetic_logs

@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import CHECKOUT
 
-SOURCES = sorted([*CHECKOUT.glob("harness/**/*.py"), *CHECKOUT.glob("benchmarks/**/*.py")])
+ROOMS = ("harness", "benchmarks", "measuring")
+SOURCES = sorted(path for room in ROOMS for path in CHECKOUT.glob(f"{room}/**/*.py"))
 
 # What only these files may import, in whole or in part
 ONE_IMPORTER = {
@@ -73,9 +74,12 @@ def test_there_is_something_to_look_at() -> None:
 def test_walls(path: Path) -> None:
     file = name(path)
     for module in imports(path):
+        assert file.startswith("measuring/") or not of(module, "measuring"), (
+            f"{file} imports {module}: nothing needs it"
+        )
         if file.startswith("harness/"):
             assert not of(module, "benchmarks"), f"{file} imports {module}: the harness knows no benchmark"
-        else:
+        elif file.startswith("benchmarks/"):
             ours = of(module, "harness") and not of(module, "harness.contract")
             assert not ours, f"{file} imports {module}: a benchmark knows harness.contract alone"
         if file.startswith("benchmarks/detection/"):

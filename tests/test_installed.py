@@ -57,12 +57,12 @@ def test_installed_it_has_all_that_it_needs(tmp_path: Path) -> None:
     assert {line for line in harness("configs").splitlines() if line and line[0] != " "} == {
         path.stem for path in CHECKOUT.glob("configs/*/*.toml")
     }
-    read = "from benchmarks.ssd.profile import setup; print(setup.read('bccd').model.image_px)"
+    read = "from measuring.ssd import setup; print(setup.read('bccd').model.image_px)"
     assert subprocess.run([python, "-c", read], cwd=tmp_path, check=True, capture_output=True).stdout == b"96\n"
     harness("report", "--html", tmp_path / "page")
     assert "MLPerf" in (tmp_path / "page" / "index.html").read_text()
     shipped = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.suffix != ".pyc"}
-    for room in ("harness", "benchmarks"):
+    for room in ("harness", "benchmarks", "measuring"):
         files = [path for path in (CHECKOUT / room).rglob("*") if path.is_file() and path.suffix != ".pyc"]
         missing = {path.relative_to(CHECKOUT).as_posix() for path in files} - shipped
         assert not missing

@@ -26,7 +26,7 @@ NEEDS_MORE = {
     ".venv/bin/python -m harness prepare --data-dir /data/coco2017": "downloads 20 GB",
     ".venv/bin/python -m harness doctor --data-dir /data/coco2017": "looks at a folder that is not here",
     "./run_and_time.sh H100_1x1x256": "needs an H100 and COCO",
-    ".venv/bin/python -m benchmarks.ssd.profile": "tests/ssd/test_profile.py",
+    ".venv/bin/python -m measuring.ssd": "tests/measuring/test_ssd.py",
     "docker build": ".ci/docker.sh",
     "docker run": ".ci/docker.sh",
     "export CONT=": "needs an H100 and COCO",

@@ -16,7 +16,7 @@ from benchmarks.detection import annotation_file
 from benchmarks.ssd import matching
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb, decode, default_boxes, encode
 from benchmarks.ssd.config import Model
-from benchmarks.ssd.profile.baselines import encode as encode_one
+from measuring.ssd.baselines import encode as encode_one
 
 Pixels = npt.NDArray[Any]
 BOXES = default_boxes(64, [8, 4], [8, 16], [12, 24, 48], [[2], [2, 3]])

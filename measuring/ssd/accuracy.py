@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.ssd.config import SSDConfig
-from benchmarks.ssd.profile import setup
-from benchmarks.ssd.profile.measure import Figure
+from measuring.measure import Figure
+from measuring.ssd import setup
 
 WINDOW = 10  # steps, over whose mean the loss of single batches evens out
 

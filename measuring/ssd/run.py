@@ -1,4 +1,4 @@
-"""The run itself, ended by --max-steps, in a process of its own: what benchmarks.ssd.profile calls end to end.
+"""The run itself, ended by --max-steps, in a process of its own: what measuring.ssd calls end to end.
 
 No loop of ours: the harness trains as in any run, with its schedule, and the figures are read off the log that it leaves.
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ssd.config import SSDConfig
-from benchmarks.ssd.profile.measure import Figure
-from benchmarks.ssd.profile.setup import CHECKOUT
-
-LINE = ":::MLLOG "
-STEPS_SPENT = 1  # exit code of a run that neither met its target nor broke
+from harness import exit_codes
+from harness.config import ROOT
+from harness.results import logfile
+from harness.results.lines import Event, Scanner
+from measuring.measure import Figure
 
 
 class RunBroke(RuntimeError):
@@ -39,10 +39,10 @@ def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, step
     ]  # what the check of a scratch folder leaves goes with it
     command += [sys.executable, "-m", "harness", "run", str(path), "--max-steps", str(steps)]
     command += ["--data-dir", str(folder), "--out", str(scratch / "out"), "--number", "0", "--seed", "1"]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode == 130:
         raise KeyboardInterrupt
-    if done.returncode != STEPS_SPENT:
+    if done.returncode != exit_codes.EPOCHS_SPENT:
         raise RunBroke(f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
     return figures(scratch / "out" / "result_0.txt")
 
@@ -66,19 +66,20 @@ def configuration_file(config: SSDConfig, device: str, every: int) -> str:
 
 def figures(log: Path) -> list[Figure]:
     """From the log of a run that ended within its first epoch."""
-    events = list(_events(log))
-    at = {event["key"]: event["time_ms"] for event in events if event["key"] in ("init_start", "init_stop")}
-    speeds = [event["value"]["throughput"] for event in events if event["key"] == "tracked_stats"]
-    waits = [100 * event["value"] for event in events if event["key"] == "data_wait_share"]
+    record = logfile.read(log)
+    speeds = [event.value["throughput"] for event in _events(log) if event.key == "tracked_stats"]
+    waits = [100 * epoch.data_wait_share for epoch in record.epochs if epoch.data_wait_share is not None]
+    assert record.init_seconds is not None
     return [
-        Figure("init in the run, compiled before", "s", [(at["init_stop"] - at["init_start"]) / 1e3]),
+        Figure("init in the run, compiled before", "s", [record.init_seconds]),
         # the first interval fills the prefetch queue
         Figure("end to end: JPEG to optimizer", "images/s", speeds[1:] or speeds),
         Figure("time waiting for data", "%", waits),
     ]
 
 
-def _events(log: Path) -> Iterator[dict[str, Any]]:
-    for line in log.read_text(encoding="utf-8").splitlines():
-        if line.startswith(LINE):
-            yield json.loads(line.removeprefix(LINE))
+def _events(log: Path) -> Iterator[Event]:
+    scanner = Scanner()
+    for found in (*scanner.feed(log.read_bytes()), *scanner.finish()):
+        if isinstance(found, Event):
+            yield found

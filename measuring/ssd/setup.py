@@ -1,11 +1,10 @@
-"""What benchmarks.ssd.profile measures on: a configuration as this machine can run it, a data set repeated to a length."""
+"""What measuring.ssd measures on: a configuration as this machine can run it, a data set repeated to a length."""
 
 from __future__ import annotations
 
 import gc
 import json
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
 from pathlib import Path
@@ -19,12 +18,9 @@ from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.embedded import dataset as embedded
 from benchmarks.ssd.model import FusedHead
 from benchmarks.ssd.session import SSDSession
+from harness import config as configurations
 from harness.contract import Context
 
-CHECKOUT = Path(__file__).resolve().parents[3]
-CONFIGS = (
-    CHECKOUT / ("configs" if (CHECKOUT / "configs").is_dir() else "harness/configs") / "ssd"
-)  # the latter: installed
 # As PyTorch runs a model that nobody has tuned
 PLAIN: dict[str, Any] = {
     "precision": "fp32",
@@ -38,13 +34,11 @@ LEARNING_RATE = 1e-3  # of a batch of a few images from scratch; at the configur
 
 
 def read(name: str) -> SSDConfig:
-    """A configuration's tables, by name or path. ValueError when there is none or it is wrong."""
-    path = Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"
-    if not path.is_file():
-        there = ", ".join(sorted(each.stem for each in CONFIGS.glob("*.toml")))
-        raise ValueError(f"there is no configuration {name}; a path ending in .toml, or one of: {there}")
-    raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    return SSDConfig.model_validate_json(json.dumps({key: raw[key] for key in SSDConfig.model_fields if key in raw}))
+    """A configuration's tables, by name or path, as the harness reads it. ValueError when there is none or it is wrong."""
+    found = configurations.load(configurations.find(name))
+    if not isinstance(found.tables, SSDConfig):
+        raise ValueError(f'{name} says benchmark = "{found.benchmark_name}"; this measures ssd')
+    return found.tables
 
 
 def changed(config: SSDConfig, **tables: Mapping[str, Any]) -> SSDConfig:

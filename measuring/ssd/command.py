@@ -1,12 +1,12 @@
-"""How fast the real training run is, and whether it is still right: `python -m benchmarks.ssd.profile`.
+"""How fast the real training run is, and whether it is still right: `python -m measuring.ssd`.
 
 Correctness first: where a check fails nothing is measured. Then what a run consists of is measured with the session's own code,
 in turns with what it is compared with, in one process. The same command serves a CPU and a GPU:
 
-    python -m benchmarks.ssd.profile                                        a CPU, generated pictures, minutes
-    python -m benchmarks.ssd.profile --data-dir DIR --rounds 20             real photographs
-    python -m benchmarks.ssd.profile H100_1x1x256 --data-dir DIR --all      a GPU, if there is one, with every variant
-    python -m benchmarks.ssd.profile H100_1x1x256 --data-dir DIR --only end-to-end,step,data --budget 150
+    python -m measuring.ssd                                        a CPU, generated pictures, minutes
+    python -m measuring.ssd --data-dir DIR --rounds 20             real photographs
+    python -m measuring.ssd H100_1x1x256 --data-dir DIR --all      a GPU, if there is one, with every variant
+    python -m measuring.ssd H100_1x1x256 --data-dir DIR --only end-to-end,step,data --budget 150
                                                                             a GPU that is rented by the minute
 
 Sections are measured in the order of --only's list below, the most important first, and each figure is printed as it is there.
@@ -37,11 +37,12 @@ from benchmarks.ssd import precision
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.capabilities import installed
 from benchmarks.ssd.config import SSDConfig
-from benchmarks.ssd.profile import accuracy, checks, data, run, sections, setup
-from benchmarks.ssd.profile import report as reports
-from benchmarks.ssd.profile.measure import Figure, wall
 from benchmarks.ssd.session import SSDSession
+from harness.config import ROOT
 from harness.contract import Context, NotSuitable
+from measuring.measure import Figure, wall
+from measuring.ssd import accuracy, checks, data, run, sections, setup
+from measuring.ssd import report as reports
 
 CHECK_FAILED, USAGE, BROKE, NOT_SUITABLE, INTERRUPTED = 1, 2, 5, 6, 130
 FEW = 8  # images of the data path's check
@@ -80,7 +81,7 @@ class Workload:
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ssd.profile",
+        prog="python -m measuring.ssd",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -95,7 +96,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--cache-dir",
         type=Path,
-        default=setup.CHECKOUT / ".cache",
+        default=ROOT / ".cache",
         help="where those pictures are kept (default: %(default)s)",
     )
     add("--device", help='"cpu" or "cuda:0" (default: a GPU if there is one)')

@@ -17,8 +17,7 @@ from benchmarks.ssd.capabilities import installed
 from benchmarks.ssd.config import SSDConfig, dali_defaults
 from benchmarks.ssd.data import Batches
 from benchmarks.ssd.pictures import read
-from benchmarks.ssd.profile import baselines, setup
-from benchmarks.ssd.profile.measure import (
+from measuring.measure import (
     Comparison,
     Figure,
     Measure,
@@ -26,6 +25,7 @@ from benchmarks.ssd.profile.measure import (
     processor_time_of_background_work,
     wall,
 )
+from measuring.ssd import baselines, setup
 
 GOAL = 1.6  # of a processor's time for an image
 

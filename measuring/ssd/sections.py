@@ -1,4 +1,4 @@
-"""What benchmarks.ssd.profile measures, one function for each row or group of rows. All of it is the session's own code.
+"""What measuring.ssd measures, one function for each row or group of rows. All of it is the session's own code.
 
 Shapes: B images, A default boxes, K classes with background 0.
 """
@@ -6,7 +6,6 @@ Shapes: B images, A default boxes, K classes with background 0.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.detection import annotation_file, coco
-from benchmarks.detection.found import Detections
 from benchmarks.ssd import detections
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.precision import AUTOCAST_DTYPE
-from benchmarks.ssd.profile import baselines, setup
-from benchmarks.ssd.profile.data import endless
-from benchmarks.ssd.profile.measure import Comparison, Figure, Measure, interleaved, wall
 from benchmarks.ssd.session import SSDSession
+from measuring.measure import Comparison, Figure, Measure, interleaved, wall
+from measuring.ssd import baselines, setup
+from measuring.ssd.data import endless
 
 Batch = Mapping[str, Tensor]
 Network = tuple[Tensor, Tensor]
@@ -133,24 +131,12 @@ def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batc
 
 def evaluation(session: SSDSession) -> list[Figure]:
     """One evaluation, in its parts. The network has hardly trained and finds little: see `detection` for a full load."""
-    device = session.context.device
-    parts: list[float] = []
-
-    def detect(images: Tensor) -> Detections:
-        found: list[Detections] = []
-        parts.append(wall(lambda: found.append(session._detect(images)), device))
-        return found[0]
-
     session.load_data()
-    start = time.perf_counter()
-    session.evaluation.run(detect)
-    total = time.perf_counter() - start
-    wait = session.evaluation.batches.wait_s
+    session.evaluate(1)
     images = f"{session.evaluation.batches.samples} images"
     return [
-        Figure("evaluation: forward, decode, NMS", "s", [sum(parts)], images),
-        Figure("evaluation: waiting for images", "s", [wait], images),
-        Figure("evaluation: rows and COCOeval", "s", [total - sum(parts) - wait], images),
+        Figure(name.replace("_", " ", 1).replace("evaluation ", "evaluation: ", 1), "s", [seconds], images)
+        for name, seconds in session.phase_seconds().items()
     ]
 
 

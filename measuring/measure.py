@@ -1,4 +1,4 @@
-"""Timing for benchmarks.ssd.profile: candidates take turns in one run, raw samples are kept, the ratio of each turn counts.
+"""Timing for measuring.ssd: candidates take turns in one run, raw samples are kept, the ratio of each turn counts.
 
 On a shared machine a quiet minute helps whoever runs in it; taking turns, in the opposite order every other time, and dividing
 what was measured in the same turn takes most of that out. Nothing here knows what is measured.

@@ -1,4 +1,4 @@
-"""Correctness before speed: what benchmarks.ssd.profile compares must compute the same, or its times mean nothing.
+"""Correctness before speed: what measuring.ssd compares must compute the same, or its times mean nothing.
 
 Shapes: B images, A default boxes, K classes with background 0.
 """
@@ -18,9 +18,9 @@ from benchmarks.ssd import boxes, data, detections, loss
 from benchmarks.ssd.capabilities import backend
 from benchmarks.ssd.config import Augmentation, SSDConfig
 from benchmarks.ssd.pictures import read
-from benchmarks.ssd.profile import baselines, setup
 from benchmarks.ssd.session import SSDSession
 from harness.contract import Context
+from measuring.ssd import baselines, setup
 
 LOSS_BOUND = 1e-5  # relative; sums of some thousand float32 numbers
 DECODE_BOUND = 1e-5  # of the image's side, for offsets within 3 standard deviations of a network's

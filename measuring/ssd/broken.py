@@ -1,6 +1,6 @@
 """Whether the embedded configuration's target is missed when the pipeline is broken, one fault at a time:
 
-    .venv/bin/python -m results.embedded.broken --out broken.json [--epochs 8] [--seed 11]
+    .venv/bin/python -m measuring.ssd.broken --out broken.json [--epochs 8] [--seed 11]
 
 Faults of the evaluation are shown to one network that was trained as it should be; faults of the training take a run each.
 """
@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -20,14 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.ssd import data_dali, loss
-from benchmarks.ssd.detections import Detections
+from benchmarks.detection import coco
+from benchmarks.detection.found import Detections
+from benchmarks.ssd import loss
 from benchmarks.ssd.embedded import dataset as embedded
 from benchmarks.ssd.session import SSDSession
-from harness import config
+from harness.config import ROOT
 from harness.contract import Context
+from measuring.ssd import setup
 
-CACHE = Path(__file__).resolve().parent.parent.parent / ".cache" / "embedded"
+CACHE = ROOT / ".cache" / "embedded"
 
 Detect = Callable[[Tensor], Detections]
 
@@ -36,9 +39,7 @@ def trained(seed: int, epochs: int) -> SSDSession:
     """A session after so many epochs."""
     torch.manual_seed(seed)
     folder = embedded.ensure(CACHE, lambda *_: None)
-    session = SSDSession(
-        config.load(config.find("embedded")).tables, Context("cpu", seed=seed, data_dir=folder, threads=1)
-    )
+    session = SSDSession(setup.read("embedded"), Context("cpu", seed=seed, data_dir=folder, threads=1))
     session.warm_up()
     session.load_data()
     for epoch in range(1, epochs + 1):
@@ -76,23 +77,30 @@ def evaluation_faults(session: SSDSession) -> dict[str, float]:
     }
     measured = {fault: session.evaluation.run(broken) for fault, broken in faults.items()}
 
+    rows = coco.GroundTruth.rows
+
+    def mistaken_for(other: coco.GroundTruth) -> AbstractContextManager[object]:
+        """Detections are written as if the ground truth were `other`, and held against the true one."""
+        return mock.patch.object(coco.GroundTruth, "rows", lambda _, found, ids: rows(other, found, ids))
+
     half_a_cell = torch.tensor([4 / px, 4 / px, 0, 0])
     with mock.patch.object(session, "default_boxes", session.default_boxes - half_a_cell):
         measured["default boxes at the cells' corners"] = session.evaluation.run(detect)
     ids = truth.category_ids
-    for fault, wrong in (("category ids sorted", sorted(ids)), ("labels off by one", [*ids[1:], ids[0]])):
-        with mock.patch.dict(truth.__dict__, {"category_ids": np.array(wrong)}):
+    for fault, wrong in (("category ids sorted", np.sort(ids)), ("labels off by one", np.roll(ids, -1))):
+        mistaken = replace(truth, annotations=replace(truth.annotations, category_ids=wrong))
+        with mistaken_for(mistaken):
             measured[fault] = session.evaluation.run(detect)
-    turned = {
-        key: {**image, "width": image["height"], "height": image["width"]} for key, image in truth._images.items()
-    }
-    with mock.patch.dict(truth.__dict__, {"_images": turned}):
+    turned = replace(truth, annotations=replace(truth.annotations, sizes=truth.sizes[:, ::-1].copy()))
+    with mistaken_for(turned):
         measured["width and height of the images exchanged"] = session.evaluation.run(detect)
     return measured
 
 
-TRAINING_FAULTS = {
-    "boxes not flipped with the picture": lambda: mock.patch.object(data_dali.fn, "bb_flip", lambda boxes, **_: boxes),
+TRAINING_FAULTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "boxes not flipped with the picture": lambda: mock.patch(
+        "benchmarks.ssd.data_dali.fn.bb_flip", lambda boxes, **_: boxes
+    ),
     "no negatives in the loss": lambda: mock.patch.object(
         loss, "_hard_negatives", lambda *masks: torch.zeros_like(masks[1])
     ),

@@ -24,8 +24,9 @@ from benchmarks.ssd import loss as plain_loss
 from benchmarks.ssd.boxes import decode
 from benchmarks.ssd.data import Source
 from benchmarks.ssd.pictures import read
-from benchmarks.ssd.profile import accuracy, baselines, checks, command, measure, report, sections, setup
-from benchmarks.ssd.profile import run as run_itself
+from measuring import measure
+from measuring.ssd import accuracy, baselines, checks, command, report, sections, setup
+from measuring.ssd import run as run_itself
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import events
 from tests.ssd import small
@@ -218,7 +219,7 @@ def test_usage(given: list[str]) -> None:
 
 def test_importing_it_does_nothing_and_help_needs_no_device() -> None:
     finished = subprocess.run(
-        [sys.executable, "-c", "import benchmarks.ssd.profile.command"],
+        [sys.executable, "-c", "import measuring.ssd.command"],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -363,5 +364,5 @@ def test_the_chart_shows_ratios_and_curves_or_either_alone(tmp_path: Path) -> No
 
 
 def test_there_is_no_second_training_loop_or_graph() -> None:
-    source = (CHECKOUT / "benchmarks/ssd/profile").glob("*.py")
+    source = (CHECKOUT / "measuring/ssd").glob("*.py")
     assert not [path.name for path in source if "pipeline_def" in path.read_text() or "backward()" in path.read_text()]

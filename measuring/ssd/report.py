@@ -1,4 +1,4 @@
-"""What benchmarks.ssd.profile shows: a table on the terminal, a chart, all samples as JSON."""
+"""What measuring.ssd shows: a table on the terminal, a chart, all samples as JSON."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.ssd.profile.accuracy import WINDOW, smoothed
-from benchmarks.ssd.profile.checks import Check
-from benchmarks.ssd.profile.measure import Comparison, Figure, quartiles
-from benchmarks.ssd.profile.sections import Kernel
+from measuring.measure import Comparison, Figure, quartiles
+from measuring.ssd.accuracy import WINDOW, smoothed
+from measuring.ssd.checks import Check
+from measuring.ssd.sections import Kernel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
