@@ -4,8 +4,8 @@ A field of `Request` is an option. `verb` makes the command line of the fields; 
 again, to the ranks of a run, to a trial, to a container. So a new option is one line here, and its use where it is used.
 
 What a field's annotation holds: typer's option, how far the wish reaches (`Reach`), and of a path that a container needs,
-where it is seen inside (`Inside`). Every option has an environment variable: MLPerf's name where submitters know one, else
-HARNESS_ and its own. The command line wins.
+where it is seen inside (`Inside`), and of what not every engine can do, which do (`Of`). Every option has an environment
+variable: MLPerf's name where submitters know one, else HARNESS_ and its own. The command line wins.
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ RANK = (
 MOST_TRIALS = 10_000  # more is a slip of the hand, and years of it
 
 
+class Engine(enum.StrEnum):
+    """Who starts the trials of a series."""
+
+    PROCESS = "process"
+    DOCKER = "docker"
+
+
 class Reach(enum.Enum):
     """Whom a wish is for."""
 
@@ -46,7 +53,6 @@ class Reach(enum.Enum):
     HOST = "every process of a run on this machine; a container has its own"
     ONE = "a single run and its ranks"
     SERIES = "a series of trials"
-    CONTAINERS = "a series of trials in containers"
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,18 @@ class Inside:
         return self.folder / path.name if self.as_file else self.folder
 
 
+@dataclass(frozen=True)
+class Of:
+    """Which engines know what to do with this wish of a series."""
+
+    engines: frozenset[Engine]
+
+    def __init__(self, *engines: Engine) -> None:
+        object.__setattr__(self, "engines", frozenset(engines))
+
+
 DATA, WEIGHTS = Inside(PurePosixPath("/data")), Inside(PurePosixPath("/weights"), as_file=True)
-ALL, HOST, ONE, SERIES, CONTAINERS = Reach
+ALL, HOST, ONE, SERIES = Reach
 
 
 @dataclass(frozen=True)
@@ -161,18 +177,36 @@ class Request:
         Option(min=0, help="Seconds without a line in the log after which a trial is stopped; 0 for never."),
         SERIES,
     ] = None
-    image: Annotated[str | None, Option(help="Run each trial in a container of this image."), SERIES] = None
+    engine: Annotated[
+        Engine | None,
+        Option(help="Who starts each trial.  [default: docker with --image, else process]"),
+        SERIES,
+    ] = None
+    image: Annotated[
+        str | None, Option(help="Run each trial in a container of this image."), SERIES, Of(Engine.DOCKER)
+    ] = None
     gpus: Annotated[
-        str | None, Option(help="Of a container: indices or UUIDs, with commas.  [default: the first ones]"), CONTAINERS
+        str | None,
+        Option(help="Of a container: indices or UUIDs, with commas.  [default: the first ones]"),
+        SERIES,
+        Of(Engine.DOCKER),
     ] = None
     shm_size: Annotated[
-        str | None, Option(help="Of a container: its own shared memory, such as 8g, instead of the host's."), CONTAINERS
+        str | None,
+        Option(help="Of a container: its own shared memory, such as 8g, instead of the host's."),
+        SERIES,
+        Of(Engine.DOCKER),
     ] = None
 
     @property
     def series(self) -> bool:
         """Whether a series of trials is asked for, not a single run."""
-        return self.trials is not None or self.image is not None
+        return self.trials is not None or self.image is not None or self.engine is not None
+
+    @property
+    def started_by(self) -> Engine:
+        """The engine of a series."""
+        return self.engine or (Engine.PROCESS if self.image is None else Engine.DOCKER)
 
     @property
     def folder(self) -> Path:
@@ -193,11 +227,13 @@ class Request:
             asked = replace(self, resume=False, from_checkpoint=True)
         if asked.resume and not asked.series:
             raise BadParameter(
-                "--resume goes on with a series: say --trials or --image too; a single run goes on by --from-checkpoint with "
-                "--checkpoint-dir, where the checkpoint lies"
+                "--resume goes on with a series: say --trials, --image or --engine too; a single run goes on by "
+                "--from-checkpoint with --checkpoint-dir, where the checkpoint lies"
             )
         if asked.from_checkpoint and asked.checkpoint_dir is None:
             raise BadParameter("--from-checkpoint needs --checkpoint-dir, where the checkpoint lies")
+        if asked.started_by is Engine.DOCKER and asked.image is None:
+            raise BadParameter("--engine docker needs --image, the image to run")
         left_out = {}
         for option, reason in asked._without_effect():
             if option.name in named:
@@ -211,10 +247,15 @@ class Request:
                 continue
             if option.reach is Reach.ONE and self.series:
                 yield option, "is for a single run, not for a series of trials"
+            elif option.engines and self.started_by not in option.engines:
+                yield option, self._not_of_this_engine(option.engines)
             elif option.reach is Reach.SERIES and not self.series:
-                yield option, "has no effect without --trials or --image"
-            elif option.reach is Reach.CONTAINERS and self.image is None:
-                yield option, "has no effect without --image"
+                yield option, "has no effect without --trials, --image or --engine"
+
+    def _not_of_this_engine(self, engines: frozenset[Engine]) -> str:
+        if self.engine is None and engines == {Engine.DOCKER}:
+            return "has no effect without --image"
+        return f"is for --engine {' or '.join(sorted(engines))}, not for {self.started_by}"
 
     # --- to others ---------------------------------------------------------------------------------------------------
 
@@ -281,6 +322,7 @@ class _Option:
     info: ArgumentInfo | OptionInfo
     reach: Reach
     inside: Inside | None
+    engines: frozenset[Engine]  # that it is for; empty: all
 
     @property
     def positional(self) -> bool:
@@ -302,10 +344,12 @@ def options() -> tuple[_Option, ...]:
     hints = get_type_hints(Request, include_extras=True)
     found = []
     for field in dataclasses.fields(Request):
-        kind, info, reach, *inside = get_args(hints[field.name])
+        kind, info, reach, *more = get_args(hints[field.name])
         if info.envvar is None:
             info.envvar, info.show_envvar = PREFIX + field.name.upper(), False
-        found.append(_Option(field.name, Annotated[kind, info], field.default, info, reach, *inside or (None,)))
+        inside = next((each for each in more if isinstance(each, Inside)), None)
+        engines = next((each.engines for each in more if isinstance(each, Of)), frozenset[Engine]())
+        found.append(_Option(field.name, Annotated[kind, info], field.default, info, reach, inside, engines))
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from harness import names
 from harness.cli import environment
-from harness.request import Request
+from harness.request import Engine, Request
 
 if TYPE_CHECKING:
     from harness.config import Configuration
@@ -46,8 +46,9 @@ def run_trials(configuration: Configuration, request: Request) -> int:
         resume=request.resume,
         patience_s=watchdog.PATIENCE_S if request.watchdog is None else request.watchdog or None,
     )
-    if request.image is None:
+    if request.started_by is Engine.PROCESS:
         return _as_processes(series, request)
+    assert request.image is not None
     return _as_containers(series, configuration, request, request.image)
 
 

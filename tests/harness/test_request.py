@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from harness import cli, request
 from harness.cli import environment
-from harness.request import Reach, Request
+from harness.request import Engine, Reach, Request
 
 WORD = st.text("aZ09 _.,:=+-äß天'\"$", min_size=1, max_size=12).filter(
     lambda text: text[0] not in "-" and text.strip() == text
@@ -29,6 +29,7 @@ VALUES: dict[type, st.SearchStrategy[Any]] = {
     int: st.integers(1, request.MOST_TRIALS),
     float: st.floats(0, allow_nan=False, allow_infinity=False),
     bool: st.booleans(),
+    Engine: st.sampled_from(Engine),
 }
 
 
@@ -101,7 +102,7 @@ def test_published_recipes_name_the_weights_otherwise(bare: Any) -> None:
 
 FULL = Request(
     *("toy", Path("data"), Path("w/r34.pth"), Path("out"), 7, 100, True, 0.25, Path("cache")),
-    *(3, Path("kept"), True, 5, True, "here", False, 60.0, "ssd", "0,1", "8g"),
+    *(3, Path("kept"), True, 5, True, "here", False, 60.0, Engine.DOCKER, "ssd", "0,1", "8g"),
 )
 
 
@@ -131,15 +132,18 @@ def test_ranks_trials_and_containers_are_told_what_is_theirs(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--watchdog", "5"), "--watchdog has no effect without --trials or --image"),
-        (("--system", "x"), "--system has no effect without --trials or --image"),
-        (("--no-clear-caches",), "--no-clear-caches has no effect without --trials or --image"),
-        (("--clear-caches",), "--clear-caches has no effect without --trials or --image"),
+        (("--watchdog", "5"), "--watchdog has no effect without --trials, --image or --engine"),
+        (("--system", "x"), "--system has no effect without --trials, --image or --engine"),
+        (("--no-clear-caches",), "--no-clear-caches has no effect without --trials, --image or --engine"),
+        (("--clear-caches",), "--clear-caches has no effect without --trials, --image or --engine"),
         (("--trials", "2", "--gpus", "0"), "--gpus has no effect without --image"),
         (("--shm-size", "8g"), "--shm-size has no effect without --image"),
+        (("--engine", "process", "--gpus", "0"), "--gpus is for --engine docker, not for process"),
+        (("--engine", "process", "--image", "x"), "--image is for --engine docker, not for process"),
+        (("--engine", "docker"), "--engine docker needs --image"),
         (("--trials", "2", "--number", "1"), "--number is for a single run"),
         (("--trials", "2", "--checkpoint-dir", "x"), "--checkpoint-dir is for a single run"),
-        (("--resume",), "--resume goes on with a series: say --trials or --image too"),
+        (("--resume",), "--resume goes on with a series: say --trials, --image or --engine too"),
         (("--from-checkpoint",), "--from-checkpoint needs --checkpoint-dir"),
     ],
 )
@@ -154,7 +158,7 @@ def test_what_a_shell_says_to_every_run_is_left_out_with_a_word(bare: Any) -> No
     asked, left_out = parsed()[0].as_meant(frozenset())
     assert asked == Request()
     assert left_out == [
-        "the environment variable CLEAR_CACHES is not read here: it has no effect without --trials or --image",
+        "the environment variable CLEAR_CACHES is not read here: it has no effect without --trials, --image or --engine",
         "the environment variable HARNESS_GPUS is not read here: it has no effect without --image",
     ]
 
