@@ -5,9 +5,9 @@ tables [submission] and [run] that the harness owns, and every other table that 
 Nothing is guessed: an unknown key, a missing key, a wrong type and an impossible value are errors, reported all at once,
 each with the file, the dotted key, what was found and what is allowed.
 
-Rulesets: 0.7.0, 1.0.0 and 1.1.0 are written in full in both divisions. Beyond 0.7.0's keys 1.0.0 asks for
-gradient_accumulation_steps, which the benchmark's hyperparameters carry, and 1.1.0 for a weights_initialization line for
-every tensor. 0.6.0 has another line format and is not written. (mlperf-logging 4.1.68, compliance_checker/training_*.)
+Rulesets: those from 0.7.0 on are written in full in both divisions. Beyond 0.7.0's keys 1.0.0 asks for
+gradient_accumulation_steps, which the benchmark's hyperparameters carry, and 1.1.0 to 2.1.0 for a weights_initialization line
+for every tensor. 0.6.0 has another line format and is not written. (mlperf-logging 4.1.68, compliance_checker/training_*.)
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Submission(Table):
 class Run(Table):
     """What the harness needs to run: where, how long, and towards what."""
 
-    ruleset: Literal["0.7.0", "1.0.0", "1.1.0"]
+    ruleset: Literal["0.7.0", "1.0.0", "1.1.0", "2.0.0", "2.1.0", "3.0.0", "3.1.0", "4.0.0", "4.1.0", "5.0.0", "5.1.0"]
     device: Device  # "cpu", torch's word for an accelerator, or "accelerator" for whichever this machine has
     nodes: PositiveInt
     accelerators_per_node: PositiveInt  # on a CPU: processes
@@ -134,6 +134,11 @@ class Configuration:
     def rules(self) -> Rules:
         """Of the benchmark in the ruleset, from the benchmark's own rules.toml."""
         return _rules_of(self.benchmark_name)[self.run.ruleset]
+
+    @property
+    def keyword(self) -> str:
+        """What the ruleset calls the benchmark: submission_benchmark, and the folder's name in a submission."""
+        return self.rules.benchmark
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
@@ -205,11 +210,14 @@ def _module_name(name: str) -> str:
     return name if "." in name else f"benchmarks.{name}"
 
 
-def only_benchmark() -> str:
-    """The name of the one benchmark there is. ConfigError when the user must choose."""
+def default_benchmark(folder: Path = FOLDER) -> str:
+    """The one benchmark there is, else that of the configuration which says `default = true`. ConfigError without either."""
     there = _benchmarks()
     if len(there) != 1:
-        raise ConfigError(f"name a benchmark with --benchmark; there are: {', '.join(there) or 'none'}")
+        files = [read_toml(path) for path in available(folder).values()]
+        there = [str(raw.get("benchmark")) for raw in files if raw.get("default") is True]
+    if len(there) != 1:
+        raise ConfigError(f"name a benchmark with --benchmark; there are: {', '.join(_benchmarks()) or 'none'}")
     return there[0]
 
 
@@ -252,16 +260,12 @@ def _against_ruleset(own: Own) -> Iterator[str]:
 
 
 def _rules_of(benchmark_name: str) -> dict[str, Rules]:
-    """What the benchmark's folder says of the keyword that it trains. ConfigError where it says nothing."""
+    """What the benchmark's folder says of the keywords that it trains. ConfigError where it says nothing."""
     benchmark = find_benchmark(benchmark_name)
     module = importlib.import_module(_module_name(benchmark_name))
     folder = Path(str(module.__file__)).parent
-    found = {
-        ruleset: each
-        for ruleset, each in rules.in_folder(folder).items()
-        if each.ours and each.benchmark == benchmark.name
-    }
-    if not found:
+    found = {ruleset: each for ruleset, each in rules.in_folder(folder).items() if each.ours}
+    if benchmark.name not in {each.benchmark for each in found.values()}:
         raise ConfigError(
             f'benchmark = "{benchmark_name}": {folder / rules.FILE} has no rules for the keyword {benchmark.name} that are '
             "its own (ours = true); see harness/rules.py"

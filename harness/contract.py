@@ -170,7 +170,7 @@ class Session(Protocol):
 class Benchmark(Protocol):
     """What the package's `BENCHMARK` is."""
 
-    name: str  # the ruleset's keyword for submission_benchmark; the package's rules.toml has its rules
+    name: str  # a keyword of the package's rules.toml, by which people know it; a log says the one of its ruleset
     config_type: type[BaseModel]  # of the configuration's tables that the harness does not own
 
     def provide_data(

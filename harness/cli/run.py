@@ -97,7 +97,9 @@ def _default() -> Path:
 
 def prepare(
     data_dir: Annotated[Path, typer.Option(envvar=environment.DATA_DIR, help="Where the data set is or shall be.")],
-    benchmark: Annotated[str, typer.Option(help="Whose data set.  [default: the only one there is]")] = "",
+    benchmark: Annotated[
+        str, typer.Option(help="Whose data set.  [default: that of the configuration which runs by default]")
+    ] = "",
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Download nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before downloading.")] = False,
 ) -> None:
@@ -107,9 +109,9 @@ def prepare(
     """
     from rich.progress import Progress
 
-    from harness.config import find_benchmark, only_benchmark
+    from harness.config import default_benchmark, find_benchmark
 
-    found = find_benchmark(benchmark or only_benchmark())
+    found = find_benchmark(benchmark or default_benchmark())
     with Progress(transient=True) as bar:
         tasks = {}
 

@@ -36,7 +36,7 @@ def run_trials(configuration: Configuration, request: Request) -> int:
         else names.of_platform(configuration.submission.platform)
     )
     series = Series(
-        folder=(request.folder / system / configuration.benchmark.name).resolve(),
+        folder=(request.folder / system / configuration.keyword).resolve(),
         configuration_name=configuration.name,
         configuration_sha256=configuration.sha256,
         trials=request.trials or 1,

@@ -44,7 +44,7 @@ def _seconds_per_epoch(run: Run) -> float | None:
     if record.epoch_seconds:
         return record.epoch_seconds
     rate = record.images_per_s
-    return record.train_samples / rate if record.train_samples and rate else None
+    return record.epoch_samples / rate if record.epoch_samples and rate else None
 
 
 def _images_per_s(run: Run) -> float | None:

@@ -20,7 +20,7 @@ def submission(
 ) -> None:
     """What is known before anything is built."""
     submitted = configuration.submission
-    log.point(keys.SUBMISSION_BENCHMARK, configuration.benchmark.name)
+    log.point(keys.SUBMISSION_BENCHMARK, configuration.keyword)
     log.point(keys.SUBMISSION_ORG, submitted.org)
     log.point(keys.SUBMISSION_DIVISION, submitted.division)
     log.point(keys.SUBMISSION_STATUS, submitted.status)

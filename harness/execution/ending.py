@@ -129,7 +129,7 @@ def _last_words(run: Run, ending: Ending) -> None:
     ended = time.time()
     screen.say(f"ENDING TIMING RUN AT {clock(ended)}")
     if ending.status == keys.SUCCESS:
-        name, org = run.configuration.benchmark.name.upper(), run.configuration.submission.org
+        name, org = run.configuration.keyword.upper(), run.configuration.submission.org
         screen.say(f"RESULT,{name},,{ended - run.called:.0f},{org},{clock(run.called)}")
 
 

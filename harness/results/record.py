@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from harness.results.lines import Problem
+from harness.rules import rules_for
 
 NUMBER_LIMIT = 1e18  # no count, time or rate of a run is larger, and products of two stay finite
 CLOCKS_APART_S, CLOCKS_APART = 0.1, 0.001  # both must be exceeded: stamping takes milliseconds, drift is 0.05 % at most
@@ -166,6 +167,11 @@ class RunRecord:
     def train_samples(self) -> int | None:
         return self.integer("train_samples")
 
+    @cached_property
+    def epoch_samples(self) -> int | None:
+        """Samples of one epoch, by the rules that the log was made for."""
+        return rules_for(self.benchmark, self.ruleset).epoch_samples(self.train_samples, self.global_batch_size)
+
     @property
     def eval_samples(self) -> int | None:
         return self.integer("eval_samples")
@@ -220,9 +226,9 @@ class RunRecord:
         """Images of an epoch by the median epoch's time; of a run that --max-steps ended in its first one, as logged."""
         if self.max_steps is not None and self.epochs and self.epoch_seconds is None:
             return self.epochs[0].throughput
-        if not self.train_samples or not self.epoch_seconds:
+        if not self.epoch_samples or not self.epoch_seconds:
             return None
-        return number(self.train_samples / self.epoch_seconds)
+        return number(self.epoch_samples / self.epoch_seconds)
 
     @cached_property
     def phases(self) -> Mapping[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.results.record import NUMBER_LIMIT, RunRecord
 from harness.rules import Rules, checkable, rules_for
 
-__all__ = ["Rules", "check_ruleset", "epoch_samples", "images_per_s", "rules_for", "shortfall", "target_of"]
+__all__ = ["Rules", "check_ruleset", "images_per_s", "rules_for", "shortfall", "target_of"]
 
 
 def target_of(record: RunRecord, rules: Rules) -> float | None:
@@ -29,19 +29,9 @@ def shortfall(record: RunRecord, rules: Rules) -> str:
     return ""
 
 
-def epoch_samples(record: RunRecord, rules: Rules) -> int | None:
-    """Samples of one epoch, by which every throughput here is reckoned: as the log says.
-
-    But by the rules' number where it says nothing, and where it counts samples too that are in the data set and not trained on
-    (`train_samples_tolerated`): so one log has one throughput, read or published.
-    """
-    said = record.train_samples
-    return rules.train_samples if said is None or said in rules.train_samples_tolerated else said
-
-
 def images_per_s(record: RunRecord, rules: Rules) -> float | None:
     """Samples of an epoch by the median epoch's time; of a run that ended in its first epoch, as it logged."""
-    samples = epoch_samples(record, rules)
+    samples = rules.epoch_samples(record.train_samples, record.global_batch_size)
     if samples and record.epoch_seconds:
         speed = samples / record.epoch_seconds
         return speed if speed < NUMBER_LIMIT else None

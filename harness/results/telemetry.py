@@ -85,7 +85,7 @@ def trained_images(record: RunRecord) -> float | None:
     whole = sum(each.seconds is not None for each in record.epochs)
     if record.max_steps is not None and record.global_batch_size and record.outcome == "aborted":
         return float(record.max_steps * record.global_batch_size)
-    return float(whole * record.train_samples) if record.train_samples and whole else None
+    return float(whole * record.epoch_samples) if record.epoch_samples and whole else None
 
 
 def beside(record: RunRecord) -> Telemetry | None:

@@ -32,7 +32,9 @@ def test_nothing_of_the_benchmark_is_imported() -> None:
 
 def retinanet(*, target: float = 0.3401, start_year: int = 2023) -> str:
     """A log as the keyword's other meaning has it."""
-    log = without(without(events(evaluations=((3, 0.2), (4, target))), "max_samples"), "model_bn_span")
+    log = without(
+        without(events(evaluations=((1, 0.1), (2, 0.15), (3, 0.2), (4, target))), "max_samples"), "model_bn_span"
+    )
     log = without(log, "opt_learning_rate_decay_boundary_epochs")
     log = changed(log, "train_samples", lambda each: each.update(value=1170301))
     log = changed(log, "eval_samples", lambda each: each.update(value=24781))
@@ -55,6 +57,62 @@ def test_the_other_meaning_has_its_own_target() -> None:
     record = parsed(retinanet(target=0.3399))
     wrong = [each.found for each in check_log(Log("r", record, rules.rules_for("ssd", record.ruleset)))]
     assert wrong == ["says success, but no mAP reached 0.34 (best 0.3399)"]
+
+
+def test_one_task_under_two_keywords() -> None:
+    """What a log calls it is the ruleset's word; the rules are one file of the package that trains it."""
+    by_keyword = {
+        (each.benchmark, each.ruleset): (each.task, each.target, each.runs, each.train_samples, each.eval_samples)
+        for keyword in ("ssd", "retinanet")
+        for each in rules.meanings(keyword)
+    }
+    retinanet = ("RetinaNet on OpenImages", 0.34, 5, 1170301, (24781,))
+    since = ("2.0.0", "2.1.0", "3.0.0", "3.1.0", "4.0.0", "4.1.0")
+    assert {key for key, value in by_keyword.items() if value == retinanet} == {
+        *(("ssd", ruleset) for ruleset in since),
+        *(("retinanet", ruleset) for ruleset in ("5.0.0", "5.1.0")),
+    }
+    assert [each.ruleset for each in rules.meanings("ssd")] == ["0.5.0", "0.6.0", "0.7.0", "1.0.0", "1.1.0", *since]
+    assert rules.rules_for("ssd", "5.0.0").target is None and rules.rules_for("retinanet", "4.1.0").target is None
+
+
+def test_a_file_may_give_each_meaning_a_keyword(tmp_path: Path) -> None:
+    one = '[[meaning]]\n{}metric = "m"\nruns = 5\n[meaning.rulesets."{}"]\ntarget = 0.1\n'
+    path = tmp_path / "rules.toml"
+    path.write_text('keyword = "old"\n' + one.format("", "1.0.0") + one.format('keyword = "new"\n', "5.0.0"))
+    assert {name: each.benchmark for name, each in rules.read(path).items()} == {"1.0.0": "old", "5.0.0": "new"}
+    path.write_text(one.format("", "1.0.0") + one.format('keyword = "new"\n', "5.0.0"))
+    with pytest.raises(ValueError, match=r"rules.toml: it needs keyword"):
+        rules.read(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "batch", "samples"),
+    [
+        *((4572, 256, 1170301), (4571, 256, 1170301), (576, 2048, 1170301), (464, 2528, 1170301)),  # as published
+        *((1170301, 2048, 1170301), (None, 256, 1170301), (4000, 256, 4000), (4572, None, 4572)),
+    ],
+)
+def test_samples_that_a_log_counts_in_batches(said: int | None, batch: int | None, samples: int) -> None:
+    """All but one submitter log as train_samples how many batches an epoch has: its throughput is not 256 times smaller."""
+    assert rules.rules_for("ssd", "3.0.0").epoch_samples(said, batch) == samples
+    assert rules.rules_for("ssd", "0.7.0").epoch_samples(457, 256) == 457
+
+
+def test_a_log_that_counts_batches_has_the_throughput_of_images() -> None:
+    log = [dict(json.loads(line.partition(":::MLLOG ")[2])) for line in retinanet().splitlines() if ":::MLLOG" in line]
+    changed(
+        changed(log, "train_samples", lambda each: each.update(value=1283)),
+        "eval_samples",
+        lambda e: e.update(value=28),
+    )
+    record = parsed(text(log))
+    assert (record.epoch_samples, record.images_per_s) == (1170301, pytest.approx(1170301 / 12))
+    found = list(check_log(Log("r", record, rules.rules_for("ssd", record.ruleset))))
+    assert [each.severity for each in found if each.rule == "sample count"] == ["warning", "warning"]
+    changed(log, "train_samples", lambda each: each.update(value=1000))
+    found = list(check_log(Log("r", parsed(text(log)), rules.rules_for("ssd", record.ruleset))))
+    assert [each.severity for each in found if each.rule == "sample count"] == ["error", "error"]
 
 
 def test_a_keyword_without_rules_is_scored_by_its_log(tmp_path: Path) -> None:

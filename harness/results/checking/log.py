@@ -156,6 +156,7 @@ def _samples(log: Log) -> Iterator[Finding]:
     rules = log.rules
     if not log.closed:
         return
+    batches = rules.in_batches(number(log.record.value("train_samples")), log.record.global_batch_size)
     for key, allowed, tolerated in (
         ("train_samples", tuple(filter(None, (rules.train_samples,))), rules.train_samples_tolerated),
         ("eval_samples", rules.eval_samples, ()),
@@ -163,9 +164,15 @@ def _samples(log: Log) -> Iterator[Finding]:
         entry = log.record.entries.get(key)
         if entry is None or not allowed or entry.value in allowed:
             continue  # that it is missing, the compliance checker says
+        whole = " or ".join(str(each) for each in allowed)
+        if batches and isinstance(entry.value, int) and 0 < entry.value < max(allowed):
+            text, fix = f"{entry.value} batches; published entries count so too", f"log the samples: {whole}"
+            yield log.found("sample count", text, fix, key=key, severity="warning")
+            continue
         severity: Severity = "warning" if entry.value in tolerated else "error"
-        fix = f"use the whole data set: {' or '.join(str(each) for each in allowed)}"
-        yield log.found("sample count", _shown(entry.value), fix, key=key, severity=severity)
+        yield log.found(
+            "sample count", _shown(entry.value), f"use the whole data set: {whole}", key=key, severity=severity
+        )
 
 
 def _misleading_words(log: Log) -> Iterator[Finding]:
