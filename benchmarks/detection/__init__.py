@@ -1,4 +1,5 @@
-"""What detectors share whatever their network: COCO folders and their check, downloads, evaluation, pictures, phases of a step.
+"""What detectors share whatever their network: COCO folders and their check, data paths, the session around a training step,
+evaluation, downloads, the embedded pictures.
 
 No benchmark of its own, and it imports none.
 """

@@ -16,16 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from benchmarks.detection.pictures import WHOLE, Boxes, Picture, flipped
 from benchmarks.ssd.config import Augmentation
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 MID_GREY = 128.0
 # RGB to luma and the two chroma axes of NTSC, rounded as DALI's color_twist has them
 RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
-WHOLE = np.array([0.0, 0.0, 1.0, 1.0], dtype=np.float32)
-
-Boxes = npt.NDArray[np.float32]  # (G, 4) ltrb
 
 
 def random_window(rng: np.random.Generator, ltrb: Boxes, augmentation: Augmentation) -> tuple[Boxes, npt.NDArray[Any]]:
@@ -64,11 +60,6 @@ def in_window(ltrb: Boxes, window: Boxes) -> Boxes:
     return ((ltrb - np.tile(window[:2], 2)) / np.tile(size, 2)).clip(0, 1).astype(np.float32)
 
 
-def flipped(ltrb: Boxes) -> Boxes:
-    """Boxes (G, 4) of the picture seen in a mirror."""
-    return np.stack([1 - ltrb[:, 2], ltrb[:, 1], 1 - ltrb[:, 0], ltrb[:, 3]], axis=1)
-
-
 def random_colour(rng: np.random.Generator, augmentation: Augmentation) -> npt.NDArray[np.float32]:
     """(3, 4): what a pixel's levels are multiplied with, and what is then added."""
     brightness, contrast, saturation, hue_degrees = (
@@ -93,21 +84,11 @@ def coloured(pictures: Tensor, colours: Tensor) -> Tensor:
     return flat.view(pictures.shape).clamp_(0, 255).round_()
 
 
-def imagenet(device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (3, 1, 1) of levels 0 to 255. Made once: to make them on a GPU the host waits for it."""
-    mean, std = (
-        torch.tensor([255 * x for x in each])[:, None, None].to(device) for each in (IMAGENET_MEAN, IMAGENET_STD)
+def augmented(rng: np.random.Generator, picture: Picture, augmentation: Augmentation) -> Picture:
+    """A window and a flip, drawn; what they leave of the boxes."""
+    window, inside = random_window(rng, picture.ltrb, augmentation)
+    ltrb = in_window(picture.ltrb[inside], window)
+    mirrored = bool(rng.random() < augmentation.flip_probability)
+    return Picture(
+        picture.id, picture.file, flipped(ltrb) if mirrored else ltrb, picture.labels[inside], window, mirrored
     )
-    return mean, std
-
-
-def normalised(levels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(B, 3, S, S) levels 0 to 255 less `mean` (3, 1, 1), by `std`, in float32."""
-    return (levels - mean).div_(std)
-
-
-def unnormalise(images: Tensor) -> npt.NDArray[np.uint8]:
-    """Network input (B, 3, S, S) back to pictures (B, S, S, 3) uint8."""
-    mean, std = imagenet(images.device)
-    pictures = (images.float() * std + mean).clamp(0, 255).round().byte()
-    return pictures.permute(0, 2, 3, 1).cpu().numpy()

@@ -1,9 +1,7 @@
-"""The DALI graph: JPEG files of a COCO folder to augmented images with encoded boxes. The only importer of nvidia.dali.
+"""SSD's DALI graph for training: JPEG files of a COCO folder to augmented images with encoded boxes, on a GPU or the CPU.
 
-One description serves GPU and CPU, training and evaluation. Order of the operations as in MLPerf v0.7's DALI submissions:
-random crop around the boxes, decode of the crop alone, flip, resize, colour, normalise, encode. What DALI is known to trip
-over is kept out here: boxes are clamped before the crop, the order of images comes from its own seed, training drops a
-last incomplete batch so that no rank ever gets an empty one, evaluation gives every image once.
+Order of the operations as in MLPerf v0.7's DALI submissions: random crop around the boxes, decode of the crop alone, flip,
+resize, colour, normalise, encode. Boxes are clamped before the crop, which refuses one that lies 1e-4 px outside.
 
 Shapes: B images, S image side in px, A default boxes.
 """
@@ -11,62 +9,17 @@ Shapes: B images, S image side in px, A default boxes.
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from nvidia.dali import fn, math, pipeline_def, types
+from nvidia.dali import fn, math, pipeline_def
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
-from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from torch import Tensor
 
-from benchmarks.ssd import reader_counts
-from benchmarks.ssd.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from benchmarks.detection.data import Source
+from benchmarks.detection.data_dali import DaliBatches, batches, decoding_of, normalised, reader, saving, uniform
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb
 from benchmarks.ssd.config import Augmentation
-from benchmarks.ssd.data import Source, blamed, counts
 from benchmarks.ssd.matching import MATCH_IOU
-
-READER = "coco"
-DECODERS = "fn.decoders."  # in an error of theirs, which names no file
-
-
-@dataclass
-class DaliBatches:
-    """Implements benchmarks.ssd.data.Batches."""
-
-    iterator: DALIGenericIterator
-    source: Source
-    wait_s: float = field(default=0.0)
-
-    @property
-    def samples(self) -> int:
-        (meta,) = (p.reader_meta(READER) for p in self.iterator._pipes)
-        return int(meta["epoch_size"])
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        epoch = iter(self.iterator)
-        while True:
-            start = time.perf_counter()
-            try:
-                (batch,) = next(epoch)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if DECODERS not in str(error):
-                    raise
-                raise RuntimeError(f"{error}\n{blamed(self.source)}") from error
-            finally:
-                self.wait_s += time.perf_counter() - start
-            yield {name: tensor.to(self.source.device, non_blocking=True) for name, tensor in batch.items()}
-
-    def state(self) -> bytes:
-        (checkpoint,) = self.iterator.checkpoints()
-        return bytes(checkpoint)
 
 
 def train_batches(
@@ -94,74 +47,11 @@ def train_batches(
         enable_checkpointing=True,
         checkpoint=checkpoint,
     )
-    return _batches(pipe, source, saved, ["images", "offsets", "labels"], LastBatchPolicy.DROP)
-
-
-def eval_batches(source: Source) -> DaliBatches:
-    """See benchmarks.ssd.data.eval_batches."""
-    saved = tempfile.TemporaryDirectory()
-    pipe = _eval_graph(
-        source, saved.name, batch_size=source.batch_size, num_threads=source.threads, device_id=source.gpu, seed=0
-    )
-    return _batches(pipe, source, saved, ["images", "image_ids"], LastBatchPolicy.PARTIAL)
+    return batches(pipe, source, saved, ["images", "offsets", "labels"], LastBatchPolicy.DROP)
 
 
 def warm_up(source: Source) -> None:
     """DALI compiles nothing: to have been imported is enough."""
-
-
-def decoder(jpegs: Sequence[npt.NDArray[np.uint8]], threads: int, gpu: int | None, hw_decoder_load: float) -> Any:
-    """A pipeline that decodes these files to RGB, whole, each time it is run, and does nothing else: for `harness probe`.
-
-    On the CPU where `gpu` is None, else there, with this share of them by its JPEG engine. Nothing is worked ahead.
-    """
-    pipe = _decoding_graph(
-        list(jpegs),
-        _decoding(gpu, hw_decoder_load),
-        batch_size=len(jpegs),
-        num_threads=threads,
-        device_id=gpu,
-        exec_pipelined=False,
-        exec_async=False,
-    )
-    pipe.build()
-    return pipe
-
-
-@pipeline_def  # type: ignore[untyped-decorator]
-def _decoding_graph(jpegs: list[npt.NDArray[np.uint8]], arguments: dict[str, Any]) -> Any:
-    return fn.decoders.image(fn.external_source(source=lambda: jpegs, batch=True, device="cpu"), **arguments)
-
-
-def _batches(
-    pipe: Any, source: Source, saved: tempfile.TemporaryDirectory[str], outputs: list[str], policy: LastBatchPolicy
-) -> DaliBatches:
-    """`saved` is where the graph's reader saves what it reads, and is removed."""
-    iterator = DALIGenericIterator(
-        [pipe], outputs, reader_name=READER, last_batch_policy=policy, auto_reset=True, prepare_first_batch=False
-    )
-    with saved:
-        reader_counts.compare(Path(saved.name), counts(source), source.annotations, with_empty=not source.skip_empty)
-    return DaliBatches(iterator, source)
-
-
-def _reader(source: Source, **arguments: Any) -> Any:
-    return fn.readers.coco(
-        file_root=str(source.images),
-        annotations_file=str(source.annotations),
-        shard_id=source.shard,
-        num_shards=source.shards,
-        skip_empty=source.skip_empty,
-        ltrb=True,
-        ratio=True,
-        name=READER,
-        **arguments,
-    )
-
-
-def _saving(folder: str) -> dict[str, Any]:
-    """Lets the reader save what it has read, to be compared with what it should have."""
-    return {"save_preprocessed_annotations": True, "save_preprocessed_annotations_dir": folder}
 
 
 def _random_crop(boxes: Any, labels: Any, augmentation: Augmentation) -> Any:
@@ -178,70 +68,32 @@ def _random_crop(boxes: Any, labels: Any, augmentation: Augmentation) -> Any:
     )
 
 
-def _decoder(source: Source) -> dict[str, Any]:
-    """How JPEG files are decoded, in whole or in part."""
-    return _decoding(source.gpu, source.hw_decoder_load)
-
-
-def _decoding(gpu: int | None, hw_decoder_load: float) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "device": "cpu" if gpu is None else "mixed",
-        "output_type": types.RGB,
-        "adjust_orientation": False,  # boxes are of the pixels as they are stored, whatever a camera's tag says
-        "jpeg_fancy_upsampling": True,  # the CPU decoder's default; without it the GPU's chroma differs
-    }
-    return arguments if gpu is None else {**arguments, "hw_decoder_load": hw_decoder_load}
-
-
-def _normalised(images: Any, source: Source, colour: Any = None, **mirror: Any) -> Any:
-    """Resize with an antialiasing triangular filter, colour (training), then ImageNet's mean and deviation."""
-    px, half = source.image_px, source.image_format == "fp16_hwc4"
-    images = fn.resize(images, resize_x=px, resize_y=px, interp_type=types.INTERP_LINEAR, antialias=True)
-    if colour is not None:
-        images = colour(images)
-    return fn.crop_mirror_normalize(
-        images,
-        dtype=types.FLOAT16 if half else types.FLOAT,
-        output_layout="HWC" if half else "CHW",
-        pad_output=half,  # with zeros, to a power of two
-        mean=[255 * value for value in IMAGENET_MEAN],
-        std=[255 * value for value in IMAGENET_STD],
-        **mirror,
-    )
-
-
-def _uniform(ends: tuple[float, float]) -> Any:
-    """A draw for each image; a constant where the range is a point, which DALI's operator refuses."""
-    low, high = ends
-    return low if low == high else fn.random.uniform(range=[low, high])
-
-
 @pipeline_def  # type: ignore[untyped-decorator]
 def _train_graph(
     source: Source, augmentation: Augmentation, anchors_ltrb: list[float], order_seed: int, saved: str
 ) -> Any:
     # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
-    files, boxes, labels = _reader(
-        source, **_saving(saved), shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31
+    files, boxes, labels = reader(
+        source, **saving(saved), shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31
     )
     begin, size, boxes, labels = _random_crop(boxes, labels, augmentation)
     if source.whole:
-        images = fn.slice(fn.decoders.image(files, **_decoder(source)), begin, size)
+        images = fn.slice(fn.decoders.image(files, **decoding_of(source)), begin, size)
     else:
-        images = fn.decoders.image_slice(files, begin, size, **_decoder(source))
+        images = fn.decoders.image_slice(files, begin, size, **decoding_of(source))
     flip = fn.random.coin_flip(probability=augmentation.flip_probability)
     boxes = fn.bb_flip(boxes, ltrb=True, horizontal=flip)
 
     def colour(resized: Any) -> Any:
         return fn.color_twist(
             resized,
-            brightness=_uniform(augmentation.brightness),
-            contrast=_uniform(augmentation.contrast),
-            saturation=_uniform(augmentation.saturation),
-            hue=_uniform(augmentation.hue_degrees),
+            brightness=uniform(augmentation.brightness),
+            contrast=uniform(augmentation.contrast),
+            saturation=uniform(augmentation.saturation),
+            hue=uniform(augmentation.hue_degrees),
         )
 
-    images = _normalised(images, source, colour, mirror=flip)
+    images = normalised(images, source, colour, mirror=flip)
     if source.gpu is not None:
         boxes, labels = boxes.gpu(), labels.gpu()
     offsets, labels = fn.box_encoder(
@@ -253,10 +105,3 @@ def _train_graph(
         stds=[SCALE_XY, SCALE_XY, SCALE_WH, SCALE_WH],
     )
     return images, offsets, labels
-
-
-@pipeline_def  # type: ignore[untyped-decorator]
-def _eval_graph(source: Source, saved: str) -> Any:
-    # sticking to its shard, a rank ends each epoch where it began it, also where the shards differ by one image
-    files, _, _, image_ids = _reader(source, **_saving(saved), image_ids=True, stick_to_shard=True)
-    return _normalised(fn.decoders.image(files, **_decoder(source)), source), image_ids

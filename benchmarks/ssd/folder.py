@@ -1,39 +1,21 @@
-"""The COCO folder of a run, as one rank reads it: what the configuration and the rank make of it."""
+"""The COCO folder of a run of SSD, as one rank reads it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.detection import coco
-from benchmarks.detection.evaluation import Evaluation
-from benchmarks.ssd import capabilities, checked, data
+from benchmarks.detection import folder
+from benchmarks.ssd import data
 from benchmarks.ssd.config import SSDConfig
-from harness.contract import Context
 
 
 @dataclass(frozen=True)
-class Folder:
-    """Nothing is read before a method is called."""
+class Folder(folder.Folder):
+    """With SSD's training batches."""
 
     config: SSDConfig
-    context: Context
-    jpeg_on_device: bool = True
-
-    @property
-    def path(self) -> Path:
-        assert self.context.data_dir is not None  # Benchmark.provide_data refused it
-        return self.context.data_dir
-
-    @property
-    def eval_images(self) -> Path:
-        return self._half("eval").images
-
-    @property
-    def train_source(self) -> data.Source:
-        return self._source("train", self.config.optimizer.batch_size, True)
 
     def train_batches(self, default_boxes: Tensor, checkpoint: bytes | None = None) -> data.TrainBatches:
         """From the first epoch, or from where `checkpoint` stands."""
@@ -44,72 +26,4 @@ class Folder:
             order_seed=self.context.seed,
             augmentation_seed=self.context.rank_seed,
             checkpoint=checkpoint,
-        )
-
-    def evaluation(self) -> Evaluation:
-        """ValueError where the ground truth is not what the configuration says."""
-        settings = self.config.data
-        ground_truth = coco.GroundTruth.load(self._half("eval").annotations)
-        if len(ground_truth.category_ids) != self.config.model.categories:
-            raise ValueError(
-                f"{ground_truth.path} has {len(ground_truth.category_ids)} categories, the configuration says "
-                f"model.categories = {self.config.model.categories}"
-            )
-        batches = data.eval_batches(
-            self._source("eval", self.config.evaluation.batch_size, not settings.eval_images_without_boxes)
-        )
-        return Evaluation(
-            batches,
-            ground_truth,
-            ground_truth.image_ids if settings.eval_images_without_boxes else ground_truth.image_ids_with_boxes,
-            self.config.evaluation.evaluator,
-            self.context.world_size,
-            self.context.rank,
-        )
-
-    def check(self, train_samples: int, eval_samples: int) -> None:
-        """Whether so many images, as the readers found, are what the configuration says. ValueError if not."""
-        settings = self.config.data
-        wanted = {"train": settings.train_samples, "eval": settings.eval_samples}
-        for half, found in zip(checked.HALVES, (train_samples, eval_samples), strict=True):
-            if (expected := wanted[half]) != found:
-                raise ValueError(
-                    f"{self._half(half).original}: the reader found {found:,} images for {half}, the configuration says "
-                    f"data.{half}_samples = {expected:,}; complete the folder or correct the configuration"
-                )
-
-    def eval_batch_sizes(self) -> set[int]:
-        """Numbers of images that this rank's batches of an evaluation have; the last one may be shorter."""
-        samples, rank, ranks = self.config.data.eval_samples, self.context.rank, self.context.world_size
-        mine = samples * (rank + 1) // ranks - samples * rank // ranks
-        size = self.config.evaluation.batch_size
-        return {min(size, mine), mine % size or size}
-
-    def fingerprint(self) -> str:
-        """See benchmarks.detection.coco.fingerprint; of the files as the user has them."""
-        halves = [self._half(name) for name in checked.HALVES]
-        return coco.fingerprint([(half.original, half.images) for half in halves])
-
-    def _half(self, name: checked.Name) -> checked.Half:
-        return checked.half(self.path, self.config.data, name)
-
-    def _source(self, name: checked.Name, batch_size: int, skip_empty: bool) -> data.Source:
-        half = self._half(name)
-        return data.Source(
-            images=half.images,
-            annotations=half.annotations,
-            counts=half.counts,
-            image_px=self.config.model.image_px,
-            batch_size=batch_size,
-            threads=self.config.data.threads,
-            device=self.context.device,
-            shard=self.context.rank,
-            shards=self.context.world_size,
-            skip_empty=skip_empty,
-            image_format=self.config.data.image_format,
-            backend=capabilities.backend(self.config, self.context),
-            jpeg_on_device=self.jpeg_on_device,
-            whole=self.config.data.decode == "whole",
-            hw_decoder_load=self.config.data.hw_decoder_load,
-            compiled=self.config.compute.compile,
         )

@@ -20,15 +20,6 @@ from benchmarks.ssd.model import SSD
 KERNEL, STRIDE, PADDING, CHANNELS = 7, 2, 3, 4
 
 
-class PaddedChannels(nn.Conv2d):
-    """A convolution whose input may have more channels than its weights; they are zero, and meet weights of zero."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        extra = input.shape[1] - self.in_channels
-        out: Tensor = self._conv_forward(input, F.pad(self.weight, (0, 0, 0, 0, 0, extra)), self.bias)
-        return out
-
-
 class SpaceToDepth(nn.Conv2d):
     """The 7x7 convolution of stride 2 as a 4x4 one of stride 1 over blocks of 2x2 pixels; exact, sums in another order."""
 

@@ -18,13 +18,15 @@ from torchvision import transforms
 from torchvision.ops import box_iou
 
 from benchmarks.detection.found import Detections
+from benchmarks.detection.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from benchmarks.detection.pictures import Picture
+from benchmarks.detection.suppression import MAX_IOU
 from benchmarks.ssd import boxes
-from benchmarks.ssd.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from benchmarks.ssd.augmentation import augmented
 from benchmarks.ssd.boxes import cxcywh_to_ltrb
 from benchmarks.ssd.config import Augmentation
-from benchmarks.ssd.detections import MAX_IOU, MAX_PER_CLASS, MAX_PER_IMAGE, MIN_SCORE
+from benchmarks.ssd.detections import MAX_PER_CLASS, MAX_PER_IMAGE, MIN_SCORE
 from benchmarks.ssd.matching import MATCH_IOU
-from benchmarks.ssd.pictures import Picture, augmented
 
 Sample = tuple[Tensor, Tensor, Tensor]  # image (3, S, S), labels (A,), offsets (A, 4)
 

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.detection import coco
+from benchmarks.detection.embedded import dataset as embedded
 from benchmarks.detection.found import Detections
 from benchmarks.ssd import loss
-from benchmarks.ssd.embedded import dataset as embedded
 from benchmarks.ssd.session import SSDSession
 from harness.config import ROOT
 from harness.contract import Context

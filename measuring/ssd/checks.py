@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.detection.capabilities import backend
+from benchmarks.detection.pictures import read
 from benchmarks.ssd import boxes, data, detections, loss
-from benchmarks.ssd.capabilities import backend
 from benchmarks.ssd.config import Augmentation, SSDConfig
-from benchmarks.ssd.pictures import read
 from benchmarks.ssd.session import SSDSession
 from harness.contract import Context
 from measuring.ssd import baselines, setup

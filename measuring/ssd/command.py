@@ -33,9 +33,9 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from benchmarks.ssd import precision
+from benchmarks.detection import precision
+from benchmarks.detection.capabilities import installed
 from benchmarks.ssd.benchmark import BENCHMARK
-from benchmarks.ssd.capabilities import installed
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
 from harness.config import ROOT

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.detection import coco
-from benchmarks.ssd.capabilities import installed
-from benchmarks.ssd.config import SSDConfig, dali_defaults
+from benchmarks.detection.capabilities import installed
+from benchmarks.detection.pictures import read
+from benchmarks.detection.tables import dali_defaults
+from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.data import Batches
-from benchmarks.ssd.pictures import read
 from measuring.measure import (
     Comparison,
     Figure,

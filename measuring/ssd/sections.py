@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.detection import annotation_file, coco
+from benchmarks.detection.precision import AUTOCAST_DTYPE
 from benchmarks.ssd import detections
 from benchmarks.ssd.config import SSDConfig
-from benchmarks.ssd.precision import AUTOCAST_DTYPE
 from benchmarks.ssd.session import SSDSession
 from measuring.measure import Comparison, Figure, Measure, interleaved, wall
 from measuring.ssd import baselines, setup

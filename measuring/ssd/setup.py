@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.detection import coco
+from benchmarks.detection.embedded import dataset as embedded
 from benchmarks.ssd.config import SSDConfig
-from benchmarks.ssd.embedded import dataset as embedded
 from benchmarks.ssd.model import FusedHead
 from benchmarks.ssd.session import SSDSession
 from harness import config as configurations

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.detection import own_folder
+from benchmarks.detection.embedded import dataset as embedded
 from benchmarks.ssd import BENCHMARK
-from benchmarks.ssd.embedded import dataset as embedded
 from harness import config
 from harness.contract import Context
 from tests.ssd import small

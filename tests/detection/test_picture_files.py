@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.detection import picture_files
 from benchmarks.detection.picture_files import Listed, check, fault
-from benchmarks.ssd.pictures import Picture, decoded
+from benchmarks.detection.pictures import Picture, decoded
 
 
 def photograph(mode: str = "RGB") -> Image.Image:

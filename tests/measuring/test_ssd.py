@@ -19,11 +19,11 @@ from PIL import Image
 
 from benchmarks.detection import coco
 from benchmarks.detection.found import Detections
+from benchmarks.detection.pictures import read
 from benchmarks.ssd import detections
 from benchmarks.ssd import loss as plain_loss
 from benchmarks.ssd.boxes import decode
 from benchmarks.ssd.data import Source
-from benchmarks.ssd.pictures import read
 from measuring import measure
 from measuring.ssd import accuracy, baselines, checks, command, report, sections, setup
 from measuring.ssd import run as run_itself

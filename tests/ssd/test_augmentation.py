@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.detection.normalisation import imagenet, normalised, unnormalise
 from benchmarks.ssd import augmentation as maths
 from benchmarks.ssd import data
 from benchmarks.ssd.config import Augmentation
@@ -88,6 +89,4 @@ def test_boxes_follow_the_window_and_the_mirror() -> None:
 
 def test_normalising_and_back() -> None:
     levels = torch.arange(3 * 64, dtype=torch.uint8).view(1, 3, 8, 8)
-    assert (
-        data.unnormalise(maths.normalised(levels, *maths.imagenet("cpu"))) == levels.permute(0, 2, 3, 1).numpy()
-    ).all()
+    assert (unnormalise(normalised(levels, *imagenet("cpu"))) == levels.permute(0, 2, 3, 1).numpy()).all()

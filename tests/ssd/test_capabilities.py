@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.ssd import capabilities
+from benchmarks.detection import capabilities
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
 from harness import config
@@ -76,7 +76,7 @@ FIRST_TARGET = 0.15  # met at the first evaluation: ten seeds reach 0.185 to 0.3
 PROGRAM = """
 import json, sys, torch
 from pathlib import Path
-from benchmarks.ssd import capabilities
+from benchmarks.detection import capabilities
 from benchmarks.ssd.benchmark import BENCHMARK
 from harness.contract import Context, NotSuitable
 from tests.ssd import small

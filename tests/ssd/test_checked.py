@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.detection import annotation_file, picture_files
+from benchmarks.detection import annotation_file, checked, picture_files, reader_counts
 from benchmarks.detection.coco import GroundTruth
-from benchmarks.ssd import BENCHMARK, checked, data, reader_counts
+from benchmarks.ssd import BENCHMARK, data
 from benchmarks.ssd.config import SSDConfig
 from harness import config
 from harness.contract import Context
@@ -107,7 +107,7 @@ def test_of_several_ranks_one_checks(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_fingerprint_is_of_the_files_as_the_user_has_them(folder: Path) -> None:
-    from benchmarks.ssd.folder import Folder
+    from benchmarks.detection.folder import Folder
 
     raw = Folder(tables(), Context(device="cpu", data_dir=folder)).fingerprint()
     assert Folder(tables(), Context(device="cpu", data_dir=provide(folder))).fingerprint() == raw
@@ -216,7 +216,7 @@ def source(folder: Path) -> data.Source:
 @pytest.mark.parametrize("value", [False, None, 0.0, "0"])
 def test_half_a_file_is_never_read_in_silence(value: object, folder: Path) -> None:
     """As if a value had been let through that stops DALI's reader."""
-    from benchmarks.ssd import data_dali
+    from benchmarks.detection import data_dali
 
     src = source(folder)
     data_dali.eval_batches(src)
@@ -264,7 +264,7 @@ def test_a_picture_that_goes_bad_after_the_check_is_named_by_either_decoder(back
 def test_a_link_to_nowhere_matters_only_if_it_is_listed(folder: Path) -> None:
     (folder / "train2017" / "left over").symlink_to(folder / "gone")
     ours = provide(folder)
-    from benchmarks.ssd.folder import Folder
+    from benchmarks.detection.folder import Folder
 
     assert len(Folder(tables(), Context(device="cpu", data_dir=ours)).fingerprint()) == 64
     picture = folder / "train2017" / "000000000002.jpg"

@@ -358,11 +358,12 @@ def test_matching_and_offsets_against_the_definition_in_float64(tmp_path: Path) 
 
 
 def areas_by_dali(src: data.Source, epochs: int) -> Iterator[npt.NDArray[Any]]:
+    from benchmarks.detection.data_dali import reader
     from benchmarks.ssd import data_dali
 
     @pipeline_def(batch_size=126, num_threads=1, device_id=None, seed=4)
     def windows() -> object:
-        _, boxes, labels = data_dali._reader(src)
+        _, boxes, labels = reader(src)
         _, size, _, _ = data_dali._random_crop(boxes, labels, Augmentation())
         return size
 
@@ -372,8 +373,8 @@ def areas_by_dali(src: data.Source, epochs: int) -> Iterator[npt.NDArray[Any]]:
 
 
 def areas_by_numpy(src: data.Source, epochs: int) -> Iterator[npt.NDArray[Any]]:
+    from benchmarks.detection.pictures import read
     from benchmarks.ssd import augmentation
-    from benchmarks.ssd.pictures import read
 
     pictures, rng = read(src), np.random.default_rng(4)
     for _ in range(epochs):

@@ -13,8 +13,11 @@ import torch
 from PIL import Image
 from torchvision.io import decode_jpeg
 
-from benchmarks.ssd import data, data_torch, pictures
-from benchmarks.ssd.config import Augmentation, Data
+from benchmarks.detection import data_torch, pictures
+from benchmarks.detection.tables import Data
+from benchmarks.ssd import data
+from benchmarks.ssd.config import Augmentation
+from benchmarks.ssd.data_torch import TrainBatches
 from tests.conftest import CHECKOUT
 from tests.ssd import coco_folder, small
 from tests.ssd.coco_folder import Picture
@@ -79,7 +82,8 @@ def test_what_is_no_jpeg_or_not_one_for_nvjpeg_comes_from_the_cpu(
     files = sorted(src.images.iterdir())
     with Image.open(files[1]) as picture:
         picture.save(files[1], format="PNG")
-    batches = data_torch.train_batches(src, Augmentation(), BOXES, order_seed=1, augmentation_seed=2)
+    batches = data.train_batches(src, Augmentation(), BOXES, order_seed=1, augmentation_seed=2)
+    assert isinstance(batches, TrainBatches)
     asked: list[int] = []
 
     def nvjpeg(jpegs: list[torch.Tensor], **_: object) -> list[torch.Tensor]:

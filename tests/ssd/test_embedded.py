@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from benchmarks.detection.embedded import dataset as embedded
+from benchmarks.detection.embedded import paint as embedded_paint
+from benchmarks.detection.embedded.scene import HALVES, LEAST_SEEN, Item, Scene, scene
+from benchmarks.detection.embedded.shapes import CATEGORIES
 from benchmarks.ssd import BENCHMARK
-from benchmarks.ssd.embedded import dataset as embedded
-from benchmarks.ssd.embedded import paint as embedded_paint
-from benchmarks.ssd.embedded.scene import HALVES, LEAST_SEEN, Item, Scene, scene
-from benchmarks.ssd.embedded.shapes import CATEGORIES
 from harness import config
 from harness.contract import Context
 

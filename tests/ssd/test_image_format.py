@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.ssd import data, data_dali, image_format
+from benchmarks.detection import image_format
+from benchmarks.detection.data_dali import decoding_of
+from benchmarks.ssd import data
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.session import SSDSession
@@ -116,5 +118,5 @@ def test_the_decoder_s_choices_reach_the_graph(folder: Path, monkeypatch: pytest
     tables: Any = config.parse(raw, name="small", source="small").tables
     Folder(tables, Context(device="cpu", data_dir=folder)).train_batches(BOXES)
     assert (seen[0].whole, seen[0].hw_decoder_load, seen[0].image_format) == (True, 0.9, "fp16_hwc4")
-    assert data_dali._decoder(replace(seen[0], device="cuda:0"))["hw_decoder_load"] == 0.9
-    assert data_dali._decoder(replace(seen[0], device="cuda:0"))["device"] == "mixed"
+    assert decoding_of(replace(seen[0], device="cuda:0"))["hw_decoder_load"] == 0.9
+    assert decoding_of(replace(seen[0], device="cuda:0"))["device"] == "mixed"

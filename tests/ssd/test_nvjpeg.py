@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.detection import nvjpeg
-from benchmarks.ssd import capabilities
+from benchmarks.detection import capabilities, nvjpeg
 from harness import config
 from harness.contract import Context
 from tests.conftest import CHECKOUT

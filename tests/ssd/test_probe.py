@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.io import decode_jpeg
 
-from benchmarks.ssd import probe
+from benchmarks.detection import probe
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.session import SSDSession
 from harness import config

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.detection.precision import candidates
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.folder import Folder
-from benchmarks.ssd.precision import candidates
 from benchmarks.ssd.session import SSDSession
 from harness import config
 from harness.contract import Context

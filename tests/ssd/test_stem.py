@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.detection.image_format import PaddedChannels
 from benchmarks.ssd import stem
 from benchmarks.ssd.model import SSD
 
@@ -28,7 +29,7 @@ def test_space_to_depth_is_the_same_convolution(channels: int, height: int, widt
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("form", [stem.PaddedChannels, stem.SpaceToDepth])
+@pytest.mark.parametrize("form", [PaddedChannels, stem.SpaceToDepth])
 def test_the_network_around_it_is_the_same_network(form: type[nn.Conv2d]) -> None:
     torch.manual_seed(0)
     plain = SSD("resnet18", 4, (4, 4), ((32, 64, 2, 1),))

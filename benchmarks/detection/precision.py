@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from benchmarks.ssd.capabilities import autocasts
+from benchmarks.detection.capabilities import autocasts
 from harness.contract import NotSuitable
 
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -21,12 +21,12 @@ from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms.v2 import functional as transforms
 
 from benchmarks.detection import annotation_file, picture_files
-from benchmarks.ssd import augmentation as maths
-from benchmarks.ssd.augmentation import WHOLE, Boxes
-from benchmarks.ssd.config import Augmentation
-from benchmarks.ssd.data import Source
+from benchmarks.detection.data import Source
 
 JPEG = [0xFF, 0xD8]  # how such a file begins
+WHOLE = np.array([0.0, 0.0, 1.0, 1.0], dtype=np.float32)
+
+Boxes = npt.NDArray[np.float32]  # (G, 4) ltrb
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,9 @@ def read(source: Source) -> list[Picture]:
     ]
 
 
-def augmented(rng: np.random.Generator, picture: Picture, augmentation: Augmentation) -> Picture:
-    """A window and a flip, drawn; what they leave of the boxes."""
-    window, inside = maths.random_window(rng, picture.ltrb, augmentation)
-    ltrb = maths.in_window(picture.ltrb[inside], window)
-    mirrored = bool(rng.random() < augmentation.flip_probability)
-    return Picture(
-        picture.id, picture.file, maths.flipped(ltrb) if mirrored else ltrb, picture.labels[inside], window, mirrored
-    )
+def flipped(ltrb: Boxes) -> Boxes:
+    """Boxes (G, 4) of the picture seen in a mirror."""
+    return np.stack([1 - ltrb[:, 2], ltrb[:, 1], 1 - ltrb[:, 0], ltrb[:, 3]], axis=1)
 
 
 def decoded(picture: Picture) -> Tensor:

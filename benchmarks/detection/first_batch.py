@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from benchmarks.ssd.data import TrainBatches
+from benchmarks.detection.data import TrainBatches
 
 
 class Remembered:

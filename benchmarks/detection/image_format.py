@@ -14,9 +14,18 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 Format = Literal["fp32_chw", "fp16_hwc4"]
+
+
+class PaddedChannels(nn.Conv2d):
+    """A convolution whose input may have more channels than its weights; they are zero, and meet weights of zero."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        extra = input.shape[1] - self.in_channels
+        out: Tensor = self._conv_forward(input, F.pad(self.weight, (0, 0, 0, 0, 0, extra)), self.bias)
+        return out
 
 
 def network_input(images: Tensor, form: Format, layout: torch.memory_format, autocast: torch.dtype | None) -> Tensor:

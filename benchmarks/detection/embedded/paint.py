@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from benchmarks.ssd.embedded.backgrounds import BACKGROUNDS, Pixels, noise
-from benchmarks.ssd.embedded.scene import HALVES, Item, Scene
+from benchmarks.detection.embedded.backgrounds import BACKGROUNDS, Pixels, noise
+from benchmarks.detection.embedded.scene import HALVES, Item, Scene
 
 SAMPLES = 3  # a side, in each pixel, for smooth edges
 PAINT_STREAM = 7  # keeps the painter's random numbers apart from the scene's

@@ -12,10 +12,10 @@ import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from benchmarks.detection import nvjpeg
-from benchmarks.ssd.config import SSDConfig
+from benchmarks.detection.tables import DetectorConfig
 from harness.contract import Context, NotSuitable
 
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ NVIDIA = ("NVIDIA", "")  # "": a Context made without looking at the machine
 TOLERANCE = 1e-3  # relative, of a gradient of the trial; a layout that is wrong is wrong by orders of magnitude
 
 
+C = TypeVar("C", bound=DetectorConfig)
+
+
 @dataclass(frozen=True)
-class Settled:
+class Settled(Generic[C]):
     """The configuration as this device runs it."""
 
-    config: SSDConfig
+    config: C
     fused_optimizer: bool = True
     jpeg_on_device: bool = True
     left_out: dict[str, str] = field(default_factory=dict)  # what was asked for and does not work here: why
@@ -50,14 +53,14 @@ def runs_as_asked(context: Context) -> bool:
     return kind == "cpu" or (kind == "cuda" and context.vendor in NVIDIA)
 
 
-def backend(config: SSDConfig, context: Context) -> str:
+def backend(config: DetectorConfig, context: Context) -> str:
     """Whose data path: where `auto` leaves it open DALI's, and PyTorch's where DALI is not or the device is not one of its."""
     if config.data.backend != "auto":
         return config.data.backend
     return "dali" if runs_as_asked(context) and installed("nvidia.dali") else "torch"
 
 
-def settle(config: SSDConfig, context: Context) -> Settled:
+def settle(config: C, context: Context) -> Settled[C]:
     """Try what can be tried. NotSuitable for a number format that was asked for by name and is not there."""
     chosen = config.model_copy(
         update={"data": config.data.model_copy(update={"backend": backend(config, context)})}  # "auto" is settled
@@ -95,7 +98,7 @@ def settle(config: SSDConfig, context: Context) -> Settled:
     return Settled(chosen, "fused_optimizer" not in left_out, False, left_out)
 
 
-def _regions_with_wrong_edges(config: SSDConfig, context: Context) -> dict[str, str]:
+def _regions_with_wrong_edges(config: DetectorConfig, context: Context) -> dict[str, str]:
     """Why DALI on a GPU decodes whole pictures where regions were asked for: an nvJPEG that draws their edges wrong."""
     if config.data.backend != "dali" or config.data.decode != "region" or not context.device.startswith("cuda"):
         return {}

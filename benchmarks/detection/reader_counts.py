@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.ssd.checked import Counts
+from benchmarks.detection.checked import Counts
 
 
 def compare(saved: Path, expected: Counts, annotations: Path, *, with_empty: bool) -> None:

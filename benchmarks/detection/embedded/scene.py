@@ -13,7 +13,7 @@ from math import cos, exp, log, sin
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.ssd.embedded.shapes import CATEGORIES, CLUTTER, SHAPES, Plane, Shape
+from benchmarks.detection.embedded.shapes import CATEGORIES, CLUTTER, SHAPES, Plane, Shape
 
 HALVES = ("train2017", "val2017")
 FRAMES_PX = ((320, 240), (320, 240), (320, 240), (240, 320), (272, 272))  # width, height

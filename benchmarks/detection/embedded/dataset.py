@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.detection import own_folder
-from benchmarks.ssd.embedded.paint import paint
-from benchmarks.ssd.embedded.scene import HALVES, Scene, scene
-from benchmarks.ssd.embedded.shapes import CATEGORIES
+from benchmarks.detection.embedded.paint import paint
+from benchmarks.detection.embedded.scene import HALVES, Scene, scene
+from benchmarks.detection.embedded.shapes import CATEGORIES
 
 SEED = 2017
 IMAGES = dict(zip(HALVES, (1000, 200), strict=True))  # with those that have no boxes

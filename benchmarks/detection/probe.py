@@ -1,4 +1,4 @@
-"""What `harness probe` measures of SSD: its training step on synthetic input, and its JPEG decoder by itself.
+"""What `harness probe` measures of a detector: its training step on synthetic input, and its JPEG decoder by itself.
 
 The step is the session's own, after the session's own warm-up; the decoder is the one that the configuration's data path has.
 Where a run is slower and these are not, look at what lies between them: reading, augmentation, evaluation.
@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
-from benchmarks.detection import nvjpeg
-from benchmarks.ssd import capabilities, precision
-from benchmarks.ssd.config import SSDConfig
-from benchmarks.ssd.session import SSDSession
+from benchmarks.detection import capabilities, nvjpeg, precision
+from benchmarks.detection.session import DetectorSession
+from benchmarks.detection.tables import DetectorConfig
 from harness.contract import Context, Figure, SecondsOf
 
 PICTURES = 8  # different ones; a batch repeats them
@@ -29,8 +28,11 @@ QUALITY = 95  # gives 150 kB a picture; COCO's training files have 163 kB on ave
 SEED = 20_261_126
 
 
-def figures(config: SSDConfig, context: Context, seconds_of: SecondsOf) -> Iterator[Figure]:
-    yield _step(config, context, seconds_of)
+Opens = Callable[[Context], DetectorSession]  # a session of the configuration that is probed
+
+
+def figures(opens: Opens, config: DetectorConfig, context: Context, seconds_of: SecondsOf) -> Iterator[Figure]:
+    yield _step(opens, config, context, seconds_of)
     files = jpegs(config.optimizer.batch_size)
     what = f"{len(files)} of {sum(map(len, files)) / len(files) / 1000:.0f} kB"
     for name, threads, decode in _decoders(config, context, files):
@@ -39,9 +41,9 @@ def figures(config: SSDConfig, context: Context, seconds_of: SecondsOf) -> Itera
         yield Figure(f"decoding_by_{name}", "images/s", [len(files) / each for each in seconds], what + told)
 
 
-def _step(config: SSDConfig, context: Context, seconds_of: SecondsOf) -> Figure:
+def _step(opens: Opens, config: DetectorConfig, context: Context, seconds_of: SecondsOf) -> Figure:
     with tempfile.TemporaryDirectory() as folder:  # where a run has its data; nothing is read
-        session = SSDSession(config, replace(context, data_dir=Path(folder)))
+        session = opens(replace(context, data_dir=Path(folder)))
         try:
             session.warm_up()
             batch = session.synthetic_batch()
@@ -68,7 +70,7 @@ def jpegs(count: int) -> list[Tensor]:
 
 
 def _decoders(
-    config: SSDConfig, context: Context, files: Sequence[Tensor]
+    config: DetectorConfig, context: Context, files: Sequence[Tensor]
 ) -> Iterator[tuple[str, int | None, Callable[[], object]]]:
     """Who decodes, with how many threads of the CPU where it is one's, and what does it to all files once."""
     threads, on_cuda = config.data.threads, context.device.startswith("cuda")
@@ -80,7 +82,8 @@ def _decoders(
             device = torch.device(context.device)
             yield "gpu", None, lambda: decode_jpeg(list(files), mode=ImageReadMode.RGB, device=device)
         return
-    from benchmarks.ssd import data_dali
+
+    from benchmarks.detection import data_dali
 
     bytes_ = [file.numpy() for file in files]
     gpu = torch.device(context.device).index or 0

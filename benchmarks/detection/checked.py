@@ -27,7 +27,7 @@ from benchmarks.detection import annotation_checks, annotation_file, faults, own
 from benchmarks.detection.annotation_file import Annotations
 from benchmarks.detection.faults import shown
 from benchmarks.detection.picture_files import Listed
-from benchmarks.ssd.config import Data, SSDConfig
+from benchmarks.detection.tables import Data, DetectorConfig
 
 MANIFEST = "checked.json"
 Name = Literal["train", "eval"]
@@ -65,7 +65,7 @@ def half(data_dir: Path, settings: Data, name: Name) -> Half:
     return Half(Path(found["images"]), data_dir / f"{name}.json", Path(found["annotations"]), Counts(**found["counts"]))
 
 
-def ensure(config: SSDConfig, data_dir: Path, cache_dir: Path, progress: Progress) -> Path:
+def ensure(config: DetectorConfig, data_dir: Path, cache_dir: Path, progress: Progress) -> Path:
     """A folder for `half`, made in `cache_dir` unless it is there. ValueError that names what is wrong with `data_dir`."""
     originals = {name: _original(data_dir, config.data, name) for name in HALVES}
     cache = own_folder.make(own_folder.make(cache_dir) / "coco")
@@ -144,7 +144,7 @@ def _sha256(path: Path) -> str:
     return digest
 
 
-def _check(config: SSDConfig, originals: dict[Name, Half], folder: Path, progress: Progress) -> dict[str, Any]:
+def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, progress: Progress) -> dict[str, Any]:
     """Read and check all, and leave `folder`. Returns the manifest."""
     read = {}
     for number, name in enumerate(HALVES):
@@ -222,14 +222,14 @@ def _same_categories(train: Annotations, evaluated: Annotations) -> None:
             )
 
 
-def _as_many_categories(config: SSDConfig, path: Path, found: int) -> None:
+def _as_many_categories(config: DetectorConfig, path: Path, found: int) -> None:
     if found != config.model.categories:
         raise ValueError(
             f"{path} has {found} categories, the configuration says model.categories = {config.model.categories}"
         )
 
 
-def _as_many_images(config: SSDConfig, path: Path, name: Name, listed: Counts) -> None:
+def _as_many_images(config: DetectorConfig, path: Path, name: Name, listed: Counts) -> None:
     settings = config.data
     with_empty = name == "eval" and settings.eval_images_without_boxes
     found, expected = listed.images if with_empty else listed.images_with_boxes, getattr(settings, f"{name}_samples")

@@ -1,0 +1,127 @@
+"""A detector as the harness sees it, as far as detectors share it: see harness.contract.Benchmark."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.detection.capabilities import backend, installed, runs_as_asked
+from benchmarks.detection.tables import DetectorConfig, dali_defaults
+from harness.contract import Context, Figure, NotSuitable, SecondsOf
+
+if TYPE_CHECKING:
+    from benchmarks.detection.session import DetectorSession
+
+
+class DetectorBenchmark(ABC):
+    """Implements harness.contract.Benchmark but for its name, its config_type and `prepare`."""
+
+    @abstractmethod
+    def session(self, config: Any, context: Context) -> DetectorSession:
+        """A session; called when the libraries that it needs may be imported: torch, torchvision and DALI take seconds."""
+
+    def provide_data(
+        self, config: Any, data_dir: Path | None, cache_dir: Path, progress: Callable[[str, int, int], None]
+    ) -> Path:
+        from benchmarks.detection import checked
+        from benchmarks.detection.embedded import dataset as embedded
+
+        if config.data.source == "embedded":
+            if data_dir is not None:
+                raise ValueError(
+                    f'data.source = "embedded": this configuration makes its own images and cannot use {data_dir}; '
+                    "leave --data-dir and DATADIR away, or choose a configuration whose source is a COCO folder"
+                )
+            data_dir = embedded.ensure(
+                cache_dir / "embedded", lambda done, total: progress("making images", done, total)
+            )
+        if data_dir is None:
+            raise ValueError("this configuration needs a COCO folder: name it with --data-dir or DATADIR")
+        # Off the clock, as the verification of a download is, and before anything is built: see benchmarks/detection/checked.py
+        return checked.ensure(config, data_dir, cache_dir, progress)
+
+    def check(self, config: Any, context: Context) -> None:
+        _check_sizes(config, context)
+        _check_data_path(config, context)
+        if config.compute.cuda_graphs and (not context.device.startswith("cuda") or context.world_size > 1):
+            raise ValueError(
+                f"compute.cuda_graphs = true is for one accelerator under CUDA, not for {context.world_size} on "
+                f"{context.device.partition(':')[0]}: leave it out"
+            )
+        if config.model.initial_weights == "imagenet" and context.initial_weights is None:
+            raise ValueError(
+                f'model.initial_weights = "imagenet" needs torchvision\'s {config.model.backbone} file: give its path with '
+                '--initial-weights, or ask for training from scratch with initial_weights = "scratch"'
+            )
+        if config.model.initial_weights == "scratch" and context.initial_weights is not None:
+            raise ValueError(
+                f'model.initial_weights = "scratch" would leave --initial-weights {context.initial_weights} unused; '
+                'say "imagenet" in the configuration'
+            )
+
+    def open(self, config: Any, context: Context) -> DetectorSession:
+        if context.device.startswith("cuda"):
+            from benchmarks.detection import nvjpeg
+
+            nvjpeg.prefer_installed()  # before torchvision brings its own
+        if config.compute.compile:
+            _refuse_kernels_of_others()
+        return self.session(config, context)
+
+    def probe(self, config: Any, context: Context, seconds_of: SecondsOf) -> Iterator[Figure]:
+        # which weights it begins with changes no speed, and nobody need have their file
+        scratch = config.model_copy(update={"model": config.model.model_copy(update={"initial_weights": "scratch"})})
+        context = replace(context, initial_weights=None)
+        self.check(scratch, context)
+        if context.device.startswith("cuda"):
+            from benchmarks.detection import nvjpeg
+
+            nvjpeg.prefer_installed()
+        from benchmarks.detection import probe
+
+        return probe.figures(lambda there: self.session(scratch, there), scratch, context, seconds_of)
+
+
+def _check_sizes(config: DetectorConfig, context: Context) -> None:
+    if config.steps_per_epoch(context.world_size) < 1:
+        raise ValueError(
+            f"optimizer.batch_size = {config.optimizer.batch_size} on {context.world_size} accelerators is more than "
+            f"data.train_samples = {config.data.train_samples}: an epoch would have no step"
+        )
+    if config.data.eval_samples < context.world_size:
+        raise ValueError(
+            f"data.eval_samples = {config.data.eval_samples} is less than the {context.world_size} accelerators, "
+            "each of which evaluates at least one image"
+        )
+
+
+def _check_data_path(config: DetectorConfig, context: Context) -> None:
+    if config.data.backend == "dali" and not installed("nvidia.dali"):
+        raise NotSuitable(
+            'data.backend = "dali" needs the package nvidia-dali-cuda130, which is not installed; install it from '
+            'requirements/run.lock, or say backend = "torch", which needs torchvision alone'
+        )
+    if config.data.backend == "dali" and not runs_as_asked(context):
+        raise NotSuitable(
+            f'data.backend = "dali" does not know {context.vendor or "these"} accelerators ({context.device}); leave it '
+            'out, or say backend = "torch"'
+        )
+    if backend(config, context) == "torch" and any(
+        getattr(config.data, name) != value for name, value in dali_defaults().items()
+    ):
+        raise NotSuitable(
+            f"{' and '.join(dali_defaults())} are DALI's, which is not to be had here: leave them out, or install DALI"
+        )
+
+
+def _refuse_kernels_of_others() -> None:
+    """What torch.compile finds in its cache it runs, and that is a folder in /tmp whose name anyone can tell beforehand."""
+    from torch._inductor.codecache import cache_dir  # type: ignore[attr-defined]
+
+    from benchmarks.detection import own_folder
+
+    # a group may write: it is the user's own where new folders are made so
+    own_folder.refuse_of_others(Path(cache_dir()), "name a folder of your own with TORCHINDUCTOR_CACHE_DIR")

@@ -1,0 +1,311 @@
+"""One run's tensors on one rank, as far as detectors share them: the order of calls is the harness's, see harness.contract.
+
+A detector's own session builds the network, the loss and the optimizer, and says what a batch is. What is here is what none can
+do without: number formats, warming up, the loop over batches, the evaluation, the state of a checkpoint.
+
+Shapes: B images of one rank's batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.detection import image_format, nvjpeg, panels, precision
+from benchmarks.detection.capabilities import Settled
+from benchmarks.detection.data import TrainBatches
+from benchmarks.detection.evaluation import Evaluation, average_running_statistics
+from benchmarks.detection.first_batch import Remembered
+from benchmarks.detection.folder import Folder
+from benchmarks.detection.found import Detections
+from benchmarks.detection.phases import Phases
+from benchmarks.detection.tables import Compute, DetectorConfig
+from harness.contract import Context, DataSummary, Interval, Plain
+
+WARM_UP_STEPS = 3  # CUDA graphs take the first to allocate and the second to record
+
+
+class Schedule(Protocol):
+    """The learning rate of every step."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def learning_rate(self, step: int) -> float:
+        """Of the 0-based `step`, counted from the run's start."""
+        ...
+
+
+class DetectorSession(ABC):
+    """A detector on one rank. The constructor of a detector's own session sets what is declared without a value."""
+
+    batch_parts: Sequence[str]  # of a training batch, in the order in which train_step takes them; the images first
+
+    model: nn.Module
+    network: nn.Module  # what training calls: the model, or around it what carries it across ranks
+    forward_loss: Callable[..., Tensor]
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    train_data: TrainBatches  # from load_data on
+    evaluation: Evaluation
+
+    def __init__(self, settled: Settled[Any], folder: Folder, context: Context) -> None:
+        self.settled, self.folder, self.context = settled, folder, context
+        self.settings: DetectorConfig = settled.config
+        compute = self.settings.compute
+        self.device = torch.device(context.device)
+        self.layout = torch.channels_last if compute.channels_last else torch.contiguous_format
+        self.precision: precision.Precision = "fp32"  # until warm_up has measured, where the configuration says auto
+        if compute.precision != "auto":
+            self.precision = compute.precision
+        self.precision_seconds: dict[str, float] = {}
+        self.last_phases: dict[str, float] = {}
+        self.phases = Phases(self.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = compute.autotune
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.step = 0  # of the run, 0-based: the one to be trained next
+
+    # --- a detector's own ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def synthetic_batch(self) -> tuple[Tensor, ...]:
+        """What train_step takes, of a run's size."""
+
+    @abstractmethod
+    def warm_up_data(self) -> None:
+        """Import and compile what the training batches will need; touches no data."""
+
+    @abstractmethod
+    def train_batches(self, checkpoint: bytes | None = None) -> TrainBatches:
+        """From the first epoch, or from where `checkpoint` stands."""
+
+    @abstractmethod
+    def detections(self, images: Tensor) -> Detections:
+        """Of images in the network's form; called without gradients, in autocast's format, the model set to evaluate."""
+
+    # --- what the log says -------------------------------------------------------------------------------------------
+
+    def properties(self) -> dict[str, Plain]:
+        compute = self.settings.compute
+        return {
+            "precision": precision.named(self.precision, self.context.device),
+            "precision_requested": compute.precision,
+            "precision_step_seconds": {name: round(value, 4) for name, value in self.precision_seconds.items()},
+            "memory_format": "channels_last" if compute.channels_last else "contiguous",
+            "compiled": compute.compile,
+            "autotune": compute.autotune,
+            "cuda_graphs": compute.cuda_graphs,
+            "data_backend": self.settings.data.backend,
+            "nvjpeg": dict(nvjpeg.loaded()),
+            "fused_optimizer": self.settled.fused_optimizer,
+            "left_out": dict(self.settled.left_out),
+            # of init, whose steps and evaluations are of a run's size
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0,
+            "evaluator": self.settings.evaluation.evaluator,
+            "demonstration": self.settings.data.source == "embedded",
+        }
+
+    def phase_seconds(self) -> Mapping[str, float]:
+        return self.last_phases
+
+    # --- init --------------------------------------------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.scaler.state_dict()))
+        random_state = torch.get_rng_state()
+        batch = self.synthetic_batch()
+
+        clock = [time.perf_counter()]
+        self.last_phases = {}
+
+        def took(name: str) -> None:
+            clock.append(time.perf_counter())
+            self.last_phases[name] = clock[-1] - clock[-2]
+
+        def synthetic_step(chosen: precision.Precision) -> None:
+            self.precision = chosen
+            self.train_step(*batch).item()
+
+        if self.settings.compute.precision == "auto":
+            chosen, self.precision_seconds = precision.fastest(synthetic_step, self.context.device)
+            self.precision = self._agreed(chosen)
+            self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+            before = (*before[:2], self.scaler.state_dict())
+            took("init_precision")
+        for number in range(WARM_UP_STEPS):
+            synthetic_step(self.precision)
+            if number == 0:
+                took("init_first_step")  # compiles and autotunes
+        took("init_further_steps")
+        for size in self.folder.eval_batch_sizes():  # autotuning is by shape
+            self._detect(self.blank(size))
+        took("init_evaluation")
+        self.warm_up_data()
+
+        model, optimizer, scaler = before
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(optimizer)
+        self.scaler.load_state_dict(scaler)
+        torch.set_rng_state(random_state)
+
+    def blank(self, batch_size: int) -> Tensor:
+        """Grey images in data.image_format."""
+        form, side = self.settings.data.image_format, self.settings.model.image_px
+        return image_format.blank(form, batch_size, side, self.device)
+
+    def _agreed(self, chosen: precision.Precision) -> precision.Precision:
+        """Rank 0's choice, on every rank."""
+        if self.context.world_size == 1:
+            return chosen
+        box = [chosen]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def across_ranks(self, network: nn.Module) -> DistributedDataParallel:
+        """`network` with its gradients averaged over all ranks."""
+        known = inspect.signature(DistributedDataParallel).parameters
+        # of batch norm's running statistics, which each rank has its own of; torch 2.13 gave it another name
+        in_step: dict[str, Any] = {
+            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+        }
+        network = DistributedDataParallel(network, gradient_as_bucket_view=True, static_graph=True, **in_step)
+        # a function without annotations: DDP reads them, and knows no postponed ones
+        network.register_comm_hook(None, lambda _, bucket: self._all_reduce(bucket))
+        return network
+
+    def load_data(self) -> DataSummary:
+        self.train_data = self.train_batches()
+        if self.context.deterministic:
+            self.train_data = Remembered(self.train_data)
+        self.evaluation = self.folder.evaluation()
+        found = DataSummary(self.train_data.samples, self.evaluation.batches.samples, self.schedule.steps_per_epoch)
+        self.folder.check(found.train_samples, found.eval_samples)
+        return found
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def first_batch(self) -> dict[str, Tensor]:
+        assert isinstance(self.train_data, Remembered)
+        return self.train_data.first
+
+    def train_epoch(self, epoch: int, steps: int | None = None) -> Iterator[Interval]:  # noqa: ARG002 - the count says all
+        self.network.train()
+        every, last = self.context.log_every_steps, self.schedule.steps_per_epoch if steps is None else steps
+        loss_sum, since = torch.zeros((), device=self.device), 0
+        self.phases.begin("data_starved")
+        # islice(..., None) is all of it, read to its end, without which DALI does not begin the next epoch
+        for in_epoch, batch in enumerate(itertools.islice(self.train_data, steps), start=1):
+            learning_rate = self.schedule.learning_rate(self.step)
+            self.optimizer.param_groups[0]["lr"] = learning_rate
+            loss_sum += self.train_step(*(batch[part] for part in self.batch_parts))
+            self.step, since = self.step + 1, since + 1
+            if in_epoch % every == 0 or in_epoch == last:
+                images = since * self.settings.optimizer.batch_size * self.context.world_size
+                self.phases.begin("logging")
+                loss = loss_sum.item() / since
+                yield Interval(since, images, loss, learning_rate, self.phases.seconds())
+                loss_sum.zero_()
+                since = 0
+            self.phases.begin("data_starved")
+
+    def train_step(self, images: Tensor, *targets: Tensor) -> Tensor:
+        """One step of the optimizer on images in data.image_format and what belongs to them; its loss, unawaited."""
+        self.phases.begin("forward_loss")
+        batch_loss = self.forward_loss(self.network_input(images), *targets)
+        self.phases.begin("backward")
+        self.scaler.scale(batch_loss).backward()
+        self.phases.begin("optimizer")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        return batch_loss.detach()
+
+    def _all_reduce(self, bucket: Any) -> torch.futures.Future[Tensor]:
+        """Called as each bucket of gradients is full; the last one's call is the end of the backward pass."""
+        if bucket.is_last():
+            self.phases.begin("all_reduce_wait")
+        group = dist.group.WORLD
+        assert group is not None
+        return allreduce_hook(group, bucket)
+
+    def network_input(self, images: Tensor) -> Tensor:
+        """Images in data.image_format as the network takes them."""
+        dtype = precision.AUTOCAST_DTYPE[self.precision]
+        return image_format.network_input(images, self.settings.data.image_format, self.layout, dtype)
+
+    def autocast(self) -> torch.autocast:
+        """The number format that the network computes in."""
+        dtype = precision.AUTOCAST_DTYPE[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    # --- evaluation --------------------------------------------------------------------------------------------------
+
+    def evaluate(self, epoch: int) -> float:  # noqa: ARG002
+        average_running_statistics(self.model, self.context.world_size)
+        quality = self.evaluation.run(self._detect)
+        self.last_phases = dict(self.evaluation.phase_seconds)
+        return quality
+
+    @torch.no_grad()
+    def _detect(self, images: Tensor) -> Detections:
+        self.model.eval()
+        found = self.detections(self.network_input(images))
+        self.model.train()
+        return found
+
+    def panels(self, count: int) -> list[npt.NDArray[np.uint8]]:
+        return panels.draw(self.evaluation, self.folder.eval_images, count)
+
+    def fingerprint(self) -> str:
+        return self.folder.fingerprint()
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        mine: dict[str, Any] = {"data": self.train_data.state(), "random": torch.get_rng_state()}
+        by_rank = [mine]
+        if self.context.world_size > 1:
+            by_rank = [{} for _ in range(self.context.world_size)]
+            dist.all_gather_object(by_rank, mine)
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "by_rank": by_rank,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        mine = state["by_rank"][self.context.rank]
+        torch.set_rng_state(mine["random"])
+        self.train_data = self.train_batches(mine["data"])
+
+    def close(self) -> None:
+        """Both backends' threads stop when the last reference goes."""
+        self.__dict__.pop("train_data", None)
+        self.__dict__.pop("evaluation", None)
+
+
+def compiler_options(compute: Compute) -> dict[str, Any]:
+    """What torch.compile is told beyond its defaults."""
+    # or_error: what the log says is so, where the compiler would only warn that it went on without graphs
+    graphs = ("triton.cudagraphs", "triton.cudagraph_or_error") if compute.cuda_graphs else ()
+    return dict.fromkeys(graphs, True)

@@ -1,0 +1,65 @@
+"""Non-maximum suppression of many groups at once, a group being the candidates of one class in one image.
+
+Boxes are compared as they are: the usual trick, one NMS over boxes moved apart by class, costs float32 most of its digits where
+the groups are images times classes, and compares boxes of different groups too. A box goes when its IoU with a better one is
+above MAX_IOU, as in torchvision's NMS.
+
+Shapes: N candidates of all groups, P pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MAX_IOU = 0.5
+CANDIDATES_AT_ONCE = 8192  # with at most 199 better ones each, as SSD has them: 1.6 million pairs, about 100 MB
+
+
+def best_first(scores: Tensor, group: Tensor) -> Tensor:
+    """Positions that bring groups together in ascending order, and within each the highest score to the front."""
+    by_score = scores.sort(descending=True, stable=True).indices
+    return by_score[group[by_score].sort(stable=True).indices]
+
+
+def rank_in(group: Tensor) -> Tensor:
+    """Position of each element within its group, from 0; `group` is sorted."""
+    position = torch.arange(len(group), device=group.device)
+    begins = group.diff(prepend=group[:1] - 1) != 0
+    return position - torch.where(begins, position, 0).cummax(dim=0).values
+
+
+def unsuppressed(ltrb: Tensor, rank: Tensor) -> Tensor:
+    """(N,) bool: what greedy NMS leaves of each group. Boxes (N, 4) come group by group, best first, `rank` says which.
+
+    Greedy suppression is a rule that each box obeys by looking at better ones only: stay unless one of them stays and
+    overlaps too much. So it has exactly one solution, and applying the rule to all boxes at once until nothing changes
+    finds it: the first k of each group are right after k rounds, and in practice a handful of rounds suffices.
+    """
+    pairs = [_overlapping_pairs(ltrb, rank, begin) for begin in range(0, len(rank), CANDIDATES_AT_ONCE)]
+    better, worse = torch.cat(pairs, dim=1) if pairs else rank.new_empty(2, 0)
+    stays = torch.ones_like(rank, dtype=torch.bool)
+    while True:
+        suppressors = torch.zeros_like(rank).index_add_(0, worse, stays[better].to(rank.dtype))
+        if torch.equal(stays, suppressors == 0):
+            return stays
+        stays = suppressors == 0
+
+
+def _overlapping_pairs(ltrb: Tensor, rank: Tensor, begin: int) -> Tensor:
+    """(2, P): boxes from `begin` on, CANDIDATES_AT_ONCE (second row), each with the better ones that it overlaps (first)."""
+    better_ones = rank[begin : begin + CANDIDATES_AT_ONCE]  # as many as the box's rank, right before it
+    worse = torch.arange(begin, begin + len(better_ones), device=rank.device).repeat_interleave(better_ones)
+    # counts each box's better ones down to 1
+    distance = better_ones.cumsum(0).repeat_interleave(better_ones) - torch.arange(len(worse), device=rank.device)
+    better = worse - distance
+    overlap = _iou(ltrb[better], ltrb[worse]) > MAX_IOU
+    return torch.stack([better[overlap], worse[overlap]])
+
+
+def _iou(one: Tensor, other: Tensor) -> Tensor:
+    """(P,) of two boxes (P, 4) each."""
+    sides = (torch.minimum(one[:, 2:], other[:, 2:]) - torch.maximum(one[:, :2], other[:, :2])).clamp(min=0)
+    area_of_one, area_of_other = ((box[:, 2:] - box[:, :2]).prod(dim=1) for box in (one, other))
+    both = sides.prod(dim=1)
+    return both / (area_of_one + area_of_other - both)

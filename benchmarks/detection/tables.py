@@ -1,0 +1,109 @@
+"""The tables of a configuration that every detector has. Defaults are the benchmark's definition; what has none must be said.
+
+Lengths are in pixels of the network's input, epochs count from 1, steps are the optimizer's.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+
+
+class Table(BaseModel):
+    """A strict table: an unknown key is an error, and nothing is converted behind the reader's back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Network(Table):
+    """What is known of every detector's network."""
+
+    initial_weights: Literal["imagenet", "scratch"]  # imagenet: --initial-weights names torchvision's file
+    categories: PositiveInt  # of the data set, without background
+    backbone: str
+    image_px: PositiveInt
+
+
+class Data(Table):
+    """A folder in COCO form, or the images this project makes itself."""
+
+    source: Literal["coco", "embedded"]
+    train_samples: PositiveInt  # images with boxes that the reader must find
+    eval_samples: PositiveInt
+    # Whether validation images without boxes are evaluated: false reproduces the v0.7 PyTorch logs' 4,952
+    eval_images_without_boxes: bool
+    train_annotations: str = "annotations/instances_train2017.json"
+    train_images: str = "train2017"
+    eval_annotations: str = "annotations/instances_val2017.json"
+    eval_images: str = "val2017"
+    threads: Annotated[int, Field(ge=1, le=64)] = 4  # of the decoder, for each accelerator
+    # torch: torchvision's decoder and PyTorch; the same distribution as DALI's, other random numbers. auto: DALI's, but torch
+    # where DALI is not installed or does not know the device; the log says which
+    backend: Literal["auto", "dali", "torch"] = "auto"
+    # Of DALI: training decodes the crop alone, or the whole picture and then cuts; the same pixels either way
+    decode: Literal["region", "whole"] = "region"
+    hw_decoder_load: Fraction = 0.65  # of DALI: share of the pictures for a GPU's JPEG engine; the default is DALI's
+    # What the data path hands to the network: see benchmarks/detection/image_format.py
+    image_format: Literal["fp32_chw", "fp16_hwc4"] = "fp32_chw"
+
+    @model_validator(mode="after")
+    def _choices_are_the_backend_s(self) -> Self:
+        if self.backend == "torch" and any(getattr(self, name) != value for name, value in dali_defaults().items()):
+            raise ValueError(
+                f'{" and ".join(dali_defaults())} are DALI\'s, without effect on backend = "torch"; leave them out'
+            )
+        return self
+
+
+def dali_defaults() -> dict[str, object]:
+    """The settings of Data that only DALI uses, with their defaults."""
+    return {name: Data.model_fields[name].default for name in ("decode", "hw_decoder_load")}
+
+
+class Optimizer(Table):
+    """The batch is one accelerator's."""
+
+    batch_size: PositiveInt
+
+
+class Compute(Table):
+    """How the same maths is run."""
+
+    # auto: what this machine trains fastest in, measured in init; fp32 is PyTorch's, whose convolutions on a GPU are TF32
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    channels_last: bool = True
+    compile: bool = False  # torch.compile of model and loss; on a CPU it needs a C++ compiler
+    autotune: bool = True  # on CUDA, cuDNN tries its algorithms on each shape in init and keeps the fastest
+    # Of a compiled step on CUDA: its kernels are recorded in init and replayed, inputs copied into their buffers
+    cuda_graphs: bool = False
+
+    @model_validator(mode="after")
+    def _graphs_are_the_compiler_s(self) -> Self:
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("cuda_graphs = true records what torch.compile made: say compile = true as well")
+        return self
+
+
+class Evaluation(Table):
+    """From the network's output to mAP."""
+
+    batch_size: PositiveInt
+    evaluator: Literal["hotcoco", "pycocotools"] = "hotcoco"
+
+
+class DetectorConfig(Table):
+    """All of a detector's tables, as far as detectors share them."""
+
+    model: Network
+    data: Data
+    optimizer: Optimizer
+    compute: Compute
+    evaluation: Evaluation
+
+    def steps_per_epoch(self, world_size: int) -> int:
+        """Whole batches that every rank has in an epoch."""
+        return self.data.train_samples // world_size // self.optimizer.batch_size
