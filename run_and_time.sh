@@ -24,7 +24,7 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   --max-steps N          ends after N optimizer steps of the run, its schedule unchanged: equal work, to compare speeds
   --deterministic        repeatable to the bit, with hashes of its numbers in the log, for compare; no timed result
   --target QUALITY       ends the run at another quality (open division only)
-  --checkpoint-dir DIR   keeps a checkpoint there after each epoch
+  --checkpoint-dir DIR   keeps checkpoints there: the last epoch's and the best one's
   --from-checkpoint      goes on from the checkpoint there; such a result is never a timed one
   --trials N             so many runs, each started afresh and entered in a ledger
   --resume               goes on with a series (with --checkpoint-dir and no --trials: the old name of --from-checkpoint)

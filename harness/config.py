@@ -189,24 +189,25 @@ def find_benchmark(name: object) -> Benchmark:
     """The BENCHMARK of the package that `name` stands for. ConfigError when there is none."""
     if not isinstance(name, str) or not name:
         return _no_benchmark(f"benchmark = {name!r}: the name of a benchmark is needed")
-    module_name = _module_name(name)
+    package = module_name(name)
     try:
-        module = importlib.import_module(module_name)
+        module = importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+        if error.name is None or not f"{package}.".startswith(f"{error.name}."):
             raise  # the package is there but lacks something it needs
-        return _no_benchmark(f'benchmark = "{name}": there is no package {module_name}')
+        return _no_benchmark(f'benchmark = "{name}": there is no package {package}')
     benchmark: Any = getattr(module, "BENCHMARK", None)
     missing = [member for member in BENCHMARK_MEMBERS if not hasattr(benchmark, member)]
     if missing:
         raise ConfigError(
-            f'benchmark = "{name}": {module_name}.BENCHMARK lacks {", ".join(missing)}; see harness/contract.py'
+            f'benchmark = "{name}": {package}.BENCHMARK lacks {", ".join(missing)}; see harness/contract.py'
         )
     found: Benchmark = benchmark
     return found
 
 
-def _module_name(name: str) -> str:
+def module_name(name: str) -> str:
+    """Of the package that a configuration's `benchmark` names."""
     return name if "." in name else f"benchmarks.{name}"
 
 
@@ -262,7 +263,7 @@ def _against_ruleset(own: Own) -> Iterator[str]:
 def _rules_of(benchmark_name: str) -> dict[str, Rules]:
     """What the benchmark's folder says of the keywords that it trains. ConfigError where it says nothing."""
     benchmark = find_benchmark(benchmark_name)
-    module = importlib.import_module(_module_name(benchmark_name))
+    module = importlib.import_module(module_name(benchmark_name))
     folder = Path(str(module.__file__)).parent
     found = {ruleset: each for ruleset, each in rules.in_folder(folder).items() if each.ours}
     if benchmark.name not in {each.benchmark for each in found.values()}:

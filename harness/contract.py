@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from pydantic import BaseModel
+    from torch import nn
 
 # What a log line can carry without loss.
 Plain = bool | int | float | str | list["Plain"] | dict[str, "Plain"]
@@ -154,7 +155,9 @@ class Session(Protocol):
     def state(self) -> dict[str, Any]:
         """All that a later `restore` needs to go on after a whole epoch exactly as if nothing had happened.
 
-        It may share memory with the session: to be saved before the next epoch. Called on every rank.
+        It may share memory with the session: to be saved before the next epoch. Called on every rank. Tensors, numbers, texts
+        and containers of them alone: a checkpoint is read without running any code of its own (torch's weights_only). A
+        benchmark that is `Detecting` puts into it what `detector` needs beside the configuration, such as the categories.
         """
         ...
 
@@ -213,4 +216,121 @@ class Probed(Protocol):
         calls what it is given some times for nothing, then measures; the step is the session's own. ValueError or NotSuitable
         as of `check`, at the call if it can be: the machine's own figures are measured before the iterator is read.
         """
+        ...
+
+
+# --- a trained model put to use ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One thing found in a picture."""
+
+    category_id: int  # the data set's
+    category: str
+    xywh_px: tuple[float, float, float, float]  # left, top, width, height in px of the picture
+    score: float  # 0 to 1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture as the network takes it, in the host's memory."""
+
+    pixels: npt.NDArray[np.uint8]  # (3, H, W) RGB, of the network's size
+    width_px: int  # of the picture that its boxes are of
+    height_px: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network from pixels to detections, as `harness export` writes it.
+
+    Its input is `Sample.pixels` of any number of pictures, (B, 3, H, W) uint8. Its outputs, N rows for each picture of which
+    the first `count` mean something, best first: `boxes` (B, N, 4) float32, left, top, right, bottom as fractions of the
+    picture; `scores` (B, N) float32; `category_ids` (B, N) int64, the data set's; `count` (B,) int64.
+    """
+
+    module: nn.Module  # on the CPU, in evaluation, float32
+    metadata: Mapping[str, str]  # for the file: how a picture becomes pixels, names of the categories
+    # of operators of the benchmark's own into ONNX's, made when it is called: see torch.onnx.export's custom_translation_table
+    translations: Callable[[], Mapping[Any, Callable[..., Any]]] = dict
+
+
+@dataclass(frozen=True)
+class Published:
+    """A speed of inference that others published: shown beside what is measured here, and held against nothing."""
+
+    images_per_s: float
+    what: str  # model, data and batch
+    hardware: str
+    source: str
+
+
+class Detector(Protocol):
+    """A trained model on one device: without optimizer, data set or process group. Called from one thread but for `read`."""
+
+    @property
+    def categories(self) -> Mapping[int, str]:
+        """Names by the data set's ids."""
+        ...
+
+    def properties(self) -> Mapping[str, Plain]:
+        """What a reader of a speed should know: precision as chosen, compiled or not, parameters, side of the input."""
+        ...
+
+    def read(self, file: Path, *, upright: bool) -> Sample:
+        """Decode and resize a picture as an evaluation does. Called by several threads at once.
+
+        `upright` turns it as its camera's tag (EXIF) says, as every viewer does; an evaluation takes pixels as they are
+        stored. ValueError that says what is wrong with the file, without its name.
+        """
+        ...
+
+    def place(self, samples: Sequence[Sample]) -> Any:
+        """A batch on the device, as `detect` takes it. It need not have arrived when this returns."""
+        ...
+
+    def detect(self, batch: Any) -> Any:
+        """All that the network and its post-processing find in a batch; it is in the host's memory when this returns."""
+        ...
+
+    def detections(self, found: Any, samples: Sequence[Sample]) -> list[list[Detection]]:
+        """What `detect` returned, for each picture from the highest score to the lowest."""
+        ...
+
+    def draw(self, file: Path, found: Sequence[Detection], *, upright: bool) -> npt.NDArray[np.uint8]:
+        """The picture (height, width, 3) RGB with boxes, names and scores on it."""
+        ...
+
+
+class Detecting(Protocol):
+    """What a Benchmark may offer besides, for `harness detect`, `export` and `inference`. Found by the name `detector`."""
+
+    def detector(
+        self,
+        config: Any,
+        context: Context,
+        state: Mapping[str, Any] | None,
+        *,
+        precision: str = "",
+        compiled: bool = False,
+    ) -> Detector:
+        """A model of this configuration on `context.device`, whatever device the configuration trains on.
+
+        `state`: of a checkpoint, see Session.state; None for a network as training would begin it. `precision`: a number
+        format by name, "" for the one that the checkpoint was evaluated in. ValueError where state and configuration do not fit
+        together, NotSuitable for what the device cannot do.
+        """
+        ...
+
+    def graph(self, config: Any, state: Mapping[str, Any]) -> Graph:
+        """The same model as one graph, for another program to run. ValueError as `detector`."""
+        ...
+
+    def pictures(self, count: int) -> list[bytes]:
+        """So many JPEG files, in size like those of the data set; the same each time."""
+        ...
+
+    def published(self, config: Any) -> Sequence[Published]:
+        """Speeds of models such as this one, from papers; may be empty."""
         ...

@@ -9,7 +9,7 @@ from pathlib import Path
 
 RESULT = re.compile(r"result_(\d{1,9})\.txt")
 RESULTS = "result_*.txt"  # as a glob, which RESULT narrows
-PROBE = re.compile(r"probe_(\d{1,9})\.json")
+PROBE, INFERENCE = "probe", "inference"  # how figures that a verb leaves beside results are called
 REFUSED = "refused_"  # begins the log of a run that was not begun
 BROKEN = ".broken-"  # is in the name of what a broken attempt of a trial left
 NAME_LIMIT = 120  # bytes of a folder's name that is made from a text; file systems take 255
@@ -29,15 +29,21 @@ def refused(number: int) -> str:
     return f"{REFUSED}{number}.txt"
 
 
-def probe(number: int) -> str:
-    """What `harness probe` leaves beside results; its numbers are its own."""
-    return f"probe_{number}.json"
+def figures(beginning: str, number: int) -> str:
+    """What `harness probe` or `harness inference` leaves beside results; the numbers of each are its own."""
+    return f"{beginning}_{number}.json"
+
+
+def figures_in(folder: Path, beginning: str) -> list[Path]:
+    """Those of a folder, by their numbers."""
+    pattern = re.compile(rf"{beginning}_(\d{{1,9}})\.json")
+    found = [(int(match[1]), path) for path in folder.glob(f"{beginning}_*") if (match := pattern.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
 
 
 def probes_in(folder: Path) -> list[Path]:
     """The probe_N.json of a folder, by their numbers."""
-    found = [(int(match[1]), path) for path in folder.glob("probe_*") if (match := PROBE.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    return figures_in(folder, PROBE)
 
 
 def number(path: Path) -> int | None:

@@ -141,7 +141,9 @@ class Request:
         HOST,
     ] = None
     number: Annotated[int | None, Option(min=0, help="N of result_N.txt.  [default: the next free one]"), ONE] = None
-    checkpoint_dir: Annotated[Path | None, Option(help="Keep a checkpoint there after each epoch."), ONE] = None
+    checkpoint_dir: Annotated[
+        Path | None, Option(help="Keep checkpoints there: the last epoch's and the best one's."), ONE
+    ] = None
     from_checkpoint: Annotated[
         bool,
         Option("--from-checkpoint", help="Go on from the checkpoint in --checkpoint-dir; never a timed result."),

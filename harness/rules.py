@@ -135,6 +135,11 @@ def meanings(benchmark: str | None) -> list[Rules]:
     return list(_found().get(benchmark or "", {}).values())
 
 
+def packages() -> list[str]:
+    """The benchmarks there are, by folder and package: benchmarks.NAME. Nothing is imported."""
+    return sorted(f"{folder.name}.{path.parent.name}" for folder in _folders() for path in folder.glob(f"*/{FILE}"))
+
+
 def in_folder(folder: Path) -> dict[str, Rules]:
     """The rules of the benchmark in this folder, by ruleset. ValueError where the file is wrong; {} without one."""
     path = folder / FILE

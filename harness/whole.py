@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from harness import names
 
 
 @contextmanager
@@ -26,6 +29,39 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:  # a full disk, or a signal in this moment
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def next_figures(folder: Path, beginning: str, text: str) -> Path:
+    """`text` as the folder's next file of figures, see harness.names. The folder is made.
+
+    ValueError where it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = names.figures_in(folder, beginning)
+        number = int(there[-1].stem.rpartition("_")[2]) + 1 if there else 0
+        while True:
+            path = folder / names.figures(beginning, number)
+            try:
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(text)
+                return path
+            except FileExistsError:  # another process took the number meanwhile
+                number += 1
+    except OSError as error:
+        raise ValueError(f"{error.filename or folder}: cannot be written: {error.strerror}") from error
+
+
+def same(name: Path, content: Path) -> None:
+    """Give `name` the content that `content` has now; it takes no room where the file system lets two names share it."""
+    unfinished = _beside(name)
+    try:
+        unfinished.hardlink_to(content)
+    except OSError:  # no such links here
+        with replacing(name) as file, content.open("rb") as whole:
+            shutil.copyfileobj(whole, file)
+        return
+    unfinished.replace(name)
 
 
 def point_at(link: Path, target: Path) -> None:

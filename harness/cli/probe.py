@@ -41,7 +41,7 @@ def probe(
     """
     from json import dumps
 
-    from harness import config
+    from harness import config, names, whole
     from harness.execution import probe as probing
     from harness.execution.context import this_machine
     from harness.results.table import printable
@@ -57,7 +57,7 @@ def probe(
     folder = out or environment.out_dir(config.CHECKOUT) / (chosen.name if chosen is not None else "")
     found = probing.measure(chosen, kind, seconds, machine, lambda what: _say(f"measuring {what}"))
     text = dumps(probing.document(found), indent=1) + "\n"
-    path = probing.write(text, folder)
+    path = whole.next_figures(folder, names.PROBE, text)
     if json:
         sys.stdout.write(text)
         return

@@ -1,20 +1,26 @@
-"""Checkpoints between epochs: one file, replaced atomically, so that the last good one is always there.
+"""Checkpoints between epochs: files replaced atomically, so that the last good one is always there.
 
+    checkpoint.pt   after the last whole epoch: what `run --from-checkpoint` goes on from
+    best.pt         after the best evaluation so far: what `detect`, `export` and `inference` take of a folder
+
+A checkpoint says what it is of, so that using a trained model takes no other file. It is read without running code of its own.
 A resumed run says so in its log and is never a timed result.
 """
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness import whole
-from harness.config import Configuration
+from harness import config, rules, whole
+from harness.config import ConfigError, Configuration
 from harness.exit_codes import DISK_FULL
 
 NAME = "checkpoint.pt"
+BEST = "best.pt"
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,29 @@ class Checkpoint:
     seed: int
     configuration_sha256: str
     state: dict[str, Any]
+    # what older ones do not say
+    configuration: dict[str, Any] | None = None  # as resolved; config.parse takes it
+    configuration_name: str = ""
+    metric: str = ""
+    quality: float | None = None  # of the evaluation after this epoch; None where there was none
+    best: float | None = None  # of all evaluations so far
+    target_met: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint to be used, with its configuration."""
+
+    path: Path
+    configuration: Configuration
+    checkpoint: Checkpoint
+
+    @property
+    def told(self) -> str:
+        """What it is, in words."""
+        saved = self.checkpoint
+        quality = f", {saved.metric} {saved.quality:.4f}" if saved.quality is not None else ", not evaluated"
+        return f"{saved.configuration_name} after epoch {saved.epoch}{quality}"
 
 
 def usable(folder: Path) -> None:
@@ -42,31 +71,31 @@ def usable(folder: Path) -> None:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint in `folder`; an interruption leaves the old one. OSError when it cannot be written."""
+    """Replace the checkpoint in `folder`, and the best one where this is it; an interruption leaves the old ones.
+
+    OSError when it cannot be written.
+    """
     import torch
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with whole.replacing(folder / NAME) as file:
             torch.save(vars(checkpoint), file)
+        if checkpoint.quality is not None and checkpoint.quality == checkpoint.best:
+            whole.same(folder / BEST, folder / NAME)
     except OSError as error:
         raise OSError(error.errno, f"{folder}: the checkpoint cannot be written ({error.strerror})") from error
 
 
 def load(folder: Path, configuration: Configuration) -> Checkpoint:
-    """ValueError when there is none, it is damaged, or it is of another configuration or
+    """To go on training. ValueError when there is none, it is damaged, or it is of another configuration or
     there is no epoch left to train."""
-    import torch
-
     path = folder / NAME
     if not path.is_file():
         raise ValueError(
             f"{folder} has no {NAME} to resume from; leave --from-checkpoint away to start from the beginning"
         )
-    try:
-        found = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch names no narrower class for a damaged file
-        raise ValueError(f"{path} is damaged or not a checkpoint of this version ({error}); move it away") from error
+    found = _read(path, "move it away")
     if found.configuration_sha256 != configuration.sha256:
         raise ValueError(
             f"{path} is of a run with another configuration (SHA-256 {found.configuration_sha256[:12]}, now "
@@ -74,4 +103,87 @@ def load(folder: Path, configuration: Configuration) -> Checkpoint:
         )
     if found.epoch >= configuration.run.epochs:
         raise ValueError(f"{path} is of the last epoch, {found.epoch}: nothing is left to train")
+    if found.target_met:
+        raise ValueError(
+            f"{path} is of epoch {found.epoch}, whose {found.metric} of {found.quality} met the target: nothing is left to "
+            "train"
+        )
     return found
+
+
+def to_use(folder: Path) -> Path | None:
+    """Which of a folder's checkpoints is meant where one is to be used."""
+    return next((folder / name for name in (BEST, NAME) if (folder / name).is_file()), None)
+
+
+def trained(path: Path) -> Trained:
+    """A checkpoint to be used, by its path or its folder's. ValueError when it is none or does not say what it is of."""
+    if path.is_dir():
+        found = to_use(path)
+        if found is None:
+            raise ValueError(
+                f"{path} has neither {BEST} nor {NAME}; `harness run CONFIGURATION --checkpoint-dir {path}` leaves them there"
+            )
+        path = found
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: there is no such file; `harness run CONFIGURATION --checkpoint-dir DIR` makes checkpoints"
+        )
+    saved = _read(path, "name one that `harness run --checkpoint-dir` made")
+    raw = saved.configuration
+    if raw is None:
+        raise ValueError(
+            f"{path} does not say what it is of: an older version made it. `run --from-checkpoint` with its configuration, "
+            "where an epoch is left to train, makes one that does"
+        )
+    _of_a_known_benchmark(path, raw)
+    try:
+        configuration = config.parse(raw, name=saved.configuration_name, source=f"the configuration in {path}")
+    except ConfigError as error:
+        raise ValueError(f"{error}\n(of another version of this program, or of a hand that changed it)") from error
+    return Trained(path, configuration, saved)
+
+
+def _of_a_known_benchmark(path: Path, raw: dict[str, Any]) -> None:
+    """Of the benchmarks here or of those that HARNESS_BENCHMARKS names: importing whatever a file names would run it."""
+    name = str(raw.get("benchmark"))
+    module = config.module_name(name)
+    known = rules.packages()
+    if not any(module == each or module.endswith(f".{each}") for each in known):
+        raise ValueError(f"{path} is of the benchmark {name}, which is not known here; known are: {', '.join(known)}")
+
+
+def _read(path: Path, fix: str) -> Checkpoint:
+    """ValueError, ending in `fix`, for what is none; nothing in the file is run."""
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle of a kind that torch does not write: it is refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch names no narrower class for a damaged file
+        # torch's own words end in the advice to read it with weights_only=False, which runs what is in it
+        reason = "it would run code when read" if "Unsupported" in str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged or not a checkpoint of this version ({reason}); {fix}") from error
+    names = {each.name: each.type for each in fields(Checkpoint)}
+    if not isinstance(content, dict) or set(content) - set(names):
+        raise ValueError(f"{path} is damaged or not a checkpoint of this version (it has other content); {fix}")
+    try:
+        found = Checkpoint(**content)
+        if not _plausible(found):
+            raise TypeError
+    except TypeError as error:
+        raise ValueError(
+            f"{path} is damaged or not a checkpoint of this version (it lacks something); {fix}"
+        ) from error
+    return found
+
+
+def _plausible(found: Checkpoint) -> bool:
+    return (
+        all(isinstance(each, int) for each in (found.epoch, found.seed))
+        and all(isinstance(each, str) for each in (found.configuration_sha256, found.configuration_name, found.metric))
+        and isinstance(found.state, dict)
+        and isinstance(found.configuration, dict | None)
+        and all(isinstance(each, float | None) for each in (found.quality, found.best))
+    )

@@ -11,7 +11,7 @@ import time
 import traceback
 
 from harness.contract import NotSuitable
-from harness.execution import console, events, signals
+from harness.execution import checkpoint, console, events, signals
 from harness.execution.events import LogLost, keys
 from harness.execution.run import Ending, NotFinite, Run
 from harness.exit_codes import BROKEN, DISK_FULL, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
@@ -126,6 +126,9 @@ def _last_words(run: Run, ending: Ending) -> None:
     screen.say(f"log      {log.path}")
     if log.path is not None and (drawn := log.path.with_suffix(".png")).is_file():
         screen.say(f"picture  {drawn}")
+    kept = run.request.checkpoint_dir
+    if kept is not None and (model := checkpoint.to_use(kept)) is not None:
+        screen.say(f"model    {model}")
     ended = time.time()
     screen.say(f"ENDING TIMING RUN AT {clock(ended)}")
     if ending.status == keys.SUCCESS:

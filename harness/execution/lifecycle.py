@@ -143,20 +143,31 @@ def _train(run: Run) -> Ending:
                     f"{request.max_steps}: they count from the beginning of the whole run"
                 )
             session.restore(resumed.state)
+            run.best_kept = resumed.best
             first_epoch = resumed.epoch + 1
             log.point("resumed_from_epoch", resumed.epoch)
         run.asking = False
         run.screen.started(run.history, budget.images(run.history.epochs))
         how = ending.stop(run, _epochs(run, here, session, first_epoch, budget))
+        _after(run, here, session, how)
+    return how
+
+
+def _after(run: Run, here: Context, session: Session, how: Ending) -> None:
+    """What comes off the clock, after run_stop: fingerprint, picture, and the checkpoint of the epoch that met the target."""
+    configuration, request, log = run.configuration, run.request, run.log
+    try:
+        if log.path is not None:
+            log.point("data_fingerprint", session.fingerprint())
+            title = f"{configuration.name}: {how.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"
+            picture.save(log.path.with_suffix(".png"), run.history, session.panels(picture.PANELS), title)
+    finally:
         try:
-            if log.path is not None:
-                log.point("data_fingerprint", session.fingerprint())
-                title = f"{configuration.name}: {how.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"
-                picture.save(log.path.with_suffix(".png"), run.history, session.panels(picture.PANELS), title)
+            if how.exit_code == TARGET_MET and request.checkpoint_dir is not None:
+                _save(run, here, session, run.history.evaluations[-1].epoch)
         finally:
             # torchrun ends the others as soon as one rank has ended with another code than 0: nobody leaves before rank 0
             context.barrier(here)
-    return how
 
 
 def _prepare(run: Run, seed: int) -> Context:
@@ -292,6 +303,21 @@ def _evaluate(run: Run, session: Session, epoch: int) -> None:
 def _save(run: Run, here: Context, session: Session, epoch: int) -> None:
     assert run.request.checkpoint_dir is not None
     state = session.state()
+    last = run.history.evaluations[-1] if run.history.evaluations else None
+    quality = last.quality if last is not None and last.epoch == epoch else None
+    qualities = [each for each in (run.best_kept, quality) if each is not None]
+    run.best_kept = run.configuration.rules.best(qualities)
     if here.rank == 0:
-        saved = checkpoint.Checkpoint(epoch, here.seed, run.configuration.sha256, state)
+        saved = checkpoint.Checkpoint(
+            epoch,
+            here.seed,
+            run.configuration.sha256,
+            state,
+            run.configuration.resolved,
+            run.configuration.name,
+            run.history.metric,
+            quality,
+            run.best_kept,
+            run.history.met,
+        )
         checkpoint.save(run.request.checkpoint_dir, saved)

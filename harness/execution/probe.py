@@ -14,15 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import names
 from harness.config import Configuration
-from harness.contract import Context, Figure, Plain, SecondsOf
+from harness.contract import Context, Figure, SecondsOf
 from harness.execution import all_reduce, context, provenance
 from harness.execution.context import Launch
-from harness.system import accelerator, facts
+from harness.system import accelerator
 from harness.system.facts import Machine
 
 if TYPE_CHECKING:
@@ -229,10 +227,7 @@ def _ranks(configuration: Configuration | None, device: torch.device) -> int:
 
 def document(found: Probe) -> dict[str, Any]:
     """All of it, for the file and for --json: the machine as a run's log tells it, every figure with every sample."""
-    told = facts.describe(found.machine)
-    commit, dirty = provenance.commit(told["image"])
     configuration = found.configuration
-    software: dict[str, Plain] = {**told["software"], **provenance.libraries()}
     return {
         "version": VERSION,
         "note": "a probe explains; no verdict rests on it",
@@ -241,11 +236,7 @@ def document(found: Probe) -> dict[str, Any]:
         "device": found.device,
         "configuration_name": configuration.name if configuration is not None else None,
         "configuration_sha256": configuration.sha256 if configuration is not None else None,
-        "commit": commit,
-        "tree_dirty": dirty,
-        "hardware": told["hardware"],
-        "software": software,
-        "image": told["image"],
+        **provenance.surroundings(found.machine),
         "figures": [
             {
                 "name": each.name,
@@ -267,23 +258,6 @@ def quartiles(figure: Figure) -> tuple[float, float]:
         return figure.samples[0], figure.samples[0]
     low, _, high = statistics.quantiles(figure.samples, n=4, method="inclusive")
     return low, high
-
-
-def write(text: str, folder: Path) -> Path:
-    """`text` as the next probe_N.json of the folder, which is made. ValueError where it cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        there = names.probes_in(folder)
-        number = int(there[-1].stem.partition("_")[2]) + 1 if there else 0
-        while True:
-            try:
-                with (folder / names.probe(number)).open("x", encoding="utf-8") as file:
-                    file.write(text)
-                return folder / names.probe(number)
-            except FileExistsError:  # another probe took the number meanwhile
-                number += 1
-    except OSError as error:
-        raise ValueError(f"{error.filename or folder}: cannot be written: {error.strerror}") from error
 
 
 def lines(found: Probe) -> Iterator[str]:

@@ -6,9 +6,12 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
+from typing import Any
 
 from harness.config import ROOT
 from harness.contract import Plain
+from harness.system import facts
+from harness.system.facts import Machine
 
 GIT_LIMIT_S = 20  # a checkout on a network disk may take some; one that is gone takes for ever
 
@@ -21,6 +24,19 @@ DISTRIBUTIONS = {
     "pycocotools": ("pycocotools",),
     "hotcoco": ("hotcoco",),
 }
+
+
+def surroundings(machine: Machine) -> dict[str, Any]:
+    """What a file of figures says of where they were measured: commit, hardware, software and image, as a run's log does."""
+    told = facts.describe(machine)
+    by, dirty = commit(told["image"])
+    return {
+        "commit": by,
+        "tree_dirty": dirty,
+        "hardware": told["hardware"],
+        "software": {**told["software"], **libraries()},
+        "image": told["image"],
+    }
 
 
 def commit(image: Mapping[str, Plain]) -> tuple[str, bool]:

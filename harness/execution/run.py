@@ -44,6 +44,9 @@ class Run:
     asking: bool = True  # while a ValueError means that the user's wish cannot be granted
     started: float | None = None  # perf_counter at run_start
     ending: Ending | None = None  # from run_stop on
+    best_kept: float | None = (
+        None  # quality of the best checkpoint so far, those of the run that this one goes on with too
+    )
     stopping: threading.Lock = field(default_factory=threading.Lock)  # who writes run_stop
     stopped_minutes: float | None = None  # run_start to run_stop
     called: float = field(default_factory=time.time)  # the wall clock's, for the RESULT line

@@ -12,7 +12,19 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.contract import Context, DataSummary, Figure, Interval, NotSuitable, Plain, SecondsOf
+from harness.contract import (
+    Context,
+    DataSummary,
+    Detector,
+    Figure,
+    Graph,
+    Interval,
+    NotSuitable,
+    Plain,
+    Published,
+    SecondsOf,
+)
+from tests.toy import using
 
 
 class Toy(BaseModel):
@@ -122,8 +134,38 @@ class ToyBenchmark:
         seconds = seconds_of(lambda: sum(range(1000)))
         return iter([Figure("counting", "us", [1e6 * each for each in seconds], "to 1000")])
 
+    def detector(
+        self,
+        config: ToyConfig,
+        context: Context,
+        state: Mapping[str, Any] | None,
+        *,
+        precision: str = "",
+        compiled: bool = False,
+    ) -> Detector:
+        if precision not in ("", "fp32"):
+            raise NotSuitable(f"an abacus has no {precision}")
+        return using.ToyDetector(_trained(state), compiled=compiled)
+
+    def graph(self, config: ToyConfig, state: Mapping[str, Any]) -> Graph:
+        return using.graph(_trained(state))
+
+    def pictures(self, count: int) -> list[bytes]:
+        return [b"toy %d" % number for number in range(count)]
+
+    def published(self, config: ToyConfig) -> list[Published]:
+        return [Published(1e6, "the toy, batch 1", "1x abacus", "a tale")]
+
     def prepare(self, data_dir: Path, *, verify_only: bool, confirm: Callable[[str], bool], **_: Any) -> list[str]:
         return [] if confirm("Count to eight?") else ["the numbers are missing"]
+
+
+def _trained(state: Mapping[str, Any] | None) -> float:
+    if state is None:
+        return 0.0
+    if not isinstance(state.get("quality"), float):
+        raise ValueError("the checkpoint has no quality")
+    return float(state["quality"])
 
 
 BENCHMARK = ToyBenchmark()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +14,9 @@ import torch
 from harness import config
 from harness.execution import checkpoint
 from harness.execution.checkpoint import Checkpoint
+from tests.harness.execution.models import harness, numbers
+from tests.harness.execution.models import saved as kept_by_a_run
+from tests.harness.execution.runs import events, run
 from tests.toy import configuration as toy
 
 CONFIGURATION = config.parse(toy.raw(epochs=4), name="toy", source="toy")
@@ -55,3 +62,140 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
         checkpoint.load(tmp_path, CONFIGURATION)
+
+
+# --- the best one, and what a finished run leaves ----------------------------------------------------------------------
+
+
+def test_the_best_one_stays_where_later_ones_are_worse(tmp_path: Path) -> None:
+    for epoch, (quality, best) in enumerate([(0.2, 0.2), (0.5, 0.5), (None, 0.5), (0.4, 0.5)], start=1):
+        checkpoint.save(tmp_path, replace(saved(epoch), quality=quality, best=best))
+    found = {
+        name: Checkpoint(**torch.load(tmp_path / name, weights_only=True))
+        for name in (checkpoint.NAME, checkpoint.BEST)
+    }
+    assert {name: each.epoch for name, each in found.items()} == {checkpoint.NAME: 4, checkpoint.BEST: 2}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint.BEST, checkpoint.NAME]
+
+
+def test_without_links_the_best_one_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError("no such links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", none)
+    checkpoint.save(tmp_path, replace(saved(1), quality=0.5, best=0.5))
+    first, second = ((tmp_path / name).read_bytes() for name in (checkpoint.NAME, checkpoint.BEST))
+    assert first == second
+
+
+def test_a_finished_run_leaves_the_epoch_that_met_the_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The target is met in epoch 3: that epoch's model, not the one before it, and off the clock."""
+    path, kept = toy.write(tmp_path, toy.raw(epochs=4)), tmp_path / "kept"
+    finished = run(path, "--out", tmp_path, "--checkpoint-dir", kept)
+    assert finished.returncode == 0, finished.stdout
+    assert f"model    {kept / checkpoint.BEST}" in finished.stdout
+    found = checkpoint.trained(kept)
+    assert (found.path.name, found.checkpoint.epoch, found.checkpoint.target_met) == (checkpoint.BEST, 3, True)
+    assert found.checkpoint.state["quality"] == found.checkpoint.quality == pytest.approx(0.3)
+    assert found.configuration.resolved == config.load(path).resolved
+    keys = [event["key"] for event in events(tmp_path / "result_0.txt")]
+    assert keys.index("run_stop") < keys.index("data_fingerprint"), "nothing is written between them"
+    again = run(path, "--out", tmp_path, "--checkpoint-dir", kept, "--from-checkpoint")
+    assert again.returncode == 2 and "met the target: nothing is left to train" in again.stdout
+    # and it can be used: two commands
+    code, out, _ = harness(capsys, "detect", kept, *numbers(tmp_path / "seen", [1]))
+    assert code == 0 and out.startswith("toy after epoch 3, accuracy 0.3000\n") and "0.30  odd" in out
+
+
+def test_a_run_that_goes_on_keeps_the_best_of_the_one_before(tmp_path: Path) -> None:
+    path, kept = toy.write(tmp_path, toy.raw("stands still", epochs=3, target=0.9)), tmp_path / "kept"
+    configuration = config.load(path)
+    content = {"configuration": configuration.resolved, "configuration_name": "toy", "metric": "quality"}
+    good: Any = {**content, "quality": 0.8, "best": 0.8}
+    checkpoint.save(kept, Checkpoint(1, 7, configuration.sha256, {"quality": 0.1}, **good))
+    assert run(path, "--out", tmp_path, "--checkpoint-dir", kept, "--from-checkpoint").returncode == 1
+    best, last = (checkpoint.trained(kept / name).checkpoint for name in (checkpoint.BEST, checkpoint.NAME))
+    assert (best.epoch, best.quality) == (1, 0.8)
+    assert (last.epoch, last.quality, last.best) == (3, pytest.approx(0.1), 0.8)
+
+
+# --- what is none, or is not to be trusted -----------------------------------------------------------------------------
+
+
+class Hostile:
+    """Pickled, a file made when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def plain_pickle(path: Path, mark: Path) -> None:
+    path.write_bytes(pickle.dumps({"epoch": Hostile(mark)}))
+
+
+def in_torch_s_form(path: Path, mark: Path) -> None:
+    content = vars(replace(saved(1), configuration=CONFIGURATION.resolved, configuration_name="toy"))
+    torch.save({**content, "state": {"quality": Hostile(mark)}}, path)
+
+
+@pytest.mark.parametrize("write", [plain_pickle, in_torch_s_form])
+def test_a_hostile_one_is_refused_and_nothing_in_it_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], write: Callable[[Path, Path], None]
+) -> None:
+    mark, path = tmp_path / "it ran", tmp_path / "checkpoint.pt"
+    write(path, mark)
+    for words in (("detect", path, path), ("export", path, tmp_path / "x.onnx"), ("inference", path)):
+        code, out, errors = harness(capsys, *words)
+        assert code == 2 and not out and "is damaged or not a checkpoint" in errors, errors
+        assert "weights_only" not in errors, "nobody is told how to run it all the same"
+    with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
+        checkpoint.load(tmp_path, CONFIGURATION)
+    assert not mark.exists()
+
+
+def test_a_benchmark_that_nobody_knows_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("evil", "evil.toy", "tests.evil", "benchmarks", ""):
+        kept_by_a_run(tmp_path / "kept", configuration={**CONFIGURATION.resolved, "benchmark": name})
+        with pytest.raises(
+            ValueError, match=rf"is of the benchmark {name}, which is not known here; known are: benchmarks"
+        ):
+            checkpoint.trained(tmp_path / "kept")
+    assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is damaged or not a checkpoint"),
+        (b"\xff\xd8\xff\xe0 a picture", "is damaged or not a checkpoint"),
+        (b"PK\x03\x04 a broken archive", "is damaged or not a checkpoint"),
+        ({"conv1.weight": torch.ones(3)}, "it has other content"),
+        ([1, 2], "it has other content"),
+        ({"epoch": 1}, "it lacks something"),
+        ({**vars(saved(1)), "epoch": "one"}, "it lacks something"),
+        (vars(saved(1)), "does not say what it is of: an older version made it"),
+        ({**vars(saved(1)), "configuration": {"benchmark": "tests.toy"}}, "run: missing; needed: a table"),
+    ],
+)
+def test_what_is_no_checkpoint_is_said(tmp_path: Path, content: Any, says: str) -> None:
+    path = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=says) as refusal:
+        checkpoint.trained(path)
+    assert str(path) in str(refusal.value)
+
+
+def test_where_there_is_none_the_command_that_makes_one_is_said(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.pt"):
+        with pytest.raises(ValueError, match=r"harness run CONFIGURATION --checkpoint-dir"):
+            checkpoint.trained(path)

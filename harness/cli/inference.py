@@ -1,0 +1,267 @@
+"""The verbs that put a trained model to use: detect, export, inference."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness import exit_codes
+from harness.cli import environment
+
+if TYPE_CHECKING:
+    from harness.contract import Detector
+
+TRAINED = "A checkpoint, or the folder that --checkpoint-dir named: then its best."
+DEVICE = "As run.device in a configuration.  [default: an accelerator, else the processor]"
+PRECISION = "fp32, bf16 or fp16.  [default: the one that the checkpoint was evaluated in]"
+
+
+class Scenario(enum.StrEnum):
+    """Of MLPerf Inference."""
+
+    SINGLE_STREAM = "single-stream"
+    OFFLINE = "offline"
+
+
+class Beginning(enum.StrEnum):
+    """What a query begins with."""
+
+    PIXELS = "pixels"
+    JPEG = "jpeg"
+
+
+class Precision(enum.StrEnum):
+    """A number format."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(detect)
+    app.command()(export)
+    app.command()(inference)
+
+
+def detect(
+    checkpoint: Annotated[Path, typer.Argument(help=TRAINED, show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, and folders of them.", metavar="IMAGE...")],
+    *,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Scores below it are left out.")] = 0.3,
+    category: Annotated[
+        list[str] | None, typer.Option(help="Only these, by name; again for more.  [default: all]", show_default=False)
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="All of it in COCO's results form, with the files' names.", metavar="FILE.json")
+    ] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Pictures with the boxes drawn in.", metavar="DIR")] = None,
+    as_stored: Annotated[
+        bool,
+        typer.Option("--as-stored", help="Take pixels as they lie, as an evaluation does: not turned by the EXIF tag."),
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 8,
+    precision: Annotated[Precision | None, typer.Option(help=PRECISION, show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE, show_default=False)] = None,
+) -> None:
+    """What a trained model finds in pictures: names, scores and boxes, in px of the picture.
+
+    A file that is no picture is a line on stderr, and the others go on. Exit codes: 0 all were read, 1 some were not, 2 usage,
+    6 no such device. An id in the JSON is the number that a file is called, where each is called one of its own; else 1, 2, 3.
+    """
+    import warnings
+    from dataclasses import replace
+    from json import dumps
+
+    from harness import whole
+    from harness.execution import detecting, detectors
+    from harness.results.table import printable
+
+    model = detectors.Model.trained(checkpoint)
+    _writable("--json", json, ".json")
+    if pictures is not None:
+        _folder("--pictures", pictures)
+    here, *_ = detectors.device(device)
+    detector = model.open(here, precision=precision or "")
+    wanted = _categories(detector, category)
+    meant, complaints = detecting.files(images)
+    for complaint in complaints:
+        _complain(complaint)
+    bad, looked = len(complaints), []
+    sys.stdout.write(printable(f"{model.told}\n\n"))
+    sys.stdout.write(f"{detecting.HEADINGS}\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of decoders, about pictures
+        for each in detecting.look(
+            detector, meant, batch=batch, threads=here.threads, upright=not as_stored, threshold=threshold
+        ):
+            if each.fault:
+                bad += 1
+                _complain(f"{each.file}: {each.fault}")
+                continue
+            shown = replace(each, sample=each.sample, found=[one for one in each.found if one.category_id in wanted])
+            looked.append(shown)
+            sys.stdout.write("\n".join(map(printable, detecting.lines(shown))) + "\n")
+            if pictures is not None:
+                detecting.save_picture(detector, shown, pictures, upright=not as_stored)
+    if json is not None:
+        with whole.replacing(json) as file:
+            file.write(f"{dumps(detecting.results(looked))}\n".encode())
+    count = len(looked) + bad
+    if bad:
+        _complain(f"{bad} of {count} could not be read; the others were")
+    raise typer.Exit(exit_codes.EPOCHS_SPENT if bad else 0)
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help=TRAINED, show_default=False)],
+    out: Annotated[Path, typer.Argument(help="File to write.", metavar="OUT.onnx", show_default=False)],
+    check: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A picture to check it with; again for more.  [default: four drawn ones]", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """A trained model as an ONNX file, from pixels to detections: decoding of boxes and suppression are in the graph.
+
+    ONNX Runtime runs it on pictures first, and it is kept if it finds what the model finds. The file says how a picture becomes
+    pixels, and the categories' names. Exit codes: 0 written, 2 usage, 5 it differs, 6 a package of the extra `export` is
+    missing.
+    """
+    from harness.execution import exporting
+    from harness.execution.detectors import Model
+    from harness.results.table import printable
+
+    _writable("OUT", out, ".onnx")
+    model = Model.trained(checkpoint)
+    try:
+        found = exporting.export(model, out, check or ())
+    except exporting.Differs as error:
+        _complain(f"error: {error}; nothing was written")
+        raise typer.Exit(exit_codes.BROKEN) from error
+    sys.stdout.write(printable(f"{model.told}\n\ninput    {found.inputs}\n"))
+    sys.stdout.write(f"outputs  {', '.join(exporting.OUTPUTS)}\n")
+    for key, value in found.metadata.items():
+        sys.stdout.write(printable(f"{key}: {value if len(value) < 400 else value[:400] + '...'}\n"))
+    sys.stdout.write(
+        f"\nchecked with ONNX Runtime: {found.detections} detections in {found.checked} pictures, scores within "
+        f"{found.worst_score:.1g}, boxes within {found.worst_px:.1g} px\n"
+    )
+    sys.stdout.write(printable(f"wrote {found.path}\n"))
+
+
+def inference(
+    model: Annotated[
+        str, typer.Argument(help=f"{TRAINED} Or a configuration: an untrained network.", show_default=False)
+    ],
+    *,
+    scenario: Annotated[list[Scenario] | None, typer.Option(help="[default: both]", show_default=False)] = None,
+    begin: Annotated[
+        list[Beginning] | None,
+        typer.Option(help="Pixels at the network's size, or a JPEG to decode.  [default: both]", show_default=False),
+    ] = None,
+    precision: Annotated[
+        list[Precision] | None, typer.Option(help="Again for more.  [default: fp32 and bf16]", show_default=False)
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="With torch.compile too, after without.")] = False,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Of offline.  [default: the fastest is looked for]", show_default=False)
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Of each measurement, at least; MLPerf: 60.")] = 5,
+    queries: Annotated[int, typer.Option(min=1, help="Of single stream, at least; MLPerf: 1024.")] = 100,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="A folder of pictures.  [default: drawn ones]", metavar="DIR", show_default=False),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE, show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where inference_N.json goes.  [default: where `run` puts results]", metavar="DIR", show_default=False
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the file's content instead of a table.")] = False,
+) -> None:
+    """How fast a model finds things in pictures, in the terms of MLPerf Inference: single stream and offline.
+
+    Leaves inference_N.json with every sample. Exit codes: 0 done, 2 usage, 6 no such device.
+    """
+    from json import dumps
+
+    from harness import config, names, whole
+    from harness.execution import detecting, detectors
+    from harness.execution import inference as measuring
+    from harness.results.table import printable
+
+    chosen = detectors.Model.named(model)
+    files: list[Path] = []
+    if images is not None:
+        files, complaints = detecting.files([images])
+        if complaints or not images.is_dir():
+            raise ValueError(f"--images {images}: {'; '.join(complaints) or 'no such folder'}")
+    here, machine, _ = detectors.device(device)
+    wanted = measuring.Wanted(
+        scenarios=tuple(map(str, scenario or Scenario)),
+        beginnings=tuple(measuring.JPEG if each == Beginning.JPEG else measuring.PIXELS for each in begin or Beginning),
+        precisions=tuple(map(str, precision or (Precision.FP32, Precision.BF16))),
+        compiled=(False, True) if compiled else (False,),
+        batch=batch,
+        seconds=seconds,
+        queries=queries,
+        pictures=tuple(files),
+    )
+    found = measuring.measure(chosen, here, machine, wanted, lambda what: _say(f"measuring {what}"))
+    text = dumps(measuring.document(found), indent=1) + "\n"
+    folder = out or environment.out_dir(config.CHECKOUT) / chosen.configuration.name
+    path = whole.next_figures(folder, names.INFERENCE, text)
+    if json:
+        sys.stdout.write(text)
+        return
+    sys.stdout.write("\n".join(map(printable, measuring.lines(found))) + "\n\n")
+    sys.stdout.write(printable(f"wrote {path}\n"))
+
+
+def _categories(detector: Detector, named: list[str] | None) -> set[int]:
+    """Ids of those named; of all where none is. ValueError for a name that the model does not know."""
+    there = {name: number for number, name in detector.categories.items()}
+    if not named:
+        return set(there.values())
+    if unknown := [each for each in named if each not in there]:
+        raise ValueError(f"--category {unknown[0]}: the model does not know it; it knows: {', '.join(sorted(there))}")
+    return {there[each] for each in named}
+
+
+def _writable(option: str, path: Path | None, suffix: str) -> None:
+    """ValueError where the file could not be written, or is called what would take the place of another kind of file."""
+    if path is None:
+        return
+    if path.suffix.lower() != suffix:
+        raise ValueError(f"{option} {path}: a file called *{suffix} is written; name it so")
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: {'that is a folder' if path.is_dir() else f'{path.parent} is no folder'}")
+
+
+def _folder(option: str, path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{option} {path}: cannot be made: {error.strerror}") from error
+
+
+def _complain(text: str) -> None:
+    from harness.results.table import printable
+
+    sys.stdout.flush()
+    sys.stderr.write(f"{printable(text)}\n")
+    sys.stderr.flush()
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()

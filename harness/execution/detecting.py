@@ -1,0 +1,131 @@
+"""`harness detect`: what a trained model finds in pictures. A file that is no picture costs one line, never the others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import names, whole
+from harness.contract import Detection, Detector, Sample
+
+SUFFIXES = {*(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm")}
+DECIMALS = 3  # of a px: a thousandth of what the network can tell
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What came of one file."""
+
+    file: Path
+    image_id: int
+    sample: Sample | None = None
+    found: Sequence[Detection] = ()
+    fault: str = ""  # what is wrong with it
+
+
+def files(given: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """The pictures meant, and a complaint for each path that means none; of a folder those of its files that are named so."""
+    found: list[Path] = []
+    complaints: list[str] = []
+    for path in given:
+        if not path.is_dir():
+            found.append(path)  # whether it is a picture is seen when it is read
+            continue
+        try:
+            inside = sorted((each for each in path.iterdir() if each.is_file()), key=names.natural)
+        except OSError as error:
+            complaints.append(f"{path}: {error.strerror}")
+            continue
+        pictures = [each for each in inside if each.suffix.lower() in SUFFIXES and not each.name.startswith(".")]
+        if not pictures:
+            complaints.append(
+                f"{path}: the folder has no file that is called a picture ({', '.join(sorted(SUFFIXES))})"
+            )
+        found += pictures
+    return found, complaints
+
+
+def image_ids(pictures: Sequence[Path]) -> list[int]:
+    """COCO's: the number that a file is called, where each is called one of its own; else 1, 2, 3 in the order given."""
+    stems = [each.stem for each in pictures]
+    numbers = [int(each) for each in stems if each.isdecimal() and each.isascii() and len(each) < 19]
+    if len(set(numbers)) == len(pictures):
+        return numbers
+    return list(range(1, len(pictures) + 1))
+
+
+def look(
+    detector: Detector, pictures: Sequence[Path], *, batch: int, threads: int, upright: bool, threshold: float
+) -> Iterator[Looked]:
+    """Each picture in its turn, those of a batch together; the next batch is read meanwhile."""
+
+    def read(path: Path) -> Sample | str:
+        try:
+            return detector.read(path, upright=upright)
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+        except ValueError as error:
+            return str(error)
+
+    numbered = list(zip(pictures, image_ids(pictures), strict=True))
+    with ThreadPoolExecutor(threads, thread_name_prefix="pictures") as pool:
+        coming = [numbered[at : at + batch] for at in range(0, len(numbered), batch)]
+        reading = [[pool.submit(read, path) for path, _ in group] for group in coming[:1]]
+        for at, group in enumerate(coming):
+            if at + 1 < len(coming):
+                reading.append([pool.submit(read, path) for path, _ in coming[at + 1]])
+            have = [each.result() for each in reading.pop(0)]
+            samples = [each for each in have if isinstance(each, Sample)]
+            found = iter(detector.detections(detector.detect(detector.place(samples)), samples) if samples else [])
+            for (path, number), each in zip(group, have, strict=True):
+                if isinstance(each, str):
+                    yield Looked(path, number, fault=each)
+                else:
+                    yield Looked(path, number, each, [one for one in next(found) if one.score >= threshold])
+
+
+def results(looked: Iterable[Looked]) -> list[dict[str, Any]]:
+    """COCO's results form, with the file's name in each row besides."""
+    return [
+        {
+            "image_id": each.image_id,
+            "category_id": one.category_id,
+            "bbox": [round(value, DECIMALS) for value in one.xywh_px],
+            "score": one.score,
+            "file_name": each.file.name,
+        }
+        for each in looked
+        for one in each.found
+    ]
+
+
+def save_picture(detector: Detector, each: Looked, folder: Path, *, upright: bool) -> Path:
+    """The picture with its boxes as a JPEG file of a name of its own in `folder`. OSError when it cannot be written."""
+    from PIL import Image
+
+    pixels = Image.fromarray(detector.draw(each.file, each.found, upright=upright))
+    path = folder / f"{each.file.stem}_boxes.jpg"
+    for number in itertools.count(2):
+        if not path.exists():
+            break
+        path = folder / f"{each.file.stem}_boxes_{number}.jpg"
+    with whole.replacing(path) as file:
+        pixels.save(file, format="JPEG", quality=90)
+    return path
+
+
+def lines(each: Looked) -> Iterator[str]:
+    """For a terminal of 80 columns."""
+    assert each.sample is not None
+    count = f"{len(each.found)} things" if len(each.found) != 1 else "1 thing"
+    yield f"{each.file}, {each.sample.width_px} x {each.sample.height_px} px: {count if each.found else 'nothing'}"
+    for one in each.found:
+        sides = "".join(f"{value:>9.1f}" for value in one.xywh_px)
+        yield f"{one.score:>6.2f}  {one.category[:28]:28}{sides}"
+
+
+HEADINGS = f"{'score':>6}  {'what':28}{'left':>9}{'top':>9}{'width':>9}{'height':>9}"

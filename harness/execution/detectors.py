@@ -1,0 +1,82 @@
+"""A trained model opened on a device of this machine: what detect, export and inference begin with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from harness import config
+from harness.config import Configuration
+from harness.contract import Context, Detecting, Detector
+from harness.execution import checkpoint, context
+from harness.execution.context import Launch, this_machine
+from harness.system import accelerator
+from harness.system.facts import Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Model:
+    """A configuration with the weights of a checkpoint, or with those that training would begin with."""
+
+    configuration: Configuration
+    state: Mapping[str, Any] | None
+    told: str  # in words, for people
+    benchmark: Detecting
+    path: Path | None = None  # of the checkpoint
+
+    @classmethod
+    def trained(cls, path: Path) -> Model:
+        """ValueError for what is no checkpoint, or of a benchmark that detects nothing."""
+        found = checkpoint.trained(path)
+        benchmark = _detecting(found.configuration)
+        return cls(found.configuration, found.checkpoint.state, found.told, benchmark, found.path)
+
+    @classmethod
+    def named(cls, name: str) -> Model:
+        """A checkpoint by its path, or a configuration by its name or path: then nothing is trained."""
+        path = Path(name)
+        if name not in config.available() and (path.is_dir() or (path.is_file() and path.suffix != ".toml")):
+            return cls.trained(path)
+        found = config.load(config.find(name))
+        return cls(found, None, f"{found.name}, not trained", _detecting(found))
+
+    def open(self, here: Context, *, precision: str = "", compiled: bool = False) -> Detector:
+        """ValueError or NotSuitable as harness.contract.Detecting.detector says."""
+        return self.benchmark.detector(
+            self.configuration.tables, here, self.state, precision=precision, compiled=compiled
+        )
+
+
+def _detecting(configuration: Configuration) -> Detecting:
+    if not hasattr(configuration.benchmark, "detector"):
+        raise ValueError(
+            f"the benchmark {configuration.benchmark.name} offers no detector (harness.contract.Detecting): its models cannot "
+            "be put to use by this verb"
+        )
+    return cast("Detecting", configuration.benchmark)
+
+
+def device(asked: str | None) -> tuple[Context, Machine, str]:
+    """One device of this machine, the machine, and which kind it is; an accelerator where there is one and none is named.
+
+    ValueError for a kind that nobody knows, NotSuitable for one that is not there.
+    """
+    if asked is not None and asked not in accelerator.devices():
+        raise ValueError(f"--device {asked}: not known; there are: {', '.join(accelerator.devices())}")
+    kind = asked or accelerator.ANY
+    machine = this_machine(kind)
+    if asked is None and not machine.accelerators:
+        kind = accelerator.CPU
+    name, vendor = context.device_of(kind, Launch())
+    import torch
+
+    threads = context.usable_threads()
+    torch.set_num_threads(threads)
+    where = torch.device(name)
+    if where.type != accelerator.CPU:
+        torch.get_device_module(where).set_device(where.index)
+    return Context(device=name, vendor=vendor, seed=1, threads=threads), machine, kind

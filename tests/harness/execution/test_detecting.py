@@ -1,0 +1,133 @@
+"""The verb detect, on the toy: what it prints and leaves, and what one wrong file, name or checkpoint costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.contract import Detection, Sample
+from harness.execution import detecting
+from tests.harness.execution.models import QUALITY, harness, numbers, saved
+
+
+def test_boxes_names_and_scores_in_the_terminal_and_in_coco_s_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [12, 5])
+    found = tmp_path / "found.json"
+    code, out, errors = harness(capsys, "detect", kept, *pictures, "--json", found, "--pictures", tmp_path / "drawn")
+    assert (code, errors) == (0, "")
+    lines = out.replace(str(tmp_path), "").splitlines()
+    assert lines[0] == f"toy after epoch 2, quality {QUALITY:.4f}" and max(map(len, lines)) <= 80
+    assert lines[3:] == [
+        "/seen/12.jpg, 40 x 30 px: 1 thing",
+        "  0.75  even                              0.0      0.0     40.0     30.0",
+        "/seen/5.jpg, 40 x 30 px: 1 thing",
+        "  0.75  odd                               0.0      0.0     40.0     30.0",
+    ]
+    assert json.loads(found.read_text()) == [
+        {"image_id": 12, "category_id": 3, "bbox": [0, 0, 40, 30], "score": QUALITY, "file_name": "12.jpg"},
+        {"image_id": 5, "category_id": 7, "bbox": [0, 0, 40, 30], "score": QUALITY, "file_name": "5.jpg"},
+    ]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["12_boxes.jpg", "5_boxes.jpg"]
+
+
+def test_a_wrong_file_is_one_line_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, folder = saved(tmp_path / "kept"), tmp_path / "seen"
+    good = numbers(folder, range(1, 4))
+    (folder / "2.jpg").write_bytes(b"nonsense")
+    (tmp_path / "empty").mkdir()
+    found = tmp_path / "found.json"
+    code, out, errors = harness(
+        capsys, "detect", kept, *good, tmp_path / "none.jpg", tmp_path / "empty", "--json", found, "--batch", 2
+    )
+    assert code == 1
+    assert errors.replace(str(tmp_path), "").splitlines() == [
+        f"/empty: the folder has no file that is called a picture ({', '.join(sorted(detecting.SUFFIXES))})",
+        "/seen/2.jpg: not a picture of a number",
+        "/none.jpg: cannot be read: No such file or directory",
+        "3 of 5 could not be read; the others were",
+    ]
+    # an id is a file's place among all that were named, the wrong ones too: it does not depend on what was wrong
+    assert [(each["image_id"], each["file_name"]) for each in json.loads(found.read_text())] == [
+        (1, "1.jpg"),
+        (3, "3.jpg"),
+    ]
+    assert "1.jpg" in out and "3.jpg" in out and "2.jpg" not in out
+
+
+def test_a_folder_s_pictures_in_their_natural_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = saved(tmp_path / "kept")
+    numbers(tmp_path / "seen", [10, 9, 1])
+    for name in ("notes.txt", ".hidden.jpg"):
+        (tmp_path / "seen" / name).write_text("no picture")
+    code, out, errors = harness(capsys, "detect", kept, tmp_path / "seen")
+    assert (code, errors) == (0, "")
+    order = [line.partition(",")[0].rpartition("/")[2] for line in out.splitlines() if " px: " in line]
+    assert order == ["1.jpg", "9.jpg", "10.jpg"]
+
+
+def test_names_that_the_model_does_not_know_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1, 2])
+    code, out, errors = harness(capsys, "detect", kept, *pictures, "--category", "dog")
+    assert code == 2 and not out
+    assert errors == "error: --category dog: the model does not know it; it knows: even, odd\n"
+    code, out, errors = harness(capsys, "detect", kept, *pictures, "--category", "odd")
+    assert code == 0 and "1.jpg, 40 x 30 px: 1 thing" in out and "2.jpg, 40 x 30 px: nothing" in out
+
+
+def test_scores_below_the_threshold_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1])
+    for threshold, count in ((QUALITY, 1), (QUALITY + 0.01, 0)):
+        found = tmp_path / "found.json"
+        code, *_ = harness(capsys, "detect", kept, *pictures, "--threshold", threshold, "--json", found)
+        assert code == 0 and len(json.loads(found.read_text())) == count
+
+
+def test_pixels_as_stored_are_another_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1])
+    assert "30 x 40 px" in harness(capsys, "detect", kept, *pictures, "--as-stored")[1]
+
+
+def test_no_picture_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, (picture,) = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1])
+    code, _, errors = harness(capsys, "detect", kept, "--json", picture, picture)
+    assert code == 2 and "a file called *.json is written" in errors and picture.read_bytes() == b"toy 1"
+    for _ in range(2):
+        assert harness(capsys, "detect", kept, picture, "--pictures", picture.parent)[0] == 0
+    assert sorted(path.name for path in picture.parent.iterdir()) == ["1.jpg", "1_boxes.jpg", "1_boxes_2.jpg"]
+
+
+def test_where_nothing_can_be_written_is_said_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1])
+    code, out, errors = harness(capsys, "detect", kept, *pictures, "--pictures", "/proc/x")
+    assert code == 2 and not out and "--pictures /proc/x: cannot be made" in errors
+
+
+def test_ids_are_the_files_numbers_where_each_has_one_of_its_own() -> None:
+    def of(*stems: str) -> list[int]:
+        return detecting.image_ids([Path(f"{stem}.jpg") for stem in stems])
+
+    assert of("000000000139", "000000000285") == [139, 285]
+    assert of("7", "007") == [1, 2], "two files, one number"
+    assert of("7", "street") == [1, 2]
+    assert of("٣", "4") == [1, 2], "a digit, but none of a file of COCO's"
+
+
+def test_a_batch_is_read_while_another_is_looked_at_and_none_is_mixed_up(tmp_path: Path) -> None:
+    from tests.toy.using import ToyDetector
+
+    class Slow(ToyDetector):
+        def detections(self, found: list[int], samples: list[Sample]) -> list[list[Detection]]:  # type: ignore[override]
+            assert len(found) == len(samples)
+            return super().detections(found, samples)
+
+    pictures = numbers(tmp_path / "seen", range(7))
+    pictures[4].write_bytes(b"")
+    looked = list(detecting.look(Slow(0.5, compiled=False), pictures, batch=3, threads=3, upright=True, threshold=0))
+    assert [each.file for each in looked] == pictures
+    assert [each.found[0].category if each.found else each.fault for each in looked] == [
+        *("even", "odd", "even", "odd", "not a picture of a number", "odd", "even"),
+    ]

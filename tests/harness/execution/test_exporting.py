@@ -1,0 +1,115 @@
+"""The verb export, on the toy: the file is one that ONNX Runtime runs, and one that finds other things is not kept."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from harness.contract import Detection, Graph
+from harness.execution import exporting
+from tests.harness.execution.models import QUALITY, harness, numbers, saved
+from tests.toy import ToyBenchmark, using
+
+onnx = pytest.importorskip("onnx", reason="onnx, of requirements/export.lock, is not installed")
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def test_a_file_that_another_program_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+
+    out = tmp_path / "toy.onnx"
+    code, said, errors = harness(capsys, "export", saved(tmp_path / "kept"), out)
+    assert (code, errors) == (0, "")
+    assert "input    images (B, 3, 1, 1) uint8 RGB\noutputs  boxes, scores, category_ids, count\n" in said
+    assert "checked with ONNX Runtime: 4 detections in 4 pictures, scores within 0" in said and f"wrote {out}" in said
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map == {"categories": str(using.CATEGORIES)}
+    for pictures in (1, 3):
+        pixels = np.arange(3 * pictures, dtype=np.uint8).reshape(pictures, 3, 1, 1)
+        boxes, scores, ids, count = session.run(list(exporting.OUTPUTS), {exporting.INPUT: pixels})
+        assert boxes.shape == (pictures, 1, 4) and count.tolist() == [1] * pictures
+        assert scores.ravel().tolist() == [QUALITY] * pictures
+        assert ids.ravel().tolist() == [7 if number % 2 else 3 for number in pixels[:, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("score", "scores differ by up to 0.01"),
+        ("box", "boxes by up to 4"),
+        ("more", "finds 2 things"),
+        ("id", "no odd"),
+    ],
+)
+def test_one_that_finds_other_things_is_not_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, change: str, says: str
+) -> None:
+    class Other(nn.Module):
+        def __init__(self, right: nn.Module) -> None:
+            super().__init__()
+            self.right = right
+
+        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+            boxes, scores, ids, count = self.right(images)
+            if change == "score":
+                return boxes, scores + 0.01, ids, count
+            if change == "box":
+                return boxes + torch.tensor([0.0, 0.0, 0.1, 0.0]), scores, ids, count
+            if change == "id":
+                return boxes, scores, torch.full_like(ids, 3), count
+            return boxes.repeat(1, 2, 1), scores.repeat(1, 2), ids.repeat(1, 2), 2 * count
+
+    def graph(self: ToyBenchmark, config: Any, state: Any) -> Graph:
+        right = using.graph(QUALITY)
+        return Graph(Other(right.module).eval(), right.metadata)
+
+    monkeypatch.setattr(ToyBenchmark, "graph", graph)
+    out = tmp_path / "toy.onnx"
+    out.write_bytes(b"the one before")
+    code, _, errors = harness(capsys, "export", saved(tmp_path / "kept"), out)
+    assert code == 5 and says in errors and "nothing was written" in errors
+    assert out.read_bytes() == b"the one before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "toy.onnx"]
+
+
+def test_pictures_of_one_s_own_to_check_it_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (one, other) = numbers(tmp_path / "seen", [1, 2])
+    code, said, _ = harness(
+        capsys, "export", saved(tmp_path / "kept"), tmp_path / "toy.onnx", "--check", one, "--check", other
+    )
+    assert code == 0 and "2 detections in 2 pictures" in said
+
+
+def test_a_file_of_another_kind_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = saved(tmp_path / "kept")
+    best = kept / "best.pt"
+    code, _, errors = harness(capsys, "export", kept, best)
+    assert code == 2 and "a file called *.onnx is written; name it so" in errors and best.stat().st_size > 0
+    code, _, errors = harness(capsys, "export", kept, tmp_path / "no folder" / "toy.onnx")
+    assert code == 2 and "is no folder" in errors
+
+
+def test_what_is_missing_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "onnxruntime" else real(name))
+    code, _, errors = harness(capsys, "export", saved(tmp_path / "kept"), tmp_path / "toy.onnx")
+    assert (
+        code == 6
+        and "export needs onnxruntime, which is not installed: pip install -r requirements/export.lock" in errors
+    )
+
+
+def test_equal_scores_may_come_in_another_order() -> None:
+    boxes = [(float(at), 0.0, 5.0, 5.0) for at in range(3)]
+    found = [Detection(1, "", box, 0.5) for box in boxes]
+    assert exporting._difference(found, found[::-1]) == (0, 0)
+    with pytest.raises(exporting.Differs, match="px"):
+        exporting._difference(found, [found[0], found[0], found[2]])
