@@ -86,7 +86,8 @@ class Row(Record):
     unofficial: tuple[str, ...]  # why it cannot be ranked; empty when it can
     note: str | None
 
-    benchmark: str
+    benchmark: str  # the keyword, which has meant one task and another
+    task: str = ""  # what is trained, on which data; "" where no rules are known
     metric: str  # what the benchmark's quality is called
     lower_is_better: bool = False  # of the metric
     ruleset: str
@@ -148,6 +149,11 @@ class Row(Record):
         return f"over {below}"
 
     @property
+    def trains(self) -> str:
+        """What rows must have in common to stand in one chart."""
+        return self.task or self.benchmark
+
+    @property
     def ranked_with(self) -> tuple[object, ...]:
         return self.demonstration, self.benchmark, self.ruleset, self.size
 
@@ -190,8 +196,19 @@ class Leaderboard(Record):
 
     @property
     def rows(self) -> list[Row]:
-        """All, as a reader looks for them: measured ones, then the newest round first; small systems and fast ones first."""
-        return sorted((row for group in self.groups for row in group.rows), key=_reading_order)
+        """All, as a reader looks for them: measured ones, then the newest round first; small systems and fast ones first.
+
+        Of what was published, the tasks come first of which there is something else here too.
+        """
+        found = [row for group in self.groups for row in group.rows]
+        own = self.tasks_of_interest
+        return sorted(found, key=lambda row: _reading_order(row, own))
+
+    @property
+    def tasks_of_interest(self) -> set[str]:
+        """What is trained in the rows that were not published; of a board without such, everything."""
+        found = [row for group in self.groups for row in group.rows]
+        return {row.trains for row in found if row.origin != "published"} or {row.trains for row in found}
 
     @property
     def sections(self) -> list[tuple[str, list[Row]]]:
@@ -256,18 +273,18 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
     return [row.model_copy(update={"rank": at, "rank_of": of}) for row, (at, of) in zip(rows, ranks, strict=True)]
 
 
-def _reading_order(row: Row) -> tuple[object, ...]:
+def _reading_order(row: Row, own: set[str]) -> tuple[object, ...]:
     newest = [-int(part) for part in row.ruleset.split(".") if part.isdecimal()]
     size = next((at for at, most in enumerate(SIZES) if row.accelerators and row.accelerators <= most), len(SIZES))
-    return row.demonstration, row.origin != "measured", newest, size, *_by_time(row)
+    return row.demonstration, row.origin != "measured", row.trains not in own, newest, size, *_by_time(row)
 
 
 def _section(row: Row) -> str:
     if row.demonstration:
         return "Demonstrations, comparable with nothing else"
     if row.origin == "measured":
-        return "Measured here"
-    return f"Ruleset {row.ruleset}"
+        return f"{row.trains}: measured here"
+    return f"{row.trains}: ruleset {row.ruleset}"
 
 
 def _group(members: Sequence[Row]) -> Group:

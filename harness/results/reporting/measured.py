@@ -52,7 +52,7 @@ def rows(folders: Iterable[Path]) -> tuple[list[Row], list[LeftOut]]:
 
 def row(result: Score) -> Row:
     series, first = result.series, result.series.first
-    system = _system(series)
+    system, rules = _system(series), rules_for(first.benchmark, result.ruleset)
     description = series.description
     submitter = (series.submitter or UNKNOWN)[:NAME_LIMIT]
     converged = [each.record for each in result.runs if each.converged]
@@ -66,8 +66,9 @@ def row(result: Score) -> Row:
         unofficial=result.unofficial,
         note=_note(series, submitter, times),
         benchmark=first.benchmark or UNKNOWN,
+        task=rules.task,
         metric=result.metric,
-        lower_is_better=rules_for(first.benchmark, result.ruleset).lower_is_better,
+        lower_is_better=rules.lower_is_better,
         ruleset=result.ruleset or UNKNOWN,
         division=first.division or UNKNOWN,
         status=first.status,

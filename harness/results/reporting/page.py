@@ -47,7 +47,7 @@ def render(board: Leaderboard, folder: Path) -> str:
     rows = board.rows
     drawn = [row for row in rows if not row.demonstration]
     styles = charts.families(drawn)
-    benchmarks = sorted({row.benchmark for row in rows})
+    tasks = sorted({row.trains for row in rows})
     words = {row.metric for row in rows}
     logs = {run.log for row in rows for run in row.runs if run.log is not None}
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
@@ -61,7 +61,7 @@ def render(board: Leaderboard, folder: Path) -> str:
             title=TITLE,
             columns=COLUMNS,
             sorts=SORTS,
-            benchmarks=benchmarks,
+            tasks=tasks,
             rulesets=sorted({row.ruleset for row in rows}),
             submitters=sorted({row.submitter for row in rows}, key=str.casefold),
             measured=sum(row.origin == "measured" and not row.demonstration for row in rows),
@@ -78,7 +78,7 @@ def render(board: Leaderboard, folder: Path) -> str:
             styles=styles,
             shares=_shares(drawn),
             curves={row.id: charts.quality_over_time(row) for row in rows},
-            charts={name: drawings for name in benchmarks if (drawings := _drawings(drawn, name, styles))},
+            charts={name: drawings for name in tasks if (drawings := _drawings(drawn, name, styles))},
             links={log: text.link(Path(log), folder) for log in logs},
             sources=rounds(),
             data=board.model_dump(mode="json"),
@@ -99,9 +99,12 @@ def _others(rows: Sequence[Row]) -> list[tuple[int, str]]:
 
 
 def _old(board: Leaderboard) -> set[str]:
-    """Headings of the sections that begin folded: history, but for the newest round."""
-    rounds = [heading for heading, rows in board.sections if any(row.origin != "measured" for row in rows)]
-    return set(rounds[1:])
+    """Headings of the sections that begin folded: history, but for the newest round of what the page is about."""
+    history = [(heading, rows) for heading, rows in board.sections if any(row.origin != "measured" for row in rows)]
+    newest: dict[str, str] = {}
+    for heading, rows in history:
+        newest.setdefault(rows[0].trains, heading)
+    return {heading for heading, _ in history} - {newest[task] for task in board.tasks_of_interest if task in newest}
 
 
 def _summary(row: Row) -> list[tuple[str, str]]:
@@ -122,18 +125,18 @@ def _summary(row: Row) -> list[tuple[str, str]]:
     return [(key, value) for key, value in facts if value != text.NONE]
 
 
-def _drawings(rows: Sequence[Row], benchmark: str, styles: dict[str, Style]) -> list[Chart]:
-    own = [row for row in rows if row.benchmark == benchmark]
+def _drawings(rows: Sequence[Row], task: str, styles: dict[str, Style]) -> list[Chart]:
+    own = [row for row in rows if row.trains == task]
     drawings = (draw(own, styles) for draw in (charts.time_to_train, charts.scaling, charts.per_accelerator))
     return [drawing for drawing in drawings if drawing is not None]
 
 
 def _shares(rows: Sequence[Row]) -> dict[str, float]:
-    """Each row's images/s per accelerator in percent of the best of its benchmark."""
+    """Each row's images/s per accelerator in percent of the best of its task."""
     best: dict[str, float] = {}
     for row in rows:
-        best[row.benchmark] = max(best.get(row.benchmark, 0.0), row.images_per_s_per_accelerator or 0.0)
-    return {row.id: 100 * (row.images_per_s_per_accelerator or 0.0) / (best[row.benchmark] or 1.0) for row in rows}
+        best[row.trains] = max(best.get(row.trains, 0.0), row.images_per_s_per_accelerator or 0.0)
+    return {row.id: 100 * (row.images_per_s_per_accelerator or 0.0) / (best[row.trains] or 1.0) for row in rows}
 
 
 def is_ours(page: str) -> bool:

@@ -1,7 +1,7 @@
-"""What MLCommons published for this benchmark, as rows: history that a new result stands beside.
+"""What MLCommons published for the benchmarks there are, as rows: history that a new result stands beside.
 
-The files published_*.json beside this module hold, for each round, every entry with the time, throughput and evaluations of
-each of its runs, read off the result logs at the commit that the file names. None of it was measured by this project, and
+The files published/*.json in a benchmark's folder hold, for each round, every entry with the time, throughput and evaluations
+of each of its runs, read off the result logs at the commit that the file names. None of it was measured by this project, and
 each row says so.
 """
 
@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import functools
 from fractions import Fraction
-from pathlib import Path
 
 from pydantic import Field
 
 from harness.names import accelerator_model
 from harness.results.reporting.leaderboard import Evaluation, Record, Row, Run, Section, median, spread, width_note
 from harness.results.score import countable, four_decimals
-from harness.rules import rules_for, ruleset
+from harness.rules import data_files, rules_for, ruleset
 
-FILES = "published_*.json"
+FILES = "published/*.json"
+SCALED = "MLCommons multiplied"
 
 
 class PublishedRun(Record):
@@ -33,13 +33,15 @@ class PublishedEntry(Record):
     submitter: str
     system: str
     accelerator: str
-    accelerators: int = Field(gt=0)
+    accelerators: int | None = Field(gt=0)  # None: of processors alone
     nodes: int = Field(gt=0)
     division: str
     status: str
     framework: str
     global_batch: int
     throughput_from: str | None
+    scaling: float = 1.0  # by which MLCommons multiplied the mean, of runs that converged sooner than the reference's
+    failed_runs: int = Field(default=0, ge=0)  # that did not meet the target, and are not among `runs`
     note: str | None = None
     description: dict[str, str]
     runs: tuple[PublishedRun, ...]
@@ -60,8 +62,9 @@ class PublishedRound(Record):
 
 @functools.cache
 def rounds() -> tuple[PublishedRound, ...]:
-    folder = Path(__file__).resolve().parent
-    return tuple(PublishedRound.model_validate_json(path.read_bytes()) for path in sorted(folder.glob(FILES)))
+    """Of every benchmark, the oldest first."""
+    found = [PublishedRound.model_validate_json(path.read_bytes()) for path in data_files(FILES)]
+    return tuple(sorted(found, key=lambda each: [int(part) for part in each.ruleset.split(".")]))
 
 
 def rows() -> list[Row]:
@@ -73,16 +76,20 @@ def _row(round_: PublishedRound, entry: PublishedEntry) -> Row:
     code = f"{entry.submitter}/benchmarks/{round_.benchmark}/implementations"
     tree = f"{round_.repository}/tree/{round_.commit}"
     times = spread(run.seconds / 60 for run in entry.runs)
-    known = ruleset(round_.ruleset)
+    known, rules = ruleset(round_.ruleset), rules_for(round_.benchmark, round_.ruleset)
+    scaled = (
+        f"MLCommons multiplied the mean of its runs by {entry.scaling:.4f}: they converged sooner than the reference's."
+    )
     return Row(
         id=f"{round_.round}-{entry.submitter}-{entry.system}",
         rank=None,
         origin="published",
         source=f"{tree}/{folder}".replace(" ", "%20"),
         unofficial=(),
-        note=" ".join(filter(None, (entry.note, width_note(times)))) or None,
+        note=" ".join(filter(None, (entry.note, scaled if entry.scaling != 1 else None, width_note(times)))) or None,
         benchmark=round_.benchmark,
-        metric=rules_for(round_.benchmark, round_.ruleset).metric,
+        task=rules.task,
+        metric=rules.metric,
         ruleset=round_.ruleset,
         division=entry.division,
         status=entry.status,
@@ -121,14 +128,15 @@ def _row(round_: PublishedRound, entry: PublishedEntry) -> Row:
 
 
 def _score(entry: PublishedEntry) -> float | None:
-    """MLPerf's rule: the fastest and the slowest do not count. All of these runs met the target."""
-    inner = countable(sorted(Fraction(str(run.seconds)) for run in entry.runs), 0)
-    return float(four_decimals(sum(inner, Fraction(0)) / len(inner) / 60)) if inner else None
+    """MLPerf's rule: the fastest and the slowest do not count, and one that did not meet the target is the slowest."""
+    inner = countable(sorted(Fraction(str(run.seconds)) for run in entry.runs), entry.failed_runs)
+    mean = sum(inner, Fraction(0)) / len(inner) / 60 if inner else None
+    return None if mean is None else float(four_decimals(mean * Fraction(str(entry.scaling))))
 
 
 def _runs(entry: PublishedEntry) -> tuple[Run, ...]:
     by_time = sorted(range(len(entry.runs)), key=lambda index: entry.runs[index].seconds)
-    counted = set(countable(by_time, 0))
+    counted = set(countable(by_time, entry.failed_runs))
     return tuple(
         Run(
             name=run.file,

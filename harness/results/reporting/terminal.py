@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from harness.results.reporting import text
 from harness.results.reporting.leaderboard import Group, Leaderboard, Row
+from harness.results.reporting.published import SCALED
 from harness.results.table import WIDE, printable
 
 COLUMNS = (
@@ -38,7 +40,11 @@ DROPPED = (
 
 
 def show(board: Leaderboard, console: Console, *, grouped: bool = False) -> None:
-    """Flat, or with `grouped` by what can be compared; what the console's encoding lacks is written otherwise."""
+    """Flat, or with `grouped` by what can be compared; what the console's encoding lacks is written otherwise.
+
+    What was published of a task is shown where there are results of one's own, or none at all: the other tasks' are counted.
+    """
+    board, elsewhere = _of_interest(board)
     for count in range(len(DROPPED) + 1):
         table = _table(board, DROPPED[:count], grouped)
         if console.measure(table, options=console.options.update(max_width=WIDE)).maximum <= console.width:
@@ -46,6 +52,17 @@ def show(board: Leaderboard, console: Console, *, grouped: bool = False) -> None
     console.print(table)
     for note in notes(board):
         console.print(Text(printable(note)), soft_wrap=True)
+    for task, count in elsewhere.items():
+        text_ = f"Published of {task}, and not shown beside other results: {count} rows; --html, --csv and --json have them."
+        console.print(Text(printable(text_)), soft_wrap=True)
+
+
+def _of_interest(board: Leaderboard) -> tuple[Leaderboard, Counter[str]]:
+    """Without what was published of tasks that nobody here has a result of; and how many rows that is, by task."""
+    own = board.tasks_of_interest
+    elsewhere = Counter(row.trains for row in board.rows if row.trains not in own)
+    groups = [group for group in board.groups if group.rows[0].trains not in elsewhere]
+    return board.model_copy(update={"groups": tuple(groups)}), elsewhere
 
 
 def cells(row: Row, *, grouped: bool = False) -> dict[str, str]:
@@ -124,7 +141,7 @@ def notes(board: Leaderboard) -> Iterable[str]:
     for row in rows:
         if row.unofficial:
             yield f"{row.system} ({row.submitter}): unofficial, not ranked: {'; '.join(row.unofficial)}"
-        if row.note and (row.origin == "measured" or row.note.startswith("Its runs' times")):
+        if row.note and (row.origin == "measured" or row.note.startswith(("Its runs' times", SCALED))):
             yield f"{row.system} ({row.submitter}): {row.note}"
     for each in board.left_out:
         yield f"{each.path}: left out: {each.reason}"

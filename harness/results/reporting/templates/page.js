@@ -101,12 +101,13 @@
     return `${row.line.textContent} ${row.more.querySelector(".facts").textContent} ${configuration}`;
   }
 
-  const filters = ["find", "by-family", "by-ruleset", "by-submitter", "by-origin"];
+  const filters = ["find", "by-task", "by-family", "by-ruleset", "by-submitter", "by-origin"];
 
   function matches(row) {
     const origin = $("by-origin").value;
     return (
       $("find").value.toLowerCase().split(/\s+/).every((word) => words.get(row.id).includes(word)) &&
+      (!$("by-task").value || (row.task || row.benchmark) === $("by-task").value) &&
       (!$("by-family").value || row.line.dataset.family === $("by-family").value) &&
       (!$("by-ruleset").value || row.ruleset === $("by-ruleset").value) &&
       (!$("by-submitter").value || row.submitter === $("by-submitter").value) &&
