@@ -123,7 +123,7 @@ def test_logs_of_others_are_not_called_measured_and_take_the_place_of_the_publis
     assert [(row.origin, row.minutes, row.accelerator, row.group_rank) for row in found] == [
         ("read", 10.2148, "A100-SXM4-40GB", 1)
     ]
-    assert len(board.rows) == 68
+    assert sum(row.benchmark == "ssd" and row.ruleset < "2" for row in board.rows) == 68
 
 
 def test_a_file_that_is_no_log_is_named(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_file_that_is_no_log_is_named(tmp_path: Path) -> None:
 TABLE = """\
 #  system                                        accelerators           batch  origin                minutes   min to max      CV  n  images/s  images/s CV  per accel.  epochs  quality
 ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-   Measured here
+   SSD300 on COCO 2017: measured here
 1  a100x8 (us)                                   8 × A100-SXM4-40GB       912  measured                10.14  10.10–10.18  0.31 %  5     9,733       0.31 %       1,217      50   0.2325
 –  h100x8 (us)                                   8 × H100 80GB HBM3       912  measured, unofficial    5.110  5.100–5.120  0.20 %  3    19,505       0.20 %       2,438      50   0.2325
 
@@ -340,7 +340,7 @@ def test_what_is_collected_and_published_and_there_twice_is_one_row(test_data: P
     board = report.gather([source, tmp_path / "collection", tmp_path / "elsewhere"], generated=NOW)
     found = [row for row in board.rows if row.minutes == 20.69]
     assert [(row.origin, row.submitter) for row in found] == [("read", "NVIDIA")]
-    assert len(board.rows) == 68
+    assert sum(row.benchmark == "ssd" and row.ruleset < "2" for row in board.rows) == 68
     collected = report.gather([tmp_path / "collection"], generated=NOW, published=False).rows
     assert {row.accelerator for row in collected} == {"A100-SXM4-40GB", "V100-SXM2-16GB", "V100-SXM3-32GB"}
 

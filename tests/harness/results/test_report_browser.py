@@ -13,6 +13,7 @@ from harness.results.reporting import report
 from harness.results.reporting.text import NONE
 from tests.harness.results import synthetic_logs
 from tests.harness.results.synthetic_logs import Made
+from tests.harness.results.test_leaderboard import RETINANET, SSD
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
@@ -155,19 +156,20 @@ def test_a_script_that_got_in_would_not_run(visit: Any, browser: Any, address: s
 
 def test_without_its_script_every_row_stands_open(visit: Any) -> None:
     page = visit(java_script_enabled=False)
-    assert page.locator("tr.row:visible").count() == 74
-    assert page.locator("tr.more:visible").count() == 74
+    assert page.locator("tr.row:visible").count() == 74 + 233
+    assert page.locator("tr.more:visible").count() == 74 + 233
     assert page.locator("#controls:visible").count() == 0
 
 
 def test_history_begins_folded_and_is_found(visit: Any, address: str) -> None:
     page = visit()
     assert texts(page, "tbody.group:visible .head .what") == [
-        *("Measured here", "Ruleset 1.1.0", "Ruleset 1.0.0", "Ruleset 0.7.0"),
+        *(f"{SSD}: {what}" for what in ("measured here", "ruleset 1.1.0", "ruleset 1.0.0", "ruleset 0.7.0")),
+        *(f"RetinaNet on OpenImages: ruleset {each}" for each in reversed(RETINANET)),
         "Demonstrations, comparable with nothing else",
     ]
     assert "dgx1_ngc20.06_pytorch" not in systems(page) and len(systems(page)) == 74 - 42
-    page.click("[aria-label='show Ruleset 0.7.0']")
+    page.click(f"[aria-label='show {SSD}: ruleset 0.7.0']")
     assert "dgx1_ngc20.06_pytorch" in systems(page)
     page.select_option("#by-ruleset", "1.0.0")  # a filter looks into what is folded
     assert len(systems(page)) == 22
@@ -330,7 +332,7 @@ def test_nothing_is_wider_than_the_screen(visit: Any) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_can_be_read_against_its_background(visit: Any, scheme: str) -> None:
     page = visit(color_scheme=scheme)
-    page.click("[aria-label='show Ruleset 0.7.0']")
+    page.click(f"[aria-label='show {SSD}: ruleset 0.7.0']")
     for row in ("us-ours", "us-ours-open", "v0-7-nvidia-dgx1-ngc20-06-pytorch"):
         page.locator(f"#{row} .open").click()
     found = page.evaluate(CONTRAST)
@@ -350,7 +352,7 @@ def test_every_control_has_a_name_and_the_table_its_headings(visit: Any) -> None
     ids = page.eval_on_selector_all("[id]", "all => all.map((e) => e.id)")
     assert len(ids) == len(set(ids))
     assert page.locator("#board > thead th[scope=col]").count() == 12
-    assert page.locator("tr.row > th[scope=row]").count() == 74
+    assert page.locator("tr.row > th[scope=row]").count() == 74 + 233
     assert page.locator("#board > caption").count() == 1
 
 
