@@ -29,7 +29,7 @@ from harness import rules
 from harness.contract import Benchmark
 from harness.names import same_accelerator
 from harness.rules import Rules
-from harness.system import accelerator
+from harness.system import accelerator, numa
 from harness.validation import did_you_mean, not_finite, validate
 
 ROOT = Path(__file__).resolve().parent.parent  # of the checkout, or of the image's copy of it; installed: site-packages
@@ -86,6 +86,9 @@ class Run(Table):
     evaluate_after_epochs: Annotated[list[PositiveInt], Field(min_length=1)]
     target: Annotated[float, Field(gt=0)]  # the run ends when an evaluation reaches it
     log_every_steps: PositiveInt
+    # Processors and memory of each rank: as the launcher left them, those of its accelerator's NUMA node, or a part of that
+    # node's cores that no other rank has (harness/execution/binding.py). The log says where each ran, whoever bound it
+    cpu_binding: numa.Way = "none"
 
     @property
     def world_size(self) -> int:

@@ -104,6 +104,7 @@ def _as_containers(series: Series, configuration: Configuration, request: Reques
             series.configuration_name,
             reaper,
             _say,
+            configuration.run.cpu_binding != "none",
         )
         first = launcher.plan(Order(0, series.folder, series.seed, caches_cleared=False), reference)
         same_configuration(client, first, reference, configuration.run.target, series.configuration_sha256)

@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable
+from harness.execution import binding
 from harness.system import accelerator, facts, preflight
 from harness.system.facts import Machine
 
@@ -65,10 +66,16 @@ class Launch:
         return cls(rank, local_rank, world_size, local_world_size, True, log, caches_cleared, parent)
 
 
-def this_machine(device: str = accelerator.ANY) -> Machine:
-    """What the log says of the machine: processor, driver as really loaded, accelerators, image. `device` is run.device."""
+def this_machine(device: str = accelerator.ANY, usable: int | None = None) -> Machine:
+    """What the log says of the machine: processor, driver as really loaded, accelerators, image. `device` is run.device.
+
+    `usable`: processors that the run was given, where this process has bound itself to fewer.
+    """
     # a run on the processor tells what else the machine has
-    return facts.read(os.environ, accelerator.ANY if device == accelerator.CPU else device)
+    found = facts.read(os.environ, accelerator.ANY if device == accelerator.CPU else device)
+    if usable is None:
+        return found
+    return replace(found, host=replace(found.host, cpu=replace(found.host.cpu, usable=usable)))
 
 
 def build(
@@ -99,15 +106,10 @@ def build(
         seed=seed,
         data_dir=data_dir,
         initial_weights=initial_weights,
-        threads=usable_threads(launch.local_world_size),
+        threads=binding.threads(len(os.sched_getaffinity(0)), launch.local_world_size, launch.local_world_size),
         log_every_steps=1 if deterministic else run.log_every_steps,
         deterministic=deterministic,
     )
-
-
-def usable_threads(ranks: int = 1) -> int:
-    """Threads of the CPU that each of so many ranks on this machine may use."""
-    return max(1, len(os.sched_getaffinity(0)) // ranks)
 
 
 def device_of(kind: str, launch: Launch) -> tuple[str, str]:
@@ -127,11 +129,10 @@ def device_of(kind: str, launch: Launch) -> tuple[str, str]:
 
 @contextmanager
 def process_group(context: Context) -> Iterator[None]:
-    """Threads, device and, for more than one rank, torch.distributed's group, for as long as the block runs."""
+    """The device and, for more than one rank, torch.distributed's group, for as long as the block runs."""
     import torch
     import torch.distributed as dist
 
-    torch.set_num_threads(context.threads)
     device = torch.device(context.device)
     on_cpu = device.type == accelerator.CPU
     if not on_cpu:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from harness.config import Configuration
 from harness.contract import Context, Session
 from harness.execution import (
+    binding,
     bits,
     checkpoint,
     console,
@@ -31,6 +32,7 @@ from harness.execution import (
     telemetry,
     throughput,
 )
+from harness.execution.binding import Bound
 from harness.execution.budget import Budget
 from harness.execution.events import EventLog, LogLost, keys
 from harness.execution.history import Evaluated, History, Loss
@@ -110,21 +112,18 @@ def _train(run: Run) -> Ending:
     seed = resumed.seed if resumed else request.seed
     if seed is None and request.deterministic:
         seed = seeding.FIXED
-    here = _prepare(run, seeding.draw() if seed is None else seed)
+    here, bound = _prepare(run, seeding.draw() if seed is None else seed)
 
     began = time.perf_counter()
     run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
     with context.process_group(here), contextlib.ExitStack() as closing:
-        wishes = {"--seed": seed, "--max-steps": request.max_steps, "a checkpoint of epoch": resumed and resumed.epoch}
-        here = context.agreed(here, {"the configuration of SHA-256": configuration.sha256[:12], **wishes})
-        log.point(keys.SEED, here.seed)
-        seeding.seed_libraries(here)
+        here = _agreed(run, here, bound, {"--seed": seed, "a checkpoint of epoch": resumed and resumed.epoch})
         session = configuration.benchmark.open(configuration.tables, here)
         closing.callback(session.close)
         session.warm_up()
         description.opened(log, configuration, session)
         if here.rank == 0:  # the others would look at the same machine for nothing
-            description.origin(log, context.this_machine(configuration.run.device), here.device)
+            description.origin(log, context.this_machine(configuration.run.device, len(bound.found)), here.device)
         context.barrier(here)
         log.stop(keys.INIT_STOP)
         run.screen.say(f"init took {time.perf_counter() - began:.1f} s")
@@ -170,8 +169,8 @@ def _after(run: Run, here: Context, session: Session, how: Ending) -> None:
             context.barrier(here)
 
 
-def _prepare(run: Run, seed: int) -> Context:
-    """What comes before the clocks: whether this machine can, and the data's place."""
+def _prepare(run: Run, seed: int) -> tuple[Context, Bound]:
+    """What comes before the clocks: whether this machine can, its processors, and the data's place."""
     configuration, request = run.configuration, run.request
     here = context.build(
         configuration,
@@ -180,6 +179,7 @@ def _prepare(run: Run, seed: int) -> Context:
         initial_weights=request.initial_weights,
         deterministic=request.deterministic,
     )
+    bound = binding.bind(configuration.run.cpu_binding, here, run.launch.local_world_size)
     assert request.cache_dir is not None  # the command line settles it
     benchmark = configuration.benchmark
     try:
@@ -199,7 +199,18 @@ def _prepare(run: Run, seed: int) -> Context:
             f"the data cannot be had: {error}; data that a benchmark makes itself is kept in {request.cache_dir} "
             "(HARNESS_CACHE_DIR, --cache-dir)"
         ) from error
-    return replace(here, data_dir=data_dir)
+    return replace(here, data_dir=data_dir), bound
+
+
+def _agreed(run: Run, here: Context, bound: Bound, asked: dict[str, int | None]) -> Context:
+    """What all ranks have in common, and what each has for itself: seed, processors, threads."""
+    configuration = run.configuration.sha256[:12]
+    wishes = {"the configuration of SHA-256": configuration, "--max-steps": run.request.max_steps, **asked}
+    here, where = binding.settled(context.agreed(here, wishes), bound)
+    run.log.point("cpu_binding", where)
+    run.log.point(keys.SEED, here.seed)
+    seeding.seed_libraries(here)
+    return here
 
 
 def _resumed(run: Run) -> checkpoint.Checkpoint | None:

@@ -8,6 +8,7 @@ synthetic input, its decoder) is what it offers as `probe`, see harness.contract
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import textwrap
 import time
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import Configuration
 from harness.contract import Context, Figure, SecondsOf
-from harness.execution import all_reduce, context, provenance
+from harness.execution import all_reduce, binding, context, provenance
 from harness.execution.context import Launch
 from harness.system import accelerator
 from harness.system.facts import Machine
@@ -91,7 +92,7 @@ def measure(
     device, vendor = context.device_of(kind, Launch())
     import torch
 
-    threads = context.usable_threads()
+    threads = binding.threads(len(os.sched_getaffinity(0)))
     torch.set_num_threads(threads)
     where = torch.device(device)
     if where.type != accelerator.CPU:

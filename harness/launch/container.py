@@ -46,6 +46,7 @@ class ContainerLauncher:
     name: str  # of the configuration
     reaper: Reaper
     say: Callable[[str], None]
+    binds_memory: bool = False  # whether the trial's ranks ask for a NUMA node's
     may_lift_limits: bool = field(default=True, init=False)  # until the engine refuses to
     engine_version: str = field(init=False)
 
@@ -58,7 +59,12 @@ class ContainerLauncher:
 
     def plan(self, order: Order, name: str) -> Plan:
         """The container for one trial, of the image by this name."""
-        return plan(self.host, name, order, self.request, image_id=self.where, gpus=self.gpus)
+        return plan(
+            *(self.host, name, order, self.request),
+            image_id=self.where,
+            gpus=self.gpus,
+            binds_memory=self.binds_memory,
+        )
 
     def facts(self) -> dict[str, Any]:
         """For the ledger."""

@@ -189,8 +189,17 @@ class Host:
         return cls(info, os.getuid(), os.getgid(), tuple(sorted(set(os.getgroups()) - {os.getgid()})))
 
 
-def plan(host: Host, image: str, order: Order, request: Request, *, image_id: str, gpus: Gpus = Gpus()) -> Plan:
-    """The container for one trial of a settled request."""
+def plan(
+    host: Host,
+    image: str,
+    order: Order,
+    request: Request,
+    *,
+    image_id: str,
+    gpus: Gpus = Gpus(),
+    binds_memory: bool = False,
+) -> Plan:
+    """The container for one trial of a settled request. `binds_memory`: its ranks ask the kernel for a NUMA node's memory."""
     asked = request.of_trial(order.number, order.folder, order.seed)
     configuration = Path(str(asked.configuration))
     inside = CONFIGURATION / configuration.name
@@ -214,5 +223,10 @@ def plan(host: Host, image: str, order: Order, request: Request, *, image_id: st
         host_user_ids=engine.has(dict(host.info), "userns"),
         security=("no-new-privileges", *selinux),
         # root's right to others' files is a capability, and a root who may not read his own data set would be surprised
-        capabilities=("CAP_DAC_OVERRIDE",) if rootless or host.uid == 0 else (),
+        capabilities=(
+            *(("CAP_DAC_OVERRIDE",) if rootless or host.uid == 0 else ()),
+            *(
+                ("CAP_SYS_NICE",) if binds_memory else ()
+            ),  # without it the engine's seccomp profile forbids set_mempolicy
+        ),
     )

@@ -64,6 +64,7 @@ class LogReader:
         self._seeds: dict[int, None] = {}
         self._tensors: dict[str, None] = {}
         self._ranks = 0
+        self._init_starts: dict[int, int] = {}  # how often each such line is there to the letter
         self._alike: dict[int, int] = {}  # how often a line is there to the letter, by its hash
         self._run_start = 0  # its hash, of the first
         self._init_start_ms: float | None = None
@@ -121,6 +122,7 @@ class LogReader:
             tensors=tuple(self._tensors),
             monotonic_s=self._clock.monotonic_s,
             copies=copies,
+            ranks_in_doubt=copies == 1 and self._ranks > 1 and all(n % 2 == 0 for n in self._init_starts.values()),
             progress=_progress(self._stats),
             last_event_s=self._latest.time_ms / 1000 if self._latest else None,
         )
@@ -154,6 +156,7 @@ class LogReader:
             self._clock.on(event)
         elif event.key == "init_start":
             self._ranks += 1
+            self._init_starts[event.alike] = self._init_starts.get(event.alike, 0) + 1
             self._init_start_ms = min(event.time_ms, self._init_start_ms or event.time_ms)
         elif event.key == "seed":
             _collect(self._seeds, event.value, int)

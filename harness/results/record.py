@@ -115,6 +115,8 @@ class RunRecord:
     tensors: tuple[str, ...] = field(default=(), repr=False)  # of weights_initialization, in order
     monotonic_s: float | None = None  # run_start to run_stop by a clock that nobody can set, as run_stop says
     copies: int = 1  # how often each line is there, as a tee and a logger leave them
+    # Whether each init_start line is there an even number of times: ranks that began in one millisecond, or lines logged twice
+    ranks_in_doubt: bool = False
     progress: Progress | None = None  # of a run that logs within an epoch: the last of it
     last_event_s: float | None = None  # the latest stamp
 

@@ -155,6 +155,15 @@ def test_the_container_gets_what_it_needs_and_no_more() -> None:
     assert arguments["environment"]["HARNESS_IMAGE_ID"] == "sha256:5d"
 
 
+def test_ranks_that_take_their_memory_from_a_node_are_allowed_to() -> None:
+    """The engine's seccomp profile forbids set_mempolicy unless a container has this."""
+    order, host = Order(0, Path("/out"), seed=5, caches_cleared=True), Host(NO_GPU, 1000, 1001, ())
+    request = Request(configuration="/home/ada/a.toml", trials=1)
+    made = plan(host, "ssd", order, request, image_id="sha256:5d", binds_memory=True)
+    assert made.arguments()["cap_add"] == ["CAP_SYS_NICE"]
+    assert "--cap-add=CAP_SYS_NICE" in shlex.split(made.line())
+
+
 def test_the_line_for_a_shell() -> None:
     words = shlex.split(a_plan(CDI, Gpus("cdi", ("0", "1"), kind=KIND), shm_size="8g").line())
     assert words[:3] == ["docker", "run", "--rm"]

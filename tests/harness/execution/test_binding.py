@@ -1,0 +1,94 @@
+"""Ranks on their processors: the kernel is asked what it did, in processes of their own, and the log says it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.execution import binding
+from harness.execution.binding import Bound
+from harness.results import logfile
+from harness.system import numa
+from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import run
+from tests.harness.system import recorded
+from tests.toy.configuration import raw, write
+
+SCRIPT = """
+import os, threading, time
+from harness.contract import Context
+from harness.execution import binding
+done = threading.Event()
+threading.Thread(target=done.wait, daemon=True).start()  # one that is there already
+bound = binding.bind("cores", Context("cpu", rank={rank}, local_rank={rank}, world_size=2), 2)
+print([sorted(os.sched_getaffinity(int(thread))) for thread in os.listdir("/proc/self/task")])
+print(sorted(bound.cpus), bound.memory, binding.memory_policy())
+done.set()
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two processors are needed for two ranks")
+def test_every_thread_of_a_rank_is_on_its_cores() -> None:
+    found = []
+    for rank in (0, 1):
+        script = SCRIPT.format(rank=rank)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=CHECKOUT)
+        assert done.returncode == 0 or "set_mempolicy" in done.stderr, done.stderr
+        if done.returncode != 0:
+            pytest.skip("this kernel or container allows no memory policy")
+        threads, said = done.stdout.splitlines()
+        cpus = said.partition("]")[0] + "]"
+        assert threads == f"[{cpus}, {cpus}]"
+        assert said.count("prefer 0") == 2
+        found.append(cpus)
+    assert found[0] != found[1]
+
+
+def bound(cpus: set[int], found: set[int] | None = None, asked: numa.Way = "none") -> Bound:
+    return Bound(asked, frozenset(found or cpus), frozenset(cpus), "default")
+
+
+def test_ranks_share_threads_with_whom_they_share_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What srun bound to four processors each has four threads each, and not a quarter of them."""
+    by_launcher = [(0, bound({0, 1})), (0, bound({2, 3})), (2, bound({0, 1})), (2, bound({0, 1}))]
+    assert [binding.among(by_launcher, rank) for rank in range(4)] == [(1, 2), (1, 2), (2, 2), (2, 2)]
+    monkeypatch.setattr(binding.host, "read", lambda: recorded.HOST)
+    assert recorded.HOST.cpu.quota is None
+    assert [binding.threads(2, *binding.among(by_launcher, rank)) for rank in (0, 2)] == [2, 1]
+
+
+def test_no_more_threads_than_a_containers_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = replace(recorded.HOST.cpu, quota=4.0)
+    monkeypatch.setattr(binding.host, "read", lambda: replace(recorded.HOST, cpu=cpu))
+    assert [binding.threads(64), binding.threads(64, 2, 2), binding.threads(3)] == [4, 2, 3]
+    assert binding.threads(64, 8, 8) == 1
+
+
+def test_ranks_that_srun_bound_are_not_bound_again() -> None:
+    twice = [(0, bound({0}, {0, 1}, "cores")), (0, bound({2}, {2, 3}, "cores"))]
+    with pytest.raises(ValueError, match=r"rank 0 to processors 0-1 and rank 1 to 2-3; .*srun --cpu-bind=none"):
+        binding.among(twice, 1)
+
+
+def test_where_every_rank_ran_is_in_the_log(tmp_path: Path) -> None:
+    configuration = write(tmp_path, raw(ranks=2, epochs=1, cpu_binding="none"))
+    assert run(configuration, "--out", tmp_path).returncode in (0, 1)
+    found = logfile.read(tmp_path / "result_0.txt").entries["cpu_binding"].value
+    cpus = numa.listed(os.sched_getaffinity(0))
+    assert found == {"asked": "none", "ranks": {str(rank): {"cpus": cpus, "memory": "default"} for rank in (0, 1)}}
+
+
+def test_more_ranks_than_cores_are_refused_before_they_train(tmp_path: Path) -> None:
+    ranks = len(os.sched_getaffinity(0)) + 1
+    configuration = write(tmp_path, raw(ranks=ranks, epochs=1, cpu_binding="cores"))
+    done = run(configuration, "--out", tmp_path)
+    assert done.returncode == 6
+    assert re.search(
+        r'run\.cpu_binding = "cores": NUMA node 0 has \d+ cores that this process may use, for', done.stderr
+    )
