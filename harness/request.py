@@ -50,17 +50,17 @@ class Reach(enum.Enum):
     """Whom a wish is for."""
 
     ALL = "every process of a run, in containers too"
-    HOST = "every process of a run on this machine; a container has its own"
     ONE = "a single run and its ranks"
     SERIES = "a series of trials"
 
 
 @dataclass(frozen=True)
 class Inside:
-    """Where a container sees this path of the host, read-only: as this folder, or as a file of its own name in it."""
+    """Where a container sees this path of the host: as this folder, or as a file of its own name in it."""
 
     folder: PurePosixPath
     as_file: bool = False
+    writable: bool = False
 
     def of(self, path: Path) -> PurePosixPath:
         return self.folder / path.name if self.as_file else self.folder
@@ -77,7 +77,8 @@ class Of:
 
 
 DATA, WEIGHTS = Inside(PurePosixPath("/data")), Inside(PurePosixPath("/weights"), as_file=True)
-ALL, HOST, ONE, SERIES = Reach
+CACHE = Inside(PurePosixPath("/cache"), writable=True)
+ALL, ONE, SERIES = Reach
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,12 @@ class Request:
     target: Annotated[float | None, Option(help="Quality at which the run ends; open division only."), ALL] = None
     cache_dir: Annotated[
         Path | None,
-        Option(help="Where data that a benchmark makes itself is kept.  [default: .cache in the checkout]"),
-        HOST,
+        Option(
+            help="Where made data, what the check of a data set leaves and compiled parts are kept.  [default: .cache in the "
+            "checkout]"
+        ),
+        ALL,
+        CACHE,
     ] = None
     number: Annotated[int | None, Option(min=0, help="N of result_N.txt.  [default: the next free one]"), ONE] = None
     checkpoint_dir: Annotated[
@@ -281,22 +286,22 @@ class Request:
 
     def of_ranks(self, seed: int | None) -> Self:
         """For the ranks of this run: all that must be equal on every rank is settled, and the log is another's matter."""
-        return replace(self._only(ALL, HOST, ONE), number=None, seed=seed)
+        return replace(self._only(ALL, ONE), number=None, seed=seed)
 
     def of_trial(self, number: int, folder: Path, seed: int | None) -> Self:
         """For one trial of this series as a process of this machine."""
-        return replace(self._only(ALL, HOST), number=number, out=folder, seed=seed)._absolute()
+        return replace(self._only(ALL), number=number, out=folder, seed=seed)._absolute()
 
-    def inside(self, configuration: PurePosixPath, results: PurePosixPath) -> tuple[Self, dict[Path, PurePosixPath]]:
+    def inside(self, configuration: PurePosixPath, results: PurePosixPath) -> tuple[Self, dict[Path, Inside]]:
         """One trial's request as its container is to be told, and where inside it each path of the host is to be seen."""
         moved: dict[str, Any] = {"configuration": str(configuration), "out": Path(results)}
         mounts = {}
         for option in options():
             path = getattr(self, option.name)
             if option.inside is not None and path is not None:
-                mounts[path] = option.inside.of(path)
-                moved[option.name] = Path(mounts[path])
-        return replace(self._without(each.name for each in options() if each.reach is Reach.HOST), **moved), mounts
+                mounts[path] = option.inside
+                moved[option.name] = Path(option.inside.of(path))
+        return replace(self, **moved), mounts
 
     def _only(self, *reaches: Reach) -> Self:
         return self._without(option.name for option in options() if option.reach not in reaches)

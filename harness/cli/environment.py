@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness import request
 from harness.request import DATA_DIR, OUT
+from harness.system import places
 
 __all__ = ["DATA_DIR", "OUT", "cache_dir", "lookalikes", "out_dir"]
 
@@ -63,20 +63,9 @@ def cache_dir(checkout: Path | None, environment: Mapping[str, str] = os.environ
         return Path(environment[CACHE_DIR])
     users = Path(environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or "/") / ".cache") / "harness"
     for candidate in (users,) if checkout is None else (checkout / ".cache", users):
-        if candidate.is_absolute() and _could_be_own(candidate):
+        if candidate.is_absolute() and places.own(candidate):
             return candidate
     return Path(tempfile.gettempdir()) / f"harness-{os.getuid()}"
-
-
-def _could_be_own(folder: Path) -> bool:
-    """Whether it is a folder that this user alone writes in, or a link of his to one, or can be made."""
-    try:
-        found, link = folder.stat(), folder.lstat()
-    except FileNotFoundError:
-        return os.access(next(parent for parent in folder.parents if parent.exists()), os.W_OK)
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and {found.st_uid, link.st_uid} == {os.geteuid()} and not found.st_mode & 0o022
 
 
 def benchmark_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,6 +12,7 @@ import typer
 from harness import names
 from harness.cli import environment
 from harness.request import Engine, Request
+from harness.system import places
 
 if TYPE_CHECKING:
     from harness.config import Configuration
@@ -77,6 +80,21 @@ def _as_processes(series: Series, request: Request) -> int:
         return trials.run(series, LocalLauncher(command, environment.of_children(), reaper, series.id), _say)
 
 
+def _cache_of_containers(request: Request) -> Path | None:
+    """Of all containers of this user, so that each checks its data and compiles its kernels once, and not for each trial.
+
+    Not the cache of runs outside: what that remembers of a data set is by its path, and a container sees it elsewhere.
+    """
+    assert request.cache_dir is not None  # the command line settles it
+    folder = places.made_own(request.cache_dir.absolute(), "containers")
+    if folder is None:
+        _say(
+            f"{request.cache_dir} cannot be kept by this user alone, and so no trial uses it: each checks its data and "
+            "compiles anew; name a folder of your own with --cache-dir"
+        )
+    return folder
+
+
 def _as_containers(series: Series, configuration: Configuration, request: Request, reference: str) -> int:
     from harness.launch import engine, plan, trials
     from harness.launch.container import ContainerLauncher, same_configuration
@@ -84,6 +102,7 @@ def _as_containers(series: Series, configuration: Configuration, request: Reques
     from harness.launch.record import Order
     from harness.system import accelerator
 
+    request = replace(request, cache_dir=_cache_of_containers(request))
     client = engine.connect()
     image = engine.image(client, reference)
     info = client.info()

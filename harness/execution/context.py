@@ -20,7 +20,7 @@ from typing import Any
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable
 from harness.execution import binding
-from harness.system import accelerator, facts, preflight
+from harness.system import accelerator, facts, places, preflight
 from harness.system.facts import Machine
 
 # A rank that waits this long for another has lost it. Long enough for rank 0's evaluation of full COCO
@@ -110,6 +110,21 @@ def build(
         log_every_steps=1 if deterministic else run.log_every_steps,
         deterministic=deterministic,
     )
+
+
+def keep_compiled(cache_dir: Path) -> None:
+    """Where PyTorch, Triton and the driver keep what they compile: with this user's cache, so that the next init finds it.
+
+    Their own places are in /tmp or in a home that a container loses. Whatever the caller names is left as it is.
+    """
+    kept = places.made_own(cache_dir.absolute(), "compiled")
+    if kept is not None:
+        for name, folder in (
+            ("TORCHINDUCTOR_CACHE_DIR", "inductor"),
+            ("TRITON_CACHE_DIR", "triton"),
+            ("CUDA_CACHE_PATH", "cuda"),
+        ):
+            os.environ.setdefault(name, str(kept / folder))
 
 
 def device_of(kind: str, launch: Launch) -> tuple[str, str]:

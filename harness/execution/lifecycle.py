@@ -199,6 +199,7 @@ def _prepare(run: Run, seed: int) -> tuple[Context, Bound]:
             f"the data cannot be had: {error}; data that a benchmark makes itself is kept in {request.cache_dir} "
             "(HARNESS_CACHE_DIR, --cache-dir)"
         ) from error
+    context.keep_compiled(request.cache_dir)
     return replace(here, data_dir=data_dir), bound
 
 

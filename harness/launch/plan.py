@@ -1,8 +1,9 @@
 """What a trial's container is: as arguments for the Docker SDK, and as the `docker run` line that does the same.
 
-It gets the accelerators that the configuration asks for, the configuration itself and the data read-only, the results
-folder, the host's shared memory, an init process that reaps and passes signals on, and the caller's user id; and does not
-get a network, capabilities, new privileges, a restart, or a life after its trial.
+It gets the accelerators that the configuration asks for, the configuration itself and the data read-only, the results folder, a
+cache that it shares with other trials' containers alone, the host's shared memory, an init process that reaps and passes
+signals on, and the caller's user id; and does not get a network, capabilities, new privileges, a restart, or a life after its
+trial.
 """
 
 from __future__ import annotations
@@ -213,7 +214,7 @@ def plan(
         mounts=(
             Mount(configuration, inside),
             Mount(order.folder, RESULTS, read_only=False),
-            *(Mount(source, target) for source, target in mounted.items()),
+            *(Mount(each, seen.of(each), read_only=not seen.writable) for each, seen in mounted.items()),
         ),
         user="0:0" if rootless else f"{host.uid}:{host.gid}",  # a rootless engine's root is the caller
         groups=() if rootless else host.groups,

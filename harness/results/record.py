@@ -288,6 +288,15 @@ class RunRecord:
 
         One rank says nothing: one process can drive many accelerators, as on a TPU.
         """
+        return self._accelerators_said or (self.ranks if self.ranks > 1 else None)
+
+    @property
+    def accelerators_in_doubt(self) -> bool:
+        """Whether they are counted by lines that may be there twice."""
+        return self.ranks_in_doubt and self._accelerators_said is None
+
+    @property
+    def _accelerators_said(self) -> int | None:
         run = self.configuration.get("run")
         if isinstance(run, dict):
             nodes, each_node = number(run.get("nodes")), number(run.get("accelerators_per_node"))
@@ -296,7 +305,7 @@ class RunRecord:
         each_batch = self.integer("d_batch_size")
         if each_batch and self.global_batch_size and self.global_batch_size % each_batch == 0:
             return self.global_batch_size // each_batch
-        return self.ranks if self.ranks > 1 else None
+        return None
 
     @property
     def configuration(self) -> Mapping[str, Any]:

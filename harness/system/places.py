@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,32 @@ def look(path: Path, mounts: Path = Path("/proc/mounts")) -> Place:
         free_gib=usage.free / GIB,
         filesystem=_filesystem(there.resolve(), mounts),
     )
+
+
+def own(folder: Path) -> bool:
+    """Whether it is a folder that this user alone writes in, or a link of his to one, or can be made."""
+    try:
+        found, link = folder.stat(), folder.lstat()
+    except FileNotFoundError:
+        return os.access(next(parent for parent in folder.parents if parent.exists()), os.W_OK)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and {found.st_uid, link.st_uid} == {os.geteuid()} and not found.st_mode & 0o022
+
+
+def made_own(parent: Path, name: str) -> Path | None:
+    """The folder `name` in `parent`, both made for this user alone unless they are there; None where others could write in it.
+
+    What is kept there is trusted later.
+    """
+    folder = parent / name
+    try:
+        parent.parent.mkdir(parents=True, exist_ok=True)
+        for each in (parent, folder):
+            each.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return None
+    return folder if own(parent) and own(folder) else None
 
 
 def _filesystem(path: Path, mounts: Path) -> str:

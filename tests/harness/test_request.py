@@ -114,16 +114,17 @@ def test_ranks_trials_and_containers_are_told_what_is_theirs(tmp_path: Path) -> 
 
     by_reach = {reach: {option.name for option in request.options() if option.reach is reach} for reach in Reach}
     ranks = FULL.of_ranks(8)
-    assert told(ranks) == by_reach[Reach.ALL] | by_reach[Reach.HOST] | by_reach[Reach.ONE] - {"number"}
+    assert told(ranks) == by_reach[Reach.ALL] | by_reach[Reach.ONE] - {"number"}
     assert ranks.seed == 8
     trial = FULL.of_trial(2, tmp_path, 9)
-    assert told(trial) == by_reach[Reach.ALL] | by_reach[Reach.HOST] | {"number"}
+    assert told(trial) == by_reach[Reach.ALL] | {"number"}
     assert (trial.number, trial.out, trial.seed, trial.data_dir) == (2, tmp_path, 9, Path.cwd() / "data")
     inside, mounts = trial.inside(PurePosixPath("/c/toy.toml"), PurePosixPath("/results"))
     assert told(inside) == by_reach[Reach.ALL] | {"number"}
-    assert mounts == {
-        Path.cwd() / "data": PurePosixPath("/data"),
-        Path.cwd() / "w/r34.pth": PurePosixPath("/weights/r34.pth"),
+    assert {path: (seen.of(path), seen.writable) for path, seen in mounts.items()} == {
+        Path.cwd() / "data": (PurePosixPath("/data"), False),
+        Path.cwd() / "w/r34.pth": (PurePosixPath("/weights/r34.pth"), False),
+        Path.cwd() / "cache": (PurePosixPath("/cache"), True),
     }
     assert (inside.data_dir, inside.initial_weights) == (Path("/data"), Path("/weights/r34.pth"))
     assert not [word for word in inside.argv() if str(Path.cwd()) in word], "no path of the host is left"

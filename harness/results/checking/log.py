@@ -207,6 +207,13 @@ def _copies(log: Log) -> Iterator[Finding]:
         text = f"every line is there {log.record.copies} times"
         fix = "write the log once, by a logger or by a tee; ranks are counted once for each copy"
         yield log.found("once", text, fix, severity="warning")
+    elif log.record.accelerators_in_doubt:
+        text = f"{log.record.ranks} lines, each an even number of times to the letter"
+        fix = (
+            "ranks that began in one millisecond, or lines logged twice: nothing else in the log tells how many accelerators "
+            "there were, and here each line counts as one"
+        )
+        yield log.found("once", text, fix, key="init_start", severity="warning")
 
 
 def _shown(value: object) -> str:

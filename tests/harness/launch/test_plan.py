@@ -127,7 +127,8 @@ def a_plan(info: dict[str, Any], wanted: Gpus = NONE, **options: Any) -> Any:
 
 
 def test_the_container_gets_what_it_needs_and_no_more() -> None:
-    made = a_plan(NO_GPU, data_dir=Path("/raid/coco"), initial_weights=Path("/raid/r34.pth"), target=0.23)
+    options: dict[str, Any] = {"data_dir": Path("/raid/coco"), "initial_weights": Path("/raid/r34.pth"), "target": 0.23}
+    made = a_plan(NO_GPU, **options, cache_dir=Path("/home/ada/.cache/containers"))
     arguments = made.arguments()
     assert arguments["user"] == "1000:1001"
     assert arguments["group_add"] == ["44", "27"]
@@ -146,10 +147,11 @@ def test_the_container_gets_what_it_needs_and_no_more() -> None:
         Mount(Path("/home/ada/out"), made.mounts[1].target, read_only=False),
         Mount(Path("/raid/coco"), made.mounts[2].target, read_only=True),
         Mount(Path("/raid/r34.pth"), made.mounts[3].target, read_only=True),
+        Mount(Path("/home/ada/.cache/containers"), made.mounts[4].target, read_only=False),
     )
     assert shlex.join(made.command) == (
         "python -m harness run '/configuration/a b.toml' --data-dir /data --initial-weights /weights/r34.pth --out /results "
-        "--seed 5 --target 0.23 --number 3"
+        "--seed 5 --target 0.23 --cache-dir /cache --number 3"
     )
     assert arguments["environment"]["HARNESS_CACHES_CLEARED"] == "1"
     assert arguments["environment"]["HARNESS_IMAGE_ID"] == "sha256:5d"

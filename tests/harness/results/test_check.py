@@ -46,6 +46,16 @@ def test_a_good_log_of_1_1_0_evaluates_every_five_epochs() -> None:
     assert found(events(ruleset="1.1.0"), "1.1.0") == []
 
 
+def test_ranks_that_cannot_be_told_from_lines_that_are_there_twice() -> None:
+    """A tee that caught the init_start lines alone: eight accelerators look like sixteen, and nothing in the log says which."""
+    lines = text(events(), noise="").splitlines(keepends=True)
+    (finding,) = found("".join(line * (1 + ('"init_start"' in line)) for line in lines))
+    assert (finding.severity, finding.rule, finding.key) == ("warning", "once", "init_start")
+    assert "16 lines" in finding.found
+    said = spoilt("global_batch_size", 8)
+    assert not parsed(text(said)).accelerators_in_doubt
+
+
 def test_real_logs_have_no_error(test_data: Path) -> None:
     count = 0
     for series in find_series([test_data / "mlperf-results"]):
