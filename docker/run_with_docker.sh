@@ -23,6 +23,7 @@ Inputs, all from the environment:
   SEED            seed of trial 0; trial N has SEED + N    [each trial draws its own]
   NV_GPU          which GPUs, by number or UUID: 0,1       [as many as the configuration says]
   SYSTEM          folder name of this machine's results    [made out of the configuration's platform]
+  DATESTAMP       each trial's log also as LOGDIR/DATESTAMP_N.log, N from 1: DATESTAMP=$(date +'%y%m%d%H%M%S%N')
   WATCHDOG        seconds without progress after which a trial is stopped; 0: never          [1800]
   DOCKER_HOST     the Docker engine                        [unix:///var/run/docker.sock]
 

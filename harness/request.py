@@ -171,6 +171,14 @@ class Request:
     system: Annotated[
         str | None, Option(help="Trials land in OUT/SYSTEM/BENCHMARK.  [default: from the platform's name]"), SERIES
     ] = None
+    datestamp: Annotated[
+        str | None,
+        Option(
+            envvar="DATESTAMP",
+            help="Each trial's log also as OUT/DATESTAMP_N.log, N from 1: a link, for submitters' scripts.",
+        ),
+        SERIES,
+    ] = None
     clear_caches: Annotated[
         bool | None,
         Option(

@@ -34,7 +34,7 @@ def run_trials(configuration: Configuration, request: Request) -> int:
             "docker/run.sub is for a cluster with Slurm"
         )
     system = (
-        folder_name(request.system)
+        one_name("--system", request.system)
         if request.system is not None
         else names.of_platform(configuration.submission.platform)
     )
@@ -47,6 +47,7 @@ def run_trials(configuration: Configuration, request: Request) -> int:
         max_steps=request.max_steps,
         clear_caches=request.clear_caches is not False,
         resume=request.resume,
+        also_as=None if request.datestamp is None else request.folder / one_name("--datestamp", request.datestamp),
         patience_s=watchdog.PATIENCE_S if request.watchdog is None else request.watchdog or None,
     )
     if request.started_by is Engine.PROCESS:
@@ -55,11 +56,11 @@ def run_trials(configuration: Configuration, request: Request) -> int:
     return _as_containers(series, configuration, request, request.image)
 
 
-def folder_name(system: str) -> str:
-    """What --system says. ValueError when it is more than the name of a folder: results would leave --out."""
-    if system in ("", ".", "..") or "/" in system or "\0" in system:
-        raise ValueError(f"--system {system!r}: the name of a folder under --out is needed, without a slash")
-    return system
+def one_name(option: str, said: str) -> str:
+    """What the option says. ValueError when it is more than one name: results would leave --out."""
+    if said in ("", ".", "..") or "/" in said or "\0" in said:
+        raise ValueError(f"{option} {said!r}: a name under --out is needed, without a slash")
+    return said
 
 
 def _say(text: str) -> None:

@@ -76,6 +76,7 @@ class Series:
     clear_caches: bool = True
     resume: bool = False
     patience_s: float | None = watchdog.PATIENCE_S
+    also_as: Path | None = None  # without _N.log: what else each trial's log is called
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
 
@@ -310,7 +311,20 @@ class _Work:
         }
         written = order.refused_log if verdict.status == ledger.REFUSED else order.log
         written = record.write(written.with_suffix(".json"), order, start, {**end, **facts}, log, outcome.tail)
-        return self.book.append(ledger.END, **end, record_sha256=ledger.sha256(written))
+        entered = self.book.append(ledger.END, **end, record_sha256=ledger.sha256(written))
+        if verdict.status in ledger.FINISHED and self.series.also_as is not None:
+            self._name_again(path, self.series.also_as.with_name(f"{self.series.also_as.name}_{order.number + 1}.log"))
+        return entered
+
+    def _name_again(self, log: Path, link: Path) -> None:
+        """A second name costs no trial its result."""
+        try:
+            link.symlink_to(os.path.relpath(log.resolve(), link.resolve().parent))
+        except FileExistsError:
+            if link.resolve() != log.resolve():
+                self.say(f"{link}: is there already, and is not {log}; it stays as it is")
+        except OSError as error:
+            self.say(f"{link}: cannot be made a link to {log}: {error.strerror}")
 
     def summarize(self, code: int) -> None:
         """One line for each trial, and what to type next."""

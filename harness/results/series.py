@@ -147,7 +147,13 @@ def _may_be_result(name: str) -> bool:
 
 def _logs_of(files: list[Path], say: Say | None) -> list[Path]:
     named = [file for file in files if names.number(file) is not None]
-    return sorted(named or (file for file in files if _has_mark(file, say)), key=natural)
+    others = (file for file in files if not _names_a_result_again(file) and _has_mark(file, say))
+    return sorted(named or others, key=natural)
+
+
+def _names_a_result_again(file: Path) -> bool:
+    """Whether it is a link to a result_N.txt, which is found where it lies: see --datestamp."""
+    return file.is_symlink() and names.number(file.resolve()) is not None
 
 
 def _has_mark(file: Path, say: Say | None) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 from harness import config
 from harness.cli.run import check_inputs
-from harness.cli.trials import folder_name, run_trials
+from harness.cli.trials import one_name, run_trials
 from harness.contract import NotSuitable
 from harness.launch import container, engine, ledger
 from harness.launch.plan import Plan
@@ -127,6 +127,6 @@ def test_a_platforms_folder(platform: str, folder: str) -> None:
 
 @pytest.mark.parametrize("system", ["../../x", "a/b", "..", ".", ""])
 def test_results_never_leave_out(system: str) -> None:
-    assert folder_name("dgx a100+") == "dgx a100+"
+    assert one_name("--system", "dgx a100+") == "dgx a100+"
     with pytest.raises(ValueError, match="the name of a folder under --out is needed"):
-        folder_name(system)
+        one_name("--system", system)

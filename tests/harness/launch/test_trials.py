@@ -17,6 +17,7 @@ import pytest
 
 from harness.contract import NotSuitable
 from harness.launch import caches, ledger, trials, watchdog
+from harness.results.series import find_series
 from tests.harness.launch.series import FAKE, SHA256, Fakes
 
 
@@ -90,6 +91,20 @@ def test_a_trial_is_what_its_log_and_its_exit_code_both_say(
     assert re.search(reason, first.end["reason"]), first.end["reason"]
     # a broken trial does not take the next one with it; a refused one stands for all
     assert len(fakes.account.attempts) == (1 if status == "refused" else 2)
+
+
+def test_logs_by_the_names_of_submitters_scripts(fakes: Fakes) -> None:
+    """A second name is no second result, and takes no other file's place."""
+    fakes.tell(_1="nan")
+    out = fakes.folder.parent
+    (out / "stamp_3.log").write_text("somebody's")
+    fakes.run(3, also_as=out / "stamp")
+    assert (out / "stamp_1.log").read_bytes() == (fakes.folder / "result_0.txt").read_bytes()
+    assert not (out / "stamp_2.log").exists(), "it broke, and its number is another attempt's"
+    assert (out / "stamp_3.log").read_text() == "somebody's"
+    assert any("stamp_3.log: is there already" in line for line in fakes.said)
+    (series,) = find_series([out])
+    assert [Path(each.path).name for each in series.records] == [f"result_{number}.txt" for number in range(3)]
 
 
 def test_resume_keeps_what_is_finished_and_runs_the_broken_one_again(fakes: Fakes) -> None:
