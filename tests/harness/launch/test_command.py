@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,7 @@ from harness.cli.run import check_inputs
 from harness.cli.trials import one_name, run_trials
 from harness.contract import NotSuitable
 from harness.launch import container, engine, ledger
-from harness.launch.plan import Plan
+from harness.launch.plan import Mount, Plan
 from harness.names import of_platform
 from harness.request import Request
 from tests.conftest import CHECKOUT
@@ -64,9 +64,11 @@ def test_trials_of_so_many_steps(tmp_path: Path) -> None:
 
 def test_trials_in_containers_are_told_how_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words: list[str] = []
+    mounts: list[Mount] = []
 
     def looked_at(client: Any, chosen: Plan, *_: Any) -> None:
         words.extend(chosen.command)
+        mounts.extend(chosen.mounts)
         raise NotSuitable("seen enough")
 
     monkeypatch.setattr(engine, "connect", lambda: SimpleNamespace(info=dict, version=dict))
@@ -74,13 +76,19 @@ def test_trials_in_containers_are_told_how_many_steps(tmp_path: Path, monkeypatc
     monkeypatch.setattr(engine, "remove_leftovers", lambda client: [])
     monkeypatch.setattr(container, "same_configuration", looked_at)
     path = toy.write(tmp_path, toy.raw())
-    asked = Request(configuration=str(path), trials=1, out=tmp_path, image="ssd")
+    asked = Request(configuration=str(path), trials=1, out=tmp_path, image="ssd", cache_dir=tmp_path / "cache")
     for max_steps in (200, None):
         with pytest.raises(NotSuitable, match="seen enough"):
             run_trials(config.load(path), replace(asked, max_steps=max_steps))
         assert words
         assert ("--max-steps 200" in " ".join(words)) == (max_steps == 200)
         words.clear()
+    # one for all trials, and not the one of runs outside, which remembers the same data set by another path
+    assert Mount(tmp_path / "cache/containers", PurePosixPath("/cache"), read_only=False) in mounts
+    (tmp_path / "cache/containers").chmod(0o777)
+    with pytest.raises(NotSuitable, match="seen enough"):
+        run_trials(config.load(path), asked)
+    assert "--cache-dir" not in words, "what others may write in is not trusted"
 
 
 @pytest.mark.long
