@@ -79,10 +79,10 @@ build() {
 
 # A small image by the same Dockerfile, with one wheel, from an index whose address holds a password: none of it may stay.
 leaves_no_trace() {
-    local small=$work/small lock index
+    local small=$work/small lock index context
     mkdir "$small"
-    (cd "$root" && tar -c Dockerfile .dockerignore run_and_time.sh pyproject.toml LICENSE requirements docker configs harness benchmarks) |
-        tar -x -C "$small"
+    mapfile -t context < <(sed -n 's/^!//p' "$root/.dockerignore" | grep -v '^\.git$') # all that the Dockerfile copies
+    (cd "$root" && tar -c Dockerfile .dockerignore "${context[@]}") | tar -x -C "$small"
     lock=$small/requirements/run.lock
     sed -n '/^six==/,/[^\\]$/p' "$root/requirements/run.lock" > "$lock"
     index=$(python3 -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)') # pip's own

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RESULT = re.compile(r"result_(\d{1,9})\.txt")
+FILE = re.compile(r"(?:result|refused|telemetry)_(\d{1,9})\.[a-z0-9]{1,8}")
 RESULTS = "result_*.txt"  # as a glob, which RESULT narrows
 PROBE, INFERENCE = "probe", "inference"  # how figures that a verb leaves beside results are called
 REFUSED = "refused_"  # begins the log of a run that was not begun
@@ -72,6 +73,12 @@ def beside(log: Path) -> Iterator[tuple[Path, str]]:
         for path in sorted(log.parent.glob(f"{beginning}_{which}.*")):
             if path != log and BROKEN not in path.name:
                 yield path, f"{beginning}_{{}}{path.name.removeprefix(f'{beginning}_{which}')}"
+
+
+def of_run(name: str, number: int) -> bool:
+    """Whether a file of this name, and no path, is one that run `number` leaves: log, word of refusal, telemetry, picture."""
+    found = FILE.fullmatch(name)
+    return found is not None and int(found[1]) == number
 
 
 def natural(path: Path) -> tuple[object, ...]:

@@ -44,6 +44,7 @@ class Engine(enum.StrEnum):
 
     PROCESS = "process"
     DOCKER = "docker"
+    KUBERNETES = "kubernetes"
 
 
 class Reach(enum.Enum):
@@ -198,7 +199,10 @@ class Request:
         SERIES,
     ] = None
     image: Annotated[
-        str | None, Option(help="Run each trial in a container of this image."), SERIES, Of(Engine.DOCKER)
+        str | None,
+        Option(help="Run each trial in a container of this image."),
+        SERIES,
+        Of(Engine.DOCKER, Engine.KUBERNETES),
     ] = None
     gpus: Annotated[
         str | None,
@@ -208,9 +212,51 @@ class Request:
     ] = None
     shm_size: Annotated[
         str | None,
-        Option(help="Of a container: its own shared memory, such as 8g, instead of the host's."),
+        Option(
+            help="Of a container: its own shared memory, such as 8g, instead of the host's; of a pod: at most so much."
+        ),
         SERIES,
-        Of(Engine.DOCKER),
+        Of(Engine.DOCKER, Engine.KUBERNETES),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        Option("--dry-run", help="Print what would be asked of the cluster, and ask nothing."),
+        SERIES,
+        Of(Engine.KUBERNETES),
+    ] = False
+    kube_context: Annotated[
+        str | None, Option(help="Of the kubeconfig.  [default: its current one]"), SERIES, Of(Engine.KUBERNETES)
+    ] = None
+    namespace: Annotated[
+        str | None, Option(help="Of the cluster.  [default: the context's]"), SERIES, Of(Engine.KUBERNETES)
+    ] = None
+    data_claim: Annotated[
+        str | None,
+        Option(help="PersistentVolumeClaim with the data, or CLAIM/FOLDER of it; read-only at /data."),
+        SERIES,
+        Of(Engine.KUBERNETES),
+    ] = None
+    results_claim: Annotated[
+        str | None,
+        Option(help="PersistentVolumeClaim, or CLAIM/FOLDER, that keeps the results in the cluster too."),
+        SERIES,
+        Of(Engine.KUBERNETES),
+    ] = None
+    accelerator_resource: Annotated[
+        str | None,
+        Option(
+            help="What the cluster calls one accelerator, such as amd.com/gpu.  [default: by the configuration's platform]"
+        ),
+        SERIES,
+        Of(Engine.KUBERNETES),
+    ] = None
+    pod_template: Annotated[
+        Path | None,
+        Option(
+            help="YAML of a PodTemplateSpec, added to each pod's: node selector, tolerations, queue, network cards."
+        ),
+        SERIES,
+        Of(Engine.KUBERNETES),
     ] = None
 
     @property
@@ -247,8 +293,8 @@ class Request:
             )
         if asked.from_checkpoint and asked.checkpoint_dir is None:
             raise BadParameter("--from-checkpoint needs --checkpoint-dir, where the checkpoint lies")
-        if asked.started_by is Engine.DOCKER and asked.image is None:
-            raise BadParameter("--engine docker needs --image, the image to run")
+        if asked.started_by is not Engine.PROCESS and asked.image is None:
+            raise BadParameter(f"--engine {asked.started_by} needs --image, the image to run")
         left_out = {}
         for option, reason in asked._without_effect():
             if option.name in named:
@@ -268,7 +314,7 @@ class Request:
                 yield option, "has no effect without --trials, --image or --engine"
 
     def _not_of_this_engine(self, engines: frozenset[Engine]) -> str:
-        if self.engine is None and engines == {Engine.DOCKER}:
+        if self.engine is None and Engine.DOCKER in engines:
             return "has no effect without --image"
         return f"is for --engine {' or '.join(sorted(engines))}, not for {self.started_by}"
 

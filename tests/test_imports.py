@@ -92,7 +92,7 @@ def test_walls(path: Path) -> None:
             assert not of(module, "torch") and not of(module, "nvidia"), f"{file} imports {module}"
     if file.startswith(WITHOUT_FRAMEWORKS):
         for module in imports(path, at_import_only=True):
-            for heavy in ("torch", "pandas", "matplotlib", "scipy", "mlperf_logging", "docker"):
+            for heavy in ("torch", "pandas", "matplotlib", "scipy", "mlperf_logging", "docker", "kubernetes"):
                 assert not of(module, heavy), f"{file} imports {heavy} when it is imported: verbs must start at once"
 
 

@@ -11,7 +11,7 @@ import typer
 
 from harness import exit_codes
 from harness.cli import environment
-from harness.request import Request, verb
+from harness.request import Engine, Request, verb
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def run(request: Request, named: frozenset[str]) -> None:
 
     from harness import config
     from harness.execution import lifecycle, signals
-    from harness.execution.context import Launch
+    from harness.execution.context import Launch, Node
     from harness.launch import ranks
 
     launch = Launch() if request.series else Launch.from_environment()
@@ -59,7 +59,8 @@ def run(request: Request, named: frozenset[str]) -> None:
 
         raise typer.Exit(run_trials(chosen, request))
     if chosen.run.world_size > 1 and not launch.as_rank:
-        raise typer.Exit(ranks.run(chosen, request))
+        node = Node.from_environment(chosen.run.nodes) if chosen.run.nodes > 1 else None
+        raise typer.Exit(ranks.run(chosen, request, node))
     try:
         code = lifecycle.execute(chosen, request, launch)
     except signals.Interrupted:  # before there was a log to close
@@ -70,6 +71,11 @@ def run(request: Request, named: frozenset[str]) -> None:
 def check_inputs(request: Request) -> None:
     """ValueError when what is to be read is not there."""
     data_dir, weights = request.data_dir, request.initial_weights
+    if request.started_by is Engine.KUBERNETES:  # paths as its pods see them
+        for option, path in (("--data-dir", data_dir), ("--initial-weights", weights)):
+            if path is not None and not path.is_absolute():
+                raise ValueError(f"{option} {path}: a path as the pods see it is needed, such as /data/{path}")
+        return
     if data_dir is not None:
         if not data_dir.is_dir():
             raise ValueError(f"--data-dir {data_dir}: there is no such folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from harness import names
 from harness.cli import environment
+from harness.exit_codes import TARGET_MET
 from harness.request import Engine, Request
 from harness.system import places
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from harness.config import Configuration
     from harness.launch.record import Order
     from harness.launch.trials import Series
+
+
+HERE = (Engine.PROCESS, Engine.DOCKER)
 
 
 def run_trials(configuration: Configuration, request: Request) -> int:
@@ -28,10 +33,10 @@ def run_trials(configuration: Configuration, request: Request) -> int:
     from harness.launch import watchdog
     from harness.launch.trials import Series
 
-    if configuration.run.nodes > 1:
+    if configuration.run.nodes > 1 and request.started_by in HERE:
         raise ValueError(
             f"{configuration.source}: run.nodes = {configuration.run.nodes}, and trials are started on this machine alone; "
-            "docker/run.sub is for a cluster with Slurm"
+            "--engine kubernetes and docker/run.sub are for clusters"
         )
     system = (
         one_name("--system", request.system)
@@ -53,6 +58,8 @@ def run_trials(configuration: Configuration, request: Request) -> int:
     if request.started_by is Engine.PROCESS:
         return _as_processes(series, request)
     assert request.image is not None
+    if request.started_by is Engine.KUBERNETES:
+        return _as_jobs(series, configuration, request)
     return _as_containers(series, configuration, request, request.image)
 
 
@@ -129,4 +136,32 @@ def _as_containers(series: Series, configuration: Configuration, request: Reques
         first = launcher.plan(Order(0, series.folder, series.seed, caches_cleared=False), reference)
         same_configuration(client, first, reference, configuration.run.target, series.configuration_sha256)
         _say(f"each trial is started as by (with its own number):\n    {first.line()}")
+        return trials.run(series, launcher, _say)
+
+
+def _as_jobs(series: Series, configuration: Configuration, request: Request) -> int:
+    from harness.launch import trials
+    from harness.launch.kubernetes import checks
+    from harness.launch.kubernetes.cluster import Cluster
+    from harness.launch.kubernetes.launcher import JobLauncher
+    from harness.launch.kubernetes.manifests import Site, of_trial
+    from harness.launch.reaper import Reaper
+    from harness.launch.record import Order
+
+    site = Site.read(configuration, request)
+    first = Order(0, series.folder, series.seed, caches_cleared=False)
+    if request.dry_run:
+        typer.echo(of_trial(configuration, request, site, first, series.id, host=platform.node()).yaml(), nl=False)
+        return TARGET_MET
+    cluster = Cluster.connect(request.kube_context, request.namespace)
+    for each in cluster.delete_leftovers():
+        _say(f"deleted a Job that a series left behind: {each}")
+    with Reaper() as reaper:
+        launcher = JobLauncher(cluster, configuration, request, site, series.id, reaper, _say)
+        checks.must_suit(cluster, site, configuration.run, launcher.trial(first))
+        if "@sha256:" not in site.image:
+            _say(f"--image {site.image} is a tag, which may be moved; NAME@sha256:... is one image for ever")
+        _say(
+            f"each trial is a Job in namespace {cluster.namespace} of Kubernetes {cluster.version}; --dry-run shows it"
+        )
         return trials.run(series, launcher, _say)

@@ -4,7 +4,7 @@ The variables are torchrun's own (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE
 torch reads itself), and three of ours that a launcher sets: HARNESS_LOG, the log, made by the launcher and shared by the ranks
 of this machine;
 HARNESS_CACHES_CLEARED, "1" when the page cache was dropped just before; HARNESS_PARENT, the process that starts this one and
-whose end is this one's too.
+whose end is this one's too. Of a run on several machines where each starts its own ranks, NODE_RANK says which this one is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from harness.execution import binding
 from harness.system import accelerator, facts, places, preflight
 from harness.system.facts import Machine
 
+NODE_RANK, MASTER_ADDR, MASTER_PORT = "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"
 # A rank that waits this long for another has lost it. Long enough for rank 0's evaluation of full COCO
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=20)
 
@@ -64,6 +65,32 @@ class Launch:
             raise ValueError(f"{taken}, but there is no such rank: {given}; {fix}")
         log = Path(environment["HARNESS_LOG"]) if environment.get("HARNESS_LOG") else None
         return cls(rank, local_rank, world_size, local_world_size, True, log, caches_cleared, parent)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of several, which starts the ranks of its own accelerators."""
+
+    rank: int
+    address: str  # of node 0
+    port: int
+
+    @classmethod
+    def from_environment(cls, nodes: int, environment: Mapping[str, str] = os.environ) -> Node | None:
+        """None where nobody says which machine this is. ValueError when what is said places it nowhere."""
+        if NODE_RANK not in environment:
+            return None
+        found = {name: environment.get(name, "") for name in (NODE_RANK, MASTER_ADDR, MASTER_PORT)}
+        rank, port = found[NODE_RANK], found[MASTER_PORT]
+        if not (rank.isdecimal() and int(rank) < nodes and port.isdecimal() and 0 < int(port) < 1 << 16):
+            given = ", ".join(f"{name}={value}" for name, value in found.items())
+            raise ValueError(
+                f"{given}: no node of a run of {nodes}: {NODE_RANK} is a number from 0 to {nodes - 1}, {MASTER_ADDR} and "
+                f"{MASTER_PORT} are where node 0 is reached"
+            )
+        if not found[MASTER_ADDR]:
+            raise ValueError(f"{NODE_RANK}={rank}, but {MASTER_ADDR} does not say where node 0 is")
+        return cls(int(rank), found[MASTER_ADDR], int(port))
 
 
 def this_machine(device: str = accelerator.ANY, usable: int | None = None) -> Machine:

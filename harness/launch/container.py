@@ -50,6 +50,8 @@ class ContainerLauncher:
     may_lift_limits: bool = field(default=True, init=False)  # until the engine refuses to
     engine_version: str = field(init=False)
 
+    here = True
+
     def __post_init__(self) -> None:
         self.engine_version = str(self.client.version().get("Version", ""))
 

@@ -23,7 +23,7 @@ Command = Callable[[Order], list[str]]
 class LocalLauncher:
     """Starts each trial as a fresh process in a session of its own, so that a Ctrl-C reaches it by us alone."""
 
-    where = "local"
+    where, here = "local", True
 
     def __init__(self, command: Command, environment: Mapping[str, str], reaper: Reaper, series: str) -> None:
         self._command, self._environment, self._reaper, self._series = command, environment, reaper, series

@@ -1,4 +1,7 @@
-"""One run of several ranks on this machine, as `torchrun` starts them, with the exit code of the rank that ended it."""
+"""A run's ranks on this machine, as `torchrun` starts them, with the exit code of the rank that ended it.
+
+Of a run on several machines each is told which it is (context.Node) and does this for itself; node 0 keeps the log.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.config import Configuration
 from harness.execution import console, seeding, signals
+from harness.execution.context import NODE_RANK, Node
 from harness.execution.events import EventLog, close_abandoned, keys, refused, says
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.request import Request
@@ -21,37 +25,37 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 LOOPBACK, LOOPBACK_INTERFACE = "127.0.0.1", "lo"
+MEETING_S = 900  # for the last node to begin
 KNOWN = (EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED)
 
 
-def run(configuration: Configuration, request: Request) -> int:
-    """Start all ranks of a one-node run, wait, and see to it that the log ends in a run_stop. Returns the exit code.
+def run(configuration: Configuration, request: Request, node: Node | None = None) -> int:
+    """Start this machine's ranks, wait, and see to it that the log ends in a run_stop. Returns the exit code.
 
-    ValueError for several nodes: there the site's launcher starts the ranks (docker/run.sub).
+    ValueError for several nodes of which nobody said which this is.
     """
-    if configuration.run.nodes > 1:
+    nodes = configuration.run.nodes
+    if nodes > 1 and node is None:
         raise ValueError(
-            f"{configuration.source}: run.nodes = {configuration.run.nodes}; start this command by torchrun or srun on every "
-            "node, as docker/run.sub does"
+            f"{configuration.source}: run.nodes = {nodes}: start it by an engine for clusters (--engine), or this command on "
+            f"every node, by srun as docker/run.sub does, or once with {NODE_RANK}, MASTER_ADDR and MASTER_PORT set"
         )
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    log = EventLog.create(request.folder, request.number)
-    log.close()
-    assert log.path is not None
-    # For the ranks: the log, who is to outlive them, and the interface for gloo, which else looks for the host's own name
-    os.environ |= {"HARNESS_LOG": str(log.path), "HARNESS_PARENT": str(os.getpid())}
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE)
+    log = None
+    if node is None or node.rank == 0:
+        log = EventLog.create(request.folder, request.number)
+        log.close()
+        assert log.path is not None
+        os.environ["HARNESS_LOG"] = str(log.path)
+    os.environ["HARNESS_PARENT"] = str(os.getpid())  # who is to outlive the ranks
     settings = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=nodes,
+        max_nodes=nodes,
         nproc_per_node=configuration.run.accelerators_per_node,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint=f"{LOOPBACK}:0",  # no name to resolve: a container without a network knows not even its own
-        local_addr=LOOPBACK,
+        **_meeting(node),
         max_restarts=0,
         monitor_interval=0.5,
         signals_to_handle=",".join(each.name for each in signals.taken()),
@@ -73,10 +77,30 @@ def run(configuration: Configuration, request: Request) -> int:
     except (signals.Interrupted, KeyboardInterrupt) as error:
         code, reason = INTERRUPTED, str(error)
     finally:
-        abandoned = _closed(log.path, code, reason)
+        abandoned = log is not None and log.path is not None and _closed(log.path, code, reason)
         if code not in (TARGET_MET, EPOCHS_SPENT):
             console.complain(reason)
     return BROKEN if abandoned and code == TARGET_MET else code
+
+
+def _meeting(node: Node | None) -> dict[str, Any]:
+    """Where the ranks meet, for LaunchConfig."""
+    if node is None:
+        # for gloo, which else looks for the host's own name
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE)
+        # no name to resolve: a container without a network knows not even its own
+        return {
+            "run_id": uuid.uuid4().hex,
+            "rdzv_backend": "c10d",
+            "rdzv_endpoint": f"{LOOPBACK}:0",
+            "local_addr": LOOPBACK,
+        }
+    return {
+        "run_id": "harness",  # every node must say the same
+        "rdzv_backend": "static",
+        "rdzv_endpoint": f"{node.address}:{node.port}",
+        "rdzv_configs": {"rank": node.rank, "timeout": MEETING_S},
+    }
 
 
 def _cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, str]:

@@ -1,7 +1,7 @@
 """A process that outlives its series by a moment: when the series is gone, however it went, what it started is stopped.
 
 `kill -9` leaves no one to stop a trial that still holds the accelerator. This process reads from a pipe whose other end
-only the series holds; at its end it stops the processes of the series' trials and removes its containers. After a
+only the series holds; at its end it stops the processes of the series' trials and removes its containers and Jobs. After a
 series that ended by itself there are none. (A machine that loses power takes both; the next series removes what is left.)
 """
 
@@ -42,6 +42,10 @@ class Reaper:
         """Remove the containers with this label, too."""
         self._tell(label=label)
 
+    def watch_jobs(self, series: str, context: str | None, namespace: str) -> None:
+        """Delete this series' Jobs in a cluster, too."""
+        self._tell(jobs_of=series, context=context or "", namespace=namespace)
+
     def _tell(self, **content: str) -> None:
         """Called before each trial: a reaper that somebody killed is replaced, and told everything again."""
         self._orders[json.dumps(content)] = None
@@ -68,6 +72,8 @@ def main(orders: IO[str]) -> None:
     told = [json.loads(line) for line in orders]
     series = {order["series"] for order in told if "series" in order}
     leftovers.stop(lambda: leftovers.marked(lambda mark: mark.series in series), GRACE_S)
+    for jobs in (order for order in told if "jobs_of" in order):
+        _delete_jobs(jobs)
     for label in dict.fromkeys(order["label"] for order in told if "label" in order):
         _remove_containers(label)
 
@@ -79,6 +85,15 @@ def _remove_containers(label: str) -> None:
         engine.patiently(lambda: engine.remove_labelled(engine.connect(), label, grace_s=GRACE_S))
     except NotSuitable as error:
         sys.stderr.write(f"containers may be left ({label}); the next series removes them. {error}\n")
+
+
+def _delete_jobs(order: dict[str, str]) -> None:
+    from harness.launch.kubernetes.cluster import Cluster
+
+    try:
+        Cluster.connect(order["context"] or None, order["namespace"]).delete_series(order["jobs_of"])
+    except (NotSuitable, ValueError) as error:
+        sys.stderr.write(f"Jobs may be left in namespace {order['namespace']}; the next series deletes them. {error}\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A series: N trials of one configuration, one after the other, each entered in the ledger before it starts and as it ends.
 
-How a trial is started is the launcher's matter (process.py, container.py); that each starts fresh, is followed, judged,
-recorded and leaves nothing behind is settled here, for both alike.
+How a trial is started is the launcher's matter (process.py, container.py, kubernetes/); that each starts fresh, is followed,
+judged, recorded and leaves nothing behind is settled here, for all alike.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ class Running(watchdog.Running, Protocol):
 
 class Launcher(Protocol):
     """Starts trials somewhere."""
+
+    @property
+    def here(self) -> bool:
+        """Whether trials run on this machine: only then do its page cache and its other processes matter to them."""
+        ...
 
     @property
     def where(self) -> str:
@@ -229,7 +234,8 @@ class _Work:
 
     def missing_trials(self) -> int:
         """Run each trial that has no result yet; returns the exit code of the series."""
-        told = not self.series.clear_caches
+        clear = self.series.clear_caches and self.launcher.here
+        told = not clear
         for number in range(self.series.trials):
             if number in self.book.account.finished:
                 self.say(f"trial {number}: has its result already")
@@ -237,7 +243,7 @@ class _Work:
             usable_folder(self.series.folder)
             for each in self.launcher.clear(self.series.folder):
                 self.say(f"ended what an earlier trial has left running: {each}")
-            dropped = caches.drop() if self.series.clear_caches else caches.Dropped(False)
+            dropped = caches.drop() if clear else caches.Dropped(False)
             if not dropped.cleared and not told:
                 self.say(f"caches are not dropped between trials, and the logs will say so: {dropped.why_not}")
                 told = True
@@ -270,7 +276,9 @@ class _Work:
         )
         facts: dict[str, Any] = {}
         running: Running | None = None
-        neighbours = Neighbours(lambda process: running is not None and running.owns(process))
+        neighbours = (
+            Neighbours(lambda process: running is not None and running.owns(process)) if self.launcher.here else None
+        )
         try:
             running = self.launcher.start(order)
             facts = running.facts()
@@ -284,7 +292,8 @@ class _Work:
             raise
         finally:
             if running is not None:
-                facts["beside"] = neighbours.seen()
+                if neighbours is not None:
+                    facts["beside"] = neighbours.seen()
                 running.close()
         if running is not None and outcome.ended_by != "signal":
             outcome = replace(outcome, why=running.why())

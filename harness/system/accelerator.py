@@ -66,6 +66,15 @@ class ContainerNeeds:
     nodes: tuple[str, ...] = ()  # device nodes, where neither will do; the groups that own them are needed too
 
 
+@dataclass(frozen=True)
+class Resource:
+    """What a cluster's scheduler calls one device of a maker: Kubernetes' extended resource, as the maker's plugin names it."""
+
+    maker: str  # as platforms name it; its first word will do
+    device: str  # torch's word
+    name: str  # "nvidia.com/gpu"
+
+
 class Unavailable(Exception):
     """A reading that this device or its driver does not offer; the message says why."""
 
@@ -130,6 +139,7 @@ class Vendor(Protocol):
     process_groups: Mapping[str, str]  # torch's device type: torch.distributed's backend for it
     container: ContainerNeeds  # as far as it is known without looking
     libraries: tuple[str, ...]  # beginnings of the names of shared objects that a log should name: "libcuda.so"
+    resources: tuple[Resource, ...]  # by which schedulers hand the devices out
 
     def look(self, around: Surroundings) -> Accelerators | None:
         """What is here; None where there is no trace of this vendor."""
@@ -177,6 +187,16 @@ def devices() -> tuple[str, ...]:
 def process_group(device: str) -> str | None:
     """torch.distributed's backend for a device type, where a folder here knows it."""
     return next((each.process_groups[device] for each in vendors() if device in each.process_groups), None)
+
+
+def resource(device: str, platform: str) -> str | None:
+    """The cluster's name of the devices that run.device means on such a platform; None where nobody here knows."""
+    known = [each for vendor in vendors() for each in vendor.resources if device in (ANY, each.device)]
+    text = platform.lower()
+    named = [each for each in known if each.maker.lower() in text or each.maker.split()[0].lower() in text]
+    if named:
+        return max(named, key=lambda each: each.maker.lower() in text).name
+    return known[0].name if known and device != ANY else None
 
 
 def for_containers(device: str) -> tuple[ContainerNeeds, int | None]:

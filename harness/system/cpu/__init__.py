@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.contract import Plain
-from harness.system.accelerator import CPU, ContainerNeeds, Finding, Sensors, Surroundings, Verdict
+from harness.system.accelerator import CPU, ContainerNeeds, Finding, Resource, Sensors, Surroundings, Verdict
 
 
 class Processor:
@@ -45,6 +45,7 @@ class ProcessorVendor:
     process_groups: Mapping[str, str] = {CPU: "gloo"}
     container = ContainerNeeds()
     libraries: tuple[str, ...] = ()
+    resources: tuple[Resource, ...] = ()
 
     def look(self, around: Surroundings) -> Processor:  # noqa: ARG002 - it is always there
         return Processor()

@@ -27,6 +27,7 @@ class Maker:
     versions: tuple[str, ...] = ()
     process_group: str = ""
     cdi: str = ""
+    resource: str = ""
 
     def driven_by(self, torch: TorchBuild) -> bool:
         """Whether this PyTorch could drive its devices; what it really sees, it must be asked."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.contract import Plain
 from harness.system import torch_build
-from harness.system.accelerator import ContainerNeeds, Finding, Level, Sensors, Surroundings, Verdict
+from harness.system.accelerator import ContainerNeeds, Finding, Level, Resource, Sensors, Surroundings, Verdict
 from harness.system.generic import makers, sensors, torch_probe
 from harness.system.generic.makers import Trace
 
@@ -124,6 +124,10 @@ class GenericVendor:
     @property
     def process_groups(self) -> Mapping[str, str]:
         return {each.device: each.process_group for each in makers.read() if each.process_group}
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        return tuple(Resource(each.name, each.device, each.resource) for each in makers.read() if each.resource)
 
     def look(self, around: Surroundings) -> Generic | None:
         build, traces = torch_build.read(), makers.traces(around.root)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.contract import Plain
 from harness.system import pci, torch_build
-from harness.system.accelerator import ContainerNeeds, Finding, Sensors, Surroundings, Verdict
+from harness.system.accelerator import ContainerNeeds, Finding, Resource, Sensors, Surroundings, Verdict
 from harness.system.nvidia import decision, driver, findings, sensors
 from harness.system.nvidia.driver import Driver
 
@@ -83,6 +83,7 @@ class NvidiaVendor:
     rank = 0
     process_groups: Mapping[str, str] = {"cuda": "nccl"}
     container = ContainerNeeds(cdi_kind="nvidia.com/gpu", device_request=True)
+    resources = (Resource("NVIDIA", "cuda", "nvidia.com/gpu"),)
     libraries = (
         *("libcuda.so", "libnvidia-ml.so", "libnvidia-ptxjitcompiler.so", "libcudart.so", "libnvrtc.so"),
         *("libcudnn.so", "libcublas.so", "libnccl.so", "libnvjpeg.so"),

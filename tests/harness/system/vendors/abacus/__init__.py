@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.contract import Plain
-from harness.system.accelerator import ContainerNeeds, Finding, Sensors, Surroundings, Unavailable, Verdict
+from harness.system.accelerator import ContainerNeeds, Finding, Resource, Sensors, Surroundings, Unavailable, Verdict
 
 DRIVER = "13.2.1"
 
@@ -48,6 +48,7 @@ class AbacusVendor:
     process_groups: Mapping[str, str] = {"abacus": "gloo"}
     container = ContainerNeeds(nodes=("/dev/abacus*",))
     libraries: tuple[str, ...] = ()
+    resources = (Resource("Abacus", "abacus", "abacus.example/bead"),)
 
     def look(self, around: Surroundings) -> Abaci:
         return Abaci()

@@ -1,0 +1,87 @@
+"""What would keep a series' trials from running in a cluster, looked for before the first, in words with the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.config import Run
+from harness.contract import NotSuitable
+from harness.launch.kubernetes.cluster import TIMEOUT_S, Cluster, ClusterAway, explained, gone
+from harness.launch.kubernetes.manifests import Site, Trial
+
+# What trials ask of the cluster: verb, group, resource, subresource
+NEEDED = (
+    *(("create", "batch", "jobs", ""), ("delete", "batch", "jobs", ""), ("list", "batch", "jobs", "")),
+    *(("create", "", "configmaps", ""), ("list", "", "pods", ""), ("get", "", "pods", "log")),
+    *(("create", "", "pods", "exec"), ("list", "", "events", "")),
+)
+OF_SEVERAL_NODES = (("create", "", "services", ""),)
+
+
+def must_suit(cluster: Cluster, site: Site, run: Run, first: Trial) -> None:
+    """NotSuitable or ValueError where no trial could run: for want of rights, claims, accelerators, or by a policy."""
+    _must_permit(cluster, run.nodes > 1)
+    for option, claim in (("--data-claim", site.data), ("--results-claim", site.results)):
+        if claim is not None:
+            _must_have(cluster, claim.name, option)
+    if site.resource is not None:
+        _must_offer(cluster, site.resource, run)
+    cluster.would_take(first)
+
+
+def _must_permit(cluster: Cluster, several: bool) -> None:
+    from kubernetes import client
+
+    reviews = client.AuthorizationV1Api(cluster.api)
+    lacking = []
+    for verb, group, kind, sub in (*NEEDED, *(OF_SEVERAL_NODES if several else ())):
+        wish = {"namespace": cluster.namespace, "verb": verb, "group": group, "resource": kind, "subresource": sub}
+        body: Any = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {key: value for key, value in wish.items() if value}},
+        }
+        with explained("asking which rights this account has"):
+            review = reviews.create_self_subject_access_review(body, _request_timeout=TIMEOUT_S)
+        if not review.status.allowed:
+            lacking.append(f"{verb} {kind}{f'/{sub}' if sub else ''}")
+    if lacking:
+        raise NotSuitable(
+            f"in namespace {cluster.namespace} this account may not {', '.join(lacking)}; docs/engines.md has the Role that "
+            "trials need, --namespace names another"
+        )
+
+
+def _must_have(cluster: Cluster, claim: str, option: str) -> None:
+    try:
+        with explained(f"looking for the claim {claim}"):
+            found = cluster.core.read_namespaced_persistent_volume_claim(
+                claim, cluster.namespace, _request_timeout=TIMEOUT_S
+            )
+    except NotSuitable as error:
+        if not gone(error):
+            return  # reading claims is no right that trials need: the pods will tell
+        raise ValueError(
+            f"{option} {claim}: there is no such PersistentVolumeClaim in namespace {cluster.namespace}; `kubectl get pvc` "
+            "lists them"
+        ) from error
+    if found.status is not None and found.status.phase == "Lost":
+        raise NotSuitable(f"{option} {claim}: its volume is lost (phase Lost)")
+
+
+def _must_offer(cluster: Cluster, resource: str, run: Run) -> None:
+    try:
+        with explained("listing nodes"):
+            nodes = cluster.core.list_node(_request_timeout=TIMEOUT_S).items
+    except NotSuitable as error:
+        if isinstance(error, ClusterAway):
+            raise
+        return  # nor is listing nodes
+    offers = [dict(node.status.allocatable or {}) for node in nodes if node.status is not None]
+    fit = [each for each in offers if int(each.get(resource, 0)) >= run.accelerators_per_node]
+    if len(fit) < run.nodes:
+        others = sorted({name for each in offers for name in each if "/" in name})
+        raise NotSuitable(
+            f"{len(fit)} nodes of the cluster have {run.accelerators_per_node} {resource}, and the configuration asks for "
+            f"{run.nodes}; the nodes offer: {', '.join(others) or 'no accelerators'} (--accelerator-resource names another)"
+        )

@@ -1,0 +1,172 @@
+"""A trial as a Job: started, waited for, followed, and deleted whatever happens; what it is, manifests.py says."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import names
+from harness.config import Configuration
+from harness.contract import NotSuitable
+from harness.launch.kubernetes import manifests
+from harness.launch.kubernetes.cluster import Cluster, ClusterAway
+from harness.launch.kubernetes.frames import Receiver
+from harness.launch.kubernetes.manifests import Site, Trial
+from harness.launch.kubernetes.running import POLL_S, RunningJob, container
+from harness.launch.reaper import Reaper
+from harness.launch.record import Order
+from harness.request import Request
+
+if TYPE_CHECKING:
+    from kubernetes import client
+
+HOPELESS = (
+    *("InvalidImageName", "ImageInspectError", "ErrImageNeverPull", "ImagePullBackOff"),
+    *("CreateContainerConfigError", "CreateContainerError", "RunContainerError"),
+)
+NO_POD_S = 15.0  # after which the Job's own events are read
+
+
+@dataclass
+class JobLauncher:
+    """Starts each trial as a Job of its own."""
+
+    cluster: Cluster
+    configuration: Configuration
+    request: Request
+    site: Site
+    series: str
+    reaper: Reaper
+    say: Callable[[str], None]
+    image_id: str | None = field(default=None, init=False)  # of the trials so far
+
+    here = False
+
+    @property
+    def where(self) -> str:
+        return self.site.image
+
+    def facts(self) -> dict[str, Any]:
+        """For the ledger."""
+        return {
+            "where": self.where,
+            "image": self.site.image,
+            "engine": f"kubernetes {self.cluster.version}",
+            "namespace": self.cluster.namespace,
+        }
+
+    def trial(self, order: Order) -> Trial:
+        """All that is asked of the cluster for it."""
+        return manifests.of_trial(self.configuration, self.request, self.site, order, self.series, host=platform.node())
+
+    def clear(self, folder: Path) -> list[str]:
+        """Delete the Jobs that series have left behind. Says which."""
+        self.image_id = self.image_id or _image_in(folder)
+        with contextlib.suppress(ClusterAway):  # starting the trial says so
+            return self.cluster.delete_leftovers()
+        return []
+
+    def start(self, order: Order) -> RunningJob:
+        """The trial, running on every node. NotSuitable, with what to do, when the cluster cannot run it."""
+        self.reaper.watch_jobs(self.series, self.request.kube_context, self.cluster.namespace)
+        trial = self.trial(order)
+        self.cluster.create(trial)
+        try:
+            pods = self._running(trial, order)
+            self._must_be_the_same_image(pods)
+            return RunningJob(self.cluster, trial, pods, Receiver(order.folder, order.number), self._of(trial, pods))
+        except BaseException:
+            with contextlib.suppress(ClusterAway):  # the Job's own time limit, and the next series, delete it
+                self.cluster.delete(trial.name)
+            raise
+
+    def _running(self, trial: Trial, order: Order) -> list[client.V1Pod]:
+        """Its pods, once each of them runs or has run. A queue may take as long as it takes."""
+        nodes, told, began = self.configuration.run.nodes, "", time.monotonic()
+        while True:
+            pods = self.cluster.pods(trial.name)
+            if len(pods) == nodes and all(each.status.phase not in (None, "Pending") for each in pods):
+                return pods
+            waits = _waits_for(pods)
+            if not pods:
+                waits = self._without_pods(trial.name, time.monotonic() - began)
+            if waits and waits != told:
+                self.say(f"{order.name}: waiting: {waits}")
+                told = waits
+            time.sleep(POLL_S)
+
+    def _without_pods(self, name: str, waited_s: float) -> str:
+        job = self.cluster.job(name)
+        if job is None:
+            raise NotSuitable(f"{name}: the Job was deleted by someone else before it ran")
+        if job.spec.suspend:
+            return "the Job is suspended: a queue will admit it"
+        if waited_s < NO_POD_S:
+            return ""
+        warnings = self.cluster.events(name)
+        if warnings:
+            raise NotSuitable(f"{name}: the cluster makes no pods for it: {warnings[-1]}")
+        return "the cluster has made no pod yet"
+
+    def _must_be_the_same_image(self, pods: list[client.V1Pod]) -> None:
+        found = sorted({_image_id(each) for each in pods} - {""})
+        before = self.image_id or (found[0] if found else None)
+        if before is not None and set(found) - {before}:
+            raise NotSuitable(
+                f"--image {self.site.image} is {' and '.join(found)} now, and was {before} in this series: its tag was "
+                "moved, or nodes keep an older one; name the image by its digest (NAME@sha256:...)"
+            )
+        self.image_id = before
+
+    def _of(self, trial: Trial, pods: list[client.V1Pod]) -> dict[str, Any]:
+        """For the record."""
+        nodes = list(dict.fromkeys(str(each.spec.node_name) for each in pods))
+        return {
+            "job": {
+                "name": trial.name,
+                "pods": [
+                    {"name": each.metadata.name, "node": each.spec.node_name, "image_id": _image_id(each)}
+                    for each in pods
+                ],
+                "nodes": [self.cluster.node(each) for each in nodes],
+                "resource": self.site.resource,
+                **self.facts(),
+            }
+        }
+
+
+def _image_in(folder: Path) -> str | None:
+    """What an earlier trial of the folder ran, by its record."""
+    for log in names.results_in(folder):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+            found = json.loads(log.with_suffix(".json").read_text(encoding="utf-8"))["job"]["pods"][0]["image_id"]
+            if isinstance(found, str) and found:
+                return found
+    return None
+
+
+def _image_id(pod: client.V1Pod) -> str:
+    found = container(pod)
+    return str(found.image_id or "").rpartition("://")[2] if found is not None else ""
+
+
+def _waits_for(pods: list[client.V1Pod]) -> str:
+    """What pods that do not run wait for. NotSuitable where waiting helps nothing."""
+    reasons = []
+    for pod in pods:
+        found = container(pod)
+        waiting = found.state.waiting if found is not None and found.state is not None else None
+        if waiting is not None and waiting.reason in HOPELESS:
+            raise NotSuitable(f"{pod.metadata.name}: {waiting.reason}: {waiting.message or 'no word why'}")
+        if waiting is not None and waiting.message:
+            reasons.append(f"{waiting.reason}: {waiting.message}")
+        for each in pod.status.conditions or []:
+            if each.type == "PodScheduled" and each.status == "False" and each.message:
+                reasons.append(str(each.message))
+    return "; ".join(dict.fromkeys(reasons))

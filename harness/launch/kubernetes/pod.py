@@ -1,0 +1,133 @@
+"""The first process of a pod: starts the run, passes its output on, sends its files along, and ends with its exit code.
+
+    python -m harness.launch.kubernetes.pod [--node N] [--wait-for NAME] [--keep FOLDER] --out FOLDER NUMBER -- run ...
+
+NUMBER is the trial's; what stands behind `--` is for `python -m harness`. As the first process of a container it also
+receives the signals that nobody else would, and buries the processes that others leave. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from harness import names
+from harness.exit_codes import NOT_SUITABLE
+from harness.launch.kubernetes.frames import Sender
+
+EVERY_S = 1.0  # the log's new lines are sent
+NAME_S = 600.0  # for a pod that is scheduled last to have a name
+RUN = (sys.executable, "-m", "harness")
+OUTPUT_S = 10.0  # for the run's last lines, where something that it started holds its output open
+
+
+class Output:
+    """Whole lines on standard output, whichever thread they come from."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def write(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            with self._lock:
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
+
+    def pass_on(self, stream: IO[str]) -> None:
+        self.write(line.rstrip("\n") for line in stream)
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the run's exit code; 128 + the signal's number where a signal ended it."""
+    parser = argparse.ArgumentParser(prog="pod")
+    parser.add_argument("--node", type=int, default=0)
+    parser.add_argument("--wait-for", default="")
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("number", type=int)
+    split = arguments.index("--")
+    asked = parser.parse_args(arguments[:split])
+    output = Output()
+    if asked.wait_for and not _resolves(asked.wait_for, NAME_S):
+        output.write([f"{asked.wait_for}: node 0 has no name after {NAME_S:g} s: does the cluster's DNS work?"])
+        return NOT_SUITABLE
+    sender = Sender(asked.out, asked.number)
+    code = _follow([*RUN, *arguments[split + 1 :]], output, sender, sends=asked.node == 0)
+    if asked.node == 0:
+        output.write(sender.rest())
+        if asked.keep is not None:
+            output.write(_kept(asked.out, asked.keep, asked.number))
+    return code
+
+
+def _follow(command: list[str], output: Output, sender: Sender, *, sends: bool) -> int:
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    assert process.stdout is not None
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda taken, _: os.kill(process.pid, taken))
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # asks ranks for their stacks
+    reader = threading.Thread(target=output.pass_on, args=(process.stdout,), daemon=True)
+    reader.start()
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(EVERY_S):
+            output.write(sender.growing())
+
+    files = threading.Thread(target=send, daemon=True)
+    if sends:
+        files.start()
+    status = _buried(process.pid)
+    ended.set()
+    reader.join(OUTPUT_S)
+    if sends:
+        files.join()
+    code = process.returncode = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def _buried(process: int) -> int:
+    """The wait status of this child, once it has ended; those that others left are waited for on the way."""
+    while True:
+        found, status = os.wait()
+        if found == process:
+            return status
+
+
+def _resolves(name: str, patience_s: float) -> bool:
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            socket.getaddrinfo(name, None)
+            return True
+        except OSError:
+            if time.monotonic() > until:
+                return False
+        time.sleep(1)
+
+
+def _kept(out: Path, keep: Path, number: int) -> Iterable[str]:
+    """The trial's files in the claimed volume too. What cannot be written there is said; the series has them anyway."""
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        for path in sorted(out.iterdir()):
+            if names.of_run(path.name, number):
+                shutil.copy2(path, keep / path.name)
+    except OSError as error:
+        yield f"{keep}: the results claim does not keep the trial's files: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

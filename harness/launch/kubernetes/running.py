@@ -1,0 +1,230 @@
+"""A trial that runs as a Job: its pods' output, its files, its end; see watchdog.Running."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from harness.contract import NotSuitable
+from harness.launch.kubernetes import cluster as clusters
+from harness.launch.kubernetes.cluster import Cluster, ClusterAway
+from harness.launch.kubernetes.frames import Damaged, Receiver
+from harness.launch.kubernetes.manifests import CONTAINER, Trial
+
+if TYPE_CHECKING:
+    from kubernetes import client
+
+POLL_S = 1.0
+PATIENCE_S = 300.0  # for a cluster that does not answer while a trial runs in it
+OUTPUT_S = 60.0  # for the last lines of pods that have ended
+
+
+def container(pod: client.V1Pod) -> client.V1ContainerStatus | None:
+    """What is known of a pod's own container; None before there is one."""
+    return next((each for each in pod.status.container_statuses or [] if each.name == CONTAINER), None)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a pod ended."""
+
+    when: str  # ISO 8601
+    code: int
+    why: str
+
+
+def _ended(pod: client.V1Pod) -> Ended | None:
+    found = container(pod)
+    state = found.state.terminated if found is not None and found.state is not None else None
+    if state is not None:
+        when = state.finished_at.isoformat() if state.finished_at else ""
+        lacked_memory = state.reason == "OOMKilled"
+        return Ended(when, int(state.exit_code), "the kernel killed it for want of memory (OOMKilled)" * lacked_memory)
+    if pod.status.phase == "Failed":  # evicted, or its node is gone: nobody knows the container's end
+        said = ": ".join(each for each in (pod.status.reason, pod.status.message) if each)
+        return Ended("", 137, f"the cluster ended pod {pod.metadata.name}: {said or 'no word why'}")
+    return None
+
+
+class RunningJob:
+    """One trial; see watchdog.Running. Its files come by the output of node 0."""
+
+    def __init__(
+        self, cluster: Cluster, trial: Trial, pods: list[client.V1Pod], receiver: Receiver, facts: Mapping[str, Any]
+    ) -> None:
+        self._cluster, self._trial, self._receiver, self._facts = cluster, trial, receiver, facts
+        self._pods = [str(each.metadata.name) for each in pods]
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._asked_s, self._code_s = -POLL_S, 0.0
+        self._code: int | None = None
+        self._lost_since: float | None = None
+        self._why = self._damage = ""
+        self._left = False
+        self._readers = [
+            threading.Thread(target=self._read, args=(node,), name=pod, daemon=True)
+            for node, pod in enumerate(self._pods)
+        ]
+        for each in self._readers:
+            each.start()
+
+    def lines(self) -> Iterator[str]:
+        open_ = len(self._readers)
+        while open_:
+            line = self._lines.get()
+            if line is None:
+                open_ -= 1
+            else:
+                yield line
+
+    def _read(self, node: int) -> None:
+        """All that a pod prints, through lost connections, each line once."""
+        pod, place = self._pods[node], Place()
+        try:
+            while True:
+                over = self._over(pod)  # before reading: what is read after it is all there will be
+                with contextlib.suppress(ClusterAway):
+                    for stamp, text in self._cluster.output(pod):
+                        if place.is_new(stamp):
+                            self._take(node, text)
+                    if over:
+                        return
+                place.again()
+                time.sleep(POLL_S)
+        except NotSuitable as error:
+            if not clusters.gone(error):
+                self._lines.put(f"{pod}: its output cannot be followed: {error}")
+        finally:
+            self._lines.put(None)
+
+    def _over(self, pod: str) -> bool:
+        try:
+            found = next((each for each in self._cluster.pods(self._trial.name) if each.metadata.name == pod), None)
+        except ClusterAway:
+            return False
+        return found is None or _ended(found) is not None
+
+    def _take(self, node: int, text: str) -> None:
+        try:
+            if node == 0 and self._receiver.take(text):
+                return
+        except Damaged as error:
+            if not self._damage:
+                self._damage = str(error)
+                self._lines.put(f"{self._damage}")
+            return
+        self._lines.put(f"node {node} | {text}" if len(self._pods) > 1 else text)
+
+    def poll(self) -> int | None:
+        now = time.monotonic()
+        if self._code is None and now - self._asked_s >= POLL_S:
+            self._asked_s = now
+            self._code = self._ask()
+            self._code_s = time.monotonic()
+        if self._code is None:
+            return None
+        reading = any(each.is_alive() for each in self._readers)
+        return None if reading and now - self._code_s < OUTPUT_S else self._code
+
+    def _ask(self) -> int | None:
+        try:
+            pods = self._cluster.pods(self._trial.name)
+        except NotSuitable as error:
+            self._lost_since = self._lost_since or time.monotonic()
+            if time.monotonic() - self._lost_since < PATIENCE_S:
+                return None
+            self._why = f"the cluster did not answer for {PATIENCE_S:g} s: {error}"
+            return 137
+        self._lost_since = None
+        if not pods:
+            self._why = self._why or "its pods were deleted by someone else"
+            return 137
+        ends = [each for each in map(_ended, pods) if each is not None]
+        failed = [each for each in ends if each.code]
+        if failed:  # the first; the others are ended for it
+            first = min(failed, key=lambda each: (each.when, each.code >= 128))
+            self._why = first.why
+            return first.code
+        return 0 if len(ends) == len(self._pods) else None
+
+    def ask_for_stacks(self) -> str:
+        said = []
+        for pod in self._pods:
+            try:
+                said.append(f"{pod}: {self._cluster.run_in(pod, ['python', '-m', 'harness.launch.stacks']).strip()}")
+            except NotSuitable as error:
+                said.append(str(error))
+        return "; ".join(said)
+
+    def terminate(self) -> None:
+        """Inside node 0: so the pods stay, with their exit codes and last lines. Where that cannot be, the Job is deleted."""
+        try:
+            self._cluster.run_in(self._pods[0], ["sh", "-c", "kill -TERM 1"])
+        except NotSuitable:
+            with contextlib.suppress(NotSuitable):  # poll() finds out
+                self._cluster.delete(self._trial.name)
+
+    def kill(self) -> None:
+        with contextlib.suppress(NotSuitable):
+            self._cluster.delete(self._trial.name, at_once=True)
+
+    def owns(self, process: psutil.Process) -> bool:  # noqa: ARG002 - none of this machine
+        return False
+
+    def why(self) -> str:
+        missing = self._receiver.missing
+        reasons = (
+            self._why,
+            self._damage,
+            f"not known to be whole: {', '.join(missing)}" if missing and not self._damage else "",
+            "its pods were still there after it was deleted" if self._left else "",
+        )
+        return "; ".join(each for each in reasons if each)
+
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        return dict(self._facts)
+
+    def close(self) -> None:
+        with contextlib.suppress(NotSuitable):  # the Job's own time limit, and the next series, delete it
+            self._cluster.delete(self._trial.name)
+            self._left = not self._cluster.wait_until_gone(self._trial.name)
+
+
+class Place:
+    """How far a pod's output was read, by the times of its lines: a second reading begins at the first line again."""
+
+    def __init__(self) -> None:
+        self._last, self._same = "", 0  # the last line's time, and how many lines had it
+        self._seen = 0  # of those, in this reading
+
+    def is_new(self, stamp: str) -> bool:
+        """Whether the line of this time comes for the first time."""
+        stamp = _comparable(stamp)
+        if stamp > self._last:
+            self._last, self._same, self._seen = stamp, 1, 1
+            return True
+        if stamp < self._last:
+            return False
+        self._seen += 1
+        if self._seen > self._same:
+            self._same = self._seen
+            return True
+        return False
+
+    def again(self) -> None:
+        """A new reading begins."""
+        self._seen = 0
+
+
+def _comparable(stamp: str) -> str:
+    """RFC 3339 with nanoseconds, of which servers leave out zeros at the end."""
+    whole, _, rest = stamp.partition(".")
+    digits = "".join(each for each in rest if each.isdigit()) if rest.endswith("Z") else rest
+    return f"{whole.removesuffix('Z')}.{digits:0<9}"

@@ -1,0 +1,325 @@
+"""Series of trials in a cluster, by a stand-in for its API server: the same ledger, files and exit codes as anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.launch import ledger
+from harness.launch.ledger import Account
+from tests.conftest import CHECKOUT
+from tests.harness.execution import runs
+from tests.harness.launch import fake_run
+from tests.harness.launch.kubernetes.stand_in import IMAGE_ID, Cluster, serving
+from tests.toy import configuration as toy
+
+
+class Lab:
+    """A cluster, and the command that runs trials in it."""
+
+    def __init__(self, folder: Path, cluster: Cluster, kubeconfig: Path) -> None:
+        self.folder, self.cluster, self.kubeconfig = folder, cluster, kubeconfig
+        self.configuration = toy.write(folder, toy.raw())
+        self.results = folder / "out/1x_abacus/toy"
+
+    def fakes(self, **do: str) -> None:
+        """From now on the program behind each pod's door is fake_run.py, and does as it is told: fakes(_0="hang")."""
+        from harness import config
+
+        sha256 = config.load(self.configuration).sha256
+        orders = {"sha256": sha256, "do": {name.strip("_"): what for name, what in do.items()}}
+        self.cluster.fake = self.folder / "fake.json"
+        self.cluster.fake.write_text(json.dumps(orders))
+
+    @property
+    def words(self) -> list[object]:
+        words = ["--engine", "kubernetes", "--image", "registry.example/ssd:1", "--out", self.folder / "out"]
+        return [self.configuration, *words]
+
+    def run(self, *more: object) -> subprocess.CompletedProcess[str]:
+        return runs.run(*self.words, *more, KUBECONFIG=str(self.kubeconfig))
+
+    def begin(self, *more: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness", "run", *map(str, (*self.words, *more))],
+            env=runs.environment(KUBECONFIG=str(self.kubeconfig)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=CHECKOUT,
+        )
+
+    @property
+    def statuses(self) -> list[str]:
+        return [each.status for each in Account.read(self.results / ledger.FILE).attempts]
+
+    def record(self, number: int = 0) -> dict[str, Any]:
+        return dict(json.loads((self.results / f"result_{number}.json").read_text()))
+
+    def wait_until_empty(self) -> None:
+        until = time.monotonic() + 60
+        while self.cluster.objects:
+            assert time.monotonic() < until, self.cluster.objects.keys()
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with serving(tmp_path) as (cluster, kubeconfig):
+        yield Lab(tmp_path, cluster, kubeconfig)
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
+
+
+@pytest.mark.long
+def test_a_true_run_comes_home_whole(lab: Lab) -> None:
+    """Log, picture and telemetry by the pod's output alone, though the connection is lost in the middle."""
+    lab.cluster.cut_after = 5
+    lab.cluster.claims.add("kept")
+    done = lab.run("--trials", "1", "--results-claim", "kept")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (pod,) = lab.cluster.pods.values()
+    for name in ("result_0.txt", "result_0.png"):
+        assert (lab.results / name).read_bytes() == (pod.folder / "results" / name).read_bytes()
+    kept = next((pod.folder / "results-claim").iterdir())
+    assert (kept / "result_0.txt").read_bytes() == (lab.results / "result_0.txt").read_bytes()
+    assert lab.statuses == ["success"]
+    assert runs.complies(lab.results / "result_0.txt")
+    job = lab.record()["job"]
+    assert job["pods"][0]["image_id"] == IMAGE_ID.rpartition("://")[2]
+    assert (job["namespace"], job["engine"]) == ("lab", "kubernetes v1.34.2")
+    assert "beside" not in lab.record(), "this machine's other processes are nothing to it"
+    lines = [line for line in done.stdout.splitlines() if line.startswith("trial 0 | ")]
+    assert not [line for line in lines if ":::FILE" in line]
+    assert len([line for line in lines if "RESULT" in line]) == 1, "each line once"
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
+def test_two_nodes_train_one_run(lab: Lab) -> None:
+    lab.configuration = toy.write(lab.folder, toy.raw(ranks=1, nodes=2, epochs=2, target=0.1))
+    done = lab.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert lab.statuses == ["success"]
+    assert [each["node"] for each in lab.record()["job"]["pods"]] == ["node0", "node1"]
+    assert runs.stop(lab.results / "result_0.txt")["status"] == "success"
+    lab.wait_until_empty()
+
+
+@pytest.mark.parametrize(
+    ("do", "code", "status"),
+    [
+        ("miss", 1, "target_not_met"),
+        pytest.param("nan", 5, "failed", marks=pytest.mark.long),
+        pytest.param("crash early", 5, "failed", marks=pytest.mark.long),
+        ("refuse", 2, "refused"),
+        pytest.param("die", 5, "failed", marks=pytest.mark.long),
+        pytest.param("forget", 5, "failed", marks=pytest.mark.long),
+    ],
+)
+def test_each_end_has_the_code_and_the_status_that_it_has_anywhere(lab: Lab, do: str, code: int, status: str) -> None:
+    lab.fakes(_0=do)
+    done = lab.run()
+    assert (done.returncode, lab.statuses) == (code, [status]), done.stdout + done.stderr
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
+def test_resume_runs_what_has_no_result(lab: Lab) -> None:
+    lab.fakes(_1="nan")
+    assert lab.run("--trials", "3").returncode == 5
+    assert lab.statuses == ["success", "failed", "success"]
+    again = lab.run("--trials", "3")
+    assert again.returncode == 2
+    assert "add --resume" in again.stderr
+    lab.fakes()
+    assert lab.run("--trials", "3", "--resume").returncode == 0
+    assert lab.statuses == ["success", "failed", "success", "success"]
+
+
+def test_the_watchdog_asks_for_stacks_and_ends_a_trial_that_stands_still(lab: Lab) -> None:
+    lab.fakes(_0="hang")
+    done = lab.run("--watchdog", "3")
+    assert (done.returncode, lab.statuses) == (5, ["stalled"]), done.stdout + done.stderr
+    assert "asked for stacks: process" in done.stdout
+    log = (lab.results / "result_0.txt").read_text()
+    assert "fake_run.py" in log, "the stack, by way of the pod's output"
+    assert "run_stop" in log, "closed by the run itself: SIGTERM inside the pod"
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
+def test_a_trial_that_takes_no_signal_and_no_exec_is_deleted(lab: Lab) -> None:
+    lab.fakes(_0="hang")
+    lab.cluster.no_exec = True
+    done = lab.run("--watchdog", "3")
+    assert (done.returncode, lab.statuses) == (5, ["stalled"]), done.stdout + done.stderr
+    assert "nothing can be run in it" in done.stdout
+    lab.wait_until_empty()
+
+
+def test_ctrl_c_deletes_the_job(lab: Lab) -> None:
+    lab.fakes(_0="hang")
+    process = lab.begin()
+    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert lab.statuses == ["interrupted"]
+    assert "run_stop" in (lab.results / "result_0.txt").read_text()
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
+def test_ctrl_c_in_the_queue_deletes_the_job(lab: Lab) -> None:
+    lab.fakes()
+    lab.cluster.unschedulable_s = 300
+    process = lab.begin()
+    assert process.stdout is not None
+    line = next(line for line in process.stdout if "waiting" in line)
+    assert "Insufficient nvidia.com/gpu" in line
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    wait_for(lambda: not [key for key in lab.cluster.objects if key[0] == "jobs"], "the Job is still there")
+
+
+@pytest.mark.long
+def test_kill_9_deletes_the_job(lab: Lab) -> None:
+    """By the process that outlives its series."""
+    lab.fakes(_0="hang")
+    process = lab.begin()
+    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
+def test_what_a_dead_series_left_is_deleted_by_the_next(lab: Lab) -> None:
+    lab.fakes()
+    labels = {"app.kubernetes.io/managed-by": "training-harness"}
+    for name, host in (("mine", platform.node()), ("another-s", "elsewhere")):
+        notes = {"training-harness/host": host, "training-harness/folder": str(lab.folder / "gone")}
+        lab.cluster.objects["jobs", name] = {
+            **{
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "spec": {"template": {"spec": {"containers": [{"name": "x"}]}}},
+            },
+            "metadata": {"name": name, "uid": name, "labels": labels, "annotations": notes},
+        }
+    done = lab.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"deleted a Job that a series left behind: mine (of {lab.folder / 'gone'})" in done.stdout
+    assert [key[1] for key in lab.cluster.objects if key[0] == "jobs"] == ["another-s"]
+
+
+@pytest.mark.long
+def test_a_moved_tag_is_no_series(lab: Lab) -> None:
+    lab.fakes()
+    lab.cluster.image_ids = [IMAGE_ID, "docker.io/library/ssd@sha256:" + "66" * 32]
+    done = lab.run("--trials", "2")
+    assert done.returncode == 6
+    assert "its tag was moved" in done.stdout + done.stderr
+    assert lab.statuses == ["success", "refused"]
+
+
+def _node(name: str, **allocatable: str) -> dict[str, Any]:
+    info = {
+        "kernelVersion": "6.1.0",
+        "osImage": "Debian",
+        "containerRuntimeVersion": "containerd://2.0",
+        "kubeletVersion": "v1",
+    }
+    ids = dict.fromkeys(
+        ("architecture", "bootID", "kubeProxyVersion", "machineID", "operatingSystem", "systemUUID"), "x"
+    )
+    labels = {"nvidia.com/gpu.product": "H100", "nvidia.com/cuda.driver.major": "580", "team": "ours"}
+    named = {key.replace("__", ".").replace("_", "/"): value for key, value in allocatable.items()}
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "status": {"allocatable": {"cpu": "64", **named}, "nodeInfo": {**info, **ids}},
+    }
+
+
+@pytest.mark.long
+def test_the_node_and_its_driver_are_recorded(lab: Lab) -> None:
+    lab.fakes()
+    lab.cluster.nodes = [_node("node0")]
+    assert lab.run().returncode == 0
+    (node,) = lab.record()["job"]["nodes"]
+    assert (node["name"], node["kernelVersion"]) == ("node0", "6.1.0")
+    assert node["labels"] == {"nvidia.com/gpu.product": "H100", "nvidia.com/cuda.driver.major": "580"}
+
+
+def refused(lab: Lab, *more: object) -> tuple[int, str]:
+    """Exit code and words of a series that may not begin, of which nothing is left: no ledger and no object."""
+    done = lab.run(*more)
+    assert not lab.cluster.objects
+    assert not (lab.results / ledger.FILE).exists()
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_what_could_never_run_is_refused_before_the_first_trial(lab: Lab) -> None:
+    code, said = refused(lab, "--data-claim", "coco")
+    assert (code, "--data-claim coco: there is no such PersistentVolumeClaim" in said) == (2, True), said
+    code, said = refused(lab, "--kube-context", "other")
+    assert (code, "--kube-context other" in said) == (2, True), said
+    lab.cluster.forbidden = {"create pods/exec", "delete jobs"}
+    code, said = refused(lab)
+    assert (code, "this account may not delete jobs, create pods/exec" in said) == (6, True), said
+    lab.cluster.forbidden = set()
+    lab.cluster.refusal = 'admission webhook "policy" denied the request: exceeded quota: gpus'
+    code, said = refused(lab)
+    assert (code, "kubectl describe quota" in said) == (6, True), said
+    lab.cluster.refusal = None
+    lab.cluster.minor = "23"
+    code, said = refused(lab)
+    assert (code, "need 1.24" in said) == (6, True), said
+    lab.cluster.minor = "34"
+    lab.configuration = toy.write(lab.folder, toy.raw(ranks=8, device="cuda"))
+    lab.cluster.nodes = [_node("a", **{"nvidia__com_gpu": "4"}), _node("b", **{"amd__com_gpu": "8"})]
+    code, said = refused(lab)
+    assert (code, "0 nodes of the cluster have 8 nvidia.com/gpu" in said) == (6, True), said
+    assert "the nodes offer: amd.com/gpu, nvidia.com/gpu" in said
+    lab.kubeconfig = lab.folder / "none"
+    code, said = refused(lab)
+    assert (code, "no Kubernetes cluster is known here" in said) == (6, True), said
+
+
+def test_a_cluster_that_does_not_answer(lab: Lab) -> None:
+    lab.cluster.down = True
+    code, said = refused(lab)
+    assert (code, "no cluster answers" in said) == (6, True), said
+
+
+@pytest.mark.parametrize(
+    "reason", ["ImagePullBackOff", pytest.param("CreateContainerConfigError", marks=pytest.mark.long)]
+)
+def test_pods_that_can_never_start_end_the_series_in_words(lab: Lab, reason: str) -> None:
+    lab.cluster.waiting = {"reason": reason, "message": "manifest unknown"}
+    done = lab.run()
+    assert (done.returncode, lab.statuses) == (6, ["refused"])
+    assert f"{reason}: manifest unknown" in done.stdout + done.stderr
+    assert not [key for key in lab.cluster.objects if key[0] == "jobs"]
+
+
+def test_the_fake_is_what_it_stands_for() -> None:
+    assert set(fake_run.ENDINGS) == {"succeed", "miss", "nan", "interrupted"}
+    assert os.access(fake_run.__file__, os.R_OK)

@@ -1,0 +1,211 @@
+"""What a trial asks of a cluster: by the published schemas, without privileges, whatever the maker of the accelerators."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from harness import config
+from harness.launch.kubernetes import manifests
+from harness.launch.kubernetes.manifests import Claim, Site, Trial
+from harness.launch.record import Order
+from harness.request import Engine, Request
+from tests.harness.execution import runs
+from tests.toy import configuration as toy
+
+VERSIONS = ("1.25", "1.30", "1.34", "1.37")
+
+
+def trial(
+    folder: Path, *, nodes: int = 1, device: str = "cuda", platform: str = "8x NVIDIA A100", **asked: Any
+) -> Trial:
+    raw = toy.raw(ranks=8, nodes=nodes, device=device)
+    raw["submission"]["platform"] = platform
+    path = toy.write(folder, raw)
+    request = Request(configuration=str(path), engine=Engine.KUBERNETES, image="registry.example/ssd:1", **asked)
+    chosen = config.load(path)
+    site = Site.read(chosen, request)
+    return manifests.of_trial(chosen, request, site, Order(3, folder / "out", None, False), "0123456789ab", "here")
+
+
+def container(made: Trial) -> dict[str, Any]:
+    (only,) = made.job["spec"]["template"]["spec"]["containers"]
+    return dict(only)
+
+
+EVERYTHING = {
+    "data_claim": "coco/coco2017",
+    "results_claim": "results",
+    "shm_size": "16g",
+    "initial_weights": Path("/data/resnet34.pth"),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("nodes", [1, 64])
+def test_the_published_schemas_take_them(tmp_path: Path, version: str, nodes: int) -> None:
+    made = trial(tmp_path, nodes=nodes, **EVERYTHING)
+    printed = list(yaml.safe_load_all(made.yaml()))
+    assert [each["kind"] for each in printed] == [*(["Service"] if nodes > 1 else []), "ConfigMap", "Job"]
+    for each in printed:
+        kubernetes_validate.validate(each, version, strict=True)
+    printed[-1]["spec"]["completion"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError):  # the schemas say no to a slip of the pen
+        kubernetes_validate.validate(printed[-1], version, strict=True)
+
+
+def test_no_privileges(tmp_path: Path) -> None:
+    """As the Pod Security Standard "restricted" asks, and beyond."""
+    made = trial(tmp_path, **EVERYTHING)
+    pod = made.job["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["runAsUser"] != 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container(made)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    assert pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
+    assert kinds == {"configMap", "emptyDir", "persistentVolumeClaim"}, "no path of the nodes"
+
+
+def test_one_failure_ends_all_and_nothing_stays(tmp_path: Path) -> None:
+    spec = trial(tmp_path, nodes=2).job["spec"]
+    assert (spec["backoffLimit"], spec["template"]["spec"]["restartPolicy"]) == (0, "Never")
+    assert spec["ttlSecondsAfterFinished"] == manifests.KEPT_S
+
+
+def test_data_is_read_only_and_shared_memory_is_memory(tmp_path: Path) -> None:
+    made = trial(tmp_path, **EVERYTHING)
+    volumes = {each["name"]: each for each in made.job["spec"]["template"]["spec"]["volumes"]}
+    mounts = {each["mountPath"]: each for each in container(made)["volumeMounts"]}
+    assert volumes["data"]["persistentVolumeClaim"] == {"claimName": "coco", "readOnly": True}
+    assert mounts["/data"] == {"name": "data", "mountPath": "/data", "readOnly": True, "subPath": "coco2017"}
+    assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+    words = container(made)["command"]
+    assert words[words.index("--data-dir") + 1] == "/data", "what the claim holds is the data set, unless said"
+    assert words[words.index("--initial-weights") + 1] == "/data/resnet34.pth"
+
+
+@pytest.mark.parametrize(
+    ("device", "platform", "resource"),
+    [
+        ("cuda", "8x NVIDIA A100-SXM4-40GB", "nvidia.com/gpu"),
+        ("cuda", "8x accelerators of nobody", "nvidia.com/gpu"),
+        ("cuda", "8x AMD Instinct MI300X", "amd.com/gpu"),
+        ("cuda", "8x Iluvatar BI-V100", "iluvatar.com/gpu"),
+        ("xpu", "4x Intel Data Center GPU Max 1550", "gpu.intel.com/xe"),
+        ("musa", "8x Moore Threads S4000", "mthreads.com/gpu"),
+        ("hpu", "8x Intel Gaudi 2", "habana.ai/gaudi"),
+        ("npu", "8x Ascend 910B", "huawei.com/Ascend910"),
+        ("accelerator", "8x NVIDIA H100-SXM5-80GB", "nvidia.com/gpu"),
+    ],
+)
+def test_accelerators_are_their_maker_s_resource(tmp_path: Path, device: str, platform: str, resource: str) -> None:
+    made = trial(tmp_path, device=device, platform=platform)
+    assert container(made)["resources"] == {"limits": {resource: "8"}}
+    mine = trial(tmp_path, device=device, platform=platform, accelerator_resource="example.com/one")
+    assert container(mine)["resources"] == {"limits": {"example.com/one": "8"}}
+
+
+def test_a_processor_asks_for_none(tmp_path: Path) -> None:
+    assert container(trial(tmp_path, device="cpu"))["resources"] == {}
+
+
+def test_several_nodes_meet_at_the_first_and_are_told_one_seed(tmp_path: Path) -> None:
+    made = trial(tmp_path, nodes=4)
+    assert made.service is not None
+    assert made.service["spec"]["clusterIP"] == "None"
+    pod = made.job["spec"]["template"]["spec"]
+    assert pod["subdomain"] == made.service["metadata"]["name"] == made.name
+    assert (made.job["spec"]["completions"], made.job["spec"]["parallelism"]) == (4, 4)
+    variables = {each["name"]: each for each in container(made)["env"]}
+    assert variables["MASTER_ADDR"]["value"] == f"{made.name}-0.{made.name}"
+    assert "job-completion-index" in variables["NODE_RANK"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert "--seed" in container(made)["command"]
+    assert len(f"{made.name}-63") <= 63, "the host's name of the last pod of 64"
+    alone = trial(tmp_path)
+    assert alone.service is None
+    assert "--seed" not in container(alone)["command"]
+
+
+def test_a_pod_template_adds_and_takes_nothing_away(tmp_path: Path) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(
+        """
+metadata: {labels: {kueue.x-k8s.io/queue-name: gpus}}
+spec:
+  nodeSelector: {nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3}
+  tolerations: [{key: nvidia.com/gpu, operator: Exists}]
+  containers:
+  - name: trial
+    resources: {limits: {rdma/ib: "8"}}
+    env: [{name: NCCL_DEBUG, value: INFO}]
+"""
+    )
+    made = trial(tmp_path, pod_template=path)
+    kubernetes_validate.validate(made.job, "1.34", strict=True)
+    template = made.job["spec"]["template"]
+    assert made.job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert template["spec"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    assert container(made)["resources"] == {"limits": {"nvidia.com/gpu": "8", "rdma/ib": "8"}}
+    assert {"name": "NCCL_DEBUG", "value": "INFO"} in container(made)["env"]
+
+    path.write_text("spec: {securityContext: {runAsNonRoot: false}}")
+    with pytest.raises(ValueError, match=r"spec\.securityContext\.runAsNonRoot: False would take the place of True"):
+        trial(tmp_path, pod_template=path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"data_claim": "/data"}, "--data-claim /data: the name of a PersistentVolumeClaim"),
+        ({"data_claim": "coco/../.."}, "--data-claim coco/../..: the name"),
+        ({"results_claim": "Results"}, "--results-claim Results"),
+        ({"shm_size": "much"}, "--shm-size much: a number"),
+        ({"accelerator_resource": "gpu"}, "--accelerator-resource gpu: MAKER/KIND"),
+        ({"device": "cpu", "accelerator_resource": "nvidia.com/gpu"}, 'the configuration says run.device = "cpu"'),
+        ({"device": "accelerator", "platform": "8x of nobody"}, "name it by --accelerator-resource"),
+        ({"pod_template": Path("nowhere.yaml")}, "--pod-template nowhere.yaml: cannot be read"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        trial(tmp_path, **asked)
+    assert said in str(refused.value)
+
+
+def test_sizes_as_docker_writes_them() -> None:
+    assert [manifests.quantity(each) for each in ("8g", "512m", "8GiB", "1024", "64k")] == [
+        "8Gi",
+        "512Mi",
+        "8Gi",
+        "1024",
+        "64Ki",
+    ]
+
+
+def test_a_dry_run_asks_no_cluster_and_writes_nothing(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw(ranks=2, nodes=2))
+    words = (path, "--engine", "kubernetes", "--image", "ssd:1", "--out", tmp_path / "out", "--data-dir", "/data/toys")
+    done = runs.run(*words, "--dry-run", KUBECONFIG="/nowhere")
+    assert done.returncode == 0, done.stderr
+    for each in yaml.safe_load_all(done.stdout):
+        kubernetes_validate.validate(each, "1.34", strict=True)
+    assert not (tmp_path / "out").exists()
+    wrong = runs.run(path, "--engine", "kubernetes", "--image", "ssd:1", "--data-dir", "toys", "--dry-run")
+    assert wrong.returncode == 2
+    assert "a path as the pods see it" in wrong.stderr
+
+
+def test_claims_are_read_as_written() -> None:
+    assert Claim.read("coco/a/b", "--data-claim") == Claim("coco", "a/b")
+    assert dataclasses.astuple(Claim.read("coco", "--data-claim")) == ("coco", "")

@@ -1,0 +1,119 @@
+"""Files by way of a pod's output: whole or not believed, each line once, and nowhere but where they belong."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.launch.kubernetes.frames import MARK, PIECE, Damaged, Receiver, Sender
+from harness.launch.kubernetes.running import Place
+
+
+def sent(folder: Path, content: dict[str, bytes]) -> list[str]:
+    folder.mkdir()
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    return list(Sender(folder, 0).rest())
+
+
+def test_files_arrive_as_they_were(tmp_path: Path) -> None:
+    files = {
+        "result_0.txt": b":::MLLOG {}\n" * 5000,
+        "result_0.png": os.urandom(3 * PIECE + 1),
+        "telemetry_0.jsonl": b"",
+    }
+    lines = sent(tmp_path / "pod", {**files, "result_1.txt": b"another's", "notes.txt": b"nobody's"})
+    assert max(map(len, lines)) < 16 << 10, "a container runtime splits longer lines"
+    here = tmp_path / "here"
+    here.mkdir()
+    receiver = Receiver(here, 0)
+    assert all(receiver.take(line) for line in lines)
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == files
+    assert receiver.missing == []
+    assert not receiver.take(":::MLLOG {}")
+
+
+def test_a_log_that_grows_comes_as_it_grows(tmp_path: Path) -> None:
+    pod, here = tmp_path / "pod", tmp_path / "here"
+    pod.mkdir()
+    here.mkdir()
+    sender, receiver = Sender(pod, 0), Receiver(here, 0)
+    assert list(sender.growing()) == []
+    with (pod / "result_0.txt").open("wb", buffering=0) as log:
+        for piece in (b"one\n", b"tw", b"o\n"):
+            log.write(piece)
+            for line in sender.growing():
+                receiver.take(line)
+            assert (here / "result_0.txt").read_bytes() == (pod / "result_0.txt").read_bytes()
+    assert receiver.missing == ["result_0.txt"], "nobody has said yet that this is all"
+    for line in sender.rest():
+        receiver.take(line)
+    assert receiver.missing == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 8), max_size=6), st.binary(max_size=5 * PIECE))
+def test_what_is_read_again_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], data: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("again")
+    lines = sent(folder / "pod", {"result_0.txt": data})
+    here = folder / "here"
+    here.mkdir()
+    receiver = Receiver(here, 0)
+    for cut in cuts:  # a connection that is lost there, and begins again
+        for line in lines[:cut]:
+            receiver.take(line)
+    for line in lines:
+        receiver.take(line)
+    assert (here / "result_0.txt").read_bytes() == data
+    assert receiver.missing == []
+
+
+def piece(name: str, at: object, data: bytes) -> str:
+    return MARK + json.dumps({"file": name, "at": at, "data": base64.b64encode(zlib.compress(data)).decode()})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        piece("../result_0.txt", 0, b"x"),
+        piece("/etc/passwd", 0, b"x"),
+        piece("ledger.jsonl", 0, b"x"),
+        piece("result_1.txt", 0, b"x"),
+        piece("result_0.txt", 5, b"x"),  # bytes before it are missing
+        piece("result_0.txt", -1, b"x"),
+        piece("result_0.txt", "0", b"x"),
+        piece("result_0.txt", 0, bytes(1 << 24)),  # more than a piece holds
+        MARK + "no JSON",
+        MARK + "[]",
+        MARK + json.dumps({"file": "result_0.txt", "at": 0, "data": "!"}),
+        MARK + json.dumps({"file": "result_0.txt", "size": 1, "sha256": "0"}),
+    ],
+)
+def test_what_does_not_fit_writes_nothing(tmp_path: Path, line: str) -> None:
+    """An image may be anybody's, and its output too."""
+    here = tmp_path / "here"
+    here.mkdir()
+    with pytest.raises(Damaged):
+        Receiver(here, 0).take(line)
+    assert not list(here.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_lines_of_an_output_that_is_read_again_come_once() -> None:
+    """By their times, of which several lines may have the same, and of which servers leave out zeros."""
+    stamps = ["2026-11-26T10:00:00.1Z", "2026-11-26T10:00:00.1Z", "2026-11-26T10:00:00.12Z", "2026-11-26T10:00:01Z"]
+    place = Place()
+    assert [place.is_new(each) for each in stamps[:2]] == [True, True]
+    place.again()
+    assert [place.is_new(each) for each in stamps] == [False, False, True, True]
+    place.again()
+    assert [place.is_new(each) for each in [*stamps, stamps[-1]]] == [False, False, False, False, True]
