@@ -109,7 +109,10 @@ class Session(Protocol):
         ...
 
     def properties(self) -> Mapping[str, Plain]:
-        """What else a reader of the log should know: precision as chosen, evaluator, parameters. Called after warm_up."""
+        """What else a reader of the log should know: precision as chosen, evaluator, parameters. Called after warm_up.
+
+        `init_images_per_s`, over all ranks, if warm_up measured its step: a run that becomes much slower says so.
+        """
         ...
 
     def weight_names(self) -> Sequence[str]:

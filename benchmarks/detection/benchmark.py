@@ -46,6 +46,10 @@ class DetectorBenchmark(ABC):
     def check(self, config: Any, context: Context) -> None:
         _check_sizes(config, context)
         _check_data_path(config, context)
+        if config.compute.threads != "auto" and config.compute.threads > context.threads:
+            raise ValueError(
+                f'compute.threads = {config.compute.threads}: each rank may use {context.threads} here; say so many, or "auto"'
+            )
         if config.compute.cuda_graphs and (not context.device.startswith("cuda") or context.world_size > 1):
             raise ValueError(
                 f"compute.cuda_graphs = true is for one accelerator under CUDA, not for {context.world_size} on "

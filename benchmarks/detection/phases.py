@@ -44,6 +44,12 @@ class Phases:
             torch.cuda.nvtx.range_end(self.range)
         self.range = torch.cuda.nvtx.range_start(name)
 
+    def restart(self, name: str) -> None:
+        """Begin `name` without a phase before it: what happened since the last one, an evaluation or init, is none."""
+        self.spare += [event for _, event in self.chain if isinstance(event, torch.cuda.Event)]
+        self.chain.clear()
+        self.begin(name)
+
     def seconds(self) -> Mapping[str, float]:
         """Of each phase that ended since the last call; the one that goes on begins anew. The device must be
         synchronised."""

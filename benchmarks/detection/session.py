@@ -14,7 +14,7 @@ import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.detection import image_format, nvjpeg, panels, precision
+from benchmarks.detection import image_format, nvjpeg, panels, precision, threads
 from benchmarks.detection.capabilities import Settled
 from benchmarks.detection.data import TrainBatches
 from benchmarks.detection.evaluation import Evaluation, average_running_statistics
@@ -34,6 +34,8 @@ from benchmarks.detection.found import Detections
 from benchmarks.detection.phases import Phases
 from benchmarks.detection.tables import Compute, DetectorConfig
 from harness.contract import Context, DataSummary, Interval, Plain
+
+T = TypeVar("T")
 
 WARM_UP_STEPS = 3  # CUDA graphs take the first to allocate and the second to record
 
@@ -72,6 +74,9 @@ class DetectorSession(ABC):
         if compute.precision != "auto":
             self.precision = compute.precision
         self.precision_seconds: dict[str, float] = {}
+        self.threads = context.threads if compute.threads == "auto" else compute.threads
+        self.threads_seconds: dict[int, float] = {}
+        self.init_step_seconds: float | None = None  # of the step as it is going to be trained
         self.last_phases: dict[str, float] = {}
         self.phases = Phases(self.device)
         if self.device.type == "cuda":
@@ -105,6 +110,11 @@ class DetectorSession(ABC):
             "precision": precision.named(self.precision, self.context.device),
             "precision_requested": compute.precision,
             "precision_step_seconds": {name: round(value, 4) for name, value in self.precision_seconds.items()},
+            "torch_threads": self.threads,
+            "torch_threads_step_seconds": {
+                str(count): round(value, 4) for count, value in self.threads_seconds.items()
+            },
+            **({"init_images_per_s": self._images_per_s(self.init_step_seconds)} if self.init_step_seconds else {}),
             "memory_format": "channels_last" if compute.channels_last else "contiguous",
             "compiled": compute.compile,
             "autotune": compute.autotune,
@@ -140,6 +150,16 @@ class DetectorSession(ABC):
             self.precision = chosen
             self.train_step(*batch).item()
 
+        def step_with(count: int) -> None:
+            torch.set_num_threads(count)
+            with torch.compiler.set_stance("force_eager"):  # a compiled step is compiled for one number of threads
+                synthetic_step(self.precision)
+
+        torch.set_num_threads(self.threads)
+        if self._threads_are_to_be_measured():
+            self.threads, self.threads_seconds = threads.fastest(step_with, self.context.threads, self._agreed)
+            torch.set_num_threads(self.threads)
+            took("init_threads")
         if self.settings.compute.precision == "auto":
             chosen, self.precision_seconds = precision.fastest(synthetic_step, self.context.device)
             self.precision = self._agreed(chosen)
@@ -151,6 +171,7 @@ class DetectorSession(ABC):
             if number == 0:
                 took("init_first_step")  # compiles and autotunes
         took("init_further_steps")
+        self.init_step_seconds = self.last_phases["init_further_steps"] / (WARM_UP_STEPS - 1)
         for size in self.folder.eval_batch_sizes():  # autotuning is by shape
             self._detect(self.blank(size))
         took("init_evaluation")
@@ -167,7 +188,16 @@ class DetectorSession(ABC):
         form, side = self.settings.data.image_format, self.settings.model.image_px
         return image_format.blank(form, batch_size, side, self.device)
 
-    def _agreed(self, chosen: precision.Precision) -> precision.Precision:
+    def _threads_are_to_be_measured(self) -> bool:
+        """Not where a device does the work, where there is no choice, and where nothing may be chosen by its speed."""
+        compute, context = self.settings.compute, self.context
+        on_cpu = self.device.type == "cpu"
+        return on_cpu and compute.threads == "auto" and self._agreed(context.threads) > 1 and not context.deterministic
+
+    def _images_per_s(self, step_seconds: float) -> float:
+        return round(self.settings.optimizer.batch_size * self.context.world_size / step_seconds, 3)
+
+    def _agreed(self, chosen: T) -> T:
         """Rank 0's choice, on every rank."""
         if self.context.world_size == 1:
             return chosen
@@ -206,7 +236,7 @@ class DetectorSession(ABC):
         self.network.train()
         every, last = self.context.log_every_steps, self.schedule.steps_per_epoch if steps is None else steps
         loss_sum, since = torch.zeros((), device=self.device), 0
-        self.phases.begin("data_starved")
+        self.phases.restart("data_starved")
         # islice(..., None) is all of it, read to its end, without which DALI does not begin the next epoch
         for in_epoch, batch in enumerate(itertools.islice(self.train_data, steps), start=1):
             learning_rate = self.schedule.learning_rate(self.step)

@@ -75,6 +75,8 @@ class Compute(Table):
 
     # auto: what this machine trains fastest in, measured in init; fp32 is PyTorch's, whose convolutions on a GPU are TF32
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    # Of the processor, for PyTorch. auto: as many as a step is fastest with, measured in init where no accelerator computes it
+    threads: Literal["auto"] | PositiveInt = "auto"
     channels_last: bool = True
     compile: bool = False  # torch.compile of model and loss; on a CPU it needs a C++ compiler
     autotune: bool = True  # on CUDA, cuDNN tries its algorithms on each shape in init and keeps the fastest

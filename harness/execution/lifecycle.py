@@ -26,6 +26,7 @@ from harness.execution import (
     description,
     ending,
     events,
+    pace,
     picture,
     seeding,
     signals,
@@ -36,6 +37,7 @@ from harness.execution.binding import Bound
 from harness.execution.budget import Budget
 from harness.execution.events import EventLog, LogLost, keys
 from harness.execution.history import Evaluated, History, Loss
+from harness.execution.pace import Pace
 from harness.execution.run import Ending, NotFinite, Run
 from harness.exit_codes import DISK_FULL, EPOCHS_SPENT, INTERRUPTED, TARGET_MET
 from harness.request import Request
@@ -122,6 +124,7 @@ def _train(run: Run) -> Ending:
         closing.callback(session.close)
         session.warm_up()
         description.opened(log, configuration, session)
+        run.pace = Pace.of(session.properties(), run.launch.parent)
         if here.rank == 0:  # the others would look at the same machine for nothing
             description.origin(log, context.this_machine(configuration.run.device, len(bound.found)), here.device)
         context.barrier(here)
@@ -286,6 +289,9 @@ def _epoch(run: Run, session: Session, epoch: int, budget: Budget) -> None:
                 "is the usual fix; fp16 may need bf16; and the data may be at fault where it happens at once"
             )
         run.screen.interval(epoch, interval, rate)
+        if run.pace is not None and (slow := run.pace.look(rate)) is not None:
+            log.point("slowed_down", slow, step=steps, **epoch_num)
+            run.screen.say(pace.told(slow))
     if cut is None:
         log.stop(keys.EPOCH_STOP, **epoch_num)
     if not 0 < steps == due:

@@ -10,6 +10,7 @@ from harness.config import Configuration
 from harness.execution import console, context
 from harness.execution.events import EventLog, keys
 from harness.execution.history import History
+from harness.execution.pace import Pace
 from harness.exit_codes import TARGET_MET
 from harness.request import Request
 
@@ -41,6 +42,7 @@ class Run:
     own: EventLog  # the same file for this rank's own lines: init_start, a traceback, stacks on request
     screen: console.Console
     history: History
+    pace: Pace | None = None  # once init has measured
     asking: bool = True  # while a ValueError means that the user's wish cannot be granted
     started: float | None = None  # perf_counter at run_start
     ending: Ending | None = None  # from run_stop on

@@ -23,9 +23,9 @@ from harness.execution.signals import Interrupted, as_exceptions
 from harness.exit_codes import BROKEN, DISK_FULL, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.launch import caches, ledger, record, watchdog
 from harness.launch.ledger import Account, Ledger, LedgerLost
-from harness.launch.neighbours import Neighbours
 from harness.launch.record import Order
 from harness.launch.watchdog import Outcome
+from harness.system.neighbours import Neighbours
 
 DISK_FREE = 64 << 20  # bytes that a trial's log, record, picture and telemetry may need
 

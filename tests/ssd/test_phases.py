@@ -45,6 +45,23 @@ def test_on_a_gpu_a_slow_host_starves_the_device_and_a_busy_device_starves_nobod
     assert seconds["data_starved"] < 0.005 and seconds["forward_loss"] > 0.05
 
 
+def test_what_lies_between_epochs_is_in_no_phase(tmp_path: Path, device: str) -> None:
+    """Init before the first, an evaluation or a checkpoint before another: neither starves the device."""
+    from benchmarks.ssd.session import SSDSession
+
+    folder = small.folder(tmp_path)
+    tables = config.parse(small.content(), name="small", source="small").tables
+    session = SSDSession(tables, Context(device=device, seed=5, data_dir=folder, log_every_steps=1))  # type: ignore[arg-type]
+    session.warm_up()
+    session.load_data()
+    for epoch in (1, 2):
+        time.sleep(1.0)
+        start = time.perf_counter()
+        counted = sum(sum(interval.phases.values()) for interval in session.train_epoch(epoch))
+        assert counted <= time.perf_counter() - start
+    session.close()
+
+
 @pytest.mark.parametrize("steps", [3])
 def test_a_session_s_intervals_account_for_all_their_time(tmp_path: Path, device: str, steps: int) -> None:
     from benchmarks.ssd.session import SSDSession

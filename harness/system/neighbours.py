@@ -1,4 +1,4 @@
-"""What else used the machine while a trial was timed: its load, other processes on processors and accelerators."""
+"""What else used the machine while something was timed: its load, other processes on processors and accelerators."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ Seen = dict[tuple[int, float], tuple[str, float]]  # (pid, when it began) -> nam
 
 
 class Neighbours:
-    """Watches from its making to `seen`. `ours` says which processes are the trial's own."""
+    """Watches from its making to `seen`. `ours` says which processes are not others'."""
 
-    def __init__(self, ours: Callable[[psutil.Process], bool]) -> None:
+    def __init__(self, ours: Callable[[psutil.Process], bool], *, accelerators: bool = True) -> None:
         self._ours = ours
         self._began = time.monotonic()
         self._before = _processor_time()
         self._load = os.getloadavg()[0]
-        self._on_accelerators = _on_accelerators()  # before the trial begins: all that is there is another's
+        # before a trial begins: all that is there is another's
+        self._on_accelerators = _on_accelerators() if accelerators else []
 
     def seen(self) -> dict[str, Any]:
         """For the record. A process that came and went in between is in the load alone."""
