@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from harness import config
 from harness.config import Configuration
 from harness.contract import Context, Detecting, Detector
-from harness.execution import checkpoint, context
+from harness.execution import binding, checkpoint, context
 from harness.execution.context import Launch, this_machine
 from harness.system import accelerator
 from harness.system.facts import Machine
@@ -74,7 +75,7 @@ def device(asked: str | None) -> tuple[Context, Machine, str]:
     name, vendor = context.device_of(kind, Launch())
     import torch
 
-    threads = context.usable_threads()
+    threads = binding.threads(len(os.sched_getaffinity(0)))
     torch.set_num_threads(threads)
     where = torch.device(name)
     if where.type != accelerator.CPU:

@@ -119,7 +119,7 @@ def _train(run: Run) -> Ending:
     began = time.perf_counter()
     run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
     with context.process_group(here), contextlib.ExitStack() as closing:
-        here = _agreed(run, here, bound, {"--seed": seed, "a checkpoint of epoch": resumed and resumed.epoch})
+        here = _agreed(run, here, bound, {"--seed": seed, "a checkpoint of epoch": resumed.epoch if resumed else None})
         session = configuration.benchmark.open(configuration.tables, here)
         closing.callback(session.close)
         session.warm_up()
