@@ -1,13 +1,14 @@
 """Published files over HTTP onto the disk, and ZIP archives unpacked; both go on where they were interrupted.
 
-Not a general downloader: size and SHA-256 are known beforehand, so that nothing unchecked gets a file's final
-name and bytes of any earlier attempt can be built on. Range, 206 and 416 as RFC 9110 has them; validators (ETag,
-If-Range) are not needed, since a mixture of two versions fails the digest. Proxies as urllib takes them from the
-environment.
+Not a general downloader: size and digest are known beforehand (of a file whose publisher names none, `described` asks the
+server), so that nothing unchecked gets a file's final name and bytes of any earlier attempt can be built on. Range, 206 and
+416 as RFC 9110 has them; validators (ETag, If-Range) are not needed, since a mixture of two versions fails the digest. Proxies
+as urllib takes them from the environment. Thousands of small files: benchmarks/detection/many_files.py.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import os
@@ -44,9 +45,19 @@ class RemoteFile:
     name: str
     url: str
     size: int
-    sha256: str
+    sha256: str = ""
     members: tuple[str, ...] = ()  # of an archive: those wanted, by the beginning of their names
     unpacked_size: int = 0  # what they take on the disk, rounded up
+    digest: str = ""  # where no SHA-256 is known: "sha512:...", "md5:..."; "" of one that only its size tells
+
+    def is_whole(self, path: Path, progress: Progress) -> bool:
+        """Whether the file at `path`, of the right size, is this one."""
+        algorithm, _, expected = self.checksum.partition(":")
+        return not expected or digest(path, algorithm, progress) == expected
+
+    @property
+    def checksum(self) -> str:
+        return f"sha256:{self.sha256}" if self.sha256 else self.digest
 
 
 def gigabytes(size: int) -> str:
@@ -67,25 +78,65 @@ def fetch(remote: RemoteFile, folder: Path, say: Say, progress: Progress) -> Pat
             part.unlink()  # of another file
         begun_before = part.exists()
         _Transfer(remote, part, say, progress).run()
-        if sha256(part, progress) == remote.sha256:
+        if remote.is_whole(part, progress):
             part.replace(target)
             return target
         part.unlink()
         if not begun_before:
             raise FetchError(
-                f"{remote.url}: {remote.size:,} bytes came, but not with SHA-256 {remote.sha256}: something on "
+                f"{remote.url}: {remote.size:,} bytes came, but not with {remote.checksum}: something on "
                 f"the way serves another file; get it elsewhere and put it at {target}"
             )
         say(f"{remote.name}: what was on the disk is another or a damaged file; downloading from the start")
 
 
 def sha256(path: Path, progress: Progress) -> str:
-    digest, total = hashlib.sha256(), path.stat().st_size
+    return digest(path, "sha256", progress)
+
+
+def digest(path: Path, algorithm: str, progress: Progress) -> str:
+    """In hexadecimal; `algorithm` as hashlib calls it."""
+    found, total = hashlib.new(algorithm), path.stat().st_size
     with path.open("rb") as file:
         while block := file.read(CHUNK_BYTES):
-            digest.update(block)
+            found.update(block)
             progress(f"checking {path.name}", file.tell(), total)
-    return digest.hexdigest()
+    return found.hexdigest()
+
+
+def described(url: str, name: str, digest: str = "") -> RemoteFile:
+    """A file as its server describes it: its size and, unless `digest` is known, its MD5 where the server has one.
+
+    FetchError when the server does not tell.
+    """
+    for attempt in range(1, FRUITLESS_ATTEMPTS + 1):
+        try:
+            asked = urllib.request.Request(url, method="HEAD", headers={"Accept-Encoding": "identity"})
+            with urllib.request.urlopen(asked, timeout=TIMEOUT_S) as response:
+                size = response.headers["Content-Length"]
+                md5 = _md5(response.headers.get_all("x-goog-hash", []))
+                break
+        except (OSError, http.client.HTTPException) as error:
+            code = error.code if isinstance(error, urllib.error.HTTPError) else 500
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+            if attempt == FRUITLESS_ATTEMPTS or (code < 500 and code not in PASSING_STATUS):
+                raise FetchError(f"{url}: {error or type(error).__name__}; run again when it can be reached") from error
+            time.sleep(min(2.0**attempt, LONGEST_PAUSE_S))
+    if not size or not size.isdecimal():
+        raise FetchError(
+            f"{url}: the server does not tell how large it is; get it elsewhere and put it there as {name}"
+        )
+    return RemoteFile(name, url, int(size), digest=digest or md5)
+
+
+def _md5(hashes: list[str]) -> str:
+    """Of Google's storage: "crc32c=...", "md5=..." in base64, in one header or two; "" where no MD5 is among them."""
+    for each in ",".join(hashes).split(","):
+        kind, _, value = each.strip().partition("=")
+        if kind == "md5":
+            return f"md5:{base64.b64decode(value).hex()}"
+    return ""
 
 
 class _BrokenOff(Exception):
@@ -129,7 +180,7 @@ class _Transfer:
         with self._open(have) as response:
             if self._begin(response) != have:
                 self.part.unlink()  # the server sends all of it, whatever was asked for
-            with _opened(self.part, os.O_APPEND) as file:
+            with opened(self.part, os.O_APPEND) as file:
                 self._receive(response, file)
 
     def _open(self, have: int) -> http.client.HTTPResponse:
@@ -196,8 +247,8 @@ def unpack(archive: Path, folder: Path, members: tuple[str, ...], progress: Prog
     The CRC of each one written is checked. FetchError: damaged archive, or a name that leads out of `folder`.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
-            return _unpack(opened, folder, members, progress)
+        with zipfile.ZipFile(archive) as content:
+            return _unpack(content, folder, members, progress)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise FetchError(f"{archive}: damaged archive ({error}); delete it and run again") from error
 
@@ -214,7 +265,7 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, members: tuple[str, ...], pr
         if not (target.is_file() and target.stat().st_size == info.file_size):
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(f"{target.name}.part")  # so that size alone tells a whole file
-            with archive.open(info) as source, _opened(part, os.O_TRUNC) as file:
+            with archive.open(info) as source, opened(part, os.O_TRUNC) as file:
                 shutil.copyfileobj(source, file, CHUNK_BYTES)
             part.replace(target)
             written += 1
@@ -222,7 +273,7 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, members: tuple[str, ...], pr
     return written
 
 
-def _opened(path: Path, how: int) -> IO[bytes]:
+def opened(path: Path, how: int) -> IO[bytes]:
     """For writing. Where others may write in the folder somebody could have put a link in its place: it is not followed."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | how, 0o666), "wb")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import re
 import threading
 import time
@@ -37,6 +39,9 @@ class FileServer:
     files: Mapping[str, bytes]
     faults: list[Fault] = field(default_factory=list)
     ranges: list[str | None] = field(default_factory=list)
+    headers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of each answer besides; {md5} and {md5_base64} are filled in
 
     def __enter__(self) -> FileServer:
         server = self
@@ -63,6 +68,23 @@ class FileServer:
 
 class _Handler(BaseHTTPRequestHandler):
     owner: FileServer
+    whole: bytes
+
+    def do_HEAD(self) -> None:
+        content = self.owner.files.get(self.path.lstrip("/"))
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self._more(content)
+        self.end_headers()
+
+    def _more(self, content: bytes) -> None:
+        md5 = hashlib.md5(content)
+        filled = {"md5": md5.hexdigest(), "md5_base64": base64.b64encode(md5.digest()).decode()}
+        for name, value in self.owner.headers.items():
+            self.send_header(name, value.format(**filled))
 
     def do_GET(self) -> None:
         asked = self.headers["Range"]
@@ -71,7 +93,11 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, int):
             self.send_error(fault)
             return
-        content = self.owner.files[self.path.lstrip("/")]
+        content = self.owner.files.get(self.path.lstrip("/"), b"")
+        if not content:
+            self.send_error(404)
+            return
+        self.whole = content
         if fault == "page":
             content = b"<html>please log in</html>"
         elif fault == "wrong bytes":
@@ -91,6 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             begin = 0
         body = content[begin:]
+        self._more(self.whole)
         if fault != "no length":  # HTTP/1.0: the connection's end is the body's
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()

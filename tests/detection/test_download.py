@@ -177,7 +177,7 @@ def test_a_full_disk_is_an_error_of_the_disk(
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full on this system")
-    monkeypatch.setattr(download, "_opened", lambda path, how: full.open("wb"))
+    monkeypatch.setattr(download, "opened", lambda path, how: full.open("wb"))
     with pytest.raises(OSError, match="No space left"):
         get(server, tmp_path)
     assert len(server.ranges) == 1
