@@ -321,9 +321,10 @@ def find_default(accelerators: list[str], folder: Path = FOLDER) -> Path:
         return available(folder)[defaults[0]]
     rows = []
     for name, raw in files.items():
-        if raw.get("run", {}).get("device") != "cpu":
+        if raw.get("run", {"device": "cpu"}).get("device") != "cpu":
             platform = str(raw.get("submission", {}).get("platform", ""))
-            fits = any(same_accelerator(platform, each) for each in accelerators)
+            enough = raw["run"].get("nodes") == 1 and raw["run"].get("accelerators_per_node", 0) <= len(accelerators)
+            fits = enough and any(same_accelerator(platform, each) for each in accelerators)
             rows.append((not fits, name, platform + ("   <- this machine's" if fits else "")))
     width = max((len(name) for _, name, _ in rows), default=0)
     lines = [f"  {name:{width}}  {platform}" for _, name, platform in sorted(rows)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.detection.benchmark import DetectorBenchmark
 from benchmarks.detection.capabilities import installed
+from benchmarks.ssd import recipes
 from benchmarks.ssd.config import SSDConfig
 from harness.contract import Context, NotSuitable
 
@@ -27,6 +28,15 @@ class SSDBenchmark(DetectorBenchmark):
         return SSDSession(config, context)
 
     def check(self, config: SSDConfig, context: Context) -> None:
+        if config.optimizer.recipe is not None:
+            recipe = recipes.named(config.optimizer.recipe)
+            batch = config.optimizer.batch_size * context.world_size
+            if batch != recipe.global_batch:
+                raise ValueError(
+                    f"optimizer.recipe = {recipe.name!r} is for a global batch of {recipe.global_batch}, and "
+                    f"optimizer.batch_size = {config.optimizer.batch_size} on {context.world_size} accelerators makes {batch}; "
+                    "a recipe is never scaled"
+                )
         steps_per_epoch = config.steps_per_epoch(context.world_size)
         first_decay = min(config.optimizer.decay_epochs, default=None)
         if first_decay is not None and 0 < first_decay * steps_per_epoch < config.optimizer.warmup_steps:

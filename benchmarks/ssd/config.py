@@ -5,12 +5,13 @@ Lengths are in pixels of the network's input, epochs count from 1, steps are the
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from benchmarks.detection import tables
 from benchmarks.detection.tables import DetectorConfig, Fraction, Network, Range, Table
+from benchmarks.ssd import recipes
 from benchmarks.ssd.geometry import REFERENCE_EXTRAS, feature_sizes
 
 
@@ -66,8 +67,13 @@ class Augmentation(Table):
 
 
 class Optimizer(tables.Optimizer):
-    """SGD with momentum; the batch is one accelerator's."""
+    """SGD with momentum; the batch is one accelerator's.
 
+    `recipe` names a row of recipes.toml, which then says what stands without a default here. What is written out beside it must
+    be what it says. Not part of what a configuration means: two files with the same values are the same.
+    """
+
+    recipe: Annotated[str | None, Field(exclude=True)] = None
     batch_size: Annotated[int, Field(ge=2, description="batch norm needs two images at least")]
     learning_rate: PositiveFloat  # after warm-up, for the global batch
     weight_decay: Annotated[float, Field(ge=0)]
@@ -75,6 +81,22 @@ class Optimizer(tables.Optimizer):
     decay_epochs: tuple[PositiveInt, ...]  # a tenth after so many whole epochs
     warmup_factor: Annotated[int, Field(ge=0)] = 0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, said: Any) -> Any:
+        if not isinstance(said, dict):
+            return said
+        said = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
+        if said.get("recipe") is None:
+            return said
+        recipe = recipes.named(said["recipe"])
+        for key, value in recipe.settings.items():
+            if (given := said.get(key, value)) != value:
+                raise ValueError(
+                    f"{key} = {given}: recipe {recipe.name} says {value}; leave it out, or leave out the recipe and say all"
+                )
+        return {**said, **recipe.settings}
 
     @model_validator(mode="after")
     def _decays_ascend(self) -> Self:

@@ -116,6 +116,7 @@ class SSDSession(DetectorSession):
     def properties(self) -> dict[str, Plain]:
         return {
             **super().properties(),
+            **({"recipe": self.config.optimizer.recipe} if self.config.optimizer.recipe else {}),
             "stem": self.config.compute.stem,
             "fused": list(self.config.compute.fused),
             "parameters": self.model.used_parameters(),

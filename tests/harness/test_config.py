@@ -15,12 +15,25 @@ from harness.config import ConfigError
 from harness.contract import Context
 from tests.toy.configuration import write
 
-GPU_FILES = ("DGX1_1x8x120", "DGXA100_1x8x114", "A100_1x1x128", "H100_1x1x256", "H200_1x1x456", "BI-V100_1x8x24")
+GPU_FILES = (
+    "DGX1_1x8x120",
+    "DGXA100_1x8x114",
+    "A100_1x1x128",
+    "H100_1x1x256",
+    "H200_1x1x456",
+    "BI-V100_1x8x24",
+    "DGXA100_2x8x56",
+)
 
 
 @pytest.fixture
 def content() -> dict[str, Any]:
-    return tomllib.loads((config.FOLDER / "ssd" / "DGXA100_1x8x114.toml").read_text())
+    """Of a shipped file, its recipe written out."""
+    found = config.load(config.FOLDER / "ssd" / "DGXA100_1x8x114.toml")
+    raw = tomllib.loads((config.FOLDER / "ssd" / "DGXA100_1x8x114.toml").read_text())
+    del raw["optimizer"]["recipe"]
+    written = ("learning_rate", "weight_decay", "warmup_steps", "decay_epochs")
+    return {**raw, "optimizer": raw["optimizer"] | {key: found.resolved["optimizer"][key] for key in written}}
 
 
 def changed(content: dict[str, Any], key: str, value: object) -> dict[str, Any]:
