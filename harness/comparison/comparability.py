@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from harness.comparison.identity import FORWARD_COMPAT
 from harness.comparison.runs import NAMES, Run
+from harness.rules import rules_for
 
 Standing = Literal["allowed", "refused", "not told"]
 
@@ -102,8 +103,9 @@ def fields(run: Run) -> dict[str, str]:
     """All that a comparison may hang on, flat, as text; a field that the log does not tell is missing."""
     record = run.record
     top: dict[str, Any] = {
-        "benchmark": record.benchmark,
-        "ruleset": record.ruleset,
+        # a keyword has meant two tasks, and a task had two keywords; a ruleset that was guessed by a date is nobody's choice
+        "benchmark": rules_for(record.benchmark, record.ruleset).task or record.benchmark,
+        "ruleset": None if record.ruleset_is_guess else record.ruleset,
         "accelerators": record.accelerators,
         "global_batch_size": record.global_batch_size,
         "precision": record.precision,
