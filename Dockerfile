@@ -126,8 +126,10 @@ ENV PATH=/opt/venv/bin:$PATH \
     USER=harness \
     LOGDIR=/results \
     PYTHONUNBUFFERED=1
+# /cache: what a run keeps for the next one (compiled kernels, the check of a data set), as a volume: docker run -v ssd-cache:/cache
 RUN { getent passwd 1000 || useradd --uid 1000 --no-create-home --home-dir /tmp harness; } \
-    && install --directory --mode 1777 /results
+    && install --directory --mode 1777 /results \
+    && install --directory --owner 1000 --group 1000 --mode 700 /cache
 WORKDIR /opt/harness
 CMD ["./run_and_time.sh"]
 

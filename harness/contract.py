@@ -24,7 +24,7 @@ The order of calls in one timed run, on every rank (only rank 0 writes the log):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,6 +72,7 @@ class DataSummary:
     train_samples: int  # images, over all ranks
     eval_samples: int  # images, over all ranks
     steps_per_epoch: int  # of the optimizer; the same in each epoch and on every rank, as the harness counts on it
+    more: Mapping[str, Plain] = field(default_factory=dict)  # what else a reader of the log should know of the data
 
 
 @dataclass(frozen=True)

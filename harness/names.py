@@ -42,6 +42,11 @@ def figures_in(folder: Path, beginning: str) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def all_figures_in(folder: Path) -> list[tuple[str, Path]]:
+    """What verbs have left beside results, each with its beginning."""
+    return [(beginning, path) for beginning in (PROBE, INFERENCE) for path in figures_in(folder, beginning)]
+
+
 def probes_in(folder: Path) -> list[Path]:
     """The probe_N.json of a folder, by their numbers."""
     return figures_in(folder, PROBE)

@@ -43,6 +43,8 @@ class Counts:
     images_with_boxes: int
     boxes: int  # that count, see Annotations.counted
     labels: list[int]  # of those, for each label from 1
+    boxes_under_a_pixel: int = 0  # of those, with a side shorter than a pixel of the picture
+    boxes_not_counted: int = 0  # which no reader takes for one, see annotation_file.MIN_SIDE_PX
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,8 @@ def counts(found: Annotations, train: Annotations) -> Counts:
         int(found.boxed.sum()),
         int(found.counted.sum()),
         np.bincount(labels, minlength=len(label)).tolist(),
+        int((found.counted & (found.xywh_px[:, 2:] < 1).any(axis=1)).sum()),
+        int((~found.counted).sum()),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.detection import capabilities, checked, coco, data
 from benchmarks.detection.evaluation import Evaluation
 from benchmarks.detection.tables import DetectorConfig
-from harness.contract import Context
+from harness.contract import Context, Plain
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,19 @@ class Folder:
                     f"{self._half(half).original}: the reader found {found:,} images for {half}, the configuration says "
                     f"data.{half}_samples = {expected:,}; complete the folder or correct the configuration"
                 )
+
+    def boxes(self) -> dict[str, Plain]:
+        """Of each half, how many there are to learn from, and how many are next to nothing; {} unchecked."""
+        counted = {name: self._half(name).counts for name in checked.HALVES}
+        return {
+            name: {
+                "boxes": found.boxes,
+                "under_a_pixel": found.boxes_under_a_pixel,
+                "not_counted": found.boxes_not_counted,
+            }
+            for name, found in counted.items()
+            if found is not None
+        }
 
     def eval_batch_sizes(self) -> set[int]:
         """Numbers of images that this rank's batches of an evaluation have; the last one may be shorter."""

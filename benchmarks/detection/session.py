@@ -222,7 +222,8 @@ class DetectorSession(ABC):
         if self.context.deterministic:
             self.train_data = Remembered(self.train_data)
         self.evaluation = self.folder.evaluation()
-        found = DataSummary(self.train_data.samples, self.evaluation.batches.samples, self.schedule.steps_per_epoch)
+        samples = self.train_data.samples, self.evaluation.batches.samples
+        found = DataSummary(*samples, self.schedule.steps_per_epoch, {"boxes": self.folder.boxes()})
         self.folder.check(found.train_samples, found.eval_samples)
         return found
 

@@ -108,6 +108,9 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     initial_weights: Annotated[
         Path | None, typer.Option("--initial-weights", "--backbone-path", help="As of `run`.")
     ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="`harness probe` as each arm begins on a host, a minute.")
+    ] = True,
     out: Annotated[
         Path | None,
         typer.Option(help="The plan's folder.  [default: out/compare_ARM_ARM in the checkout]", metavar="DIR"),
@@ -129,6 +132,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
         epochs=epochs,
         seed=seed,
         options=options,
+        probe=probe,
     )
     made = child.pinned(made)
     root = out or environment.out_dir(CHECKOUT) / f"compare_{made.arms[0].name}_{made.arms[1].name}"
@@ -167,9 +171,12 @@ def run(
         seed, arm = plan.seed_of(number, item), plan.arms[item.arm]
         return child.start(plan, arm, target, seed=seed, root=root, environment=os.environ, say=_say)
 
+    def probe(plan: plans.Plan, arm: int, target: Path) -> str:
+        return child.probe(plan, arm, target, root=root, environment=os.environ)
+
     try:
         with as_exceptions():
-            code = work.Work(root, made, number, here, launch, _say, _again(root)).run()
+            code = work.Work(root, made, number, here, launch, _say, _again(root), probe).run()
     except work.Refused as refused:
         sys.stderr.write(f"refused: {refused}\n")
         code = exit_codes.NOT_SUITABLE

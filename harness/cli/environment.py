@@ -15,6 +15,7 @@ from harness.system import places
 __all__ = ["DATA_DIR", "OUT", "cache_dir", "lookalikes", "out_dir"]
 
 CACHE_DIR = "HARNESS_CACHE_DIR"
+IN_IMAGE = "HARNESS_IMAGE_LOCK"  # set by our image alone
 BENCHMARKS = (
     "HARNESS_BENCHMARKS"  # folders that hold benchmarks' folders, as PATH is written: their rules are known too
 )
@@ -54,7 +55,7 @@ def of_children(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def cache_dir(checkout: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where a benchmark keeps what it makes once and trusts later: named, in the checkout, in the user's own cache, in /tmp.
+    """Where what is made once and trusted later is kept: named, the image's, in the checkout, the user's own cache, in /tmp.
 
     What is already there must be the user's alone: in a shared folder somebody else may have been first. Whoever writes there
     looks again, and refuses the last of these places, or a named one, where it is not.
@@ -62,10 +63,18 @@ def cache_dir(checkout: Path | None, environment: Mapping[str, str] = os.environ
     if environment.get(CACHE_DIR):
         return Path(environment[CACHE_DIR])
     users = Path(environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or "/") / ".cache") / "harness"
-    for candidate in (users,) if checkout is None else (checkout / ".cache", users):
+    image = (
+        [Path(request.CACHE.folder)] if IN_IMAGE in environment else []
+    )  # a volume of the user's, or the image's own folder
+    for candidate in (*image, users) if checkout is None else (*image, checkout / ".cache", users):
         if candidate.is_absolute() and places.own(candidate):
             return candidate
     return Path(tempfile.gettempdir()) / f"harness-{os.getuid()}"
+
+
+def checks(checkout: Path | None) -> Path:
+    """Where `check` keeps what MLPerf's tools said."""
+    return cache_dir(checkout) / "checks"
 
 
 def benchmark_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:

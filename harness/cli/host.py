@@ -36,6 +36,7 @@ def doctor(
 
     The same inside the image and outside. Exit codes: 0 nothing but warnings, 6 a problem.
     """
+    from harness.config import CHECKOUT
     from harness.system import doctor as examination
     from harness.system import facts, places
 
@@ -45,6 +46,7 @@ def doctor(
         results=places.look(out),
         shared_memory=places.look(Path("/dev/shm")),
         data=places.look(data_dir) if data_dir is not None else None,
+        cache=places.look_at_cache(environment.cache_dir(CHECKOUT)),
     )
     if as_json:
         import json

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import environment
+
 if TYPE_CHECKING:
     from harness.results.reporting.leaderboard import Leaderboard
 
@@ -42,14 +44,16 @@ def report(  # noqa: PLR0917  typer's options
     """
     from datetime import UTC, datetime
 
-    from harness.config import ROOT
+    from harness.config import CHECKOUT, ROOT
     from harness.results.reporting import report as reporting
     from harness.results.table import printable
 
     if json and csv:
         raise ValueError("--json and --csv both print to stdout: choose one")
     named = folders or [folder for folder in (ROOT / "results",) if folder.is_dir()]
-    board = reporting.gather(named, generated=datetime.now(UTC), published=published)
+    board = reporting.gather(
+        named, generated=datetime.now(UTC), published=published, checks=environment.checks(CHECKOUT)
+    )
     if html is not None and any(row.origin != "published" for row in board.rows):
         _write_history(named, html)  # first: the page links to it where it is
     page = reporting.write(board, html, overwrite=overwrite) if html is not None else None
@@ -69,7 +73,6 @@ def report(  # noqa: PLR0917  typer's options
 
 
 def _write_history(folders: list[Path], html: Path) -> None:
-    from harness.cli import environment
     from harness.comparison import history, history_page, points
     from harness.config import CHECKOUT
 

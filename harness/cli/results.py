@@ -75,7 +75,7 @@ def check(
 
     check_ruleset(ruleset)
     unread: list[str] = []
-    cache = environment.cache_dir(CHECKOUT) / "checks"
+    cache = environment.checks(CHECKOUT)
     with table.progress("asking MLPerf's tools", "series") as told:
         reports = checking.check(
             paths, ruleset, cache=cache, workers=os.cpu_count() or 1, progress=told, say=unread.append
@@ -102,22 +102,32 @@ def score(
     json: Json = False,
 ) -> None:
     """Minutes to train by MLPerf's rules, for any number of runs. Exit 1 when a series has no score."""
+    from harness.config import CHECKOUT
     from harness.results import score as scoring
     from harness.results import score_text, table
+    from harness.results.checking.kept import Opinions
     from harness.results.rules import check_ruleset
     from harness.results.series import find_series
     from harness.results.table import printable
 
     check_ruleset(ruleset)
     unread: list[str] = []
+    opinions = Opinions(environment.checks(CHECKOUT))
     scores = [scoring.score(series, ruleset) for series in find_series(folders, unread.append)]
     for line in unread:
         typer.echo(printable(line), err=True)
     if json:
-        table.show_json({"series": [scoring.as_json(each) for each in scores]})
+        table.show_json(
+            {
+                "series": [
+                    {**scoring.as_json(each), "mlperf": opinions.of(each.series, each.ruleset).as_json()}
+                    for each in scores
+                ]
+            }
+        )
     else:
         for each in scores:
-            table.say(score_text.headline(each))
+            table.say(f"{score_text.headline(each)}\n  {opinions.of(each.series, each.ruleset).said}")
             table.show_table(score_text.COLUMNS, score_text.rows(each), right=score_text.FIGURES)
             if watched := list(score_text.telemetry_rows(each)):
                 table.show_table(score_text.TELEMETRY, watched, right=score_text.TELEMETRY[1:5])

@@ -17,6 +17,8 @@ from harness.launch.process import LocalLauncher
 from harness.launch.reaper import Reaper
 from harness.launch.record import Order
 
+PROBE_LIMIT_S = 900  # it measures for a minute, and compiles before
+
 
 def command(plan: Plan, arm: Arm, folder: Path, seed: int, checkout: Path) -> list[str]:
     """What is started; `env` sets the arm's place and variables."""
@@ -59,6 +61,41 @@ def start(
             return INTERRUPTED
         finally:
             running.close()
+
+
+def probe(plan: Plan, number: int, folder: Path, *, root: Path, environment: Mapping[str, str]) -> str:
+    """`harness probe` of an arm, into `folder`, which is above its runs' own. Why it could not be made, or ""."""
+    arm = plan.arms[number]
+    if arm.image is not None:
+        return f"what image {arm.image} does is measured in its containers alone"
+    words = ["env", "-C", str(checkout(arm, root)), *(f"{name}={value}" for name, value in arm.env.items())]
+    words += [
+        sys.executable,
+        "-m",
+        "harness",
+        "probe",
+        arm.config or plan.configuration,
+        "--out",
+        str(folder.resolve()),
+    ]
+    try:
+        done = subprocess.run(
+            words,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROBE_LIMIT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if done.returncode == 0 else _last_line(done.stderr) or f"it ended with exit code {done.returncode}"
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip()[:300] for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def pinned(plan: Plan) -> Plan:

@@ -73,6 +73,7 @@ class Plan:
     epochs: int | None = None
     seed: int = 1
     options: tuple[str, ...] = ()  # for every run, as `harness run` takes them
+    probe: bool = True  # whether `harness probe` is called as each arm begins on a host
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     @property
@@ -123,6 +124,7 @@ def make(
     epochs: int | None = None,
     seed: int = 1,
     options: Sequence[str] = (),
+    probe: bool = True,
 ) -> Plan:
     """ValueError for what makes no comparison, with what does."""
     if len(arms) != 2:
@@ -139,7 +141,7 @@ def make(
         )
     if not first.by_hand and asdict(first) | {"name": ""} == asdict(second) | {"name": ""}:
         raise ValueError("both arms are the same; `compare noise` runs A against A")
-    return Plan(configuration, (first, second), hosts, runs, max_steps, epochs, seed, tuple(options))
+    return Plan(configuration, (first, second), hosts, runs, max_steps, epochs, seed, tuple(options), probe)
 
 
 def _arm(text: str) -> Arm:

@@ -29,6 +29,7 @@ from harness.results.series import find_logs
 
 # What lines that continue the series may be about
 DRIVER = "driver"  # which driver an arm has, as seen when its first block began
+PROBED = "probe"  # which arms were probed
 BOOT = "boot"  # under which boot a block ran
 STEPS = "steps"  # of the optimizer, that the plan's epochs are
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -51,6 +52,7 @@ class Here:
         return cls(identity.of(facts["software"], gpus), identity.host(facts["hardware"], gpus), boot)
 
 
+Probing = Callable[[Plan, int, Path], str]  # probes an arm into a folder; returns why it could not, or ""
 Launch = Callable[[Plan, Item, Path], int]  # runs one item into a folder; returns its exit code
 Say = Callable[[str], None]
 
@@ -70,6 +72,7 @@ class Work:
     launch: Launch
     say: Say
     again: str  # the command line that goes on
+    probe: Probing | None = None
     clock: Callable[[], float] = time.monotonic
     book: ledger.Ledger = field(init=False)
 
@@ -87,6 +90,8 @@ class Work:
                 if item.block not in warm:
                     self._suits(items, item)
                     warm.add(item.block)
+                    for arm in dict.fromkeys(each.arm for each in items if each.block == item.block):
+                        self._probe(arm)
                     for each in self._warm_ups(items, item):
                         if code := self._one(items, each):
                             return code
@@ -179,6 +184,17 @@ class Work:
             self._enter(DRIVER, arm=arm, identity=now.plain())
         self._enter(BOOT, block=item.block, boot=self.here.boot)
         self.say(f"block {item.block} of {items[-1].block}, arm {arm}: {now}")
+
+    def _probe(self, arm: int) -> None:
+        """Once for each arm on this host, as it begins; it explains, and so costs nothing where it cannot be had."""
+        name = self.plan.arms[arm].name
+        if self.probe is None or not self.plan.probe or name in [entry["arm"] for entry in self._about(PROBED)]:
+            return
+        self.say(f"probing arm {name}: launches, copies, products, decoders, the step; about a minute")
+        why_not = self.probe(self.plan, arm, self.root / "arms" / name)
+        if why_not:
+            self.say(f"arm {name} has no probe: {why_not}; its runs go on without")
+        self._enter(PROBED, arm=name, why_not=why_not)
 
     def _drivers(self) -> dict[str, Identity]:
         """Of each arm, as this host's first block of it had it."""

@@ -144,7 +144,7 @@ def keep_compiled(cache_dir: Path) -> None:
 
     Their own places are in /tmp or in a home that a container loses. Whatever the caller names is left as it is.
     """
-    kept = places.made_own(cache_dir.absolute(), "compiled")
+    kept = places.made_own(cache_dir.absolute(), places.COMPILED)
     if kept is not None:
         for name, folder in (
             ("TORCHINDUCTOR_CACHE_DIR", "inductor"),

@@ -136,6 +136,8 @@ def _train(run: Run) -> Ending:
         found = session.load_data()
         log.point(keys.TRAIN_SAMPLES, found.train_samples)
         log.point(keys.EVAL_SAMPLES, found.eval_samples)
+        for name, value in found.more.items():
+            log.point(name, value)
         budget = Budget(found, request.max_steps)
         first_epoch = 1
         if resumed is not None:

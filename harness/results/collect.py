@@ -245,7 +245,7 @@ def _copy(log: Path, folder: Path, sha256: str) -> Path:
 
 
 def _copy_beside(log: Path, copy: Path) -> None:
-    """Its record, picture and telemetry, under its new number; the ledger of its series; the description of its system."""
+    """Its record, picture and telemetry, under its new number; ledger and probes of its series; its system's description."""
     which = names.number(copy)
     for path, name in names.beside(log):
         _copy_file(path, copy.with_name(name.format(which)))
@@ -253,10 +253,25 @@ def _copy_beside(log: Path, copy: Path) -> None:
         source = hashlib.sha256(str(ledger.resolve()).encode()).hexdigest()[:HASH_LENGTH]
         name = f"ledger_{source}.jsonl" if ledger.name == LEDGER else ledger.name
         _copy_file(ledger, copy.with_name(name), renew=True)
+    for beginning, path in names.all_figures_in(log.parent):
+        _copy_figures(path, copy.parent, beginning)
     for place in description_places(log.parent):
         if place.is_file():
             _copy_file(place, copy.parents[1] / DESCRIPTION)
             break
+
+
+def _copy_figures(source: Path, folder: Path, beginning: str) -> None:
+    """What a probe measured, under the next free number of the folder unless it is there already."""
+    there = names.figures_in(folder, beginning)
+    try:
+        content = outside.read_bytes(source, SIDE_LIMIT)
+        if any(path.read_bytes() == content for path in there):
+            return
+    except (OSError, outside.Refused):
+        return
+    last = max((int(path.stem.rpartition("_")[2]) for path in there), default=-1)
+    _write(folder / names.figures(beginning, last + 1), content, 0o444, new=True)
 
 
 def _copy_file(source: Path, target: Path, *, renew: bool = False) -> None:

@@ -6,7 +6,7 @@ target, runs `check` on it, and moves it into place only when that finds no erro
     ORG/systems/SYSTEM.json                                   the description
     ORG/results/SYSTEM/BENCHMARK/result_0.txt ...             the logs as they are, numbered from 0
     ORG/benchmarks/BENCHMARK/implementations/NAME/            the sources of the commit that ran
-    ORG/benchmarks/BENCHMARK/implementations/SYSTEM/          how this system ran them, and SYSTEM_NAME.json
+    ORG/benchmarks/BENCHMARK/implementations/SYSTEM/          how this system ran them, SYSTEM_NAME.json, and its probes
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.names import plain, result
+from harness.names import all_figures_in, plain, result
 from harness.results import sources, sysdesc
 from harness.results.checking.checker import Report, check
 from harness.results.checking.findings import is_placeholder
@@ -186,5 +186,7 @@ def _build(
         (own / name).write_text(text, encoding="utf-8")
         if name.endswith(".sh"):
             (own / name).chmod(0o755)
+    for _, path in all_figures_in(series.folder):
+        shutil.copyfile(path, own / path.name)
     about = json.dumps(implementation_json(first), indent=2) + "\n"
     (own / f"{system}_{IMPLEMENTATION}.json").write_text(about, encoding="utf-8")

@@ -10,20 +10,26 @@ from collections.abc import Iterator
 
 from harness.system.accelerator import CPU, Finding, Level
 from harness.system.facts import Machine
-from harness.system.places import Place
+from harness.system.places import Cache, Place
 
 RESULTS_GIB, RESULTS_GIB_LEAST = 5.0, 0.2  # of logs, pictures, telemetry and the embedded data; least: of one run's log
+CACHE_GIB = 1.0  # COCO's check leaves 0.1, a compiled step some 0.1
+LAYERS = ("overlay", "fuse-overlayfs", "aufs", "vfs")  # of a container's own
 SHM_GIB = 1.0  # Docker gives 64 MiB, which NCCL between GPUs of one host does not do with
 MEMLOCK_GIB = 1.0  # NCCL pins its buffers, and so does RDMA
 
 
-def examine(machine: Machine, results: Place, shared_memory: Place, data: Place | None) -> list[Finding]:
+def examine(
+    machine: Machine, results: Place, shared_memory: Place, data: Place | None, cache: Cache | None = None
+) -> list[Finding]:
     """Everything, in the order in which a reader fixes it."""
     chosen = machine.chosen
     several = max(len(chosen.names), len(chosen.details())) > 1
     findings = [_image(machine), *chosen.findings(), *_others(machine)]
     findings += [*_processor(machine), _memory(machine), _shared_memory(shared_memory, several)]
     findings += [_memlock(machine.host.memlock, bool(machine.accelerators)), _results(results)]
+    if cache is not None:
+        findings.append(_cache(cache, machine.host.container))
     if data is not None:
         findings.append(_data(data))
     return findings
@@ -105,6 +111,25 @@ def _results(place: Place) -> Finding:
         level: Level = "warning" if place.free_gib >= RESULTS_GIB_LEAST else "problem"
         return Finding(level, "results", text, "make room, or name another folder (--out, LOGDIR)")
     return Finding("ok", "results", text)
+
+
+def _cache(cache: Cache, in_container: bool) -> Finding:
+    place = cache.place
+    text = f"{place.path}, {_gib(place.free_gib)} free on {place.filesystem}"
+    text += (
+        f", {_gib(cache.compiled_gib)} of it compiled by earlier runs"
+        if cache.compiled_gib
+        else ", nothing compiled yet"
+    )
+    if not cache.own:
+        fix = "name a folder that only you may write in with HARNESS_CACHE_DIR; what is kept there is trusted"
+        return Finding("warning", "cache", f"{text}: others may write in it", fix)
+    if in_container and place.filesystem in LAYERS:
+        fix = "keep it in a volume (docker run -v NAME:/cache): else each container checks its data and compiles anew"
+        return Finding("ok", "cache", f"{text}: gone with this container", fix)
+    if place.free_gib < CACHE_GIB:
+        return Finding("warning", "cache", text, "make room, or name another folder (HARNESS_CACHE_DIR)")
+    return Finding("ok", "cache", text)
 
 
 def _data(place: Place) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from harness.system.host import GIB
 
+COMPILED = "compiled"  # in the cache: what PyTorch, Triton and a driver compile
 NETWORK_FILESYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "virtiofs", "ceph", "glusterfs")
 
 
@@ -47,6 +49,25 @@ def look(path: Path, mounts: Path = Path("/proc/mounts")) -> Place:
         free_gib=usage.free / GIB,
         filesystem=_filesystem(there.resolve(), mounts),
     )
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where a run keeps what the next one can use."""
+
+    place: Place
+    own: bool  # nobody else may write in it, or it is yet to be made
+    compiled_gib: float
+
+
+def look_at_cache(path: Path) -> Cache:
+    """The folder, and how much there is of what PyTorch, Triton and the driver have compiled."""
+    size = 0
+    for folder, _, files in os.walk(path / COMPILED):
+        for name in files:
+            with contextlib.suppress(OSError):  # somebody compiles in this moment
+                size += (Path(folder) / name).lstat().st_size
+    return Cache(look(path), own(path), size / GIB)
 
 
 def own(folder: Path) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
+from harness import request
 from harness.cli import environment
 from harness.execution.context import Launch
 
@@ -38,6 +39,19 @@ def test_cache_dir(tmp_path: Path) -> None:
     assert environment.cache_dir(tmp_path, {}) == tmp_path / ".cache"
     assert environment.cache_dir(tmp_path, {"HARNESS_CACHE_DIR": "/somewhere"}) == Path("/somewhere")
     assert environment.cache_dir(tmp_path, {"HARNESS_CACHE_DIR": ""}) == tmp_path / ".cache"
+
+
+def test_the_images_own_cache_comes_first_where_this_user_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume mounted there keeps what one container made for the next; another user's is passed over."""
+    image = {"HARNESS_IMAGE_LOCK": "run.lock"}
+    monkeypatch.setattr(environment.request, "CACHE", request.Inside(PurePosixPath(tmp_path / "volume")))
+    (tmp_path / "volume").mkdir(mode=0o700)
+    assert environment.cache_dir(tmp_path, image) == tmp_path / "volume"
+    assert environment.cache_dir(tmp_path, {}) == tmp_path / ".cache"
+    (tmp_path / "volume").chmod(0o777)
+    assert environment.cache_dir(tmp_path, image) == tmp_path / ".cache"
 
 
 def test_a_cache_in_which_others_could_have_been_first_is_passed_over(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.detection import annotation_file, checked, picture_files, reader_counts
 from benchmarks.detection.coco import GroundTruth
+from benchmarks.detection.folder import Folder
 from benchmarks.ssd import BENCHMARK, data
 from benchmarks.ssd.config import SSDConfig
 from harness import config
@@ -60,7 +61,7 @@ def test_it_leaves_documents_of_ours_and_pictures_where_they_are(folder: Path) -
     train, evaluation = (checked.half(ours, tables().data, name) for name in checked.HALVES)
     assert train.images == folder / "train2017" and evaluation.images == folder / "val2017"
     assert train.original == folder / "annotations/instances_train2017.json"
-    assert train.counts == checked.Counts(12, 12, 24, [8, 8, 8])
+    assert train.counts == checked.Counts(12, 12, 24, [8, 8, 8], 0, 0)
     assert evaluation.counts == checked.Counts(6, 6, 12, [4, 4, 4])
     assert {path.name for path in ours.iterdir()} == {"train.json", "eval.json", checked.MANIFEST}
     assert annotation_file.read(train.annotations).category_ids.tolist() == [2, 1, 3], "ranks of 3, 1, 7, in this order"
@@ -228,6 +229,19 @@ def test_half_a_file_is_never_read_in_silence(value: object, folder: Path) -> No
     edit(folder, "train2017", midway)
     with pytest.raises(RuntimeError, match=r"DALI's reader found .* in .*instances_train2017\.json, which holds|JSON"):
         data_dali.eval_batches(src)
+
+
+def test_boxes_of_next_to_nothing_are_counted_for_the_log(folder: Path) -> None:
+    """COCO itself has them: what is under 0.1 px no reader takes for a box, and of what is under a pixel nobody learns."""
+
+    def shrink(document: dict[str, Any]) -> None:
+        for box, side in zip(document["annotations"], (0.05, 0.5, 0.99, 1.0), strict=False):
+            box["bbox"][2] = side
+
+    edit(folder, "train2017", shrink)
+    boxes = Folder(tables(), Context(device="cpu", data_dir=provide(folder))).boxes()
+    assert boxes["train"] == {"boxes": 23, "under_a_pixel": 2, "not_counted": 1}
+    assert boxes["eval"] == {"boxes": 12, "under_a_pixel": 0, "not_counted": 0}
 
 
 def test_counts_in_a_form_that_is_not_known_are_no_counts(tmp_path: Path) -> None:

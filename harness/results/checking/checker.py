@@ -122,6 +122,11 @@ def _series_work(series: Series, asked: str | None) -> _Work:
     return _Work((series,), chosen, guess, job)
 
 
+def job_of(series: Series, ruleset: str | None) -> Job | None:
+    """What MLPerf's tools are asked of one series; None where they have nothing to say."""
+    return _series_work(series, ruleset).job
+
+
 def _package_work(package: Path, asked: str | None) -> _Work:
     found = tuple(series for folder in _result_folders(package) for series in find_series([folder]))
     chosen, guess = _ruleset(list(found), asked)
@@ -238,14 +243,8 @@ def _ruleset(found: list[Series], asked: str | None) -> tuple[str, bool]:
 def _from_verdicts(verdicts: Iterable[Verdict]) -> Iterator[Finding]:
     for verdict in verdicts:
         if verdict.passed is False:
-            for key, message, line in verdict.reasons or (("", _gist(verdict.quote), None),):
+            for key, message, line in verdict.reasons or (("", official.gist(verdict.quote), None),):
                 yield Finding("error", verdict.about, key, line, verdict.tool, message, FIXES[verdict.tool])
-
-
-def _gist(quote: str) -> str:
-    """The line of a tool's words that says what failed: the first error, else the last line."""
-    lines = quote.splitlines() or ["failed"]
-    return next((line for line in lines if line.startswith("ERROR")), lines[-1])
 
 
 def _unknown_ruleset(name: str, ruleset: str) -> Finding:

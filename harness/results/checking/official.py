@@ -120,6 +120,18 @@ def ask(
     return [answer if isinstance(answer, RuntimeError) else job.verdicts(answer) for job, answer in found]
 
 
+def kept(job: Job, cache: Path | None) -> list[Verdict] | None:
+    """The answer that `ask` has kept, if it was ever given; asks nobody."""
+    found = _kept(cache, job.key())
+    return None if found is None else job.verdicts(found)
+
+
+def gist(quote: str) -> str:
+    """The line of a tool's words that says what failed: the first error, else the last line."""
+    lines = quote.splitlines() or ["failed"]
+    return next((line for line in lines if line.startswith("ERROR")), lines[-1])
+
+
 def _share(jobs: Sequence[Job]) -> list[list[dict[str, Any]] | RuntimeError]:
     """The answers of one child; where it breaks down over several, of one for each."""
     with tempfile.TemporaryDirectory(prefix="harness-check-") as scratch:

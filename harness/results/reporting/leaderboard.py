@@ -85,6 +85,7 @@ class Row(Record):
     source: str | None  # address of what was published
     unofficial: tuple[str, ...]  # why it cannot be ranked; empty when it can
     note: str | None
+    mlperf: str | None = None  # what MLPerf's own tools said of its logs, if they were asked
 
     benchmark: str  # the keyword, which has meant one task and another
     task: str = ""  # what is trained, on which data; "" where no rules are known

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.names import accelerator_model
 from harness.results import telemetry
+from harness.results.checking.kept import Opinions
 from harness.results.record import RunRecord
 from harness.results.reporting.leaderboard import Evaluation, LeftOut, Row, Run, Section, Spread, spread, width_note
 from harness.results.reporting.text import TIMES
@@ -25,7 +26,7 @@ NAME_LIMIT = 200  # characters of a platform or a submitter
 FACTS_LIMIT, TEXT_LIMIT = 200, 2_000  # of one table, of one value: a page shows no book
 
 
-def rows(folders: Iterable[Path]) -> tuple[list[Row], list[LeftOut]]:
+def rows(folders: Iterable[Path], checks: Path | None = None) -> tuple[list[Row], list[LeftOut]]:
     """A row for each series under `folders`, and the files that are no result. ValueError where a path is not there.
 
     A series that is there twice, as it was written and as it was collected, is one row: the one with a description.
@@ -34,6 +35,7 @@ def rows(folders: Iterable[Path]) -> tuple[list[Row], list[LeftOut]]:
     with_logs = [folder for folder in folders if find_logs(folder)]
     found: dict[frozenset[str], Row] = {}
     said: list[str] = []
+    opinions = Opinions(checks)
     for series in find_series(with_logs, said.append) if with_logs else []:
         if not any(record.events for record in series.records):
             left_out += [LeftOut(path=record.path, reason=record.reason) for record in series.records]
@@ -42,7 +44,7 @@ def rows(folders: Iterable[Path]) -> tuple[list[Row], list[LeftOut]]:
         if runs in found and not series.description:
             continue
         try:
-            found[runs] = row(score(series))
+            found[runs] = row(score(series), opinions)
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             reason = f"a value in its logs cannot be shown ({type(error).__name__}: {error})"
             left_out.append(LeftOut(path=str(series.folder), reason=reason[:300]))
@@ -50,7 +52,7 @@ def rows(folders: Iterable[Path]) -> tuple[list[Row], list[LeftOut]]:
     return list(found.values()), left_out
 
 
-def row(result: Score) -> Row:
+def row(result: Score, opinions: Opinions) -> Row:
     series, first = result.series, result.series.first
     system, rules = _system(series), rules_for(first.benchmark, result.ruleset)
     description = series.description
@@ -65,6 +67,7 @@ def row(result: Score) -> Row:
         source=None,
         unofficial=result.unofficial,
         note=_note(series, submitter, times),
+        mlperf=opinions.of(series, result.ruleset).said,
         benchmark=first.benchmark or UNKNOWN,
         task=rules.task,
         metric=result.metric,

@@ -120,6 +120,7 @@ def _summary(row: Row) -> list[tuple[str, str]]:
         ("date", row.date or text.NONE),
         ("division", f"{row.division}{f', {row.status}' if row.status else ''}"),
         ("driver", row.driver or text.NONE),
+        ("MLPerf's checker", row.mlperf or text.NONE),
         ("rank", f"{row.rank} of {row.rank_of}, {row.size} accelerators" if row.rank else "none"),
     )
     return [(key, value) for key, value in facts if value != text.NONE]

@@ -20,10 +20,15 @@ from harness.results.reporting.leaderboard import Leaderboard, Row
 PAGE = "index.html"
 
 
-def gather(folders: Sequence[Path], *, generated: datetime, published: bool = True) -> Leaderboard:
-    """Every series under `folders` beside what was published. ValueError where a folder is not there."""
+def gather(
+    folders: Sequence[Path], *, generated: datetime, published: bool = True, checks: Path | None = None
+) -> Leaderboard:
+    """Every series under `folders` beside what was published. ValueError where a folder is not there.
+
+    `checks` is where `check` keeps what MLPerf's tools said.
+    """
     try:
-        measured, left_out = report_measured.rows(folders)
+        measured, left_out = report_measured.rows(folders, checks)
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from error
     shown = {identity for row in measured for identity in _identities(row)}

@@ -70,13 +70,20 @@ class Machine:
         return 0
 
 
-def go(root: Path, on: Machine, boot: str, said: list[str] | None = None, host: int | None = None) -> int:
+def go(  # noqa: PLR0917
+    root: Path,
+    on: Machine,
+    boot: str,
+    said: list[str] | None = None,
+    host: int | None = None,
+    probe: work.Probing | None = None,
+) -> int:
     """One call of `compare run`. work.Refused where it refuses."""
     made = plan.read(root)
     here = work.Here.of(on.tables, boot)
     number = work.claim(root, made, here, host)
     say = said.append if said is not None else lambda text: None
-    return work.Work(root, made, number, here, on.launch, say, f"python -m harness compare run {root}").run()
+    return work.Work(root, made, number, here, on.launch, say, f"python -m harness compare run {root}", probe).run()
 
 
 if __name__ == "__main__":

@@ -128,6 +128,38 @@ def test_a_whole_plan_over_two_drivers(root: Path) -> None:
     assert estimate is not None and (estimate.level, estimate.units) == ("block", (2, 2))
 
 
+def test_each_arm_is_probed_once_as_it_begins(root: Path) -> None:
+    """Before its first warm-up, with its own driver, into the folder above its runs; one that fails costs nothing."""
+    probed: list[tuple[int, str, int]] = []
+    said: list[str] = []
+
+    def run(driver: str, boot: str) -> None:
+        on = Machine(driver)
+
+        def probe(made: plan.Plan, arm: int, folder: Path) -> str:
+            probed.append((arm, folder.relative_to(root).as_posix(), on.started))
+            return "No such option: --out" if arm == 1 else ""
+
+        assert go(root, on, boot, said, probe=probe) == 0
+
+    for driver, boot in ((OLD, "1"), (NEW, "2"), (NEW, "3"), (OLD, "4")):
+        run(driver, boot)
+    assert probed == [(0, "arms/old", 0), (1, "arms/new", 0)]
+    assert "arm new has no probe: No such option: --out; its runs go on without" in said
+    assert plan.read(root).probe
+    (root / plan.FILE).write_text((root / plan.FILE).read_text().replace(', "probe": true', ""))
+    assert plan.read(root), "the plans of before"
+
+
+def test_arms_by_turns_are_both_probed_first(tmp_path: Path) -> None:
+    plan.write(plan.make("embedded", ["a:env=X=1", "b:env=X=2"], hosts=1, runs=1), tmp_path)
+    probed: list[int] = []
+    go(tmp_path, Machine(OLD), "boot", probe=lambda _, arm, __: probed.append(arm) or "")  # type: ignore[func-returns-value]
+    assert probed == [0, 1]
+    plan.write(plan.make("embedded", ["a:env=X=1", "b:env=X=2"], hosts=1, runs=1, probe=False), tmp_path / "without")
+    go(tmp_path / "without", Machine(OLD), "boot", probe=lambda *_: pytest.fail("nobody asked for it"))
+
+
 def test_the_driver_must_have_changed(root: Path) -> None:
     go(root, Machine(OLD), "boot 1")
     with pytest.raises(work.Refused, match="the driver is still that of old"):

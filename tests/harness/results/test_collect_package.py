@@ -82,6 +82,23 @@ def test_collecting_twice_changes_nothing(tmp_path: Path) -> None:
     assert files(into) == before
 
 
+def test_what_a_probe_left_beside_is_taken_along_once(tmp_path: Path) -> None:
+    """Of two folders of one system both; `compare` finds them by their names."""
+    into = tmp_path / "results"
+    write_series(tmp_path / "0", 2, own=own())
+    write(tmp_path / "1/result_0.txt", events(seed=77, own=own()))
+    for number in range(2):
+        (tmp_path / f"{number}/probe_0.json").write_text(f'{{"of": {number}}}')
+    (tmp_path / "0/inference_3.json").write_text("{}")
+    for _ in range(2):
+        collect([tmp_path / "0", tmp_path / "1"], into)
+    found = {
+        Path(name).name: content for name, content in files(into).items() if not Path(name).name.startswith("result")
+    }
+    found.pop(INDEX)
+    assert found == {"probe_0.json": b'{"of": 0}', "probe_1.json": b'{"of": 1}', "inference_0.json": b"{}"}
+
+
 def test_nothing_is_overwritten_and_another_driver_is_another_system(tmp_path: Path) -> None:
     into = tmp_path / "results"
     for index, driver in enumerate(["580.65.06", "590.11.02", "580.65.06"]):
@@ -347,6 +364,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_good_series_becomes_a_checked_tree(tmp_path: Path, project: str) -> None:
     (series,) = find_series([write_series(tmp_path / "out", own=own(commit=project))])
+    (tmp_path / "out/probe_0.json").write_text("{}")
     built, report = package(series, order(tmp_path / "packages", system="DGX A100"))
     assert report.ok and report.findings == ()
     names = {path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()}
@@ -355,7 +373,7 @@ def test_a_good_series_becomes_a_checked_tree(tmp_path: Path, project: str) -> N
         "systems/DGX_A100.json",
         *(f"results/DGX_A100/ssd/result_{index}.txt" for index in range(5)),
         *(f"{own_files}/{name}" for name in ("README.md", "setup.sh", "init_datasets.sh", "run_and_time.sh")),
-        f"{own_files}/DGX_A100_pytorch.json",
+        *(f"{own_files}/{name}" for name in ("DGX_A100_pytorch.json", "probe_0.json")),
         *(f"benchmarks/ssd/implementations/pytorch/{name}" for name in ("train.py", "run_and_time.sh")),
     }
     assert (built / "results/DGX_A100/ssd/result_3.txt").read_bytes() == (tmp_path / "out/result_3.txt").read_bytes()

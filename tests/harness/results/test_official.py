@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 
 from harness.results.checking import official
 from harness.results.checking.checker import check
+from harness.results.checking.kept import Opinions
 from harness.results.checking.official import Job, Verdict
+from harness.results.reporting import report
+from harness.results.series import find_series
 from tests.harness.results.logs import DESCRIPTION, changed, events, text, without, write, write_package, write_series
 
 
@@ -231,3 +235,30 @@ def test_one_failed_run_of_five_passes_a_package_and_two_do_not(tmp_path: Path) 
     assert {"outcome", "compliance checker"} <= {each.rule for each in report.findings}
     (folder / "result_3.txt").write_text(text(events(seed=10, status="aborted", evaluations=((40, 0.1), (50, 0.2)))))
     assert not check([package])[0].ok
+
+
+def test_score_and_report_quote_what_check_was_told_last(tmp_path: Path) -> None:
+    """For exactly these logs: one byte more and nobody has been asked. In a package, of that system alone."""
+    cache = tmp_path / "cache"
+    good, bad = write_series(tmp_path / "good"), write_series(tmp_path / "bad")
+    for path in sorted(bad.glob("result_*.txt"))[:2]:
+        path.write_text(path.read_text().replace('"global_batch_size"', '"global_batch"'))
+    package = write_package(tmp_path / "package")
+
+    def said(folder: Path) -> tuple[bool | None, str]:
+        (series,) = find_series([folder])
+        found = Opinions(cache).of(series, series.first.ruleset)
+        return found.accepted, found.said
+
+    inside = next((package / "results").glob("*/*"))
+    for folder in (good, bad, inside):
+        assert said(folder) == (None, f"MLPerf's tools were not asked yet: python -m harness check {folder}")
+    check([good, bad, package], cache=cache)
+    assert said(good) == said(inside) == (True, f"MLPerf's tools (mlperf-logging {official.version()}) accept it")
+    accepted, words = said(bad)
+    assert accepted is False and "refuse it: compliance checker, result_0.txt: " in words and "; and " in words
+    with next(good.glob("result_*.txt")).open("a") as log:
+        log.write("\n")
+    assert said(good)[0] is None
+    (row,) = report.gather([bad], generated=datetime.now(UTC), published=False, checks=cache).rows
+    assert row.mlperf == words

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from harness.cli import host as verbs
-from harness.system import doctor, facts
+from harness.system import doctor, facts, places
 from harness.system.accelerator import Finding
 from harness.system.facts import Machine
 from harness.system.nvidia import driver, nvml
@@ -240,3 +240,24 @@ def test_verb_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"level", "subject", "text", "fix"} == set(told["findings"][0])
     assert told["hardware"]["gpus"][0]["name"] == "NVIDIA H100 80GB HBM3"
     assert told["software"]["driver"] == "580.65.06"
+
+
+def test_the_cache_and_what_is_compiled_in_it(tmp_path: Path) -> None:
+    def found(cache: places.Cache, *, container: bool = False) -> Finding:
+        here = replace(machine(DRIVER), host=replace(HOST, container=container))
+        return the(doctor.examine(here, RESULTS, SHM, None, cache), "cache")
+
+    (tmp_path / "cache").mkdir(mode=0o700)
+    cache = places.look_at_cache(tmp_path / "cache")
+    assert found(cache).text.endswith("nothing compiled yet") and cache.own
+    (tmp_path / "cache/compiled/inductor").mkdir(parents=True)
+    (tmp_path / "cache/compiled/inductor/kernel.so").write_bytes(bytes(3 << 20))
+    assert "3 MiB of it compiled by earlier runs" in found(places.look_at_cache(tmp_path / "cache")).text
+    layer = replace(cache, place=replace(cache.place, filesystem="overlay"))
+    assert "gone with this container" in found(layer, container=True).text
+    assert "docker run -v NAME:/cache" in found(layer, container=True).fix
+    (tmp_path / "cache").chmod(0o777)
+    assert (found(places.look_at_cache(tmp_path / "cache")).level, places.made_own(tmp_path / "cache", "x")) == (
+        "warning",
+        None,
+    )
