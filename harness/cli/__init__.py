@@ -12,9 +12,10 @@ import io
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from harness import __version__, exit_codes
 
@@ -23,10 +24,20 @@ PLAIN = {"\N{EN DASH}": "-", "\N{MULTIPLICATION SIGN}": "x", "\N{BOX DRAWINGS LI
 MODULES = ("run", "results", "report", "compare", "history", "host", "probe", "inference")
 
 
+class Verbs(TyperGroup):
+    """A list of verbs in which each one's first sentence is whole: typer's own cuts it to what fits in the line."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        found = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.get_short_help_str(limit=1000)) for name, verb in found])
+
+
 def build() -> typer.Typer:
     """The application with all its verbs."""
     app = typer.Typer(
         name="harness",
+        cls=Verbs,
         help="A training benchmark that people trust: run it, check its logs, compare its results.",
         no_args_is_help=True,
         add_completion=False,

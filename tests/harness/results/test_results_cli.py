@@ -42,6 +42,16 @@ assert not heavy, heavy
     assert f"harness {verb}" in done.stdout
 
 
+def test_the_list_of_verbs_is_whole_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = call(capsys, "--help")
+    usage, _, verbs = out.partition("Commands:")
+    assert code == 0 and "[ARGS]..." in usage
+    assert "..." not in verbs and max(map(len, verbs.splitlines())) <= 60
+
+
 @pytest.mark.parametrize("verb", ["status", "check", "score", "collect"])
 def test_a_path_that_is_not_there_is_usage(capsys: pytest.CaptureFixture[str], verb: str, tmp_path: Path) -> None:
     code, out, err = call(capsys, verb, tmp_path / "nothing")
