@@ -19,7 +19,11 @@ ONE_IMPORTER = {
         "harness/execution/events.py",
         "harness/execution/lifecycle.py",
     },  # the latter: its key names
-    "nvidia.dali": {"benchmarks/detection/data_dali.py", "benchmarks/ssd/data_dali.py"},
+    "nvidia.dali": {
+        "benchmarks/detection/data_dali.py",
+        "benchmarks/retinanet/data_dali.py",
+        "benchmarks/ssd/data_dali.py",
+    },
     "pycocotools": {"benchmarks/detection/coco.py"},
     "hotcoco": {"benchmarks/detection/coco.py"},
 }

@@ -39,6 +39,9 @@ class Source:
     whole: bool = False  # DALI: in training, decode all of a picture and cut the crop out of it
     hw_decoder_load: float = 0.65  # DALI: share of a batch for a GPU's JPEG engine
     counts: Counts | None = None  # that its reader must find; None: what the annotation file holds
+    antialias: bool = (
+        True  # make pictures smaller by a filter as wide as the scale, not by interpolation between four pixels
+    )
     compiled: bool = False  # torch: torch.compile of what is done to the pixels of a batch
 
     @property

@@ -145,7 +145,7 @@ def _decoding(gpu: int | None, hw_decoder_load: float) -> dict[str, Any]:
 def normalised(images: Any, source: Source, colour: Any = None, **mirror: Any) -> Any:
     """Resize with an antialiasing triangular filter, colour (training), then ImageNet's mean and deviation."""
     px, half = source.image_px, source.image_format == "fp16_hwc4"
-    images = fn.resize(images, resize_x=px, resize_y=px, interp_type=types.INTERP_LINEAR, antialias=True)
+    images = fn.resize(images, resize_x=px, resize_y=px, interp_type=types.INTERP_LINEAR, antialias=source.antialias)
     if colour is not None:
         images = colour(images)
     return fn.crop_mirror_normalize(

@@ -126,12 +126,14 @@ class TorchBatches(ABC):
 
     def _pixels(self, pictures: Sequence[Picture]) -> Tensor:
         """(B, 3, S, S) uint8."""
-        side = self.source.image_px
+        side, antialias = self.source.image_px, self.source.antialias
         if self.source.gpu is None:
-            made = torch.stack(list(self._workers.map(lambda picture: cut(decoded(picture), picture, side), pictures)))
+            made = torch.stack(
+                list(self._workers.map(lambda picture: cut(decoded(picture), picture, side, antialias), pictures))
+            )
             return made.to(self.source.device)  # an accelerator that decodes no JPEG
         whole = self._by_nvjpeg(pictures)
-        return torch.stack([cut(each, picture, side) for each, picture in zip(whole, pictures, strict=True)])
+        return torch.stack([cut(each, picture, side, antialias) for each, picture in zip(whole, pictures, strict=True)])
 
     def _by_nvjpeg(self, pictures: Sequence[Picture]) -> list[Tensor]:
         """(3, H, W) uint8 each, on the GPU; what is no JPEG file, whatever its name, comes from the CPU.

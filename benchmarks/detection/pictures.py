@@ -87,13 +87,13 @@ def _by_pillow(path: Path, refusal: RuntimeError) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def cut(pixels: Tensor, picture: Picture, side_px: int) -> Tensor:
-    """(3, H, W) to (3, S, S): the picture's window, resized with an antialiasing triangular filter, mirrored."""
+def cut(pixels: Tensor, picture: Picture, side_px: int, antialias: bool = True) -> Tensor:
+    """(3, H, W) to (3, S, S): the picture's window, resized linearly, mirrored."""
     height, width = pixels.shape[1:]
     left, top, right, bottom = np.rint(picture.window * [width, height, width, height]).astype(int).tolist()
     left, top = min(left, width - 1), min(top, height - 1)  # one pixel at least, of the narrowest window
     pixels = pixels[:, top : max(bottom, top + 1), left : max(right, left + 1)]
-    resized: Tensor = transforms.resize(pixels, [side_px, side_px], antialias=True)
+    resized: Tensor = transforms.resize(pixels, [side_px, side_px], antialias=antialias)
     return resized.flip(2) if picture.mirrored else resized
 
 

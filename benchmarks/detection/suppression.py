@@ -9,11 +9,13 @@ Shapes: N candidates of all groups, P pairs.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
 MAX_IOU = 0.5
-CANDIDATES_AT_ONCE = 8192  # with at most 199 better ones each, as SSD has them: 1.6 million pairs, about 100 MB
+PAIRS_AT_ONCE = 2**21  # of a candidate and a better one: about 100 MB
 
 
 def best_first(scores: Tensor, group: Tensor) -> Tensor:
@@ -36,8 +38,12 @@ def unsuppressed(ltrb: Tensor, rank: Tensor) -> Tensor:
     overlaps too much. So it has exactly one solution, and applying the rule to all boxes at once until nothing changes
     finds it: the first k of each group are right after k rounds, and in practice a handful of rounds suffices.
     """
-    pairs = [_overlapping_pairs(ltrb, rank, begin) for begin in range(0, len(rank), CANDIDATES_AT_ONCE)]
-    better, worse = torch.cat(pairs, dim=1) if pairs else rank.new_empty(2, 0)
+    ends = rank.cumsum(0)  # each meets as many better ones as its rank says
+    all_pairs = int(ends[-1]) if len(ends) else 0
+    cuts = PAIRS_AT_ONCE * torch.arange(1, all_pairs // PAIRS_AT_ONCE + 1, device=rank.device)
+    places = [0, *torch.searchsorted(ends, cuts).tolist(), len(rank)]
+    pairs = [_overlapping_pairs(ltrb, rank, *each) for each in itertools.pairwise(places)]
+    better, worse = torch.cat(pairs, dim=1)
     stays = torch.ones_like(rank, dtype=torch.bool)
     while True:
         suppressors = torch.zeros_like(rank).index_add_(0, worse, stays[better].to(rank.dtype))
@@ -46,9 +52,9 @@ def unsuppressed(ltrb: Tensor, rank: Tensor) -> Tensor:
         stays = suppressors == 0
 
 
-def _overlapping_pairs(ltrb: Tensor, rank: Tensor, begin: int) -> Tensor:
-    """(2, P): boxes from `begin` on, CANDIDATES_AT_ONCE (second row), each with the better ones that it overlaps (first)."""
-    better_ones = rank[begin : begin + CANDIDATES_AT_ONCE]  # as many as the box's rank, right before it
+def _overlapping_pairs(ltrb: Tensor, rank: Tensor, begin: int, end: int) -> Tensor:
+    """(2, P): boxes from `begin` to `end` (second row), each with the better ones that it overlaps (first)."""
+    better_ones = rank[begin:end]  # as many as the box's rank, right before it
     worse = torch.arange(begin, begin + len(better_ones), device=rank.device).repeat_interleave(better_ones)
     # counts each box's better ones down to 1
     distance = better_ones.cumsum(0).repeat_interleave(better_ones) - torch.arange(len(worse), device=rank.device)

@@ -17,21 +17,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from benchmarks.detection.overlap import overlaps
 from benchmarks.ssd.boxes import cxcywh_to_ltrb, encode
 
 MATCH_IOU = 0.5
 PAIRS_AT_ONCE = 2**25  # of a ground-truth and a default box: 128 MiB in float32
-
-
-def overlaps(one: Tensor, other: Tensor) -> Tensor:
-    """IoU of every pair: (..., G, 4) and (A, 4) ltrb to (..., G, A)."""
-    # coordinate by coordinate, along A: a last axis of two would leave a CPU's vector units idle
-    left, top, right, bottom = one[..., None].unbind(-2)  # (..., G, 1)
-    left_a, top_a, right_a, bottom_a = other.t().contiguous().unbind()  # (A,)
-    both = (torch.minimum(right, right_a) - torch.maximum(left, left_a)).clamp_(min=0)
-    both *= (torch.minimum(bottom, bottom_a) - torch.maximum(top, top_a)).clamp_(min=0)
-    areas = (right - left) * (bottom - top), (right_a - left_a) * (bottom_a - top_a)
-    return both / (areas[0] + areas[1] - both)
 
 
 def match(ltrb: Tensor, labels: Tensor, default_boxes: Tensor) -> tuple[Tensor, Tensor]:

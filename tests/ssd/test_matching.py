@@ -13,6 +13,7 @@ import torch
 from nvidia.dali import fn, pipeline_def
 
 from benchmarks.detection import annotation_file
+from benchmarks.detection.overlap import overlaps
 from benchmarks.ssd import matching
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb, decode, default_boxes, encode
 from benchmarks.ssd.config import Model
@@ -60,7 +61,7 @@ def test_a_small_box_keeps_the_default_box_it_overlaps_most_though_by_less_than_
     tiny = torch.tensor([[[0.5, 0.5, 0.51, 0.51]]])
     labels, _ = matching.match(tiny, torch.tensor([[4]]), BOXES)
     assert labels.unique().tolist() == [0, 4] and (labels == 4).sum() == 1
-    iou = matching.overlaps(tiny[0], decode(torch.zeros(len(BOXES), 4), BOXES))[0]
+    iou = overlaps(tiny[0], decode(torch.zeros(len(BOXES), 4), BOXES))[0]
     assert 0 < iou.max() < matching.MATCH_IOU and labels[0].argmax() == iou.argmax()
 
 
@@ -97,7 +98,7 @@ def by_dali(boxes: list[Pixels], labels: list[Pixels], anchors: torch.Tensor) ->
 
 def taking_the_last(ltrb: torch.Tensor, labels: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
     """Labels (A,) of one image (G, 4), (G,) where the last of several equal overlaps wins."""
-    iou = matching.overlaps(ltrb, cxcywh_to_ltrb(anchors))
+    iou = overlaps(ltrb, cxcywh_to_ltrb(anchors))
     positive, which = iou.max(0).values > matching.MATCH_IOU, len(iou) - 1 - iou.flip(0).argmax(0)
     for number, overlap in enumerate(iou):
         own = len(overlap) - 1 - int(overlap.flip(0).argmax())

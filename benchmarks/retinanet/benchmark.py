@@ -1,0 +1,41 @@
+"""RetinaNet as the harness sees it: its keyword, its configuration, and how to open a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.detection.benchmark import DetectorBenchmark
+from benchmarks.retinanet.config import RetinaNetConfig
+from harness.contract import Context
+
+if TYPE_CHECKING:
+    from benchmarks.retinanet.session import RetinaNetSession
+
+
+class RetinaNetBenchmark(DetectorBenchmark):
+    """Implements harness.contract.Benchmark."""
+
+    name = "ssd"  # up to round 4.1; rules.toml has its later keyword, its metric and targets
+    config_type = RetinaNetConfig
+
+    def session(self, config: RetinaNetConfig, context: Context) -> RetinaNetSession:
+        from benchmarks.retinanet.session import RetinaNetSession
+
+        return RetinaNetSession(config, context)
+
+    def prepare(
+        self,
+        data_dir: Path,
+        *,
+        verify_only: bool,
+        confirm: Callable[[str], bool],
+        say: Callable[[str], None],
+        progress: Callable[[str, int, int | None], None],
+    ) -> list[str]:
+        del verify_only, confirm, say, progress
+        return [f"{data_dir}: OpenImages cannot be prepared yet; name a folder in COCO form"]
+
+
+BENCHMARK: Any = RetinaNetBenchmark()

@@ -1,0 +1,84 @@
+"""The tables of a configuration that RetinaNet owns. Defaults are the benchmark's definition; what has no default must be
+said.
+
+Lengths are in pixels of the network's input, epochs count from 1.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from benchmarks.detection import tables
+from benchmarks.detection.tables import DetectorConfig, Fraction, Network, Table
+
+
+class Model(Network):
+    """Network and anchors; the defaults are the reference's."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnext50_32x4d"] = "resnext50_32x4d"
+    image_px: Annotated[int, Field(ge=64, le=1024)] = 800
+    # Stages of the backbone that are trained, from the last: 3 leaves the stem and the first stage as they come, 5 leaves none
+    trained_stages: Annotated[int, Field(ge=0, le=5)] = 3
+    # frozen: batch norm as a fixed scale and shift, as the backbone's file has them (none of their own from scratch)
+    batch_norm: Literal["frozen", "trained"] = "frozen"
+    channels: Annotated[int, Field(ge=8, multiple_of=8)] = 256  # of the pyramid and the heads
+    anchor_px: tuple[PositiveInt, ...] = (32, 64, 128, 256, 512)  # side of the smallest square of each map, P3's first
+    aspect_ratios: tuple[PositiveFloat, ...] = (
+        0.5,
+        1.0,
+        2.0,
+    )  # height by width; of each three sizes, a third of an octave apart
+
+    @model_validator(mode="after")
+    def _maps_are_there(self) -> Self:
+        if not 3 <= len(self.anchor_px) <= 5:
+            raise ValueError(f"anchor_px = {list(self.anchor_px)} must name three to five maps: P3 to P5, P6 or P7")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_frozen_was_trained(self) -> Self:
+        if self.initial_weights == "scratch" and self.trained_stages < 5:
+            raise ValueError(
+                f"trained_stages = {self.trained_stages} would leave random weights untrained: say 5 with "
+                'initial_weights = "scratch"'
+            )
+        return self
+
+
+class Data(tables.Data):
+    """As every detector's, and how pictures are made smaller."""
+
+    # The reference interpolates between four pixels whatever the scale; a filter as wide as the scale leaves no moiré
+    antialias: bool = False
+
+
+class Augmentation(Table):
+    """Of the training images: the reference flips, and no more."""
+
+    flip_probability: Fraction = 0.5
+
+
+class Optimizer(tables.Optimizer):
+    """Adam, without weight decay; the batch is one accelerator's."""
+
+    learning_rate: PositiveFloat  # after warm-up, for the global batch
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1
+    warmup_factor: Annotated[float, Field(ge=0, le=1)] = 1e-3  # of the learning rate, at the first step
+
+
+class Evaluation(tables.Evaluation):
+    """What is kept of an image's detections."""
+
+    max_detections: PositiveInt = 300  # the reference's; of a category COCO's metric looks at the best 100
+
+
+class RetinaNetConfig(DetectorConfig):
+    """All of RetinaNet's tables."""
+
+    model: Model
+    data: Data
+    augmentation: Augmentation = Augmentation()
+    optimizer: Optimizer
+    evaluation: Evaluation

@@ -1,0 +1,56 @@
+"""The network's output to detections, for a whole batch at once: sigmoid, decode, suppression within each class.
+
+Numbers as in the MLPerf reference (single_stage_detector, v2.0): of each map the best 1,000 scores above 0.05, whatever
+their class; boxes cut off at the image's rim; IoU 0.5; the best of an image after it. A logit says as much as its score, so
+that the many that are below the threshold are only compared, and sigmoid is for the few others.
+
+No loop runs over images or classes. The host waits for the device a few times in a batch, to learn how many candidates
+there are.
+
+Shapes: B images, K classes without background, L anchors of one map, N candidates or detections of all images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from benchmarks.detection.found import Detections
+from benchmarks.detection.suppression import best_first, rank_in, unsuppressed
+from benchmarks.retinanet.anchors import decode
+
+MIN_SCORE = 0.05
+MIN_LOGIT = math.log(MIN_SCORE / (1 - MIN_SCORE))
+MAX_PER_MAP = 1000  # before suppression
+
+
+def detect(
+    logits: Sequence[Tensor], offsets: Sequence[Tensor], anchors_px: Tensor, image_px: int, max_detections: int
+) -> Detections:
+    """Detections from logits (B, L, K) and offsets (B, L, 4) map by map, and anchors (A, 4) ltrb_px."""
+    sides = [each.shape[1] for each in logits]
+    of_maps = [_candidates(*each) for each in zip(logits, offsets, anchors_px.split(sides), strict=True)]
+    images, ltrb_px, scores, labels = (torch.cat(part) for part in zip(*of_maps, strict=True))
+    candidates = Detections(images, ltrb_px.clamp(0, image_px) / image_px, scores, labels)
+
+    group = images * (logits[0].shape[2] + 1) + labels
+    order = best_first(scores, group)
+    candidates, rank = candidates[order], rank_in(group[order])
+    kept = candidates[unsuppressed(candidates.ltrb, rank)]
+    order = best_first(kept.scores, kept.images)
+    return kept[order[rank_in(kept.images[order]) < max_detections]]
+
+
+def _candidates(logits: Tensor, offsets: Tensor, anchors_px: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of one map: images, boxes (N, 4) ltrb_px, scores and labels."""
+    # NaN compares false: a network that has diverged detects nothing
+    images, anchors, classes = (logits > MIN_LOGIT).nonzero(as_tuple=True)
+    scores = logits[images, anchors, classes].float().sigmoid()
+    order = best_first(scores, images)
+    order = order[rank_in(images[order]) < MAX_PER_MAP]
+    images, anchors = images[order], anchors[order]
+    boxes = decode(offsets[images, anchors].float(), anchors_px[anchors])
+    return images, boxes, scores[order], classes[order] + 1
