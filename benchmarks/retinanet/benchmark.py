@@ -34,8 +34,9 @@ class RetinaNetBenchmark(DetectorBenchmark):
         say: Callable[[str], None],
         progress: Callable[[str, int, int | None], None],
     ) -> list[str]:
-        del verify_only, confirm, say, progress
-        return [f"{data_dir}: OpenImages cannot be prepared yet; name a folder in COCO form"]
+        from benchmarks.retinanet import prepare
+
+        return prepare.prepare(data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress)
 
 
 BENCHMARK: Any = RetinaNetBenchmark()

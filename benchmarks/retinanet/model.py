@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -127,14 +128,18 @@ def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return conv
 
 
+def _width(block: Any) -> int:
+    channels: int = getattr(block, "conv3", block.conv2).out_channels
+    return channels
+
+
 class Backbone(nn.Module):
     """ResNet and pyramid."""
 
     def __init__(self, backbone: str, batch_norm: type[nn.Module], channels: int, top_maps: int) -> None:
         super().__init__()
         self.body = Body(backbone, batch_norm)
-        last = [stage[-1] for stage in (self.body.layer2, self.body.layer3, self.body.layer4)]
-        widths: list[int] = [getattr(block, "conv3", block.conv2).out_channels for block in last]
+        widths = [_width(stage[-1]) for stage in (self.body.layer2, self.body.layer3, self.body.layer4)]
         self.fpn = Pyramid(widths, channels, top_maps)
 
     def forward(self, images: Tensor) -> list[Tensor]:
