@@ -144,6 +144,11 @@ class Configuration:
         return self.rules.benchmark
 
     @cached_property
+    def other_task(self) -> str:
+        """What it trains where that is not what the keyword's rules speak of, in words; else ""."""
+        return _other_task(self.benchmark, self.tables)
+
+    @cached_property
     def resolved(self) -> dict[str, Any]:
         """Every key with the value in force, defaults too; `parse` takes it back."""
         return {
@@ -181,11 +186,24 @@ def parse(raw: dict[str, Any], *, name: str, source: str) -> Configuration:
         tables = validate(benchmark.config_type, rest, more_keys=Own.model_fields)
         if isinstance(own, Own):
             problems += _against_ruleset(own)
+            if isinstance(tables, BaseModel) and own.submission.division == "closed":
+                problems += _against_closed(benchmark, tables)
     for each in (own, tables):
         problems += each if isinstance(each, list) else []
     if problems or isinstance(own, list) or isinstance(tables, list):
         raise ConfigError("\n".join(f"{source}: {problem}" for problem in dict.fromkeys(problems)))
     return Configuration(name, source, own.benchmark, benchmark, own.submission, own.run, tables)
+
+
+def _against_closed(benchmark: Benchmark, tables: BaseModel) -> Iterator[str]:
+    if task := _other_task(benchmark, tables):
+        yield f'submission.division = "closed": it has no {task}; say "open", and the run says of itself what it is'
+
+
+def _other_task(benchmark: Benchmark, tables: BaseModel) -> str:
+    """See harness.contract.Varied."""
+    told = getattr(benchmark, "other_task", None)
+    return str(told(tables)) if told is not None else ""
 
 
 def find_benchmark(name: object) -> Benchmark:

@@ -210,6 +210,21 @@ class Benchmark(Protocol):
         ...
 
 
+class Varied(Protocol):
+    """What a Benchmark may offer besides, each found by its name: other tasks than its rules', and data sets to choose from."""
+
+    # Names that `prepare --dataset` takes, with a line on each; the first is what is prepared without it. `prepare` then
+    # has one argument more, data_set: str, one of these names, passed where the user named one
+    data_sets: Mapping[str, str]
+
+    def other_task(self, config: Any) -> str:
+        """What this configuration trains, in words, where it is not what the keyword's rules speak of; "" where it is.
+
+        Such a run is refused in the closed division, says so in its log, and is never ranked or submitted.
+        """
+        ...
+
+
 class Probed(Protocol):
     """What a Benchmark may offer besides. It is found by its name; a benchmark without it is probed as far as its machine."""
 

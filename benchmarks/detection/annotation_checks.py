@@ -52,6 +52,7 @@ class Annotation(msgspec.Struct, gc=False):
     bbox: Any = msgspec.UNSET
     area: Any = None  # width x height of the box where it is not said
     iscrowd: Any = 0
+    difficult: Any = 0  # of Pascal VOC, whose metric passes over such a box
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Columns:
     xywh_px: F64  # (M, 4)
     areas: F64  # (M,)
     crowd: npt.NDArray[np.bool_]  # (M,)
+    difficult: npt.NDArray[np.bool_]  # (M,)
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,12 @@ def _unique_ids(table: str, records: Sequence[Any], faults: Faults) -> I64:
 def boxes(records: list[Annotation], faults: Faults) -> Columns:
     image_ids = _integers("annotations", records, "image_id", faults)
     category_ids = _integers("annotations", records, "category_id", faults)
-    crowd = _integers("annotations", records, "iscrowd", faults, Range(0, 1, "0 or 1")).astype(np.bool_)
+    crowd, difficult = (
+        _integers("annotations", records, name, faults, Range(0, 1, "0 or 1")).astype(np.bool_)
+        for name in ("iscrowd", "difficult")
+    )
     xywh_px = _boxes(records, faults)
-    return Columns(image_ids, category_ids, xywh_px, _areas(records, xywh_px, faults), crowd)
+    return Columns(image_ids, category_ids, xywh_px, _areas(records, xywh_px, faults), crowd, difficult)
 
 
 def _wrong(values: Sequence[Any], right: Callable[[Any], bool]) -> list[int]:

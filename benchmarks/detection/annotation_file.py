@@ -11,6 +11,7 @@ Of 518 MB with 860,001 boxes and their outlines, COCO's train file in size, msgs
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
@@ -60,6 +61,7 @@ class Annotations:
     xywh_px: F64  # (M, 4)
     areas: F64  # (M,)
     crowd: npt.NDArray[np.bool_]  # (M,)
+    difficult: npt.NDArray[np.bool_]  # (M,)
 
     @cached_property
     def counted(self) -> npt.NDArray[np.bool_]:
@@ -114,6 +116,8 @@ def _document(of: Annotations, image_ids: I64, category_ids: I64, category_order
         of.xywh_px.tolist(),
         of.areas.tolist(),
         of.crowd.astype(int).tolist(),
+        # said where any is, so that a document of COCO has COCO's fields
+        of.difficult.astype(int).tolist() if of.difficult.any() else itertools.repeat(msgspec.UNSET, len(of.images)),
         strict=True,
     )
     return _Document(
@@ -157,6 +161,7 @@ def parse(content: bytes, path: Path) -> Annotations:
         columns.xywh_px,
         columns.areas,
         columns.crowd,
+        columns.difficult,
     )
     _within(found, document.annotations, faults)
     if not found.boxed.any():

@@ -287,7 +287,7 @@ def downloaded_bytes(remote: RemoteFile, folder: Path) -> int:
 def unpacked_bytes(remote: RemoteFile, folder: Path) -> int:
     """What lies in `folder` of the wanted members, `remote.unpacked_size` at most."""
     total = 0
-    for parent, _, start in (member.partition("/") for member in remote.members):
+    for parent, _, start in (member.rpartition("/") for member in remote.members):
         if (folder / parent).is_dir():
             with os.scandir(folder / parent) as entries:
                 total += sum(entry.stat().st_size for entry in entries if entry.name.startswith(start))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from benchmarks.detection import coco
+from benchmarks.detection import coco, voc_metric
 from benchmarks.detection.found import Batches, Detections
 
 IMAGES_SHOWN = 8
@@ -32,6 +32,7 @@ class Evaluation:
     evaluator: coco.Evaluator
     world_size: int
     rank: int
+    metric: Literal["coco"] | voc_metric.Year = "coco"
     first_rows: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 7)))
     first_ids: list[int] = field(default_factory=list)
     phase_seconds: dict[str, float] = field(default_factory=dict)
@@ -71,12 +72,19 @@ class Evaluation:
         """Rank 0's mAP, or its complaint raised, on every rank."""
         box: list[Any] = [0.0, self._incomplete(ids) if self.rank == 0 else None]
         if self.rank == 0 and box[1] is None:
-            box[0] = coco.evaluate(self.ground_truth, rows, evaluator=self.evaluator, image_ids=self.image_ids).mAP
+            box[0] = self._quality(rows)
         if self.world_size > 1:
             dist.broadcast_object_list(box, src=0)
         if box[1] is not None:
             raise RuntimeError(box[1])
         return float(box[0])
+
+    def _quality(self, rows: npt.NDArray[np.float64]) -> float:
+        if self.metric == "coco":
+            return coco.evaluate(self.ground_truth, rows, evaluator=self.evaluator, image_ids=self.image_ids).mAP
+        return voc_metric.evaluate(
+            self.ground_truth.annotations, rows, metric=self.metric, image_ids=self.image_ids
+        ).mAP
 
     def _incomplete(self, ids: npt.NDArray[Any]) -> str | None:
         if sorted(ids.tolist()) == sorted(self.image_ids.tolist()):

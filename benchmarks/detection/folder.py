@@ -51,6 +51,7 @@ class Folder:
             self.config.evaluation.evaluator,
             self.context.world_size,
             self.context.rank,
+            self.config.evaluation.metric,
         )
 
     def check(self, train_samples: int, eval_samples: int) -> None:

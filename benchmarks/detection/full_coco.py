@@ -46,10 +46,18 @@ class DataSet:
     annotations: RemoteFile
     splits: tuple[Split, ...]
     backbone: RemoteFile
+    option: str = ""  # see benchmarks.detection.prepare.DataSet
 
     @property
     def archives(self) -> list[RemoteFile]:
         return [self.annotations, *(split.archive for split in self.splits)]
+
+    def verify(self, data_dir: Path, say: Say, progress: Progress) -> list[Problem]:
+        """See `verify`."""
+        return verify(data_dir, self, say, progress)
+
+    def make(self, data_dir: Path, progress: Progress) -> None:
+        """All of it is published."""
 
 
 # Digests of the archives and all counts: pytorch/vision, torchvision/prototype/datasets/_builtin/coco.py.
@@ -109,6 +117,7 @@ class Problem:
     what: str
     remedy: RemoteFile | None
     damaged: tuple[Path, ...] = ()
+    made: bool = False  # it needs no download: `prepare` makes what is missing of what is there
 
 
 def verify(data_dir: Path, data_set: DataSet, say: Say, progress: Progress) -> list[Problem]:
@@ -120,7 +129,7 @@ def verify(data_dir: Path, data_set: DataSet, say: Say, progress: Progress) -> l
         problems += found
         archive = None if any(problem.remedy is None for problem in found) else split.archive
         problems += _check_images(data_dir / split.name, listed, split, archive, say=say, progress=progress)
-    return problems + _check_backbone(data_dir / data_set.backbone.name, data_set.backbone, progress)
+    return problems + check_backbone(data_dir / data_set.backbone.name, data_set.backbone, progress)
 
 
 def _check_annotations(
@@ -165,25 +174,26 @@ def _check_images(
         listed = present
     missing, unlisted = listed - present, present - listed
     if missing:
-        what = f"{folder}: {len(missing):,} of {len(listed):,} images missing ({_some(missing)})"
+        what = f"{folder}: {len(missing):,} of {len(listed):,} images missing ({some(missing)})"
         problems.append(Problem(what, archive))
     if unlisted:
-        say(f"{folder}: {len(unlisted):,} files not in the annotations, never read ({_some(unlisted)})")
+        say(f"{folder}: {len(unlisted):,} files not in the annotations, never read ({some(unlisted)})")
     damaged = {}
     to_check = sorted(listed & present)
     for position, name in enumerate(to_check, start=1):
-        if damage := _damage(folder / name):
-            damaged[name] = damage
+        if found := damage(folder / name):
+            damaged[name] = found
         if position % REPORT_EVERY == 0 or position == len(to_check):
             progress(f"checking {folder.name}", position, len(to_check))
     if damaged:
-        names = _some(f"{name} {damage}" for name, damage in damaged.items())
+        names = some(f"{name} {what}" for name, what in damaged.items())
         paths = tuple(folder / name for name in damaged)
         problems.append(Problem(f"{folder}: {len(damaged):,} images damaged ({names})", archive, paths))
     return problems
 
 
-def _damage(path: Path) -> str | None:
+def damage(path: Path) -> str | None:
+    """What is wrong with a picture's beginning or end, or None."""
     with path.open("rb") as file:
         start = file.read(len(PNG_START))
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -195,7 +205,8 @@ def _damage(path: Path) -> str | None:
     return None if (JPEG_END if start.startswith(JPEG_START) else PNG_END) in tail else "cut off"
 
 
-def _check_backbone(path: Path, remote: RemoteFile, progress: Progress) -> list[Problem]:
+def check_backbone(path: Path, remote: RemoteFile, progress: Progress) -> list[Problem]:
+    """Whether the initial weights are there and whole."""
     if not path.is_file():
         return [Problem(f"{path}: no such file", remote)]
     size = path.stat().st_size
@@ -206,6 +217,7 @@ def _check_backbone(path: Path, remote: RemoteFile, progress: Progress) -> list[
     return []
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first of them, for a message."""
     ordered = sorted(names)
     return ", ".join(ordered[:SHOWN]) + (", ..." if len(ordered) > SHOWN else "")

@@ -22,7 +22,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from benchmarks.detection import annotation_file, picture_files
 from benchmarks.detection.data import Source
+from benchmarks.detection.normalisation import IMAGENET_MEAN
 
+FILL = [round(255 * level) for level in IMAGENET_MEAN]  # beyond a picture
 JPEG = [0xFF, 0xD8]  # how such a file begins
 WHOLE = np.array([0.0, 0.0, 1.0, 1.0], dtype=np.float32)
 
@@ -88,13 +90,30 @@ def _by_pillow(path: Path, refusal: RuntimeError) -> Tensor:
 
 
 def cut(pixels: Tensor, picture: Picture, side_px: int, antialias: bool = True) -> Tensor:
-    """(3, H, W) to (3, S, S): the picture's window, resized linearly, mirrored."""
+    """(3, H, W) to (3, S, S): the picture's window, resized linearly, mirrored.
+
+    Where the window reaches beyond the picture there is ImageNet's mean.
+    """
     height, width = pixels.shape[1:]
     left, top, right, bottom = np.rint(picture.window * [width, height, width, height]).astype(int).tolist()
-    left, top = min(left, width - 1), min(top, height - 1)  # one pixel at least, of the narrowest window
-    pixels = pixels[:, top : max(bottom, top + 1), left : max(right, left + 1)]
+    if left < 0 or top < 0 or right > width or bottom > height:
+        pixels = _on_canvas(pixels, left, top, max(right, left + 1), max(bottom, top + 1))
+    else:
+        left, top = min(left, width - 1), min(top, height - 1)  # one pixel at least, of the narrowest window
+        pixels = pixels[:, top : max(bottom, top + 1), left : max(right, left + 1)]
     resized: Tensor = transforms.resize(pixels, [side_px, side_px], antialias=antialias)
     return resized.flip(2) if picture.mirrored else resized
+
+
+def _on_canvas(pixels: Tensor, left: int, top: int, right: int, bottom: int) -> Tensor:
+    """(3, H, W) to (3, bottom - top, right - left)."""
+    canvas = pixels.new_empty(3, bottom - top, right - left)
+    for channel, level in zip(canvas, FILL, strict=True):
+        channel.fill_(level)
+    seen = pixels[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    y, x = max(-top, 0), max(-left, 0)
+    canvas[:, y : y + seen.shape[1], x : x + seen.shape[2]] = seen
+    return canvas
 
 
 def padded(pictures: Sequence[Picture]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

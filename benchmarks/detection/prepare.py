@@ -1,8 +1,8 @@
-"""Full COCO 2017 and the backbone's weights: verified where they are, downloaded where they are not.
+"""A published data set and the backbone's weights: verified where they are, downloaded where they are not.
 
 What `python -m harness prepare` does for SSD. It goes by what lies in the folder and keeps no state: after an
-interruption it does the rest, on a complete folder it only looks. A folder in COCO form that is not full COCO
-2017 needs no preparing: its counts are reported and nothing is downloaded over it.
+interruption it does the rest, on a complete folder it only looks. A folder in COCO form that is not the whole data
+set needs no preparing: its counts are reported and nothing is downloaded over it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
+from benchmarks.detection import tar_archive
 from benchmarks.detection.download import (
     FetchError,
     Progress,
+    RemoteFile,
     Say,
     downloaded_bytes,
     fetch,
@@ -21,7 +24,33 @@ from benchmarks.detection.download import (
     unpack,
     unpacked_bytes,
 )
-from benchmarks.detection.full_coco import COCO_2017, DataSet, Problem, verify
+from benchmarks.detection.full_coco import COCO_2017, Problem
+
+
+class DataSet(Protocol):
+    """What can be prepared."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def option(self) -> str:
+        """What the command line of `prepare` ends in for it; "" for what is prepared without being named."""
+        ...
+
+    @property
+    def archives(self) -> list[RemoteFile]: ...
+
+    @property
+    def backbone(self) -> RemoteFile: ...
+
+    def verify(self, data_dir: Path, say: Say, progress: Progress) -> list[Problem]:
+        """Whether the folder holds all of it."""
+        ...
+
+    def make(self, data_dir: Path, progress: Progress) -> None:
+        """What is not published but made of what is."""
+        ...
 
 
 def prepare(
@@ -39,11 +68,12 @@ def prepare(
     deleted. A Ctrl-C keeps what was downloaded (as NAME.part) and unpacked.
     """
     try:
-        problems = verify(data_dir, data_set, say, progress)
-        if problems and not verify_only and all(problem.remedy for problem in problems):
+        problems = data_set.verify(data_dir, say, progress)
+        if problems and not verify_only and all(problem.remedy or problem.made for problem in problems):
             if refusal := _mend(data_dir, data_set, problems, confirm=confirm, say=say, progress=progress):
                 return refusal
-            problems = verify(data_dir, data_set, say, progress)
+            data_set.make(data_dir, progress)
+            problems = data_set.verify(data_dir, say, progress)
     except (FetchError, OSError) as error:
         return [f"{error}; what was downloaded and unpacked in {data_dir} is kept, run again to go on"]
     if not problems:
@@ -65,6 +95,8 @@ def _mend(
 ) -> list[str]:
     """Download and unpack what fixes `problems`. Returns why not, or nothing."""
     remedies = sorted({p.remedy for p in problems if p.remedy}, key=lambda remote: remote.size)
+    if not remedies:
+        return []
     download = sum(remote.size - downloaded_bytes(remote, data_dir) for remote in remedies)
     unpacked = sum(remote.unpacked_size - unpacked_bytes(remote, data_dir) for remote in remedies)
     free = _free_bytes(data_dir)
@@ -82,18 +114,23 @@ def _mend(
         for damaged in (path for problem in problems if problem.remedy == remote for path in problem.damaged):
             damaged.unlink()
         if remote.members:
-            written = unpack(archive, data_dir, remote.members, progress)
+            with_form = tar_archive.unpack if archive.suffix == ".tar" else unpack
+            written = with_form(archive, data_dir, remote.members, progress)
             say(f"{remote.name}: {written:,} files unpacked")
     return []
 
 
 def _texts(problems: Iterable[Problem], data_dir: Path, data_set: DataSet) -> list[str]:
-    command = f"`python -m harness prepare --data-dir {data_dir}`"
-    other = f"this is another data set, which needs no preparing: for {data_set.name} name another --data-dir"
-    return [
-        f"{p.what}; {f'{command} gets {p.remedy.name} ({gigabytes(p.remedy.size)})' if p.remedy else other}"
-        for p in problems
-    ]
+    return [f"{problem.what}; {_way_out(problem, data_dir, data_set)}" for problem in problems]
+
+
+def _way_out(problem: Problem, data_dir: Path, data_set: DataSet) -> str:
+    command = f"`python -m harness prepare --data-dir {data_dir}{data_set.option}`"
+    if problem.made:
+        return f"{command} makes it"
+    if problem.remedy is not None:
+        return f"{command} gets {problem.remedy.name} ({gigabytes(problem.remedy.size)})"
+    return f"this is another data set, which needs no preparing: for {data_set.name} name another --data-dir"
 
 
 def _free_bytes(data_dir: Path) -> int:

@@ -126,6 +126,7 @@ class DetectorSession(ABC):
             # of init, whose steps and evaluations are of a run's size
             "peak_memory_bytes": torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0,
             "evaluator": self.settings.evaluation.evaluator,
+            "quality_metric": self.settings.evaluation.metric,
             "demonstration": self.settings.data.source == "embedded",
         }
 

@@ -2,7 +2,7 @@
 
 Boxes are compared as they are: the usual trick, one NMS over boxes moved apart by class, costs float32 most of its digits where
 the groups are images times classes, and compares boxes of different groups too. A box goes when its IoU with a better one is
-above MAX_IOU, as in torchvision's NMS.
+above a limit, as in torchvision's NMS.
 
 Shapes: N candidates of all groups, P pairs.
 """
@@ -31,7 +31,7 @@ def rank_in(group: Tensor) -> Tensor:
     return position - torch.where(begins, position, 0).cummax(dim=0).values
 
 
-def unsuppressed(ltrb: Tensor, rank: Tensor) -> Tensor:
+def unsuppressed(ltrb: Tensor, rank: Tensor, max_iou: float = MAX_IOU) -> Tensor:
     """(N,) bool: what greedy NMS leaves of each group. Boxes (N, 4) come group by group, best first, `rank` says which.
 
     Greedy suppression is a rule that each box obeys by looking at better ones only: stay unless one of them stays and
@@ -42,7 +42,7 @@ def unsuppressed(ltrb: Tensor, rank: Tensor) -> Tensor:
     all_pairs = int(ends[-1]) if len(ends) else 0
     cuts = PAIRS_AT_ONCE * torch.arange(1, all_pairs // PAIRS_AT_ONCE + 1, device=rank.device)
     places = [0, *torch.searchsorted(ends, cuts).tolist(), len(rank)]
-    pairs = [_overlapping_pairs(ltrb, rank, *each) for each in itertools.pairwise(places)]
+    pairs = [_overlapping_pairs(ltrb, rank, *each, max_iou) for each in itertools.pairwise(places)]
     better, worse = torch.cat(pairs, dim=1)
     stays = torch.ones_like(rank, dtype=torch.bool)
     while True:
@@ -52,14 +52,14 @@ def unsuppressed(ltrb: Tensor, rank: Tensor) -> Tensor:
         stays = suppressors == 0
 
 
-def _overlapping_pairs(ltrb: Tensor, rank: Tensor, begin: int, end: int) -> Tensor:
+def _overlapping_pairs(ltrb: Tensor, rank: Tensor, begin: int, end: int, max_iou: float) -> Tensor:
     """(2, P): boxes from `begin` to `end` (second row), each with the better ones that it overlaps (first)."""
     better_ones = rank[begin:end]  # as many as the box's rank, right before it
     worse = torch.arange(begin, begin + len(better_ones), device=rank.device).repeat_interleave(better_ones)
     # counts each box's better ones down to 1
     distance = better_ones.cumsum(0).repeat_interleave(better_ones) - torch.arange(len(worse), device=rank.device)
     better = worse - distance
-    overlap = _iou(ltrb[better], ltrb[worse]) > MAX_IOU
+    overlap = _iou(ltrb[better], ltrb[worse]) > max_iou
     return torch.stack([better[overlap], worse[overlap]])
 
 

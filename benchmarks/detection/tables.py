@@ -94,7 +94,9 @@ class Evaluation(Table):
     """From the network's output to mAP."""
 
     batch_size: PositiveInt
-    evaluator: Literal["hotcoco", "pycocotools"] = "hotcoco"
+    evaluator: Literal["hotcoco", "pycocotools"] = "hotcoco"  # of metric "coco"
+    # coco: mean over IoU 0.50 to 0.95; voc2007: Pascal VOC's at 0.5, of eleven recalls; voc2010: the area, as from 2010 on
+    metric: Literal["coco", "voc2007", "voc2010"] = "coco"
 
 
 class DetectorConfig(Table):

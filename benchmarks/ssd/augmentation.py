@@ -1,7 +1,8 @@
 """What training does to a picture, as draws and as maths: the definition that the data path without DALI is made of.
 
-The same distribution as DALI's graph draws from: a window after the SSD paper (one try of each option, as MLPerf v0.7 has it),
-a flip, and a colour change that is linear in RGB: contrast about mid-grey, brightness, saturation and hue in YIQ.
+The same distribution as DALI's graph draws from: the SSD paper's zoom out where it is asked for, a window as in the paper
+(one try of each option, as MLPerf v0.7 has it), a flip, and a colour change that is linear in RGB: contrast about mid-grey,
+brightness, saturation and hue in YIQ.
 
 Shapes: B images, S image side in px, G ground-truth boxes of an image.
 """
@@ -84,11 +85,28 @@ def coloured(pictures: Tensor, colours: Tensor) -> Tensor:
     return flat.view(pictures.shape).clamp_(0, 255).round_()
 
 
+def random_canvas(rng: np.random.Generator, augmentation: Augmentation) -> tuple[float, Boxes]:
+    """How many times the picture's sides a canvas has, and where on it the picture begins: (4,), x, y, x, y in its sides."""
+    if rng.random() >= augmentation.expand_probability:
+        return 1.0, np.zeros(4, dtype=np.float32)
+    times = float(rng.uniform(1, augmentation.expand_most))
+    return times, np.tile(rng.uniform(0, times - 1, size=2), 2).astype(np.float32)
+
+
 def augmented(rng: np.random.Generator, picture: Picture, augmentation: Augmentation) -> Picture:
-    """A window and a flip, drawn; what they leave of the boxes."""
-    window, inside = random_window(rng, picture.ltrb, augmentation)
-    ltrb = in_window(picture.ltrb[inside], window)
+    """A canvas, a window on it and a flip, drawn; what they leave of the boxes. The window may reach beyond the picture."""
+    times, begin = 1.0, np.zeros(4, dtype=np.float32)
+    if augmentation.expand_probability:  # without it no number is drawn: an earlier version's batches are the same
+        times, begin = random_canvas(rng, augmentation)
+    on_canvas = (picture.ltrb + begin) / np.float32(times)
+    window, inside = random_window(rng, on_canvas, augmentation)
+    ltrb = in_window(on_canvas[inside], window)
     mirrored = bool(rng.random() < augmentation.flip_probability)
     return Picture(
-        picture.id, picture.file, flipped(ltrb) if mirrored else ltrb, picture.labels[inside], window, mirrored
+        picture.id,
+        picture.file,
+        flipped(ltrb) if mirrored else ltrb,
+        picture.labels[inside],
+        window * np.float32(times) - begin,
+        mirrored,
     )

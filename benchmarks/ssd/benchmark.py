@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.detection.benchmark import DetectorBenchmark
 from benchmarks.detection.capabilities import installed
@@ -21,6 +21,19 @@ class SSDBenchmark(DetectorBenchmark):
 
     name = "ssd"  # rules.toml has its metric and targets
     config_type = SSDConfig
+    data_sets: ClassVar = {
+        "coco": "COCO 2017, with ResNet-34's weights",
+        "voc": "Pascal VOC 2007 and 2012, with VGG-16's",
+    }
+
+    def other_task(self, config: SSDConfig) -> str:
+        """See harness.contract.Varied; the rules' own task is a ResNet's SSD by COCO's metric."""
+        words = []
+        if config.model.backbone == "vgg16":
+            words.append("VGG-16")
+        if config.evaluation.metric != "coco":
+            words.append(f"Pascal VOC's metric of {config.evaluation.metric.removeprefix('voc')}")
+        return f"SSD{config.model.image_px} with {' and '.join(words)}" if words else ""
 
     def session(self, config: SSDConfig, context: Context) -> SSDSession:
         from benchmarks.ssd.session import SSDSession
@@ -56,10 +69,21 @@ class SSDBenchmark(DetectorBenchmark):
         confirm: Callable[[str], bool],
         say: Callable[[str], None],
         progress: Callable[[str, int, int | None], None],
+        data_set: str = "coco",
     ) -> list[str]:
         from benchmarks.detection import prepare
+        from benchmarks.detection.full_coco import COCO_2017
+        from benchmarks.detection.full_voc import VOC_0712
 
-        return prepare.prepare(data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress)
+        named: dict[str, prepare.DataSet] = {"coco": COCO_2017, "voc": VOC_0712}
+        return prepare.prepare(
+            data_dir,
+            verify_only=verify_only,
+            confirm=confirm,
+            say=say,
+            progress=progress,
+            data_set=named[data_set],
+        )
 
 
 def _check_fused(parts: list[str], device: str) -> None:

@@ -3,7 +3,8 @@
 Two formats exist outside this file: `ltrb`, corners as fractions of the image, and `xywh_px`, COCO's corner and size in
 the image's own pixels. `cxcywh`, centre and size as fractions, is the default boxes' own and what offsets are taken from.
 Follows the MLPerf Training reference's definition (ssd, v0.7): centres on the map's grid, all four numbers clamped to
-[0, 1], order map, then shape, then row, then column.
+[0, 1], order map, then shape, then row, then column. What else is clamped in the field is a choice: torchvision's SSD clamps
+width and height alone, the SSD paper's own code nothing.
 
 Shapes: A default boxes (8,732 at 300 px), B images.
 """
@@ -16,6 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from benchmarks.ssd.geometry import Clamped
+
 SCALE_XY = 0.1  # the reference's "variances": an offset is divided by them
 SCALE_WH = 0.2
 
@@ -26,8 +29,10 @@ def default_boxes(
     steps_px: Sequence[float],
     scales_px: Sequence[float],
     aspect_ratios: Sequence[Sequence[float]],
+    *,
+    clamped: Clamped = "all",
 ) -> Tensor:
-    """(A, 4) float32 cxcywh, clamped to [0, 1].
+    """(A, 4) float32 cxcywh, of which `clamped` lie in [0, 1].
 
     `scales_px` has one entry more than there are maps: each map's second square lies between its scale and the next.
     """
@@ -41,7 +46,10 @@ def default_boxes(
             shapes += [(long, short), (short, long)]
         centres = [(i + 0.5) * step / image_px for i in range(size)]
         boxes += [(cx, cy, w, h) for w, h in shapes for cy in centres for cx in centres]
-    return torch.tensor(boxes, dtype=torch.float32).clamp_(0.0, 1.0)
+    found = torch.tensor(boxes, dtype=torch.float32)
+    if clamped != "none":
+        found[:, {"all": slice(0, 4), "sizes": slice(2, 4)}[clamped]].clamp_(0.0, 1.0)
+    return found
 
 
 def cxcywh_to_ltrb(boxes: Tensor) -> Tensor:

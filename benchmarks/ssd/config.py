@@ -12,23 +12,31 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from benchmarks.detection import tables
 from benchmarks.detection.tables import DetectorConfig, Fraction, Network, Range, Table
 from benchmarks.ssd import recipes
-from benchmarks.ssd.geometry import REFERENCE_EXTRAS, feature_sizes
+from benchmarks.ssd.geometry import REFERENCE_EXTRAS, Backbone, Clamped, feature_sizes
+
+ExtraBlock = (
+    tuple[PositiveInt, PositiveInt, Literal[1, 2], Literal[0, 1]]
+    | tuple[PositiveInt, PositiveInt, Literal[1, 2], Literal[0, 1], Literal[3, 4]]
+)  # fmt: skip
+OF_A_RESNET = ("stem", "blocks")  # parts of compute.fused
 
 
 class Model(Network):
-    """Network and default boxes; the defaults are SSD300."""
+    """Network and default boxes; the defaults are SSD300 with ResNet-34. VGG-16's are in configs/ssd/vgg_*.toml."""
 
-    backbone: Literal["resnet18", "resnet34"] = "resnet34"
+    backbone: Backbone = "resnet34"
+    width_divisor: Literal[1, 2, 4, 8] = 1  # of vgg16: all its channels are divided by it
     image_px: Annotated[int, Field(ge=32, le=1024)] = 300
-    # [1x1 channels, 3x3 channels, stride, padding] of each extra block
-    extras: tuple[tuple[PositiveInt, PositiveInt, Literal[1, 2], Literal[0, 1]], ...] = REFERENCE_EXTRAS
+    # [1x1 channels, 3x3 channels, stride, padding] of each extra block, and a fifth number where the second kernel is not 3x3
+    extras: tuple[ExtraBlock, ...] = REFERENCE_EXTRAS
     steps_px: tuple[PositiveFloat, ...] = (8, 16, 32, 64, 100, 300)
     scales_px: tuple[PositiveFloat, ...] = (21, 45, 99, 153, 207, 261, 315)
     aspect_ratios: tuple[tuple[PositiveFloat, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
+    clamped: Clamped = "all"  # what of the default boxes is clamped to the picture: see benchmarks/ssd/boxes.py
 
     @property
     def feature_sizes(self) -> list[int]:
-        return feature_sizes(self.image_px, self.extras)
+        return feature_sizes(self.image_px, self.extras, self.backbone)
 
     @model_validator(mode="after")
     def _geometry_fits(self) -> Self:
@@ -42,6 +50,17 @@ class Model(Network):
                 raise ValueError(f"{name} has {found} entries; {len(self.extras)} extra blocks ask for {wanted}")
         return self
 
+    @model_validator(mode="after")
+    def _width_is_the_backbone_s(self) -> Self:
+        if self.width_divisor != 1 and self.backbone != "vgg16":
+            raise ValueError(f'width_divisor = {self.width_divisor} is for backbone = "vgg16"; leave it out')
+        if self.width_divisor != 1 and self.initial_weights == "imagenet":
+            raise ValueError(
+                f"width_divisor = {self.width_divisor}: there are no ImageNet weights of a narrower VGG-16; say "
+                'initial_weights = "scratch", or width_divisor = 1'
+            )
+        return self
+
 
 class Augmentation(Table):
     """Of the training images; the defaults are v0.7's."""
@@ -50,6 +69,9 @@ class Augmentation(Table):
     crop_scale: Range = (0.3, 1.0)
     crop_aspect_ratio: Range = (0.5, 2.0)
     flip_probability: Fraction = 0.5
+    # The paper's zoom out: so often a picture lies on a grey canvas, of up to so many times its sides, before it is cropped
+    expand_probability: Fraction = 0.0
+    expand_most: Annotated[float, Field(gt=1, le=8)] = 4.0
     brightness: Range = (0.875, 1.125)
     contrast: Range = (0.5, 1.5)
     saturation: Range = (0.5, 1.5)
@@ -81,6 +103,9 @@ class Optimizer(tables.Optimizer):
     decay_epochs: tuple[PositiveInt, ...]  # a tenth after so many whole epochs
     warmup_factor: Annotated[int, Field(ge=0)] = 0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    loss_over: Literal["image", "batch"] = (
+        "image"  # by whose matched boxes the loss is divided: see benchmarks/ssd/loss.py
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -126,6 +151,14 @@ class Compute(tables.Compute):
         return self
 
 
+class Evaluation(tables.Evaluation):
+    """From the network's output to mAP; the defaults are the reference's."""
+
+    min_score: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of a detection
+    max_iou: Annotated[float, Field(gt=0, lt=1)] = 0.5  # with a better one of its class, above which a detection goes
+    max_per_class: PositiveInt = 200  # before that
+
+
 class SSDConfig(DetectorConfig):
     """All of SSD's tables."""
 
@@ -133,3 +166,28 @@ class SSDConfig(DetectorConfig):
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer
     compute: Compute
+    evaluation: Evaluation
+
+    @model_validator(mode="after")
+    def _loss_kernel_is_the_reference_s(self) -> Self:
+        if "loss" in self.compute.fused and self.optimizer.loss_over != "image":
+            raise ValueError(
+                f'compute.fused has "loss", which divides by an image\'s boxes, and optimizer.loss_over = '
+                f'"{self.optimizer.loss_over}"; leave out one of them'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compute_fits_the_backbone(self) -> Self:
+        if self.model.backbone != "vgg16":
+            return self
+        if parts := [each for each in self.compute.fused if each in OF_A_RESNET]:
+            raise ValueError(
+                f'compute.fused = {parts} are of a ResNet\'s batch norm, of which vgg16 has none; "loss" is what fits it'
+            )
+        if self.compute.stem != "direct":
+            raise ValueError(
+                f'compute.stem = "{self.compute.stem}" is for a ResNet\'s 7x7 convolution of stride 2; vgg16 begins with a '
+                '3x3 one of stride 1: say "direct", or leave it out'
+            )
+        return self

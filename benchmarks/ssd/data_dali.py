@@ -1,6 +1,7 @@
 """SSD's DALI graph for training: JPEG files of a COCO folder to augmented images with encoded boxes, on a GPU or the CPU.
 
-Order of the operations as in MLPerf v0.7's DALI submissions: random crop around the boxes, decode of the crop alone, flip,
+Order of the operations as in MLPerf v0.7's DALI submissions, after the paper's zoom out where it is asked for, which decodes
+pictures whole: random crop around the boxes, decode of the crop alone, flip,
 resize, colour, normalise, encode. Boxes are clamped before the crop, which refuses one that lies 1e-4 px outside.
 
 Shapes: B images, S image side in px, A default boxes.
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from benchmarks.detection.data import Source
 from benchmarks.detection.data_dali import DaliBatches, batches, decoding_of, normalised, reader, saving, uniform
+from benchmarks.detection.pictures import FILL
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.matching import MATCH_IOU
@@ -68,6 +70,13 @@ def _random_crop(boxes: Any, labels: Any, augmentation: Augmentation) -> Any:
     )
 
 
+def _random_canvas(augmentation: Augmentation) -> tuple[Any, Any]:
+    """See benchmarks.ssd.augmentation.random_canvas; where it begins is (2,)."""
+    grown = fn.random.coin_flip(probability=augmentation.expand_probability)
+    times = 1.0 + grown * fn.random.uniform(range=[0.0, augmentation.expand_most - 1.0])
+    return times, fn.random.uniform(range=[0.0, 1.0], shape=[2]) * (times - 1.0)
+
+
 @pipeline_def  # type: ignore[untyped-decorator]
 def _train_graph(
     source: Source, augmentation: Augmentation, anchors_ltrb: list[float], order_seed: int, saved: str
@@ -76,8 +85,21 @@ def _train_graph(
     files, boxes, labels = reader(
         source, **saving(saved), shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31
     )
+    times, place = None, None
+    if augmentation.expand_probability:
+        times, place = _random_canvas(augmentation)
+        boxes = (math.clamp(boxes, 0.0, 1.0) + fn.cat(place, place)) / times
     begin, size, boxes, labels = _random_crop(boxes, labels, augmentation)
-    if source.whole:
+    if times is not None:
+        # the window in the picture's own sides, of which a part may be beyond it
+        images = fn.slice(
+            fn.decoders.image(files, **decoding_of(source)),
+            begin * times - place,
+            size * times,
+            out_of_bounds_policy="pad",
+            fill_values=FILL,
+        )
+    elif source.whole:
         images = fn.slice(fn.decoders.image(files, **decoding_of(source)), begin, size)
     else:
         images = fn.decoders.image_slice(files, begin, size, **decoding_of(source))

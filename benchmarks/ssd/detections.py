@@ -17,22 +17,32 @@ import math
 from torch import Tensor
 
 from benchmarks.detection.found import Detections
-from benchmarks.detection.suppression import best_first, rank_in, unsuppressed
+from benchmarks.detection.suppression import MAX_IOU, best_first, rank_in, unsuppressed
 from benchmarks.ssd.boxes import decode
 
 MIN_SCORE = 0.05
-NEAR_BACKGROUND = math.log(MIN_SCORE) - 1e-3  # p > MIN_SCORE asks for exp(logit - background's) > MIN_SCORE; rounding
+ROUNDING = 1e-3  # of logits
 MAX_PER_CLASS = 200  # before suppression
 MAX_PER_IMAGE = 200  # after it
 
 
-def detect(logits: Tensor, offsets: Tensor, default_boxes: Tensor) -> Detections:
+def detect(
+    logits: Tensor,
+    offsets: Tensor,
+    default_boxes: Tensor,
+    *,
+    min_score: float = MIN_SCORE,
+    max_iou: float = MAX_IOU,
+    max_per_class: int = MAX_PER_CLASS,
+) -> Detections:
     """Detections from logits (B, A, K), offsets (B, A, 4) and default boxes (A, 4) cxcywh, all float32."""
-    # A class can reach the threshold only where its logit comes near the background's, which is at few default boxes.
+    # A class can reach the threshold only where its logit comes near the background's, which is at few default boxes:
+    # p > min_score asks for exp(logit - background's) > min_score.
     # NaN compares false: a network that has diverged detects nothing.
-    images, anchors = (logits[..., 1:].amax(dim=-1) - logits[..., 0] > NEAR_BACKGROUND).nonzero(as_tuple=True)
+    near = math.log(min_score) - ROUNDING
+    images, anchors = (logits[..., 1:].amax(dim=-1) - logits[..., 0] > near).nonzero(as_tuple=True)
     probabilities = logits[images, anchors].softmax(dim=-1)[:, 1:]
-    position, classes = (probabilities > MIN_SCORE).nonzero(as_tuple=True)
+    position, classes = (probabilities > min_score).nonzero(as_tuple=True)
     images, anchors = images[position], anchors[position]
     candidates = Detections(
         images,
@@ -43,8 +53,8 @@ def detect(logits: Tensor, offsets: Tensor, default_boxes: Tensor) -> Detections
     group = images * logits.shape[-1] + candidates.labels
     order = best_first(candidates.scores, group)
     rank = rank_in(group[order])
-    candidates, rank = candidates[order[rank < MAX_PER_CLASS]], rank[rank < MAX_PER_CLASS]
+    candidates, rank = candidates[order[rank < max_per_class]], rank[rank < max_per_class]
 
-    kept = candidates[unsuppressed(candidates.ltrb, rank)]
+    kept = candidates[unsuppressed(candidates.ltrb, rank, max_iou)]
     order = best_first(kept.scores, kept.images)
     return kept[order[rank_in(kept.images[order]) < MAX_PER_IMAGE]]

@@ -1,12 +1,15 @@
 """The SSD loss: smooth L1 on the matched boxes, cross-entropy on them and on three hard negatives for each.
 
 As the MLPerf Training reference computes it: sums over an image are divided by its number of matched boxes, an image without
-any contributes zero but stays in the batch's mean, and everything is float32 whatever the network ran in.
+any contributes zero but stays in the batch's mean, and everything is float32 whatever the network ran in. The SSD paper divides
+by the matched boxes of the whole batch.
 
 Shapes: B images, A default boxes, K classes with background 0.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +18,15 @@ from torch import Tensor
 NEGATIVES_PER_POSITIVE = 3
 
 
-def detection_loss(logits: Tensor, offsets: Tensor, target_labels: Tensor, target_offsets: Tensor) -> Tensor:
-    """Mean over the batch, a scalar.
+def detection_loss(
+    logits: Tensor,
+    offsets: Tensor,
+    target_labels: Tensor,
+    target_offsets: Tensor,
+    *,
+    over: Literal["image", "batch"] = "image",
+) -> Tensor:
+    """A scalar. `over` the image: its sum by its own matched boxes, then the mean of the batch; over the batch: all by all.
 
     logits (B, A, K), offsets (B, A, 4), target_labels (B, A) integers with 0 for background, target_offsets (B, A, 4).
     """
@@ -29,6 +39,8 @@ def detection_loss(logits: Tensor, offsets: Tensor, target_labels: Tensor, targe
 
     counted = positive | _hard_negatives(cross_entropy.detach(), positive, positives)
     per_image = torch.where(positive, box, 0.0).sum(dim=1) + torch.where(counted, cross_entropy, 0.0).sum(dim=1)
+    if over == "batch":
+        return per_image.sum() / positives.sum().clamp(min=1)
     return (per_image / positives.clamp(min=1)).where(positives > 0, 0.0).mean()
 
 

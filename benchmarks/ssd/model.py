@@ -1,8 +1,9 @@
-"""SSD with a ResNet backbone cut after its third stage, as MLPerf Training v0.5 to v1.1 defines it.
+"""SSD with a ResNet backbone cut after its third stage, as MLPerf Training v0.5 to v1.1 defines it, or with the paper's VGG-16.
 
-The third stage keeps the second's resolution (its stride is set to 1); extra blocks without batch norm shrink the map
-further; one fused 3x3 convolution on each map predicts classes and offsets. Image size, backbone, classes and geometry are
-arguments: 300 px with ResNet-34 and 81 classes is the benchmark, smaller ones run on a laptop.
+A ResNet's third stage keeps the second's resolution (its stride is set to 1); VGG-16 gives two maps (benchmarks/ssd/vgg.py).
+Extra blocks without batch norm shrink the last map further; one fused 3x3 convolution on each map predicts classes and
+offsets. Image size, backbone, classes and geometry are arguments: 300 px with ResNet-34 and 81 classes is the benchmark, with
+VGG-16 it is the paper's, smaller ones run on a laptop.
 
 Shapes: B images, S image side in px, K classes with background 0, A default boxes, D default boxes in a cell.
 """
@@ -18,7 +19,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from benchmarks.ssd.geometry import REFERENCE_EXTRAS, Extra
+from benchmarks.ssd import vgg
+from benchmarks.ssd.geometry import REFERENCE_EXTRAS, Backbone, Extra, second_kernel
 
 HEAD_CHANNELS_MULTIPLE = 8  # tensor cores want channels in eights; the extra ones are never read
 
@@ -29,6 +31,7 @@ BACKBONE_CHANNELS = 256
 BACKBONE_SHA256 = {
     "resnet18": "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
     "resnet34": "333f7ec4c6338da2cbed37f1fc0445f9624f1355633fa1d7eab79a91084c6cef",
+    "vgg16": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
 }
 
 
@@ -71,38 +74,52 @@ class FusedHead(nn.Module):
         return out.reshape(b, values, self.shapes, h, w).permute(0, 2, 3, 4, 1).reshape(b, -1, values)
 
 
-def _extra_block(channels: int, middle: int, out: int, stride: int, padding: int) -> nn.Sequential:
+def _extra_block(channels: int, extra: Extra) -> nn.Sequential:
+    middle, out, stride, padding = extra[:4]
     narrow = nn.Conv2d(channels, middle, kernel_size=1)
-    shrink = nn.Conv2d(middle, out, kernel_size=3, stride=stride, padding=padding)
+    shrink = nn.Conv2d(middle, out, kernel_size=second_kernel(extra), stride=stride, padding=padding)
     for conv in (narrow, shrink):
         nn.init.xavier_uniform_(conv.weight)  # biases keep PyTorch's default, as in the reference
     return nn.Sequential(narrow, nn.ReLU(inplace=True), shrink, nn.ReLU(inplace=True))
 
 
 class SSD(nn.Module):
-    """Single-shot detector over `1 + len(extras)` maps."""
+    """Single-shot detector over the maps of its backbone and one of each extra block."""
 
     def __init__(
         self,
-        backbone: str,
+        backbone: Backbone,
         classes: int,
         shapes_per_cell: Sequence[int],
         extras: Sequence[Extra] = REFERENCE_EXTRAS,
+        *,
         head_multiple: int = HEAD_CHANNELS_MULTIPLE,
+        width_divisor: int = 1,
     ) -> None:
-        """`classes` counts the background. `shapes_per_cell` has one entry for each map, the backbone's first."""
+        """`classes` counts the background. `shapes_per_cell` has one entry for each map, the backbone's first.
+
+        `width_divisor` is of VGG-16's channels alone.
+        """
         super().__init__()
-        resnet = getattr(torchvision.models, backbone)(weights=None)
-        first = resnet.layer3[0]
-        first.conv1.stride = first.downsample[0].stride = (1, 1)
-        self.backbone = nn.Sequential(
-            resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool, resnet.layer1, resnet.layer2, resnet.layer3
+        self.backbone: nn.Sequential | vgg.VGG16
+        if backbone == "vgg16":
+            self.backbone = vgg.VGG16(width_divisor)
+            channels = [*self.backbone.channels]
+        else:
+            self.backbone = _resnet(backbone)
+            channels = [BACKBONE_CHANNELS]
+        own = len(channels)
+        channels += [extra[1] for extra in extras]
+        self.extras = nn.ModuleList(
+            _extra_block(c, extra) for c, extra in zip(channels[own - 1 :], extras, strict=False)
         )
-        channels = [BACKBONE_CHANNELS] + [out for _, out, _, _ in extras]
-        self.extras = nn.ModuleList(_extra_block(c, *extra) for c, extra in zip(channels, extras, strict=False))
         self.heads = nn.ModuleList(
             FusedHead(c, shapes, classes, head_multiple) for c, shapes in zip(channels, shapes_per_cell, strict=True)
         )
+        if backbone == "vgg16":  # the paper's new layers begin with biases of zero, MLPerf's with PyTorch's
+            for conv in (*self.extras.modules(), *self.heads.modules()):
+                if isinstance(conv, nn.Conv2d) and conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) normalised images to logits (B, A, K) and offsets (B, A, 4)."""
@@ -110,8 +127,9 @@ class SSD(nn.Module):
         return torch.cat(logits, dim=1), torch.cat(offsets, dim=1)
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """What the heads see, the backbone's map first."""
-        maps = [self.backbone(images)]
+        """What the heads see, the backbone's maps first."""
+        first = self.backbone(images)
+        maps = [first] if isinstance(first, Tensor) else [*first]
         for extra in self.extras:
             maps.append(extra(maps[-1]))
         return maps
@@ -121,6 +139,15 @@ class SSD(nn.Module):
         heads = [head for head in self.heads if isinstance(head, FusedHead)]
         padding = sum((h.conv.out_channels - h.used) * (h.conv.weight[0].numel() + 1) for h in heads)
         return sum(p.numel() for p in self.parameters()) - padding
+
+
+def _resnet(backbone: Backbone) -> nn.Sequential:
+    resnet = getattr(torchvision.models, backbone)(weights=None)
+    first = resnet.layer3[0]
+    first.conv1.stride = first.downsample[0].stride = (1, 1)
+    return nn.Sequential(
+        resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool, resnet.layer1, resnet.layer2, resnet.layer3
+    )
 
 
 class HeadOutputs(nn.Module):
@@ -138,8 +165,10 @@ class HeadOutputs(nn.Module):
         return outputs, [c.bias for c in convolutions if c.bias is not None]
 
 
-def load_backbone(model: SSD, backbone: str, path: Path) -> None:
-    """Load a torchvision ImageNet weight file into the backbone; the classifier and the fourth stage are left out.
+def load_backbone(model: SSD, backbone: Backbone, path: Path) -> None:
+    """Load a torchvision ImageNet weight file into the backbone.
+
+    Of a ResNet the classifier and the fourth stage are left out, of VGG-16 most of fc6 and fc7: see vgg.decimated.
 
     ValueError when the file is missing, truncated or another one.
     """
@@ -155,21 +184,27 @@ def load_backbone(model: SSD, backbone: str, path: Path) -> None:
             f"{where}: SHA-256 is {found}, expected {expected}: truncated or another file "
             f"({path.stat().st_size:,} bytes); {wanted}"
         )
-    _copy_backbone(model, torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        _copy_backbone(model, torch.load(path, map_location="cpu", weights_only=True))
+    except KeyError as error:
+        raise ValueError(f"{where} lacks {error.args[0]}; {wanted}") from error
 
 
 def _copy_backbone(model: SSD, weights: dict[str, Tensor]) -> None:
-    stages = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")  # as in SSD.backbone
-    renamed = {}
-    for key, value in weights.items():
-        stage, _, rest = key.partition(".")
-        if stage in stages:
-            renamed[f"{stages.index(stage)}.{rest}"] = value
-    # num_batches_tracked is younger than the file and irrelevant with a fixed momentum
+    if isinstance(model.backbone, vgg.VGG16):
+        renamed = vgg.decimated(weights)
+    else:
+        stages = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")  # as in SSD.backbone
+        renamed = {}
+        for key, value in weights.items():
+            stage, _, rest = key.partition(".")
+            if stage in stages:
+                renamed[f"{stages.index(stage)}.{rest}"] = value
+    # num_batches_tracked is younger than the file and irrelevant with a fixed momentum; conv4_3's scale is the paper's own
     missing = [
         key
         for key in model.backbone.load_state_dict(renamed, strict=False).missing_keys
-        if not key.endswith("num_batches_tracked")
+        if not key.endswith(("num_batches_tracked", "norm.scale"))
     ]
     if missing:
         raise ValueError(f"backbone weights lack {len(missing)} tensors, the first being {missing[0]}")

@@ -43,7 +43,11 @@ class SSDSession(DetectorSession):
 
         geometry = config.model
         self.model = SSD(
-            geometry.backbone, geometry.categories + 1, shapes_per_cell(geometry.aspect_ratios), geometry.extras
+            geometry.backbone,
+            geometry.categories + 1,
+            shapes_per_cell(geometry.aspect_ratios),
+            geometry.extras,
+            width_divisor=geometry.width_divisor,
         )
         if geometry.initial_weights == "imagenet":
             assert context.initial_weights is not None  # Benchmark.check refused it
@@ -65,11 +69,14 @@ class SSDSession(DetectorSession):
             geometry.steps_px,
             geometry.scales_px,
             geometry.aspect_ratios,
+            clamped=geometry.clamped,
         ).to(self.device)  # (A, 4)
 
         self.network: torch.nn.Module = self.model
         # of what the network gives, labels and offsets
-        self.detection_loss: Callable[..., Tensor] = loss.detection_loss
+        self.detection_loss: Callable[..., Tensor] = functools.partial(
+            loss.detection_loss, over=config.optimizer.loss_over
+        )
         if "loss" in config.compute.fused:
             from benchmarks.ssd.kernels import loss as loss_kernels
 
@@ -151,4 +158,12 @@ class SSDSession(DetectorSession):
     def detections(self, images: Tensor) -> Detections:
         with self.autocast():
             logits, offsets = self.model(images)
-        return detections.detect(logits.float(), offsets.float(), self.default_boxes)
+        settings = self.config.evaluation
+        return detections.detect(
+            logits.float(),
+            offsets.float(),
+            self.default_boxes,
+            min_score=settings.min_score,
+            max_iou=settings.max_iou,
+            max_per_class=settings.max_per_class,
+        )

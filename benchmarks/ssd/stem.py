@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.ssd.model import SSD
+from benchmarks.ssd.vgg import VGG16
 
 KERNEL, STRIDE, PADDING, CHANNELS = 7, 2, 3, 4
 
@@ -54,10 +55,21 @@ def _side(size: int) -> int:
 
 def replace(model: SSD, form: type[nn.Conv2d]) -> None:
     """Give `model` its first convolution in another form, with the weights that it has."""
-    first = model.backbone[0]
-    assert isinstance(first, nn.Conv2d) and first.bias is None
-    assert (first.kernel_size, first.stride, first.padding) == ((KERNEL,) * 2, (STRIDE,) * 2, (PADDING,) * 2)
+    trunk = model.backbone.to_conv4_3 if isinstance(model.backbone, VGG16) else model.backbone
+    first = trunk[0]
+    assert isinstance(first, nn.Conv2d)
+    if form is SpaceToDepth:
+        assert first.bias is None
+        assert (first.kernel_size, first.stride, first.padding) == ((KERNEL,) * 2, (STRIDE,) * 2, (PADDING,) * 2)
     # on the device meta it has no numbers of its own, for which random ones would be drawn
-    other = form(first.in_channels, first.out_channels, KERNEL, STRIDE, PADDING, bias=False, device="meta")
-    other.weight = first.weight
-    model.backbone[0] = other
+    other = form(
+        first.in_channels,
+        first.out_channels,
+        first.kernel_size,
+        first.stride,
+        first.padding,
+        bias=first.bias is not None,
+        device="meta",
+    )
+    other.weight, other.bias = first.weight, first.bias
+    trunk[0] = other

@@ -11,6 +11,7 @@ import typer
 
 from harness import exit_codes
 from harness.cli import environment
+from harness.contract import Benchmark
 from harness.request import Engine, Request, verb
 
 
@@ -106,6 +107,9 @@ def prepare(
     benchmark: Annotated[
         str, typer.Option(help="Whose data set.  [default: that of the configuration which runs by default]")
     ] = "",
+    dataset: Annotated[
+        str, typer.Option(help="Which of the benchmark's data sets.  [default: its own; any other name lists them]")
+    ] = "",
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Download nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before downloading.")] = False,
 ) -> None:
@@ -118,6 +122,7 @@ def prepare(
     from harness.config import default_benchmark, find_benchmark
 
     found = find_benchmark(benchmark or default_benchmark())
+    chosen = _data_set(found, dataset)
     with Progress(transient=True) as bar:
         tasks = {}
 
@@ -141,10 +146,23 @@ def prepare(
         def say(text: str) -> None:
             bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-        problems = found.prepare(data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress)
+        problems = found.prepare(
+            data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress, **chosen
+        )
     for problem in problems:
         typer.echo(f"problem: {problem}", err=True)
     raise typer.Exit(1 if problems else 0)
+
+
+def _data_set(benchmark: Benchmark, name: str) -> dict[str, str]:
+    """What `prepare` is told besides. ValueError for a name that the benchmark has not."""
+    if not name:
+        return {}
+    offered = getattr(benchmark, "data_sets", {})
+    if name not in offered:
+        there = "; ".join(f"{each}: {what}" for each, what in offered.items())
+        raise ValueError(f"--dataset {name}: {benchmark.name} has no such data set; there are: {there or 'no others'}")
+    return {"data_set": name}
 
 
 def configs() -> None:

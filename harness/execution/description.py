@@ -29,6 +29,8 @@ def submission(
     log.point("configuration", configuration.resolved)
     log.point("configuration_sha256", configuration.sha256)
     log.point("quality_target", configuration.run.target)
+    if configuration.other_task:
+        log.point("other_task", configuration.other_task)
     if max_steps is not None:
         log.point("max_steps", max_steps)
     if deterministic:

@@ -117,6 +117,7 @@ LOGGED = (
         "max_steps",
         "precision",
         "demonstration",
+        "other_task",
         "resumed_from_epoch",
         "cache_clear",
     ),

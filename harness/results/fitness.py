@@ -37,6 +37,14 @@ OF_RUN = (
         lambda record: record.demonstration,
     ),
     _OfRun(
+        Obstacle(
+            "another task than the benchmark's",
+            "the log's other_task says which: results of it are no submission, and compare with each other alone",
+            "other_task",
+        ),
+        lambda record: bool(record.other_task),
+    ),
+    _OfRun(
         Obstacle("a resumed run", "a result is one run without a break, on one clock: run anew", "resumed_from_epoch"),
         lambda record: record.resumed_from_epoch is not None,
     ),

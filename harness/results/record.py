@@ -350,6 +350,11 @@ class RunRecord:
         return self.value("demonstration") is True
 
     @property
+    def other_task(self) -> str | None:
+        """What was trained, where it is not what the keyword's rules speak of; never a result of theirs."""
+        return self.text("other_task")
+
+    @property
     def resumed_from_epoch(self) -> int | None:
         return self.integer("resumed_from_epoch")
 

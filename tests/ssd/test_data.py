@@ -240,6 +240,34 @@ def test_crops_move_boxes_with_the_picture(tmp_path: Path) -> None:
     assert checked >= 20
 
 
+def test_the_zoom_out_moves_boxes_with_the_picture_onto_a_grey_canvas(tmp_path: Path) -> None:
+    """The picture covers what is not the canvas's level; the box is where it was in it; half of them stay as they are."""
+    folder = coco_folder.write(tmp_path, [Picture(250, [(0, 0, 64, 48, 1)])] * 8)
+    zoomed, checked, shares = replace_augmentation(expand_probability=0.5, expand_most=2.0), 0, []
+    for epoch in range(12):
+        for batch in train(source(folder, 8), zoomed, seed=epoch):
+            for picture, label, offset in zip(
+                data.unnormalise(batch["images"]),
+                batch["labels"].cpu(),
+                decode(batch["offsets"].cpu(), BOXES),
+                strict=True,
+            ):
+                left, top, right, bottom = offset[label > 0][0].mul(PX).tolist()
+                red = picture[..., 0] > 190  # between the canvas's 124 and the picture's 250
+                columns, rows = np.flatnonzero(red.any(axis=0)), np.flatnonzero(red.any(axis=1))
+                assert (left, right) == pytest.approx((columns[0], columns[-1] + 1), abs=1.5)
+                assert (top, bottom) == pytest.approx((rows[0], rows[-1] + 1), abs=1.5)
+                shares.append(red.mean())
+                beyond = picture[~red & (np.abs(picture[..., 0].astype(int) - 124) < 20)]
+                if len(beyond) > 200:
+                    assert np.median(beyond, axis=0).tolist() == pytest.approx((124, 116, 104), abs=ROUNDING)
+                    checked += 1
+    whole = np.mean(np.array(shares) > 0.99)
+    assert checked > 20 and 0.3 < whole < 0.7
+    # of those that are zoomed, the sides are 1/U(1, 2): a half of the picture's area is the mean of 1/t**2
+    assert np.mean([each for each in shares if each <= 0.99]) == pytest.approx(0.5, abs=0.08)
+
+
 def test_grey_files_decode_to_three_equal_channels(tmp_path: Path) -> None:
     folder = coco_folder.write(tmp_path, [Picture(120, [(8, 8, 24, 20, 1)], grey=True)])
     for batches in (train(source(folder, 1)), data.eval_batches(source(folder, 1))):

@@ -166,6 +166,7 @@ class Row(Record):
     def comparable(self) -> tuple[object, ...]:
         return (
             self.demonstration,
+            self.trains,
             *(getattr(self, key) for key in ("benchmark", "ruleset", "accelerator", "accelerators", "global_batch")),
         )
 

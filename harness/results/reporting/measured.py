@@ -69,7 +69,7 @@ def row(result: Score, opinions: Opinions) -> Row:
         note=_note(series, submitter, times),
         mlperf=opinions.of(series, result.ruleset).said,
         benchmark=first.benchmark or UNKNOWN,
-        task=rules.task,
+        task=first.other_task or rules.task,
         metric=result.metric,
         lower_is_better=rules.lower_is_better,
         ruleset=result.ruleset or UNKNOWN,
