@@ -86,7 +86,8 @@ def track(module: nn.BatchNorm2d, x: Tensor, mean: Tensor, variance: Tensor) -> 
 
 def fuse_stem(model: SSD) -> None:
     """Give `model` NormReLUPool; what it computes, its parameters and its state stay."""
-    old = model.backbone[1]
+    trunk = _trunk(model)
+    old = trunk[1]
     assert isinstance(old, nn.BatchNorm2d)
     # on the device meta it has no numbers of its own
     first = NormReLUPool(old.num_features, old.eps, old.momentum, device="meta")
@@ -94,19 +95,25 @@ def fuse_stem(model: SSD) -> None:
         first.register_parameter(name, parameter)
     for name, buffer in old.named_buffers():
         first.register_buffer(name, buffer)
-    model.backbone[1] = first
-    model.backbone[2], model.backbone[3] = Unlinked(), nn.Identity()
+    trunk[1] = first
+    trunk[2], trunk[3] = Unlinked(), nn.Identity()
 
 
 def fuse_blocks(model: SSD) -> None:
     """Give `model`, whose stem is fused, our Block for torchvision's; what it computes, its parameters and its state
     stay."""
     describe_briefly()
-    model.backbone[2] = nn.Identity()
-    for index, stage in enumerate(model.backbone):
+    trunk = _trunk(model)
+    trunk[2] = nn.Identity()
+    for index, stage in enumerate(trunk):
         if isinstance(stage, nn.Sequential):
-            model.backbone[index] = nn.Sequential(*(Block(block) for block in stage))
-    model.backbone.append(Unlinked())
+            trunk[index] = nn.Sequential(*(Block(block) for block in stage))
+    trunk.append(Unlinked())
+
+
+def _trunk(model: SSD) -> nn.Sequential:
+    assert isinstance(model.backbone, nn.Sequential)  # a ResNet's: the configuration refuses VGG-16
+    return model.backbone
 
 
 def describe_briefly() -> None:

@@ -25,7 +25,9 @@ def iou(one: F64, other: F64) -> float:
     return float(both / ((one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - both))
 
 
-def slow(logits: Tensor, offsets: Tensor, anchors: Tensor) -> Found:
+def slow(
+    logits: Tensor, offsets: Tensor, anchors: Tensor, *, score: float = 0.05, overlap: float = 0.5, most: int = 200
+) -> Found:
     """What `detect` must find, image after image, best first."""
     z, t, cxcywh = (tensor.numpy().astype(np.float64) for tensor in (logits, offsets, anchors))
     found: Found = []
@@ -37,10 +39,10 @@ def slow(logits: Tensor, offsets: Tensor, anchors: Tensor) -> Found:
         boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
         in_image: Found = []
         for label in range(1, z.shape[2]):
-            order = [a for a in np.argsort(-p[:, label], kind="stable") if p[a, label] > 0.05][:200]
+            order = [a for a in np.argsort(-p[:, label], kind="stable") if p[a, label] > score][:most]
             kept: list[np.intp] = []
             for a in order:
-                if all(iou(boxes[a], boxes[b]) <= 0.5 for b in kept):
+                if all(iou(boxes[a], boxes[b]) <= overlap for b in kept):
                     kept.append(a)
             in_image += [(image, label, p[a, label], boxes[a]) for a in kept]
         in_image.sort(key=lambda detection: -detection[2])
@@ -90,6 +92,16 @@ def test_finds_what_the_slow_version_finds(seed: int) -> None:
     expected = slow(logits, offsets, anchors)
     assert len(expected) > 100, "a test of too little"
     same(detect(logits, offsets, anchors), expected)
+
+
+def test_the_paper_s_limits_for_voc() -> None:
+    anchors = ssd300()[4332:]
+    logits, offsets = like_a_network(5, anchors, images=2, classes=21, objects=4)
+    logits[..., 0] += 3  # so that the limit of an image does not hide the others
+    expected = slow(logits, offsets, anchors, score=0.01, overlap=0.45, most=400)
+    found = detect(logits, offsets, anchors, min_score=0.01, max_iou=0.45, max_per_class=400)
+    assert len(found) > len(detect(logits, offsets, anchors))
+    same(found, expected)
 
 
 def test_an_untrained_network_fills_every_limit() -> None:

@@ -57,6 +57,19 @@ def test_against_the_definition(positives: list[int]) -> None:
         assert found.item() == pytest.approx(expected, rel=2e-6, abs=1e-7)
 
 
+def test_over_the_batch_all_is_divided_by_all_matched_boxes() -> None:
+    """The paper's N; an image without boxes does not dilute it, and one with many weighs more."""
+    logits, offsets, labels, targets = case(1, [5, 0, 20])
+    images = [
+        slow_loss(*(each[i : i + 1].numpy() for each in (logits, offsets, labels, targets))) * count
+        for i, count in enumerate((5, 0, 20))
+    ]
+    found = detection_loss(logits.float(), offsets.float(), labels.int(), targets.float(), over="batch")
+    assert found.item() == pytest.approx(sum(images) / 25, rel=2e-6)
+    nothing = detection_loss(logits.float(), offsets.float(), labels.int() * 0, targets.float(), over="batch")
+    assert nothing.item() == 0.0
+
+
 def test_only_counted_boxes_receive_a_gradient() -> None:
     logits, offsets, labels, targets = case(0, [4, 0])
     logits, offsets = logits.float().requires_grad_(), offsets.float().requires_grad_()

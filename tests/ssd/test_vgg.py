@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ from benchmarks.ssd.boxes import cxcywh_to_ltrb, default_boxes
 from benchmarks.ssd.geometry import VGG_300_EXTRAS, VGG_512_EXTRAS, feature_sizes, shapes_per_cell
 from benchmarks.ssd.model import SSD, FusedHead, load_backbone
 from harness import config
+from tests.harness.execution import runs
 from tests.ssd import small
+from tests.toy.configuration import write
 
 SHAPES_300, SHAPES_512 = (4, 6, 6, 6, 4, 4), (4, 6, 6, 6, 6, 4, 4)
 FC6, FC7 = "classifier.0", "classifier.3"
@@ -235,9 +238,49 @@ def test_a_configuration_trains_it(tmp_path: Path) -> None:
     assert 0 <= session.evaluate(1) <= 1
 
 
+def test_a_run_of_it_says_what_it_is_and_is_evaluated_by_voc_s_metric(tmp_path: Path) -> None:
+    """From the configuration to the log: no submission, whatever its division's rules say of the target."""
+    content = small.content(epochs=1, model=VGG, evaluation={"metric": "voc2007", "min_score": 0.01, "max_iou": 0.45})
+    done = runs.run(write(tmp_path, content), "--data-dir", small.folder(tmp_path / "data"), "--out", tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    values = {event["key"]: event["value"] for event in runs.events(tmp_path / "result_0.txt")}
+    assert values["other_task"] == "SSD64 with VGG-16 and Pascal VOC's metric of 2007"
+    assert values["quality_metric"] == "voc2007"
+    assert 0 <= values["eval_accuracy"] <= 1
+
+
+def test_its_quality_is_voc_s(tmp_path: Path) -> None:
+    """Of what a session finds: equal to the metric of its rows, and not COCO's."""
+    from benchmarks.detection import coco, voc_metric
+    from benchmarks.ssd.session import SSDSession
+    from harness.contract import Context
+
+    found = []
+    for metric in ("voc2007", "coco"):
+        tables: Any = config.parse(
+            small.content(model=VGG, evaluation={"metric": metric}), name="small", source="small"
+        ).tables
+        data_dir = small.folder(tmp_path / metric)
+        session = SSDSession(tables, Context(device="cpu", seed=5, data_dir=data_dir, log_every_steps=1))
+        session.load_data()
+        truth = session.evaluation.ground_truth
+        rows = np.array([[i, *truth.boxes(i)[0] + [3, 3, 0, 0], 0.9, truth.category_ids[0]] for i in truth.image_ids])
+        quality = session.evaluation._quality(rows)
+        by_voc = voc_metric.evaluate(truth.annotations, rows, metric="voc2007", image_ids=truth.image_ids).mAP
+        by_coco = coco.evaluate(truth, rows, evaluator="hotcoco", image_ids=truth.image_ids).mAP
+        assert quality == (by_voc if metric == "voc2007" else by_coco)
+        found.append(quality)
+    assert found[0] > found[1] > 0
+
+
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
+        ({"compute": {"fused": ["loss"]}, "optimizer": {"loss_over": "batch"}}, r"leave out one of them"),
+        (
+            {"submission": {"division": "closed"}, "run": {"target": 0.23}},
+            r'division = "closed": it has no SSD64 with VGG',
+        ),
         ({"compute": {"fused": ["stem", "loss"]}}, r"compute\.fused = \['stem'\].* of which vgg16 has none"),
         ({"compute": {"stem": "space_to_depth"}}, r'compute\.stem = "space_to_depth".*3x3 one of stride 1'),
         ({"model": {"initial_weights": "imagenet"}}, r"no ImageNet weights of a narrower VGG-16"),

@@ -91,6 +91,7 @@ def test_a_single_run_that_did_not_converge(tmp_path: Path) -> None:
     ("own", "why"),
     [
         ({"demonstration": True}, "demonstration data"),
+        ({"other_task": "SSD300 with VGG-16"}, "another task than the benchmark's"),
         ({"resumed_from_epoch": 2}, "a resumed run"),
         ({"max_steps": 500}, "--max-steps"),
         ({"tree_dirty": True}, "uncommitted"),
