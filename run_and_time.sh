@@ -18,7 +18,7 @@ embedded demonstration on its CPU; a machine with them is told which configurati
                          have it, is the same)
   --out DIR              where the log goes (default: out/CONFIGURATION in the checkout); N is the next free number,
                          nothing is ever written over
-  --cache-dir DIR        where data that a benchmark makes itself is kept (default: see HARNESS_CACHE_DIR)
+  --cache-dir DIR        where made data, the check of a data set and compiled parts are kept (default: see HARNESS_CACHE_DIR)
   --number N             exactly this number
   --seed N               0 to 4294967295; drawn anew for each run when left out
   --max-steps N          ends after N optimizer steps of the run, its schedule unchanged: equal work, to compare speeds
@@ -33,14 +33,15 @@ embedded demonstration on its CPU; a machine with them is told which configurati
                          --pod-template (docs/engines.md)
   --image IMAGE          each trial in a fresh container of this image (--gpus, --shm-size: its devices and memory)
   --system NAME          trials land in OUT/NAME/BENCHMARK (default: from the platform's name)
+  --datestamp NAME       each trial's log also as OUT/NAME_N.log, N from 1, as submitters' scripts name it
   --no-clear-caches      leave the page cache alone before a trial
   --watchdog SECONDS     stop a trial whose log stands still for so long
   -h, --help             this text; more with `python -m harness run --help`
 
 Environment, for those who know MLPerf's scripts: DGXSYSTEM is CONFIGURATION, DATADIR --data-dir, LOGDIR --out,
-SEED --seed, CLEAR_CACHES=0 --no-clear-caches; any other option is read from HARNESS_ and its name (HARNESS_MAX_STEPS=200).
-Options win. HARNESS_CACHE_DIR is where the embedded data and what the check of a data set leaves are kept (default: .cache
-in the checkout, or ~/.cache/harness where that is not yours alone).
+SEED --seed, DATESTAMP --datestamp, CLEAR_CACHES=0 --no-clear-caches; any other option is read from HARNESS_ and its name (HARNESS_MAX_STEPS=200).
+Options win. HARNESS_CACHE_DIR is where the embedded data, what the check of a data set leaves and compiled parts are kept
+(default: .cache in the checkout, or ~/.cache/harness where that is not yours alone).
 
 Exit codes: 0 target met; 1 epochs (or --max-steps) spent without it; 2 usage or configuration; 5 the run broke; 6 no
 suitable device or driver; 130 interrupted. Every one of them leaves its status in the log.

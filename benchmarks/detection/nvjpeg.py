@@ -60,6 +60,19 @@ def engines() -> int:
     return 0
 
 
+def asked_for(backend: str, device: str, hw_decoder_load: float) -> dict[str, float]:
+    """Which share of the JPEG files is given to whom: a GPU's JPEG engines, CUDA, the processor.
+
+    What is no baseline JPEG goes to CUDA or the processor all the same. How busy the engines were is in the telemetry.
+    """
+    if not device.startswith("cuda"):
+        return {"cpu": 1.0}
+    if backend == "torch":
+        return {"nvjpeg": 1.0}  # whose choice it is
+    share = hw_decoder_load if engines() else 0.0
+    return {"jpeg_engines": share, "cuda": round(1.0 - share, 6)}
+
+
 def version(path: str) -> tuple[int, int, int]:
     """As the library itself says."""
     library, found = ctypes.CDLL(path), []

@@ -121,6 +121,7 @@ class DetectorSession(ABC):
             "cuda_graphs": compute.cuda_graphs,
             "data_backend": self.settings.data.backend,
             "nvjpeg": dict(nvjpeg.loaded()),
+            "decoding": dict(self._decoding()),
             "fused_optimizer": self.settled.fused_optimizer,
             "left_out": dict(self.settled.left_out),
             # of init, whose steps and evaluations are of a run's size
@@ -129,6 +130,11 @@ class DetectorSession(ABC):
             "quality_metric": self.settings.evaluation.metric,
             "demonstration": self.settings.data.source == "embedded",
         }
+
+    def _decoding(self) -> Mapping[str, float]:
+        settings = self.settings.data
+        device = self.context.device if self.settled.jpeg_on_device else "cpu"
+        return nvjpeg.asked_for(settings.backend, device, settings.hw_decoder_load)
 
     def phase_seconds(self) -> Mapping[str, float]:
         return self.last_phases

@@ -41,8 +41,8 @@ class Data(Table):
     eval_annotations: str = "annotations/instances_val2017.json"
     eval_images: str = "val2017"
     threads: Annotated[int, Field(ge=1, le=64)] = 4  # of the decoder, for each accelerator
-    # torch: torchvision's decoder and PyTorch; the same distribution as DALI's, other random numbers. auto: DALI's, but torch
-    # where DALI is not installed or does not know the device; the log says which
+    # torch: torchvision's decoder and PyTorch; the same distribution as DALI's, other random numbers. auto: the faster one, on
+    # NVIDIA's GPUs DALI's and torch elsewhere, the demonstration apart (capabilities.backend); the log says which
     backend: Literal["auto", "dali", "torch"] = "auto"
     # Of DALI: training decodes the crop alone, or the whole picture and then cuts; the same pixels either way
     decode: Literal["region", "whole"] = "region"

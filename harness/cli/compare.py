@@ -55,6 +55,12 @@ def compare(  # noqa: PLR0917 - typer passes options by name
         list[str] | None,
         typer.Option(help="A field that may differ beside the driver's; repeatable, * for many.", metavar="FIELD"),
     ] = None,
+    numbers: Annotated[
+        bool,
+        typer.Option(
+            "--numbers", help="Gate on equal numbers, to the bit, in place of speed: of --deterministic runs."
+        ),
+    ] = False,
     json: Json = False,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit file for a CI's gate.", metavar="FILE")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown, for a bug report.", metavar="FILE")] = None,
@@ -66,7 +72,8 @@ def compare(  # noqa: PLR0917 - typer passes options by name
 ) -> None:
     """Is B slower than A, faster or equal, how sure is that, and in which phase.
 
-    Exit codes: 0 equal or faster, 1 slower, 2 usage, 3 cannot tell yet or suspect, 4 not comparable, 5 invalid runs.
+    Exit codes: 0 equal or faster, 1 slower, 2 usage, 3 cannot tell yet or suspect, 4 not comparable, 5 invalid runs; with
+    --numbers 0 equal to the bit, 1 different, 3 cannot tell.
 
     Also: `compare plan` and `compare run` make such results, `compare noise` measures what a machine can show; each has --help.
     """
@@ -74,7 +81,7 @@ def compare(  # noqa: PLR0917 - typer passes options by name
     from harness.comparison import floor as floors
     from harness.comparison.runs import find
 
-    question = comparison.Question(tuple(metric or ()), fraction(delta), tuple(allow_diff or ()))
+    question = comparison.Question(tuple(metric or ()), fraction(delta), tuple(allow_diff or ()), numbers=numbers)
     runs = [*find(baseline, 0), *find(candidate, 1)]
     found = comparison.of_runs(runs, question, floors.find(runs))
     write(found, junit=junit, markdown=markdown, html=html, bundle=bundle)

@@ -26,6 +26,11 @@ DELTA = 0.005  # of one node; `compare --delta`
 SHOWN = ("evaluation_seconds", "init_seconds", "joules_per_image")  # beside what is gated
 EXIT = {"EQUAL": 0, "FASTER": 0, "SLOWER": 1, "CANNOT TELL": 3, "SUSPECT": 3}
 NOT_COMPARABLE, INVALID_RUNS = 4, 5
+NUMBERS_EXIT = {
+    True: 0,
+    False: 1,
+    None: 3,
+}  # equal to the bit, not, or nobody can say: no deterministic runs of one seed
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Question:
     delta: float = DELTA
     allowed: tuple[str, ...] = ()
     labels: tuple[str, str] = ("A", "B")
+    numbers: bool = False  # whether the exit code says if the numbers are the same, and not which arm is slower
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,8 @@ class Comparison:
             return INVALID_RUNS
         if self.comparability is None or not self.comparability.ok or self.word is None:
             return NOT_COMPARABLE
+        if self.question.numbers:
+            return NUMBERS_EXIT[None if self.bits is None else self.bits.equal]
         return EXIT[self.word]
 
     @property

@@ -122,7 +122,8 @@ def _metric(row: Row) -> dict[str, Any]:
 def junit(found: Comparison) -> str:
     """One test a question: are all runs valid, are the arms comparable, is the hardware well, is each gated metric equal.
 
-    A slower metric is a failure; what cannot be told is an error, so that no pipeline takes it for a pass.
+    A slower metric is a failure; what cannot be told is an error, so that no pipeline takes it for a pass. With --numbers the
+    numbers are asked for, and not the speed.
     """
     suite = ET.Element("testsuite", name="harness compare")
     text = printable(words.sentence(found))
@@ -133,7 +134,11 @@ def junit(found: Comparison) -> str:
         _case(suite, "arms are comparable", refusals, "error")
         if not refusals:
             _case(suite, "hardware is well", [f"{each.where}: {each.text}" for each in found.symptoms], "error")
-        for row in found.rows:
+        if found.question.numbers:
+            said = "no deterministic runs of one seed in both arms" if found.bits is None else found.bits.text
+            equal = None if found.bits is None else found.bits.equal
+            _case(suite, "numbers are the same", [] if equal else [said], "failure" if equal is False else "error")
+        for row in () if found.question.numbers else found.rows:
             if row.gated:
                 bad = row.judged.word in ("SLOWER", "CANNOT TELL")
                 kind = "failure" if row.judged.word == "SLOWER" else "error"

@@ -131,6 +131,10 @@ def _rest(found: Comparison) -> Iterator[str]:
     if found.minutes is not None:
         for label, each in zip(found.question.labels, found.minutes, strict=True):
             yield from _wrapped(f"time to train, never gated: {label}  {words.minutes(each)}", indent=4)
+    if found.question.numbers and found.bits is None:
+        yield from _wrapped(
+            "numbers: nobody can say, without runs of --deterministic and one seed in both arms", indent=4
+        )
     if found.bits is not None:
         yield from _wrapped(f"numbers: {found.bits.text}", indent=4)
     for text in words.quality(found.quality, found.question.labels):

@@ -64,6 +64,7 @@ class Telemetry:
     pcie_width_max: int | None
     xid: tuple[int, ...]  # the driver's codes of critical errors, in their order
     samples: tuple[Sampled, ...]
+    jpeg_percent: float | None = None  # how busy the JPEG engines were, mean over the run
 
     @property
     def held_total_s(self) -> float | None:
@@ -151,6 +152,7 @@ def read(path: Path, start_s: float | None = None, stop_s: float | None = None) 
         pcie_width_max=_whole(_least(_gpus(begin), "pcie_width_max")),
         xid=_xids(lines),
         samples=samples,
+        jpeg_percent=_mean(number(gpu.get("jpeg_percent")) for line in inside for gpu in _gpus(line)),
     )
 
 

@@ -39,11 +39,18 @@ def without_dali(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nvidia.dali" else original(name))
 
 
-@pytest.mark.parametrize(("where", "chosen"), [(CPU, "dali"), (NVIDIA, "dali"), (AMD, "torch"), (INTEL, "torch")])
+@pytest.mark.parametrize(("where", "chosen"), [(CPU, "torch"), (NVIDIA, "dali"), (AMD, "torch"), (INTEL, "torch")])
 def test_whose_data_path(where: Context, chosen: str) -> None:
     pytest.importorskip("nvidia.dali")
     assert capabilities.backend(tables(), where) == chosen
     assert capabilities.backend(tables(data={"backend": "torch"}), where) == "torch"
+
+
+def test_a_processors_data_path_is_dalis_where_that_is_the_point() -> None:
+    """In the demonstration, which shows an accelerator's path, and for a choice that DALI alone has."""
+    pytest.importorskip("nvidia.dali")
+    for settings in ({"source": "embedded"}, {"decode": "whole"}, {"backend": "dali"}):
+        assert capabilities.backend(tables(data=settings), CPU) == "dali"
 
 
 @pytest.mark.usefixtures("without_dali")

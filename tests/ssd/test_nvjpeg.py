@@ -51,3 +51,20 @@ def test_an_older_one_decodes_whole_pictures_and_the_log_says_why(
     assert found.config.data.decode == settled
     said = found.left_out.get("decode", "")
     assert ("nvJPEG 13.0.1 is loaded" in said) == (settled != decode)
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "engines", "shares"),
+    [
+        ("dali", "cuda:0", 7, {"jpeg_engines": 0.65, "cuda": 0.35}),
+        ("dali", "cuda:0", 0, {"jpeg_engines": 0.0, "cuda": 1.0}),  # no GPU before Hopper but the A100 has any
+        ("torch", "cuda:0", 7, {"nvjpeg": 1.0}),
+        ("dali", "cpu", 0, {"cpu": 1.0}),
+        ("torch", "xpu:0", 0, {"cpu": 1.0}),
+    ],
+)
+def test_who_decodes_which_share(
+    monkeypatch: pytest.MonkeyPatch, backend: str, device: str, engines: int, shares: dict[str, float]
+) -> None:
+    monkeypatch.setattr(nvjpeg, "engines", lambda: engines)
+    assert nvjpeg.asked_for(backend, device, 0.65) == shares

@@ -230,6 +230,7 @@ def _watched(records: Iterable[RunRecord]) -> Iterator[tuple[str, str]]:
             None if energy is None else f"{energy:.3g} J an image",
             None if found.power_w is None else f"{found.power_w:.0f} W",
             None if found.clock_sm_mhz is None else f"SM {found.clock_sm_mhz:.0f} MHz",
+            None if not found.jpeg_percent else f"JPEG engines {found.jpeg_percent:.0f} % busy",
             None if found.temperature_c is None else f"{found.temperature_c:.0f} C at most",
             None if not held else f"held down for {held:.1f} s",
             *found.slowed,

@@ -38,6 +38,7 @@ SAMPLED: dict[str, Call] = {
     "power_w": lambda n, gpu: n.nvmlDeviceGetPowerUsage(gpu) / 1000,
     "temperature_c": lambda n, gpu: n.nvmlDeviceGetTemperature(gpu, n.NVML_TEMPERATURE_GPU),
     "busy_percent": lambda n, gpu: n.nvmlDeviceGetUtilizationRates(gpu).gpu,
+    "jpeg_percent": lambda n, gpu: n.nvmlDeviceGetJpgUtilization(gpu)[0],  # of its JPEG engines
     "memory_used_mib": lambda n, gpu: n.nvmlDeviceGetMemoryInfo(gpu).used >> 20,
     "clock_event_reasons": lambda n, gpu: n.nvmlDeviceGetCurrentClocksEventReasons(gpu),  # NVML's bit mask
     "pcie_generation": lambda n, gpu: n.nvmlDeviceGetCurrPcieLinkGeneration(gpu),

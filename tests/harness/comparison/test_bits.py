@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import struct
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.comparison import bits, terminal
+from harness.comparison import bits, documents, terminal
+from harness.comparison.comparison import Question, compare
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import judged
 
@@ -101,6 +103,20 @@ def test_compare_says_so(tmp_path: Path) -> None:
 
     found = judged(arms.in_turns(tmp_path / "3", 2, a=same, b={"change": deterministic(weights="v")}))
     assert found.bits is not None and "step 1, in backward or optimizer: model.w" in found.bits.text
+
+
+def test_a_gate_on_the_numbers(tmp_path: Path) -> None:
+    """Whatever the speed says: these few runs can tell nothing of that."""
+    same, other = {"change": deterministic()}, {"change": deterministic(weights="v")}
+    folders = [arms.in_turns(tmp_path / str(at), 2, a=same, b=b) for at, b in enumerate((same, other))]
+    folders.append(arms.in_turns(tmp_path / "seeds", 2))
+    found = [compare(*map(str, each), Question(numbers=True)) for each in folders]
+    assert [each.exit_code for each in found] == [0, 1, 3]
+    suites = [ET.fromstring(documents.junit(each)) for each in found]
+    cases = [suite.find("testcase[@name='numbers are the same']") for suite in suites]
+    assert [[part.tag for part in case] for case in cases if case is not None] == [[], ["failure"], ["error"]]
+    assert not any("slower" in str(case.get("name")) for suite in suites for case in suite.iter("testcase"))
+    assert any("nobody can say, without runs of --deterministic" in line for line in terminal.lines(found[2]))
 
 
 def test_an_arm_unlike_itself_says_nothing_of_the_other(tmp_path: Path) -> None:

@@ -33,6 +33,15 @@ def test_power_over_the_run_alone_is_its_energy(tmp_path: Path) -> None:
     assert found.energy_j == pytest.approx(600 * record.run_ms / 1000)
 
 
+def test_how_busy_the_jpeg_engines_were(tmp_path: Path) -> None:
+    log = arms.write(tmp_path, 0)
+    arms.telemetry(log)
+    path = tmp_path / "telemetry_0.jsonl"
+    assert (found := telemetry.beside(read(log))) is not None and found.jpeg_percent is None, "an older driver's"
+    path.write_text(path.read_text().replace('"power_w"', '"jpeg_percent": 40, "power_w"'))
+    assert (found := telemetry.beside(read(log))) is not None and found.jpeg_percent == 40
+
+
 def test_what_is_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     log = arms.write(tmp_path, 0)
     arms.telemetry(log)
