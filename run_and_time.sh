@@ -39,7 +39,8 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   -h, --help             this text; more with `python -m harness run --help`
 
 Environment, for those who know MLPerf's scripts: DGXSYSTEM is CONFIGURATION, DATADIR --data-dir, LOGDIR --out,
-SEED --seed, DATESTAMP --datestamp, CLEAR_CACHES=0 --no-clear-caches; any other option is read from HARNESS_ and its name (HARNESS_MAX_STEPS=200).
+SEED --seed, DATESTAMP --datestamp, CLEAR_CACHES=0 --no-clear-caches; any other option is read from HARNESS_ and its
+name (HARNESS_MAX_STEPS=200).
 Options win. HARNESS_CACHE_DIR is where the embedded data, what the check of a data set leaves and compiled parts are kept
 (default: .cache in the checkout, or ~/.cache/harness where that is not yours alone).
 
