@@ -17,6 +17,8 @@ from tests.harness.results.test_leaderboard import RETINANET, SSD
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
+ROWS = 6 + 68 + 233  # made here, published of SSD and of RetinaNet
+FOLDED = 42 + 233  # all that was published but SSD's newest round
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -122,8 +124,8 @@ def texts(page: Any, selector: str) -> list[str]:
 def test_it_loads_without_a_word_on_the_console(visit: Any) -> None:
     page = visit()
     assert page.title() == "Time to train: leaderboard"
-    assert page.locator("#count").inner_text() == "74 of 74 results, 42 of them folded away"
-    assert page.locator("figure.chart:visible").count() == 3
+    assert page.locator("#count").inner_text() == f"{ROWS} of {ROWS} results, {FOLDED} of them folded away"
+    assert page.locator("figure.chart:visible").count() == 6
     page.wait_for_timeout(200)
 
 
@@ -156,8 +158,8 @@ def test_a_script_that_got_in_would_not_run(visit: Any, browser: Any, address: s
 
 def test_without_its_script_every_row_stands_open(visit: Any) -> None:
     page = visit(java_script_enabled=False)
-    assert page.locator("tr.row:visible").count() == 74 + 233
-    assert page.locator("tr.more:visible").count() == 74 + 233
+    assert page.locator("tr.row:visible").count() == ROWS
+    assert page.locator("tr.more:visible").count() == ROWS
     assert page.locator("#controls:visible").count() == 0
 
 
@@ -168,7 +170,7 @@ def test_history_begins_folded_and_is_found(visit: Any, address: str) -> None:
         *(f"RetinaNet on OpenImages: ruleset {each}" for each in reversed(RETINANET)),
         "Demonstrations, comparable with nothing else",
     ]
-    assert "dgx1_ngc20.06_pytorch" not in systems(page) and len(systems(page)) == 74 - 42
+    assert "dgx1_ngc20.06_pytorch" not in systems(page) and len(systems(page)) == ROWS - FOLDED
     page.click(f"[aria-label='show {SSD}: ruleset 0.7.0']")
     assert "dgx1_ngc20.06_pytorch" in systems(page)
     page.select_option("#by-ruleset", "1.0.0")  # a filter looks into what is folded
@@ -241,7 +243,7 @@ def test_filters_narrow_rows_and_marks(visit: Any) -> None:
     page = visit()
     page.select_option("#by-origin", "measured")
     assert set(systems(page)) >= {"ours", "ours-open", "three", "demo"}
-    assert page.locator("#count").inner_text() == "6 of 74 results"
+    assert page.locator("#count").inner_text() == f"6 of {ROWS} results"
     page.select_option("#by-origin", "official")
     assert "ours" in systems(page)
     assert "ours-open" not in systems(page)
@@ -260,7 +262,7 @@ def test_filters_narrow_rows_and_marks(visit: Any) -> None:
     page.fill("#find", "nothing like this")
     assert systems(page) == []
     page.click("#clear")
-    assert page.locator("#count").inner_text().startswith("74 of 74")
+    assert page.locator("#count").inner_text().startswith(f"{ROWS} of {ROWS}")
 
 
 def test_a_row_opens_to_its_runs_and_their_logs(visit: Any, address: str) -> None:
@@ -352,7 +354,7 @@ def test_every_control_has_a_name_and_the_table_its_headings(visit: Any) -> None
     ids = page.eval_on_selector_all("[id]", "all => all.map((e) => e.id)")
     assert len(ids) == len(set(ids))
     assert page.locator("#board > thead th[scope=col]").count() == 12
-    assert page.locator("tr.row > th[scope=row]").count() == 74 + 233
+    assert page.locator("tr.row > th[scope=row]").count() == ROWS
     assert page.locator("#board > caption").count() == 1
 
 
