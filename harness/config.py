@@ -319,7 +319,9 @@ def find(name: str, folder: Path = FOLDER) -> Path:
             raise ConfigError(f"{name}: no such file; a name without a folder can be: {', '.join(there) or 'none'}")
         return path
     begins = [each for each in there if name and each.lower().startswith(name.lower())]
-    hint = did_you_mean(begins[0] if len(begins) == 1 else name, there)
+    hint = (
+        f"; did you mean {' or '.join(begins)}?" if 1 < len(begins) < 5 else did_you_mean((begins or [name])[0], there)
+    )
     raise ConfigError(f"there is no configuration {name}{hint}\nthere are: {', '.join(there) or 'none'}")
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class RetinaNetBenchmark(DetectorBenchmark):
     """Implements harness.contract.Benchmark."""
 
-    name = "ssd"  # up to round 4.1; rules.toml has its later keyword, its metric and targets
+    name = "retinanet"  # its keyword from round 5.0 on, `ssd` before; rules.toml has both, its metric and targets
     config_type = RetinaNetConfig
 
     def session(self, config: RetinaNetConfig, context: Context) -> RetinaNetSession:

@@ -1,0 +1,67 @@
+"""The shipped configurations against what was published: batches and learning rates of the logs, minutes of the tables."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from harness import config
+from harness.results.reporting import published
+
+# Of the logs of these systems: round, system, global batch, opt_base_learning_rate, opt_learning_rate_warmup_epochs. All
+# of them log a warm-up factor of 0.001 and no weight decay.
+RECIPES = {
+    "DGXA100_1x8x32": ("2.1.0", "dgxa100_ngc22.04_pytorch", 256, 8.5e-5, 0),
+    "DGXA100_8x8x4": ("2.1.0", "dgxa100_n8_ngc22.09_pytorch", 256, 1e-4, 1),
+    "DGXA100_160x8x1": ("2.1.0", "dgxa100_n160_ngc22.09_pytorch", 1280, 1e-4, 1),
+    "DGXH100_1x8x32": ("4.1.0", "eos_ngc24.09_pytorch", 256, 8.5e-5, 0),
+    "DGXH100_8x8x4": ("4.1.0", "eos_n8_ngc24.09_pytorch", 256, 1e-4, 1),
+    "DGXH100_64x8x2": ("3.0.0", "dgxh100_n64_ngc23.04_pytorch", 1024, 1e-4, 1),
+    "DGXH100_316x8x1": ("4.1.0", "eos_n316_ngc24.04_pytorch", 2528, 1.35e-4, 1),
+    "H100_1x2x64": ("4.1.0", "R760x2H100NVL-PCIe-94GB", 128, 4.25e-5, 0),
+    "H200_1x8x32": ("4.1.0", "h200_ngc24.04_pytorch", 256, 8.5e-5, 0),
+    "H200_4x8x10": ("5.0.0", "4xSR680Ax8H200-SXM-141GB", 320, 1e-4, 0),
+    "DGXB200_1x8x32": ("5.0.0", "nyx_n1_ngc25.04_pytorch", 256, 8.5e-5, 0),
+}
+
+
+def test_all_of_them_are_looked_at() -> None:
+    shipped = {path.stem for path in (config.FOLDER / "retinanet").glob("*.toml")}
+    assert {name for name in shipped if re.search(r"_\d+x\d+x\d+$", name)} == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_published_recipes(name: str) -> None:
+    ruleset, system, global_batch, learning_rate, warmup_epochs = RECIPES[name]
+    path = config.find(name)
+    found = config.load(path)
+    tables: Any = found.tables
+    nodes, accelerators, batch = (int(part) for part in name.rsplit("_", 1)[1].split("x"))
+    assert (found.run.nodes, found.run.accelerators_per_node, tables.optimizer.batch_size) == (
+        nodes,
+        accelerators,
+        batch,
+    )
+    assert batch * found.run.world_size == global_batch
+    assert (tables.optimizer.learning_rate, tables.optimizer.warmup_epochs) == (learning_rate, warmup_epochs)
+    assert tables.optimizer.warmup_factor == 0.001
+    assert (found.run.ruleset, found.submission.division, found.run.target) == (ruleset, "closed", 0.34)
+    assert found.keyword == ("ssd" if ruleset < "5" else "retinanet")
+    assert (tables.data.train_samples, tables.data.eval_samples, tables.model.categories) == (1170301, 24781, 264)
+    assert found.run.evaluate_after_epochs == list(range(1, found.run.epochs + 1))
+    (row,) = [row for row in published.rows() if (row.ruleset, row.system) == (ruleset, system)]
+    assert (row.accelerators, row.global_batch) == (found.run.world_size, global_batch)
+    times = sorted(run.minutes for run in row.runs if run.minutes)[1:-1]
+    said = re.search(r"published: ([\d.]+), at ([\d,]+) images/s", path.read_text())
+    assert said is not None
+    assert float(said[1]) == pytest.approx(sum(times) / len(times), abs=0.006)
+    assert float(said[2].replace(",", "")) == pytest.approx(row.images_per_s, abs=0.6)
+
+
+def test_published_names_find_them() -> None:
+    """As submitters' scripts are called, nodes, accelerators and batch with leading zeros."""
+    assert config.find("DGXA100_001x08x032").stem == "DGXA100_1x8x32"
+    assert config.find("DGXH100_316x08x001").stem == "DGXH100_316x8x1"
+    assert config.load(config.find("H200_1x8x32")).benchmark.name == "retinanet"
