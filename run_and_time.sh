@@ -28,7 +28,8 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   --from-checkpoint      goes on from the checkpoint there; such a result is never a timed one
   --trials N             so many runs, each started afresh and entered in a ledger
   --resume               goes on with a series (with --checkpoint-dir and no --trials: the old name of --from-checkpoint)
-  --engine ENGINE        who starts each trial: process, docker (with --image; the default there) or kubernetes, with
+  --engine ENGINE        who starts each trial: process, docker (with --image; the default there), slurm, with
+                         --slurm-options, or kubernetes, with
                          --dry-run, --kube-context, --namespace, --data-claim, --results-claim, --accelerator-resource,
                          --pod-template (docs/engines.md)
   --image IMAGE          each trial in a fresh container of this image (--gpus, --shm-size: its devices and memory)

@@ -35,6 +35,7 @@ RANK = (
     "MASTER_PORT",
     "HARNESS_LOG",
     "HARNESS_PARENT",
+    "HARNESS_LAUNCHER",
 )
 MOST_TRIALS = 10_000  # more is a slip of the hand, and years of it
 
@@ -44,6 +45,7 @@ class Engine(enum.StrEnum):
 
     PROCESS = "process"
     DOCKER = "docker"
+    SLURM = "slurm"
     KUBERNETES = "kubernetes"
 
 
@@ -202,7 +204,7 @@ class Request:
         str | None,
         Option(help="Run each trial in a container of this image."),
         SERIES,
-        Of(Engine.DOCKER, Engine.KUBERNETES),
+        Of(Engine.DOCKER, Engine.SLURM, Engine.KUBERNETES),
     ] = None
     gpus: Annotated[
         str | None,
@@ -258,6 +260,12 @@ class Request:
         SERIES,
         Of(Engine.KUBERNETES),
     ] = None
+    slurm_options: Annotated[
+        str | None,
+        Option(help="What else Slurm is asked for, as on salloc's command line: '-p gpu -t 240'. SALLOC_* count too."),
+        SERIES,
+        Of(Engine.SLURM),
+    ] = None
 
     @property
     def series(self) -> bool:
@@ -293,7 +301,7 @@ class Request:
             )
         if asked.from_checkpoint and asked.checkpoint_dir is None:
             raise BadParameter("--from-checkpoint needs --checkpoint-dir, where the checkpoint lies")
-        if asked.started_by is not Engine.PROCESS and asked.image is None:
+        if asked.started_by in (Engine.DOCKER, Engine.KUBERNETES) and asked.image is None:
             raise BadParameter(f"--engine {asked.started_by} needs --image, the image to run")
         left_out = {}
         for option, reason in asked._without_effect():
@@ -368,6 +376,26 @@ class Request:
         asked = {option.name: getattr(self, option.name) for option in options()}
         moved: dict[str, Any] = {name: path.resolve() for name, path in asked.items() if isinstance(path, Path)}
         return replace(self, **moved)
+
+
+def check_inputs(request: Request) -> None:
+    """ValueError when what is to be read is not there, on this machine; where pods read it, when it is no path of theirs."""
+    data_dir, weights = request.data_dir, request.initial_weights
+    if request.started_by is Engine.KUBERNETES:
+        for option, path in (("--data-dir", data_dir), ("--initial-weights", weights)):
+            if path is not None and not path.is_absolute():
+                raise ValueError(f"{option} {path}: a path as the pods see it is needed, such as /data/{path}")
+        return
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise ValueError(f"--data-dir {data_dir}: there is no such folder")
+        if next(data_dir.iterdir(), None) is None:
+            raise ValueError(
+                f"--data-dir {data_dir}: the folder is empty; is its disk mounted? "
+                f"`python -m harness prepare --data-dir {data_dir}` fills it"
+            )
+    if weights is not None and not weights.is_file():
+        raise ValueError(f"--initial-weights {weights}: there is no such file")
 
 
 # --- the fields as options -------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ ELSEWHERE = (
     "HARNESS_TEST_IMAGE",
     "HARNESS_LOG",
 )
+# What launchers tell those whom they start
+OF_LAUNCHERS = ("HARNESS_CACHES_CLEARED", "HARNESS_PARENT", "HARNESS_LAUNCHER", "HARNESS_TRIAL", "HARNESS_STEP")
 OTHERS = ("LOG_FILE", "LOGNAME", "PYTHONHASHSEED")  # known to be something else
 ALIKE = 0.87  # of difflib's ratio: one letter more, less or other in a name of six
 
@@ -44,7 +46,7 @@ def lookalikes(environment: Mapping[str, str] = os.environ) -> list[str]:
         meant = known.get(_folded(name)) or _close(name, known.values())
         if meant is not None:
             found.append(f"the environment variable {name} is not read; did you mean {meant}?")
-        elif name.startswith("HARNESS_") and name not in ("HARNESS_CACHES_CLEARED", "HARNESS_PARENT", "HARNESS_TRIAL"):
+        elif name.startswith("HARNESS_") and name not in OF_LAUNCHERS:
             found.append(f"the environment variable {name} is not read; known are {', '.join(DECLARED)}")
     return found
 

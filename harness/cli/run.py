@@ -12,7 +12,7 @@ import typer
 from harness import exit_codes
 from harness.cli import environment
 from harness.contract import Benchmark
-from harness.request import Engine, Request, verb
+from harness.request import Engine, Request, check_inputs, verb
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +54,8 @@ def run(request: Request, named: frozenset[str]) -> None:
         cache_dir=request.cache_dir or environment.cache_dir(config.CHECKOUT),
         out=request.out or environment.out_dir(config.CHECKOUT) / ("" if request.series else chosen.name),
     )
-    check_inputs(request)
+    if request.started_by is not Engine.SLURM:  # which looks on the nodes, where it is read
+        check_inputs(request)
     if request.series:
         from harness.cli.trials import run_trials
 
@@ -66,27 +67,10 @@ def run(request: Request, named: frozenset[str]) -> None:
         code = lifecycle.execute(chosen, request, launch)
     except signals.Interrupted:  # before there was a log to close
         code = exit_codes.INTERRUPTED
+    if launch.rank != 0 and code == exit_codes.EPOCHS_SPENT:
+        # rank 0's to say: launchers take any other code than 0 for a failure, and end the ranks that have last words
+        code = exit_codes.TARGET_MET
     raise typer.Exit(code)
-
-
-def check_inputs(request: Request) -> None:
-    """ValueError when what is to be read is not there."""
-    data_dir, weights = request.data_dir, request.initial_weights
-    if request.started_by is Engine.KUBERNETES:  # paths as its pods see them
-        for option, path in (("--data-dir", data_dir), ("--initial-weights", weights)):
-            if path is not None and not path.is_absolute():
-                raise ValueError(f"{option} {path}: a path as the pods see it is needed, such as /data/{path}")
-        return
-    if data_dir is not None:
-        if not data_dir.is_dir():
-            raise ValueError(f"--data-dir {data_dir}: there is no such folder")
-        if next(data_dir.iterdir(), None) is None:
-            raise ValueError(
-                f"--data-dir {data_dir}: the folder is empty; is its disk mounted? "
-                f"`python -m harness prepare --data-dir {data_dir}` fills it"
-            )
-    if weights is not None and not weights.is_file():
-        raise ValueError(f"--initial-weights {weights}: there is no such file")
 
 
 def _default() -> Path:

@@ -36,7 +36,7 @@ def run_trials(configuration: Configuration, request: Request) -> int:
     if configuration.run.nodes > 1 and request.started_by in HERE:
         raise ValueError(
             f"{configuration.source}: run.nodes = {configuration.run.nodes}, and trials are started on this machine alone; "
-            "--engine kubernetes and docker/run.sub are for clusters"
+            "--engine slurm and --engine kubernetes start them on clusters (docs/engines.md)"
         )
     system = (
         one_name("--system", request.system)
@@ -55,6 +55,8 @@ def run_trials(configuration: Configuration, request: Request) -> int:
         also_as=None if request.datestamp is None else request.folder / one_name("--datestamp", request.datestamp),
         patience_s=watchdog.PATIENCE_S if request.watchdog is None else request.watchdog or None,
     )
+    if request.started_by is Engine.SLURM:
+        return _by_slurm(series, configuration, request)
     if request.started_by is Engine.PROCESS:
         return _as_processes(series, request)
     assert request.image is not None
@@ -101,6 +103,18 @@ def _cache_of_containers(request: Request) -> Path | None:
             "compiles anew; name a folder of your own with --cache-dir"
         )
     return folder
+
+
+def _by_slurm(series: Series, configuration: Configuration, request: Request) -> int:
+    from harness.launch import trials
+    from harness.launch.reaper import Reaper
+    from harness.launch.step import SlurmLauncher
+
+    with (
+        Reaper() as reaper,
+        SlurmLauncher(configuration, request, environment.of_children(), series.id, reaper, _say) as launcher,
+    ):
+        return trials.run(series, launcher, _say)
 
 
 def _as_containers(series: Series, configuration: Configuration, request: Request, reference: str) -> int:

@@ -1,10 +1,11 @@
 """Ranks and devices: where this process stands in a run. The only reader of the environment inside a run.
 
 The variables are torchrun's own (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, with MASTER_ADDR and MASTER_PORT that
-torch reads itself), and three of ours that a launcher sets: HARNESS_LOG, the log, made by the launcher and shared by the ranks
+torch reads itself), and four of ours that a launcher sets: HARNESS_LOG, the log, made by the launcher and shared by the ranks
 of this machine;
 HARNESS_CACHES_CLEARED, "1" when the page cache was dropped just before; HARNESS_PARENT, the process that starts this one and
-whose end is this one's too. Of a run on several machines where each starts its own ranks, NODE_RANK says which this one is.
+whose end is this one's too; HARNESS_LAUNCHER, what started it from another machine, and closes the log when it ends it. Of a
+run on several machines where each starts its own ranks, NODE_RANK says which this one is.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Launch:
     log: Path | None = None
     caches_cleared: bool = False
     parent: int | None = None  # the process of ours that started this one and is to outlive it
+    launcher: str = ""  # what of another machine started this one and closes the log: "slurm"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Launch:
@@ -64,7 +66,8 @@ class Launch:
             given = ", ".join(f"{name}={found[name]}" for name in names)
             raise ValueError(f"{taken}, but there is no such rank: {given}; {fix}")
         log = Path(environment["HARNESS_LOG"]) if environment.get("HARNESS_LOG") else None
-        return cls(rank, local_rank, world_size, local_world_size, True, log, caches_cleared, parent)
+        launcher = environment.get("HARNESS_LAUNCHER", "")
+        return cls(rank, local_rank, world_size, local_world_size, True, log, caches_cleared, parent, launcher)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ def left_to_launcher(run: Run, interrupted: signals.Interrupted) -> bool:
     launch = run.launch
     if launch.log is None or interrupted.signal != signals.FROM_LAUNCHER:
         return False
+    if launch.launcher:
+        return True
     until = time.monotonic() + DYING_S
     while os.getppid() == launch.parent:
         if time.monotonic() > until:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from harness.contract import NotSuitable
-from harness.launch import engine
+from harness.launch import caches, engine
 from harness.launch.plan import Gpus, Host, Plan, plan
 from harness.launch.reaper import Reaper
 from harness.launch.record import Order
@@ -78,6 +78,13 @@ class ContainerLauncher:
         with contextlib.suppress(engine.EngineAway):  # starting the trial waits for it, and says so
             return engine.remove_leftovers(self.client)
         return []
+
+    def ready(self, order: Order) -> None:
+        """Nothing: this machine is there."""
+
+    def drop_caches(self) -> caches.Dropped:
+        """This machine's."""
+        return caches.drop()
 
     def start(self, order: Order) -> RunningContainer:
         """The trial, running. NotSuitable, with what to do, when the engine refuses."""

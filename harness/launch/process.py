@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from harness.config import ROOT
-from harness.launch import leftovers, stacks
+from harness.launch import caches, leftovers, stacks
 from harness.launch.leftovers import Mark
 from harness.launch.reaper import GRACE_S, Reaper
 from harness.launch.record import Order
@@ -35,6 +35,13 @@ class LocalLauncher:
     def clear(self, folder: Path) -> list[str]:
         """End what earlier trials have left running. Says what."""
         return leftovers.remove(self._series, folder, GRACE_S)
+
+    def ready(self, order: Order) -> None:
+        """Nothing: this machine is there."""
+
+    def drop_caches(self) -> caches.Dropped:
+        """This machine's."""
+        return caches.drop()
 
     def start(self, order: Order) -> LocalProcess:
         """The trial, running. OSError when its program cannot be started."""

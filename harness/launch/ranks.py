@@ -37,8 +37,8 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
     nodes = configuration.run.nodes
     if nodes > 1 and node is None:
         raise ValueError(
-            f"{configuration.source}: run.nodes = {nodes}: start it by an engine for clusters (--engine), or this command on "
-            f"every node, by srun as docker/run.sub does, or once with {NODE_RANK}, MASTER_ADDR and MASTER_PORT set"
+            f"{configuration.source}: run.nodes = {nodes}: start it by an engine for clusters (--engine slurm or kubernetes), or "
+            f"this command on every node once, with {NODE_RANK}, MASTER_ADDR and MASTER_PORT set"
         )
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -77,7 +77,7 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
     except (signals.Interrupted, KeyboardInterrupt) as error:
         code, reason = INTERRUPTED, str(error)
     finally:
-        abandoned = log is not None and log.path is not None and _closed(log.path, code, reason)
+        abandoned = log is not None and log.path is not None and closed(log.path, code, reason)
         if code not in (TARGET_MET, EPOCHS_SPENT):
             console.complain(reason)
     return BROKEN if abandoned and code == TARGET_MET else code
@@ -118,7 +118,7 @@ def _cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, str]:
     return (code if code in KNOWN else BROKEN), f"rank {rank} ended with exit code {code}"
 
 
-def _closed(path: Path, code: int, reason: str) -> bool:
+def closed(path: Path, code: int, reason: str) -> bool:
     """See to it that the log has its run_stop, and its name if it was refused. Says whether it was left without one."""
     if not path.exists():  # rank 0 gave a refused run's number back, or ended with 5 since somebody took the log away
         return False

@@ -11,6 +11,8 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
@@ -46,6 +48,10 @@ class Reaper:
         """Delete this series' Jobs in a cluster, too."""
         self._tell(jobs_of=series, context=context or "", namespace=namespace)
 
+    def watch_job(self, name: str, folder: Path) -> None:
+        """Cancel the Slurm jobs of this name, and close the logs that their ranks leave open in `folder`."""
+        self._tell(job=name, folder=str(folder))
+
     def _tell(self, **content: str) -> None:
         """Called before each trial: a reaper that somebody killed is replaced, and told everything again."""
         self._orders[json.dumps(content)] = None
@@ -76,6 +82,24 @@ def main(orders: IO[str]) -> None:
         _delete_jobs(jobs)
     for label in dict.fromkeys(order["label"] for order in told if "label" in order):
         _remove_containers(label)
+    for order in told:
+        if "job" in order:
+            _cancel(order["job"], Path(order["folder"]))
+
+
+def _cancel(job: str, folder: Path) -> None:
+    from harness import names
+    from harness.execution.events import close_abandoned
+    from harness.launch import slurm
+
+    if not slurm.waiting_or_running(job):
+        return
+    slurm.cancel(job)
+    deadline = time.monotonic() + GRACE_S
+    while slurm.waiting_or_running(job) and time.monotonic() < deadline:
+        time.sleep(1)
+    for log in names.results_in(folder):
+        close_abandoned(log, "the series was killed")
 
 
 def _remove_containers(label: str) -> None:

@@ -1,11 +1,13 @@
 """Asking the ranks of a run for their stacks: SIGUSR1, which each of them answers by faulthandler into the log.
 
 Only processes that catch the signal get it; any other (a compiler's worker, a shell) would die of it. Standard library
-only: `python -m harness.launch.stacks` does it from inside a container, for every process there.
+only: `python -m harness.launch.stacks` does it from inside a container, for every process there, and with arguments on a node
+of a cluster, for those of these trials.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PROC = Path("/proc")
+VARIABLE = "HARNESS_STEP"  # of a cluster's ranks: SERIES:NUMBER of their trial
 BETWEEN_S = 0.3  # for one process to write its stacks
 
 
@@ -23,12 +26,31 @@ def ask(processes: Iterable[int]) -> list[int]:
     for process in processes:
         try:
             if catches(process, signal.SIGUSR1):
+                _announce(process)
                 os.kill(process, signal.SIGUSR1)
                 asked.append(process)
                 time.sleep(BETWEEN_S)
         except (ProcessLookupError, PermissionError, FileNotFoundError):
             continue  # ended in this moment, or another user's
     return asked
+
+
+def _announce(process: int) -> None:
+    """Say in its log whose stacks come next: faulthandler names threads alone."""
+    variables = environment(process)
+    log = variables.get("HARNESS_LOG", "")
+    if log and "RANK" in variables:
+        with contextlib.suppress(OSError), open(log, "ab", buffering=0) as file:  # noqa: PTH123 - no buffer, one write
+            file.write(f"stacks of rank {variables['RANK']}, process {process}:\n".encode())
+
+
+def environment(process: int, proc: Path = PROC) -> dict[str, str]:
+    """What the process was started with; nothing where that is not ours to see."""
+    try:
+        content = (proc / str(process) / "environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return {}
+    return dict(each.split("=", 1) for each in content.split("\0") if "=" in each)
 
 
 def catches(process: int, number: signal.Signals, proc: Path = PROC) -> bool:
@@ -50,4 +72,7 @@ def told(asked: list[int]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{told(ask(everyone()))}\n")
+    wanted = sys.argv[1:]
+    sys.stdout.write(
+        f"{told(ask(each for each in everyone() if not wanted or environment(each).get(VARIABLE) in wanted))}\n"
+    )

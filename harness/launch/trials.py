@@ -1,6 +1,6 @@
 """A series: N trials of one configuration, one after the other, each entered in the ledger before it starts and as it ends.
 
-How a trial is started is the launcher's matter (process.py, container.py, kubernetes/); that each starts fresh, is followed,
+How a trial is started is the launcher's matter (process.py, container.py, step.py, kubernetes/); that each starts fresh, is followed,
 judged, recorded and leaves nothing behind is settled here, for all alike.
 """
 
@@ -47,7 +47,7 @@ class Launcher(Protocol):
 
     @property
     def here(self) -> bool:
-        """Whether trials run on this machine: only then do its page cache and its other processes matter to them."""
+        """Whether trials run on this machine: only then do its other processes matter to them."""
         ...
 
     @property
@@ -61,6 +61,14 @@ class Launcher(Protocol):
 
     def clear(self, folder: Path) -> list[str]:
         """End what trials before have left running, here and of series that are gone. Says what, for people."""
+        ...
+
+    def ready(self, order: Order) -> None:
+        """What must be so before the trial is entered in the ledger. ValueError or NotSuitable where it is not."""
+        ...
+
+    def drop_caches(self) -> caches.Dropped:
+        """The page cache of whatever machines the trial will run on."""
         ...
 
     def start(self, order: Order) -> Running:
@@ -234,8 +242,7 @@ class _Work:
 
     def missing_trials(self) -> int:
         """Run each trial that has no result yet; returns the exit code of the series."""
-        clear = self.series.clear_caches and self.launcher.here
-        told = not clear
+        told = not self.series.clear_caches
         for number in range(self.series.trials):
             if number in self.book.account.finished:
                 self.say(f"trial {number}: has its result already")
@@ -243,12 +250,14 @@ class _Work:
             usable_folder(self.series.folder)
             for each in self.launcher.clear(self.series.folder):
                 self.say(f"ended what an earlier trial has left running: {each}")
-            dropped = caches.drop() if clear else caches.Dropped(False)
+            seed = None if self.series.seed is None else (self.series.seed + number) % 2**32
+            order = Order(number, self.series.folder, seed, caches_cleared=False)
+            self.launcher.ready(order)
+            dropped = self.launcher.drop_caches() if self.series.clear_caches else caches.Dropped(False)
             if not dropped.cleared and not told:
                 self.say(f"caches are not dropped between trials, and the logs will say so: {dropped.why_not}")
                 told = True
-            seed = None if self.series.seed is None else (self.series.seed + number) % 2**32
-            end = self.one(Order(number, self.series.folder, seed, dropped.cleared))
+            end = self.one(replace(order, caches_cleared=dropped.cleared))
             if end["status"] == ledger.INTERRUPTED:
                 self.say("the series ends here; go on with --resume")
                 return INTERRUPTED

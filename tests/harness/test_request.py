@@ -103,7 +103,7 @@ def test_published_recipes_name_the_weights_otherwise(bare: Any) -> None:
 FULL = Request(
     *("toy", Path("data"), Path("w/r34.pth"), Path("out"), 7, 100, True, 0.25, Path("cache")),
     *(3, Path("kept"), True, 5, True, "here", "stamp", False, 60.0, Engine.DOCKER, "ssd", "0,1", "8g"),
-    *(True, "lab", "mlperf", "coco", "results", "amd.com/gpu", Path("pod.yaml")),
+    *(True, "lab", "mlperf", "coco", "results", "amd.com/gpu", Path("pod.yaml"), "-p gpu"),
 )
 
 
@@ -141,7 +141,9 @@ def test_ranks_trials_and_containers_are_told_what_is_theirs(tmp_path: Path) -> 
         (("--trials", "2", "--gpus", "0"), "--gpus has no effect without --image"),
         (("--shm-size", "8g"), "--shm-size has no effect without --image"),
         (("--engine", "process", "--gpus", "0"), "--gpus is for --engine docker, not for process"),
-        (("--engine", "process", "--image", "x"), "--image is for --engine docker or kubernetes, not for process"),
+        (("--engine", "process", "--image", "x"), "--image is for --engine docker or kubernetes or slurm, not for process"),
+        (("--engine", "slurm", "--gpus", "0"), "--gpus is for --engine docker, not for slurm"),
+        (("--trials", "2", "--slurm-options", "-p x"), "--slurm-options is for --engine slurm, not for process"),
         (("--engine", "docker"), "--engine docker needs --image"),
         (("--engine", "kubernetes"), "--engine kubernetes needs --image"),
         (("--image", "x", "--data-claim", "coco"), "--data-claim is for --engine kubernetes, not for docker"),

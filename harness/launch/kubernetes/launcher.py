@@ -72,6 +72,13 @@ class JobLauncher:
             return self.cluster.delete_leftovers()
         return []
 
+    def ready(self, order: Order) -> None:
+        """Nothing: the cluster was asked before the series began."""
+
+    def drop_caches(self) -> Dropped:
+        """None: a pod has no right to."""
+        return Dropped(False, "they are the nodes', and a pod has no right to")
+
     def start(self, order: Order) -> RunningJob:
         """The trial, running on every node. NotSuitable, with what to do, when the cluster cannot run it."""
         self.reaper.watch_jobs(self.series, self.request.kube_context, self.cluster.namespace)

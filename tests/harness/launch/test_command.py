@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 
 from harness import config
-from harness.cli.run import check_inputs
 from harness.cli.trials import one_name, run_trials
 from harness.contract import NotSuitable
 from harness.launch import container, engine, ledger
 from harness.launch.plan import Mount, Plan
 from harness.names import of_platform
-from harness.request import Request
+from harness.request import Request, check_inputs
 from tests.conftest import CHECKOUT
 from tests.toy import configuration as toy
 

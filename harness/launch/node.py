@@ -1,0 +1,106 @@
+"""What one node of a cluster has to say before a trial begins there, and whether all nodes may: data, code, clocks.
+
+`python -m harness.launch.node NAME CONFIGURATION TARGET DATA_DIR INITIAL_WEIGHTS` (the last two may be empty) runs once on each
+node, in the container that the trial will have, and prints one line that `judge` reads where the series is.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.contract import NotSuitable
+
+MARK = "harness-node "  # begins the line
+CLOCKS_S = 30.0  # that clocks may differ, beyond the time that it took to ask
+
+
+@dataclass(frozen=True)
+class Node:
+    """What it found."""
+
+    name: str
+    time_s: float  # its clock
+    configuration_sha256: str  # as this node's code reads the file; empty where it cannot
+    commit: str
+    port: int  # free on it just now
+    problem: str = ""  # what is to be read and is not there
+
+    @classmethod
+    def read(cls, output: str) -> list[Node]:
+        """The nodes that answered, among whatever else was printed."""
+        found = [line.partition(MARK)[2] for line in output.splitlines() if MARK in line]
+        return sorted((cls(**json.loads(each)) for each in found), key=lambda node: node.name)
+
+
+def judge(found: Sequence[Node], sha256: str, began_s: float, ended_s: float) -> None:
+    """Whether a trial may begin on these nodes, which were asked between two moments of this machine's clock.
+
+    ValueError when data or code are not the same everywhere, NotSuitable when their clocks are apart.
+    """
+    for each in found:
+        if each.problem:
+            raise ValueError(f"node {each.name}: {each.problem}")
+    for each in found:
+        if each.configuration_sha256 != sha256:
+            raise ValueError(
+                f"node {each.name}: its code reads the configuration as {each.configuration_sha256[:12]}, which is "
+                f"{sha256[:12]} here: install or mount the same version on every node, or build the image from this checkout"
+            )
+    commits = {each.commit: each.name for each in found}
+    if len(commits) > 1:
+        (one, first), (other, second), *_ = commits.items()
+        raise ValueError(f"nodes have different code: {first} is at commit {one[:12]}, {second} at {other[:12]}")
+    taken_s = ended_s - began_s
+    apart = [(max(each.time_s - ended_s, 0.0), f"node {each.name}", "this machine") for each in found]
+    apart += [(max(began_s - each.time_s, 0.0), "this machine", f"node {each.name}") for each in found]
+    early, late = (pick(found, key=lambda node: node.time_s) for pick in (min, max))
+    apart.append((late.time_s - early.time_s - taken_s, f"node {late.name}", f"node {early.name}"))
+    seconds, ahead, behind = max(apart)
+    if seconds > CLOCKS_S:
+        raise NotSuitable(
+            f"clocks are apart: that of {ahead} is {seconds:.0f} s ahead of that of {behind}, and the stamps of a run must be "
+            "comparable; let chronyd or ntpd set them (`chronyc tracking`)"
+        )
+
+
+def look(name: str, configuration: Path, target: float, data_dir: Path | None, initial_weights: Path | None) -> Node:
+    """This node, as a trial would find it."""
+    from harness import config
+    from harness.execution import provenance
+    from harness.request import Request, check_inputs
+    from harness.system import image
+
+    problem, sha256 = "", ""
+    try:
+        check_inputs(Request(data_dir=data_dir, initial_weights=initial_weights))
+        sha256 = config.load(configuration, target=target).sha256
+    except ValueError as error:
+        problem = str(error)
+    commit, changed = provenance.commit(image.identity({}))
+    with socket.socket() as listening:
+        listening.bind(("", 0))
+        port = int(listening.getsockname()[1])
+    return Node(name or platform.node(), time.time(), sha256, f"{commit}{'-changed' * changed}", port, problem)
+
+
+def words(configuration: str, target: float, data_dir: Path | None, initial_weights: Path | None) -> list[str]:
+    """The command line behind the node's name that `main` reads."""
+    return [configuration, repr(target), *(str(each or "") for each in (data_dir, initial_weights))]
+
+
+def main(arguments: Sequence[str]) -> None:
+    name, configuration, target, *paths = arguments
+    data_dir, initial_weights = (Path(each) if each else None for each in paths)
+    found = look(name, Path(configuration), float(target), data_dir, initial_weights)
+    sys.stdout.write(f"{MARK}{json.dumps(asdict(found))}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,286 @@
+"""Slurm by its own commands: nodes for a series, what its queue says, its signals, and its refusals in words with the fix.
+
+What runs on the nodes is step.py's matter. `NotSuitable` (exit code 6) is a cluster that cannot, `ValueError` (2) a wish that
+cannot be granted. Written against Slurm 22.05 (Debian 12); every option used is in 21.08 and newer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.contract import NotSuitable
+from harness.launch import ledger
+from harness.validation import did_you_mean
+
+COMMANDS = ("salloc", "srun", "scancel", "squeue", "scontrol", "sinfo")
+JOB = "SLURM_JOB_ID"  # of the job that this process is part of
+NAME = "harness-"  # begins the name of every job that a series asks for
+POLL_S = 2.0  # between two looks at the queue; a busy controller asks its users for no more
+AFTER_S = 120.0  # for any of the commands but salloc and srun: a controller that is being restarted takes some
+
+# Reasons of a waiting job that no waiting ends (squeue's %r), and what to do
+HOPELESS = {
+    "PartitionDown": "the partition is down; another one, with --slurm-options '-p NAME'",
+    "PartitionInactive": "the partition is closed; another one, with --slurm-options '-p NAME'",
+    "PartitionTimeLimit": "the partition allows less time than was asked for: --slurm-options '-t MINUTES'",
+    "PartitionNodeLimit": "the partition gives fewer nodes to one job than run.nodes; a configuration for fewer, or another "
+    "partition",
+    "BadConstraints": "no nodes are as --slurm-options wants them",
+    "InvalidAccount": "there is no such account: --slurm-options '-A ACCOUNT'",
+    "InvalidQOS": "there is no such quality of service: --slurm-options '-q QOS'",
+    "JobHeldAdmin": "the cluster's administrators hold it",
+    "JobHeldUser": "it is held: scontrol release lets it go",
+}
+
+# What salloc says -> what to do
+KNOWN = (
+    ("unable to contact slurm controller", "the cluster's controller does not answer; `scontrol ping` says whether it is up"),
+    ("invalid generic resource", "this cluster does not count accelerators: name its own word with --slurm-options "
+     "'--gres=NAME:N', or --slurm-options '--gres=none' where its nodes are given whole"),
+    ("requested node configuration is not available", "no nodes of that partition are like that: `sinfo -Nl` lists them"),
+    ("node count specification invalid", "the partition has fewer nodes than run.nodes, or gives a job fewer; see `sinfo`"),
+    ("time limit is invalid", "the partition allows less: --slurm-options '-t MINUTES'; `sinfo` shows its limit"),
+    ("invalid account", "--slurm-options '-A ACCOUNT' names another; `sacctmgr show associations user=$USER` lists them"),
+    ("invalid qos", "--slurm-options '-q QOS' names another"),
+    ("policy limit", "the cluster's limits for this user, account or queue; `sacctmgr show associations` lists them"),
+    ("access/permission denied", "this user may not use that partition or account; `sinfo` lists the others"),
+)  # fmt: skip
+USAGE = ("unrecognized option", "invalid option", "requires an argument", "ambiguous", "invalid numeric value")
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Nodes that are ours for a time."""
+
+    job: str
+    nodes: tuple[str, ...]
+    address: str  # of the first node, for the others
+    own: bool  # whether we asked for it, and give it back
+
+    def state(self) -> str:
+        """Slurm's word for the job: RUNNING, NODE_FAIL, TIMEOUT, CANCELLED, ...; empty when it knows it no more."""
+        found = re.search(r"\bJobState=(\S+)", _answer("scontrol", "show", "job", self.job, "-o"))
+        return found[1] if found else ""
+
+    def steps(self) -> list[str]:
+        """Those that run now, but for the batch script and what Slurm starts itself."""
+        found = _answer("squeue", "--noheader", "--steps", f"--jobs={self.job}", "--format=%i").split()
+        return [each for each in found if each.rpartition(".")[2].isdecimal()]
+
+    def signal(self, name: str) -> None:
+        """To every task of the steps that run now."""
+        for each in self.steps():
+            _answer("scancel", f"--signal={name}", each)
+
+
+def cluster() -> str:
+    """Its name and Slurm's version. NotSuitable where there is no Slurm, or it does not answer."""
+    missing = [name for name in COMMANDS if shutil.which(name) is None]
+    if missing:
+        raise NotSuitable(
+            f"--engine slurm needs Slurm's commands on this machine, and there is no {missing[0]}: run this on a login node of "
+            "the cluster. Without --engine the same command runs on this machine alone"
+        )
+    said = _run("scontrol", "show", "config")
+    if said.returncode != 0:
+        raise NotSuitable(_explained("Slurm does not answer", said.stderr))
+    values = dict(re.findall(r"^(\w+)\s+= (.*)$", said.stdout, re.MULTILINE))
+    return f"{values.get('ClusterName', '?')}, Slurm {values.get('SLURM_VERSION', '?')}"
+
+
+def gres(environment: Mapping[str, str], options: list[str]) -> bool:
+    """Whether accelerators are asked for already, in the site's own words."""
+    words = " ".join(options)
+    return bool(re.search(r"(^|\s)(--g(res|pus)|-G)", words)) or any(
+        name.startswith(("SALLOC_GRES", "SALLOC_GPUS")) for name in environment
+    )
+
+
+def of_this_job(environment: Mapping[str, str], nodes: int) -> Allocation:
+    """The job that this process is part of. ValueError where it has another number of nodes than the configuration."""
+    job = environment[JOB]
+    found = _allocation(job, own=False)
+    if len(found.nodes) != nodes:
+        raise ValueError(
+            f"this job {job} has {len(found.nodes)} nodes, the configuration says run.nodes = {nodes}: give sbatch or salloc "
+            f"-N {nodes}, or choose another configuration"
+        )
+    return found
+
+
+def allocate(  # noqa: PLR0917 - all that is asked for
+    name: str, folder: Path, nodes: int, ranks_per_node: int, options: list[str], say: Callable[[str], None]
+) -> Allocation:
+    """Nodes for a series that keeps its ledger in `folder`, waited for; the queue is told to `say`.
+
+    ValueError and NotSuitable when Slurm refuses or never will; nothing is left in the queue then, nor on an interruption.
+    """
+    words = [
+        *("salloc", "--no-shell", f"--job-name={name}", f"--comment={comment(folder)}", f"--nodes={nodes}"),
+        *(f"--ntasks-per-node={ranks_per_node}", "--exclusive", "--mem=0"),
+        *options,
+    ]
+    say(f"asking Slurm for nodes: {shlex.join(words)}")
+    with tempfile.TemporaryFile("w+") as said:
+        # a session of its own: a Ctrl-C reaches it by us alone
+        asking = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            _wait_for(asking, name, say)
+            if asking.returncode != 0:
+                said.seek(0)
+                raise _refusal(said.read())
+            found = _allocation(_jobs(name)[0].number, own=True)
+            if len(found.nodes) != nodes:
+                raise ValueError(
+                    f"Slurm gave {len(found.nodes)} nodes, the configuration says run.nodes = {nodes}: --slurm-options or "
+                    "SALLOC_* ask for another number"
+                )
+        except BaseException:
+            if asking.poll() is None:
+                asking.kill()
+                asking.wait()
+            cancel(name)
+            raise
+    say(f"job {found.job}: running on {', '.join(found.nodes)}")
+    return found
+
+
+def cancel(name: str) -> None:
+    """Give back whatever jobs have this name, waiting or running."""
+    _answer("scancel", f"--name={name}")
+
+
+def waiting_or_running(name: str) -> bool:
+    """Whether there is a job of this name, also one that is just ending."""
+    return bool(_answer("squeue", "--noheader", f"--name={name}", "--format=%i").strip())
+
+
+def _wait_for(asking: subprocess.Popen[bytes], name: str, say: Callable[[str], None]) -> None:
+    told = ""
+    while asking.poll() is None:
+        for each in _jobs(name):
+            if each.state != "PENDING":
+                continue
+            expected = f"; Slurm expects it to begin at {each.begins}" if each.begins != "N/A" else ""
+            text = f"job {each.number}: waiting in partition {each.partition} ({each.reason}){expected}"
+            if each.reason in HOPELESS:
+                raise NotSuitable(
+                    f"job {each.number} would wait in partition {each.partition} for ever ({each.reason}): "
+                    f"{HOPELESS[each.reason]}"
+                )
+            if each.reason != told:
+                say(text)
+                told = each.reason
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            asking.wait(POLL_S)
+
+
+def _refusal(said: str) -> ValueError | NotSuitable:
+    lines = [line.removeprefix("salloc: ").removeprefix("error: ").strip() for line in said.splitlines()]
+    if any("invalid partition" in line.lower() for line in lines):
+        there = [each.rstrip("*") for each in dict.fromkeys(_answer("sinfo", "--noheader", "--format=%P").split())]
+        asked = next((line.rpartition(":")[2].strip() for line in lines if "invalid partition specified" in line), "")
+        return ValueError(
+            f"Slurm refuses: there is no partition {asked}{did_you_mean(asked, there)}; there are: {', '.join(there)}. "
+            "--slurm-options '-p NAME' names one"
+        )
+    said = " / ".join(line for line in lines if line and "Pending" not in line and "queued and waiting" not in line)
+    if any(sign in said.lower() for sign in USAGE):
+        return ValueError(f"salloc does not take --slurm-options or a SALLOC_* variable: {said}")
+    return NotSuitable(_explained("Slurm refuses", said))
+
+
+def _explained(doing: str, said: str) -> str:
+    fix = next((fix for sign, fix in KNOWN if sign in said.lower()), "")
+    return "\n".join([f"{doing}: {said.strip() or 'without a word'}", *([fix] if fix else [])])
+
+
+def _allocation(job: str, *, own: bool) -> Allocation:
+    shown = _answer("scontrol", "show", "job", job, "-o")
+    listed = re.search(r"\sNodeList=(\S+)", shown)
+    nodes = _answer("scontrol", "show", "hostnames", listed[1]).split() if listed else []
+    if not nodes:
+        raise NotSuitable(f"job {job} has no nodes: {shown.strip() or 'Slurm does not know it'}")
+    # not the node's name, which need not resolve
+    address = re.search(r"\bNodeAddr=(\S+)", _answer("scontrol", "show", "node", nodes[0], "-o"))
+    return Allocation(job, tuple(nodes), address[1] if address else nodes[0], own)
+
+
+# --- jobs that series have left behind --------------------------------------------------------------------------------
+
+
+def comment(folder: Path) -> str:
+    """By which a job is known to belong to a series: the machine that holds its ledger, and where."""
+    return f"{platform.node()}:{folder}"
+
+
+def remove_leftovers(folder: Path, ours: str) -> list[str]:
+    """Cancel jobs of series that are gone (killed, or their machine restarted), but for the one named `ours`. Says which.
+
+    A series lives as long as it holds the lock on its ledger; `folder` is the caller's own, and its ledger held by him.
+    """
+    removed = []
+    for each in _jobs():
+        host, _, place = each.comment.partition(":")
+        if host != platform.node() or each.name == ours:
+            continue
+        try:
+            alive = Path(place) != folder and ledger.in_use(Path(place))
+        except PermissionError:
+            continue
+        if not alive:
+            _answer("scancel", each.number)
+            removed.append(f"job {each.number} (of {place})")
+    return removed
+
+
+@dataclass(frozen=True)
+class _Job:
+    number: str
+    state: str
+    reason: str
+    begins: str
+    partition: str
+    name: str
+    comment: str
+
+
+def _jobs(name: str | None = None) -> list[_Job]:
+    """This user's, of this name or of any series."""
+    form = "\t".join(("%i", "%T", "%r", "%S", "%P", "%j", "%k"))
+    chosen = [] if name is None else [f"--name={name}"]
+    listed = _answer("squeue", "--noheader", f"--user={os.getuid()}", f"--format={form}", *chosen)
+    jobs = [_Job(*line.split("\t", 6)) for line in listed.splitlines() if line.count("\t") >= 6]
+    return [each for each in jobs if each.name.startswith(NAME) and each.state not in ("COMPLETING", "CANCELLED")]
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=AFTER_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotSuitable(f"{words[0]} gave no answer in {AFTER_S:g} s: is the cluster's controller up?") from error
+
+
+def _answer(*words: str) -> str:
+    """Of a question whose failure is an answer too: that there is no such thing (any more)."""
+    return _run(*words).stdout

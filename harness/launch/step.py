@@ -1,0 +1,388 @@
+"""A trial as a step of a Slurm job: one task for each rank, on all nodes of the configuration, by srun.
+
+The nodes are asked for once a series and given back at its end; inside a job (docker/run.sub) they are that job's. A node that
+fails takes its job along: the next trial asks for other nodes. Ranks run in containers by pyxis or Apptainer where an image is
+named, else as this checkout's own Python, which all nodes must see, as they must the results' folder.
+
+Ranks of the first node write into the trial's log as those of one machine do. Of any other node they have a file of their own,
+result_N.nodeK.log, since appending from two machines to one file of a network disk loses lines; it stays where it says more
+than that its ranks began.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from harness.config import ROOT, Configuration
+from harness.contract import NotSuitable
+from harness.execution.events import EventLog, keys
+from harness.exit_codes import BROKEN, INTERRUPTED
+from harness.launch import node, ranks, slurm, stacks
+from harness.launch.caches import BY_SUDO, CONTROL, Dropped
+from harness.launch.plan import CONFIGURATION, RESULTS
+from harness.launch.reaper import Reaper
+from harness.launch.record import Order
+from harness.launch.slurm import Allocation
+from harness.request import Request
+from harness.system.accelerator import CPU
+
+# What each task does: Slurm's numbers in torchrun's names
+AS_RANK = (
+    "export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS HARNESS_LOG=$1; "
+    '[ "$SLURM_NODEID" = 0 ] || HARNESS_LOG=${1%.txt}.node$SLURM_NODEID.log; shift; exec "$@"'
+)
+ENDED = re.compile(r"srun: error: (?P<node>\S+): tasks? (?P<tasks>[\d,-]+): (?P<how>.+)")
+NODE_FAILED = re.compile(r"srun: error: Node failure on (\S+)")
+WAIT_S = 60  # for the other ranks when one has ended well: all leave one barrier together
+PROBE_S = 300.0  # for a small step on every node: an image may have to be unpacked there
+LOOPBACK = "127."
+OVER = {
+    "NODE_FAIL": "a node failed, and Slurm ended the job",
+    "TIMEOUT": "the job's time was over (--slurm-options '-t MINUTES', or sbatch -t)",
+    "CANCELLED": "somebody cancelled the job",
+    "PREEMPTED": "the job had to make room for another",
+    "OUT_OF_MEMORY": "the job was out of memory",
+    "DEADLINE": "the job's deadline was over",
+}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """By what a task's command runs: `srun` options, words before the command, the Python there."""
+
+    options: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    python: str = sys.executable
+    name: str = "processes"
+
+    @classmethod
+    def chosen(cls, image: str | None, mounts: Mapping[Path, tuple[PurePosixPath, bool]], device: str) -> Runtime:
+        """Of an image, what this cluster has for it; `mounts`: host's path -> path inside, and whether it is read-only.
+
+        NotSuitable where the cluster runs no containers of that kind.
+        """
+        if image is None:
+            return cls(options=(f"--chdir={ROOT}",))
+        if image.endswith(".sif"):
+            binds = [f"--bind={source}:{target}{':ro' * read_only}" for source, (target, read_only) in mounts.items()]
+            gpus = () if device == CPU else ("--rocm",) if Path("/dev/kfd").exists() else ("--nv",)
+            program = next((each for each in ("apptainer", "singularity") if shutil.which(each)), "apptainer")
+            return cls(before=(program, "exec", *gpus, *binds, image), python="python", name=program)
+        said = subprocess.run(("srun", "--help"), capture_output=True, text=True, check=False).stdout
+        if "--container-image" not in said or "pyxis" not in said:
+            raise NotSuitable(
+                f"--image {image}: this cluster's srun has no --container-image (NVIDIA's pyxis). With Apptainer on the nodes: "
+                f"`apptainer build ssd.sif docker-daemon://{image}` and --image ssd.sif; without --image the ranks are plain "
+                "processes of this checkout"
+            )
+        listed = ",".join(f"{source}:{target}{':ro' * read_only}" for source, (target, read_only) in mounts.items())
+        options = (f"--container-image={image}", f"--container-mounts={listed}", "--no-container-mount-home")
+        return cls(options=options, python="python", name="pyxis")
+
+
+@dataclass
+class SlurmLauncher:
+    """Starts each trial as a step. A context: leaving it gives the nodes back."""
+
+    configuration: Configuration
+    request: Request
+    environment: Mapping[str, str]  # of this process, for Slurm's own variables and for the ranks
+    series: str
+    reaper: Reaper
+    say: Callable[[str], None]
+    here: bool = field(default=False, init=False)
+    _nodes: Allocation | None = field(default=None, init=False)
+    _found: list[node.Node] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.version = slurm.cluster()
+        self.options = shlex.split(self.request.slurm_options or "")
+        run = self.configuration.run
+        if run.device != CPU and not slurm.gres(self.environment, self.options):
+            self.options = [f"--gpus-per-node={run.accelerators_per_node}", *self.options]
+        if slurm.JOB in self.environment and self.request.slurm_options is not None:
+            raise ValueError(
+                "--slurm-options asks for nodes, and this runs inside a job, which has its own: give them to sbatch or salloc"
+            )
+
+    @property
+    def where(self) -> str:
+        return "slurm" if self.request.image is None else f"slurm, {self.request.image}"
+
+    @property
+    def name(self) -> str:
+        """Of the series' job."""
+        return f"{slurm.NAME}{self.series}"
+
+    def facts(self) -> dict[str, Any]:
+        """For the ledger."""
+        return {"where": self.where, "cluster": self.version}
+
+    def clear(self, folder: Path) -> list[str]:
+        """Cancel jobs that series have left behind. Says which."""
+        return slurm.remove_leftovers(folder, self.name)
+
+    def ready(self, order: Order) -> None:
+        """Nodes, and on each of them the data, the code and the time as they should be. ValueError or NotSuitable."""
+        run = self.configuration.run
+        if self._nodes is not None and self._nodes.own and self._nodes.state() not in ("RUNNING", ""):
+            self.say(f"job {self._nodes.job} is over ({self._nodes.state()}); asking for another")
+            self._nodes = None
+        if self._nodes is None:
+            if slurm.JOB in self.environment:
+                self._nodes = slurm.of_this_job(self.environment, run.nodes)
+            else:
+                self.reaper.watch_job(self.name, order.folder)
+                self._nodes = slurm.allocate(
+                    self.name, order.folder, run.nodes, run.accelerators_per_node, self.options, self.say
+                )
+        asked, runtime = self._told(order)
+        words = node.words(str(asked.configuration), run.target, asked.data_dir, asked.initial_weights)
+        command = [
+            *runtime.before,
+            "sh",
+            "-c",
+            'n=$SLURMD_NODENAME; p=$1; shift; exec "$p" -m harness.launch.node "$n" "$@"',
+        ]
+        began = time.time()
+        said = self._everywhere(runtime, [*command, "node", runtime.python, *words])
+        self._found = node.Node.read(said)
+        if len(self._found) != run.nodes:
+            lines = [line for line in said.splitlines() if line.strip() and node.MARK not in line]
+            raise NotSuitable(
+                f"only {len(self._found)} of {run.nodes} nodes could be asked whether they are ready: "
+                + " / ".join(lines[-5:] or ["they said nothing"])
+            )
+        node.judge(self._found, self.configuration.sha256, began, time.time())
+
+    def drop_caches(self) -> Dropped:
+        """On every node, outside any container."""
+        here = f"sync; echo 3 2>/dev/null > {CONTROL} || {shlex.join(BY_SUDO)} 2>/dev/null; echo dropped=$?"
+        said = self._everywhere(Runtime(), ["sh", "-c", here])
+        done, nodes = said.count("dropped=0"), self.configuration.run.nodes
+        return (
+            Dropped(True)
+            if done == nodes
+            else Dropped(False, f"{CONTROL}: on {nodes - done} of {nodes} nodes this user may not")
+        )
+
+    def start(self, order: Order) -> RunningStep:
+        """The trial, running."""
+        assert self._nodes is not None, "ready() comes first"
+        run = self.configuration.run
+        asked, runtime = self._told(order)
+        folder = asked.folder if self.request.image is not None else order.folder
+        mark = f"{self.series}:{order.number}"
+        command = [
+            *self._srun(runtime, run.accelerators_per_node),
+            *(f"--job-name=trial-{order.number}", "--kill-on-bad-exit=1", f"--wait={WAIT_S}"),
+            *(*runtime.before, "sh", "-c", AS_RANK, "rank", str(folder / order.log.name)),
+            *(runtime.python, "-m", "harness", *asked.argv()),
+        ]
+        first = next((each for each in self._found if each.name == self._nodes.nodes[0]), self._found[0])
+        environment = {
+            **self.environment,
+            **order.environment,
+            **{"MASTER_ADDR": self._nodes.address, "MASTER_PORT": str(first.port)},
+            **{"LOCAL_WORLD_SIZE": str(run.accelerators_per_node), "HARNESS_LAUNCHER": "slurm"},
+            stacks.VARIABLE: mark,
+        }
+        if runtime.before or runtime.name == "pyxis":
+            environment["HOME"] = "/tmp"
+        else:
+            environment["PYTHONPATH"] = str(ROOT)
+        if self._nodes.address.startswith(LOOPBACK):  # all nodes are this machine: else gloo looks for its name
+            environment.setdefault("GLOO_SOCKET_IFNAME", ranks.LOOPBACK_INTERFACE)
+        EventLog.create(order.folder, order.number).close()
+        others = [order.log.with_suffix(f".node{index}.log") for index in range(1, run.nodes)]
+        for path in others:
+            path.touch(exist_ok=False)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+            start_new_session=True,
+        )
+
+        def ask() -> str:
+            said = self._everywhere(
+                runtime, [*runtime.before, runtime.python, "-m", "harness.launch.stacks", mark]
+            ).splitlines()
+            return "; ".join(line for line in said if line.startswith("asked")) or f"no stacks: {said[-1:]}"
+
+        return RunningStep(process, self._nodes, order, others, ask, command)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._nodes is not None and self._nodes.own:
+            slurm.cancel(self.name)
+            self._nodes = None
+
+    def _told(self, order: Order) -> tuple[Request, Runtime]:
+        """One trial's request as its ranks are told it, and by what they run."""
+        asked, image = self.request.of_trial(order.number, order.folder, order.seed), self.request.image
+        if image is None:
+            return asked, Runtime.chosen(None, {}, self.configuration.run.device)
+        file = Path(str(asked.configuration))
+        told, mounted = asked.inside(CONFIGURATION / file.name, RESULTS)
+        mounts = {file: (CONFIGURATION / file.name, True), order.folder: (RESULTS, False)}
+        mounts |= {source: (target, True) for source, target in mounted.items()}
+        return told, Runtime.chosen(image, mounts, self.configuration.run.device)
+
+    def _srun(self, runtime: Runtime, tasks: int) -> list[str]:
+        assert self._nodes is not None
+        nodes = len(self._nodes.nodes)
+        return [
+            *("srun", f"--jobid={self._nodes.job}", f"--nodes={nodes}", f"--ntasks={nodes * tasks}"),
+            *(
+                f"--ntasks-per-node={tasks}",
+                "--overlap",
+                "--mpi=none",
+                "--cpu-bind=none",
+                "--input=none",
+                "--export=ALL",
+            ),
+            *runtime.options,
+        ]
+
+    def _everywhere(self, runtime: Runtime, command: list[str]) -> str:
+        """What the command prints, run once on each node; NotSuitable where it takes too long."""
+        words = [*self._srun(runtime, 1), *command]
+        environment = self.environment if self.request.image else {**self.environment, "PYTHONPATH": str(ROOT)}
+        try:
+            done = subprocess.run(
+                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=dict(environment),
+                timeout=PROBE_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise NotSuitable(f"the nodes gave no answer in {PROBE_S:g} s to: {shlex.join(words)}") from error
+        return f"{done.stdout}{done.stderr}"
+
+
+class RunningStep:
+    """One trial; see watchdog.Running."""
+
+    def __init__(  # noqa: PLR0917 - what a step is
+        self,
+        process: subprocess.Popen[str],
+        nodes: Allocation,
+        order: Order,
+        others: list[Path],
+        ask: Callable[[], str],
+        command: list[str],
+    ) -> None:
+        self._process, self._nodes, self._order, self._others = process, nodes, order, others
+        self._ask, self._command = ask, command
+        self._drained = threading.Event()
+        self._asked = False  # whether we asked it to end
+        self._cause: tuple[int, str] | None = None  # of what srun said first: which task ended how
+        self._lost = ""  # the node that Slurm gave up
+        self._over = ""
+
+    def lines(self) -> Iterator[str]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._listen(line)
+            yield line.rstrip("\n")
+        self._drained.set()
+
+    def _listen(self, line: str) -> None:
+        if (lost := NODE_FAILED.match(line)) is not None:
+            self._lost = lost[1]
+        ended = ENDED.match(line)
+        if ended is None or self._cause is not None:
+            return
+        task, how = f"rank {ended['tasks']} on {ended['node']}", ended["how"]
+        code = re.fullmatch(r"Exited with exit code (\d+)", how)
+        if code is None:
+            self._cause = (BROKEN, f"{task} was ended by a signal: {how}")
+        else:
+            known = int(code[1]) if int(code[1]) in ranks.KNOWN else BROKEN
+            self._cause = (known, f"{task} ended with exit code {code[1]}")
+
+    def poll(self) -> int | None:
+        code = self._process.poll()
+        if code is None:
+            return None
+        self._drained.wait(5)
+        return self._judged(code)[0]
+
+    def _judged(self, code: int) -> tuple[int, str]:
+        if self._lost:
+            return BROKEN, f"node {self._lost} failed, and Slurm ended the job"
+        if code == 0:
+            return 0, "the ranks ended without saying how"
+        if self._asked:
+            return INTERRUPTED, signal.SIGTERM.name
+        return self._cause or (BROKEN, f"srun ended with exit code {code}")
+
+    def ask_for_stacks(self) -> str:
+        try:
+            return self._ask()
+        except NotSuitable as error:
+            return f"no stacks could be asked for: {error}"
+
+    def terminate(self) -> None:
+        self._asked = True
+        self._nodes.signal("TERM")
+
+    def kill(self) -> None:
+        self._asked = True
+        self._nodes.signal("KILL")
+        if self._process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+            self._process.kill()  # srun itself, where a node answers no more
+
+    def why(self) -> str:
+        return self._over
+
+    def owns(self, process: psutil.Process) -> bool:  # noqa: ARG002 - the nodes are others
+        return False
+
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "slurm": {"job": self._nodes.job, "nodes": list(self._nodes.nodes), "srun": shlex.join(self._command)},
+        }
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self.kill()
+        code, reason = self._judged(self._process.wait())
+        self._over = reason if self._lost else OVER.get(self._nodes.state(), "")
+        if self._over and not self._asked:
+            reason = self._over
+        ranks.closed(self._order.log, code, reason)
+        for path in self._others:
+            if path.exists() and not _telling(path):
+                path.unlink()
+
+
+def _telling(path: Path) -> bool:
+    """Whether a node's file says more than that its ranks began."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return any(f'"key": "{keys.INIT_START}"' not in line for line in lines if line.strip())

@@ -1,0 +1,205 @@
+"""A true Slurm cluster of two nodes on this machine, for tests: munged, slurmctld and a slurmd for each node, as root.
+
+It lies in a folder of its own and answers to whoever has SLURM_CONF; no other Slurm of the machine is touched. The second node
+sees nothing in the folder `data`, which is full for everyone else, and starts each task as `prolog` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "salloc", "unshare")
+CONF = """
+ClusterName=harness
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket
+CredType=cred/munge
+SlurmctldPort={controller}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/%n.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+TaskProlog={folder}/task_prolog
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+EnforcePartLimits=ALL
+ReturnToService=2
+SlurmdTimeout=6
+KillWait=10
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+NodeName=node[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port={ports} CPUs={cpus} RealMemory=1000 State=UNKNOWN
+PartitionName=main Nodes=node[1-2] Default=YES MaxTime=60 State=UP
+PartitionName=closed Nodes=node[1-2] MaxTime=60 State=DOWN
+"""
+
+
+def missing() -> str:
+    """Why there can be no cluster here; empty where there can."""
+    absent = [name for name in PROGRAMS if shutil.which(name) is None]
+    if absent:
+        return f"no {absent[0]} here: apt-get install slurm-wlm munge"
+    return "" if os.geteuid() == 0 else "slurmd runs as root alone"
+
+
+@dataclass
+class Cluster:
+    folder: Path
+    daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SALLOC", "SBATCH"))}
+        return {**kept, "SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    @property
+    def data(self) -> Path:
+        """Has a file in it, but not on node2."""
+        return self.folder / "data"
+
+    def ask(self, *words: str) -> str:
+        return subprocess.run(words, env=self.environment, capture_output=True, text=True, check=False).stdout
+
+    def jobs(self) -> list[str]:
+        """Those that wait or run, or are just ending."""
+        return self.ask("squeue", "--noheader", "--format=%i %T %j").splitlines()
+
+    def tasks(self, node: str) -> list[psutil.Process]:
+        """What runs on a node: its steps' daemons, and their processes."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                named = process.environ().get("SLURMD_NODENAME") == node
+                step = process.name() == "slurmstepd" and node in str(process.cmdline())
+                if (named or step) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def prolog(self, *lines: str) -> None:
+        """What the task prolog says on node2 from now on: export NAME=VALUE."""
+        (self.folder / "node2.prolog").write_text("".join(f"{line}\n" for line in lines))
+
+    def start(self, name: str) -> None:
+        (self.folder / name).mkdir(exist_ok=True)
+        inside = ["slurmd", "-D", "-N", name, "-L", str(self.folder / f"{name}.log")]
+        if name == "node2":
+            hidden = f"mount -t tmpfs none {self.data} && exec {' '.join(inside)}"
+            inside = ["unshare", "--mount", "--propagation", "private", "sh", "-c", hidden]
+        self._daemon(name, inside)
+
+    def kill(self, name: str) -> None:
+        """The daemon alone: what it has started goes on."""
+        self.daemons[name].kill()
+        self.daemons[name].wait()
+
+    def _daemon(self, name: str, command: list[str]) -> None:
+        with (self.folder / f"{name}.out").open("ab") as out:
+            self.daemons[name] = subprocess.Popen(command, env=self.environment, stdout=out, stderr=out)
+
+    def begin(self) -> None:
+        for each in ("munge", "state", "data"):
+            (self.folder / each).mkdir()
+        (self.folder / "data" / "numbers").write_text("8")
+        key = self.folder / "munge.key"
+        key.write_bytes(secrets.token_bytes(128))
+        key.chmod(0o600)
+        prolog = self.folder / "task_prolog"
+        prolog.write_text(f"#!/bin/sh\n[ $SLURMD_NODENAME != node2 ] || cat {self.folder}/node2.prolog\n")
+        prolog.chmod(0o755)
+        self.prolog()
+        # v1 asks for nothing at start; which there is does not matter, since no plugin uses control groups
+        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
+        controller, first = free_ports(1)[0], free_ports(2)
+        (self.folder / "slurm.conf").write_text(
+            CONF.format(
+                host=platform.node(), folder=self.folder, controller=controller, ports=",".join(map(str, first)),
+                cpus=os.cpu_count(),
+            )
+        )  # fmt: skip
+        munge = [f"--{name}-file={self.folder}/munge/{name}" for name in ("pid", "log", "seed")]
+        self._daemon(
+            "munged",
+            ["munged", "--foreground", "--force", f"--socket={self.folder}/munge/socket", f"--key-file={key}", *munge],
+        )
+        until((self.folder / "munge" / "socket").exists, "munged")
+        self._daemon("slurmctld", ["slurmctld", "-D", "-L", str(self.folder / "slurmctld.log")])
+        for node in ("node1", "node2"):
+            self.start(node)
+        self.idle()
+
+    def idle(self) -> None:
+        """Wait until both nodes are free."""
+        until(
+            lambda: self.ask("sinfo", "--noheader", "--partition=main", "--format=%D %T").split() == ["2", "idle"],
+            "nodes",
+        )
+
+    def end(self) -> None:
+        with contextlib.suppress(OSError):
+            self.ask("scancel", "--user=root", "--signal=KILL")
+            self.ask("scancel", "--user=root")
+        for name in ("node1", "node2", "slurmctld", "munged"):
+            if name in self.daemons:
+                self.daemons[name].send_signal(signal.SIGTERM)
+        for each in self.daemons.values():
+            try:
+                each.wait(20)
+            except subprocess.TimeoutExpired:
+                each.kill()
+                each.wait()
+        for node in ("node1", "node2"):
+            for process in self.tasks(node):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Cluster]:
+    """A cluster, for as long as the block runs."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # a socket's path has room for a hundred letters
+    folder.chmod(0o755)
+    cluster = Cluster(folder)
+    try:
+        cluster.begin()
+        yield cluster
+    finally:
+        cluster.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(0.2)
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as open_until_all_are_known:
+        ports = []
+        for _ in range(count):
+            listening = open_until_all_are_known.enter_context(socket.socket())
+            listening.bind(("127.0.0.1", 0))
+            ports.append(int(listening.getsockname()[1]))
+        return ports

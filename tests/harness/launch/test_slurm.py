@@ -1,0 +1,286 @@
+"""`run --engine slurm` through true daemons: two nodes, one that dies, signals, refusals; docker/run.sub through sbatch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.launch import ledger
+from tests.conftest import CHECKOUT
+from tests.harness.launch import cluster
+from tests.harness.launch.cluster import Cluster, until
+from tests.toy import configuration as toy
+
+pytestmark = [pytest.mark.slurm, pytest.mark.long]
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Cluster]:
+    if reason := cluster.missing():
+        pytest.skip(reason)
+    with cluster.running() as found:
+        yield found
+
+
+@dataclass
+class Place:
+    """A toy's configuration for two nodes, and where its series go."""
+
+    folder: Path
+    cluster: Cluster
+    fate: str = "learns"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "out" / "1x_abacus" / "toy"
+
+    @property
+    def log(self) -> Path:
+        return self.results / "result_0.txt"
+
+    def start(self, *words: str | int | Path, **environment: str) -> subprocess.Popen[str]:
+        content = toy.raw(self.fate, nodes=2)
+        content["toy"] |= self.options
+        path = toy.write(self.folder, content)
+        asked = ["run", path, "--engine", "slurm", "--out", self.folder / "out", *words]
+        command = [sys.executable, "-m", "harness", *map(str, asked)]
+        return subprocess.Popen(
+            command, cwd=CHECKOUT, env={**self.cluster.environment, **environment}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(self, *words: str | int | Path, **environment: str) -> tuple[int, str]:
+        running = self.start(*words, **environment)
+        said, _ = running.communicate(timeout=400)
+        return running.returncode, said
+
+    def trained(self, epoch: int, number: int = 0) -> None:
+        """Wait until a trial's log has got so far."""
+        log = self.results / f"result_{number}.txt"
+        until(lambda: log.exists() and f'"epoch_num": {epoch}' in log.read_text(), f"epoch {epoch}", 200)
+
+    @property
+    def attempts(self) -> list[tuple[int, int, str]]:
+        found = ledger.Account.read(self.results / ledger.FILE).attempts
+        return [(each.number, each.attempt, each.status) for each in found]
+
+    @property
+    def stop(self) -> dict[str, Any]:
+        """run_stop's metadata in the first trial's log."""
+        lines = [line for line in self.log.read_text().splitlines() if '"run_stop"' in line]
+        assert len(lines) == 1
+        found: dict[str, Any] = json.loads(lines[0][9:])["metadata"]
+        return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, two_nodes: Cluster) -> Iterator[Place]:
+    two_nodes.idle()
+    yield Place(tmp_path, two_nodes)
+    two_nodes.prolog()
+    until(lambda: not two_nodes.jobs(), "an empty queue")
+
+
+def test_a_series_survives_the_death_of_a_node_and_goes_on(place: Place) -> None:
+    place.fate = "naps"
+    running = place.start("--trials", 2, "--seed", 3)
+    place.trained(2, number=1)
+    place.cluster.kill("node2")
+    for process in place.cluster.tasks("node2"):  # a machine that loses power takes all with it
+        process.kill()
+    began = time.monotonic()
+    said, _ = running.communicate(timeout=300)
+    assert running.returncode == 5, said
+    sys.stdout.write(f"{said}\nended {time.monotonic() - began:.0f} s after the node\n")
+    assert place.attempts == [(0, 1, "success"), (1, 1, "failed")]
+    assert not place.cluster.jobs() or "COMPLETING" in place.cluster.jobs()[0]
+    place.cluster.start("node2")
+    place.cluster.idle()
+    code, said = place.run("--trials", 2, "--seed", 3, "--resume")
+    assert code == 0, said
+    assert place.attempts == [(0, 1, "success"), (1, 1, "failed"), (1, 2, "success")]
+    assert (place.results / "result_1.broken-1.txt").exists()
+    record = json.loads((place.results / "result_1.json").read_text())
+    assert record["slurm"]["nodes"] == ["node1", "node2"]
+    assert "beside" not in record, "the load of the machine that submits says nothing of the nodes"
+    line = record["slurm"]["srun"]
+    assert "--nodes=2 --ntasks=2 --ntasks-per-node=1" in line and "--overlap" in line
+
+
+def test_a_daemon_that_dies_alone(place: Place) -> None:
+    """Its tasks go on, until the controller gives the node up and ends the job."""
+    place.fate, place.options = "sleeps", {}
+    running = place.start()
+    place.trained(2)
+    place.cluster.kill("node2")
+    said, _ = running.communicate(timeout=300)
+    assert running.returncode == 5, said
+    assert place.attempts == [(0, 1, "failed")]
+    assert place.stop["reason"] == "node node2 failed, and Slurm ended the job"
+    until(lambda: not place.cluster.tasks("node1"), "the other node's ranks")
+    place.cluster.start("node2")
+    until(lambda: not place.cluster.tasks("node2"), "the lost node's ranks")
+
+
+def test_a_rank_that_is_killed_ends_the_run_everywhere(place: Place) -> None:
+    place.fate = "sleeps"
+    running = place.start()
+    place.trained(2)
+    (rank,) = [each for each in place.cluster.tasks("node2") if each.environ().get("RANK") == "1"]
+    rank.kill()
+    began = time.monotonic()
+    said, _ = running.communicate(timeout=300)
+    sys.stdout.write(f"ended {time.monotonic() - began:.1f} s after its rank\n")
+    assert running.returncode == 5, said
+    assert place.attempts == [(0, 1, "failed")]
+    assert place.stop == {"status": "aborted", "reason": "rank 1 on node2 was ended by a signal: Killed"}
+    assert json.loads((place.results / "result_0.json").read_text())["exit_code"] == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_job_and_the_series_goes_on_later(place: Place, number: signal.Signals) -> None:
+    place.fate = "naps"
+    running = place.start("--trials", 1)
+    place.trained(2)
+    running.send_signal(number)
+    said, _ = running.communicate(timeout=120)
+    assert running.returncode == 130, said
+    assert place.attempts == [(0, 1, "interrupted")]
+    assert place.stop["status"] == "aborted"
+    assert not [each for each in place.cluster.jobs() if "COMPLETING" not in each]
+    if number == signal.SIGTERM:
+        code, said = place.run("--trials", 1, "--resume")
+        assert (code, place.attempts[1:]) == (0, [(0, 2, "success")]), said
+
+
+def test_kill_9_of_the_series_leaves_no_job_and_no_open_log(place: Place) -> None:
+    place.fate = "sleeps"
+    running = place.start()
+    place.trained(2)
+    running.kill()
+    running.communicate()
+    until(lambda: not place.cluster.jobs(), "an empty queue")
+    until(lambda: '"run_stop"' in place.log.read_text(), "a closed log")
+    assert place.stop == {"status": "aborted", "reason": "the series was killed"}
+    assert place.attempts == [(0, 1, "no end recorded")]
+
+
+def test_the_watchdog_gets_the_stacks_of_every_rank_by_its_name(place: Place) -> None:
+    place.fate = "sleeps"
+    code, said = place.run("--trials", 1, "--watchdog", 20)
+    assert code == 5, said
+    assert place.attempts == [(0, 1, "stalled")]
+    assert "stacks of rank 0, process " in place.log.read_text()
+    other = place.log.with_suffix(".node1.log").read_text()
+    assert "stacks of rank 1, process " in other and "train_epoch" in other
+
+
+def test_a_busy_cluster_is_waited_for_and_left_on_a_signal(place: Place) -> None:
+    place.cluster.ask(
+        "sbatch", "--nodes=2", "--exclusive", "--job-name=another", "--output=/dev/null", "--wrap=sleep 300"
+    )
+    until(lambda: any("RUNNING" in each for each in place.cluster.jobs()), "another's job")
+    running = place.start()
+    assert running.stdout is not None
+    seen = [next(line for line in running.stdout if "waiting in partition main (" in line)]
+    assert "Resources" in seen[0] or "Priority" in seen[0] or "None" in seen[0]
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert [each.split()[2] for each in place.cluster.jobs()] == ["another"]
+    place.cluster.ask("scancel", "--name=another")
+    assert place.attempts == [], "no trial began"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentences"),
+    [
+        (("--slurm-options", "-p mian"), 2, ["there is no partition mian", "main", "there are: main, closed"]),
+        (("--slurm-options", "-p closed"), 6, ["PartitionDown", "another one, with --slurm-options"]),
+        (("--slurm-options", "-t 900"), 6, ["time limit", "the partition allows less"]),
+        (("--slurm-options", "--no-such-thing"), 2, ["does not take --slurm-options", "no-such-thing"]),
+        (("--slurm-options", "--gres=gpu:1"), 6, ["Slurm refuses", "does not count accelerators"]),
+        (("--image", "ssd"), 6, ["no --container-image (NVIDIA's pyxis)", "apptainer build"]),
+    ],
+)
+def test_what_the_cluster_refuses(place: Place, words: tuple[str, ...], code: int, sentences: list[str]) -> None:
+    found, said = place.run(*words)
+    assert found == code, said
+    for each in sentences:
+        assert each in said
+    assert "Traceback" not in said
+    assert place.attempts == [], "no trial began"
+    assert [path.name for path in place.results.iterdir()] == [ledger.FILE]
+
+
+def test_a_node_without_the_data_is_named_before_a_trial_begins(place: Place) -> None:
+    code, said = place.run("--data-dir", place.cluster.data)
+    assert code == 2, said
+    assert f"node node2: --data-dir {place.cluster.data}: the folder is empty; is its disk mounted?" in said
+    assert place.attempts == []
+    assert [path.name for path in place.results.iterdir()] == [ledger.FILE]
+
+
+@pytest.mark.skipif(not FAKETIME.exists(), reason="no libfaketime here: apt-get install faketime")
+def test_clocks_that_are_minutes_apart_are_said(place: Place) -> None:
+    place.cluster.prolog(
+        f"export LD_PRELOAD={FAKETIME}", "export FAKETIME=+5m", "export FAKETIME_DONT_FAKE_MONOTONIC=1"
+    )
+    code, said = place.run()
+    assert code == 6, said
+    assert "clocks are apart: that of node node2 is " in said and "chronyd" in said
+    assert place.attempts == []
+
+
+def test_run_sub_is_the_same_thing(place: Place) -> None:
+    """sbatch runs a copy of the script, far from the checkout; its series is in the job that it was given."""
+    path = toy.write(place.folder, toy.raw(nodes=2))
+    given = {"DGXSYSTEM": str(path), "LOGDIR": str(place.folder / "out"), "NEXP": "1", "PYTHON": sys.executable}
+    command = ["sbatch", "--wait", "-N", "2", "--ntasks-per-node", "1", "--output", str(place.folder / "said")]
+    finished = subprocess.run(
+        [*command, str(CHECKOUT / "docker" / "run.sub")],
+        env={**place.cluster.environment, **given}, cwd=place.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said = (place.folder / "said").read_text()
+    assert finished.returncode == 0, finished.stderr + said
+    assert place.attempts == [(0, 1, "success")]
+    assert "trial 0 | target met" in said
+
+
+def test_the_embedded_job_on_two_nodes(place: Place, tmp_path: Path) -> None:
+    """SSD itself, cut by --max-steps: weights are one network's, the evaluation sees every image once."""
+    content = tomllib.loads((CHECKOUT / "configs" / "ssd" / "embedded.toml").read_text())
+    content["run"] |= {"nodes": 2, "accelerators_per_node": 1}
+    path = tmp_path / "embedded.toml"
+    path.write_text(toml(content))
+    command = [sys.executable, "-m", "harness", "run", str(path), "--engine", "slurm", "--max-steps", "3"]
+    finished = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], cwd=CHECKOUT, env=place.cluster.environment, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 1, finished.stdout + finished.stderr  # the steps are spent, the target is not met
+    (book,) = tmp_path.glob("out/*/*/ledger.jsonl")
+    (attempt,) = ledger.Account.read(book).attempts
+    assert attempt.status == "target_not_met"
+    assert os.listdir(book.parent).count("result_0.node1.log") == 0, "a node without a word leaves no file"  # noqa: PTH208
+
+
+def toml(content: dict[str, Any]) -> str:
+    lines = [f"{key} = {json.dumps(value)}" for key, value in content.items() if not isinstance(value, dict)]
+    for name, table in content.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
