@@ -84,7 +84,8 @@ class Interval:
     loss: float  # mean over the interval's steps, of this rank
     learning_rate: float  # of the interval's last step
     # Seconds of this rank by phase, of what ended since the last Interval. "data_starved" must be among them: how long
-    # the device had nothing to do for want of a batch, which is not how long the host waited for one
+    # the device had nothing to do for want of a batch, which is not how long the host waited for one; and of several ranks
+    # "all_reduce_wait", how long it waited for the others: without it the slowest cannot be told from those that wait for it
     phases: Mapping[str, float]
 
 
@@ -207,6 +208,17 @@ class Benchmark(Protocol):
         progress: Callable[[str, int, int | None], None],
     ) -> list[str]:
         """Download or verify the full data set under `data_dir`. Returns the problems found, each with its fix."""
+        ...
+
+
+class Digested(Protocol):
+    """What a Benchmark may offer besides, for runs of several machines. It is found by its name."""
+
+    def data_digest(self, config: Any, data_dir: Path) -> str:
+        """A short word for what lies in the folder that provide_data returned, wherever it lies: machines compare it.
+
+        Called before the clocks, so that it may read what provide_data left and no more.
+        """
         ...
 
 

@@ -43,6 +43,11 @@ class DetectorBenchmark(ABC):
         # Off the clock, as the verification of a download is, and before anything is built: see benchmarks/detection/checked.py
         return checked.ensure(config, data_dir, cache_dir, progress)
 
+    def data_digest(self, config: Any, data_dir: Path) -> str:  # noqa: ARG002 - all of it is of the folder
+        from benchmarks.detection import checked
+
+        return checked.digest(data_dir)
+
     def check(self, config: Any, context: Context) -> None:
         _check_sizes(config, context)
         _check_data_path(config, context)

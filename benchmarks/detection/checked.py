@@ -67,6 +67,12 @@ def half(data_dir: Path, settings: Data, name: Name) -> Half:
     return Half(Path(found["images"]), data_dir / f"{name}.json", Path(found["annotations"]), Counts(**found["counts"]))
 
 
+def digest(folder: Path) -> str:
+    """Of the annotations in a folder that `ensure` returned: equal wherever the same data set lies."""
+    found = json.loads((folder / MANIFEST).read_bytes())
+    return hashlib.sha256("".join(str(found[name]["sha256"]) for name in HALVES).encode()).hexdigest()[:12]
+
+
 def ensure(config: DetectorConfig, data_dir: Path, cache_dir: Path, progress: Progress) -> Path:
     """A folder for `half`, made in `cache_dir` unless it is there. ValueError that names what is wrong with `data_dir`."""
     originals = {name: _original(data_dir, config.data, name) for name in HALVES}

@@ -1,6 +1,7 @@
 """One evaluation: every validation image once, over all ranks, to one mAP that all ranks agree on.
 
-Ranks detect on their own shard; rank 0 gathers the rows, checks that no image is missing or counted twice, and evaluates.
+Ranks detect on their own shard and bring their detections into rows of numbers; rank 0 gathers those as one tensor a rank,
+checks that no image is missing or counted twice, and evaluates.
 """
 
 from __future__ import annotations
@@ -64,20 +65,36 @@ class Evaluation:
         """The rows of all ranks on rank 0; elsewhere only this rank's."""
         if self.world_size == 1:
             return mine
-        parts: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
-        dist.gather_object(mine, parts, dst=0)
-        return mine if parts is None else np.concatenate(parts)
+        device = _group_device()
+        lengths = torch.zeros(self.world_size, dtype=torch.int64, device=device)
+        lengths[self.rank] = len(mine)
+        dist.all_reduce(lengths)
+        longest = int(lengths.max())
+        padded = torch.zeros(longest, *mine.shape[1:], dtype=torch.float64, device=device)
+        padded[: len(mine)] = torch.from_numpy(np.asarray(mine, dtype=np.float64))
+        parts = [torch.empty_like(padded) for _ in range(self.world_size)] if self.rank == 0 else None
+        dist.gather(padded, parts, dst=0)
+        if parts is None:
+            return mine
+        found = [part[:length].cpu().numpy() for part, length in zip(parts, lengths.tolist(), strict=True)]
+        return np.concatenate(found).astype(mine.dtype)
 
     def _agreed(self, rows: npt.NDArray[np.float64], ids: npt.NDArray[Any]) -> float:
         """Rank 0's mAP, or its complaint raised, on every rank."""
-        box: list[Any] = [0.0, self._incomplete(ids) if self.rank == 0 else None]
-        if self.rank == 0 and box[1] is None:
-            box[0] = self._quality(rows)
+        found, seen, different = 0.0, len(ids), len(np.unique(ids))
+        complete = np.array_equal(np.sort(ids), np.sort(self.image_ids))
+        if self.rank == 0 and complete:
+            found = self._quality(rows)
         if self.world_size > 1:
-            dist.broadcast_object_list(box, src=0)
-        if box[1] is not None:
-            raise RuntimeError(box[1])
-        return float(box[0])
+            told = torch.tensor([found, complete, seen, different], dtype=torch.float64, device=_group_device())
+            dist.broadcast(told, src=0)
+            found, complete, seen, different = told.tolist()
+        if not complete:
+            raise RuntimeError(
+                f"evaluation saw {seen:.0f} images, {different:.0f} of them different; each of {len(self.image_ids)} must come "
+                "exactly once"
+            )
+        return float(found)
 
     def _quality(self, rows: npt.NDArray[np.float64]) -> float:
         if self.metric == "coco":
@@ -86,13 +103,13 @@ class Evaluation:
             self.ground_truth.annotations, rows, metric=self.metric, image_ids=self.image_ids
         ).mAP
 
-    def _incomplete(self, ids: npt.NDArray[Any]) -> str | None:
-        if sorted(ids.tolist()) == sorted(self.image_ids.tolist()):
-            return None
-        return (
-            f"evaluation saw {len(ids)} images, {len(np.unique(ids))} of them different; "
-            f"each of {len(self.image_ids)} must come exactly once"
-        )
+
+def _group_device() -> torch.device:
+    """Where the ranks' tensors must lie to be exchanged."""
+    here = torch.accelerator.current_accelerator()
+    if here is None or "gloo" in dist.get_backend():
+        return torch.device("cpu")
+    return torch.device(here.type, torch.accelerator.current_device_index())
 
 
 def average_running_statistics(model: nn.Module, world_size: int) -> None:
@@ -100,7 +117,7 @@ def average_running_statistics(model: nn.Module, world_size: int) -> None:
     if world_size == 1:
         return
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
             for statistic in (module.running_mean, module.running_var):
                 assert statistic is not None
                 with torch.no_grad():

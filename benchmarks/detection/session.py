@@ -37,6 +37,7 @@ from harness.contract import Context, DataSummary, Interval, Plain
 
 T = TypeVar("T")
 
+ALL_MB = 1 << 20  # of a bucket that no network fills: its sum begins with the last gradient
 WARM_UP_STEPS = 3  # CUDA graphs take the first to allocate and the second to record
 
 
@@ -119,6 +120,8 @@ class DetectorSession(ABC):
             "compiled": compute.compile,
             "autotune": compute.autotune,
             "cuda_graphs": compute.cuda_graphs,
+            "all_reduce": compute.all_reduce,
+            "bucket_mb": compute.bucket_mb or 0,  # 0: PyTorch's own
             "data_backend": self.settings.data.backend,
             "nvjpeg": dict(nvjpeg.loaded()),
             "decoding": dict(self._decoding()),
@@ -219,7 +222,14 @@ class DetectorSession(ABC):
         in_step: dict[str, Any] = {
             "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
         }
-        network = DistributedDataParallel(network, gradient_as_bucket_view=True, static_graph=True, **in_step)
+        compute = self.settings.compute
+        network = DistributedDataParallel(
+            network,
+            gradient_as_bucket_view=True,
+            static_graph=True,
+            bucket_cap_mb=ALL_MB if compute.all_reduce == "delayed" else compute.bucket_mb,
+            **in_step,
+        )
         # a function without annotations: DDP reads them, and knows no postponed ones
         network.register_comm_hook(None, lambda _, bucket: self._all_reduce(bucket))
         return network

@@ -82,6 +82,17 @@ class Compute(Table):
     autotune: bool = True  # on CUDA, cuDNN tries its algorithms on each shape in init and keeps the fastest
     # Of a compiled step on CUDA: its kernels are recorded in init and replayed, inputs copied into their buffers
     cuda_graphs: bool = False
+    # Of several ranks. delayed: all gradients are summed at once after the backward pass, not in buckets while it goes on
+    all_reduce: Literal["overlapped", "delayed"] = "overlapped"
+    bucket_mb: PositiveInt | None = None  # MiB that are summed at once; left out: PyTorch's, 25 and the first one 1
+
+    @model_validator(mode="after")
+    def _buckets_are_of_use(self) -> Self:
+        if self.all_reduce == "delayed" and self.bucket_mb is not None:
+            raise ValueError(
+                f'bucket_mb = {self.bucket_mb} has no effect with all_reduce = "delayed": leave one of them out'
+            )
+        return self
 
     @model_validator(mode="after")
     def _graphs_are_the_compiler_s(self) -> Self:

@@ -51,6 +51,12 @@ class SSDBenchmark(DetectorBenchmark):
                     "a recipe is never scaled"
                 )
         steps_per_epoch = config.steps_per_epoch(context.world_size)
+        shared = config.model.batch_norm_ranks
+        if context.world_size % shared:
+            raise ValueError(
+                f"model.batch_norm_ranks = {shared} does not divide the {context.world_size} accelerators of run.nodes x "
+                "run.accelerators_per_node into whole groups"
+            )
         first_decay = min(config.optimizer.decay_epochs, default=None)
         if first_decay is not None and 0 < first_decay * steps_per_epoch < config.optimizer.warmup_steps:
             raise ValueError(

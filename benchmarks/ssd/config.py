@@ -33,6 +33,8 @@ class Model(Network):
     scales_px: tuple[PositiveFloat, ...] = (21, 45, 99, 153, 207, 261, 315)
     aspect_ratios: tuple[tuple[PositiveFloat, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     clamped: Clamped = "all"  # what of the default boxes is clamped to the picture: see benchmarks/ssd/boxes.py
+    # Ranks that share batch norm's statistics: model_bn_span is so many batches. See benchmarks/ssd/group_batch_norm.py
+    batch_norm_ranks: Literal[1, 2, 4, 8] = 1
 
     @property
     def feature_sizes(self) -> list[int]:
@@ -189,5 +191,19 @@ class SSDConfig(DetectorConfig):
             raise ValueError(
                 f'compute.stem = "{self.compute.stem}" is for a ResNet\'s 7x7 convolution of stride 2; vgg16 begins with a '
                 '3x3 one of stride 1: say "direct", or leave it out'
+            )
+        if self.model.batch_norm_ranks > 1:
+            raise ValueError(
+                f"model.batch_norm_ranks = {self.model.batch_norm_ranks} is of a ResNet's batch norm, of which vgg16 has none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norm_can_be_shared(self) -> Self:
+        shared, compute = self.model.batch_norm_ranks, self.compute
+        if shared > 1 and (compute.compile or {"stem", "blocks"} & set(compute.fused)):
+            raise ValueError(
+                f"model.batch_norm_ranks = {shared} sums over ranks inside batch norm, which compute.compile = true and "
+                'compute.fused = ["stem", "blocks"] cannot: leave these out'
             )
         return self

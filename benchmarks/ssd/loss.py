@@ -33,8 +33,9 @@ def detection_loss(
     positive = target_labels > 0  # (B, A)
     positives = positive.sum(dim=1)  # (B,)
 
-    box = F.smooth_l1_loss(offsets.float(), target_offsets, reduction="none").sum(dim=2)  # (B, A)
-    cross_entropy = F.cross_entropy(logits.float().flatten(0, 1), target_labels.flatten().long(), reduction="none")
+    wide = torch.promote_types(logits.dtype, torch.float32)  # of halves; float64 stays what it is
+    box = F.smooth_l1_loss(offsets.to(wide), target_offsets, reduction="none").sum(dim=2)  # (B, A)
+    cross_entropy = F.cross_entropy(logits.to(wide).flatten(0, 1), target_labels.flatten().long(), reduction="none")
     cross_entropy = cross_entropy.view_as(target_labels)  # (B, A)
 
     counted = positive | _hard_negatives(cross_entropy.detach(), positive, positives)

@@ -16,7 +16,7 @@ from benchmarks.detection.data import TrainBatches
 from benchmarks.detection.found import Detections
 from benchmarks.detection.image_format import PaddedChannels
 from benchmarks.detection.session import DetectorSession, compiler_options
-from benchmarks.ssd import data, detections, loss, stem
+from benchmarks.ssd import data, detections, group_batch_norm, loss, stem
 from benchmarks.ssd.boxes import default_boxes
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.folder import Folder
@@ -83,6 +83,7 @@ class SSDSession(DetectorSession):
             self.network = HeadOutputs(self.model)
             self.detection_loss = functools.partial(loss_kernels.detection_loss, classes=geometry.categories + 1)
         if context.world_size > 1:
+            group_batch_norm.share(self.model, context.world_size, geometry.batch_norm_ranks)
             self.network = self.across_ranks(self.network)
         self.forward_loss = self._forward_loss
         if config.compute.compile:
@@ -109,7 +110,7 @@ class SSDSession(DetectorSession):
         settings = self.config.optimizer
         return {
             "global_batch_size": settings.batch_size * self.context.world_size,
-            "model_bn_span": settings.batch_size,
+            "model_bn_span": settings.batch_size * self.config.model.batch_norm_ranks,
             "opt_name": "sgd",
             "opt_base_learning_rate": settings.learning_rate,
             "opt_learning_rate_warmup_factor": settings.warmup_factor,

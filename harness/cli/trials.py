@@ -110,6 +110,8 @@ def _by_slurm(series: Series, configuration: Configuration, request: Request) ->
     from harness.launch.reaper import Reaper
     from harness.launch.step import SlurmLauncher
 
+    if request.image is not None:
+        request = replace(request, cache_dir=_cache_of_containers(request))
     with (
         Reaper() as reaper,
         SlurmLauncher(configuration, request, environment.of_children(), series.id, reaper, _say) as launcher,

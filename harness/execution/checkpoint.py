@@ -38,6 +38,7 @@ class Checkpoint:
     quality: float | None = None  # of the evaluation after this epoch; None where there was none
     best: float | None = None  # of all evaluations so far
     target_met: bool = False
+    ranks: int = 0  # that trained
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,12 @@ def load(folder: Path, configuration: Configuration) -> Checkpoint:
             f"{folder} has no {NAME} to resume from; leave --from-checkpoint away to start from the beginning"
         )
     found = _read(path, "move it away")
+    ranks = configuration.run.world_size
+    if found.ranks not in (0, ranks):
+        raise ValueError(
+            f"{path} is of a run on {found.ranks} ranks, and the configuration asks for {ranks}: each rank's place in the data "
+            "and its random numbers are in it, and batches would be others. Resume on as many, or begin anew"
+        )
     if found.configuration_sha256 != configuration.sha256:
         raise ValueError(
             f"{path} is of a run with another configuration (SHA-256 {found.configuration_sha256[:12]}, now "

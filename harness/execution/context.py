@@ -10,8 +10,12 @@ run on several machines where each starts its own ranks, NODE_RANK says which th
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+import platform
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,14 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Configuration
-from harness.contract import Context, NotSuitable
+from harness.contract import Context, NotSuitable, Plain
 from harness.execution import binding
 from harness.system import accelerator, facts, places, preflight
 from harness.system.facts import Machine
 
 NODE_RANK, MASTER_ADDR, MASTER_PORT = "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"
-# A rank that waits this long for another has lost it. Long enough for rank 0's evaluation of full COCO
-COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=20)
+# A rank that waits this long for another has lost it. Longer than a series' watchdog waits, which names the one that hangs
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=40)
+# For all ranks to be there: one machine may still be checking its data, or unpacking an image
+MEETING_TIMEOUT = datetime.timedelta(minutes=20)
+# Of the libraries that move tensors between ranks: what they are told by the environment
+COLLECTIVES = ("NCCL_", "TORCH_NCCL_", "RCCL_", "CCL_", "GLOO_", "UCX_", "FI_", "OFI_", "MCCL_", "HCCL_")
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,11 @@ class Launch:
         caches_cleared = environment.get("HARNESS_CACHES_CLEARED") == "1"
         parent = int(environment["HARNESS_PARENT"]) if environment.get("HARNESS_PARENT", "").isdecimal() else None
         if "RANK" not in environment:
+            if environment.get("WORLD_SIZE", "1") != "1":
+                raise ValueError(
+                    f"WORLD_SIZE={environment['WORLD_SIZE']} is set, so this is taken for one rank of several, but RANK is "
+                    "not: set RANK, MASTER_ADDR and MASTER_PORT as torchrun does, or unset WORLD_SIZE to start a run of its own"
+                )
             return cls(caches_cleared=caches_cleared, parent=parent)
         alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         found = environment if alone.keys() & environment.keys() else {**environment, **alone}
@@ -184,19 +197,72 @@ def process_group(context: Context) -> Iterator[None]:
         torch.get_device_module(device).set_device(device.index)
     if context.world_size > 1:
         backend = process_group_backend(device.type)
-        try:
-            dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, device_id=None if on_cpu else device)
-        except dist.DistNetworkError as error:
-            place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
-            raise ValueError(
-                f"the ranks cannot meet at {place} (MASTER_ADDR, MASTER_PORT): {str(error).splitlines()[0]}; the port must be "
-                "free on rank 0's machine and the address reach it from every other"
-            ) from error
+        dist.init_process_group(
+            backend,
+            store=_meeting(context),
+            rank=context.rank,
+            world_size=context.world_size,
+            timeout=COLLECTIVE_TIMEOUT,
+            device_id=None if on_cpu else device,
+        )
     try:
         yield
     finally:
         if context.world_size > 1:
             dist.destroy_process_group()
+
+
+def _meeting(context: Context) -> Any:
+    """The ranks' store, once all of them are there. ValueError that says who is not, or why they cannot meet."""
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    place = f"{address or '?'}:{port or '?'} (MASTER_ADDR, MASTER_PORT)"
+    fix = "the port must be free on rank 0's machine and the address reach it from every other"
+    if not address or not port.isdecimal():
+        raise ValueError(f"the ranks cannot meet at {place}: both must be set, as torchrun does")
+    try:
+        socket.getaddrinfo(address, int(port))
+    except OSError as error:
+        raise ValueError(f"the ranks cannot meet at {place}: {error.strerror}; {fix}") from error
+    try:
+        # torchrun's own process keeps the store on that port, else rank 0 does
+        keeps = context.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        tcp = dist.TCPStore(  # type: ignore[attr-defined]
+            address, int(port), context.world_size, keeps, MEETING_TIMEOUT, wait_for_workers=False
+        )
+        store = PrefixStore("harness", tcp)
+        store.set(f"here/{context.rank}", platform.node())
+        if context.rank != 0:
+            store.wait(["all"])
+        else:
+            _await(store, context.world_size, place)
+            store.set("all", "here")
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        raise ValueError(f"the ranks cannot meet at {place}: {str(error).splitlines()[0]}; {fix}") from error
+    store.set_timeout(COLLECTIVE_TIMEOUT)
+    return store
+
+
+def _await(store: Any, ranks: int, place: str) -> None:
+    """Wait for every rank's word, and say of whom."""
+    import torch.distributed as dist
+
+    until = time.monotonic() + MEETING_TIMEOUT.total_seconds()
+    while True:
+        missing = [rank for rank in range(ranks) if not store.check([f"here/{rank}"])]
+        left_s = until - time.monotonic()
+        if not missing:
+            return
+        if left_s <= 0:
+            listed = ", ".join(map(str, missing[:8])) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+            raise ValueError(
+                f"of {ranks} ranks {len(missing)} did not come to {place} within {MEETING_TIMEOUT.total_seconds():g} s: rank "
+                f"{listed}. Were they started, and does the address reach this machine from theirs?"
+            )
+        with contextlib.suppress(dist.DistStoreError):
+            store.wait([f"here/{missing[0]}"], datetime.timedelta(seconds=min(60.0, left_s)))
 
 
 def process_group_backend(kind: str) -> str:
@@ -214,22 +280,52 @@ def process_group_backend(kind: str) -> str:
         ) from error
 
 
-def agreed(context: Context, asked: Mapping[str, object]) -> Context:
-    """The Context with rank 0's seed, on every rank. ValueError where ranks were asked for different things."""
+def agreed(context: Context, asked: Mapping[str, object]) -> tuple[Context, list[str]]:
+    """The Context with rank 0's seed, on every rank, and where the ranks run. ValueError where they were asked for different
+    things."""
+    here = platform.node()
     if context.world_size == 1:
-        return context
+        return context, [here]
     import torch.distributed as dist
 
     everyone: list[Any] = [None] * context.world_size
-    dist.all_gather_object(everyone, (dict(asked), context.seed))
-    first, seed = everyone[0]
-    for rank, (other, _) in enumerate(everyone):
+    dist.all_gather_object(everyone, (dict(asked), context.seed, here))
+    first, seed, _ = everyone[0]
+    for rank, (other, _, host) in enumerate(everyone):
         for name, value in other.items():
             if value != first[name]:
                 raise ValueError(
-                    f"rank {rank} was started with {name} {value}, rank 0 with {first[name]}: all ranks of a run need the same"
+                    f"rank {rank} was started with {name} {value} on {host}, rank 0 with {first[name]}: all ranks of a run "
+                    "need the same"
                 )
-    return replace(context, seed=seed)
+    return replace(context, seed=seed), [host for *_, host in everyone]
+
+
+def gathered(context: Context, value: float) -> list[float]:
+    """Every rank's value, on every rank: one collective."""
+    if context.world_size == 1:
+        return [value]
+    import torch
+    import torch.distributed as dist
+
+    values = torch.zeros(context.world_size, dtype=torch.float64, device=_exchanged_on(context))
+    values[context.rank] = value
+    dist.all_reduce(values)
+    return [float(each) for each in values.tolist()]
+
+
+def _exchanged_on(context: Context) -> str:
+    import torch.distributed as dist
+
+    return accelerator.CPU if "gloo" in dist.get_backend() else context.device
+
+
+def collectives() -> dict[str, Plain]:
+    """By what tensors go between the ranks, and what the environment tells it."""
+    import torch.distributed as dist
+
+    told: dict[str, Plain] = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(COLLECTIVES)}
+    return {"backend": dist.get_backend(), "environment": told}
 
 
 def barrier(context: Context) -> None:

@@ -28,8 +28,10 @@ from harness.execution import (
     events,
     pace,
     picture,
+    provenance,
     seeding,
     signals,
+    slowest,
     telemetry,
     throughput,
 )
@@ -111,15 +113,13 @@ def _train(run: Run) -> Ending:
     description.submission(log, configuration, request.max_steps, deterministic=request.deterministic)
     log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
     resumed = _resumed(run)
-    seed = resumed.seed if resumed else request.seed
-    if seed is None and request.deterministic:
-        seed = seeding.FIXED
-    here, bound = _prepare(run, seeding.draw() if seed is None else seed)
+    wished = _wished_seed(run, resumed)
+    here, bound = _prepare(run, seeding.draw() if wished is None else wished)
 
     began = time.perf_counter()
     run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
     with context.process_group(here), contextlib.ExitStack() as closing:
-        here = _agreed(run, here, bound, {"--seed": seed, "a checkpoint of epoch": resumed.epoch if resumed else None})
+        here = _agreed(run, here, bound, resumed)
         session = configuration.benchmark.open(configuration.tables, here)
         closing.callback(session.close)
         session.warm_up()
@@ -208,15 +208,38 @@ def _prepare(run: Run, seed: int) -> tuple[Context, Bound]:
     return replace(here, data_dir=data_dir), bound
 
 
-def _agreed(run: Run, here: Context, bound: Bound, asked: dict[str, int | None]) -> Context:
-    """What all ranks have in common, and what each has for itself: seed, processors, threads."""
-    configuration = run.configuration.sha256[:12]
-    wishes = {"the configuration of SHA-256": configuration, "--max-steps": run.request.max_steps, **asked}
-    here, where = binding.settled(context.agreed(here, wishes), bound)
+def _wished_seed(run: Run, resumed: checkpoint.Checkpoint | None) -> int | None:
+    """None: to be drawn, by rank 0 for all."""
+    seed = resumed.seed if resumed else run.request.seed
+    return seeding.FIXED if seed is None and run.request.deterministic else seed
+
+
+def _agreed(run: Run, here: Context, bound: Bound, resumed: checkpoint.Checkpoint | None) -> Context:
+    """What all ranks have in common, once they are found to have been asked for the same thing, of the same code and data, and
+    what each has for itself: seed, processors, threads."""
+    several = here.world_size > 1
+    wishes = {
+        "the configuration of SHA-256": run.configuration.sha256[:12],
+        "code of commit": provenance.of_this_code() if several else "",
+        "data of digest": _data_digest(run.configuration, here) if several else "",
+        "--seed": _wished_seed(run, resumed),
+        "--max-steps": run.request.max_steps,
+        "a checkpoint of epoch": resumed and resumed.epoch,
+    }
+    here, run.hosts = context.agreed(here, wishes)
+    here, where = binding.settled(here, bound)
     run.log.point("cpu_binding", where)
+    if several:
+        run.log.point("collectives", context.collectives())
     run.log.point(keys.SEED, here.seed)
     seeding.seed_libraries(here)
     return here
+
+
+def _data_digest(configuration: Configuration, here: Context) -> str:
+    """Of the data that this rank would read, where the benchmark can tell before it reads any."""
+    digest = getattr(configuration.benchmark, "data_digest", None)
+    return str(digest(configuration.tables, here.data_dir)) if digest is not None else ""
 
 
 def _resumed(run: Run) -> checkpoint.Checkpoint | None:
@@ -238,7 +261,7 @@ def _epochs(run: Run, here: Context, session: Session, first_epoch: int, budget:
         if epoch == block:
             count = next(each for each in evaluate_after if each >= epoch) - epoch + 1
             log.start(keys.BLOCK_START, **{keys.FIRST_EPOCH_NUM: epoch, keys.EPOCH_COUNT: count})
-        _epoch(run, session, epoch, budget)
+        _epoch(run, here, session, epoch, budget)
         if budget.cut(epoch) is not None:
             return _steps_spent(run)
         if epoch in evaluate_after:
@@ -264,7 +287,7 @@ def _steps_spent(run: Run) -> Ending:
     return Ending(EPOCHS_SPENT, f"steps spent: {asked} of --max-steps {asked}, {reached}target {history.target:g}")
 
 
-def _epoch(run: Run, session: Session, epoch: int, budget: Budget) -> None:
+def _epoch(run: Run, here: Context, session: Session, epoch: int, budget: Budget) -> None:
     """A whole epoch, or the first steps of the one that --max-steps cuts: like an interrupted one it has no epoch_stop."""
     cut, train_samples = budget.cut(epoch), budget.data.train_samples
     due = budget.data.steps_per_epoch if cut is None else cut
@@ -302,6 +325,11 @@ def _epoch(run: Run, session: Session, epoch: int, budget: Budget) -> None:
     log.point("throughput", whole.images_per_s, **epoch_num)
     log.point("data_wait_share", whole.data_wait_share, **epoch_num)
     description.phases(log, whole.phases, **epoch_num)
+    if here.world_size > 1:
+        found = slowest.compared(context.gathered(here, 1000 * whole.own_seconds / steps), run.hosts)
+        log.point("step_ms_by_rank", found.logged, **epoch_num)
+        if found.stands_out:
+            run.screen.say(f"epoch {epoch}: {found}")
     run.screen.epoch(epoch, loss_sum / steps, whole, cut)
 
 
@@ -339,5 +367,6 @@ def _save(run: Run, here: Context, session: Session, epoch: int) -> None:
             quality,
             run.best_kept,
             run.history.met,
+            here.world_size,
         )
         checkpoint.save(run.request.checkpoint_dir, saved)

@@ -50,6 +50,7 @@ class Run:
         None  # quality of the best checkpoint so far, those of the run that this one goes on with too
     )
     stopping: threading.Lock = field(default_factory=threading.Lock)  # who writes run_stop
+    hosts: list[str] = field(default_factory=list)  # by rank, once the ranks know of each other
     stopped_minutes: float | None = None  # run_start to run_stop
     called: float = field(default_factory=time.time)  # the wall clock's, for the RESULT line
 

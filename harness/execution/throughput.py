@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from harness.contract import Interval
 
 STARVED = "data_starved"
+FOR_OTHERS = "all_reduce_wait"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Rate:
     def data_wait_share(self) -> float:
         """Share of the time that the device had nothing to do for want of a batch, 0 to 1."""
         return min(1.0, self.phases[STARVED] / self.seconds)
+
+    @property
+    def own_seconds(self) -> float:
+        """Without what this rank waited for the others."""
+        return max(0.0, self.seconds - self.phases.get(FOR_OTHERS, 0.0))
 
 
 @dataclass

@@ -9,16 +9,22 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from harness.config import Configuration
 from harness.execution import console, seeding, signals
 from harness.execution.context import NODE_RANK, Node
 from harness.execution.events import EventLog, close_abandoned, keys, refused, says
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
+from harness.launch import stacks, watchdog
 from harness.request import Request
 
 if TYPE_CHECKING:
@@ -37,7 +43,7 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
     nodes = configuration.run.nodes
     if nodes > 1 and node is None:
         raise ValueError(
-            f"{configuration.source}: run.nodes = {nodes}: start it by an engine for clusters (--engine slurm or kubernetes), or "
+            f"{configuration.source}: run.nodes = {nodes}: start it by --engine slurm or --engine kubernetes, or "
             f"this command on every node once, with {NODE_RANK}, MASTER_ADDR and MASTER_PORT set"
         )
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -68,7 +74,7 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
     logging.disable(logging.ERROR)  # torch calls a rank "failed" whose run missed its target; what failed is said below
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # asks ranks for their stacks
     try:
-        with signals.as_exceptions():
+        with signals.as_exceptions(), _watched(log.path) if log is not None and log.path is not None else nullcontext():
             elastic_launch(settings, command[0])(*command[1:])
     except ChildFailedError as error:
         code, reason = _cause(error.failures)
@@ -101,6 +107,34 @@ def _meeting(node: Node | None) -> dict[str, Any]:
         "rdzv_endpoint": f"{node.address}:{node.port}",
         "rdzv_configs": {"rank": node.rank, "timeout": MEETING_S},
     }
+
+
+@contextmanager
+def _watched(log: Path) -> Iterator[None]:
+    """Inside the block a log that stands still for long gets the stacks of every rank, and the one that hangs is named.
+
+    It goes on then: a run may be slow, and torch ends one whose ranks have lost each other.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        progress = watchdog.Progress(log)
+        while not over.wait(watchdog.POLL_S):
+            if progress.silent_s() > watchdog.PATIENCE_S:
+                children = sorted(each.pid for each in psutil.Process().children(recursive=True))
+                console.complain(
+                    f"no progress in {log} for {watchdog.PATIENCE_S:g} s; {stacks.told(stacks.ask(children))}"
+                )
+                time.sleep(watchdog.STACKS_S)
+                console.complain(stacks.hanging(stacks.standing(log.read_text(encoding="utf-8", errors="replace"))))
+                return
+
+    watching = threading.Thread(target=watch, name="watching the log", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, str]:

@@ -9,13 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
+LIBRARIES = "site-packages"
+WAITING = (
+    "torch/distributed/",
+    "torch/autograd/",
+    "torch/nn/parallel/",
+)  # of DDP, whose sums end with the backward pass
+INNERMOST = 3  # frames in which a call that waits shows
+MOST = 4  # ranks named
 VARIABLE = "HARNESS_STEP"  # of a cluster's ranks: SERIES:NUMBER of their trial
 BETWEEN_S = 0.3  # for one process to write its stacks
 
@@ -51,6 +63,45 @@ def environment(process: int, proc: Path = PROC) -> dict[str, str]:
     except OSError:
         return {}
     return dict(each.split("=", 1) for each in content.split("\0") if "=" in each)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a rank stood when it was asked: its main thread's innermost frame outside libraries."""
+
+    rank: int
+    place: str  # FILE:LINE in FUNCTION
+    waits: bool  # whether torch waits there for the other ranks, as far as a frame tells
+
+
+def standing(text: str) -> list[Standing]:
+    """Of every rank whose stacks a log holds, the last time that it was asked."""
+    found: dict[int, Standing] = {}
+    for rank, dump in re.findall(
+        r"^stacks of rank (\d+), process \d+:\n(.*?)(?=^stacks of rank |\Z)", text, re.M | re.S
+    ):
+        # of all threads, the main one comes last
+        threads = re.split(r"^(?:Current thread|Thread) 0x\w+.*\n", dump, flags=re.M)
+        frames = FRAME.findall(threads[-1]) if len(threads) > 1 else []
+        if not frames:
+            continue
+        own = next((each for each in frames if LIBRARIES not in each[0]), frames[0])
+        waits = any(sign in path for path, _, _ in frames[:INNERMOST] for sign in WAITING)
+        found[int(rank)] = Standing(int(rank), f"{own[0]}:{own[1]} in {own[2]}", waits)
+    return sorted(found.values(), key=lambda each: each.rank)
+
+
+def hanging(ranks: Sequence[Standing]) -> str:
+    """Which rank the others wait for, in words; empty where their stacks do not tell."""
+    alone = [each for each in ranks if not each.waits]
+    if not alone or len(alone) == len(ranks):
+        places = Counter(each.place for each in ranks)
+        rarest = min(places.values(), default=0)
+        alone = [each for each in ranks if places[each.place] == rarest] if len(places) > 1 else []
+    if not alone or 2 * len(alone) > len(ranks):
+        return ""
+    told = "; ".join(f"rank {each.rank} hangs at {each.place}" for each in alone[:MOST])
+    return f"{told}{f' and {len(alone) - MOST} more' if len(alone) > MOST else ''}, and the other ranks wait"
 
 
 def catches(process: int, number: signal.Signals, proc: Path = PROC) -> bool:

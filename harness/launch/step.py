@@ -249,7 +249,7 @@ class SlurmLauncher:
         file = Path(str(asked.configuration))
         told, mounted = asked.inside(CONFIGURATION / file.name, RESULTS)
         mounts = {file: (CONFIGURATION / file.name, True), order.folder: (RESULTS, False)}
-        mounts |= {source: (target, True) for source, target in mounted.items()}
+        mounts |= {source: (inside.of(source), not inside.writable) for source, inside in mounted.items()}
         return told, Runtime.chosen(image, mounts, self.configuration.run.device)
 
     def _srun(self, runtime: Runtime, tasks: int) -> list[str]:

@@ -1,7 +1,7 @@
 """A series: N trials of one configuration, one after the other, each entered in the ledger before it starts and as it ends.
 
-How a trial is started is the launcher's matter (process.py, container.py, step.py, kubernetes/); that each starts fresh, is followed,
-judged, recorded and leaves nothing behind is settled here, for all alike.
+How a trial is started is the launcher's matter (process.py, container.py, step.py, kubernetes/); that each starts fresh, is
+followed, judged, recorded and leaves nothing behind is settled here, for all alike.
 """
 
 from __future__ import annotations
@@ -305,7 +305,7 @@ class _Work:
                     facts["beside"] = neighbours.seen()
                 running.close()
         if running is not None and outcome.ended_by != "signal":
-            outcome = replace(outcome, why=running.why())
+            outcome = replace(outcome, why="; ".join(filter(None, (outcome.why, running.why()))))
         end = self._enter_end(order, start, outcome, facts)
         self.say(f"{order.name}: {end['status']}{': ' * bool(end['reason'])}{end['reason']}")
         return end

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from harness.launch import stacks
+
 PATIENCE_S = 1800.0  # the longest silence of a healthy log: compiling, or evaluating full COCO on a slow machine
 GRACE_S = 30.0  # for a run that was asked to end to close its log
 STACKS_S = 3.0  # for the stacks of every rank to reach the log
@@ -96,6 +98,7 @@ def follow(running: Running, log: Path, patience_s: float | None, say: Callable[
     reader.start()
     progress = Progress(log)
     ended_by: Literal["itself", "watchdog"] = "itself"
+    why = ""
     while (code := running.poll()) is None:
         if patience_s is not None and progress.silent_s() > patience_s:
             say(
@@ -104,11 +107,20 @@ def follow(running: Running, log: Path, patience_s: float | None, say: Callable[
             ended_by = "watchdog"
             say(f"{name}: {running.ask_for_stacks()}")
             time.sleep(STACKS_S)
+            why = stacks.hanging(stacks.standing(_of_all_nodes(log)))
+            if why:
+                say(f"{name}: {why}")
             code = halt(running)
             break
         time.sleep(POLL_S)
     reader.join(timeout=5)  # a grandchild may hold the pipe open for ever
-    return Outcome(code, ended_by, tuple(tail))
+    return Outcome(code, ended_by, tuple(tail), why)
+
+
+def _of_all_nodes(log: Path) -> str:
+    """What ranks have written: into the log, or on a cluster's other nodes into files of their own."""
+    files = [log, *sorted(log.parent.glob(f"{log.stem}.node*.log"))]
+    return "\n".join(each.read_text(encoding="utf-8", errors="replace") for each in files if each.is_file())
 
 
 def halt(running: Running) -> int:

@@ -141,7 +141,10 @@ def test_ranks_trials_and_containers_are_told_what_is_theirs(tmp_path: Path) -> 
         (("--trials", "2", "--gpus", "0"), "--gpus has no effect without --image"),
         (("--shm-size", "8g"), "--shm-size has no effect without --image"),
         (("--engine", "process", "--gpus", "0"), "--gpus is for --engine docker, not for process"),
-        (("--engine", "process", "--image", "x"), "--image is for --engine docker or kubernetes or slurm, not for process"),
+        (
+            ("--engine", "process", "--image", "x"),
+            "--image is for --engine docker or kubernetes or slurm, not for process",
+        ),
         (("--engine", "slurm", "--gpus", "0"), "--gpus is for --engine docker, not for slurm"),
         (("--trials", "2", "--slurm-options", "-p x"), "--slurm-options is for --engine slurm, not for process"),
         (("--engine", "docker"), "--engine docker needs --image"),

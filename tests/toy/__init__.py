@@ -31,7 +31,7 @@ class Toy(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     fate: Literal["learns", "stands still", "nan", "raises", "sleeps", "bad data", "unsuitable", "rank 1 raises",
                   "stops short", "long farewell", "never returns", "naps",
-                  "tells its seed"]  # fmt: skip
+                  "tells its seed", "rank 1 is slow"]  # fmt: skip
     gain: float = 0.1  # of quality, an epoch
     steps: int = 2  # of an epoch
 
@@ -79,6 +79,7 @@ class ToySession:
                     "sha256", b"", b"", 1 << 27
                 )  # minutes in C, deaf to signals, as a dead disk's read is
             time.sleep(2 if self.toy.fate == "naps" and epoch == 2 else 0)
+            time.sleep(0.2 if self.toy.fate == "rank 1 is slow" and self.context.rank == 1 else 0)
             time.sleep(60 if self.toy.fate in ("sleeps", "rank 1 raises") and epoch == 2 else 0.001)
             loss = math.nan if self.toy.fate == "nan" and epoch == 2 else 1 - self.quality
             since += 1
@@ -121,6 +122,10 @@ class ToyBenchmark:
     def provide_data(self, config: ToyConfig, data_dir: Path | None, cache_dir: Path, progress: Any) -> Path:
         progress("making numbers", 8, 8)
         return data_dir or cache_dir
+
+    def data_digest(self, config: ToyConfig, data_dir: Path) -> str:
+        numbers = data_dir / "numbers"
+        return numbers.read_text() if numbers.is_file() else ""
 
     def check(self, config: ToyConfig, context: Context) -> None:
         if config.toy.fate == "unsuitable":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness import names
 from harness.config import Configuration
 from harness.contract import NotSuitable
+from harness.launch.caches import Dropped
 from harness.launch.kubernetes import manifests
 from harness.launch.kubernetes.cluster import Cluster, ClusterAway
 from harness.launch.kubernetes.frames import Receiver

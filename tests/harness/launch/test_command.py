@@ -115,7 +115,7 @@ def test_what_is_to_be_mounted_must_be_there(tmp_path: Path) -> None:
 
 def test_several_nodes_are_slurms_matter(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw(nodes=2))
-    with pytest.raises(ValueError, match=r"run\.nodes = 2, .* docker/run\.sub"):
+    with pytest.raises(ValueError, match=r"run\.nodes = 2, .* --engine slurm"):
         run_trials(config.load(path), Request(configuration=str(path), trials=1, out=tmp_path))
 
 

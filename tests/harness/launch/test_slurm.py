@@ -78,12 +78,12 @@ class Place:
         return [(each.number, each.attempt, each.status) for each in found]
 
     @property
-    def stop(self) -> dict[str, Any]:
-        """run_stop's metadata in the first trial's log."""
+    def stop(self) -> tuple[str, str]:
+        """Status and reason of the one run_stop in the first trial's log."""
         lines = [line for line in self.log.read_text().splitlines() if '"run_stop"' in line]
         assert len(lines) == 1
-        found: dict[str, Any] = json.loads(lines[0][9:])["metadata"]
-        return found
+        found = json.loads(lines[0][9:])["metadata"]
+        return found["status"], found.get("reason", "")
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_daemon_that_dies_alone(place: Place) -> None:
     said, _ = running.communicate(timeout=300)
     assert running.returncode == 5, said
     assert place.attempts == [(0, 1, "failed")]
-    assert place.stop["reason"] == "node node2 failed, and Slurm ended the job"
+    assert place.stop[1] == "node node2 failed, and Slurm ended the job"
     until(lambda: not place.cluster.tasks("node1"), "the other node's ranks")
     place.cluster.start("node2")
     until(lambda: not place.cluster.tasks("node2"), "the lost node's ranks")
@@ -146,7 +146,7 @@ def test_a_rank_that_is_killed_ends_the_run_everywhere(place: Place) -> None:
     sys.stdout.write(f"ended {time.monotonic() - began:.1f} s after its rank\n")
     assert running.returncode == 5, said
     assert place.attempts == [(0, 1, "failed")]
-    assert place.stop == {"status": "aborted", "reason": "rank 1 on node2 was ended by a signal: Killed"}
+    assert place.stop == ("aborted", "rank 1 on node2 was ended by a signal: Killed")
     assert json.loads((place.results / "result_0.json").read_text())["exit_code"] == 5
 
 
@@ -159,7 +159,7 @@ def test_a_signal_cancels_the_job_and_the_series_goes_on_later(place: Place, num
     said, _ = running.communicate(timeout=120)
     assert running.returncode == 130, said
     assert place.attempts == [(0, 1, "interrupted")]
-    assert place.stop["status"] == "aborted"
+    assert place.stop[0] == "aborted"
     assert not [each for each in place.cluster.jobs() if "COMPLETING" not in each]
     if number == signal.SIGTERM:
         code, said = place.run("--trials", 1, "--resume")
@@ -174,7 +174,7 @@ def test_kill_9_of_the_series_leaves_no_job_and_no_open_log(place: Place) -> Non
     running.communicate()
     until(lambda: not place.cluster.jobs(), "an empty queue")
     until(lambda: '"run_stop"' in place.log.read_text(), "a closed log")
-    assert place.stop == {"status": "aborted", "reason": "the series was killed"}
+    assert place.stop == ("aborted", "the series was killed")
     assert place.attempts == [(0, 1, "no end recorded")]
 
 

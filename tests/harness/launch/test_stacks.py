@@ -72,3 +72,34 @@ def test_the_mask_is_read_from_the_kernels_account(tmp_path: Path) -> None:
     assert os.getpid() not in stacks.everyone()
     with pytest.raises(FileNotFoundError):
         stacks.catches(9, signal.SIGUSR1, tmp_path)
+
+
+WAITS = """stacks of rank {rank}, process {process}:
+Thread 0x00007f11 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 327 in wait
+
+Thread 0x00007f22 (most recent call first):
+  File "/x/site-packages/torch/autograd/graph.py", line 865 in _engine_run_backward
+  File "/x/site-packages/torch/_tensor.py", line 630 in backward
+  File "/ours/benchmarks/ssd/session.py", line 268 in train_step
+  File "/ours/harness/execution/lifecycle.py", line 260 in _epoch
+"""
+READS = """stacks of rank {rank}, process {process}:
+Thread 0x00007f22 (most recent call first):
+  File "/ours/benchmarks/ssd/pictures.py", line 51 in decoded
+  File "/ours/benchmarks/ssd/data_torch.py", line 90 in _pixels
+"""
+
+
+def test_the_rank_that_the_others_wait_for_is_named() -> None:
+    log = "".join((READS if rank == 2 else WAITS).format(rank=rank, process=40 + rank) for rank in range(4))
+    found = stacks.standing(f"epoch 1\n{log}")
+    assert [each.rank for each in found] == [0, 1, 2, 3]
+    assert found[0].place == "/ours/benchmarks/ssd/session.py:268 in train_step"
+    assert (
+        stacks.hanging(found)
+        == "rank 2 hangs at /ours/benchmarks/ssd/pictures.py:51 in decoded, and the other ranks wait"
+    )
+    everyone = "".join(WAITS.format(rank=rank, process=rank) for rank in range(4))
+    assert stacks.hanging(stacks.standing(everyone)) == "", "no rank stands out"
+    assert stacks.hanging(stacks.standing("")) == ""

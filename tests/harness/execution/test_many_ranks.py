@@ -1,0 +1,120 @@
+"""Ranks that disagree, do not come or cannot meet: one sentence, the right code, nothing half-written. The slowest, named."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.contract import Context
+from harness.execution import checkpoint, context, slowest
+from harness.execution.context import Launch
+from harness.launch import watchdog
+from tests.harness.execution.runs import events, run
+from tests.harness.execution.test_ways_out import by_hand, free_port  # noqa: F401 - a fixture
+from tests.toy import configuration as toy
+
+
+def test_a_world_without_a_rank_is_no_run_of_its_own() -> None:
+    with pytest.raises(ValueError, match=r"WORLD_SIZE=4 is set, .* but RANK is not"):
+        Launch.from_environment({"WORLD_SIZE": "4", "MASTER_ADDR": "node1", "MASTER_PORT": "1"})
+    assert not Launch.from_environment({"WORLD_SIZE": "1"}).as_rank
+
+
+@pytest.mark.parametrize(
+    ("meeting", "said"),
+    [
+        ({"MASTER_PORT": "29500"}, "the ranks cannot meet at ?:29500 (MASTER_ADDR, MASTER_PORT): both must be set"),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "http"}, "cannot meet at 127.0.0.1:http"),
+        ({"MASTER_ADDR": "no-such-host.invalid", "MASTER_PORT": "29500"}, "cannot meet at no-such-host.invalid:29500"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_said_at_once(tmp_path: Path, meeting: Mapping[str, str], said: str) -> None:
+    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    told = {"MASTER_ADDR": "", "MASTER_PORT": "", **rank, **meeting}
+    found = run(toy.write(tmp_path, toy.raw(ranks=2)), "--out", tmp_path / "out", **told)
+    assert found.returncode == 2
+    assert said in found.stdout
+    assert "Traceback" not in found.stdout + found.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["refused_0.txt"]
+
+
+def test_a_rank_that_does_not_come_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    free_port: int,  # noqa: F811
+) -> None:
+    monkeypatch.setattr(context, "MEETING_TIMEOUT", datetime.timedelta(seconds=2))
+    for name, value in {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port),
+        "RANK": "0",
+        "WORLD_SIZE": "3",
+    }.items():
+        monkeypatch.setenv(name, value)
+    here = Context("cpu", world_size=3)
+    with (
+        pytest.raises(ValueError, match=r"of 3 ranks 2 did not come to 127\.0\.0\.1:\d+ .* within 2 s: rank 1, 2\."),
+        context.process_group(here),
+    ):
+        raise AssertionError("nobody else is there")
+
+
+def test_ranks_with_other_data_or_other_code_say_so(tmp_path: Path, free_port: int) -> None:  # noqa: F811
+    path = toy.write(tmp_path, toy.raw(ranks=2))
+    for name, numbers in (("one", "8"), ("other", "9")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "numbers").write_text(numbers)
+    words = [(path, "--data-dir", tmp_path / name) for name in ("one", "other")]
+    ended = by_hand(tmp_path, *words, port=free_port)
+    assert [code for code, _ in ended] == [2, 2], ended
+    assert "rank 1 was started with data of digest 9" in ended[0][1]
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["refused_0.txt"]
+
+
+def test_the_watchdog_is_there_before_torch_gives_the_ranks_up() -> None:
+    assert context.COLLECTIVE_TIMEOUT.total_seconds() > watchdog.PATIENCE_S + watchdog.GRACE_S + watchdog.STACKS_S
+
+
+def test_a_checkpoint_of_another_number_of_ranks_is_refused_in_words(tmp_path: Path) -> None:
+    two, four = (config.parse(toy.raw(ranks=ranks), name="toy", source="toy") for ranks in (2, 4))
+    checkpoint.save(tmp_path, checkpoint.Checkpoint(1, 7, two.sha256, {}, ranks=2))
+    with pytest.raises(
+        ValueError, match=r"of a run on 2 ranks, and the configuration asks for 4: .* Resume on as many"
+    ):
+        checkpoint.load(tmp_path, four)
+    assert checkpoint.load(tmp_path, two).ranks == 2
+    old = replace(checkpoint.load(tmp_path, two), ranks=0)
+    checkpoint.save(tmp_path, old)
+    assert checkpoint.load(tmp_path, two) == old, "older versions did not say"
+
+
+def test_the_slowest_rank_is_the_one_that_waits_least() -> None:
+    found = slowest.compared([100.0, 140.0, 90.0, 100.0], ["a", "a", "b", "b"])
+    assert (found.rank, found.median_ms, found.stands_out) == (1, 100.0, True)
+    assert str(found) == "rank 1 on a is the slowest: 140 ms a step of its own, the median rank 100 ms"
+    assert found.logged == {"slowest": 1, "host": "a", "median_ms": 100.0, "step_ms": [100.0, 140.0, 90.0, 100.0]}
+    assert not slowest.compared([100.0, 105.0], ["a", "b"]).stands_out
+
+
+def test_a_run_of_three_ranks_names_its_slowest_each_epoch_and_how_they_talk(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw("rank 1 is slow", ranks=3))
+    finished = run(path, "--out", tmp_path / "out", GLOO_SOCKET_IFNAME="lo", NCCL_DEBUG="WARN")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    found = [each for each in events(tmp_path / "out" / "result_0.txt") if each["key"] == "step_ms_by_rank"]
+    assert [each["metadata"]["epoch_num"] for each in found] == [1, 2, 3]
+    assert {each["value"]["slowest"] for each in found} == {1}
+    assert all(len(each["value"]["step_ms"]) == 3 for each in found)
+    assert "is the slowest: " in finished.stdout
+    (talk,) = [each["value"] for each in events(tmp_path / "out" / "result_0.txt") if each["key"] == "collectives"]
+    assert talk["backend"] == "gloo"
+    assert {"GLOO_SOCKET_IFNAME": "lo", "NCCL_DEBUG": "WARN"}.items() <= talk["environment"].items()
+
+
+def test_one_rank_says_nothing_of_others(tmp_path: Path) -> None:
+    assert run(toy.write(tmp_path, toy.raw()), "--out", tmp_path).returncode == 0
+    keys = {each["key"] for each in events(tmp_path / "result_0.txt")}
+    assert not {"step_ms_by_rank", "collectives"} & keys
