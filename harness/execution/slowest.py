@@ -28,7 +28,7 @@ class Compared:
 
     @property
     def median_ms(self) -> float:
-        return statistics.median(self.step_ms)
+        return statistics.median_low(self.step_ms)
 
     @property
     def stands_out(self) -> bool:
