@@ -27,7 +27,7 @@ DRIVER_FIELDS = (
 )
 # Of what a run logs before its clock starts: known otherwise, or a measurement. The rest is what it chose by itself
 NOT_CHOSEN = (
-    *("submission_*", "configuration*", "init_st*", "seed", "weights_initialization", "software", "hardware", "image"),
+    *("submission_*", "configuration*", "init_*", "seed", "weights_initialization", "software", "hardware", "image"),
     *("loaded_libraries", "cache_clear", "commit", "tree_dirty", "quality_target", "precision", "max_steps", "opt_*"),
     *("global_batch_size", "model_bn_span", "max_samples", "gradient_accumulation_steps", "*seconds*", "d_batch_size"),
     *("train_samples", "eval_samples", "demonstration", "phase_*"),

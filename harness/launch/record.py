@@ -121,7 +121,7 @@ LOGGED = (
         "resumed_from_epoch",
         "cache_clear",
     ),
-    *("commit", "tree_dirty", "software", "hardware", "image", "data_fingerprint"),
+    *("commit", "tree_dirty", "software", "hardware", "image", "data_fingerprint", "cpu_binding"),
 )
 
 

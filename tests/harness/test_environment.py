@@ -9,7 +9,7 @@ import pytest
 
 from harness import request
 from harness.cli import environment
-from harness.execution.context import Launch
+from harness.execution.context import Launch, keep_compiled
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,23 @@ def test_a_cache_in_which_others_could_have_been_first_is_passed_over(tmp_path: 
     assert environment.cache_dir(tmp_path, users).name == f"harness-{os.getuid()}"
     (tmp_path / "shared").chmod(0o700)
     assert environment.cache_dir(tmp_path, users) == tmp_path / ".cache"
+
+
+def test_what_is_compiled_is_kept_with_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless he names another place, or others could put kernels there, which a run would execute."""
+    names = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH")
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/his/own")
+    keep_compiled(tmp_path / "cache")
+    kept = tmp_path / "cache" / "compiled"
+    assert [os.environ[name] for name in names] == [str(kept / "inductor"), "/his/own", str(kept / "cuda")]
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o700, 0o700)
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    kept.parent.chmod(0o777)
+    keep_compiled(tmp_path / "cache")
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
 
 
 def test_launch() -> None:
