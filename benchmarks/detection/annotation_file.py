@@ -33,6 +33,7 @@ from benchmarks.detection.faults import SHOWN, Faults, shortened, shown, where
 MIN_SIDE_PX = np.float32(0.1)
 LEAST_SHARE = 2.0**-20  # of a picture's side, that a box must have within it: float32 knows no less next to 1
 BOM = b"\xef\xbb\xbf"
+NOT_NUMBERS = re.compile(r"\b(NaN|Infinity)\b")  # as some libraries write them
 NEAR_BYTES = 20  # before and behind a place
 
 
@@ -182,7 +183,13 @@ def _decoded(content: bytes, path: Path) -> _Document:
             "(id, name) and annotations (image_id, category_id, bbox)"
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Damaged(f"{path}: cut off or damaged, not JSON ({error}{_near(content, error)}); get it again") from error
+        near = _near(content, error)
+        if NOT_NUMBERS.search(near):
+            raise ValueError(
+                f"{path}: not JSON, which knows neither NaN nor Infinity ({error}{near}); bbox and area are finite numbers: "
+                "correct what is not, or take it out"
+            ) from error
+        raise Damaged(f"{path}: cut off or damaged, not JSON ({error}{near}); get it again") from error
     except RecursionError as error:
         raise ValueError(f"{path}: nested too deep to be an annotation file") from error
 

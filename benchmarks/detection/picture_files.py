@@ -181,6 +181,7 @@ KINDS = (
     (rb"\s+(\xff\xd8\xff|\x89PNG)", "a picture behind white space: something put it before the file's first byte"),
     (rb"\xff\xd8", "a JPEG file cut off or damaged in its header"),
     (rb"RIFF....WEBP", "a WebP file cut off or damaged"),
+    (rb"GIF8[79]a", "a GIF file cut off or damaged; convert it to JPEG or PNG"),
     (rb"\x89PNG", "a PNG file cut off or damaged in its header"),
 )
 

@@ -129,6 +129,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "png cut off": (PNG[: len(PNG) // 2], "cut off"),
     "webp cut off": (encoded("WEBP")[:-50], "cut off"),
     "gif": (encoded("GIF"), "a GIF file; convert it"),
+    "gif header": (b"GIF89a" + bytes(20), "a GIF file cut off"),
     "avif": (encoded("AVIF"), "an AVIF file; convert it"),
     "cmyk tiff": (encoded("TIFF", "CMYK"), "colours CMYK; convert it"),
     "text": (b"not a picture", "begins with the bytes 6e 6f 74"),
