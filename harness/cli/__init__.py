@@ -21,7 +21,7 @@ from harness import __version__, exit_codes
 
 # What stands for a character that a terminal's encoding lacks
 PLAIN = {"\N{EN DASH}": "-", "\N{MULTIPLICATION SIGN}": "x", "\N{BOX DRAWINGS LIGHT HORIZONTAL}": "-", "\u2026": "..."}
-MODULES = ("run", "results", "report", "compare", "history", "host", "probe", "inference")
+MODULES = ("run", "configs", "results", "report", "compare", "history", "host", "probe", "inference")
 
 
 class Verbs(TyperGroup):

@@ -1,4 +1,4 @@
-"""The verbs that train or make ready for it: run, prepare, configs."""
+"""The verbs that train or make ready for it: run, prepare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from harness.request import Engine, Request, check_inputs, verb
 def register(app: typer.Typer) -> None:
     app.command()(verb(run))
     app.command()(prepare)
-    app.command()(configs)
 
 
 def run(request: Request, named: frozenset[str]) -> None:
@@ -147,15 +146,3 @@ def _data_set(benchmark: Benchmark, name: str) -> dict[str, str]:
         there = "; ".join(f"{each}: {what}" for each, what in offered.items())
         raise ValueError(f"--dataset {name}: {benchmark.name} has no such data set; there are: {there or 'no others'}")
     return {"data_set": name}
-
-
-def configs() -> None:
-    """The configurations there are, each with the first comment of its file."""
-    from harness import config
-
-    for name, path in config.available().items():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        comment = [
-            line.removeprefix("#").strip() for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]
-        ]
-        typer.echo(f"{name}\n" + "\n".join(f"    {line}" for line in comment))

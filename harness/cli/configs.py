@@ -1,0 +1,97 @@
+"""The verb that lists the configurations there are, and says which of them this machine could run: configs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.names import same_accelerator
+
+if TYPE_CHECKING:
+    from harness.system.accelerator import Accelerators
+
+COLUMNS = ("configuration", "benchmark", "platform", "batch", "here", "expected time", "measured")
+HERE = COLUMNS.index("here")
+MINUTES = re.compile(r"Expected time:.*?((?:about )?[\d.]+(?: to [\d.]+)? (?:minutes|hours))")
+NOT_MEASURED = re.compile(r"Measured by this project: no\b|not measured yet")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(configs)
+
+
+def configs(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Show the first comment of these: recipe, expectations, what was measured.", metavar="[NAME]..."
+        ),
+    ] = None,
+) -> None:
+    """The configurations there are, as a table that says which of them run here."""
+    from harness import config
+    from harness.execution.context import this_machine
+    from harness.results import table
+
+    if names:
+        for name in names:
+            typer.echo(f"{name}\n" + "\n".join(f"    {line}" for line in comment(config.find(name))))
+        return
+    found = this_machine().found
+    rows = [row(name, path, found) for name, path in config.available().items()]
+    table.show_table(COLUMNS, sorted(rows, key=lambda each: not each[HERE].startswith("yes")), right=("batch",))
+    typer.echo("python -m harness configs NAME says where a recipe is from, and what is expected of it")
+
+
+def comment(path: Path) -> list[str]:
+    """The lines of a file's first comment."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("#").strip() for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]]
+
+
+def row(name: str, path: Path, found: Sequence[Accelerators]) -> list[str]:
+    from harness.config import read_toml
+
+    raw = read_toml(path)
+    run, platform = raw.get("run", {}), str(raw.get("submission", {}).get("platform", ""))
+    said = " ".join(comment(path))
+    expected = MINUTES.search(said)
+    return [
+        name,
+        str(raw.get("benchmark", "")),
+        platform,
+        str(_each(raw) * run.get("nodes", 1) * run.get("accelerators_per_node", 1)) if _each(raw) else "",
+        "; ".join(why_not(run, platform, found)) or "yes",
+        expected[1] if expected else "",
+        "no" if NOT_MEASURED.search(said) else "yes",
+    ]
+
+
+def why_not(run: Mapping[str, Any], platform: str, found: Sequence[Accelerators]) -> Iterator[str]:
+    """What this machine lacks of what [run] asks for; a remark where it has another model than the platform's."""
+    device, nodes, wanted = run.get("device"), run.get("nodes", 1), run.get("accelerators_per_node", 1)
+    if nodes > 1:
+        yield f"no: {nodes} machines"
+        return
+    if device == "cpu":
+        return
+    there = [each for each in found if device in (each.device, "accelerator") and each.names]
+    names = there[0].names if there else []
+    if device == "accelerator" and not names:  # then the processor
+        return
+    if len(names) < wanted:
+        yield f"no: {wanted} accelerator{'s' * (wanted > 1)}, here {len(names) or 'none'}"
+    elif not there[0].verdict.runnable:
+        yield f"no: {there[0].verdict.mode}"
+    elif not any(same_accelerator(platform, each) for each in names):
+        yield f"yes, on another model: {names[0]}"
+
+
+def _each(raw: Mapping[str, Any]) -> int:
+    """The batch of one accelerator, where the benchmark says it as the others do."""
+    batch = raw.get("optimizer", {}).get("batch_size", 0)
+    return batch if isinstance(batch, int) else 0

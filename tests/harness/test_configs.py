@@ -1,0 +1,66 @@
+"""The table of configurations: which of them this machine could run, by what it has."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness import config
+from harness.cli import configs, main
+from harness.system.accelerator import Verdict
+from harness.system.cpu import Processor
+
+H100 = SimpleNamespace(device="cuda", names=["NVIDIA H100 80GB HBM3"] * 2, verdict=Verdict("NATIVE", "", runnable=True))
+BROKEN = SimpleNamespace(device="cuda", names=["NVIDIA H100 80GB HBM3"], verdict=Verdict("TOO-OLD", ""))
+CPU = Processor()
+
+
+@pytest.mark.parametrize(
+    ("device", "nodes", "each", "found", "said"),
+    [
+        ("cpu", 1, 1, [H100, CPU], "yes"),
+        ("cuda", 1, 2, [H100, CPU], "yes"),
+        ("cuda", 1, 8, [H100, CPU], "no: 8 accelerators, here 2"),
+        ("cuda", 1, 1, [CPU], "no: 1 accelerator, here none"),
+        ("cuda", 1, 1, [BROKEN, CPU], "no: TOO-OLD"),
+        ("cuda", 4, 2, [H100, CPU], "no: 4 machines"),
+        ("accelerator", 1, 1, [CPU], "yes"),
+        ("xpu", 1, 1, [H100, CPU], "no: 1 accelerator, here none"),
+    ],
+)
+def test_what_runs_here(device: str, nodes: int, each: int, found: list[Any], said: str) -> None:
+    run = {"device": device, "nodes": nodes, "accelerators_per_node": each}
+    assert ("; ".join(configs.why_not(run, f"{each}x NVIDIA H100-SXM5-80GB", found)) or "yes") == said
+
+
+def test_another_model_is_said() -> None:
+    run = {"device": "cuda", "nodes": 1, "accelerators_per_node": 1}
+    assert list(configs.why_not(run, "1x NVIDIA A100-SXM4-80GB", [H100])) == [
+        "yes, on another model: NVIDIA H100 80GB HBM3"
+    ]  # type: ignore[list-item]
+
+
+def test_every_configuration_is_in_the_table_and_those_of_this_machine_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["configs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [
+        line
+        for line in lines
+        if line.split()[0].rpartition("/")[2] in {path.stem for path in config.FOLDER.glob("*/*.toml")}
+    ]
+    assert len(rows) == len(config.available())
+    here = [" yes" in row.partition("   no: ")[0] and "   no: " not in row for row in rows]
+    assert here == sorted(here, reverse=True) and here[0]
+    assert next(row for row in rows if row.startswith("embedded ")).rstrip().endswith("yes")
+    assert "1.3 minutes" in next(row for row in rows if row.startswith("embedded "))
+
+
+def test_the_comment_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["configs", "bccd"]) == 0
+    assert "Expected mAP: 0.38 to 0.42 at epoch 23" in capsys.readouterr().out
+    assert main(["configs", "bcdd"]) == 2
+    assert "did you mean bccd?" in capsys.readouterr().err
