@@ -132,7 +132,9 @@ class SSDSession(DetectorSession):
         }
 
     def weight_names(self) -> list[str]:
-        return list(mllog_names(name for name, _ in self.model.named_parameters()).values())
+        names = [name for name, _ in self.model.named_parameters()]
+        # ruleset 1.1.0's list is of ResNet-34's tensors: others go by their own names
+        return names if self.config.model.backbone == "vgg16" else list(mllog_names(names).values())
 
     # --- batches -----------------------------------------------------------------------------------------------------
 

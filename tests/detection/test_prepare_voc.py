@@ -128,6 +128,34 @@ def test_from_nothing_in_spite_of_a_server_that_breaks_off(server: FileServer, t
     assert (again.asked, len(server.ranges)) == ([], requests), "a complete folder is only looked at"
 
 
+@pytest.mark.parametrize("backend", ["dali", "torch"])
+def test_what_is_prepared_trains_and_is_evaluated(server: FileServer, tmp_path: Path, backend: str) -> None:
+    """Through the check of a data set and both data paths, difficult objects still apart."""
+    from benchmarks.detection import checked
+    from benchmarks.ssd.session import SSDSession
+    from harness import config
+    from harness.contract import Context
+    from tests.ssd import small
+
+    assert run(server, tmp_path / "voc", User()) == []
+    full: Any = config.load(config.find("vgg_voc300")).tables
+    files = {name: getattr(full.data, name) for name in ("train_annotations", "train_images", "eval_annotations")}
+    content = small.content(
+        model={"categories": 20, "backbone": "vgg16", "width_divisor": 8, "extras": [[16, 16, 2, 1]]},
+        data={**files, "eval_images": full.data.eval_images, "train_samples": 3, "eval_samples": 2, "backend": backend},
+        optimizer={"batch_size": 3},
+        augmentation={"expand_probability": 0.5},
+        evaluation={"metric": "voc2007"},
+    )
+    tables: Any = config.parse(content, name="small", source="small").tables
+    folder = checked.ensure(tables, tmp_path / "voc", tmp_path / "cache", lambda *_: None)
+    session = SSDSession(tables, Context(device="cpu", data_dir=folder, log_every_steps=1))
+    assert session.load_data().train_samples == 3
+    assert session.evaluation.ground_truth.annotations.difficult.tolist() == [False, True] * 2
+    assert len(list(session.train_epoch(1))) == 1
+    assert 0 <= session.evaluate(1) <= 1
+
+
 def test_what_is_damaged_is_told_and_repaired(server: FileServer, tmp_path: Path) -> None:
     assert run(server, tmp_path, User()) == []
     kit = tmp_path / "VOCdevkit"

@@ -52,5 +52,5 @@ def content(*, ranks: int = 1, epochs: int = 2, **tables: dict[str, Any]) -> dic
         "evaluation": {"batch_size": 4},
     }
     for name, changes in tables.items():
-        found[name] |= changes
+        found[name] = {**found.get(name, {}), **changes}
     return found

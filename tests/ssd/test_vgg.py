@@ -200,7 +200,27 @@ def test_a_file_without_its_classifier_is_refused(tmp_path: Path, monkeypatch: p
         load_backbone(SSD("vgg16", 21, (4, 4), ()), "vgg16", path)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("px", "extras", "shapes", "boxes"),
+    [(300, VGG_300_EXTRAS, SHAPES_300, 8732), (512, VGG_512_EXTRAS, SHAPES_512, 24_564)],
+)
+def test_maps_are_as_large_as_the_geometry_says(px: int, extras: Any, shapes: tuple[int, ...], boxes: int) -> None:
+    with torch.device("meta"):
+        model = SSD("vgg16", 21, shapes, extras)
+        images = torch.empty(2, 3, px, px)
+        maps, (logits, offsets) = model.maps(images), model(images)
+    assert [each.shape[2] for each in maps] == feature_sizes(px, extras, "vgg16")
+    assert (logits.shape, offsets.shape) == ((2, boxes, 21), (2, boxes, 4))
+
+
+@pytest.mark.parametrize("px", [33, 75, 80, 100, 299, 301])
+def test_odd_sizes_too(px: int) -> None:
+    with torch.device("meta"):
+        maps = SSD("vgg16", 4, (4, 4), ()).maps(torch.empty(1, 3, px, px))
+    assert [each.shape[2] for each in maps] == feature_sizes(px, (), "vgg16")
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_layout_and_compiler_change_nothing(layout: torch.memory_format, compiled: bool) -> None:
     torch.manual_seed(0)
@@ -235,6 +255,7 @@ def test_a_configuration_trains_it(tmp_path: Path) -> None:
     session = SSDSession(tables, Context(device="cpu", seed=5, data_dir=small.folder(tmp_path), log_every_steps=1))
     session.load_data()
     assert len([interval.loss for interval in session.train_epoch(1)]) == 3
+    assert {"backbone.norm.scale", "backbone.fc.1.weight"} <= set(session.weight_names())
     assert 0 <= session.evaluate(1) <= 1
 
 
