@@ -74,9 +74,9 @@ class SSDSession(DetectorSession):
 
         self.network: torch.nn.Module = self.model
         # of what the network gives, labels and offsets
-        self.detection_loss: Callable[..., Tensor] = functools.partial(
-            loss.detection_loss, over=config.optimizer.loss_over
-        )
+        self.detection_loss: Callable[..., Tensor] = loss.detection_loss
+        if config.optimizer.loss_over == "batch":
+            self.detection_loss = functools.partial(loss.detection_loss, over="batch")
         if "loss" in config.compute.fused:
             from benchmarks.ssd.kernels import loss as loss_kernels
 

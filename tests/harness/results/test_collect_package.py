@@ -401,6 +401,7 @@ def test_the_scripts_of_a_package_are_sound(tmp_path: Path, project: str) -> Non
     ("keys", "count", "words"),
     [
         ({"demonstration": True}, 5, "demonstration data: run with the real data set"),
+        ({"other_task": "SSD300 with VGG-16"}, 5, "another task than the benchmark's: the log's other_task says which"),
         ({"resumed_from_epoch": 12}, 5, "a resumed run: a result is one run without a break"),
         ({"max_steps": 500}, 5, "a run that --max-steps was to end"),
         ({"tree_dirty": True}, 5, "the source had uncommitted changes"),
