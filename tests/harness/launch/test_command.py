@@ -135,5 +135,5 @@ def test_a_platforms_folder(platform: str, folder: str) -> None:
 @pytest.mark.parametrize("system", ["../../x", "a/b", "..", ".", ""])
 def test_results_never_leave_out(system: str) -> None:
     assert one_name("--system", "dgx a100+") == "dgx a100+"
-    with pytest.raises(ValueError, match="the name of a folder under --out is needed"):
+    with pytest.raises(ValueError, match="a name under --out is needed, without a slash"):
         one_name("--system", system)
