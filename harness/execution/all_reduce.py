@@ -1,4 +1,8 @@
-"""The sum of one bucket of gradients over all devices of this machine, in processes of their own as a run's ranks are."""
+"""The sum of a bucket of gradients over all devices of this machine, in processes of their own as a run's ranks are.
+
+Of three sizes, so that a bucket can be chosen (compute.bucket_mb): the smallest whose sum takes hardly longer by the byte than
+that of a large one, since what is summed in small parts overlaps with more of the backward pass.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,14 @@ from harness.contract import Figure
 from harness.execution import context
 from harness.system import accelerator
 
-# What DistributedDataParallel sums at once unless it is told otherwise, as no benchmark here does; gradients are float32
-BUCKET_BYTES = 25 << 20
+# What DistributedDataParallel sums at once unless it is told otherwise; gradients are float32
+USUAL_MB = 25
+BUCKETS_MB = (USUAL_MB, 5, 80)  # 80: all of SSD300's at once
 BEFORE, SAMPLES = 5, 30  # the same on every rank, whatever the time; the slowest known (gloo) takes some 50 ms
 LIMIT_S = 120.0  # for starting the processes, the group and all of it: one that hangs is the finding
 
 
-def figure(kind: str, ranks: int) -> Figure:
+def figures(kind: str, ranks: int) -> list[Figure]:
     """Milliseconds on rank 0 until its device has the sum. RuntimeError, with the reason, where there is none."""
     spawn = multiprocessing.get_context("spawn")
     answers: Any = spawn.Queue()
@@ -35,12 +40,20 @@ def figure(kind: str, ranks: int) -> Figure:
         except queue.Empty:
             found = f"no answer from {ranks} ranks within {LIMIT_S:g} s"
         for process in processes:
-            process.join(5.0 if isinstance(found, list) else 0.0)
+            process.join(5.0 if isinstance(found, dict) else 0.0)
             process.kill()
             process.join()
     if isinstance(found, str):
         raise RuntimeError(found)
-    return Figure("all_reduce", "ms", [1000 * each for each in found], f"{BUCKET_BYTES >> 20} MiB, {ranks} ranks")
+    return [
+        Figure(
+            "all_reduce" if mb == USUAL_MB else f"all_reduce_{mb}_mib",
+            "ms",
+            [1000 * each for each in samples],
+            f"{mb} MiB, {ranks} ranks",
+        )
+        for mb, samples in found.items()
+    ]
 
 
 def _rank(kind: str, rank: int, ranks: int, store: Path, answers: Any) -> None:
@@ -53,7 +66,7 @@ def _rank(kind: str, rank: int, ranks: int, store: Path, answers: Any) -> None:
         answers.put(samples)
 
 
-def _samples(kind: str, rank: int, ranks: int, store: Path) -> list[float]:
+def _samples(kind: str, rank: int, ranks: int, store: Path) -> dict[int, list[float]]:
     import torch
     import torch.distributed as dist
 
@@ -70,18 +83,20 @@ def _samples(kind: str, rank: int, ranks: int, store: Path) -> list[float]:
         world_size=ranks,
         device_id=None if module is None else device,
     )
-    bucket = torch.zeros(BUCKET_BYTES // 4, device=device)
-    samples = []
-    for number in range(BEFORE + SAMPLES):
-        dist.barrier()
-        if module is not None:
-            module.synchronize(device)
-        begun = time.perf_counter()
-        dist.all_reduce(bucket)
-        if module is not None:
-            module.synchronize(device)
-        if number >= BEFORE:
-            samples.append(time.perf_counter() - begun)
+    found: dict[int, list[float]] = {}
+    for mb in BUCKETS_MB:
+        bucket = torch.zeros(mb << 18, device=device)
+        samples = found[mb] = []
+        for number in range(BEFORE + SAMPLES):
+            dist.barrier()
+            if module is not None:
+                module.synchronize(device)
+            begun = time.perf_counter()
+            dist.all_reduce(bucket)
+            if module is not None:
+                module.synchronize(device)
+            if number >= BEFORE:
+                samples.append(time.perf_counter() - begun)
     dist.barrier()
     dist.destroy_process_group()
-    return samples
+    return found

@@ -53,10 +53,12 @@ def judge(found: Sequence[Node], sha256: str, began_s: float, ended_s: float) ->
                 f"node {each.name}: its code reads the configuration as {each.configuration_sha256[:12]}, which is "
                 f"{sha256[:12]} here: install or mount the same version on every node, or build the image from this checkout"
             )
-    commits = {each.commit: each.name for each in found}
-    if len(commits) > 1:
-        (one, first), (other, second), *_ = commits.items()
-        raise ValueError(f"nodes have different code: {first} is at commit {one[:12]}, {second} at {other[:12]}")
+    first = found[0]
+    for each in found:
+        if each.commit != first.commit:
+            raise ValueError(
+                f"nodes have different code: {first.name} is at commit {first.commit[:12]}, {each.name} at {each.commit[:12]}"
+            )
     taken_s = ended_s - began_s
     apart = [(max(each.time_s - ended_s, 0.0), f"node {each.name}", "this machine") for each in found]
     apart += [(max(began_s - each.time_s, 0.0), "this machine", f"node {each.name}") for each in found]

@@ -52,7 +52,7 @@ KNOWN = (
     ("time limit is invalid", "the partition allows less: --slurm-options '-t MINUTES'; `sinfo` shows its limit"),
     ("invalid account", "--slurm-options '-A ACCOUNT' names another; `sacctmgr show associations user=$USER` lists them"),
     ("invalid qos", "--slurm-options '-q QOS' names another"),
-    ("policy limit", "the cluster's limits for this user, account or queue; `sacctmgr show associations` lists them"),
+    ("qos policy", "the cluster's limits for this user, account or queue; `sacctmgr show associations` lists them"),
     ("access/permission denied", "this user may not use that partition or account; `sinfo` lists the others"),
 )  # fmt: skip
 USAGE = ("unrecognized option", "invalid option", "requires an argument", "ambiguous", "invalid numeric value")

@@ -14,15 +14,13 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -37,6 +35,7 @@ from harness.launch.caches import BY_SUDO, CONTROL, Dropped
 from harness.launch.plan import CONFIGURATION, RESULTS
 from harness.launch.reaper import Reaper
 from harness.launch.record import Order
+from harness.launch.runtime import Runtime
 from harness.launch.slurm import Allocation
 from harness.request import Request
 from harness.system.accelerator import CPU
@@ -59,40 +58,6 @@ OVER = {
     "OUT_OF_MEMORY": "the job was out of memory",
     "DEADLINE": "the job's deadline was over",
 }
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """By what a task's command runs: `srun` options, words before the command, the Python there."""
-
-    options: tuple[str, ...] = ()
-    before: tuple[str, ...] = ()
-    python: str = sys.executable
-    name: str = "processes"
-
-    @classmethod
-    def chosen(cls, image: str | None, mounts: Mapping[Path, tuple[PurePosixPath, bool]], device: str) -> Runtime:
-        """Of an image, what this cluster has for it; `mounts`: host's path -> path inside, and whether it is read-only.
-
-        NotSuitable where the cluster runs no containers of that kind.
-        """
-        if image is None:
-            return cls(options=(f"--chdir={ROOT}",))
-        if image.endswith(".sif"):
-            binds = [f"--bind={source}:{target}{':ro' * read_only}" for source, (target, read_only) in mounts.items()]
-            gpus = () if device == CPU else ("--rocm",) if Path("/dev/kfd").exists() else ("--nv",)
-            program = next((each for each in ("apptainer", "singularity") if shutil.which(each)), "apptainer")
-            return cls(before=(program, "exec", *gpus, *binds, image), python="python", name=program)
-        said = subprocess.run(("srun", "--help"), capture_output=True, text=True, check=False).stdout
-        if "--container-image" not in said or "pyxis" not in said:
-            raise NotSuitable(
-                f"--image {image}: this cluster's srun has no --container-image (NVIDIA's pyxis). With Apptainer on the nodes: "
-                f"`apptainer build ssd.sif docker-daemon://{image}` and --image ssd.sif; without --image the ranks are plain "
-                "processes of this checkout"
-            )
-        listed = ",".join(f"{source}:{target}{':ro' * read_only}" for source, (target, read_only) in mounts.items())
-        options = (f"--container-image={image}", f"--container-mounts={listed}", "--no-container-mount-home")
-        return cls(options=options, python="python", name="pyxis")
 
 
 @dataclass

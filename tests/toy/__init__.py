@@ -31,7 +31,7 @@ class Toy(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     fate: Literal["learns", "stands still", "nan", "raises", "sleeps", "bad data", "unsuitable", "rank 1 raises",
                   "stops short", "long farewell", "never returns", "naps",
-                  "tells its seed", "rank 1 is slow"]  # fmt: skip
+                  "tells its seed", "rank 1 is slow", "rank 1 hangs"]  # fmt: skip
     gain: float = 0.1  # of quality, an epoch
     steps: int = 2  # of an epoch
 
@@ -79,6 +79,7 @@ class ToySession:
                     "sha256", b"", b"", 1 << 27
                 )  # minutes in C, deaf to signals, as a dead disk's read is
             time.sleep(2 if self.toy.fate == "naps" and epoch == 2 else 0)
+            time.sleep(600 if self.toy.fate == "rank 1 hangs" and self.context.rank == 1 and epoch == 2 else 0)
             time.sleep(0.2 if self.toy.fate == "rank 1 is slow" and self.context.rank == 1 else 0)
             time.sleep(60 if self.toy.fate in ("sleeps", "rank 1 raises") and epoch == 2 else 0.001)
             loss = math.nan if self.toy.fate == "nan" and epoch == 2 else 1 - self.quality

@@ -127,12 +127,14 @@ def test_on_a_device_every_figure_is_had(device: str) -> None:
 
 @pytest.mark.long
 def test_ranks_sum_a_bucket() -> None:
-    found = all_reduce.figure("cpu", 2)
-    assert found.what == "25 MiB, 2 ranks" and len(found.samples) == all_reduce.SAMPLES
-    assert min(found.samples) > 0
+    usual, small, whole = all_reduce.figures("cpu", 2)
+    assert usual.name == "all_reduce" and usual.what == "25 MiB, 2 ranks"
+    assert (small.name, small.what, whole.name) == ("all_reduce_5_mib", "5 MiB, 2 ranks", "all_reduce_80_mib")
+    for each in (usual, small, whole):
+        assert len(each.samples) == all_reduce.SAMPLES and min(each.samples) > 0
 
 
 @pytest.mark.long
 def test_ranks_that_cannot_meet_say_why() -> None:
     with pytest.raises(RuntimeError, match=r"rank \d: RuntimeError: .*abacus"):
-        all_reduce.figure("abacus", 2)
+        all_reduce.figures("abacus", 2)

@@ -91,6 +91,19 @@ def test_trials_in_containers_are_told_how_many_steps(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.long
+def test_the_rank_that_hangs_is_named_in_the_ledger(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw("rank 1 hangs", ranks=3))
+    options = ("--trials", 1, "--watchdog", 15, "--out", tmp_path / "out", "--no-clear-caches")
+    finished = harness("run", path, *options)
+    assert finished.returncode == 5, finished.stdout + finished.stderr
+    folder = tmp_path / "out" / "1x_abacus" / "toy"
+    (attempt,) = ledger.Account.read(folder / ledger.FILE).attempts
+    assert attempt.end is not None and attempt.status == "stalled"
+    assert "rank 1 hangs at " in attempt.end["reason"] and "in train_epoch" in attempt.end["reason"]
+    assert "tests/toy/__init__.py" in attempt.end["reason"] and "rank 0" not in attempt.end["reason"]
+
+
+@pytest.mark.long
 def test_a_run_of_two_ranks_that_hangs_leaves_both_stacks(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw("sleeps", ranks=2))
     options = ("--trials", 1, "--watchdog", 15, "--out", tmp_path / "out", "--no-clear-caches")

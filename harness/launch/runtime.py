@@ -1,0 +1,48 @@
+"""By what the tasks of a Slurm step run: plain processes of this checkout, pyxis or Apptainer."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from harness.config import ROOT
+from harness.contract import NotSuitable
+from harness.system.accelerator import CPU
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """By what a task's command runs: `srun` options, words before the command, the Python there."""
+
+    options: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    python: str = sys.executable
+    name: str = "processes"
+
+    @classmethod
+    def chosen(cls, image: str | None, mounts: Mapping[Path, tuple[PurePosixPath, bool]], device: str) -> Runtime:
+        """Of an image, what this cluster has for it; `mounts`: host's path -> path inside, and whether it is read-only.
+
+        NotSuitable where the cluster runs no containers of that kind.
+        """
+        if image is None:
+            return cls(options=(f"--chdir={ROOT}",))
+        if image.endswith(".sif"):
+            binds = [f"--bind={source}:{target}{':ro' * read_only}" for source, (target, read_only) in mounts.items()]
+            gpus = () if device == CPU else ("--rocm",) if Path("/dev/kfd").exists() else ("--nv",)
+            program = next((each for each in ("apptainer", "singularity") if shutil.which(each)), "apptainer")
+            return cls(before=(program, "exec", *gpus, *binds, image), python="python", name=program)
+        said = subprocess.run(("srun", "--help"), capture_output=True, text=True, check=False).stdout
+        if "--container-image" not in said or "pyxis" not in said:
+            raise NotSuitable(
+                f"--image {image}: this cluster's srun has no --container-image (NVIDIA's pyxis). With Apptainer on the nodes: "
+                f"`apptainer build ssd.sif docker-daemon://{image}` and --image ssd.sif; without --image the ranks are plain "
+                "processes of this checkout"
+            )
+        listed = ",".join(f"{source}:{target}{':ro' * read_only}" for source, (target, read_only) in mounts.items())
+        options = (f"--container-image={image}", f"--container-mounts={listed}", "--no-container-mount-home")
+        return cls(options=options, python="python", name="pyxis")

@@ -1,0 +1,223 @@
+"""Trials by Slurm, as far as that can be told without it: what srun says, what nodes answer, what runs containers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from harness.contract import NotSuitable
+from harness.launch import node, slurm, step
+from harness.launch.node import Node
+from harness.launch.record import Order
+from harness.launch.runtime import Runtime
+from harness.launch.slurm import Allocation
+from harness.launch.step import RunningStep
+
+SHA256 = "ab" * 32
+
+
+# --- what a step's end means -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "srun", "code", "reason"),
+    [
+        ([], 0, 0, "the ranks ended without saying how"),
+        (["srun: error: node1: task 0: Exited with exit code 1"], 1, 1, "rank 0 on node1 ended with exit code 1"),
+        (
+            [
+                "srun: error: node2: task 3: Exited with exit code 5",
+                "srun: error: node1: tasks 0-1: Exited with exit code 130",
+            ],
+            130,
+            5,
+            "rank 3 on node2 ended with exit code 5",
+        ),
+        (
+            ["srun: error: node2: task 3: Killed", "srun: error: node1: task 0: Exited with exit code 130"],
+            137,
+            5,
+            "rank 3 on node2 was ended by a signal: Killed",
+        ),
+        (
+            ["srun: error: node2: tasks 2-3: Exited with exit code 77"],
+            77,
+            5,
+            "rank 2-3 on node2 ended with exit code 77",
+        ),
+        (
+            ["srun: error: Node failure on node2", "srun: error: node1: task 0: Exited with exit code 130"],
+            130,
+            5,
+            "node node2 failed, and Slurm ended the job",
+        ),
+        (
+            ["srun: error: Unable to create step for job 7: Invalid job id specified"],
+            1,
+            5,
+            "srun ended with exit code 1",
+        ),
+    ],
+)
+def test_the_first_task_that_ended_is_the_cause(
+    tmp_path: Path, said: list[str], srun: int, code: int, reason: str
+) -> None:
+    talk = "".join(f"print({line!r}, flush=True)\n" for line in ["epoch 1", *said])
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{talk}raise SystemExit({srun})"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    order = Order(0, tmp_path, None, caches_cleared=False)
+    running = RunningStep(process, Allocation("7", ("node1", "node2"), "a", True), order, [], str, ["srun"])
+    assert list(running.lines()) == ["epoch 1", *said]
+    process.wait()
+    assert running.poll() == code
+    assert running._judged(srun) == (code, reason)
+
+
+# --- what nodes answer -------------------------------------------------------------------------------------------------
+
+
+def nodes(*changes: Callable[[Node], Node]) -> list[Node]:
+    found = [Node(f"node{number}", 1000.0, SHA256, "c0ffee", 29500) for number in (1, 2, 3)]
+    return [change(each) for change, each in zip((*changes, *([lambda node: node] * 3)), found, strict=False)]
+
+
+def ahead(seconds: float) -> Callable[[Node], Node]:
+    return lambda found: replace(found, time_s=found.time_s + seconds)
+
+
+def test_nodes_that_are_as_they_should_be() -> None:
+    node.judge(nodes(), SHA256, 999.0, 1001.0)
+    node.judge(nodes(ahead(31), ahead(1)), SHA256, 990.0, 1010.0)  # within what asking took
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (nodes(ahead(300)), "that of node node1 is 300 s ahead of that of this machine"),
+        (nodes(ahead(-90)), "that of this machine is 90 s ahead of that of node node1"),
+        (nodes(ahead(25), ahead(-25)), "that of node node1 is 50 s ahead of that of node node2"),
+    ],
+)
+def test_clocks_that_are_apart(found: list[Node], said: str) -> None:
+    with pytest.raises(NotSuitable, match=said):
+        node.judge(found, SHA256, 1000.0, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda each: replace(each, problem="no such folder"), "node node2: no such folder"),
+        (
+            lambda each: replace(each, configuration_sha256="ff" * 32),
+            "node node2: its code reads the configuration as ff",
+        ),
+        (lambda each: replace(each, commit="beef"), "node1 is at commit c0ffee, node2 at beef"),
+    ],
+)
+def test_nodes_that_differ_are_named(change: Callable[[Node], Node], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        node.judge(nodes(lambda each: each, change), SHA256, 999.0, 1001.0)
+
+
+def test_a_node_s_answer_is_found_among_other_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from tests.toy import configuration as toy
+
+    path = toy.write(tmp_path, toy.raw())
+    node.main(["node7", *node.words(str(path), 0.25, tmp_path / "absent", None)])
+    (found,) = Node.read(f"pyxis: imported docker image\n0: {capsys.readouterr().out}\n")
+    assert found.name == "node7" and "there is no such folder" in found.problem and 0 < found.port < 1 << 16
+    node.main(["node8", *node.words(str(path), 0.25, tmp_path, None)])
+    (found,) = Node.read(capsys.readouterr().out)
+    assert not found.problem and len(found.configuration_sha256) == 64
+
+
+# --- what runs containers ----------------------------------------------------------------------------------------------
+
+MOUNTS = {
+    Path("/shared/out"): (PurePosixPath("/results"), False),
+    Path("/raid/coco"): (PurePosixPath("/data"), True),
+}
+
+
+def srun_that_says(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "srun").write_text(f"#!/bin/sh\necho '{text}'\n")
+    (folder / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def test_without_an_image_ranks_are_processes_of_this_checkout() -> None:
+    found = Runtime.chosen(None, {}, "cuda")
+    assert (found.before, found.python) == ((), sys.executable)
+
+
+def test_pyxis_where_srun_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    srun_that_says(tmp_path, "--container-image=[USER@][REGISTRY#]IMAGE [pyxis]", monkeypatch)
+    found = Runtime.chosen("site/ssd:1", MOUNTS, "cuda")
+    assert found.options == (
+        "--container-image=site/ssd:1",
+        "--container-mounts=/shared/out:/results,/raid/coco:/data:ro",
+        "--no-container-mount-home",
+    )
+    assert (found.before, found.python) == ((), "python")
+
+
+def test_apptainer_for_a_sif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Runtime.chosen("/shared/ssd.sif", MOUNTS, "cuda")
+    assert found.before[-4:] == ("--nv", "--bind=/shared/out:/results", "--bind=/raid/coco:/data:ro", "/shared/ssd.sif")
+    assert "--nv" not in Runtime.chosen("/shared/ssd.sif", MOUNTS, "cpu").before
+
+
+def test_neither_is_said_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    srun_that_says(tmp_path, "Usage: srun", monkeypatch)
+    with pytest.raises(NotSuitable, match=r"no --container-image .*apptainer build ssd\.sif"):
+        Runtime.chosen("ssd", MOUNTS, "cuda")
+
+
+# --- what Slurm refuses ------------------------------------------------------------------------------------------------
+
+
+def test_there_is_no_slurm_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(NotSuitable, match="there is no salloc: run this on a login node"):
+        slurm.cluster()
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("salloc: error: Job submit/allocate failed: Invalid account or account/partition combination", "-A ACCOUNT"),
+        ("salloc: error: Job submit/allocate failed: Job violates accounting/QOS policy (job submit limit)", "limits"),
+        ("salloc: error: Job submit/allocate failed: Requested node configuration is not available", "sinfo -Nl"),
+        (
+            "salloc: error: Job submit/allocate failed: Requested time limit is invalid (missing or exceeds)",
+            "-t MINUTES",
+        ),
+        ("salloc: error: Unable to contact slurm controller (connect failure)", "scontrol ping"),
+    ],
+)
+def test_a_refusal_comes_with_what_to_do(said: str, advice: str) -> None:
+    found = slurm._refusal(f"salloc: Pending job allocation 7\n{said}\n")
+    assert isinstance(found, NotSuitable)
+    assert advice in str(found) and "salloc: " not in str(found) and "Pending" not in str(found)
+
+
+def test_an_account_s_own_words_for_accelerators_are_left_to_it() -> None:
+    assert slurm.gres({}, ["--gres=gpu:a100:8"]) and slurm.gres({}, ["-p", "x", "--gpus-per-node=8"])
+    assert slurm.gres({"SALLOC_GPUS_PER_NODE": "8"}, []) and not slurm.gres({}, ["-p", "gpu"])
+
+
+def test_a_node_s_file_stays_where_it_tells_something(tmp_path: Path) -> None:
+    quiet = tmp_path / "result_0.node1.log"
+    quiet.write_text(':::MLLOG {"key": "init_start", "value": null}\n')
+    assert not step._telling(quiet)
+    quiet.write_text(quiet.read_text() + "rank 8: RuntimeError: out of memory\n")
+    assert step._telling(quiet)
