@@ -44,9 +44,7 @@ def test_a_session_that_measured_nothing_is_held_against_nothing() -> None:
         assert [silent.look(rate(1.0)) for _ in range(3)] == [None] * 3
 
 
-def test_who_is_there_is_named_and_this_runs_own_processes_are_not(
-    slow: Pace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_is_there_is_named_and_this_runs_own_processes_are_not(slow: Pace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "MOST", 1000)  # a busy machine has more than are named
     monkeypatch.setattr(neighbours, "SHARE", 0.0)
     spin = "import time; end = time.monotonic() + 30\nwhile time.monotonic() < end: pass"
