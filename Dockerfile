@@ -82,33 +82,42 @@ RUN --mount=type=bind,source=docker/install-packages.sh,target=/tmp/install-pack
     /tmp/install-packages.sh python3-venv python3-pip ca-certificates git
 
 
-# Where pip runs: a maker's torch is known to the maker's own Python alone
-FROM tools AS pip-cuda13
-FROM tools AS pip-cuda12
-FROM tools AS pip-cpu
-FROM vendor AS pip-vendor
-FROM vendor AS pip-rocm
-
-
-# hadolint ignore=DL3006
-FROM pip-${ACCELERATOR} AS wheels
-ARG ACCELERATOR
-ARG CUDA12_LOCK_SHA256
-ARG VENDOR_LOCK_SHA256
+# A stage for each lock file, so that images of one share it. A maker's torch is known to the maker's own Python alone
+FROM tools AS run-wheels
 ARG RUN_LOCK_SHA256
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=bind,source=docker/install-wheels.sh,target=/tmp/install-wheels.sh \
     --mount=type=bind,source=requirements/run.lock,target=/tmp/run.lock \
+    --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
+    /tmp/install-wheels.sh /tmp/run.lock RUN_LOCK_SHA256 "$RUN_LOCK_SHA256"
+
+FROM tools AS cuda12-wheels
+ARG CUDA12_LOCK_SHA256
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+RUN --mount=type=bind,source=docker/install-wheels.sh,target=/tmp/install-wheels.sh \
     --mount=type=bind,source=requirements/cuda12.lock,target=/tmp/cuda12.lock \
+    --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
+    /tmp/install-wheels.sh /tmp/cuda12.lock CUDA12_LOCK_SHA256 "$CUDA12_LOCK_SHA256"
+
+FROM vendor AS vendor-wheels
+ARG VENDOR_LOCK_SHA256
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+RUN --mount=type=bind,source=docker/install-wheels.sh,target=/tmp/install-wheels.sh \
     --mount=type=bind,source=requirements/vendor.lock,target=/tmp/vendor.lock \
     --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
-    case $ACCELERATOR in \
-        cuda12) set -- cuda12.lock CUDA12_LOCK_SHA256 "$CUDA12_LOCK_SHA256" ;; \
-        rocm | vendor) set -- vendor.lock VENDOR_LOCK_SHA256 "$VENDOR_LOCK_SHA256" ;; \
-        *) set -- run.lock RUN_LOCK_SHA256 "$RUN_LOCK_SHA256" ;; \
-    esac \
-    && /tmp/install-wheels.sh "/tmp/$1" "$2" "$3"
+    /tmp/install-wheels.sh /tmp/vendor.lock VENDOR_LOCK_SHA256 "$VENDOR_LOCK_SHA256"
+
+FROM run-wheels AS wheels-cuda13
+FROM cuda12-wheels AS wheels-cuda12
+FROM run-wheels AS wheels-cpu
+FROM vendor-wheels AS wheels-vendor
+FROM vendor-wheels AS wheels-rocm
+
+# hadolint ignore=DL3006
+FROM wheels-${ACCELERATOR} AS wheels
 
 
 FROM tools AS commit

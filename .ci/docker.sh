@@ -4,7 +4,7 @@
 # Needs root on a Debian or Ubuntu. Takes an engine that answers; otherwise it installs Docker, starts an engine of its own in
 # a folder of its own and takes both away again. The base image is made here with debootstrap, so that no registry is needed.
 # PIP_CERT and PIP_INDEX_URL, where set, go into the build as they would on any such site; ACCELERATOR says which image
-# (cuda13, cuda12 or cpu: the others need a maker's base image).
+# (cuda13, cuda12 or cpu: the others need a maker's base image). ALSO="cpu cuda12" builds these too, with a short run in each.
 set -euo pipefail
 
 IMAGE=${IMAGE:-ssd-ci}
@@ -70,11 +70,37 @@ make_base() {
 site=()
 if [ -n "${PIP_CERT:-}" ]; then site+=(--secret "id=ca_bundle,src=$PIP_CERT"); fi
 
-build() {
+build() { # ACCELERATOR TAG
     local index=()
     if [ -n "${PIP_INDEX_URL:-}" ]; then index+=(--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL"); fi
     DOCKER_BUILDKIT=1 docker build --network host --progress plain --build-arg "BASE_IMAGE=$BASE_IMAGE" "${site[@]}" "${index[@]}" \
-        --build-arg "ACCELERATOR=${ACCELERATOR:-cuda13}" --tag "$IMAGE" "$root" > "$work/build.log" 2>&1 || { tail -n 40 "$work/build.log" >&2; return 1; }
+        --build-arg "ACCELERATOR=$1" --tag "$2" "$root" > "$work/build.log" 2>&1 || { tail -n 40 "$work/build.log" >&2; return 1; }
+}
+
+# Another image of the same checkout: built, and a few steps of the embedded job in it, by which its own torch has trained.
+also() {
+    local tag=$IMAGE-$1 code=0 began=$SECONDS
+    say "the image $1 too"
+    build "$1" "$tag"
+    own_images+=("$tag")
+    say "built in $((SECONDS - began)) s; some steps of the embedded job in it"
+    install -d -m 1777 "$work/$1"
+    docker run --rm --init --network none --user 12345:12345 --volume "$work/$1:/results" "$tag" \
+        ./run_and_time.sh embedded --max-steps 20 || code=$?
+    [ "$code" -eq 1 ] # not to the target, and said so
+    python3 - "$work/$1/result_0.txt" "$root/requirements" "$1" << 'CHECK'
+import json, pathlib, re, sys
+
+log, requirements, accelerator = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+events = [json.loads(line[9:]) for line in log.read_text().splitlines() if line.startswith(":::MLLOG")]
+value = {event["key"]: event for event in events}
+lock = (requirements / ("cuda12.lock" if accelerator == "cuda12" else "run.lock")).read_text()
+locked = re.search(r"^torch==(\S+)", lock, re.MULTILINE)[1]
+assert value["software"]["value"]["torch"].split("+")[0] == locked, value["software"]
+assert value["run_stop"]["metadata"]["status"] == "aborted", value["run_stop"]
+print(f"{accelerator}: torch {value['software']['value']['torch']}, {value['run_stop']['metadata']['reason']}")
+CHECK
+    docker image rm --force "$tag" > /dev/null
 }
 
 # A small image by the same Dockerfile, with one wheel, from an index whose address holds a password: none of it may stay.
@@ -106,10 +132,10 @@ docker info > /dev/null 2>&1 || start_engine
 [ -n "$BASE_IMAGE" ] || make_base
 
 say "building the image"
-build
+build "${ACCELERATOR:-cuda13}" "$IMAGE"
 own_images+=("$IMAGE")
 began=$SECONDS
-build
+build "${ACCELERATOR:-cuda13}" "$IMAGE"
 say "built; once more with nothing changed: $((SECONDS - began)) s"
 
 say "a site's own package index leaves no trace"
@@ -139,4 +165,5 @@ if [ $# -gt 0 ]; then
     say "$*"
     IMAGE=$IMAGE "$@"
 fi
+for each in ${ALSO:-}; do also "$each"; done
 say "done"

@@ -73,8 +73,20 @@ def test_the_base_is_pinned_by_digest_and_nothing_else_is_taken() -> None:
     assert re.fullmatch(r"debian:bookworm-\d{8}-slim@sha256:[0-9a-f]{64}", default("BASE_IMAGE"))
     bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
     own = {base for base in bases if base != "${BASE_IMAGE}"}
-    assert own == {"debian", "tools", "vendor", "pip-${ACCELERATOR}", "${ACCELERATOR}"}
-    assert {"debian", "tools", *ACCELERATORS, *(f"pip-{each}" for each in ACCELERATORS)} < set(stages())
+    wheels = {f"{lock}-wheels" for lock in ("run", "cuda12", "vendor")}
+    assert own == {"debian", "tools", "vendor", *wheels, "wheels-${ACCELERATOR}", "${ACCELERATOR}"}
+    assert {"debian", "tools", *ACCELERATORS, *(f"wheels-{each}" for each in ACCELERATORS)} < set(stages())
+
+
+def test_each_image_has_the_wheels_of_the_lock_that_it_names() -> None:
+    bases = {name: base for base, name in re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE)}
+    for name in ACCELERATORS:
+        said = re.search(r"HARNESS_IMAGE_LOCK=(\S+)\.lock", stages()[name if name != "rocm" else "vendor"])
+        assert said is not None
+        assert bases[f"wheels-{name}"] == f"{said[1]}-wheels"
+        stage = stages()[f"{said[1]}-wheels"]
+        assert f"/tmp/{said[1]}.lock {said[1].upper()}_LOCK_SHA256" in stage
+    assert bases["vendor-wheels"] == "vendor", "a maker's torch is known to the maker's own Python alone"
 
 
 def test_the_default_is_cuda_13() -> None:
@@ -156,7 +168,7 @@ def test_the_required_driver_is_that_of_the_locked_cuda() -> None:
 def test_a_sites_own_sources_stay_out_of_the_image() -> None:
     """Build arguments of a stage are in its history; secrets are mounted where no layer holds them."""
     for name, text in stages().items():
-        assert ("ARG PIP_" in text) == (name == "wheels"), name
+        assert ("ARG PIP_" in text) == name.endswith("-wheels"), name
     mounts = re.findall(r"--mount=(type=secret\S*)", DOCKERFILE)
     assert set(mounts) == {f"type=secret,id={name}" for name in ("apt_sources", "ca_bundle", "pip_conf")}
 
