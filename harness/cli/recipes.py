@@ -32,7 +32,7 @@ def translated(arguments: Sequence[str]) -> list[str]:
             left.append(WORDS.get(word, word))
     if verb == "prepare":
         if found:
-            sys.stderr.write(f"note: {' and '.join(found)} mean nothing here: the data set is the same for all\n")
+            sys.stderr.write(f"note: nothing hangs on {' and '.join(found)} here: the data set is the same for all\n")
         return [verb, *left]
     if (
         CONFIGURATION not in found

@@ -5,9 +5,11 @@ Of a run on several machines each is told which it is (context.Node) and does th
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -50,6 +52,8 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    if node is not None:
+        _must_meet(node)
     log = None
     if node is None or node.rank == 0:
         log = EventLog.create(request.folder, request.number)
@@ -74,7 +78,9 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
     logging.disable(logging.ERROR)  # torch calls a rank "failed" whose run missed its target; what failed is said below
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # asks ranks for their stacks
     try:
-        with signals.as_exceptions(), _watched(log.path) if log is not None and log.path is not None else nullcontext():
+        watched = _watched(log.path) if log is not None and log.path is not None else nullcontext()
+        with signals.as_exceptions() as guard, watched:
+            guard.overdue = functools.partial(_overdue, None if log is None else log.path)
             elastic_launch(settings, command[0])(*command[1:])
     except ChildFailedError as error:
         code, reason = _cause(error.failures)
@@ -87,6 +93,45 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
         if code not in (TARGET_MET, EPOCHS_SPENT):
             console.complain(reason)
     return BROKEN if abandoned and code == TARGET_MET else code
+
+
+def _must_meet(node: Node) -> None:
+    """Node 0's port is free, and the others wait until it answers there. ValueError where that cannot be."""
+    place = f"{node.address}:{node.port} (MASTER_ADDR, MASTER_PORT)"
+    if node.rank == 0:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", node.port))
+            except OSError as error:
+                raise ValueError(
+                    f"node 0 cannot wait for the others at {place}: {error.strerror}; choose another port"
+                ) from error
+        return
+    until, told = time.monotonic() + MEETING_S, False
+    while True:
+        try:
+            socket.create_connection((node.address, node.port), timeout=5).close()
+            return
+        except OSError as error:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+                raise ValueError(f"node {node.rank} finds no node 0 at {place}: {error.strerror}") from error
+            if time.monotonic() > until:
+                raise ValueError(
+                    f"node {node.rank} has waited {MEETING_S} s for node 0 at {place}: {error}; is it started there, and is "
+                    "the port open between the machines?"
+                ) from error
+        if not told:
+            sys.stderr.write(f"node {node.rank} waits for node 0 at {place}\n")
+            told = True
+        time.sleep(1)
+
+
+def _overdue(log: Path | None, interrupted: signals.Interrupted) -> None:
+    """The main thread sits in a call that takes no exception (a node that never comes): the run ends without it."""
+    if log is not None:
+        _closed(log, INTERRUPTED, str(interrupted))
+    os._exit(INTERRUPTED)
 
 
 def _meeting(node: Node | None) -> dict[str, Any]:

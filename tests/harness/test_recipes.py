@@ -49,6 +49,6 @@ def test_the_recipe_finds_its_configuration_and_then_its_accelerators(tmp_path: 
     words = [str(tmp_path / "resnet34.pth") if word == "F" else word for word in words]
     done = runs.run(*words, "--out", tmp_path / "out")
 
-    assert done.returncode in (2, 6), done.stdout + done.stderr
-    assert "No such option" not in done.stderr
-    assert "BI-V100_1x8x24" in done.stdout + done.stderr
+    # rank 0, which names the configuration, may be ended by another's finding before it has said so
+    assert done.returncode == 6, done.stdout + done.stderr
+    assert 'run.device = "cuda": programs see no such accelerator here' in done.stderr

@@ -1,0 +1,82 @@
+"""A run on several machines that start their ranks themselves: which one this is, and where they meet. (Two nodes that do:
+tests/harness/launch/kubernetes.)"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.execution.context import Node
+from tests.conftest import CHECKOUT
+from tests.harness.execution import runs
+from tests.toy import configuration as toy
+
+MEETS = {"NODE_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
+
+
+def test_a_node_is_told_which_it_is() -> None:
+    assert Node.from_environment(2, MEETS) == Node(1, "node0", 29500)
+    assert Node.from_environment(2, {"MASTER_ADDR": "node0"}) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"NODE_RANK": "2"}, "NODE_RANK=2, .*: no node of a run of 2: NODE_RANK is a number from 0 to 1"),
+        ({"NODE_RANK": "-1"}, "no node of a run of 2"),
+        ({"NODE_RANK": "one"}, "no node of a run of 2"),
+        ({"MASTER_PORT": ""}, "no node of a run of 2"),
+        ({"MASTER_PORT": "65536"}, "no node of a run of 2"),
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR does not say where node 0 is"),
+    ],
+)
+def test_what_places_it_nowhere_is_refused(wrong: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Node.from_environment(2, {**MEETS, **wrong})
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_places_where_nodes_cannot_meet_are_said_at_once(tmp_path: Path) -> None:
+    path = toy.write(tmp_path, toy.raw(ranks=1, nodes=2))
+    lost = runs.run(path, "--out", tmp_path / "out", **{**MEETS, "MASTER_ADDR": "no-such-host.invalid"})
+    assert lost.returncode == 2
+    assert "node 1 finds no node 0 at no-such-host.invalid:29500 (MASTER_ADDR, MASTER_PORT)" in lost.stderr
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        taken = {**MEETS, "NODE_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": str(other.getsockname()[1])}
+        refused = runs.run(path, "--out", tmp_path / "out", **taken)
+    assert refused.returncode == 2
+    assert "node 0 cannot wait for the others" in refused.stderr
+    assert not (tmp_path / "out").exists(), "nothing half-written"
+
+
+def test_a_node_that_waits_for_one_that_never_comes_can_be_ended(tmp_path: Path) -> None:
+    """It sits in a call of torch's that takes no exception, and the log is closed all the same."""
+    path = toy.write(tmp_path, toy.raw(ranks=1, nodes=2))
+    meets = {**MEETS, "NODE_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "run", str(path), "--out", str(tmp_path / "out")],
+        env=runs.environment(**meets),
+        cwd=CHECKOUT,
+    )
+    log = tmp_path / "out/result_0.txt"
+    until = time.monotonic() + runs.LOADING
+    while not log.exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    time.sleep(2)  # into the call
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130
+    assert runs.stop(log)["status"] == "aborted"
