@@ -130,7 +130,7 @@ def _must_meet(node: Node) -> None:
 def _overdue(log: Path | None, interrupted: signals.Interrupted) -> None:
     """The main thread sits in a call that takes no exception (a node that never comes): the run ends without it."""
     if log is not None:
-        _closed(log, INTERRUPTED, str(interrupted))
+        closed(log, INTERRUPTED, str(interrupted))
     os._exit(INTERRUPTED)
 
 
