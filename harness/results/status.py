@@ -13,6 +13,7 @@ from harness import outside
 from harness.results.logfile import PIECE, LogReader, unreadable
 from harness.results.record import RunRecord
 from harness.results.rules import images_per_s, shortfall
+from harness.results.series import Series
 from harness.results.table import figure
 from harness.rules import rules_for
 
@@ -121,7 +122,8 @@ def as_json(record: RunRecord, now_s: float | None = None) -> dict[str, Any]:
         "file": record.path,
         "outcome": record.outcome,
         "converged": shortfall(record, rules) or "yes",
-        "gpus": record.accelerators,
+        # of a log whose every rank logs nothing, the description that lies beside it tells
+        "gpus": Series("", Path(record.path).parent, (record,)).accelerators,
         "batch": record.global_batch_size,
         "total_s": record.run_ms / 1000 if record.run_ms is not None else _so_far(record),
         "epoch": epoch,

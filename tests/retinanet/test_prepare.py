@@ -163,6 +163,17 @@ def test_what_breaks_off_is_tried_again_and_what_is_damaged_is_not_taken(server:
     assert {path.name for path in tmp_path.iterdir()} == set(names), "no .part stays"
 
 
+def test_an_interruption_keeps_what_came(server: FileServer, tmp_path: Path) -> None:
+    def interrupted(what: str, done: int, total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    names = [f"{row[0]}.jpg" for row in BOXES["train"] if row[0] in SIZES]
+    with pytest.raises(KeyboardInterrupt):
+        fetch_all(names, server.url("train/"), tmp_path, "x", interrupted, wrong=lambda content: None, threads=1)
+    whole = [path for path in tmp_path.iterdir() if path.suffix == ".jpg"]
+    assert whole and all(path.read_bytes() == picture(path.stem) for path in whole)
+
+
 def test_a_server_that_never_answers_ends_it_and_what_came_is_kept(server: FileServer, tmp_path: Path) -> None:
     assert Prepared(tmp_path, small(server)).problems == []
     for name in ("0000000000000001", "00000000000000ff"):

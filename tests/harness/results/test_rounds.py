@@ -11,6 +11,7 @@ import pytest
 
 from harness.comparison.comparability import examine
 from harness.comparison.runs import Run
+from harness.results import status
 from harness.results.checking.checker import check
 from harness.results.reporting import report
 from harness.results.score import score
@@ -129,6 +130,14 @@ def test_names_that_only_the_description_says_keep_nothing_from_being_ranked(tmp
     assert (row.rank, row.submitter, row.task, row.accelerators) == (1, "Someone", "RetinaNet on OpenImages", 8)
     (found,) = find_series([package(tmp_path / "Other", org="Someone Else") / "results"])
     assert any("Someone Else, the system's submitter is Someone" in reason for reason in score(found).unofficial)
+
+
+def test_status_counts_the_accelerators_that_the_description_has(tmp_path: Path) -> None:
+    """One rank logs init_start for all of them."""
+    (found,) = find_series([package(tmp_path / "Someone") / "results"])
+    facts = status.as_json(found.records[0])
+    assert (facts["gpus"], facts["batch"], facts["converged"], facts["epochs"]) == (8, 256, "yes", 4)
+    assert facts["images_per_s"] == pytest.approx(1_170_301 / (EPOCH_MS + 100) * 1000)
 
 
 @pytest.mark.parametrize(("keyword", "ruleset"), [("ssd", "4.1.0"), ("retinanet", "5.1.0")])
