@@ -134,17 +134,21 @@ def test_a_recipe_is_for_its_own_global_batch_alone() -> None:
         found.benchmark.check(found.tables, Context(device="cuda:0", world_size=4, initial_weights=Path("some.pth")))
 
 
-CLUSTERS = [name for name in config.available() if name.startswith(("DGXA100_", "DGXH100_")) and "_1x8x" not in name]
+CLUSTERS = [
+    path.stem
+    for path in config.available().values()
+    if path.parent.name == "ssd" and path.stem.startswith(("DGXA100_", "DGXH100_")) and "_1x8x" not in path.stem
+]
 
 
 def test_there_are_configurations_of_clusters() -> None:
     nodes = sorted((name.split("_")[0], int(name.split("_")[1].split("x")[0])) for name in CLUSTERS)
-    assert nodes == [(machine, count) for machine in ("DGXA100", "DGXH100") for count in (2, 4, 8, 16)]
+    assert nodes == [(machine, count) for machine in ("DGXA100", "DGXH100") for count in (2, 4, 8, 16, 64)]
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_a_cluster_s_configuration_is_a_published_recipe(name: str) -> None:
-    found = config.load(config.available()[name])
+    found = config.load(config.FOLDER / "ssd" / f"{name}.toml")
     tables: Any = found.tables
     nodes, accelerators, batch = map(int, name.rsplit("_", 1)[1].split("x"))
     assert (found.run.nodes, found.run.accelerators_per_node, tables.optimizer.batch_size) == (
@@ -154,6 +158,7 @@ def test_a_cluster_s_configuration_is_a_published_recipe(name: str) -> None:
     )
     row = recipes.named(tables.optimizer.recipe)
     assert row.global_batch == batch * found.run.world_size
-    assert batch in row.model_bn_span, "batch norm over as many images as published"
+    span = batch * tables.model.batch_norm_ranks
+    assert span in row.model_bn_span, "batch norm over as many images as published"
     assert max(row.reached) <= found.run.epochs
     assert found.submission.platform.startswith(f"{found.run.world_size}x NVIDIA {name[3:7]}")
