@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.detection.capabilities import backend, installed, runs_as_asked
 from benchmarks.detection.tables import DetectorConfig, dali_defaults
-from harness.contract import Context, Figure, NotSuitable, SecondsOf
+from harness.contract import Context, Detector, Figure, Graph, NotSuitable, Published, SecondsOf
 
 if TYPE_CHECKING:
     from benchmarks.detection.session import DetectorSession
 
 
 class DetectorBenchmark(ABC):
-    """Implements harness.contract.Benchmark but for its name, its config_type and `prepare`."""
+    """Implements harness.contract.Benchmark, Probed and Detecting, but for its name, its config_type and `prepare`."""
 
     @abstractmethod
     def session(self, config: Any, context: Context) -> DetectorSession:
@@ -79,6 +79,36 @@ class DetectorBenchmark(ABC):
         if config.compute.compile:
             _refuse_kernels_of_others()
         return self.session(config, context)
+
+    def detector(
+        self,
+        config: Any,
+        context: Context,
+        state: Mapping[str, Any] | None,
+        *,
+        precision: str = "",
+        compiled: bool = False,
+    ) -> Detector:
+        if compiled:
+            _refuse_kernels_of_others()
+        from benchmarks.detection.detector import SessionDetector
+
+        return SessionDetector(self.session, config, context, state, precision=precision, compiled=compiled)
+
+    def graph(self, config: Any, state: Mapping[str, Any]) -> Graph:
+        from benchmarks.detection import graph
+        from benchmarks.detection.detector import SessionDetector
+
+        detector = SessionDetector(self.session, config, Context(device="cpu"), state, precision="fp32")
+        return graph.of(detector.session, detector.categories)
+
+    def pictures(self, count: int) -> list[bytes]:
+        from benchmarks.detection import probe
+
+        return [each.numpy().tobytes() for each in probe.jpegs(count)]
+
+    def published(self, config: Any) -> Sequence[Published]:  # noqa: ARG002
+        return ()
 
     def probe(self, config: Any, context: Context, seconds_of: SecondsOf) -> Iterator[Figure]:
         # which weights it begins with changes no speed, and nobody need have their file

@@ -111,5 +111,6 @@ class Folder:
             jpeg_on_device=self.jpeg_on_device,
             whole=self.config.data.decode == "whole",
             hw_decoder_load=self.config.data.hw_decoder_load,
+            antialias=self.config.antialias,
             compiled=self.config.compute.compile,
         )

@@ -5,6 +5,8 @@ Shapes: B images, S image side in px.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+RESIZED = {True: "bilinear with antialiasing (triangular filter)", False: "bilinear between four pixels"}
 
 
 def imagenet(device: torch.device | str) -> tuple[Tensor, Tensor]:
@@ -25,6 +28,17 @@ def imagenet(device: torch.device | str) -> tuple[Tensor, Tensor]:
 def normalised(levels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(B, 3, S, S) levels 0 to 255 less `mean` (3, 1, 1), by `std`, in float32."""
     return (levels - mean).div_(std)
+
+
+def preprocessing(image_px: int, antialias: bool) -> dict[str, Any]:
+    """How a picture becomes the network's input: what a checkpoint carries, and an exported file says."""
+    return {
+        "colours": "RGB",
+        "side_px": image_px,
+        "resize": f"whole picture to a square, {RESIZED[antialias]}, rounded to 8 bits",
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+    }
 
 
 def unnormalise(images: Tensor) -> npt.NDArray[np.uint8]:

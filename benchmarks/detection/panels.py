@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,22 +30,28 @@ def _panel(evaluation: Evaluation, images: Path, image_id: int) -> npt.NDArray[n
     zoom = PANEL_PX / max(picture.size)
     picture = picture.resize((round(picture.width * zoom), round(picture.height * zoom)))
     canvas = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=13)
     for box in truth.boxes(image_id):
         canvas.rectangle(_corners(box, zoom), outline="white", width=1)
     rows = evaluation.first_rows[evaluation.first_rows[:, 0] == image_id]
     shown = rows[rows[:, 5] >= SCORE_SHOWN]
     for _, *box, score, category in shown[np.argsort(-shown[:, 5])][:BOXES_SHOWN][::-1]:
-        colour = COLOURS[int(category) % len(COLOURS)]
-        left, top, right, bottom = _corners(np.asarray(box), zoom)
-        canvas.rectangle((left, top, right, bottom), outline=colour, width=2)
         text = f"{truth.category_name(int(category))} {score:.2f}"
-        place = canvas.textbbox((max(left, 0) + 2, max(top, 0) + 1), text, font=font)
-        canvas.rectangle(place, fill=colour)
-        canvas.text((max(left, 0) + 2, max(top, 0) + 1), text, fill="black", font=font)
+        mark(picture, [value * zoom for value in box], text, int(category))
     return np.asarray(picture)
 
 
-def _corners(xywh_px: npt.NDArray[np.float64], zoom: float) -> tuple[float, float, float, float]:
+def mark(picture: Image.Image, xywh_px: Sequence[float], text: str, category: int, zoom: float = 1.0) -> None:
+    """Draw a box and its text into the picture; lines and letters are `zoom` times as large as in a panel, or a panel's."""
+    zoom = max(zoom, 1.0)
+    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(size=13 * zoom)
+    colour = COLOURS[category % len(COLOURS)]
+    left, top, right, bottom = _corners(xywh_px, 1.0)
+    canvas.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=round(2 * zoom))
+    corner = (max(left, 0) + 2 * zoom, max(top, 0) + zoom)
+    canvas.rectangle(canvas.textbbox(corner, text, font=font), fill=colour)
+    canvas.text(corner, text, fill="black", font=font)
+
+
+def _corners(xywh_px: Sequence[float] | npt.NDArray[np.float64], zoom: float) -> tuple[float, float, float, float]:
     x, y, w, h = (float(value) * zoom for value in xywh_px)
     return x, y, x + w, y + h

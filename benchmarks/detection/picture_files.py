@@ -170,11 +170,14 @@ def _cut_off(picture: Image.Image, file: IO[bytes], size: int) -> str | None:
     return None
 
 
+VIDEO = "a video, not a picture: `ffmpeg -i VIDEO %06d.png` takes its frames out"
 KINDS = (
     (rb"\s*(<!doctype html|<html|<head)", "an HTML page, not a picture"),
     (rb"\s*<", "an XML page, not a picture"),
     (rb"\s*[\[{]", "JSON, not a picture"),
     (rb"version https://git-lfs", "a Git LFS pointer, not a picture: `git lfs pull` gets it"),
+    (rb"....ftyp(?!heic|heix|mif1|avif|avis)|\x1a\x45\xdf\xa3|RIFF....AVI ", VIDEO),
+    (rb"....ftyp(heic|heix|mif1)", "a HEIC file; convert it to JPEG or PNG"),
     (rb"PK\x03\x04", "a ZIP archive, not a picture"),
     (rb"\x1f\x8b", "a gzip archive, not a picture"),
     (rb"\x00+\Z", "zeros, not a picture: its transfer broke off"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms.v2 import functional as transforms
@@ -65,17 +65,45 @@ def flipped(ltrb: Boxes) -> Boxes:
 
 
 def decoded(picture: Picture) -> Tensor:
-    """(3, H, W) uint8, on the CPU. RuntimeError that names the file."""
+    """See `decode`: as the pixels are stored, since boxes are of those."""
+    return decode(picture.file)
+
+
+def decode(path: Path, *, upright: bool = False) -> Tensor:
+    """(3, H, W) uint8, on the CPU; turned as a camera's tag (EXIF) says where `upright`. RuntimeError that names the file."""
     try:
-        pixels: Tensor = decode_image(read_file(str(picture.file)), mode=ImageReadMode.RGB)
+        pixels: Tensor = decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
     except RuntimeError as error:
-        return _by_pillow(picture.file, error)
+        return _by_pillow(path, error, upright)
     if pixels.dtype == torch.uint16:  # of a PNG file; rounded as DALI does
-        return ((pixels.to(torch.int32) + 128) // 257).to(torch.uint8)
-    return pixels
+        pixels = ((pixels.to(torch.int32) + 128) // 257).to(torch.uint8)
+    return turned(pixels, _orientation(path)) if upright else pixels
 
 
-def _by_pillow(path: Path, refusal: RuntimeError) -> Tensor:
+def turned(pixels: Tensor, orientation: int) -> Tensor:
+    """(3, H, W) as the EXIF tag Orientation wants it to be seen; 1, and what is no such number, changes nothing."""
+    if orientation in (2, 3):
+        pixels = pixels.flip(2)
+    if orientation in (3, 4):
+        pixels = pixels.flip(1)
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 2)
+    if orientation in (6, 7):
+        pixels = pixels.flip(2)
+    if orientation in (7, 8):
+        pixels = pixels.flip(1)
+    return pixels.contiguous()
+
+
+def _orientation(path: Path) -> int:
+    try:
+        with Image.open(path) as picture:
+            return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - a tag that cannot be read turns nothing
+        return 1
+
+
+def _by_pillow(path: Path, refusal: RuntimeError, upright: bool) -> Tensor:
     """What torchvision does not decode and DALI does: plain BMP, TIFF, JPEG 2000, PNM."""
     if what := picture_files.fault(path):
         raise RuntimeError(f"{path}: {what}") from refusal
@@ -83,7 +111,9 @@ def _by_pillow(path: Path, refusal: RuntimeError) -> Tensor:
         with Image.open(path) as picture:
             if picture.format not in picture_files.PLAIN_COLOURS:
                 raise RuntimeError(f"{path}: {refusal}") from refusal
-            pixels = np.array(picture.convert("RGB"))
+            picture.load()
+            shown = ImageOps.exif_transpose(picture) if upright else picture
+            pixels = np.array(shown.convert("RGB"))
     except OSError as error:
         raise RuntimeError(f"{path}: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -101,8 +131,14 @@ def cut(pixels: Tensor, picture: Picture, side_px: int, antialias: bool = True) 
     else:
         left, top = min(left, width - 1), min(top, height - 1)  # one pixel at least, of the narrowest window
         pixels = pixels[:, top : max(bottom, top + 1), left : max(right, left + 1)]
-    resized: Tensor = transforms.resize(pixels, [side_px, side_px], antialias=antialias)
-    return resized.flip(2) if picture.mirrored else resized
+    made = resized(pixels, side_px, antialias)
+    return made.flip(2) if picture.mirrored else made
+
+
+def resized(pixels: Tensor, side_px: int, antialias: bool) -> Tensor:
+    """(3, H, W) to (3, S, S) uint8."""
+    made: Tensor = transforms.resize(pixels, [side_px, side_px], antialias=antialias)
+    return made
 
 
 def _on_canvas(pixels: Tensor, left: int, top: int, right: int, bottom: int) -> Tensor:

@@ -14,7 +14,7 @@ import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,13 @@ from benchmarks.detection.evaluation import Evaluation, average_running_statisti
 from benchmarks.detection.first_batch import Remembered
 from benchmarks.detection.folder import Folder
 from benchmarks.detection.found import Detections
+from benchmarks.detection.normalisation import preprocessing
 from benchmarks.detection.phases import Phases
 from benchmarks.detection.tables import Compute, DetectorConfig
 from harness.contract import Context, DataSummary, Interval, Plain
+
+if TYPE_CHECKING:
+    from benchmarks.detection.graph import Limits
 
 T = TypeVar("T")
 
@@ -102,6 +106,10 @@ class DetectorSession(ABC):
     @abstractmethod
     def detections(self, images: Tensor) -> Detections:
         """Of images in the network's form; called without gradients, in autocast's format, the model set to evaluate."""
+
+    @abstractmethod
+    def candidates(self) -> tuple[nn.Module, Limits]:
+        """The same before suppression as a module, see benchmarks.detection.graph.Pipeline, and what suppression leaves."""
 
     # --- what the log says -------------------------------------------------------------------------------------------
 
@@ -335,9 +343,25 @@ class DetectorSession(ABC):
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "by_rank": by_rank,
+            # what a detector needs that has no data set: see benchmarks/detection/detector.py
+            "categories": self._categories(),
+            "preprocessing": preprocessing(self.settings.model.image_px, self.settings.antialias),
+            "precision": self.precision,
         }
 
+    def _categories(self) -> list[dict[str, Any]]:
+        """Of the data set, in the order of the network's labels."""
+        known = self.evaluation.ground_truth.annotations
+        return [
+            {"id": int(number), "name": name}
+            for number, name in zip(known.category_ids.tolist(), known.category_names, strict=True)
+        ]
+
     def restore(self, state: dict[str, Any]) -> None:
+        before, here = state.get("categories"), self._categories()
+        if before is not None and before != here:  # older checkpoints do not say
+            one, other = next(((a, b) for a, b in itertools.zip_longest(before, here) if a != b), (None, None))
+            raise ValueError(f"the checkpoint is of other categories than the data: {one} where the data has {other}")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

@@ -119,6 +119,11 @@ class DetectorConfig(Table):
     compute: Compute
     evaluation: Evaluation
 
+    @property
+    def antialias(self) -> bool:
+        """Whether pictures are made smaller by a filter as wide as the scale, not by interpolation between four pixels."""
+        return True
+
     def steps_per_epoch(self, world_size: int) -> int:
         """Whole batches that every rank has in an epoch."""
         return self.data.train_samples // world_size // self.optimizer.batch_size

@@ -82,3 +82,7 @@ class RetinaNetConfig(DetectorConfig):
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer
     evaluation: Evaluation
+
+    @property
+    def antialias(self) -> bool:
+        return self.data.antialias

@@ -6,14 +6,14 @@ image that has most.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from benchmarks.detection import capabilities, folder
-from benchmarks.detection.data import Source, TrainBatches
+from benchmarks.detection import capabilities
+from benchmarks.detection.data import TrainBatches
+from benchmarks.detection.folder import Folder
 from benchmarks.detection.found import Detections
 from benchmarks.detection.session import DetectorSession, compiler_options
 from benchmarks.retinanet import data, detections
@@ -25,17 +25,10 @@ from benchmarks.retinanet.model import RetinaNet, load_backbone
 from benchmarks.retinanet.schedule import Schedule
 from harness.contract import Context, Plain
 
+if TYPE_CHECKING:
+    from benchmarks.detection.graph import Limits
+
 LOGGED = "module."  # before a tensor's name in the reference's log, as its distributed wrapper has it
-
-
-@dataclass(frozen=True)
-class Folder(folder.Folder):
-    """The COCO folder of a run of RetinaNet, as one rank reads it."""
-
-    config: RetinaNetConfig
-
-    def _source(self, name: Literal["train", "eval"], batch_size: int, skip_empty: bool) -> Source:
-        return replace(super()._source(name, batch_size, skip_empty), antialias=self.config.data.antialias)
 
 
 class RetinaNetSession(DetectorSession):
@@ -141,6 +134,13 @@ class RetinaNetSession(DetectorSession):
         with self.autocast():
             logits, of_boxes = self.network(images)
         return detection_loss(logits, of_boxes, labels, offsets)
+
+    def candidates(self) -> tuple[torch.nn.Module, Limits]:
+        from benchmarks.retinanet import graph
+
+        settings = self.config
+        made = graph.Candidates(self.model, self.anchors_px, settings.model.image_px)
+        return made, graph.limits(settings.evaluation.max_detections)
 
     def detections(self, images: Tensor) -> Detections:
         with self.autocast():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,7 +10,7 @@ from benchmarks.detection.benchmark import DetectorBenchmark
 from benchmarks.detection.capabilities import installed
 from benchmarks.ssd import recipes
 from benchmarks.ssd.config import SSDConfig
-from harness.contract import Context, NotSuitable
+from harness.contract import Context, NotSuitable, Published
 
 if TYPE_CHECKING:
     from benchmarks.ssd.session import SSDSession
@@ -66,6 +66,11 @@ class SSDBenchmark(DetectorBenchmark):
         super().check(config, context)
         if config.compute.fused:
             _check_fused(list(config.compute.fused), context.device)
+
+    def published(self, config: SSDConfig) -> Sequence[Published]:  # noqa: ARG002
+        from benchmarks.ssd import published
+
+        return [published.SSD300]
 
     def prepare(
         self,

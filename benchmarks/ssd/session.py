@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ from benchmarks.ssd.model import SSD, HeadOutputs, load_backbone
 from benchmarks.ssd.schedule import Schedule
 from benchmarks.ssd.weight_names import mllog_names
 from harness.contract import Context, Plain
+
+if TYPE_CHECKING:
+    from benchmarks.detection.graph import Limits
 
 MAX_SAMPLES = 1  # tries of a crop option before another option is drawn; the ruleset allows 1 or 50
 
@@ -157,6 +161,11 @@ class SSDSession(DetectorSession):
         with self.autocast():
             outputs = self.network(images)
         return self.detection_loss(*outputs, labels, offsets)
+
+    def candidates(self) -> tuple[torch.nn.Module, Limits]:
+        from benchmarks.ssd import graph
+
+        return graph.Candidates(self.model, self.default_boxes), graph.LIMITS
 
     def detections(self, images: Tensor) -> Detections:
         with self.autocast():

@@ -12,7 +12,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ def export(model: Model, path: Path, pictures: Sequence[Path] = ()) -> Exported:
         )
     assert model.state is not None
     graph = model.benchmark.graph(model.configuration.tables, model.state)
+    graph = replace(graph, metadata={"model": model.told, **graph.metadata})
     detector = model.open(Context(device="cpu"), precision="fp32")
     with tempfile.TemporaryDirectory() as folder:
         paths = list(pictures)
