@@ -106,5 +106,5 @@ def test_equal_scores_may_come_in_another_order() -> None:
     assert exporting._difference(found, found[::-1]) == (0, 0)
     with pytest.raises(exporting.Differs, match="boxes by up to 1 px"):
         exporting._difference(found, [found[0], found[0], found[2]])
-    with pytest.raises(exporting.Differs, match="finds no one where the model finds one of score 0.5"):
+    with pytest.raises(exporting.Differs, match=r"finds no one where the model finds one of score 0\.5"):
         exporting._difference([Detection(2, "one", boxes[0], 0.5)], found[:1])
