@@ -124,8 +124,7 @@ def metadata(preprocessing: Mapping[str, Any], categories: Mapping[int, str], li
         "scores (B, N) float32; category_ids (B, N) int64; count (B,) int64: so many rows of a picture mean something, best "
         "first",
         "suppression": f"within a class, IoU above {limits.max_iou}, scores above {limits.min_score}; at most "
-        f"{'any number' if limits.per_class is None else limits.per_class} of a class before it, {limits.per_image} of a picture "
-        "after it",
+        f"{limits.per_class or 'any number'} of a class before it, {limits.per_image} of a picture after it",
         "preprocessing": json.dumps(dict(preprocessing)),
         "categories": json.dumps({str(number): name for number, name in categories.items()}, ensure_ascii=False),
     }

@@ -1,4 +1,4 @@
-"""A small SSD's checkpoint, as a run leaves it, for tests of what is done with a trained detector."""
+"""Checkpoints of small detectors, as a run leaves them, for tests of what is done with a trained detector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from benchmarks.detection import coco
-from benchmarks.ssd.session import SSDSession
 from harness import config
 from harness.contract import Context
 from harness.execution import checkpoint
@@ -30,13 +29,30 @@ class Kept:
     rows: npt.NDArray[np.float64]  # (N, 7), see benchmarks.detection.coco.GroundTruth.rows
 
 
-def kept(folder: Path, *, device: str = "cpu", **tables: dict[str, Any]) -> Kept:
+def small_retinanet() -> dict[str, Any]:
+    """A configuration file's content, over the folder of tests/ssd/small.py."""
+    found = small.content(data={"backend": "torch"})
+    found["benchmark"] = "retinanet"
+    found["run"] |= {"ruleset": "2.0.0"}
+    found["model"] = {
+        **{"initial_weights": "scratch", "categories": 3, "backbone": "resnet18", "image_px": 64, "channels": 16},
+        **{"trained_stages": 5, "batch_norm": "trained", "anchor_px": [16, 32, 64]},
+    }
+    found["optimizer"] = {"batch_size": 4, "learning_rate": 1e-3}
+    return found
+
+
+def kept(folder: Path, content: dict[str, Any] | None = None, **tables: dict[str, Any]) -> Kept:
     """A network of random weights, which finds much, with statistics of one epoch; evaluated, and kept."""
     path = small.folder(folder / "data")
-    configuration = config.parse(small.content(**tables), name="small", source="small")
+    configuration = config.parse(content or small.content(**tables), name="small", source="small")
     torch.manual_seed(5)
-    settings: Any = configuration.tables
-    session = SSDSession(settings, Context(device=device, seed=5, data_dir=path, threads=1))
+    benchmark: Any = configuration.benchmark
+    session = benchmark.session(configuration.tables, Context(device="cpu", seed=5, data_dir=path, threads=1))
+    if hasattr(session.model, "head"):  # a fresh RetinaNet gives every anchor the same score
+        with torch.no_grad():
+            for each in session.model.head.classification_head.parameters():
+                each.mul_(12 if each.dim() == 4 else 1)
     session.load_data()
     list(session.train_epoch(1))
     seen: list[npt.NDArray[np.float64]] = []
