@@ -55,6 +55,11 @@ class Half:
     annotations: Path  # to be read
     original: Path  # what they were made from
     counts: Counts | None  # None of a folder that was not checked
+    category_ids: list[int] | None = None  # the user's own, ascending: those in `annotations` are their places, from 1
+
+    def category_id(self, number: int) -> int:
+        """The user's own id of a category that `annotations` calls `number`."""
+        return number if self.category_ids is None else self.category_ids[number - 1]
 
 
 def half(data_dir: Path, settings: Data, name: Name) -> Half:
@@ -64,7 +69,13 @@ def half(data_dir: Path, settings: Data, name: Name) -> Half:
         annotations = data_dir / getattr(settings, f"{name}_annotations")
         return Half(data_dir / getattr(settings, f"{name}_images"), annotations, annotations, None)
     found = json.loads(manifest.read_bytes())[name]
-    return Half(Path(found["images"]), data_dir / f"{name}.json", Path(found["annotations"]), Counts(**found["counts"]))
+    return Half(
+        Path(found["images"]),
+        data_dir / f"{name}.json",
+        Path(found["annotations"]),
+        Counts(**found["counts"]),
+        found["category_ids"],
+    )
 
 
 def digest(folder: Path) -> str:
@@ -179,6 +190,7 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
                 "annotations": str(originals[name].annotations),
                 "sha256": _sha256(making / f"{name}.json"),
                 "counts": asdict(counts(read[name], read["train"])),
+                "category_ids": sorted(read[name].category_ids.tolist()),
             }
         (making / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         if folder.exists():

@@ -85,6 +85,10 @@ class Folder:
         size = self.config.evaluation.batch_size
         return {min(size, mine), mine % size or size}
 
+    def category_id(self, number: int) -> int:
+        """The user's own id of a category that the evaluation calls `number`."""
+        return self._half("eval").category_id(number)
+
     def fingerprint(self) -> str:
         """See benchmarks.detection.coco.fingerprint; of the files as the user has them."""
         halves = [self._half(name) for name in checked.HALVES]

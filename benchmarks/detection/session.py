@@ -350,10 +350,10 @@ class DetectorSession(ABC):
         }
 
     def _categories(self) -> list[dict[str, Any]]:
-        """Of the data set, in the order of the network's labels."""
+        """Of the data set, with its own ids, in the order of the network's labels."""
         known = self.evaluation.ground_truth.annotations
         return [
-            {"id": int(number), "name": name}
+            {"id": self.folder.category_id(number), "name": name}
             for number, name in zip(known.category_ids.tolist(), known.category_names, strict=True)
         ]
 

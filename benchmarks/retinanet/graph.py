@@ -35,7 +35,8 @@ class Candidates(nn.Module):
         classes = logits.shape[2]
         best = logits.flatten(1).topk(min(MAX_PER_MAP, logits.shape[1] * classes), dim=1)  # (B, N)
         place = torch.div(best.indices, classes, rounding_mode="floor")
-        boxes = decode(torch.gather(offsets, 1, place.unsqueeze(2).expand(-1, -1, 4)), anchors_px[place])
+        of_best = torch.gather(offsets, 1, place.unsqueeze(2).expand(-1, -1, 4))
+        boxes = decode(of_best.flatten(0, 1), anchors_px[place.flatten()]).unflatten(0, place.shape)
         scores = best.values.sigmoid().unsqueeze(1)
         nothing = torch.zeros_like(scores).expand(-1, classes, -1)
         return boxes, nothing.scatter(1, (best.indices % classes).unsqueeze(1), scores)

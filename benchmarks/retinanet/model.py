@@ -167,7 +167,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, L, values): by row, column, anchor."""
         out: Tensor = getattr(self, self.last)(self.conv(x))
-        return out.permute(0, 2, 3, 1).reshape(len(out), -1, self.values)
+        return out.permute(0, 2, 3, 1).reshape(out.shape[0], -1, self.values)  # len() would fix the number in a graph
 
 
 class Heads(nn.Module):
