@@ -8,11 +8,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from benchmarks.detection.graph import Limits
-from benchmarks.detection.suppression import MAX_IOU
 from benchmarks.ssd import detections
 from benchmarks.ssd.boxes import decode
+from benchmarks.ssd.config import Evaluation
 
-LIMITS = Limits(detections.MIN_SCORE, MAX_IOU, detections.MAX_PER_CLASS, detections.MAX_PER_IMAGE)
+
+def limits(settings: Evaluation) -> Limits:
+    """As benchmarks/ssd/detections.py has them from the configuration."""
+    return Limits(settings.min_score, settings.max_iou, settings.max_per_class, detections.MAX_PER_IMAGE)
 
 
 class Candidates(nn.Module):

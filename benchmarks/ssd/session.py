@@ -165,7 +165,7 @@ class SSDSession(DetectorSession):
     def candidates(self) -> tuple[torch.nn.Module, Limits]:
         from benchmarks.ssd import graph
 
-        return graph.Candidates(self.model, self.default_boxes), graph.LIMITS
+        return graph.Candidates(self.model, self.default_boxes), graph.limits(self.config.evaluation)
 
     def detections(self, images: Tensor) -> Detections:
         with self.autocast():

@@ -76,6 +76,6 @@ def kept(folder: Path, content: dict[str, Any] | None = None, **tables: dict[str
     checkpoint.save(folder / "kept", saved)
     session.close()
     rows = seen[0]
-    own = {rank: number for rank, number in enumerate(sorted((3, 1, 7)), start=1)}
+    own = dict(enumerate(sorted((3, 1, 7)), start=1))
     rows[:, 6] = [own[int(number)] for number in rows[:, 6]]
     return Kept(folder / "kept", path / "val2017", state, rows)
