@@ -17,13 +17,15 @@ from benchmarks.detection.tables import DetectorConfig, Fraction, Network, Table
 class Model(Network):
     """Network and anchors; the defaults are the reference's."""
 
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnext50_32x4d"] = "resnext50_32x4d"
+    # resnet10, with one block in each stage, is for demonstrations: nobody has a file of its weights
+    backbone: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnext50_32x4d"] = "resnext50_32x4d"
     image_px: Annotated[int, Field(ge=64, le=1024)] = 800
     # Stages of the backbone that are trained, from the last: 3 leaves the stem and the first stage as they come, 5 leaves none
     trained_stages: Annotated[int, Field(ge=0, le=5)] = 3
     # frozen: batch norm as a fixed scale and shift, as the backbone's file has them (none of their own from scratch)
     batch_norm: Literal["frozen", "trained"] = "frozen"
     channels: Annotated[int, Field(ge=8, multiple_of=8)] = 256  # of the pyramid and the heads
+    head_depth: Annotated[int, Field(ge=1, le=4)] = 4  # convolutions of a head before its last one
     anchor_px: tuple[PositiveInt, ...] = (32, 64, 128, 256, 512)  # side of the smallest square of each map, P3's first
     aspect_ratios: tuple[PositiveFloat, ...] = (
         0.5,
@@ -35,6 +37,12 @@ class Model(Network):
     def _maps_are_there(self) -> Self:
         if not 3 <= len(self.anchor_px) <= 5:
             raise ValueError(f"anchor_px = {list(self.anchor_px)} must name three to five maps: P3 to P5, P6 or P7")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_can_be_had(self) -> Self:
+        if self.initial_weights == "imagenet" and self.backbone == "resnet10":
+            raise ValueError('backbone = "resnet10" has no weights to begin with: say initial_weights = "scratch"')
         return self
 
     @model_validator(mode="after")

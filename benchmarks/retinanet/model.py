@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
 PRIOR = 0.01  # probability that a fresh network gives each class at each anchor
 STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")  # by which the reference counts what is trained
-HEAD_DEPTH = 4
+REFERENCE_CHANNELS = 256
 
 # SHA-256 of torchvision's IMAGENET1K_V1 files, which the reference begins with, as far as their names carry it
 BACKBONE_DIGITS = {
@@ -40,7 +41,7 @@ class Body(nn.Module):
 
     def __init__(self, backbone: str, batch_norm: type[nn.Module]) -> None:
         super().__init__()
-        resnet = getattr(torchvision.models, backbone)(weights=None, norm_layer=batch_norm)
+        resnet = _resnet(backbone, batch_norm)
         self.conv1: nn.Conv2d = resnet.conv1
         self.bn1: nn.Module = resnet.bn1
         self.layer1: nn.Sequential = resnet.layer1
@@ -57,6 +58,12 @@ class Body(nn.Module):
                 x = _block(x, block)
             maps.append(x)
         return maps[1:]
+
+
+def _resnet(backbone: str, batch_norm: type[nn.Module]) -> Any:
+    if backbone == "resnet10":
+        return ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=batch_norm)
+    return getattr(torchvision.models, backbone)(weights=None, norm_layer=batch_norm)
 
 
 def convolved(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
@@ -148,36 +155,45 @@ class Backbone(nn.Module):
 
 
 class Head(nn.Module):
-    """Four convolutions, then one whose channels are `values` for each of a cell's anchors; the same on each map."""
+    """`depth` convolutions, then one whose channels are `values` for each of a cell's anchors; the same on each map."""
 
-    def __init__(self, channels: int, last: str, anchors: int, values: int, bias: float) -> None:
+    def __init__(self, channels: int, depth: int, last: str, values: int, bias: float) -> None:
         super().__init__()
-        self.values, self.last = values, last
+        self.last = last
         layers: list[nn.Module] = []
-        for _ in range(HEAD_DEPTH):
+        for _ in range(depth):
             layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
         self.conv = nn.Sequential(*layers)
-        self.add_module(last, nn.Conv2d(channels, anchors * values, 3, padding=1))
+        self.add_module(last, nn.Conv2d(channels, values, 3, padding=1))
+        # the reference's 0.01 at its 256 channels; narrower, a map's values would fade from layer to layer faster than there
+        spread = 0.01 * math.sqrt(REFERENCE_CHANNELS / channels)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
+                nn.init.normal_(module.weight, std=spread)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         nn.init.constant_(getattr(self, last).bias, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, L, values): by row, column, anchor."""
+        """(B, C, H, W) to (B, H, W, values)."""
         out: Tensor = getattr(self, self.last)(self.conv(x))
-        return out.permute(0, 2, 3, 1).reshape(out.shape[0], -1, self.values)  # len() would fix the number in a graph
+        return out.permute(0, 2, 3, 1)
 
 
 class Heads(nn.Module):
-    """Both."""
+    """One for the classes, one for the boxes."""
 
-    def __init__(self, channels: int, anchors: int, classes: int) -> None:
+    def __init__(self, channels: int, depth: int, anchors: int, classes: int) -> None:
         super().__init__()
+        self.classes = classes
         bias = -math.log((1 - PRIOR) / PRIOR)
-        self.classification_head = Head(channels, "cls_logits", anchors, classes, bias)
-        self.regression_head = Head(channels, "bbox_reg", anchors, 4, 0.0)
+        self.classification_head = Head(channels, depth, "cls_logits", anchors * classes, bias)
+        self.regression_head = Head(channels, depth, "bbox_reg", anchors * 4, 0.0)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) to logits (B, L, K) and offsets (B, L, 4): by row, column, anchor."""
+        logits, offsets = self.classification_head(x), self.regression_head(x)
+        batch = x.shape[0]  # len() would fix the number in a graph
+        return logits.reshape(batch, -1, self.classes), offsets.reshape(batch, -1, 4)
 
 
 class RetinaNet(nn.Module):
@@ -190,6 +206,7 @@ class RetinaNet(nn.Module):
         anchors_per_cell: int = 9,
         *,
         channels: int = 256,
+        head_depth: int = 4,
         maps: int = 5,
         trained_stages: int = 3,
         batch_norm: str = "frozen",
@@ -197,15 +214,15 @@ class RetinaNet(nn.Module):
         super().__init__()
         norm = FrozenBatchNorm2d if batch_norm == "frozen" else nn.BatchNorm2d
         self.backbone = Backbone(backbone, norm, channels, maps - 3)
-        self.head = Heads(channels, anchors_per_cell, classes)
+        self.head = Heads(channels, head_depth, anchors_per_cell, classes)
         trained = STAGES[:trained_stages] + (("bn1",) if trained_stages == len(STAGES) else ())
         for name, parameter in self.backbone.body.named_parameters():
             parameter.requires_grad_(name.startswith(trained))
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """(B, 3, S, S) normalised images to logits (B, L, K) and offsets (B, L, 4), map by map."""
-        maps = self.backbone(images)
-        return [self.head.classification_head(x) for x in maps], [self.head.regression_head(x) for x in maps]
+        of_maps = [self.head(x) for x in self.backbone(images)]
+        return [logits for logits, _ in of_maps], [offsets for _, offsets in of_maps]
 
 
 def load_backbone(model: RetinaNet, backbone: str, path: Path) -> None:

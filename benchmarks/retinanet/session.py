@@ -48,6 +48,7 @@ class RetinaNetSession(DetectorSession):
             geometry.categories,
             SIZES * len(geometry.aspect_ratios),
             channels=geometry.channels,
+            head_depth=geometry.head_depth,
             maps=len(geometry.anchor_px),
             trained_stages=geometry.trained_stages,
             batch_norm=geometry.batch_norm,

@@ -1,0 +1,281 @@
+"""How fast RetinaNet's parts are against torchvision's, in one run, in turns: `python -m measuring.retinanet`.
+
+    .venv/bin/python -m measuring.retinanet --out retinanet.json                 a CPU: the reference's network at 320 px
+    .venv/bin/python -m measuring.retinanet --image-px 800 --batch 1 --rounds 3  at the rules' size
+    .venv/bin/python -m measuring.retinanet --data-dir DIR                       real photographs for the data path
+
+Against: torchvision's own RetinaNet on the same backbone, eager, float32, plain layout, with PyTorch's Adam; its loop of detections;
+PIL, one picture after the other. Losses and detections of both are compared first: times of other values mean nothing. On a CPU
+processor seconds of one thread are counted, which other processes change little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.retinanet import RetinaNet as TorchvisionRetinaNet
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.transforms.v2 import functional as transforms
+
+from benchmarks.detection.capabilities import installed
+from benchmarks.detection.data import Source
+from benchmarks.detection.embedded import dataset as embedded
+from benchmarks.detection.image_format import blank
+from benchmarks.detection.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from benchmarks.detection.pictures import Picture, read
+from benchmarks.retinanet import data, detections
+from benchmarks.retinanet.anchors import encode
+from benchmarks.retinanet.config import Augmentation, RetinaNetConfig
+from benchmarks.retinanet.session import RetinaNetSession
+from harness.config import ROOT
+from harness.contract import Context
+from measuring.measure import Comparison, Figure, Measure, interleaved, processor_time_of_background_work, wall
+
+CLASSES = 264
+BOXES = 7  # of an image; OpenImages' training half has about as many
+LOSS_BOUND = 1e-4  # relative, in float32
+GOALS = {"bf16 units": 2.5, "no bf16 units": 1.3, "data": 1.6, "detection": 5.0}
+
+
+# --- the network ---------------------------------------------------------------------------------------------------------
+
+
+def session(image_px: int, batch: int, device: str, **compute: Any) -> RetinaNetSession:
+    """The benchmark's own network and step; no data is read."""
+    tables = RetinaNetConfig.model_validate(
+        {
+            "model": {"initial_weights": "scratch", "categories": CLASSES, "image_px": image_px, "trained_stages": 5},
+            "data": {"source": "coco", "train_samples": batch, "eval_samples": 1, "eval_images_without_boxes": True},
+            "optimizer": {"batch_size": batch, "learning_rate": 1e-4},
+            "compute": {"precision": "fp32", **compute},
+            "evaluation": {"batch_size": 1},
+        }
+    )
+    torch.manual_seed(1)
+    made = RetinaNetSession(tables, Context(device, data_dir=Path(), threads=1))
+    _freeze(made.model.backbone.body, made)
+    return made
+
+
+def _freeze(body: nn.Module, made: RetinaNetSession) -> None:
+    """As with the backbone's file, which nobody need have for measuring: the stem and the first stage are not trained."""
+    for name, parameter in body.named_parameters():
+        parameter.requires_grad_(name.startswith(("layer2", "layer3", "layer4")))
+    trained = [each for each in made.model.parameters() if each.requires_grad]
+    made.optimizer = torch.optim.Adam(trained, lr=1e-4, fused=True)
+
+
+def torchvision_s(image_px: int, device: str, weights: Sequence[Tensor]) -> nn.Module:
+    """torchvision's RetinaNet on the same backbone, with the same weights in its own order."""
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnext50_32x4d", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3,
+        returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256),
+    )  # fmt: skip
+    model: nn.Module = TorchvisionRetinaNet(
+        backbone, CLASSES, min_size=image_px, max_size=image_px, detections_per_img=300
+    )
+    model.load_state_dict(dict(zip(model.state_dict(), weights, strict=True)))
+    return model.to(device).train()
+
+
+def step(image_px: int, batch: int, device: str, rounds: int, clock: Measure, *, compiled: bool) -> list[Comparison]:
+    """A training step, matching and optimizer included. RuntimeError where the losses differ."""
+    forms: dict[str, dict[str, Any]] = {
+        "bf16 channels_last": {"precision": "bf16"},
+        "fp32 channels_last": {"precision": "fp32"},
+        "fp32 plain layout": {"precision": "fp32", "channels_last": False},
+    }
+    if compiled:
+        forms["bf16 channels_last, compiled"] = {"precision": "bf16", "compile": True}
+    ours = {name: session(image_px, batch, device, **compute) for name, compute in forms.items()}
+    plain = next(iter(ours.values()))
+    theirs = torchvision_s(image_px, device, [each.clone() for each in plain.model.state_dict().values()])
+    optimizer = torch.optim.Adam([each for each in theirs.parameters() if each.requires_grad], lr=1e-4)
+
+    rng = np.random.default_rng(1)
+    levels = torch.from_numpy(rng.random((batch, 3, image_px, image_px), dtype=np.float32)).to(device)
+    corner, size = rng.uniform(0, 0.6, (batch, BOXES, 2)), rng.uniform(0.05, 0.4, (batch, BOXES, 2))
+    ltrb = torch.from_numpy(np.concatenate([corner, corner + size], axis=2)).float().to(device)
+    labels = torch.from_numpy(rng.integers(1, CLASSES + 1, (batch, BOXES))).to(device)
+    mean, std = (torch.tensor(each, device=device)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
+    images = (levels - mean) / std
+    truth = [{"boxes": each * image_px, "labels": kind - 1} for each, kind in zip(ltrb, labels, strict=True)]
+
+    def their_loss() -> Tensor:
+        found: dict[str, Tensor] = theirs(list(levels), [dict(each) for each in truth])
+        return torch.stack(list(found.values())).sum()
+
+    def their_step() -> None:
+        their_loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    with torch.no_grad():
+        expected = their_loss().item()
+        for name in ("fp32 channels_last", "fp32 plain layout"):
+            found = ours[name].forward_loss(ours[name].network_input(images), ltrb, labels).item()
+            if not abs(found - expected) <= LOSS_BOUND * expected:
+                raise RuntimeError(f"{name}: the loss is {found}, torchvision's {expected}")
+
+    def timed(action: Callable[[], object]) -> Measure:
+        return lambda: 1e3 * wall(action, device, clock)
+
+    steps = {name: timed(lambda own=own: own.train_step(images, ltrb, labels)) for name, own in ours.items()}  # type: ignore[misc]
+    samples = interleaved({**steps, "torchvision": timed(their_step)}, rounds)
+    baseline = Figure("torchvision, eager fp32", "ms", samples["torchvision"])
+    note = f"resnext50_32x4d, {CLASSES} classes, {image_px} px, batch {batch}"
+    goals = {"bf16 channels_last": GOALS["bf16 units"], "fp32 channels_last": GOALS["no bf16 units"]}
+    return [
+        Comparison(f"step, {name}", Figure(name, "ms", samples[name]), baseline, goals.get(name), note)
+        for name in forms
+    ]
+
+
+# --- detections ------------------------------------------------------------------------------------------------------------
+
+
+def detection(image_px: int, batch: int, device: str, rounds: int, clock: Measure) -> list[Comparison]:
+    """From the network's output to detections, as a trained network gives it: things it sees, and a noise of weak scores."""
+    own = session(image_px, batch, device)
+    with torch.no_grad():
+        logits, offsets = own.model.eval()(blank("fp32_chw", batch, image_px, torch.device(device)))
+    rng = torch.Generator().manual_seed(3)
+    logits = [
+        (torch.randn(each.shape, generator=rng) - 6).to(device) for each in logits
+    ]  # one in 900 above the threshold
+    offsets = [torch.randn(each.shape, generator=rng).mul_(0.1).to(device) for each in offsets]
+    sides = [each.shape[1] for each in logits]
+    things = torch.rand(20, 4, generator=rng)
+    boxes = torch.cat([things[:, :2] * 0.6, things[:, :2] * 0.6 + 0.1 + things[:, 2:] * 0.3], dim=1) * image_px
+    anchors = own.anchors_px.cpu()
+    towards = encode(boxes[:, None].expand(-1, len(anchors), -1).reshape(-1, 4), anchors.repeat(len(boxes), 1))
+    near = towards.abs().amax(dim=1).reshape(len(boxes), -1) < 0.6
+    for thing in range(len(boxes)):
+        for logit, of_map in zip(logits, near[thing].split(sides), strict=True):
+            logit[:, of_map.to(device), thing % CLASSES] += 6
+    theirs = torchvision_s(image_px, device, [each.clone() for each in own.model.state_dict().values()]).eval()
+    split = list(own.anchors_px.split(sides))
+
+    def ours() -> Any:
+        return detections.detect(logits, offsets, own.anchors_px, image_px, 300)
+
+    def loop() -> Any:
+        output = {"cls_logits": logits, "bbox_regression": offsets}
+        return theirs.postprocess_detections(output, [split] * batch, [(image_px, image_px)] * batch)  # type: ignore[operator]
+
+    mine, expected = ours(), loop()
+    for row, each in enumerate(expected):
+        same = mine.scores[mine.images == row]
+        if len(same) != len(each["scores"]) or not torch.allclose(same, each["scores"], atol=1e-6):
+            raise RuntimeError(
+                f"image {row}: {len(same)} detections, torchvision's loop has {len(each['scores'])} others"
+            )
+    samples = interleaved(
+        {"ours": lambda: 1e3 * wall(ours, device, clock), "loop": lambda: 1e3 * wall(loop, device, clock)}, rounds
+    )
+    note = f"{image_px} px, batch {batch}, {CLASSES} classes, {len(mine)} detections, the same"
+    baseline = Figure("torchvision's loop over images and maps", "ms", samples["loop"])
+    return [Comparison("detections", Figure("batched", "ms", samples["ours"]), baseline, GOALS["detection"], note)]
+
+
+# --- the data path -----------------------------------------------------------------------------------------------------------
+
+
+def pil(picture: Picture, image_px: int, rng: np.random.Generator) -> Tensor:
+    """One picture as a plain loader makes it: decoded and resized by PIL, mirrored, to float, normalised."""
+    with Image.open(picture.file) as file:
+        pixels = file.convert("RGB")
+    if rng.random() < 0.5:
+        pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = pixels.resize((image_px, image_px), Image.Resampling.BILINEAR)
+    return transforms.normalize(
+        transforms.to_dtype(transforms.pil_to_tensor(pixels), scale=True), IMAGENET_MEAN, IMAGENET_STD
+    )  # type: ignore[no-any-return]
+
+
+def data_path(folder: Path, image_px: int, batch: int, rounds: int) -> list[Comparison]:
+    """Processor time an image of decoding, mirroring, resizing and normalising, boxes included, on one thread."""
+    source = Source(
+        folder / "train2017", folder / "annotations/instances_train2017.json", image_px, batch, 1, "cpu", 0, 1, True,
+        antialias=False,
+    )  # fmt: skip
+    backends = [each for each in ("dali", "torch") if each == "torch" or installed("nvidia.dali")]
+    rng, pictures = np.random.default_rng(1), itertools.cycle(read(replace(source, backend="torch")))
+
+    def ours(backend: str) -> Measure:
+        made = data.train_batches(replace(source, backend=backend), Augmentation(), order_seed=1, augmentation_seed=1)
+        epochs = _endless(made)
+        return lambda: 1e3 * processor_time_of_background_work(lambda: [next(epochs) for _ in range(4)]) / (4 * batch)
+
+    def baseline() -> float:
+        start = time.thread_time()
+        for _ in range(4):
+            torch.stack([pil(next(pictures), image_px, rng) for _ in range(batch)])
+        return 1e3 * (time.thread_time() - start) / (4 * batch)
+
+    samples = interleaved({**{name: ours(name) for name in backends}, "pil": baseline}, rounds)
+    figure = Figure("PIL and torchvision", "ms", samples["pil"])
+    note = f"{image_px} px, processor time an image on one thread"
+    return [
+        Comparison(f"data path, {name}", Figure(name, "ms", samples[name]), figure, GOALS["data"], note)
+        for name in backends
+    ]
+
+
+def _endless(batches: Any) -> Iterator[dict[str, Tensor]]:
+    while True:
+        yield from batches
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--image-px", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--only", choices=["step", "detection", "data"], nargs="+", default=["step", "detection", "data"]
+    )
+    parser.add_argument(
+        "--compiled", action="store_true", help="the compiled step too; on a CPU it takes minutes to compile"
+    )
+    parser.add_argument("--data-dir", type=Path, help="a COCO folder; else the pictures that the project draws")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    clock: Measure = time.process_time if asked.device == "cpu" else time.perf_counter
+    torch.set_num_threads(1)
+    found: list[Comparison] = []
+    if "data" in asked.only:
+        folder = asked.data_dir or embedded.ensure(ROOT / ".cache" / "embedded", lambda *_: None)
+        found += data_path(folder, asked.image_px, 8, asked.rounds)
+    if "detection" in asked.only:
+        found += detection(asked.image_px, asked.batch, asked.device, asked.rounds, clock)
+    if "step" in asked.only:
+        found += step(asked.image_px, asked.batch, asked.device, asked.rounds, clock, compiled=asked.compiled)
+    for each in found:
+        goal = f", wanted {each.goal}" if each.goal else ""
+        sys.stdout.write(f"{each}; {each.baseline}{goal}; {each.note}\n")
+    if asked.out:
+        machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": 1}
+        clocked = "processor seconds" if asked.device == "cpu" else "seconds"
+        rows = [each.plain() for each in found]
+        asked.out.write_text(json.dumps({"machine": machine, "clock": clocked, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

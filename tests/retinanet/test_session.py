@@ -1,0 +1,141 @@
+"""RetinaNet's session: warm-up leaves nothing behind, a checkpoint goes on as if nothing had happened; what the log says."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.retinanet.benchmark import BENCHMARK
+from benchmarks.retinanet.session import RetinaNetSession
+from harness import config
+from harness.contract import Context
+from tests.retinanet import small
+from tests.ssd import small as ssd_small
+
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+BOUND = 2e-3  # relative; as tests.ssd.test_golden, but without batch norm to enlarge a rounding difference
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ssd_small.folder(tmp_path_factory.mktemp("small"))
+
+
+def opened(folder: Path, **tables: dict[str, Any]) -> RetinaNetSession:
+    read: Any = config.parse(small.content(**tables), name="small", source="small").tables
+    torch.manual_seed(5)
+    return RetinaNetSession(read, Context("cpu", seed=5, data_dir=folder, log_every_steps=1))
+
+
+def losses(session: RetinaNetSession, epochs: range) -> list[float]:
+    return [each.loss for epoch in epochs for each in session.train_epoch(epoch)]
+
+
+@pytest.mark.parametrize("backend", ["dali", "torch"])
+def test_losses_are_those_recorded(folder: Path, backend: str) -> None:
+    """From JPEG files to the loss, six epochs of three steps. Record anew: python -m tests.retinanet.test_session"""
+    session = opened(folder, data={"backend": backend}, compute={"channels_last": False})
+    session.load_data()
+    found = losses(session, range(1, 7))
+    session.close()
+    assert found == pytest.approx(json.loads(GOLDEN.read_text())[backend], rel=BOUND)
+
+
+def test_a_checkpoint_goes_on_to_the_bit_and_warm_up_leaves_nothing(folder: Path) -> None:
+    straight = opened(folder)
+    before = {name: value.clone() for name, value in straight.model.state_dict().items()}
+    straight.warm_up()
+    assert all(torch.equal(value, before[name]) for name, value in straight.model.state_dict().items())
+    straight.load_data()
+    losses(straight, range(1, 2))
+    again = opened(folder)
+    again.load_data()
+    again.restore(copy.deepcopy(straight.state()))  # as a file would: it may share memory
+    assert losses(again, range(2, 3)) == losses(straight, range(2, 3))
+    assert 0 <= straight.evaluate(2) == again.evaluate(2)
+    straight.close()
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"compute": {"precision": "bf16"}},
+        {"data": {"image_format": "fp16_hwc4"}},
+        {"model": {"batch_norm": "trained"}},
+    ],
+)
+def test_other_forms_train_too(folder: Path, tables: dict[str, Any]) -> None:
+    session = opened(folder, **tables)
+    session.warm_up()
+    session.load_data()
+    found = losses(session, range(1, 3))
+    assert all(0 < each < 10 for each in found)
+    assert 0 <= session.evaluate(1) <= 1
+    session.close()
+
+
+def test_what_the_log_says(folder: Path) -> None:
+    session = opened(folder, optimizer={"warmup_epochs": 2.5})
+    assert session.hyperparameters() == {
+        **{"global_batch_size": 4, "opt_name": "adam", "opt_base_learning_rate": 1e-3, "opt_weight_decay": 0.0},
+        **{"opt_learning_rate_warmup_epochs": 2.5, "opt_learning_rate_warmup_factor": 1e-3},
+        "gradient_accumulation_steps": 1,
+    }
+    found = session.properties()
+    assert found["parameters"] == found["parameters_trained"] == sum(p.numel() for p in session.model.parameters())
+    assert found["anchors"] == 9 * (8 * 8 + 4 * 4 + 2 * 2) and found["batch_norm"] == "frozen"
+    assert all(name.startswith("module.") for name in session.weight_names())
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"model": {"trained_stages": 3}}, "trained_stages = 3 would leave random weights untrained"),
+        ({"model": {"backbone": "resnet10", "initial_weights": "imagenet"}}, "resnet10. has no weights to begin with"),
+        ({"model": {"anchor_px": [32, 64]}}, "must name three to five maps"),
+        ({"optimizer": {"weight_decay": 1e-4}}, "weight_decay"),
+        ({"augmentation": {"flip_probability": 1.5}}, "flip_probability"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_words(tables: dict[str, Any], message: str) -> None:
+    raw = small.content()
+    for name, changes in tables.items():
+        raw[name] = {**raw.get(name, {}), **changes}
+    with pytest.raises(config.ConfigError, match=message):
+        config.parse(raw, name="small", source="small")
+
+
+def test_the_probe_is_of_the_session_s_own_step() -> None:
+    read: Any = config.parse(small.content(data={"backend": "torch"}), name="small", source="small").tables
+
+    def once(action: Any) -> list[float]:
+        action()
+        return [0.5]
+
+    found = {each.name: each for each in BENCHMARK.probe(read, Context("cpu", threads=1), once)}
+    assert found["step"].samples == [500.0] and "decoding_by_cpu" in found
+
+
+def _record() -> None:
+    import tempfile
+
+    found = {}
+    with tempfile.TemporaryDirectory() as path:
+        torch.set_num_threads(1)
+        made = ssd_small.folder(Path(path))
+        for backend in ("dali", "torch"):
+            session = opened(made, data={"backend": backend}, compute={"channels_last": False})
+            session.load_data()
+            found[backend] = losses(session, range(1, 7))
+            session.close()
+    GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    _record()
