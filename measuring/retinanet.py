@@ -4,7 +4,7 @@
     .venv/bin/python -m measuring.retinanet --image-px 800 --batch 1 --rounds 3  at the rules' size
     .venv/bin/python -m measuring.retinanet --data-dir DIR                       real photographs for the data path
 
-Against: torchvision's own RetinaNet on the same backbone, eager, float32, plain layout, with PyTorch's Adam; its loop of detections;
+Against: torchvision's own RetinaNet on the same backbone, eager, float32, plain layout, with Adam; its loop of detections;
 PIL, one picture after the other. Losses and detections of both are compared first: times of other values mean nothing. On a CPU
 processor seconds of one thread are counted, which other processes change little.
 """
