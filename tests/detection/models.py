@@ -56,7 +56,7 @@ def kept(folder: Path, content: dict[str, Any] | None = None, **tables: dict[str
     if hasattr(session.model, "head"):  # a fresh RetinaNet gives every anchor the same score
         with torch.no_grad():
             for each in session.model.head.classification_head.parameters():
-                each.mul_(12 if each.dim() == 4 else 1)
+                each.mul_(3 if each.dim() == 4 else 1)
     session.load_data()
     list(session.train_epoch(1))
     seen: list[npt.NDArray[np.float64]] = []
