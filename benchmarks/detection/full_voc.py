@@ -72,12 +72,15 @@ class VOC:
             path = data_dir / half.annotations
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".making-", delete=False) as file:
-                file.write(voc_annotations.document(read))
-                file.flush()
-                os.fsync(file.fileno())
-            made = Path(file.name)
-            made.chmod(0o644)
-            made.replace(path)
+                made = Path(file.name)
+                try:
+                    file.write(voc_annotations.document(read))
+                    file.flush()
+                    os.fsync(file.fileno())
+                    made.chmod(0o644)
+                    made.replace(path)
+                finally:
+                    made.unlink(missing_ok=True)  # of what was interrupted
 
 
 def _check(

@@ -388,6 +388,27 @@ def test_inference_in_mlperf_s_terms(trained: Kept, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.long
+def test_the_paper_s_ssd_likewise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """VGG-16 with its own default boxes and VOC's limits: found, and exported."""
+    for name in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(name, reason="of requirements/export.lock, is not installed")
+    found = kept(
+        tmp_path,
+        data={"backend": "torch"},
+        model={"backbone": "vgg16", "width_divisor": 8, "extras": [[32, 64, 2, 1]], "clamped": "none"},
+        evaluation={"min_score": 0.02, "max_iou": 0.45, "max_per_class": 400},
+    )
+    assert len(found.rows) > 100
+    again = rows_of(found, capsys=capsys)
+    assert len(again) == len(found.rows) and apart(again, found.rows) < 2e-3
+    checks = [word for path in sorted(found.pictures.iterdir()) for word in ("--check", path)]
+    code, said, errors = harness(capsys, "export", found.folder, tmp_path / "small.onnx", *checks)
+    assert (code, errors) == (0, ""), errors
+    assert f"checked with ONNX Runtime: {len(found.rows)} detections in 6 pictures" in said
+    assert "IoU above 0.45, scores above 0.02" in said
+
+
+@pytest.mark.long
 def test_retinanet_likewise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Pictures made smaller its own way, maps that each give their best, boxes cut off at the rim: found, and exported."""
     for name in ("onnxruntime", "onnxscript"):
