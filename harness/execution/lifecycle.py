@@ -218,14 +218,15 @@ def _agreed(run: Run, here: Context, bound: Bound, resumed: checkpoint.Checkpoin
     """What all ranks have in common, once they are found to have been asked for the same thing, of the same code and data, and
     what each has for itself: seed, processors, threads."""
     several = here.world_size > 1
-    wishes = {
+    wishes: dict[str, object] = {
         "the configuration of SHA-256": run.configuration.sha256[:12],
-        "code of commit": provenance.of_this_code() if several else "",
-        "data of digest": _data_digest(run.configuration, here) if several else "",
         "--seed": _wished_seed(run, resumed),
         "--max-steps": run.request.max_steps,
         "a checkpoint of epoch": resumed and resumed.epoch,
     }
+    if several and here.local_rank == 0:  # the others of a machine have the same files
+        wishes["code of commit"] = provenance.of_this_code()
+        wishes["data of digest"] = _data_digest(run.configuration, here)
     here, run.hosts = context.agreed(here, wishes)
     here, where = binding.settled(here, bound)
     run.log.point("cpu_binding", where)

@@ -13,6 +13,8 @@ from harness.config import ROOT
 from harness.contract import NotSuitable
 from harness.system.accelerator import CPU
 
+IN_IMAGE = Path("/opt/harness")  # see the Dockerfile
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -21,7 +23,7 @@ class Runtime:
     options: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     python: str = sys.executable
-    name: str = "processes"
+    home: Path = ROOT  # where it finds the harness
 
     @classmethod
     def chosen(cls, image: str | None, mounts: Mapping[Path, tuple[PurePosixPath, bool]], device: str) -> Runtime:
@@ -35,7 +37,8 @@ class Runtime:
             binds = [f"--bind={source}:{target}{':ro' * read_only}" for source, (target, read_only) in mounts.items()]
             gpus = () if device == CPU else ("--rocm",) if Path("/dev/kfd").exists() else ("--nv",)
             program = next((each for each in ("apptainer", "singularity") if shutil.which(each)), "apptainer")
-            return cls(before=(program, "exec", *gpus, *binds, image), python="python", name=program)
+            words = (program, "exec", f"--pwd={IN_IMAGE}", *gpus, *binds, image)
+            return cls(before=words, python="python", home=IN_IMAGE)
         said = subprocess.run(("srun", "--help"), capture_output=True, text=True, check=False).stdout
         if "--container-image" not in said or "pyxis" not in said:
             raise NotSuitable(
@@ -44,5 +47,8 @@ class Runtime:
                 "processes of this checkout"
             )
         listed = ",".join(f"{source}:{target}{':ro' * read_only}" for source, (target, read_only) in mounts.items())
-        options = (f"--container-image={image}", f"--container-mounts={listed}", "--no-container-mount-home")
-        return cls(options=options, python="python", name="pyxis")
+        options = (
+            *(f"--container-image={image}", f"--container-mounts={listed}"),
+            *("--no-container-mount-home", f"--container-workdir={IN_IMAGE}"),
+        )
+        return cls(options=options, python="python", home=IN_IMAGE)

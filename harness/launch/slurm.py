@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ COMMANDS = ("salloc", "srun", "scancel", "squeue", "scontrol", "sinfo")
 JOB = "SLURM_JOB_ID"  # of the job that this process is part of
 NAME = "harness-"  # begins the name of every job that a series asks for
 POLL_S = 2.0  # between two looks at the queue; a busy controller asks its users for no more
+ENDING_S = 15.0  # for the nodes of a job that is over to say so; one that is lost never does
 AFTER_S = 120.0  # for any of the commands but salloc and srun: a controller that is being restarted takes some
 
 # Reasons of a waiting job that no waiting ends (squeue's %r), and what to do
@@ -68,9 +70,17 @@ class Allocation:
     own: bool  # whether we asked for it, and give it back
 
     def state(self) -> str:
-        """Slurm's word for the job: RUNNING, NODE_FAIL, TIMEOUT, CANCELLED, ...; empty when it knows it no more."""
-        found = re.search(r"\bJobState=(\S+)", _answer("scontrol", "show", "job", self.job, "-o"))
-        return found[1] if found else ""
+        """Slurm's word for the job: RUNNING, NODE_FAIL, TIMEOUT, CANCELLED, ...; empty when it knows it no more.
+
+        One that is just ending is waited for: only then does Slurm say of what.
+        """
+        deadline = time.monotonic() + ENDING_S
+        while True:
+            found = re.search(r"\bJobState=(\S+)", _answer("scontrol", "show", "job", self.job, "-o"))
+            state = found[1] if found else ""
+            if state != "COMPLETING" or time.monotonic() > deadline:
+                return state
+            time.sleep(0.5)
 
     def steps(self) -> list[str]:
         """Those that run now, but for the batch script and what Slurm starts itself."""

@@ -26,7 +26,7 @@ from typing import Any, Self
 
 import psutil
 
-from harness.config import ROOT, Configuration
+from harness.config import Configuration
 from harness.contract import NotSuitable
 from harness.execution.events import EventLog, keys
 from harness.exit_codes import BROKEN, INTERRUPTED
@@ -161,16 +161,12 @@ class SlurmLauncher:
         ]
         first = next((each for each in self._found if each.name == self._nodes.nodes[0]), self._found[0])
         environment = {
-            **self.environment,
+            **self._surroundings(runtime),
             **order.environment,
             **{"MASTER_ADDR": self._nodes.address, "MASTER_PORT": str(first.port)},
             **{"LOCAL_WORLD_SIZE": str(run.accelerators_per_node), "HARNESS_LAUNCHER": "slurm"},
             stacks.VARIABLE: mark,
         }
-        if runtime.before or runtime.name == "pyxis":
-            environment["HOME"] = "/tmp"
-        else:
-            environment["PYTHONPATH"] = str(ROOT)
         if self._nodes.address.startswith(LOOPBACK):  # all nodes are this machine: else gloo looks for its name
             environment.setdefault("GLOO_SOCKET_IFNAME", ranks.LOOPBACK_INTERFACE)
         EventLog.create(order.folder, order.number).close()
@@ -217,6 +213,11 @@ class SlurmLauncher:
         mounts |= {source: (inside.of(source), not inside.writable) for source, inside in mounted.items()}
         return told, Runtime.chosen(image, mounts, self.configuration.run.device)
 
+    def _surroundings(self, runtime: Runtime) -> dict[str, str]:
+        """Variables of what runs on the nodes; srun passes them on, into containers too."""
+        found = {**self.environment, "PYTHONPATH": str(runtime.home)}
+        return found if self.request.image is None else {**found, "HOME": "/tmp"}
+
     def _srun(self, runtime: Runtime, tasks: int) -> list[str]:
         assert self._nodes is not None
         nodes = len(self._nodes.nodes)
@@ -236,10 +237,10 @@ class SlurmLauncher:
     def _everywhere(self, runtime: Runtime, command: list[str]) -> str:
         """What the command prints, run once on each node; NotSuitable where it takes too long."""
         words = [*self._srun(runtime, 1), *command]
-        environment = self.environment if self.request.image else {**self.environment, "PYTHONPATH": str(ROOT)}
+        environment = self._surroundings(runtime)
         try:
             done = subprocess.run(
-                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=dict(environment),
+                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=environment,
                 timeout=PROBE_S, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:

@@ -69,7 +69,7 @@ def test_ranks_with_other_data_or_other_code_say_so(tmp_path: Path, free_port: i
         (tmp_path / name).mkdir()
         (tmp_path / name / "numbers").write_text(numbers)
     words = [(path, "--data-dir", tmp_path / name) for name in ("one", "other")]
-    ended = by_hand(tmp_path, *words, port=free_port)
+    ended = by_hand(tmp_path, *words, port=free_port, machines=2)
     assert [code for code, _ in ended] == [2, 2], ended
     assert "rank 1 was started with data of digest 9" in ended[0][1]
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["refused_0.txt"]

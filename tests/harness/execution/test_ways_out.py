@@ -200,14 +200,15 @@ def test_ranks_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     assert stop(tmp_path / "out" / "result_0.txt")["reason"] == "SIGTERM"
 
 
-def by_hand(folder: Path, *words: tuple[object, ...], port: int) -> list[tuple[int, str]]:
-    """Ranks as any launcher starts them: by their environment alone."""
+def by_hand(folder: Path, *words: tuple[object, ...], port: int, machines: int = 1) -> list[tuple[int, str]]:
+    """Ranks as any launcher starts them: by their environment alone, which says that they are on so many machines."""
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     started = []
     for number, each in enumerate(words):
-        of, this = str(len(words)), str(number)
-        rank = {"RANK": this, "LOCAL_RANK": this, "WORLD_SIZE": of, "LOCAL_WORLD_SIZE": of}
+        of, here = len(words), len(words) // machines
+        said_to_it = {"RANK": number, "LOCAL_RANK": number % here, "WORLD_SIZE": of, "LOCAL_WORLD_SIZE": here}
+        rank = {name: str(value) for name, value in said_to_it.items()}
         run_it = command(*each, "--out", folder / "out")
         started.append(subprocess.Popen(run_it, cwd=CHECKOUT, env=environment(**meeting, **rank), **streams))  # type: ignore[call-overload]
     said = [process.communicate(timeout=120)[0] for process in started]

@@ -150,6 +150,18 @@ def test_a_rank_that_is_killed_ends_the_run_everywhere(place: Place) -> None:
     assert json.loads((place.results / "result_0.json").read_text())["exit_code"] == 5
 
 
+def test_a_job_that_somebody_cancels_is_no_interruption_of_ours(place: Place) -> None:
+    place.fate = "naps"
+    running = place.start("--trials", 1)
+    place.trained(2)
+    (job,) = place.cluster.jobs()
+    place.cluster.ask("scancel", job.split()[0])
+    said, _ = running.communicate(timeout=120)
+    assert running.returncode == 5, said
+    assert place.attempts == [(0, 1, "failed")]
+    assert place.stop == ("aborted", "somebody cancelled the job")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_cancels_the_job_and_the_series_goes_on_later(place: Place, number: signal.Signals) -> None:
     place.fate = "naps"

@@ -166,6 +166,7 @@ def test_pyxis_where_srun_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "--container-image=site/ssd:1",
         "--container-mounts=/shared/out:/results,/raid/coco:/data:ro",
         "--no-container-mount-home",
+        "--container-workdir=/opt/harness",
     )
     assert (found.before, found.python) == ((), "python")
 
