@@ -190,7 +190,14 @@ class SlurmLauncher:
             ).splitlines()
             return "; ".join(line for line in said if line.startswith("asked")) or f"no stacks: {said[-1:]}"
 
-        return RunningStep(process, self._nodes, order, others, ask, command)
+        facts = {
+            "job": self._nodes.job,
+            "nodes": list(self._nodes.nodes),
+            "srun": shlex.join(command),
+            "image": self.request.image,
+            "cluster": self.version,
+        }
+        return RunningStep(process, self._nodes, order, others, ask, facts)
 
     def __enter__(self) -> Self:
         return self
@@ -258,10 +265,10 @@ class RunningStep:
         order: Order,
         others: list[Path],
         ask: Callable[[], str],
-        command: list[str],
+        facts: Mapping[str, Any],
     ) -> None:
         self._process, self._nodes, self._order, self._others = process, nodes, order, others
-        self._ask, self._command = ask, command
+        self._ask, self._facts = ask, facts
         self._drained = threading.Event()
         self._asked = False  # whether we asked it to end
         self._cause: tuple[int, str] | None = None  # of what srun said first: which task ended how
@@ -331,9 +338,7 @@ class RunningStep:
 
     def facts(self) -> dict[str, Any]:
         """For the record."""
-        return {
-            "slurm": {"job": self._nodes.job, "nodes": list(self._nodes.nodes), "srun": shlex.join(self._command)},
-        }
+        return {"slurm": dict(self._facts)}
 
     def close(self) -> None:
         if self._process.poll() is None:

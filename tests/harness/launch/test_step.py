@@ -75,7 +75,7 @@ def test_the_first_task_that_ended_is_the_cause(
         text=True,
     )
     order = Order(0, tmp_path, None, caches_cleared=False)
-    running = RunningStep(process, Allocation("7", ("node1", "node2"), "a", True), order, [], str, ["srun"])
+    running = RunningStep(process, Allocation("7", ("node1", "node2"), "a", True), order, [], str, {})
     assert list(running.lines()) == ["epoch 1", *said]
     process.wait()
     assert running.poll() == code
