@@ -90,7 +90,13 @@ def test_a_file_may_give_each_meaning_a_keyword(tmp_path: Path) -> None:
     ("said", "batch", "samples"),
     [
         *((4572, 256, 1170301), (4571, 256, 1170301), (576, 2048, 1170301), (464, 2528, 1170301)),  # as published
-        *((1170301, 2048, 1170301), (None, 256, 1170301), (4000, 256, 4000), (4572, None, 4572)),
+        *(
+            (1170301, 2048, 1170301),
+            (None, 256, 1170301),
+            (4000, 256, 4000),
+            (4572, None, 1170301),
+            (40_000, None, 40_000),
+        ),
     ],
 )
 def test_samples_that_a_log_counts_in_batches(said: int | None, batch: int | None, samples: int) -> None:

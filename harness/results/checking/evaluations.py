@@ -41,6 +41,8 @@ def check_schedule(log: Log) -> Iterator[Finding]:
     }
     if not log.closed or not done or not (rules.evaluation_epochs or rules.evaluation_every):
         return
+    if 0 in done:  # counted from 0: no rule evaluates before the first epoch; that epochs begin so is told of by itself
+        done = {epoch + 1: line for epoch, line in done.items()}
     due, late = rules.scheduled(max(done)), rules.tolerated_late
     extra = [epoch for epoch in done if epoch not in due]
     tolerated = [epoch for epoch in extra if _tolerated(rules, epoch)]

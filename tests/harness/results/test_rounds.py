@@ -120,6 +120,37 @@ def test_the_score_is_the_olympic_mean_and_the_speed_is_of_images(tmp_path: Path
     assert result.official and result.target == 0.34
 
 
+@pytest.mark.parametrize("odd", ["all ranks", "no samples", "no batch", "no names", "blocks", "from 0"])
+def test_what_submitters_do_otherwise_costs_no_figure(tmp_path: Path, odd: str) -> None:
+    """Each of them a form that some round's logs have had: the score, the speed and what is said against it stay the same."""
+    left_out = {
+        "no samples": {"train_samples", "eval_samples"},
+        "no batch": {"global_batch_size"},
+        "no names": {"submission_org", "submission_platform", "submission_status"},  # from 4.1 and 5.0 on nobody asks
+    }.get(odd, set())
+    for index in range(1, 6):
+        found = log(seed=index, longer_ms=100 * index, org="Someone", platform="1xDGX A100")
+        found = [each for each in found if each["key"] not in left_out]
+        if odd == "all ranks":
+            found = [{**each, "time_ms": each["time_ms"] + rank} for each in found for rank in range(8)]
+        if odd == "blocks":
+            for each in found:
+                if each["key"].startswith("epoch_"):
+                    each["key"] = each["key"].replace("epoch", "block")
+                    each["metadata"] |= {"first_epoch_num": each["metadata"]["epoch_num"], "epoch_count": 1}
+        if odd == "from 0":
+            for each in found:
+                if "epoch_num" in each["metadata"]:
+                    each["metadata"] = {**each["metadata"], "epoch_num": each["metadata"]["epoch_num"] - 1}
+        write(tmp_path / "system" / "ssd" / f"result_{index}.txt", found)
+    (read,) = find_series([tmp_path])
+    result = score(read)
+    one_ms = 2_000 + 4 * (EPOCH_MS + EVALUATION_MS) + 10
+    assert result.minutes == pytest.approx((one_ms + 4 * 300) / 60_000, abs=2e-4)
+    assert result.images_per_s == pytest.approx(1_170_301 / (EPOCH_MS + 300) * 1000, rel=1e-4)
+    assert result.unofficial == ()
+
+
 def test_names_that_only_the_description_says_keep_nothing_from_being_ranked(tmp_path: Path) -> None:
     """Of 233 published series 90 leave the scripts' placeholders in their logs."""
     (alone,) = find_series([series(tmp_path / "alone")])
