@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RESULT = re.compile(r"result_(\d{1,9})\.txt")
-FILE = re.compile(r"(?:result|refused|telemetry)_(\d{1,9})\.[a-z0-9]{1,8}")
+FILE = re.compile(r"(?:result|refused|telemetry)_(\d{1,9})(?:\.node(\d{1,4}))?\.[a-z0-9]{1,8}")
 RESULTS = "result_*.txt"  # as a glob, which RESULT narrows
 PROBE, INFERENCE = "probe", "inference"  # how figures that a verb leaves beside results are called
 REFUSED = "refused_"  # begins the log of a run that was not begun
@@ -23,6 +23,11 @@ UNNAMED = "unnamed"
 def result(number: int) -> str:
     """The log of a run."""
     return f"result_{number}.txt"
+
+
+def of_node(number: int, node: int) -> str:
+    """What ranks of another node than the first write beside the log of their run: their stacks, when they are asked."""
+    return f"result_{number}.node{node}.log"
 
 
 def refused(number: int) -> str:
@@ -80,10 +85,13 @@ def beside(log: Path) -> Iterator[tuple[Path, str]]:
                 yield path, f"{beginning}_{{}}{path.name.removeprefix(f'{beginning}_{which}')}"
 
 
-def of_run(name: str, number: int) -> bool:
-    """Whether a file of this name, and no path, is one that run `number` leaves: log, word of refusal, telemetry, picture."""
+def of_run(name: str, number: int, node: int | None = None) -> bool:
+    """Whether a file of this name, and no path, is one that run `number` leaves: log, word of refusal, telemetry, picture.
+
+    `node`: of a run on several machines, which of them leaves it; None: any.
+    """
     found = FILE.fullmatch(name)
-    return found is not None and int(found[1]) == number
+    return found is not None and int(found[1]) == number and node in (None, int(found[2] or 0))
 
 
 def natural(path: Path) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from harness import names
 from harness.config import Configuration
 from harness.execution import console, seeding, signals
 from harness.execution.context import NODE_RANK, Node
@@ -60,6 +61,11 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
         log.close()
         assert log.path is not None
         os.environ["HARNESS_LOG"] = str(log.path)
+    elif request.number is not None:  # for the stacks of this node's ranks, as a step of Slurm's has it
+        own = request.folder / names.of_node(request.number, node.rank)
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.touch()
+        os.environ["HARNESS_LOG"] = str(own)
     os.environ["HARNESS_PARENT"] = str(os.getpid())  # who is to outlive the ranks
     settings = LaunchConfig(
         min_nodes=nodes,

@@ -19,6 +19,7 @@ from typing import Any
 from harness import names
 
 MARK = ":::FILE "
+LOGS = (".txt", ".log")  # the run's, and those of other nodes
 PIECE = 8 << 10  # bytes; a container runtime splits lines of 16 KiB
 
 
@@ -37,7 +38,7 @@ class Sender:
     def growing(self) -> Iterator[str]:
         """Of the logs, which only grow, what is new since the last call."""
         for path in self._files():
-            if path.suffix == ".txt":
+            if path.suffix in LOGS:
                 yield from self._new(path)
 
     def rest(self) -> Iterator[str]:
@@ -77,10 +78,11 @@ def _unpacked(data: str) -> bytes:
 
 @dataclass
 class Receiver:
-    """The series' side: writes the files of one trial into its folder."""
+    """The series' side: writes the files of one trial, those of one node, into its folder."""
 
     folder: Path
     number: int
+    node: int = 0
     complete: set[str] = field(default_factory=set)  # whose hash has come, and is theirs
 
     def take(self, line: str) -> bool:
@@ -93,8 +95,10 @@ class Receiver:
             piece = None if at is None else _unpacked(content["data"])
         except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
             raise Damaged(f"a line of the pod's output is no piece of a file: {line[:80]!r}") from error
-        if not names.of_run(name, self.number):  # an image may be anybody's: nothing else of this machine is written
-            raise Damaged(f"the pod sends {name[:80]!r}, which is no file of trial {self.number}")
+        if not names.of_run(
+            name, self.number, self.node
+        ):  # an image may be anybody's: nothing else of this machine is written
+            raise Damaged(f"the pod sends {name[:80]!r}, which is no file of trial {self.number} on node {self.node}")
         if piece is None:
             self._check(name, content)
         else:
@@ -104,7 +108,7 @@ class Receiver:
     @property
     def missing(self) -> list[str]:
         """Files here of which the pod did not say that they are whole."""
-        there = [path.name for path in self.folder.iterdir() if names.of_run(path.name, self.number)]
+        there = [path.name for path in self.folder.iterdir() if names.of_run(path.name, self.number, self.node)]
         return sorted(name for name in there if name not in self.complete)
 
     def _write(self, name: str, at: object, piece: bytes) -> None:

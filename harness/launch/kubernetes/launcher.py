@@ -88,7 +88,8 @@ class JobLauncher:
         try:
             pods = self._running(trial, order)
             self._must_be_the_same_image(pods)
-            return RunningJob(self.cluster, trial, pods, Receiver(order.folder, order.number), self._of(trial, pods))
+            receivers = [Receiver(order.folder, order.number, node) for node in range(len(pods))]
+            return RunningJob(self.cluster, trial, pods, receivers, self._of(trial, pods))
         except BaseException:
             with contextlib.suppress(ClusterAway):  # the Job's own time limit, and the next series, delete it
                 self.cluster.delete(trial.name)

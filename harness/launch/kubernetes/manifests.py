@@ -24,6 +24,7 @@ from harness.launch.plan import CONFIGURATION, RESULTS
 from harness.launch.record import Order
 from harness.request import DATA, Request
 from harness.system import accelerator
+from harness.system.image import ID_VARIABLE
 
 Manifest = dict[str, Any]
 
@@ -225,8 +226,9 @@ def _pod(  # noqa: PLR0917
         cache_dir=None,  # the pod's own, which ends with it
     )
     first = f"{name}-0.{name}"
+    image = {ID_VARIABLE: site.image} if "@sha256:" in site.image else {}  # which the log names
     environment: list[Manifest] = [
-        {"name": key, "value": value} for key, value in {**order.environment, "HOME": "/tmp"}.items()
+        {"name": key, "value": value} for key, value in {**order.environment, "HOME": "/tmp", **image}.items()
     ]
     meet = []
     if run.nodes > 1:
@@ -236,7 +238,7 @@ def _pod(  # noqa: PLR0917
             {"name": MASTER_ADDR, "value": first},
             {"name": MASTER_PORT, "value": str(PORT)},
         ]
-        meet = ["--node", f"$({NODE_RANK})", "--wait-for", first]
+        meet = ["--wait-for", first]
     keep = ["--keep", f"{CLAIMED_RESULTS}/{name}"] if site.results else []
     accelerators = {site.resource: str(run.accelerators_per_node)} if site.resource else {}
     container = {

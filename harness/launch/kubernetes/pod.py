@@ -1,6 +1,6 @@
 """The first process of a pod: starts the run, passes its output on, sends its files along, and ends with its exit code.
 
-    python -m harness.launch.kubernetes.pod [--node N] [--wait-for NAME] [--keep FOLDER] --out FOLDER NUMBER -- run ...
+    python -m harness.launch.kubernetes.pod [--wait-for NAME] [--keep FOLDER] --out FOLDER NUMBER -- run ...
 
 NUMBER is the trial's; what stands behind `--` is for `python -m harness`. As the first process of a container it also
 receives the signals that nobody else would, and buries the processes that others leave. Standard library only.
@@ -50,7 +50,6 @@ class Output:
 def main(arguments: list[str]) -> int:
     """Returns the run's exit code; 128 + the signal's number where a signal ended it."""
     parser = argparse.ArgumentParser(prog="pod")
-    parser.add_argument("--node", type=int, default=0)
     parser.add_argument("--wait-for", default="")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--out", type=Path, required=True)
@@ -62,15 +61,14 @@ def main(arguments: list[str]) -> int:
         output.write([f"{asked.wait_for}: node 0 has no name after {NAME_S:g} s: does the cluster's DNS work?"])
         return NOT_SUITABLE
     sender = Sender(asked.out, asked.number)
-    code = _follow([*RUN, *arguments[split + 1 :]], output, sender, sends=asked.node == 0)
-    if asked.node == 0:
-        output.write(sender.rest())
-        if asked.keep is not None:
-            output.write(_kept(asked.out, asked.keep, asked.number))
+    code = _follow([*RUN, *arguments[split + 1 :]], output, sender)
+    output.write(sender.rest())
+    if asked.keep is not None:
+        output.write(_kept(asked.out, asked.keep, asked.number))
     return code
 
 
-def _follow(command: list[str], output: Output, sender: Sender, *, sends: bool) -> int:
+def _follow(command: list[str], output: Output, sender: Sender) -> int:
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
@@ -87,13 +85,11 @@ def _follow(command: list[str], output: Output, sender: Sender, *, sends: bool) 
             output.write(sender.growing())
 
     files = threading.Thread(target=send, daemon=True)
-    if sends:
-        files.start()
+    files.start()
     status = _buried(process.pid)
     ended.set()
     reader.join(OUTPUT_S)
-    if sends:
-        files.join()
+    files.join()
     code = process.returncode = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
 

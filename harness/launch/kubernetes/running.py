@@ -54,12 +54,17 @@ def _ended(pod: client.V1Pod) -> Ended | None:
 
 
 class RunningJob:
-    """One trial; see watchdog.Running. Its files come by the output of node 0."""
+    """One trial; see watchdog.Running. Each node's files come by its output."""
 
     def __init__(
-        self, cluster: Cluster, trial: Trial, pods: list[client.V1Pod], receiver: Receiver, facts: Mapping[str, Any]
+        self,
+        cluster: Cluster,
+        trial: Trial,
+        pods: list[client.V1Pod],
+        receivers: list[Receiver],
+        facts: Mapping[str, Any],
     ) -> None:
-        self._cluster, self._trial, self._receiver, self._facts = cluster, trial, receiver, facts
+        self._cluster, self._trial, self._receivers, self._facts = cluster, trial, receivers, facts
         self._pods = [str(each.metadata.name) for each in pods]
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._asked_s, self._code_s = -POLL_S, 0.0
@@ -112,7 +117,7 @@ class RunningJob:
 
     def _take(self, node: int, text: str) -> None:
         try:
-            if node == 0 and self._receiver.take(text):
+            if self._receivers[node].take(text):
                 return
         except Damaged as error:
             if not self._damage:
@@ -178,7 +183,7 @@ class RunningJob:
         return False
 
     def why(self) -> str:
-        missing = self._receiver.missing
+        missing = [name for each in self._receivers for name in each.missing]
         reasons = (
             self._why,
             self._damage,

@@ -27,7 +27,8 @@ def trial(
     raw = toy.raw(ranks=8, nodes=nodes, device=device)
     raw["submission"]["platform"] = platform
     path = toy.write(folder, raw)
-    request = Request(configuration=str(path), engine=Engine.KUBERNETES, image="registry.example/ssd:1", **asked)
+    wishes = {"image": "registry.example/ssd:1", **asked}
+    request = Request(configuration=str(path), engine=Engine.KUBERNETES, **wishes)
     chosen = config.load(path)
     site = Site.read(chosen, request)
     return manifests.of_trial(chosen, request, site, Order(3, folder / "out", None, False), "0123456789ab", "here")
@@ -114,6 +115,14 @@ def test_accelerators_are_their_maker_s_resource(tmp_path: Path, device: str, pl
     assert container(made)["resources"] == {"limits": {resource: "8"}}
     mine = trial(tmp_path, device=device, platform=platform, accelerator_resource="example.com/one")
     assert container(mine)["resources"] == {"limits": {"example.com/one": "8"}}
+
+
+def test_an_image_by_its_digest_is_named_in_the_log(tmp_path: Path) -> None:
+    by_tag = {each["name"] for each in container(trial(tmp_path))["env"]}
+    assert "HARNESS_IMAGE_ID" not in by_tag, "which image that is, nobody knows yet"
+    digest = "registry.example/ssd@sha256:" + "5d" * 32
+    variables = {each["name"]: each["value"] for each in container(trial(tmp_path, image=digest))["env"]}
+    assert variables["HARNESS_IMAGE_ID"] == digest
 
 
 def test_a_processor_asks_for_none(tmp_path: Path) -> None:

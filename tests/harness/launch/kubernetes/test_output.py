@@ -40,6 +40,15 @@ def test_files_arrive_as_they_were(tmp_path: Path) -> None:
     assert not receiver.take(":::MLLOG {}")
 
 
+def test_each_node_sends_its_own_file_alone(tmp_path: Path) -> None:
+    lines = sent(tmp_path / "pod", {"result_0.node1.log": b"stacks of rank 8"})
+    receiver = Receiver(tmp_path, 0, node=1)
+    assert all(receiver.take(line) for line in lines)
+    assert receiver.complete == {"result_0.node1.log"}
+    with pytest.raises(Damaged, match="no file of trial 0 on node 1"):
+        receiver.take(piece("result_0.txt", 0, b"x"))
+
+
 def test_a_log_that_grows_comes_as_it_grows(tmp_path: Path) -> None:
     pod, here = tmp_path / "pod", tmp_path / "here"
     pod.mkdir()
@@ -88,6 +97,7 @@ def piece(name: str, at: object, data: bytes) -> str:
         piece("/etc/passwd", 0, b"x"),
         piece("ledger.jsonl", 0, b"x"),
         piece("result_1.txt", 0, b"x"),
+        piece("result_0.node1.log", 0, b"x"),  # another node's
         piece("result_0.txt", 5, b"x"),  # bytes before it are missing
         piece("result_0.txt", -1, b"x"),
         piece("result_0.txt", "0", b"x"),
