@@ -3,12 +3,13 @@
     .venv/bin/python -m tests.make_test_data [FOLDER]
 
 FOLDER is .cache/test-data in the checkout, where the tests look for it, unless named; then HARNESS_TEST_DATA must name it too.
-About 550 MB come over the network, most of them two archives of annotations that are thrown away afterwards, and 45 MB stay.
+About 550 MB come over the network, most of them two archives of annotations that are thrown away afterwards, and 47 MB stay.
 What is there already is not fetched again. Everything comes from where its owners publish it, and its licence is its owners'.
 
     coco256/           the first 128 photographs of COCO's train2017 and val2017, with their boxes
     evaluator/         100 images' ground truth of val2014, detections in them and the figures published for these
-    mlperf-results/    six series of MLPerf Training, rounds 0.7 and 1.1, with their system descriptions
+    mlperf-results/    series of MLPerf Training with their system descriptions: six of SSD300, rounds 0.7 and 1.1, and six of
+                       RetinaNet, rounds 2.0 to 5.1
 """
 
 from __future__ import annotations
@@ -33,12 +34,25 @@ FIRST = 128  # images of each half, by id
 EVALUATED = 100  # likewise, as in the COCO API's demonstration
 BOX_FIELDS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
 ATTEMPTS, PAUSE_S = 4, 2.0
-# Round, organisation, system, numbers of its results
-SERIES = (
-    *(("v0.7", "NVIDIA", f"{name}_ngc20.06_pytorch", range(5)) for name in ("dgx1", "dgx2h", "dgxa100", "dgxa100_n2")),
-    ("v0.7", "Fujitsu", "gx_V100x8_ngc20.06_pytorch", range(1, 6)),
-    ("v1.1", "NVIDIA", "dgxa100_ngc21.09_mxnet", range(5)),
+# Round, organisation, system and benchmark, numbers of its results
+SSD = (
+    *(
+        ("v0.7", "NVIDIA", f"{name}_ngc20.06_pytorch/ssd", range(5))
+        for name in ("dgx1", "dgx2h", "dgxa100", "dgxa100_n2")
+    ),
+    ("v0.7", "Fujitsu", "gx_V100x8_ngc20.06_pytorch/ssd", range(1, 6)),
+    ("v1.1", "NVIDIA", "dgxa100_ngc21.09_mxnet/ssd", range(5)),
 )
+# A TPU, a wall of weights, a processor, a rank for each seed, a run that does not end, placeholders, another keyword
+RETINANET = (
+    ("v2.0", "Google", "cloud-tpu-v4-4096-TF/ssd", range(5)),
+    ("v2.1", "NVIDIA", "dgxa100_n8_ngc22.09_pytorch/ssd", range(5)),
+    ("v3.0", "Intel", "16-nodes-SPR-pytorch/ssd", range(5)),
+    ("v4.1", "NVIDIA", "h200_ngc24.04_pytorch/ssd", range(5)),
+    ("v5.0", "tinycorp", "tinybox_green/retinanet", range(5)),
+    ("v5.1", "University-of-Florida", "hpg.dgxb200x8.n1/retinanet", range(5)),
+)
+SERIES = (*SSD, *RETINANET)
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,12 @@ class Hosts:
     commits: tuple[tuple[str, str], ...] = (
         ("v0.7", "c66406115bb3c60cb9c49889b076727ccecba31e"),
         ("v1.1", "f6f044353a3e73cb7c76e971ef3df2b8badd6283"),
+        ("v2.0", "8437fbb78349aa3c3054aeccb1d47d2a315a80e7"),
+        ("v2.1", "158189d4cbfbee366c10da1f0f086c85d8f15b5f"),
+        ("v3.0", "63e326c400f5d8bb8c6070a9ab08332d4931152e"),
+        ("v4.1", "b87b9e396f771345d4ef122ba33456304f15228d"),
+        ("v5.0", "0fdc28f013256aea84fa36fdaf1e0fa46094b18c"),
+        ("v5.1", "441d65f4445cd59687466533fd9f55399136e7a4"),
     )
 
 
@@ -70,11 +90,12 @@ def make(folder: Path, hosts: Hosts = Hosts(), say: Callable[[str], object] = la
 
 def mlperf_results(folder: Path, hosts: Hosts) -> None:
     wanted = []
-    for round_, org, system, numbers in SERIES:
+    for round_, org, place, numbers in SERIES:
+        system = place.partition("/")[0]
         base = f"{hosts.mlperf}{round_}/{dict(hosts.commits)[round_]}/{org}"
         wanted.append((f"{base}/systems/{system}.json", folder / round_ / org / "systems" / f"{system}.json"))
         for number in numbers:
-            name = f"results/{system}/ssd/result_{number}.txt"
+            name = f"results/{place}/result_{number}.txt"
             wanted.append((f"{base}/{name}", folder / round_ / org / name))
     all_of(wanted)
 

@@ -13,10 +13,11 @@ from harness.comparison.comparability import examine
 from harness.comparison.runs import Run
 from harness.results import status
 from harness.results.checking.checker import check
-from harness.results.reporting import report
+from harness.results.reporting import published, report
 from harness.results.score import score
 from harness.results.series import find_series
 from harness.rules import rules_for
+from tests import make_test_data
 from tests.harness.results import logs
 from tests.harness.results.logs import DESCRIPTION, Event, event, write
 
@@ -118,6 +119,33 @@ def test_the_score_is_the_olympic_mean_and_the_speed_is_of_images(tmp_path: Path
     assert result.minutes == round((one_ms + 4 * 300) / 60_000, 4)
     assert result.images_per_s == pytest.approx(1_170_301 / (EPOCH_MS + 300) * 1000)
     assert result.official and result.target == 0.34
+
+
+@pytest.mark.parametrize(("round_", "org", "place", "numbers"), make_test_data.RETINANET)
+def test_published_series(test_data: Path, round_: str, org: str, place: str, numbers: range) -> None:
+    """Real logs against the table that ships: read as what they are, scored to the table's figure before MLCommons' factor."""
+    folder = test_data / "mlperf-results" / round_ / org / "results" / place
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: python -m tests.make_test_data fetches it")
+    (found,) = find_series([folder])
+    ruleset = f"{round_.removeprefix('v')}.0"
+    result = score(found, ruleset)
+    system = place.partition("/")[0]
+    (entry,) = [
+        each
+        for table in published.rounds()
+        for each in table.entries
+        if (table.ruleset, each.submitter, each.system) == (ruleset, org, system)
+    ]
+    assert [record.benchmark for record in found.records] == [place.partition("/")[2]] * len(numbers)
+    assert rules_for(found.first.benchmark, found.first.ruleset).task == "RetinaNet on OpenImages"
+    converged = [each.record for each in result.runs if each.converged]
+    assert [record.run_ms for record in converged] == [round(run.seconds * 1000) for run in entry.runs]
+    assert len(found.records) - len(converged) == entry.failed_runs
+    (row,) = [row for row in published.rows() if (row.ruleset, row.submitter, row.system) == (ruleset, org, system)]
+    assert result.minutes is not None and result.minutes * entry.scaling == pytest.approx(row.minutes, abs=1e-4)
+    assert result.accelerators == (entry.accelerators or None)
+    assert result.images_per_s == pytest.approx(row.images_per_s, rel=1e-3)
 
 
 @pytest.mark.parametrize("odd", ["all ranks", "no samples", "no batch", "no names", "blocks", "from 0"])
