@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from harness.system.accelerator import Accelerators
 
 COLUMNS = ("configuration", "benchmark", "platform", "batch", "here", "expected time", "measured")
+RECIPES = ("benchmark", "recipe", "batch", "settings", "epochs to the target (runs)")
+NO_SETTING = ("name", "global_batch", "reached", "by")
 HERE = COLUMNS.index("here")
 MINUTES = re.compile(r"Expected time:.*?((?:about )?[\d.]+(?: to [\d.]+)? (?:minutes|hours))")
 NOT_MEASURED = re.compile(r"Measured by this project: no\b|not measured yet")
@@ -31,12 +33,18 @@ def configs(
             help="Show the first comment of these: recipe, expectations, what was measured.", metavar="[NAME]..."
         ),
     ] = None,
+    recipes: Annotated[
+        bool, typer.Option("--recipes", help="Show the published recipes that a configuration may name instead.")
+    ] = False,
 ) -> None:
     """The configurations there are, as a table that says which of them run here."""
     from harness import config
     from harness.execution.context import this_machine
     from harness.results import table
 
+    if recipes:
+        table.show_table(RECIPES, published_recipes(), right=("batch",))
+        return
     if names:
         for name in names:
             typer.echo(f"{name}\n" + "\n".join(f"    {line}" for line in comment(config.find(name))))
@@ -45,6 +53,19 @@ def configs(
     rows = [row(name, path, found) for name, path in config.available().items()]
     table.show_table(COLUMNS, sorted(rows, key=lambda each: not each[HERE].startswith("yes")), right=("batch",))
     typer.echo("python -m harness configs NAME says where a recipe is from, and what is expected of it")
+
+
+def published_recipes() -> Iterator[list[str]]:
+    """Rows of every benchmark's recipes.toml: `name`, `global_batch`, `reached` (runs by epoch), `by`, and the settings."""
+    import tomllib
+
+    from harness.rules import data_files
+
+    for path in data_files("recipes.toml"):
+        for recipe in tomllib.loads(path.read_text(encoding="utf-8"))["recipe"]:
+            settings = ", ".join(f"{key} {value}" for key, value in recipe.items() if key not in NO_SETTING)
+            reached = ", ".join(f"{epoch} ({runs})" for epoch, runs in recipe["reached"].items())
+            yield [path.parent.name, recipe["name"], str(recipe["global_batch"]), settings, reached]
 
 
 def comment(path: Path) -> list[str]:

@@ -64,3 +64,17 @@ def test_the_comment_of_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Expected mAP: 0.38 to 0.42 at epoch 23" in capsys.readouterr().out
     assert main(["configs", "bcdd"]) == 2
     assert "did you mean bccd?" in capsys.readouterr().err
+
+
+def test_the_recipes_that_a_configuration_may_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "240")
+    assert main(["configs", "--recipes"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "912-0.09-650" in line)
+    assert "learning_rate 0.09, warmup_steps 650" in row
+    assert row.rstrip().endswith("50 (5), 51 (5)")
+    rows = list(configs.published_recipes())
+    for path in config.available().values():
+        wanted = config.read_toml(path).get("optimizer", {}).get("recipe")
+        assert wanted is None or wanted in [row[1] for row in rows]
