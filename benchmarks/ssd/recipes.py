@@ -48,5 +48,8 @@ def named(name: object) -> Recipe:
     found = read().get(name) if isinstance(name, str) else None
     if found is None:
         alike = [each for each in read() if each.partition("-")[0] == str(name).partition("-")[0]]
-        raise ValueError(f"recipe = {name!r}: no such recipe is published; there are: {', '.join(alike or read())}; `configs --recipes` shows them")
+        raise ValueError(
+            f"recipe = {name!r}: no such recipe is published; there are: {', '.join(alike or read())}; `configs --recipes` "
+            "shows them"
+        )
     return found
