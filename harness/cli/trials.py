@@ -50,6 +50,7 @@ def run_trials(configuration: Configuration, request: Request) -> int:
         trials=request.trials or 1,
         seed=request.seed,
         max_steps=request.max_steps,
+        ranks=configuration.run.world_size,
         clear_caches=request.clear_caches is not False,
         resume=request.resume,
         also_as=None if request.datestamp is None else request.folder / one_name("--datestamp", request.datestamp),

@@ -86,6 +86,7 @@ class Series:
     trials: int
     seed: int | None = None  # of trial 0; trial N has seed + N
     max_steps: int | None = None  # of each trial
+    ranks: int = 1  # of each trial
     clear_caches: bool = True
     resume: bool = False
     patience_s: float | None = watchdog.PATIENCE_S
@@ -108,6 +109,7 @@ def run(series: Series, launcher: Launcher, say: Callable[[str], None]) -> int:
                 configuration_sha256=series.configuration_sha256,
                 trials=series.trials,
                 max_steps=series.max_steps,
+                ranks=series.ranks,
                 resumed=series.resume,
                 host=platform.node(),
                 user=os.getuid(),
@@ -169,6 +171,12 @@ def may_begin(series: Series, where: str, account: Account) -> None:
     lines = {entry["series"]: entry for entry in account.series}
     for each in attempts:
         before = lines[each.start["series"]]
+        ranks = before.get("ranks", series.ranks)  # the ledgers of older versions have none
+        if ranks != series.ranks:
+            raise ledger.LedgerError(
+                f"{folder}: its trials ran on {ranks} ranks, these would run on {series.ranks}; a series has one number of "
+                "them. Use as many, or name another --out or --system"
+            )
         if before["configuration_sha256"] != series.configuration_sha256:
             raise ledger.LedgerError(
                 f"{folder}: its series runs configuration {before['configuration_name']} "

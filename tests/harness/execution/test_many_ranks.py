@@ -63,6 +63,7 @@ def test_a_rank_that_does_not_come_is_named(
         raise AssertionError("nobody else is there")
 
 
+@pytest.mark.long
 def test_ranks_with_other_data_or_other_code_say_so(tmp_path: Path, free_port: int) -> None:  # noqa: F811
     path = toy.write(tmp_path, toy.raw(ranks=2))
     for name, numbers in (("one", "8"), ("other", "9")):

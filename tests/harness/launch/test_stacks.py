@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from harness.launch import stacks
+from harness.launch import ranks, stacks, watchdog
 
 WAIT = "import signal, sys\n{first}\nsys.stdout.write('ready\\n'); sys.stdout.flush(); signal.pause()"
 
@@ -103,3 +104,20 @@ def test_the_rank_that_the_others_wait_for_is_named() -> None:
     everyone = "".join(WAITS.format(rank=rank, process=rank) for rank in range(4))
     assert stacks.hanging(stacks.standing(everyone)) == "", "no rank stands out"
     assert stacks.hanging(stacks.standing("")) == ""
+
+
+def test_a_run_outside_a_series_names_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "result_0.txt"
+    log.write_text("".join((READS if rank == 1 else WAITS).format(rank=rank, process=rank) for rank in range(3)))
+    for name in ("PATIENCE_S", "POLL_S", "STACKS_S"):
+        monkeypatch.setattr(watchdog, name, 0.01)
+    monkeypatch.setattr(stacks, "ask", lambda processes: [7])
+    said = ""
+    with ranks._watched(log):
+        while "hangs" not in said:
+            time.sleep(0.05)
+            said += capsys.readouterr().err
+    assert f"no progress in {log} for 0.01 s; asked for stacks: process 7" in said
+    assert "rank 1 hangs at /ours/benchmarks/ssd/pictures.py:51 in decoded, and the other ranks wait" in said

@@ -202,6 +202,14 @@ def test_the_trials_of_a_series_do_the_same_work(fakes: Fakes) -> None:
     assert fakes.run(2, resume=True, max_steps=200) == 0
 
 
+def test_the_trials_of_a_series_have_as_many_ranks(fakes: Fakes) -> None:
+    fakes.tell()
+    assert fakes.run(1, ranks=2) == 0
+    with pytest.raises(ledger.LedgerError, match=r"its trials ran on 2 ranks, these would run on 4; .* Use as many"):
+        fakes.run(2, ranks=4, resume=True, configuration_sha256="cd" * 32)
+    assert fakes.run(2, ranks=2, resume=True) == 0
+
+
 def test_the_ledgers_of_before_max_steps_are_of_whole_runs(fakes: Fakes) -> None:
     fakes.tell(_1="die")
     fakes.run(2)
