@@ -8,8 +8,8 @@ What is there already is not fetched again. Everything comes from where its owne
 
     coco256/           the first 128 photographs of COCO's train2017 and val2017, with their boxes
     evaluator/         100 images' ground truth of val2014, detections in them and the figures published for these
-    mlperf-results/    series of MLPerf Training with their system descriptions: six of SSD300, rounds 0.7 and 1.1, and six of
-                       RetinaNet, rounds 2.0 to 5.1
+    mlperf-results/    six series of MLPerf Training, SSD300 in rounds 0.7 and 1.1, with their system descriptions
+    mlperf-retinanet/  likewise six of RetinaNet, rounds 2.0 to 5.1
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ RETINANET = (
     ("v5.0", "tinycorp", "tinybox_green/retinanet", range(5)),
     ("v5.1", "University-of-Florida", "hpg.dgxb200x8.n1/retinanet", range(5)),
 )
-SERIES = (*SSD, *RETINANET)
+SERIES = {"mlperf-results": SSD, "mlperf-retinanet": RETINANET}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def make(folder: Path, hosts: Hosts = Hosts(), say: Callable[[str], object] = la
     """Complete `folder`. OSError where something cannot be had; what came until then stays."""
     folder.mkdir(parents=True, exist_ok=True)
     say("results of MLPerf Training ...")
-    mlperf_results(folder / "mlperf-results", hosts)
+    for name in SERIES:
+        mlperf_results(folder / name, hosts)
     say("COCO 2017: annotations (253 MB), photographs ...")
     coco256(folder / "coco256", hosts)
     say("COCO 2014: annotations (253 MB), the evaluator's published figures ...")
@@ -90,7 +91,7 @@ def make(folder: Path, hosts: Hosts = Hosts(), say: Callable[[str], object] = la
 
 def mlperf_results(folder: Path, hosts: Hosts) -> None:
     wanted = []
-    for round_, org, place, numbers in SERIES:
+    for round_, org, place, numbers in SERIES[folder.name]:
         system = place.partition("/")[0]
         base = f"{hosts.mlperf}{round_}/{dict(hosts.commits)[round_]}/{org}"
         wanted.append((f"{base}/systems/{system}.json", folder / round_ / org / "systems" / f"{system}.json"))

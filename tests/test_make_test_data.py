@@ -40,7 +40,7 @@ def published(root: Path) -> None:
     (root / "results/instances_val2014_fakebbox100_results.json").write_text("[]")
     (root / "PythonAPI").mkdir()
     (root / "PythonAPI/pycocoEvalDemo.ipynb").write_text(json.dumps({"text": [f"{FIGURE}\n"] * 12}))
-    for round_, org, place, numbers in make_test_data.SERIES:
+    for round_, org, place, numbers in (*make_test_data.SSD, *make_test_data.RETINANET):
         system = place.partition("/")[0]
         base = root / f"mlperf_{round_}" / "commit" / org
         (base / "systems").mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def hosts(tmp_path: Path) -> Iterator[tuple[Hosts, list[str]]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "public")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     here = f"http://127.0.0.1:{server.server_port}"
-    rounds = dict.fromkeys(round_ for round_, *_ in make_test_data.SERIES)
+    rounds = dict.fromkeys(round_ for round_, *_ in (*make_test_data.SSD, *make_test_data.RETINANET))
     yield Hosts(here, here, f"{here}/mlperf_", tuple((round_, "commit") for round_ in rounds)), asked
     server.shutdown()
     server.server_close()
@@ -79,7 +79,8 @@ def test_everything_comes_once(tmp_path: Path, hosts: tuple[Hosts, list[str]]) -
         assert len(list((folder / "coco256" / half).iterdir())) == 128
     assert len(json.loads((folder / "evaluator/ground_truth_100_images.json").read_text())["images"]) == 100
     assert (folder / "evaluator/published_bbox.txt").read_text().count("= 0.505\n") == 12
-    assert len(list(folder.glob("mlperf-results/*/*/results/*/*/result_*.txt"))) == 60
+    assert len(list(folder.glob("mlperf-results/*/*/results/*/ssd/result_*.txt"))) == 30
+    assert len(list(folder.glob("mlperf-retinanet/*/*/results/*/*/result_*.txt"))) == 30
     assert (folder / "README.md").is_file()
     before = len(asked)
     (folder / "coco256/val2017/000000000007.jpg").unlink()
@@ -104,8 +105,9 @@ def test_it_makes_what_the_tests_were_written_with(test_data: Path) -> None:
         found = json.loads((test_data / f"coco256/annotations/instances_{half}.json").read_text())
         assert len(found["images"]) == make_test_data.FIRST
         assert found == make_test_data.first(found, make_test_data.FIRST)
-    for round_, org, place, numbers in make_test_data.SERIES:
-        series = test_data / "mlperf-results" / round_ / org / "results" / place
-        if (round_, org, place, numbers) in make_test_data.RETINANET and not series.is_dir():
-            continue  # a folder from before there were these
-        assert {path.name for path in series.iterdir()} == {f"result_{number}.txt" for number in numbers}
+    for name, listed in make_test_data.SERIES.items():
+        if name == "mlperf-retinanet" and not (test_data / name).is_dir():
+            continue  # a folder from before there was one
+        for round_, org, place, numbers in listed:
+            series = test_data / name / round_ / org / "results" / place
+            assert {path.name for path in series.iterdir()} == {f"result_{number}.txt" for number in numbers}

@@ -124,7 +124,7 @@ def test_the_score_is_the_olympic_mean_and_the_speed_is_of_images(tmp_path: Path
 @pytest.mark.parametrize(("round_", "org", "place", "numbers"), make_test_data.RETINANET)
 def test_published_series(test_data: Path, round_: str, org: str, place: str, numbers: range) -> None:
     """Real logs against the table that ships: read as what they are, scored to the table's figure before MLCommons' factor."""
-    folder = test_data / "mlperf-results" / round_ / org / "results" / place
+    folder = test_data / "mlperf-retinanet" / round_ / org / "results" / place
     if not folder.is_dir():
         pytest.skip(f"no {folder}: python -m tests.make_test_data fetches it")
     (found,) = find_series([folder])
