@@ -23,6 +23,7 @@ README = (CHECKOUT / "README.md").read_text()
 # What cannot be run here, and why; that its options exist is looked at all the same
 NEEDS_MORE = {
     "./run_tests.sh": "is what runs this test",
+    "./run_and_time.sh --checkpoint-dir": "the run before it keeps its model too, by HARNESS_CHECKPOINT_DIR",
     ".venv/bin/python -m harness prepare --data-dir /data/coco2017": "downloads 20 GB",
     ".venv/bin/python -m harness doctor --data-dir /data/coco2017": "looks at a folder that is not here",
     "./run_and_time.sh H100_1x1x256": "needs an H100 and COCO",
@@ -73,7 +74,13 @@ def test_commands(copy: Path) -> None:
     for command in runnable():
         words = shlex.split(command)
         finished = subprocess.run(
-            words, cwd=copy, env=environment(), capture_output=True, text=True, timeout=1400, check=False
+            words,
+            cwd=copy,
+            env=environment(HARNESS_CHECKPOINT_DIR="out/model"),
+            capture_output=True,
+            text=True,
+            timeout=1400,
+            check=False,
         )
         assert finished.returncode == 0, f"{command}\n{finished.stdout[-3000:]}\n{finished.stderr[-3000:]}"
     log = copy / "out" / "embedded" / "result_0.txt"
@@ -84,6 +91,8 @@ def test_commands(copy: Path) -> None:
     with Image.open(copy / "out" / "embedded" / "result.png") as picture:
         assert picture.width >= 1200 and picture.height >= 900
     assert (copy / "out" / "page" / "index.html").is_file()
+    assert len(list((copy / "out" / "found").glob("*_boxes.jpg"))) == 200
+    assert (copy / "out" / "embedded" / "inference_0.json").is_file()
 
 
 def test_options_of_the_commands_that_need_more(copy: Path) -> None:

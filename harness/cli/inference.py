@@ -60,6 +60,9 @@ def detect(
         Path | None, typer.Option(help="All of it in COCO's results form, with the files' names.", metavar="FILE.json")
     ] = None,
     pictures: Annotated[Path | None, typer.Option(help="Pictures with the boxes drawn in.", metavar="DIR")] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="File in COCO's form that the JSON's ids are taken from.", metavar="FILE")
+    ] = None,
     as_stored: Annotated[
         bool,
         typer.Option("--as-stored", help="Take pixels as they lie, as an evaluation does: not turned by the EXIF tag."),
@@ -70,8 +73,9 @@ def detect(
 ) -> None:
     """What a trained model finds in pictures: names, scores and boxes, in px of the picture.
 
-    A file that is no picture is a line on stderr, and the others go on. Exit codes: 0 all were read, 1 some were not, 2 usage,
-    6 no such device. An id in the JSON is the number that a file is called, where each is called one of its own; else 1, 2, 3.
+    A file that is no picture is a line on stderr, and the others go on. Without --annotations an id in the JSON is the number
+    that a file is called, where each is called one of its own; else 1, 2, 3. Exit codes: 0 all were read, 1 some were not, 2 usage, 6
+    no such device.
     """
     import warnings
     from dataclasses import replace
@@ -89,6 +93,7 @@ def detect(
     detector = model.open(here, precision=precision or "")
     wanted = _categories(detector, category)
     meant, complaints = detecting.files(images)
+    ids = detecting.image_ids(meant) if annotations is None else detecting.listed_ids(meant, annotations)
     for complaint in complaints:
         _complain(complaint)
     bad, looked = len(complaints), []
@@ -97,7 +102,7 @@ def detect(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of decoders, about pictures
         for each in detecting.look(
-            detector, meant, batch=batch, threads=here.threads, upright=not as_stored, threshold=threshold
+            detector, meant, ids, batch=batch, threads=here.threads, upright=not as_stored, threshold=threshold
         ):
             if each.fault:
                 bad += 1

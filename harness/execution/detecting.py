@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import names, whole
+from harness import names, outside, whole
 from harness.contract import Detection, Detector, Sample
 
 SUFFIXES = {*(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm")}
+ANNOTATIONS_LIMIT = 1 << 30  # bytes; COCO's training half has 450 MB
 DECIMALS = 3  # of a px: a thousandth of what the network can tell
 
 
@@ -58,8 +59,32 @@ def image_ids(pictures: Sequence[Path]) -> list[int]:
     return list(range(1, len(pictures) + 1))
 
 
+def listed_ids(pictures: Sequence[Path], annotations: Path) -> list[int]:
+    """Those that a file in COCO's form gives them, by their names. ValueError where it lists one of them not, or is none."""
+    content = outside.read_json(annotations, ANNOTATIONS_LIMIT)
+    try:
+        ids = {Path(each["file_name"]).name: int(each["id"]) for each in content["images"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{annotations}: no file in COCO's form: it needs images, each with file_name and id"
+        ) from error
+    for path in pictures:
+        if path.name not in ids:
+            raise ValueError(
+                f"{annotations} lists no picture {path.name}; name another file, or leave --annotations away"
+            )
+    return [ids[path.name] for path in pictures]
+
+
 def look(
-    detector: Detector, pictures: Sequence[Path], *, batch: int, threads: int, upright: bool, threshold: float
+    detector: Detector,
+    pictures: Sequence[Path],
+    ids: Sequence[int],
+    *,
+    batch: int,
+    threads: int,
+    upright: bool,
+    threshold: float,
 ) -> Iterator[Looked]:
     """Each picture in its turn, those of a batch together; the next batch is read meanwhile."""
 
@@ -71,7 +96,7 @@ def look(
         except ValueError as error:
             return str(error)
 
-    numbered = list(zip(pictures, image_ids(pictures), strict=True))
+    numbered = list(zip(pictures, ids, strict=True))
     with ThreadPoolExecutor(threads, thread_name_prefix="pictures") as pool:
         coming = [numbered[at : at + batch] for at in range(0, len(numbered), batch)]
         reading = [[pool.submit(read, path) for path, _ in group] for group in coming[:1]]

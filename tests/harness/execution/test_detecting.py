@@ -106,6 +106,23 @@ def test_where_nothing_can_be_written_is_said_first(tmp_path: Path, capsys: pyte
     assert code == 2 and not out and "--pictures /proc/x: cannot be made" in errors
 
 
+def test_ids_of_an_annotation_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1, 2])
+    listed, found = tmp_path / "listed.json", tmp_path / "found.json"
+    words = ("detect", kept, *pictures, "--json", found, "--annotations", listed)
+    listed.write_text(json.dumps({"images": [{"id": 70 + at, "file_name": f"seen/{at}.jpg"} for at in (2, 1)]}))
+    assert harness(capsys, *words)[0] == 0
+    assert [each["image_id"] for each in json.loads(found.read_text())] == [71, 72]
+    for content, says in (
+        ({"images": [{"id": 70, "file_name": "1.jpg"}]}, "lists no picture 2.jpg"),
+        ([1], "no file in COCO's form"),
+        ({"images": [{"id": 70}]}, "no file in COCO's form"),
+    ):
+        listed.write_text(json.dumps(content))
+        code, out, errors = harness(capsys, *words)
+        assert code == 2 and says in errors and not out
+
+
 def test_ids_are_the_files_numbers_where_each_has_one_of_its_own() -> None:
     def of(*stems: str) -> list[int]:
         return detecting.image_ids([Path(f"{stem}.jpg") for stem in stems])
@@ -126,7 +143,9 @@ def test_a_batch_is_read_while_another_is_looked_at_and_none_is_mixed_up(tmp_pat
 
     pictures = numbers(tmp_path / "seen", range(7))
     pictures[4].write_bytes(b"")
-    looked = list(detecting.look(Slow(0.5, compiled=False), pictures, batch=3, threads=3, upright=True, threshold=0))
+    looked = list(
+        detecting.look(Slow(0.5, compiled=False), pictures, range(7), batch=3, threads=3, upright=True, threshold=0)
+    )
     assert [each.file for each in looked] == pictures
     assert [each.found[0].category if each.found else each.fault for each in looked] == [
         *("even", "odd", "even", "odd", "not a picture of a number", "odd", "even"),
