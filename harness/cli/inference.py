@@ -74,8 +74,8 @@ def detect(
     """What a trained model finds in pictures: names, scores and boxes, in px of the picture.
 
     A file that is no picture is a line on stderr, and the others go on. Without --annotations an id in the JSON is the number
-    that a file is called, where each is called one of its own; else 1, 2, 3. Exit codes: 0 all were read, 1 some were not, 2 usage, 6
-    no such device.
+    that a file is called, where each is called one of its own; else 1, 2, 3. Exit codes: 0 all were read, 1 some were not, 2
+    usage, 6 no such device.
     """
     import warnings
     from dataclasses import replace
