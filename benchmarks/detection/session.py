@@ -8,6 +8,7 @@ Shapes: B images of one rank's batch.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import itertools
@@ -170,8 +171,14 @@ class DetectorSession(ABC):
 
         def step_with(count: int) -> None:
             torch.set_num_threads(count)
-            with torch.compiler.set_stance("force_eager"):  # a compiled step is compiled for one number of threads
+            with uncompiled():
                 synthetic_step(self.precision)
+
+        def uncompiled() -> contextlib.AbstractContextManager[Any]:
+            """A compiled step is compiled for one number of threads, and a minute each is too much."""
+            return (
+                torch.compiler.set_stance("force_eager") if self.settings.compute.compile else contextlib.nullcontext()
+            )
 
         torch.set_num_threads(self.threads)
         if self._threads_are_to_be_measured():

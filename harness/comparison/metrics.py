@@ -18,7 +18,7 @@ STAMPS_S = 0.001 / math.sqrt(6)  # standard deviation of the difference of two s
 EPOCH_PHASES = ("data_starved", "forward_loss", "backward", "all_reduce_wait", "optimizer", "logging")
 EVALUATION_PHASES = ("evaluation_data_starved", "evaluation_forward", "evaluation_metric")
 # precision: the formats that `auto` tried; first_step: compiling and autotuning; evaluation: the same for its shapes
-INIT_PHASES = ("init_precision", "init_first_step", "init_further_steps", "init_evaluation")
+INIT_PHASES = ("init_threads", "init_precision", "init_first_step", "init_further_steps", "init_evaluation")
 PHASES = (*EPOCH_PHASES, *EVALUATION_PHASES, *INIT_PHASES)
 
 
