@@ -43,7 +43,7 @@ def probe(
 
     from harness import config, names, whole
     from harness.execution import probe as probing
-    from harness.execution.context import this_machine
+    from harness.execution.context import keep_compiled, this_machine
     from harness.results.table import printable
     from harness.system import accelerator
 
@@ -54,6 +54,7 @@ def probe(
     machine = this_machine(kind)
     if device is None and chosen is None and not machine.accelerators:
         kind = accelerator.CPU  # nobody asked for an accelerator
+    keep_compiled(environment.cache_dir(config.CHECKOUT))  # what runs have compiled, a probe of the same step finds
     folder = out or environment.out_dir(config.CHECKOUT) / (chosen.name if chosen is not None else "")
     found = probing.measure(chosen, kind, seconds, machine, lambda what: _say(f"measuring {what}"))
     text = dumps(probing.document(found), indent=1) + "\n"
