@@ -19,7 +19,7 @@ from harness.launch.kubernetes import manifests
 from harness.launch.kubernetes.cluster import Cluster, ClusterAway
 from harness.launch.kubernetes.frames import Receiver
 from harness.launch.kubernetes.manifests import Site, Trial
-from harness.launch.kubernetes.running import POLL_S, RunningJob, container
+from harness.launch.kubernetes.running import PATIENCE_S, POLL_S, RunningJob, container
 from harness.launch.reaper import Reaper
 from harness.launch.record import Order
 from harness.request import Request
@@ -31,7 +31,8 @@ HOPELESS = (
     *("InvalidImageName", "ImageInspectError", "ErrImageNeverPull", "ImagePullBackOff"),
     *("CreateContainerConfigError", "CreateContainerError", "RunContainerError"),
 )
-NO_POD_S = 15.0  # after which the Job's own events are read
+SOON_S = 15.0  # in which pods are made and run where nothing is in the way; then events are read, every SELDOM_S
+SELDOM_S = 5.0
 
 
 @dataclass
@@ -98,17 +99,33 @@ class JobLauncher:
     def _running(self, trial: Trial, order: Order) -> list[client.V1Pod]:
         """Its pods, once each of them runs or has run. A queue may take as long as it takes."""
         nodes, told, began = self.configuration.run.nodes, "", time.monotonic()
+        heard = began
         while True:
-            pods = self.cluster.pods(trial.name)
-            if len(pods) == nodes and all(each.status.phase not in (None, "Pending") for each in pods):
-                return pods
-            waits = _waits_for(pods)
-            if not pods:
-                waits = self._without_pods(trial.name, time.monotonic() - began)
+            now = time.monotonic()
+            try:
+                pods = self.cluster.pods(trial.name)
+                if len(pods) == nodes and not any(map(_pending, pods)):
+                    return pods
+                waits, heard = self._waits(trial.name, pods, now - began), now
+            except ClusterAway as error:
+                if now - heard > PATIENCE_S:
+                    raise
+                waits = str(error)
             if waits and waits != told:
                 self.say(f"{order.name}: waiting: {waits}")
                 told = waits
-            time.sleep(POLL_S)
+            time.sleep(POLL_S if now - began < SOON_S else SELDOM_S)
+
+    def _waits(self, name: str, pods: list[client.V1Pod], waited_s: float) -> str:
+        """For what, in the cluster's words as far as it has any. NotSuitable where waiting helps nothing."""
+        if not pods:
+            return self._without_pods(name, waited_s)
+        found = _waits_for(pods)
+        if found or waited_s < SOON_S:
+            return found
+        # a volume that cannot be attached or mounted is told by events alone
+        warnings = [each for pod in pods if _pending(pod) for each in self.cluster.events(pod.metadata.name)[-1:]]
+        return "; ".join(dict.fromkeys(warnings))
 
     def _without_pods(self, name: str, waited_s: float) -> str:
         job = self.cluster.job(name)
@@ -116,7 +133,7 @@ class JobLauncher:
             raise NotSuitable(f"{name}: the Job was deleted by someone else before it ran")
         if job.spec.suspend:
             return "the Job is suspended: a queue will admit it"
-        if waited_s < NO_POD_S:
+        if waited_s < SOON_S:
             return ""
         warnings = self.cluster.events(name)
         if warnings:
@@ -145,6 +162,7 @@ class JobLauncher:
                 ],
                 "nodes": [self.cluster.node(each) for each in nodes],
                 "resource": self.site.resource,
+                "pod_template": dict(self.site.template),  # what a site added, privileges too
                 **self.facts(),
             }
         }
@@ -158,6 +176,10 @@ def _image_in(folder: Path) -> str | None:
             if isinstance(found, str) and found:
                 return found
     return None
+
+
+def _pending(pod: client.V1Pod) -> bool:
+    return pod.status.phase in (None, "Pending")
 
 
 def _image_id(pod: client.V1Pod) -> str:

@@ -1,0 +1,90 @@
+"""What is said while a trial waits for its pods, and when waiting helps nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace as Object
+from typing import Any
+
+import pytest
+
+from harness.contract import NotSuitable
+from harness.launch.kubernetes import launcher as waiting
+from harness.launch.kubernetes.cluster import ClusterAway
+from harness.launch.kubernetes.launcher import JobLauncher
+
+
+def pod(phase: str = "Pending", state: Any = None, conditions: Any = None) -> Any:
+    statuses = [Object(name="trial", state=Object(waiting=state))] if state else []
+    return Object(
+        metadata=Object(name="pod-0"),
+        status=Object(phase=phase, container_statuses=statuses, conditions=conditions),
+    )
+
+
+class Answers:
+    """A cluster that answers in turn; its last answer for ever."""
+
+    def __init__(self, *pods: Any, events: tuple[str, ...] = (), job: Any = None) -> None:
+        self._pods, self._events, self._job = list(pods), list(events), job
+
+    def pods(self, name: str) -> list[Any]:
+        answer = self._pods.pop(0) if len(self._pods) > 1 else self._pods[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return list(answer)
+
+    def events(self, name: str) -> list[str]:
+        return self._events
+
+    def job(self, name: str) -> Any:
+        return self._job
+
+
+def waited(cluster: Answers, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is said until the pods run; an hour goes by between two looks."""
+    clock = iter(range(0, 1_000_000, 3600))
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(waiting.time, "sleep", lambda _: None)
+    said: list[str] = []
+    one_node = Object(run=Object(nodes=1))
+    its = JobLauncher(cluster, one_node, Object(), Object(image="x"), "s", Object(), said.append)  # type: ignore[arg-type]
+    its._running(Object(name="job"), Object(name="trial 0"))  # type: ignore[arg-type]
+    return said
+
+
+RUNS = [pod("Running")]
+
+
+def test_a_queue_is_waited_for_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = [
+        pod(conditions=[Object(type="PodScheduled", status="False", message="0/3 nodes: Insufficient nvidia.com/gpu")])
+    ]
+    assert waited(Answers(full, full, RUNS), monkeypatch) == [
+        "trial 0: waiting: 0/3 nodes: Insufficient nvidia.com/gpu"
+    ]
+    suspended = Object(spec=Object(suspend=True))
+    said = waited(Answers([], [], RUNS, job=suspended), monkeypatch)
+    assert said == ["trial 0: waiting: the Job is suspended: a queue will admit it"]
+
+
+def test_a_volume_that_cannot_be_attached_is_told_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    creating = [pod(state=Object(reason="ContainerCreating", message=None))]
+    events = ("FailedMount: old", "Multi-Attach error for volume: already used by pod on another node")
+    said = waited(Answers(creating, creating, RUNS, events=events), monkeypatch)
+    assert said == [f"trial 0: waiting: {events[-1]}"]
+
+
+def test_a_job_without_pods_ends_in_the_controller_s_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Object(spec=Object(suspend=False))
+    with pytest.raises(NotSuitable, match="makes no pods for it: pods is forbidden: exceeded quota"):
+        waited(Answers([], events=("pods is forbidden: exceeded quota",), job=job), monkeypatch)
+    with pytest.raises(NotSuitable, match="was deleted by someone else"):
+        waited(Answers([], job=None), monkeypatch)
+
+
+def test_a_cluster_that_is_away_for_a_moment_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = ClusterAway("no cluster answers")
+    with pytest.raises(ClusterAway):  # an hour later it still is
+        waited(Answers(away, away, away), monkeypatch)
+    monkeypatch.setattr(waiting, "PATIENCE_S", 1e9)
+    assert waited(Answers(away, away, RUNS), monkeypatch) == ["trial 0: waiting: no cluster answers"]
