@@ -137,7 +137,7 @@ def test_stacks_come_from_every_node(lab: Lab) -> None:
         ("miss", 1, "target_not_met"),
         pytest.param("nan", 5, "failed", marks=pytest.mark.long),
         pytest.param("crash early", 5, "failed", marks=pytest.mark.long),
-        ("refuse", 2, "refused"),
+        pytest.param("refuse", 2, "refused", marks=pytest.mark.long),
         pytest.param("die", 5, "failed", marks=pytest.mark.long),
         pytest.param("forget", 5, "failed", marks=pytest.mark.long),
     ],
@@ -162,6 +162,7 @@ def test_resume_runs_what_has_no_result(lab: Lab) -> None:
     assert lab.statuses == ["success", "failed", "success", "success"]
 
 
+@pytest.mark.long
 def test_the_watchdog_asks_for_stacks_and_ends_a_trial_that_stands_still(lab: Lab) -> None:
     lab.fakes(_0="hang")
     done = lab.run("--watchdog", "3")
