@@ -128,8 +128,10 @@ class Cluster:
         prolog.write_text(f"#!/bin/sh\n[ $SLURMD_NODENAME != node2 ] || cat {self.folder}/node2.prolog\n")
         prolog.chmod(0o755)
         self.prolog()
-        # v1 asks for nothing at start; which there is does not matter, since no plugin uses control groups
-        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
+        # no plugin uses control groups: what has a word for that is told so, and v1 asks for nothing at start
+        version = subprocess.run(["slurmd", "-V"], capture_output=True, text=True, check=True).stdout.split()[-1]
+        none = "disabled" if tuple(map(int, version.split(".")[:2])) >= (23, 11) else "cgroup/v1"
+        (self.folder / "cgroup.conf").write_text(f"CgroupPlugin={none}\n")
         controller, first = free_ports(1)[0], free_ports(2)
         (self.folder / "slurm.conf").write_text(
             CONF.format(
