@@ -82,6 +82,7 @@ class Of:
 DATA, WEIGHTS = Inside(PurePosixPath("/data")), Inside(PurePosixPath("/weights"), as_file=True)
 CACHE = Inside(PurePosixPath("/cache"), writable=True)
 ALL, ONE, SERIES = Reach
+HAS_CACHES = Of(Engine.PROCESS, Engine.DOCKER, Engine.SLURM)  # those of machines that outlive a trial
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Request:
         ),
         ALL,
         CACHE,
+        HAS_CACHES,
     ] = None
     number: Annotated[int | None, Option(min=0, help="N of result_N.txt.  [default: the next free one]"), ONE] = None
     checkpoint_dir: Annotated[
@@ -189,6 +191,7 @@ class Request:
             help="Drop the page cache before each trial, where that is permitted.  [default: clear-caches]",
         ),
         SERIES,
+        HAS_CACHES,
     ] = None
     watchdog: Annotated[
         float | None,

@@ -149,6 +149,14 @@ def test_ranks_trials_and_containers_are_told_what_is_theirs(tmp_path: Path) -> 
         (("--trials", "2", "--slurm-options", "-p x"), "--slurm-options is for --engine slurm, not for process"),
         (("--engine", "docker"), "--engine docker needs --image"),
         (("--engine", "kubernetes"), "--engine kubernetes needs --image"),
+        (
+            ("--engine", "kubernetes", "--image", "x", "--clear-caches"),
+            "--clear-caches is for --engine docker or process or",
+        ),
+        (
+            ("--engine", "kubernetes", "--image", "x", "--cache-dir", "y"),
+            "--cache-dir is for --engine docker or process or",
+        ),
         (("--image", "x", "--data-claim", "coco"), "--data-claim is for --engine kubernetes, not for docker"),
         (("--trials", "2", "--number", "1"), "--number is for a single run"),
         (("--trials", "2", "--checkpoint-dir", "x"), "--checkpoint-dir is for a single run"),
