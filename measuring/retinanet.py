@@ -203,9 +203,9 @@ def pil(picture: Picture, image_px: int, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.5:
         pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = pixels.resize((image_px, image_px), Image.Resampling.BILINEAR)
-    return transforms.normalize(
-        transforms.to_dtype(transforms.pil_to_tensor(pixels), scale=True), IMAGENET_MEAN, IMAGENET_STD
-    )  # type: ignore[no-any-return]
+    levels = transforms.to_dtype(transforms.pil_to_tensor(pixels), scale=True)
+    normalised: Tensor = transforms.normalize(levels, IMAGENET_MEAN, IMAGENET_STD)
+    return normalised
 
 
 def data_path(folder: Path, image_px: int, batch: int, rounds: int) -> list[Comparison]:

@@ -154,12 +154,12 @@ def _on_canvas(pixels: Tensor, left: int, top: int, right: int, bottom: int) -> 
 
 def padded(pictures: Sequence[Picture]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """(B, G, 4) and (B, G) with as many rows as the picture with most boxes has; the others' last have label 0."""
-    most = max(1, *(len(picture.labels) for picture in pictures))
-    ltrb = np.zeros((len(pictures), most, 4), dtype=np.float32)
-    labels = np.zeros((len(pictures), most), dtype=np.int64)
-    for row, picture in enumerate(pictures):
-        ltrb[row, : len(picture.ltrb)] = picture.ltrb
-        labels[row, : len(picture.labels)] = picture.labels
+    counts = np.array([len(picture.labels) for picture in pictures])
+    there = np.arange(max(1, counts.max())) < counts[:, None]  # (B, G)
+    ltrb = np.zeros((*there.shape, 4), dtype=np.float32)
+    labels = np.zeros(there.shape, dtype=np.int64)
+    ltrb[there] = np.concatenate([picture.ltrb for picture in pictures])
+    labels[there] = np.concatenate([picture.labels for picture in pictures])
     return ltrb, labels
 
 

@@ -122,6 +122,28 @@ def test_the_probe_is_of_the_session_s_own_step() -> None:
     assert found["step"].samples == [500.0] and "decoding_by_cpu" in found
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["dali", "torch"])
+def test_photographs_go_all_the_way(test_data: Path, tmp_path: Path, backend: str) -> None:
+    """BCCD: 292 microscope photographs of many boxes each, up to 30, checked and trained on for some steps; the loss falls."""
+    raw = small.content(
+        model={"backbone": "resnet10", "batch_norm": "trained", "head_depth": 1, "anchor_px": [8, 16, 32]},
+        data={"train_samples": 292, "eval_samples": 72, "antialias": True, "backend": backend},
+        optimizer={"batch_size": 8, "warmup_epochs": 0},
+        evaluation={"batch_size": 24},
+    )
+    read: Any = config.parse(raw, name="bccd", source="bccd").tables
+    checked = BENCHMARK.provide_data(read, test_data / "bccd", tmp_path, lambda *_: None)
+    torch.manual_seed(5)
+    session = RetinaNetSession(read, Context("cpu", seed=5, data_dir=checked, log_every_steps=6))
+    found = session.load_data()
+    assert (found.train_samples, found.eval_samples, found.steps_per_epoch) == (292, 72, 36)
+    first, *_, last = (each.loss for each in session.train_epoch(1, 24))
+    assert last < 0.8 * first
+    assert 0 <= session.evaluate(1) <= 1 and len(session.panels(2)) == 2
+    session.close()
+
+
 def _record() -> None:
     import tempfile
 
