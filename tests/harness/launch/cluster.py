@@ -86,15 +86,20 @@ class Cluster:
         return self.ask("squeue", "--noheader", "--format=%i %T %j").splitlines()
 
     def tasks(self, node: str) -> list[psutil.Process]:
-        """What runs on a node: its steps' daemons, and their processes."""
+        """What runs on a node of this cluster, and of no other on the machine: its steps' daemons, and their processes."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                named = process.environ().get("SLURMD_NODENAME") == node
-                step = process.name() == "slurmstepd" and node in str(process.cmdline())
-                if (named or step) and process.status() != psutil.STATUS_ZOMBIE:
+                variables = process.environ()
+                named = variables.get("SLURMD_NODENAME") == node
+                step = process.name().startswith("slurmstepd") and self._keeps(process, node)
+                ours = variables.get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                if ours and (named or step) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+    def _keeps(self, process: psutil.Process, node: str) -> bool:
+        return any(each.environ().get("SLURMD_NODENAME") == node for each in process.children())
 
     def prolog(self, *lines: str) -> None:
         """What the task prolog says on node2 from now on: export NAME=VALUE."""
