@@ -2,7 +2,7 @@
 #
 #   docker build -t ssd .
 #   docker run --rm --init --network none ssd                                      # the embedded job, without a GPU
-#   docker run --rm --init --network none --gpus all ssd python -m harness doctor  # what this machine is, what to mend
+#   docker run --rm --init --network none --gpus all ssd python -m harness doctor  # what this machine is, what to fix
 #
 # For what, the build argument ACCELERATOR says (requirements/README.md: the lock files):
 #
@@ -22,7 +22,7 @@
 #
 # Any BuildKit builds it: Docker 23 and later, and 20.10 with DOCKER_BUILDKIT=1. There is no "syntax" line, so that no
 # frontend is fetched. The build argument GIT_COMMIT puts the commit into a label; without it, git in the build context is
-# asked, and the answer is in image.json, whence every log has it.
+# asked, and the answer is in image.json, from which every log has it.
 
 # The tag bookworm-slim of 2026-08-04, by the record of docker-library/repo-info (repos/debian/remote/bookworm-slim.md)
 ARG BASE_IMAGE=debian:bookworm-20260803-slim@sha256:abd67ffcfa541b485a3dff59865ab629aa048a6c613e639d36e7456b0b229241

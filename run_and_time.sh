@@ -20,7 +20,7 @@ embedded demonstration on its CPU; a machine with them is told which configurati
                          nothing is ever written over
   --cache-dir DIR        where made data, the check of a data set and compiled parts are kept (default: see HARNESS_CACHE_DIR)
   --number N             exactly this number
-  --seed N               0 to 4294967295; drawn anew for each run when left out
+  --seed N               0 to 4294967295; a new one for each run when left out
   --max-steps N          ends after N optimizer steps of the run, its schedule unchanged: equal work, to compare speeds
   --deterministic        repeatable to the bit, with hashes of its numbers in the log, for compare; no timed result
   --target QUALITY       ends the run at another quality (open division only)

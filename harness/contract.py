@@ -84,7 +84,7 @@ class Interval:
     loss: float  # mean over the interval's steps, of this rank
     learning_rate: float  # of the interval's last step
     # Seconds of this rank by phase, of what ended since the last Interval. "data_starved" must be among them: how long
-    # the device had nothing to do for want of a batch, which is not how long the host waited for one; and of several ranks
+    # the device had nothing to do for lack of a batch, which is not how long the host waited for one; and of several ranks
     # "all_reduce_wait", how long it waited for the others: without it the slowest cannot be told from those that wait for it
     phases: Mapping[str, float]
 
@@ -298,7 +298,7 @@ class Published:
 
 
 class Detector(Protocol):
-    """A trained model on one device: without optimizer, data set or process group. Called from one thread but for `read`."""
+    """A trained model on one device: without optimizer, data set or process group. Called from one thread except for `read`."""
 
     @property
     def categories(self) -> Mapping[int, str]:

@@ -22,7 +22,7 @@ class Refused(ValueError):
 
 
 def opened(path: Path, limit: int) -> BinaryIO:
-    """A regular file of at most `limit` bytes, open for reading. Refused for what is none, OSError where it cannot be had."""
+    """A regular file of at most `limit` bytes, open for reading. Refused for others, OSError where it cannot be opened."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # of a FIFO this does not wait for its writer
     try:
         seen = os.fstat(handle)
@@ -46,7 +46,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
-    """The content as JSON, in UTF-8 with or without a mark. Refused for anything else, OSError where it cannot be had."""
+    """The content as JSON, in UTF-8 with or without a mark. Refused for anything else, OSError where it is not available."""
     content = read_bytes(path, limit)
     try:
         text = content.decode("utf-8-sig")

@@ -3,7 +3,7 @@
 A field of `Request` is an option. `verb` makes the command line of the fields; `argv` and `environment` say the same request
 again, to the ranks of a run, to a trial, to a container. So a new option is one line here, and its use where it is used.
 
-What a field's annotation holds: typer's option, how far the wish reaches (`Reach`), and of a path that a container needs,
+What a field's annotation holds: typer's option, how far the option reaches (`Reach`), and of a path that a container needs,
 where it is seen inside (`Inside`), and of what not every engine can do, which do (`Of`). Every option has an environment
 variable: MLPerf's name where submitters know one, else HARNESS_ and its own. The command line wins.
 """
@@ -50,7 +50,7 @@ class Engine(enum.StrEnum):
 
 
 class Reach(enum.Enum):
-    """Whom a wish is for."""
+    """Whom an option is for."""
 
     ALL = "every process of a run, in containers too"
     ONE = "a single run and its ranks"
@@ -71,7 +71,7 @@ class Inside:
 
 @dataclass(frozen=True)
 class Of:
-    """Which engines know what to do with this wish of a series."""
+    """Which engines know what to do with this option of a series."""
 
     engines: frozenset[Engine]
 
@@ -117,7 +117,7 @@ class Request:
             envvar=SEED,
             min=0,
             max=2**32 - 1,
-            help="Drawn anew for each run when left out; trial N of a series has seed + N.",
+            help="A new one for each run when left out; trial N of a series has seed + N.",
         ),
         ALL,
     ] = None
@@ -309,7 +309,7 @@ class Request:
         left_out = {}
         for option, reason in asked._without_effect():
             if option.name in named:
-                raise BadParameter(f"{option.spelt(getattr(asked, option.name))} {reason}; leave it away")
+                raise BadParameter(f"{option.spelt(getattr(asked, option.name))} {reason}; leave it out")
             left_out[option.name] = f"the environment variable {option.variable} is not read here: it {reason}"
         return asked._without(left_out), list(left_out.values())
 

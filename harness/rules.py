@@ -220,7 +220,7 @@ def data_files(pattern: str) -> list[Path]:
 
 
 def _folders() -> list[Path]:
-    """Where benchmarks lie: a package's places can be had without importing it."""
+    """Where benchmarks lie: a package's places can be found without importing it."""
     package = importlib.util.find_spec("benchmarks")
     own = package.submodule_search_locations if package is not None else None
     return list(dict.fromkeys([*(Path(each).resolve() for each in own or ()), *_SEARCH]))

@@ -228,7 +228,7 @@ def of_configurations(step: Step, gradients: float) -> list[Prediction]:
         step.fixed_ms,
         (H100_STEP_MS - step.fixed_ms) / H100_BATCH,
         BACKWARD,
-        f"{H100_STEP_MS} ms for {H100_BATCH} images, measured on one H100; the fixed part is the A100's, for want of another",
+        f"{H100_STEP_MS} ms for {H100_BATCH} images, measured on one H100; the fixed part is the A100's, for lack of another",
     )
     found = []
     for name, path in config.available().items():

@@ -75,7 +75,7 @@ class Hosts:
 
 
 def make(folder: Path, hosts: Hosts = Hosts(), say: Callable[[str], object] = lambda text: None) -> None:
-    """Complete `folder`. OSError where something cannot be had; what came until then stays."""
+    """Complete `folder`. OSError where something is not available; what came until then stays."""
     folder.mkdir(parents=True, exist_ok=True)
     say("results of MLPerf Training ...")
     for name in SERIES:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class DetectorBenchmark(ABC):
-    """Implements harness.contract.Benchmark, Probed and Detecting, but for its name, its config_type and `prepare`."""
+    """Implements harness.contract.Benchmark, Probed and Detecting, except for its name, its config_type and `prepare`."""
 
     @abstractmethod
     def session(self, config: Any, context: Context) -> DetectorSession:
@@ -33,7 +33,7 @@ class DetectorBenchmark(ABC):
             if data_dir is not None:
                 raise ValueError(
                     f'data.source = "embedded": this configuration makes its own images and cannot use {data_dir}; '
-                    "leave --data-dir and DATADIR away, or choose a configuration whose source is a COCO folder"
+                    "leave --data-dir and DATADIR out, or choose a configuration whose source is a COCO folder"
                 )
             data_dir = embedded.ensure(
                 cache_dir / "embedded", lambda done, total: progress("making images", done, total)
@@ -152,7 +152,7 @@ def _check_data_path(config: DetectorConfig, context: Context) -> None:
         getattr(config.data, name) != value for name, value in dali_defaults().items()
     ):
         raise NotSuitable(
-            f"{' and '.join(dali_defaults())} are DALI's, which is not to be had here: leave them out, or install DALI"
+            f"{' and '.join(dali_defaults())} are DALI's, which is not available here: leave them out, or install DALI"
         )
 
 

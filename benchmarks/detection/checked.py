@@ -110,7 +110,7 @@ def _original(data_dir: Path, settings: Data, name: Name) -> Half:
             relative = path.relative_to(data_dir) if path.is_relative_to(data_dir) else path
             raise ValueError(
                 f"{data_dir} has no {relative}; `python -m harness prepare --data-dir {data_dir}` gets full COCO, "
-                "with --dataset what else there is to be had, and the [data] table names files that are called otherwise"
+                "with --dataset what else there is, and the [data] table names files that are called otherwise"
             )
     return Half(found.images.absolute(), found.annotations.absolute(), found.annotations.absolute(), None)
 

@@ -37,7 +37,7 @@ Draw = dict[str, Tensor]  # a batch of which nothing has yet been done to the wh
 
 @dataclass
 class TorchBatches(ABC):
-    """Implements benchmarks.detection.data.Batches, but for what training and evaluation do differently."""
+    """Implements benchmarks.detection.data.Batches, except for what training and evaluation do differently."""
 
     source: Source
     pictures: Sequence[Picture]

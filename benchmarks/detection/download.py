@@ -35,7 +35,7 @@ PASSING_STATUS = {408, 425, 429}  # the client errors that another attempt may n
 
 
 class FetchError(RuntimeError):
-    """A file cannot be had or an archive not be unpacked; the message says the way out."""
+    """A file cannot be downloaded or an archive not be unpacked; the message says the way out."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def gigabytes(size: int) -> str:
 def fetch(remote: RemoteFile, folder: Path, say: Say, progress: Progress) -> Path:
     """`folder`/NAME, whole and checked. What is there under this name, or as NAME.part, is built on.
 
-    A Ctrl-C leaves NAME.part for the next call. FetchError when the file cannot be had, OSError of the disk.
+    A Ctrl-C leaves NAME.part for the next call. FetchError when the file is not available, OSError of the disk.
     """
     target, part = folder / remote.name, folder / f"{remote.name}.part"
     if target.exists():

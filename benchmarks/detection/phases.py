@@ -1,6 +1,6 @@
 """Where the time of training goes, phase after phase, on the clock of whoever does the work: the GPU's, or a CPU's.
 
-    data_starved      the device has nothing to do for want of a batch
+    data_starved      the device has nothing to do for lack of a batch
     forward_loss      input brought into the network's form, forward pass, loss
     backward          until the last gradient is there
     all_reduce_wait   from there until the gradients of all ranks are summed; what was summed meanwhile costs nothing
@@ -51,7 +51,7 @@ class Phases:
         self.begin(name)
 
     def seconds(self) -> Mapping[str, float]:
-        """Of each phase that ended since the last call; the one that goes on begins anew. The device must be
+        """Of each phase that ended since the last call; the one that goes on starts again. The device must be
         synchronised."""
         found: dict[str, float] = {}
         for (name, begun), (_, ended) in zip(self.chain, self.chain[1:], strict=False):

@@ -221,7 +221,7 @@ def _split(
     say: Say,
     progress: Progress,
 ) -> list[str]:
-    """The pictures and the annotation file of one half. Returns why they cannot be had, or nothing."""
+    """The pictures and the annotation file of one half. Returns why they are not available, or nothing."""
     folder, annotations = data_dir / split.pictures, data_dir / split.annotations
     folder.mkdir(parents=True, exist_ok=True)
     annotations.parent.mkdir(parents=True, exist_ok=True)
@@ -236,14 +236,14 @@ def _split(
     refused = fetch_all(missing, url, folder, f"downloading the pictures of {split.name}", progress, wrong=_no_picture)
     if refused:
         (first, why), of = min(refused.items()), f"{len(refused):,} of {len(names):,}"
-        return [f"{url}: {of} pictures cannot be had ({first}: {why}); put them into {folder}, and run again"]
+        return [f"{url}: {of} pictures cannot be downloaded ({first}: {why}); put them into {folder}, and run again"]
     if missing:
         say(f"{folder}: {len(missing):,} pictures downloaded")
     sizes = np.zeros((len(names), 2), dtype=np.int32)
     faults = _sizes(folder, names, sizes, progress)
     if faults:
         return [
-            f"{folder}: {len(faults):,} of {len(names):,} pictures damaged ({_some(set(faults))}); run again to get them anew"
+            f"{folder}: {len(faults):,} of {len(names):,} pictures damaged ({_some(set(faults))}); run again to replace them"
         ]
     openimages_boxes.write_coco(boxes, sizes, data_set.classes, annotations, progress)
     say(f"{annotations}: {len(names):,} images, {len(boxes.images):,} boxes")

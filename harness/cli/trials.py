@@ -1,4 +1,4 @@
-"""Series of trials for the verb `run`: from the command line's wishes to a series and its launcher."""
+"""Series of trials for the verb `run`: from the command line's options to a series and its launcher."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _cache_of_containers(request: Request) -> Path | None:
     if folder is None:
         _say(
             f"{request.cache_dir} cannot be kept by this user alone, and so no trial uses it: each checks its data and "
-            "compiles anew; name a folder of your own with --cache-dir"
+            "compiles again; name a folder of your own with --cache-dir"
         )
     return folder
 

@@ -135,6 +135,6 @@ def _keep(path: Path, logs: dict[str, dict[str, Any]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps({"version": VERSION, "logs": logs}), encoding="utf-8")
         temporary.replace(path)
-    except OSError:  # without a cache all is read anew each time
+    except OSError:  # without a cache all is read again each time
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -188,7 +188,7 @@ def _p_drift(found: Estimate, sign: float) -> float:
 
 
 def _same(one: Sample, other: Sample) -> bool:
-    """Whether two samples hold the same figures but for a constant factor."""
+    """Whether two samples hold the same figures except for a constant factor."""
     if len(one.arm) != len(other.arm) or (one.arm != other.arm).any():
         return False
     shift = one.log_slowness - other.log_slowness

@@ -186,7 +186,7 @@ class Work:
         self.say(f"block {item.block} of {items[-1].block}, arm {arm}: {now}")
 
     def _probe(self, arm: int) -> None:
-        """Once for each arm on this host, as it begins; it explains, and so costs nothing where it cannot be had."""
+        """Once for each arm on this host, as it begins; it explains, and so costs nothing where it is not available."""
         name = self.plan.arms[arm].name
         if self.probe is None or not self.plan.probe or name in [entry["arm"] for entry in self._about(PROBED)]:
             return

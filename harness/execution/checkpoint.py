@@ -94,14 +94,14 @@ def load(folder: Path, configuration: Configuration) -> Checkpoint:
     path = folder / NAME
     if not path.is_file():
         raise ValueError(
-            f"{folder} has no {NAME} to resume from; leave --from-checkpoint away to start from the beginning"
+            f"{folder} has no {NAME} to resume from; leave --from-checkpoint out to start from the beginning"
         )
     found = _read(path, "move it away")
     ranks = configuration.run.world_size
     if found.ranks not in (0, ranks):
         raise ValueError(
             f"{path} is of a run on {found.ranks} ranks, and the configuration asks for {ranks}: each rank's place in the data "
-            "and its random numbers are in it, and batches would be others. Resume on as many, or begin anew"
+            "and its random numbers are in it, and batches would be others. Resume on as many, or start over"
         )
     if found.configuration_sha256 != configuration.sha256:
         raise ValueError(

@@ -71,7 +71,7 @@ def listed_ids(pictures: Sequence[Path], annotations: Path) -> list[int]:
     for path in pictures:
         if path.name not in ids:
             raise ValueError(
-                f"{annotations} lists no picture {path.name}; name another file, or leave --annotations away"
+                f"{annotations} lists no picture {path.name}; name another file, or leave --annotations out"
             )
     return [ids[path.name] for path in pictures]
 

@@ -56,7 +56,7 @@ class EventLog:
 
     @classmethod
     def create(cls, folder: Path, number: int | None = None) -> EventLog:
-        """A new result_N.txt: exactly `number`, or the next that is free. ValueError when it cannot be had."""
+        """A new result_N.txt: exactly `number`, or the next that is free. ValueError when it is not available."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             wanted = next_number(folder) if number is None else number

@@ -113,8 +113,8 @@ def _train(run: Run) -> Ending:
     description.submission(log, configuration, request.max_steps, deterministic=request.deterministic)
     log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
     resumed = _resumed(run)
-    wished = _wished_seed(run, resumed)
-    here, bound = _prepare(run, seeding.draw() if wished is None else wished)
+    asked_seed = _asked_seed(run, resumed)
+    here, bound = _prepare(run, seeding.draw() if asked_seed is None else asked_seed)
 
     began = time.perf_counter()
     run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
@@ -201,14 +201,14 @@ def _prepare(run: Run, seed: int) -> tuple[Context, Bound]:
         if error.errno in DISK_FULL:
             raise
         raise ValueError(
-            f"the data cannot be had: {error}; data that a benchmark makes itself is kept in {request.cache_dir} "
+            f"the data is not available: {error}; data that a benchmark makes itself is kept in {request.cache_dir} "
             "(HARNESS_CACHE_DIR, --cache-dir)"
         ) from error
     context.keep_compiled(request.cache_dir)
     return replace(here, data_dir=data_dir), bound
 
 
-def _wished_seed(run: Run, resumed: checkpoint.Checkpoint | None) -> int | None:
+def _asked_seed(run: Run, resumed: checkpoint.Checkpoint | None) -> int | None:
     """None: to be drawn, by rank 0 for all."""
     seed = resumed.seed if resumed else run.request.seed
     return seeding.FIXED if seed is None and run.request.deterministic else seed
@@ -218,16 +218,16 @@ def _agreed(run: Run, here: Context, bound: Bound, resumed: checkpoint.Checkpoin
     """What all ranks have in common, once they are found to have been asked for the same thing, of the same code and data, and
     what each has for itself: seed, processors, threads."""
     several = here.world_size > 1
-    wishes: dict[str, object] = {
+    asked_for: dict[str, object] = {
         "the configuration of SHA-256": run.configuration.sha256[:12],
-        "--seed": _wished_seed(run, resumed),
+        "--seed": _asked_seed(run, resumed),
         "--max-steps": run.request.max_steps,
         "a checkpoint of epoch": resumed and resumed.epoch,
     }
     if several and here.local_rank == 0:  # the others of a machine have the same files
-        wishes["code of commit"] = provenance.of_this_code()
-        wishes["data of digest"] = _data_digest(run.configuration, here)
-    here, run.hosts = context.agreed(here, wishes)
+        asked_for["code of commit"] = provenance.of_this_code()
+        asked_for["data of digest"] = _data_digest(run.configuration, here)
+    here, run.hosts = context.agreed(here, asked_for)
     here, where = binding.settled(here, bound)
     run.log.point("cpu_binding", where)
     if several:
@@ -250,7 +250,7 @@ def _resumed(run: Run) -> checkpoint.Checkpoint | None:
     assert request.checkpoint_dir is not None  # the command line asks for both
     found = checkpoint.load(request.checkpoint_dir, run.configuration)
     if request.seed not in (None, found.seed):
-        raise ValueError(f"the checkpoint is of a run with seed {found.seed}, not {request.seed}; leave --seed away")
+        raise ValueError(f"the checkpoint is of a run with seed {found.seed}, not {request.seed}; leave --seed out")
     return found
 
 

@@ -29,7 +29,7 @@ class Rate:
 
     @property
     def data_wait_share(self) -> float:
-        """Share of the time that the device had nothing to do for want of a batch, 0 to 1."""
+        """Share of the time that the device had nothing to do for lack of a batch, 0 to 1."""
         return min(1.0, self.phases[STARVED] / self.seconds)
 
     @property

@@ -219,7 +219,7 @@ class RunningContainer:
 
     def why(self) -> str:
         reasons = (
-            (self._out_of_memory, "the kernel killed it for want of memory (OOMKilled)"),
+            (self._out_of_memory, "the kernel killed it for lack of memory (OOMKilled)"),
             (self._gone, "its container was removed by someone else"),
             (
                 self._lost_since is not None,

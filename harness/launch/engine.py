@@ -1,7 +1,7 @@
 """The Docker engine: reaching it, what it says it can do, what is left over in it, and its errors in words with the fix.
 
 Talks by the Docker SDK for Python. Every way in which an engine commonly refuses has a sentence here that says what to do;
-`NotSuitable` (exit code 6) is a machine that cannot, `ValueError` (2) a wish that cannot be granted.
+`NotSuitable` (exit code 6) is a machine that cannot, `ValueError` (2) a request that cannot be met.
 """
 
 from __future__ import annotations

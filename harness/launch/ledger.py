@@ -142,7 +142,7 @@ class Ledger:
             self.append(TORN, note="the line before this one was cut off by a crash or a full disk")
 
     def append(self, event: str, **content: Any) -> Entry:
-        """Add one line, and return when it is on the disk. OSError when it cannot be had, with nothing half-written.
+        """Add one line, and return when it is on the disk. OSError when it is not available, with nothing half-written.
 
         LedgerLost when the file is no longer the one that this series began with.
         """
@@ -154,7 +154,7 @@ class Ledger:
 
     def check(self) -> None:
         """LedgerLost unless the file is there as this series left it."""
-        # not by inode numbers, which some network file systems make up anew
+        # not by inode numbers, which some network file systems invent each time
         try:
             size = self.path.stat().st_size
         except FileNotFoundError as error:

@@ -42,7 +42,7 @@ class Mark:
 
 
 def marked(belongs: Callable[[Mark], bool]) -> list[psutil.Process]:
-    """Every living process, but for this one, whose mark says so."""
+    """Every living process, except for this one, whose mark says so."""
     found = []
     for process in psutil.process_iter():
         mark = Mark.of(process) if process.pid != os.getpid() else None

@@ -50,7 +50,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides what a container is, but for its name and labels."""
+    """All that decides what a container is, except for its name and labels."""
 
     image: str
     command: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Slurm by its own commands: nodes for a series, what its queue says, its signals, and its refusals in words with the fix.
 
-What runs on the nodes is step.py's matter. `NotSuitable` (exit code 6) is a cluster that cannot, `ValueError` (2) a wish that
-cannot be granted. Written against Slurm 22.05 (Debian 12); every option used is in 21.08 and newer.
+What runs on the nodes: step.py. `NotSuitable` (exit code 6) is a cluster that cannot, `ValueError` (2) a request that
+cannot be met. Written against Slurm 22.05 (Debian 12); every option used is in 21.08 and newer.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Allocation:
             time.sleep(0.5)
 
     def steps(self) -> list[str]:
-        """Those that run now, but for the batch script and what Slurm starts itself."""
+        """Those that run now, except for the batch script and what Slurm starts itself."""
         found = _answer("squeue", "--noheader", "--steps", f"--jobs={self.job}", "--format=%i").split()
         return [each for each in found if each.rpartition(".")[2].isdecimal()]
 
@@ -237,7 +237,7 @@ def comment(folder: Path) -> str:
 
 
 def remove_leftovers(folder: Path, ours: str) -> list[str]:
-    """Cancel jobs of series that are gone (killed, or their machine restarted), but for the one named `ours`. Says which.
+    """Cancel jobs of series that are gone (killed, or their machine restarted), except for the one named `ours`. Says which.
 
     A series lives as long as it holds the lock on its ledger; `folder` is the caller's own, and its ledger held by him.
     """

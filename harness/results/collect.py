@@ -82,7 +82,7 @@ class Outcome:
 
 
 def collect(paths: Iterable[Path], into: Path, *, system: str | None = None, rebuild: bool = False) -> Outcome:
-    """Copy every finished log at or under `paths` into `into`, and write the index anew.
+    """Copy every finished log at or under `paths` into `into`, and write the index again.
 
     ValueError for a path that is not there, and where nothing can be written or another collect is at work. `rebuild` takes
     the files as they are now, whatever an earlier index says of them.

@@ -45,7 +45,7 @@ OF_RUN = (
         lambda record: bool(record.other_task),
     ),
     _OfRun(
-        Obstacle("a resumed run", "a result is one run without a break, on one clock: run anew", "resumed_from_epoch"),
+        Obstacle("a resumed run", "a result is one run without a break, on one clock: run again", "resumed_from_epoch"),
         lambda record: record.resumed_from_epoch is not None,
     ),
     _OfRun(

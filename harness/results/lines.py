@@ -204,7 +204,7 @@ def _read(raw: bytes, line: int) -> Iterator[Event | Problem]:
         elif _OLD_MARK.match(text, at):
             yield _read_old(text[at:], line)
             return
-        else:  # any other word after the colons is no log line, but for ours written otherwise
+        else:  # any other word after the colons is no log line, except for ours written otherwise
             if text[at : at + 5] != ":::ML" and re.match(
                 r":::ML(?:LOG\W|[LP](?:v[\d.]+)?\s)", text[at:], re.IGNORECASE
             ):

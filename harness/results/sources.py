@@ -21,7 +21,7 @@ LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "out", "res
 
 
 def unavailable(commit: str, root: Path = ROOT) -> str:
-    """Why the sources of this commit cannot be had here; empty where they can."""
+    """Why the sources of this commit are not available here; empty where they are."""
     if (root / ".git").exists():
         done = _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
         return "" if done.returncode == 0 else f"commit {commit} is not in this checkout: fetch it"

@@ -40,7 +40,7 @@ class Followed:
             return unreadable(self.path, str(error).removeprefix(f"{self.path}: "))
 
     def _refresh(self) -> RunRecord:
-        if self.path.stat().st_size < self._read:  # written anew
+        if self.path.stat().st_size < self._read:  # written from scratch
             self._start_again()
         with outside.opened(self.path, outside.LOG_LIMIT) as file:
             file.seek(self._read)
@@ -67,7 +67,7 @@ def rows(records: Sequence[RunRecord]) -> list[list[str]]:
 
 
 def row(record: RunRecord, name: str) -> list[str]:
-    """Seconds, but for the words in the columns converged and now."""
+    """Seconds, except for the words in the columns converged and now."""
     facts = as_json(record)
     evaluations = [
         f"{figure(each['epoch'])} {figure(each['seconds'], 1)} {figure(each['accuracy'], 4)}"

@@ -135,7 +135,7 @@ class Accelerators(Protocol):
 class Vendor(Protocol):
     """What a package's `VENDOR` is."""
 
-    rank: int  # where several could answer, the lowest does: 0 but for `generic` and `cpu`
+    rank: int  # where several could answer, the lowest does: 0 except for `generic` and `cpu`
     process_groups: Mapping[str, str]  # torch's device type: torch.distributed's backend for it
     container: ContainerNeeds  # as far as it is known without looking
     libraries: tuple[str, ...]  # beginnings of the names of shared objects that a log should name: "libcuda.so"

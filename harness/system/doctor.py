@@ -125,7 +125,7 @@ def _cache(cache: Cache, in_container: bool) -> Finding:
         fix = "name a folder that only you may write in with HARNESS_CACHE_DIR; what is kept there is trusted"
         return Finding("warning", "cache", f"{text}: others may write in it", fix)
     if in_container and place.filesystem in LAYERS:
-        fix = "keep it in a volume (docker run -v NAME:/cache): else each container checks its data and compiles anew"
+        fix = "keep it in a volume (docker run -v NAME:/cache): else each container checks its data and compiles again"
         return Finding("ok", "cache", f"{text}: gone with this container", fix)
     if place.free_gib < CACHE_GIB:
         return Finding("warning", "cache", text, "make room, or name another folder (HARNESS_CACHE_DIR)")

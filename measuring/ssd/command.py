@@ -49,7 +49,7 @@ FEW = 8  # images of the data path's check
 FEWEST = 32  # of the data set: whole batches for every section
 CPU_STEPS = 6
 LOOPED = 16  # images of a batch that are detected in a Python loop
-MOST_TURNS_OF_CHOICES = 5  # a dozen graphs, each opened anew in each turn
+MOST_TURNS_OF_CHOICES = 5  # a dozen graphs, each opened again in each turn
 STEPS_IN_BUDGET = 100  # of the end-to-end run on a GPU, where time is short: five intervals of 20
 ACCURACY_STEPS = 200
 # In the order in which they are measured; those that are no default are asked for by name or by their own option

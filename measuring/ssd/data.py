@@ -97,7 +97,7 @@ def choices(config: SSDConfig, device: str, folder: Path, rounds: int, batches: 
     def timed(values: Mapping[str, Any]) -> Measure:
         def measure() -> float:
             opened = setup.session(setup.changed(config, data=values, compute=setup.PLAIN), device, folder)
-            # anew in each turn: a GPU has no room for all of them
+            # again in each turn: a GPU has no room for all of them
             epochs = endless(opened.folder.train_batches(opened.default_boxes))
 
             def consume() -> None:

@@ -42,7 +42,7 @@ def read(name: str) -> SSDConfig:
 
 
 def changed(config: SSDConfig, **tables: Mapping[str, Any]) -> SSDConfig:
-    """The configuration with other values in some of its tables; checked anew."""
+    """The configuration with other values in some of its tables; checked again."""
     raw = config.model_dump(mode="json")
     for table, values in tables.items():
         raw[table] |= values
@@ -118,7 +118,7 @@ def first_batch(opened: SSDSession) -> dict[str, Tensor]:
 
 
 def like_a_trained_network(batch: Mapping[str, Tensor], classes: int, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Logits (B, A, K) and offsets (B, A, 4): background but for the matched default boxes and some others, sure to a degree.
+    """Logits (B, A, K) and offsets (B, A, 4): background except for the matched default boxes and some more, sure to a degree.
 
     Some 150 of an image become detections, as many as a trained network has on COCO, whatever the data set at hand.
     """

@@ -210,7 +210,7 @@ def test_a_picture_that_the_server_has_not_is_named(server: FileServer, tmp_path
     files = {name: content for name, content in server.files.items() if name != "train/00000000000000ff.jpg"}
     with FileServer(files) as poorer:
         (problem,) = Prepared(tmp_path, small(poorer)).problems
-    assert "1 of 3 pictures cannot be had (00000000000000ff.jpg: HTTP 404)" in problem
+    assert "1 of 3 pictures cannot be downloaded (00000000000000ff.jpg: HTTP 404)" in problem
     assert not (tmp_path / "train/labels/openimages-mlperf.json").exists(), "no file that lists what is not there"
     (tmp_path / "train/data/00000000000000ff.jpg").write_bytes(picture("00000000000000ff"))  # by hand
     with FileServer(files) as poorer:

@@ -38,7 +38,7 @@ def losses(session: RetinaNetSession, epochs: range) -> list[float]:
 
 @pytest.mark.parametrize("backend", ["dali", "torch"])
 def test_losses_are_those_recorded(folder: Path, backend: str) -> None:
-    """From JPEG files to the loss, six epochs of three steps. Record anew: python -m tests.retinanet.test_session"""
+    """From JPEG files to the loss, six epochs of three steps. Record again: python -m tests.retinanet.test_session"""
     session = opened(folder, data={"backend": backend}, compute={"channels_last": False})
     session.load_data()
     found = losses(session, range(1, 7))

@@ -1,4 +1,4 @@
-"""The definition of the augmentation, and that DALI's graph and its torch twin are the same but for their random numbers."""
+"""The definition of the augmentation, and that DALI's graph and its torch twin are the same except for their random numbers."""
 
 from __future__ import annotations
 

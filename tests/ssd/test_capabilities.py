@@ -59,7 +59,7 @@ def test_without_dali_the_other_path_is_taken_unless_dali_was_asked_for() -> Non
     assert capabilities.backend(tables(), CPU) == "torch"
     with pytest.raises(NotSuitable, match='backend = "torch"'):
         BENCHMARK.check(tables(data={"backend": "dali"}), CPU)
-    with pytest.raises(NotSuitable, match="are DALI's, which is not to be had here"):
+    with pytest.raises(NotSuitable, match="are DALI's, which is not available here"):
         BENCHMARK.check(tables(data={"decode": "whole"}), CPU)
 
 

@@ -51,7 +51,7 @@ def slow(
 
 
 def same(fast: Detections, expected: Found) -> None:
-    """Equal but for rounding; neighbours of equal score may change places."""
+    """Equal except for rounding; neighbours of equal score may change places."""
     assert len(fast) == len(expected)
     got = sorted(
         zip(fast.images.tolist(), fast.labels.tolist(), fast.scores.tolist(), fast.ltrb.tolist(), strict=True),

@@ -4,7 +4,7 @@ On a CPU they are in golden_losses.json. The same CPU model, vector capability a
 kernels sum in another order, and 20 steps may drift apart by EARLY_BOUND in the first three steps and by LATE_BOUND after them.
 A GPU that computes on the CPU's batches must stay within the same bounds of the same file. With its own batches, whose
 pixels nvJPEG decodes, it is compared with golden_losses_gpu.json, one entry for each model of GPU; a model that has none is
-not compared. Record anew, after a change that is meant to change the maths, or on another model of GPU:
+not compared. Record again, after a change that is meant to change the maths, or on another model of GPU:
     python -m tests.ssd.test_golden [cpu | cuda:0]
 """
 

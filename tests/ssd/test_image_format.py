@@ -51,7 +51,7 @@ def with_crops_alone() -> Augmentation:
 
 
 def test_decoding_whole_gives_the_same_batches(test_data: Path) -> None:
-    """Boxes equal to the bit; pixels equal but for the chroma and the resize filter at the crop's rim."""
+    """Boxes equal to the bit; pixels equal except for the chroma and the resize filter at the crop's rim."""
     region, whole = (epoch(of_coco256(test_data, whole=whole), with_crops_alone()) for whole in (False, True))
     assert len(region) == len(whole) == 3
     for a, b in zip(region, whole, strict=True):

@@ -163,7 +163,7 @@ def published(path: Path, monkeypatch: pytest.MonkeyPatch, weights: dict[str, Te
 
 
 def weights_of_torchvision() -> dict[str, Tensor]:
-    """Those that are read, of the published file's shapes, as cheap as they can be had."""
+    """Those that are read, of the published file's shapes, as cheap as they can be made."""
     found = {f"features.{name}": value for name, value in make_layers(cfgs["D"]).state_dict().items()}
     for name, columns in ((FC6, 512 * 49), (FC7, 4096)):
         # each value the sum of its row and its column: a few numbers on the disk, whatever the shape

@@ -5,7 +5,7 @@
 
 PyTorch's compiler fuses the same operators, and moves more than it needs to: it reads the ReLU's output to know its mask,
 which the convolution's output tells as well, and where a block's output has two readers (the next convolution, the next
-sum) it adds their gradients anew in every kernel that wants the sum. Here batch_norm_add_relu takes both gradients, adds
+sum) it adds their gradients again in every kernel that wants the sum. Here batch_norm_add_relu takes both gradients, adds
 them once and leaves the masked sum, which is the gradient of the block's input and what its own batch norm goes on with.
 
 For that the second reader's gradient must not be added to the first's by autograd. So the sum with the block's input is

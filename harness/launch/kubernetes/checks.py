@@ -19,7 +19,7 @@ OF_SEVERAL_NODES = (("create", "", "services", ""),)
 
 
 def must_suit(cluster: Cluster, site: Site, run: Run, first: Trial) -> None:
-    """NotSuitable or ValueError where no trial could run: for want of rights, claims, accelerators, or by a policy."""
+    """NotSuitable or ValueError where no trial could run: for lack of rights, claims, accelerators, or by a policy."""
     _must_permit(cluster, run.nodes > 1)
     for option, claim in (("--data-claim", site.data), ("--results-claim", site.results)):
         if claim is not None:
@@ -35,11 +35,11 @@ def _must_permit(cluster: Cluster, several: bool) -> None:
     reviews = client.AuthorizationV1Api(cluster.api)
     lacking = []
     for verb, group, kind, sub in (*NEEDED, *(OF_SEVERAL_NODES if several else ())):
-        wish = {"namespace": cluster.namespace, "verb": verb, "group": group, "resource": kind, "subresource": sub}
+        access = {"namespace": cluster.namespace, "verb": verb, "group": group, "resource": kind, "subresource": sub}
         body: Any = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {key: value for key, value in wish.items() if value}},
+            "spec": {"resourceAttributes": {key: value for key, value in access.items() if value}},
         }
         with explained("asking which rights this account has"):
             review = reviews.create_self_subject_access_review(body, _request_timeout=TIMEOUT_S)

@@ -1,7 +1,7 @@
 """One namespace of a Kubernetes cluster: reaching it, what it allows, a trial's objects in it, and its refusals in words.
 
 Talks by the Kubernetes client for Python, which requirements/kubernetes.lock has. `NotSuitable` (exit code 6) is a cluster that
-cannot, `ValueError` (2) a wish that cannot be granted, `ClusterAway` a cluster that does not answer now.
+cannot, `ValueError` (2) a request that cannot be met, `ClusterAway` a cluster that does not answer now.
 """
 
 from __future__ import annotations

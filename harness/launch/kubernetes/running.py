@@ -46,7 +46,7 @@ def _ended(pod: client.V1Pod) -> Ended | None:
     if state is not None:
         when = state.finished_at.isoformat() if state.finished_at else ""
         lacked_memory = state.reason == "OOMKilled"
-        return Ended(when, int(state.exit_code), "the kernel killed it for want of memory (OOMKilled)" * lacked_memory)
+        return Ended(when, int(state.exit_code), "the kernel killed it for lack of memory (OOMKilled)" * lacked_memory)
     if pod.status.phase == "Failed":  # evicted, or its node is gone: nobody knows the container's end
         said = ": ".join(each for each in (pod.status.reason, pod.status.message) if each)
         return Ended("", 137, f"the cluster ended pod {pod.metadata.name}: {said or 'no word why'}")

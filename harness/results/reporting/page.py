@@ -99,7 +99,7 @@ def _others(rows: Sequence[Row]) -> list[tuple[int, str]]:
 
 
 def _old(board: Leaderboard) -> set[str]:
-    """Headings of the sections that begin folded: history, but for the newest round of what the page is about."""
+    """Headings of the sections that begin folded: history, except for the newest round of what the page is about."""
     history = [(heading, rows) for heading, rows in board.sections if any(row.origin != "measured" for row in rows)]
     newest: dict[str, str] = {}
     for heading, rows in history:

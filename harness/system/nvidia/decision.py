@@ -48,7 +48,7 @@ INIT_FIXES = {
     101: "CUDA_VISIBLE_DEVICES names a device that is not there",
     802: "the GPUs of an NVSwitch machine wait for the fabric manager: `systemctl start nvidia-fabricmanager`, in the "
     "driver's own version",
-    999: f"a container that lost its GPU after `systemctl daemon-reload` is started anew; otherwise {ASK_THE_HOST}",
+    999: f"a container that lost its GPU after `systemctl daemon-reload` is started again; otherwise {ASK_THE_HOST}",
 }
 
 
@@ -92,7 +92,7 @@ def _mismatch(found: Driver, in_container: bool) -> Verdict | None:
     library = found.libcuda.file_version or "another version"
     fix = "after a driver update, reboot the host, or unload and load its nvidia modules"
     if in_container:
-        fix += "; a container that ran through the update is started anew"
+        fix += "; a container that ran through the update is started again"
     if _is_compat(found.libcuda):
         fix += "; or take the compat folder out of LD_LIBRARY_PATH"
     return Verdict(

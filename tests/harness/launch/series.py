@@ -35,8 +35,8 @@ class Fakes:
         (self.folder / "fake.json").write_text(json.dumps(orders), encoding="utf-8")
 
     def run(self, count: int = 3, **options: object) -> int:
-        wish = {"configuration_sha256": SHA256, "clear_caches": False, **options}
-        series = trials.Series(self.folder, "fake", trials=count, **wish)  # type: ignore[arg-type]
+        asked = {"configuration_sha256": SHA256, "clear_caches": False, **options}
+        series = trials.Series(self.folder, "fake", trials=count, **asked)  # type: ignore[arg-type]
         with Reaper() as reaper:
             return trials.run(series, LocalLauncher(command, os.environ, reaper, series.id), self.said.append)
 

@@ -146,7 +146,7 @@ DESCRIPTION = {
 
 
 def write_package(folder: Path, system: str = "dgxa100_test", **how: Any) -> Path:
-    """A package that passes but for its sources."""
+    """A package that passes except for its sources."""
     write_series(folder / "results" / system / "ssd", **how)
     (folder / "systems").mkdir()
     (folder / "systems" / f"{system}.json").write_text(json.dumps(DESCRIPTION))

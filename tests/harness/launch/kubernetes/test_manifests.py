@@ -27,8 +27,8 @@ def trial(
     raw = toy.raw(ranks=8, nodes=nodes, device=device)
     raw["submission"]["platform"] = platform
     path = toy.write(folder, raw)
-    wishes = {"image": "registry.example/ssd:1", **asked}
-    request = Request(configuration=str(path), engine=Engine.KUBERNETES, **wishes)
+    options = {"image": "registry.example/ssd:1", **asked}
+    request = Request(configuration=str(path), engine=Engine.KUBERNETES, **options)
     chosen = config.load(path)
     site = Site.read(chosen, request)
     return manifests.of_trial(chosen, request, site, Order(3, folder / "out", None, False), "0123456789ab", "here")
