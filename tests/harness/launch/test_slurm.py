@@ -162,6 +162,14 @@ def test_a_job_that_somebody_cancels_is_no_interruption_of_ours(place: Place) ->
     assert place.stop == ("aborted", "somebody cancelled the job")
 
 
+def test_a_job_whose_time_is_over_says_so(place: Place) -> None:
+    place.fate, place.options = "sleeps", {"steps": 4}
+    code, said = place.run("--trials", 1, "--slurm-options", "-t 1")  # Slurm's least
+    assert code == 5, said
+    assert place.attempts == [(0, 1, "failed")]
+    assert place.stop == ("aborted", "the job's time was over (--slurm-options '-t MINUTES', or sbatch -t)")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_cancels_the_job_and_the_series_goes_on_later(place: Place, number: signal.Signals) -> None:
     place.fate = "naps"
