@@ -75,7 +75,7 @@ class Submission(Table):
     status: Literal["cloud", "onprem", "preview", "research"]
 
 
-class Run(Table):
+class RunTable(Table):
     """What the harness needs to run: where, how long, and towards what."""
 
     ruleset: Literal["0.7.0", "1.0.0", "1.1.0", "2.0.0", "2.1.0", "3.0.0", "3.1.0", "4.0.0", "4.1.0", "5.0.0", "5.1.0"]
@@ -116,7 +116,7 @@ class Own(Table):
 
     benchmark: Text
     submission: Submission
-    run: Run
+    run: RunTable
     also_called: list[Text] = []  # names by which published recipes ask for it
     default: bool = False  # what runs when none is named and no accelerator is found; one file may say so
 
@@ -130,7 +130,7 @@ class Configuration:
     benchmark_name: str
     benchmark: Benchmark
     submission: Submission
-    run: Run
+    run: RunTable
     tables: BaseModel  # the benchmark's config_type
 
     @cached_property
@@ -266,7 +266,7 @@ def _against_ruleset(own: Own) -> Iterator[str]:
     ruleset, closed, target = own.run.ruleset, own.submission.division == "closed", own.run.target
     if ruleset not in of_benchmark:
         allowed = " | ".join(
-            f'"{each}"' for each in get_args(Run.model_fields["ruleset"].annotation) if each in of_benchmark
+            f'"{each}"' for each in get_args(RunTable.model_fields["ruleset"].annotation) if each in of_benchmark
         )
         yield f'run.ruleset = "{ruleset}": benchmark {own.benchmark} is not part of it; allowed: {allowed}'
         return

@@ -101,7 +101,7 @@ class Compute(Table):
         return self
 
 
-class Evaluation(Table):
+class EvaluationTable(Table):
     """From the network's output to mAP."""
 
     batch_size: PositiveInt
@@ -117,7 +117,7 @@ class DetectorConfig(Table):
     data: Data
     optimizer: Optimizer
     compute: Compute
-    evaluation: Evaluation
+    evaluation: EvaluationTable
 
     @property
     def antialias(self) -> bool:

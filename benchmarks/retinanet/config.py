@@ -76,7 +76,7 @@ class Optimizer(tables.Optimizer):
     warmup_factor: Annotated[float, Field(ge=0, le=1)] = 1e-3  # of the learning rate, at the first step
 
 
-class Evaluation(tables.Evaluation):
+class EvaluationTable(tables.EvaluationTable):
     """What is kept of an image's detections."""
 
     max_detections: PositiveInt = 300  # the reference's; of a category COCO's metric looks at the best 100
@@ -89,7 +89,7 @@ class RetinaNetConfig(DetectorConfig):
     data: Data
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer
-    evaluation: Evaluation
+    evaluation: EvaluationTable
 
     @property
     def antialias(self) -> bool:

@@ -153,7 +153,7 @@ class Compute(tables.Compute):
         return self
 
 
-class Evaluation(tables.Evaluation):
+class EvaluationTable(tables.EvaluationTable):
     """From the network's output to mAP; the defaults are the reference's."""
 
     min_score: Annotated[float, Field(gt=0, lt=1)] = 0.05  # of a detection
@@ -168,7 +168,7 @@ class SSDConfig(DetectorConfig):
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer
     compute: Compute
-    evaluation: Evaluation
+    evaluation: EvaluationTable
 
     @model_validator(mode="after")
     def _loss_kernel_is_the_reference_s(self) -> Self:

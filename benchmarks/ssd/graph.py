@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from benchmarks.detection.graph import Limits
 from benchmarks.ssd import detections
 from benchmarks.ssd.boxes import decode
-from benchmarks.ssd.config import Evaluation
+from benchmarks.ssd.config import EvaluationTable
 
 
-def limits(settings: Evaluation) -> Limits:
+def limits(settings: EvaluationTable) -> Limits:
     """As benchmarks/ssd/detections.py has them from the configuration."""
     return Limits(settings.min_score, settings.max_iou, settings.max_per_class, detections.MAX_PER_IMAGE)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.comparison.runs import NAMES, Run
+from harness.comparison.runs import NAMES, ComparedRun
 from harness.results.lines import Event, Scanner
 from harness.results.record import number
 
@@ -56,7 +56,7 @@ class Bits:
     parting: Parting | None = None
 
 
-def compare(runs: Sequence[Run]) -> Bits | None:
+def compare(runs: Sequence[ComparedRun]) -> Bits | None:
     """None where no run is deterministic."""
     told = [read(run) for run in runs if run.record.value("deterministic") is True]
     if not told:
@@ -83,7 +83,7 @@ def compare(runs: Sequence[Run]) -> Bits | None:
     return Bits(text, True)
 
 
-def _deterministic(runs: Sequence[Run]) -> list[Run]:
+def _deterministic(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     return [run for run in runs if run.record.value("deterministic") is True]
 
 
@@ -128,7 +128,7 @@ def _ordered(value: float) -> int:
     return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
 
 
-def read(run: Run) -> Numbers:
+def read(run: ComparedRun) -> Numbers:
     """ValueError where the log cannot be read again."""
     record = run.record
     found = Numbers(run.name, record.seeds[0] if record.seeds else None)

@@ -22,7 +22,7 @@ from typing import Any
 
 from harness.comparison import documents
 from harness.comparison.comparison import Comparison
-from harness.comparison.runs import NAMES, Run
+from harness.comparison.runs import NAMES, ComparedRun
 
 PATTERNS = (
     (re.compile(r"\b(?:GPU|MIG)-[0-9a-fA-F]{4,}(?:-[0-9a-fA-F]{2,})*"), "gpu"),
@@ -104,12 +104,12 @@ def write(found: Comparison, target: Path) -> None:
         raise ValueError(f"{target}: cannot be written: {error.strerror}") from error
 
 
-def _place(run: Run, index: int) -> str:
+def _place(run: ComparedRun, index: int) -> str:
     """A/03_result_1.txt: in the order of time, whatever the folders were called."""
     return f"{NAMES[run.arm]}/{index:03}_{Path(run.record.path).name}"
 
 
-def _environments(runs: Sequence[Run], names: dict[str, str]) -> list[dict[str, Any]]:
+def _environments(runs: Sequence[ComparedRun], names: dict[str, str]) -> list[dict[str, Any]]:
     return [
         {
             "log": names[run.record.path],

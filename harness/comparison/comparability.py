@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.comparison.identity import FORWARD_COMPAT
-from harness.comparison.runs import NAMES, Run
+from harness.comparison.runs import NAMES, ComparedRun
 from harness.rules import rules_for
 
 Standing = Literal["allowed", "refused", "not told"]
@@ -70,7 +70,7 @@ class Comparability:
         return not self.refusals
 
 
-def examine(runs: Sequence[Run], allowed: Sequence[str] = ()) -> Comparability:
+def examine(runs: Sequence[ComparedRun], allowed: Sequence[str] = ()) -> Comparability:
     """All differences, judged. ValueError where `allowed` names a field that no log has."""
     facts = {id(run): fields(run) for run in runs}
     _check_names(allowed, {name for each in facts.values() for name in each})
@@ -99,7 +99,7 @@ def examine(runs: Sequence[Run], allowed: Sequence[str] = ()) -> Comparability:
     )
 
 
-def fields(run: Run) -> dict[str, str]:
+def fields(run: ComparedRun) -> dict[str, str]:
     """All that a comparison may hang on, flat, as text; a field that the log does not tell is missing."""
     record = run.record
     top: dict[str, Any] = {
@@ -141,7 +141,7 @@ def _hardware(table: Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in table.items() if key != "gpus"}, **whole}
 
 
-def _chosen(run: Run) -> dict[str, Any]:
+def _chosen(run: ComparedRun) -> dict[str, Any]:
     """What a run logs of itself before its clock starts: a decoder, a fallback. It may follow from the driver: no refusal."""
     start = run.record.entries.get("run_start")
     if not run.own or start is None:
@@ -154,7 +154,7 @@ def _chosen(run: Run) -> dict[str, Any]:
 
 
 def _differences(
-    group: Sequence[Run], facts: Mapping[int, dict[str, str]], host: str | None, allowed: Sequence[str]
+    group: Sequence[ComparedRun], facts: Mapping[int, dict[str, str]], host: str | None, allowed: Sequence[str]
 ) -> Iterable[Difference]:
     names = dict.fromkeys(name for run in group for name in facts[id(run)])
     for name in names:
@@ -175,7 +175,7 @@ def _differences(
     yield from _seeds(group, host, allowed)
 
 
-def _seeds(group: Sequence[Run], host: str | None, allowed: Sequence[str]) -> Iterable[Difference]:
+def _seeds(group: Sequence[ComparedRun], host: str | None, allowed: Sequence[str]) -> Iterable[Difference]:
     """A seed that one arm holds fixed takes the spread over seeds from it alone."""
     seeds = [[run.record.seeds[:1] for run in group if run.arm == arm and run.record.seeds] for arm in (0, 1)]
     fixed = [len(values) > 1 and len(set(values)) == 1 for values in seeds]
@@ -207,7 +207,7 @@ def _sentence(each: Difference) -> str:
     return f"{each.field} differs{where}: {a} and {b}; make it alike, or say --allow-diff {each.field}"
 
 
-def _replaced_driver(runs: Sequence[Run]) -> Iterable[str]:
+def _replaced_driver(runs: Sequence[ComparedRun]) -> Iterable[str]:
     """A container whose own libcuda took the place of the driver under test: both arms would be the same half of it."""
     kernels, user = (
         [{run.record.software.get(key) for run in runs if run.arm == arm} for arm in (0, 1)]
@@ -228,7 +228,7 @@ def _replaced_driver(runs: Sequence[Run]) -> Iterable[str]:
         )
 
 
-def _notes(runs: Sequence[Run]) -> Iterable[str]:
+def _notes(runs: Sequence[ComparedRun]) -> Iterable[str]:
     foreign = [run for run in runs if not run.own]
     if foreign:
         yield (

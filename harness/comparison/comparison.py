@@ -18,7 +18,7 @@ from harness.comparison.health import Symptom
 from harness.comparison.metrics import Metric
 from harness.comparison.numbers import Quality, quality
 from harness.comparison.probes import Probes
-from harness.comparison.runs import Invalid, Run, check_apart, find, invalid, ordered
+from harness.comparison.runs import ComparedRun, Invalid, check_apart, find, invalid, ordered
 from harness.comparison.sample import Sample
 from harness.comparison.verdict import Judged, Word
 
@@ -100,7 +100,7 @@ class Outlying:
 @dataclass(frozen=True)
 class Comparison:
     question: Question
-    runs: tuple[Run, ...]
+    runs: tuple[ComparedRun, ...]
     invalid: tuple[Invalid, ...]
     comparability: Comparability | None  # None where invalid runs ended it
     symptoms: tuple[Symptom, ...]
@@ -135,7 +135,7 @@ def compare(baseline: str, candidate: str, question: Question, floor: Floor | No
     return of_runs([*find(baseline, 0), *find(candidate, 1)], question, floor)
 
 
-def of_runs(runs: Sequence[Run], question: Question, floor: Floor | None = None) -> Comparison:
+def of_runs(runs: Sequence[ComparedRun], question: Question, floor: Floor | None = None) -> Comparison:
     chosen = metrics.named(question.metrics)
     check_apart(runs)
     found = tuple(ordered(runs))
@@ -203,7 +203,7 @@ def _delta(metric: Metric, delta: float, floor: Floor | None) -> float:
     return max(delta, known)
 
 
-def _row(metric: Metric, gated: bool, sample: Sample, judged: Judged, runs: Sequence[Run]) -> Row:
+def _row(metric: Metric, gated: bool, sample: Sample, judged: Judged, runs: Sequence[ComparedRun]) -> Row:
     sign = 1 if metric.more_is_slower else -1
     paired = sample.paired()
     means = tuple(math.exp(sign * float(paired.log_slowness[paired.arm == arm].mean())) for arm in (0, 1))
@@ -221,7 +221,7 @@ def _row(metric: Metric, gated: bool, sample: Sample, judged: Judged, runs: Sequ
     )
 
 
-def _phases(runs: Sequence[Run]) -> list[Phase]:
+def _phases(runs: Sequence[ComparedRun]) -> list[Phase]:
     """Exploratory: nothing is gated by them, so their p-values are held together by Benjamini and Hochberg."""
     found: list[tuple[Phase, float]] = []
     for name in dict.fromkeys([*metrics.PHASES, *(name for run in runs for name in metrics.phases(run))]):
@@ -244,7 +244,7 @@ def _phases(runs: Sequence[Run]) -> list[Phase]:
     return [replace(phase, sure=p <= limit) for phase, p in found]
 
 
-def _minutes(runs: Sequence[Run], arm: int) -> Minutes:
+def _minutes(runs: Sequence[ComparedRun], arm: int) -> Minutes:
     records = [run.record for run in runs if run.arm == arm]
     whole = [each for each in records if each.max_steps is None and each.run_ms and each.epochs_run]
 
@@ -299,14 +299,14 @@ def _notes(
     return notes
 
 
-def _paired(runs: Sequence[Run]) -> bool:
+def _paired(runs: Sequence[ComparedRun]) -> bool:
     hosts: dict[str, set[int]] = {}
     for run in runs:
         hosts.setdefault(run.host, set()).add(run.arm)
     return any(len(arms) == 2 for arms in hosts.values())
 
 
-def folder_of(runs: Sequence[Run]) -> Path:
+def folder_of(runs: Sequence[ComparedRun]) -> Path:
     """The deepest folder that holds all logs."""
     import os
 

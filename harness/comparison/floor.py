@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.comparison.runs import Run
+from harness.comparison.runs import ComparedRun
 from harness.results.record import number
 
 FILE = "noise.json"
@@ -24,7 +24,7 @@ class Floor:
     floors: Mapping[str, float]  # metric -> the smallest delta with which A against A is hardly ever called different
 
 
-def find(runs: Sequence[Run]) -> Floor | None:
+def find(runs: Sequence[ComparedRun]) -> Floor | None:
     """The floor that was measured on the host of all these runs, with their configuration; None where there is none."""
     hosts = {run.host for run in runs}
     shas = {run.record.configuration_sha256 for run in runs}

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.comparison.runs import NAMES, Run
+from harness.comparison.runs import NAMES, ComparedRun
 from harness.results.record import number
 
 CLOCKS_APART = 0.01  # by how much the arms' median SM clocks may differ
@@ -26,12 +26,12 @@ class Symptom:
     text: str
 
 
-def examine(runs: Sequence[Run]) -> list[Symptom]:
+def examine(runs: Sequence[ComparedRun]) -> list[Symptom]:
     """All symptoms; nothing where no GPU was watched."""
     return [*(Symptom(run.name, text) for run in runs for text in _of(run)), *_clocks(runs)]
 
 
-def _of(run: Run) -> Iterable[str]:
+def _of(run: ComparedRun) -> Iterable[str]:
     for gpu in run.gpus:
         name = f"GPU {gpu.get('index', '?')}"
         width, full = number(gpu.get("pcie_width")), number(gpu.get("pcie_width_max"))
@@ -64,7 +64,7 @@ def _of(run: Run) -> Iterable[str]:
         yield f"throttled: {text}"
 
 
-def _clocks(runs: Sequence[Run]) -> Iterable[Symptom]:
+def _clocks(runs: Sequence[ComparedRun]) -> Iterable[Symptom]:
     """Unequal clocks explain a difference before any driver does."""
     medians = []
     for arm in (0, 1):

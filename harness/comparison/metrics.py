@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.comparison.runs import Run, blocks
+from harness.comparison.runs import ComparedRun, blocks
 from harness.comparison.sample import Sample
 from harness.results import telemetry
 
@@ -30,16 +30,16 @@ class Metric:
     unit: str
     title: str
     more_is_slower: bool
-    value: Callable[[Run], float | None]
+    value: Callable[[ComparedRun], float | None]
     resolution_s: float = 0.0  # standard deviation that the log's stamps bring to a value in seconds
 
 
-def _evaluation(run: Run) -> float | None:
+def _evaluation(run: ComparedRun) -> float | None:
     times = [each.seconds for each in run.record.evaluations if each.seconds]
     return sum(times) / len(times) if times else None
 
 
-def _seconds_per_epoch(run: Run) -> float | None:
+def _seconds_per_epoch(run: ComparedRun) -> float | None:
     record = run.record
     if record.epoch_seconds:
         return record.epoch_seconds
@@ -47,11 +47,11 @@ def _seconds_per_epoch(run: Run) -> float | None:
     return record.epoch_samples / rate if record.epoch_samples and rate else None
 
 
-def _images_per_s(run: Run) -> float | None:
+def _images_per_s(run: ComparedRun) -> float | None:
     return run.record.images_per_s
 
 
-def _joules_per_image(run: Run) -> float | None:
+def _joules_per_image(run: ComparedRun) -> float | None:
     return None if run.telemetry is None else telemetry.joules_per_image(run.record, run.telemetry)
 
 
@@ -60,7 +60,7 @@ def phase(name: str) -> Metric:
     return Metric(name, "s", name.replace("_", " "), True, lambda run: phases(run).get(name))
 
 
-def phases(run: Run) -> Mapping[str, float]:
+def phases(run: ComparedRun) -> Mapping[str, float]:
     """Seconds by phase as the run's log has them; {} of a log without."""
     return run.record.phases
 
@@ -99,7 +99,7 @@ def named(names: Sequence[str]) -> list[Metric]:
     return list(dict.fromkeys(found))
 
 
-def sample(metric: Metric, runs: Sequence[Run]) -> tuple[Sample, list[Run]] | None:
+def sample(metric: Metric, runs: Sequence[ComparedRun]) -> tuple[Sample, list[ComparedRun]] | None:
     """The metric of all runs for the statistics, and the runs in its order; None where a run does not tell it.
 
     Nothing is left out: a metric that one run lacks is not compared.

@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.comparison import metrics, statistics, verdict
 from harness.comparison.floor import FILE
-from harness.comparison.runs import Run, invalid, ordered
+from harness.comparison.runs import ComparedRun, invalid, ordered
 from harness.comparison.sample import Floats, Sample
 
 ARMS = (3, 5, 10, 20)
@@ -37,7 +37,7 @@ class Noise:
     needed: dict[tuple[float, float], int | None]  # (difference, delta) -> runs an arm that find it in 4 of 5 cases
 
 
-def measure(runs: Sequence[Run]) -> list[Noise]:
+def measure(runs: Sequence[ComparedRun]) -> list[Noise]:
     """Of every default metric that the runs tell. ValueError where they are no A/A set."""
     if bad := invalid(runs):
         raise ValueError(f"{bad[0].run.record.path}: {bad[0].reason}; noise is measured on whole runs")
@@ -50,7 +50,7 @@ def measure(runs: Sequence[Run]) -> list[Noise]:
         )
     if len(runs) < 4:
         raise ValueError(f"{len(runs)} runs: noise needs four or more, ten are good")
-    dealt = [Run(run.record, (0, 1, 1, 0)[place % 4]) for place, run in enumerate(ordered(runs))]
+    dealt = [ComparedRun(run.record, (0, 1, 1, 0)[place % 4]) for place, run in enumerate(ordered(runs))]
     found = []
     for name in metrics.DEFAULT:
         made = metrics.sample(metrics.METRICS[name], dealt)
@@ -93,7 +93,7 @@ def _drawn(generator: np.random.Generator, values: Floats, count: int) -> Sample
     return Sample.of(np.exp(drawn[:count]).tolist(), np.exp(drawn[count:]).tolist())
 
 
-def write(found: Sequence[Noise], runs: Sequence[Run], folder: Path) -> Path:
+def write(found: Sequence[Noise], runs: Sequence[ComparedRun], folder: Path) -> Path:
     """`folder`/noise.json, which `compare` finds above the logs of this system."""
     content = {
         "host": runs[0].host,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.comparison import student
-from harness.comparison.runs import Run
+from harness.comparison.runs import ComparedRun
 
 POWER = 0.8
 
@@ -41,7 +41,7 @@ class Quality:
     loss: Difference | None
 
 
-def quality(runs: Sequence[Run]) -> Quality:
+def quality(runs: Sequence[ComparedRun]) -> Quality:
     """At the last epoch that all runs have."""
     accuracies: list[dict[int | float, float | None]] = [
         {each.epoch: each.accuracy for each in run.record.counted_evaluations if each.epoch is not None} for run in runs
@@ -52,7 +52,7 @@ def quality(runs: Sequence[Run]) -> Quality:
     return Quality(_at_last(runs, accuracies), _at_last(runs, losses))
 
 
-def _at_last(runs: Sequence[Run], values: Sequence[Mapping[int | float, float | None]]) -> Difference | None:
+def _at_last(runs: Sequence[ComparedRun], values: Sequence[Mapping[int | float, float | None]]) -> Difference | None:
     shared = set.intersection(*(set(each) for each in values)) if values else set()
     if not shared:
         return None

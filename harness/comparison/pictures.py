@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.comparison import words
 from harness.comparison.comparison import Comparison
-from harness.comparison.runs import Run
+from harness.comparison.runs import ComparedRun
 
 WIDTH = 860
 LABELS = 170  # left of a forest plot's and a waterfall's marks
@@ -155,7 +155,7 @@ def over_time(found: Comparison) -> Time | None:
     left, right = 70.0, WIDTH - 20.0
     places = {id(run): left + (right - left) * (index + 0.5) / len(runs) for index, run in enumerate(runs)}
     outlying = {id(runs[each.index]) for each in found.outlying}
-    panels: list[tuple[str, str, float, Callable[[Run], float | None]]] = [
+    panels: list[tuple[str, str, float, Callable[[ComparedRun], float | None]]] = [
         (gated.metric.title, gated.metric.unit, 150.0, lambda run: figure_of[id(run)]),
         ("SM clock", "MHz", 70.0, lambda run: run.telemetry.clock_sm_mhz if run.telemetry else None),
         ("power", "W", 70.0, lambda run: run.telemetry.power_w if run.telemetry else None),
@@ -185,7 +185,7 @@ def over_time(found: Comparison) -> Time | None:
     return Time(tuple(strips), top, tuple(_boundaries(runs, places)), tuple(_times(runs, places)))
 
 
-def _boundaries(runs: Sequence[Run], places: dict[int, float]) -> list[float]:
+def _boundaries(runs: Sequence[ComparedRun], places: dict[int, float]) -> list[float]:
     """Between runs of two hosts, or of two drivers."""
     return [
         (places[id(before)] + places[id(after)]) / 2
@@ -194,7 +194,7 @@ def _boundaries(runs: Sequence[Run], places: dict[int, float]) -> list[float]:
     ]
 
 
-def _times(runs: Sequence[Run], places: dict[int, float]) -> list[Tick]:
+def _times(runs: Sequence[ComparedRun], places: dict[int, float]) -> list[Tick]:
     import datetime
 
     step = max(1, math.ceil(len(runs) / 10))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.comparison.metrics import METRICS
-from harness.comparison.runs import Run, invalid
+from harness.comparison.runs import ComparedRun, invalid
 from harness.results.logfile import read
 from harness.results.series import find_logs
 
@@ -84,7 +84,7 @@ def gather(folders: Iterable[Path], cache: Path | None = None) -> tuple[list[Poi
 
 def _read(log: Path) -> dict[str, Any]:
     record = read(log)
-    run = Run(record, 0)
+    run = ComparedRun(record, 0)
     if bad := invalid([run]):
         return {"point": None, "reason": bad[0].reason}
     seconds, started = METRICS["seconds_per_epoch"].value(run), record.run_start_s

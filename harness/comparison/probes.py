@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import names, outside
 from harness.comparison import identity
-from harness.comparison.runs import NAMES, Run
+from harness.comparison.runs import NAMES, ComparedRun
 from harness.results.record import number
 
 LEVELS_UP = 2  # folders above a log's: a plan has runs/arms/NAME/host-1_block-1_run-1/result_0.txt
@@ -48,7 +48,7 @@ class Probes:
 _Key = tuple[str, str, str]
 
 
-def beside(runs: Sequence[Run]) -> Probes:
+def beside(runs: Sequence[ComparedRun]) -> Probes:
     """What lies there; none of it can make an error."""
     folders = [_folders(runs, arm) for arm in (0, 1)]
     arms: list[list[Mapping[_Key, float]]] = [[], []]
@@ -72,15 +72,15 @@ def beside(runs: Sequence[Run]) -> Probes:
     return Probes((len(arms[0]), len(arms[1])), tuple(rows[:SHOWN]), tuple(notes))
 
 
-def _of_logs(runs: Sequence[Run], arm: int) -> set[Path]:
+def _of_logs(runs: Sequence[ComparedRun], arm: int) -> set[Path]:
     return {Path(run.record.path).resolve().parent for run in runs if run.arm == arm}
 
 
-def _folders(runs: Sequence[Run], arm: int) -> set[Path]:
+def _folders(runs: Sequence[ComparedRun], arm: int) -> set[Path]:
     return {above for folder in _of_logs(runs, arm) for above in (folder, *list(folder.parents)[:LEVELS_UP])}
 
 
-def _read(path: Path, runs: Sequence[Run]) -> Mapping[_Key, float] | str:
+def _read(path: Path, runs: Sequence[ComparedRun]) -> Mapping[_Key, float] | str:
     """The medians of a probe's figures, or why it does not speak for these runs."""
     try:
         content = outside.read_json(path)

@@ -24,7 +24,7 @@ DONE = ("steps spent", "epochs spent")
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """One log in an arm."""
 
     record: RunRecord
@@ -63,7 +63,7 @@ class Run:
         return identity.of(self.record.software, self.gpus)
 
 
-def find(words: str, arm: int) -> list[Run]:
+def find(words: str, arm: int) -> list[ComparedRun]:
     """The runs of a path or glob; several with commas. ValueError where there is no log."""
     paths: list[Path] = []
     for word in words.split(","):
@@ -75,12 +75,12 @@ def find(words: str, arm: int) -> list[Run]:
         paths += [log for match in matched for log in find_logs(Path(match))]
     if not paths:
         raise ValueError(f"{NAMES[arm]}: no result log under {words}; name a folder with result_*.txt, or logs")
-    return [Run(_read(path), arm) for path in dict.fromkeys(path.resolve() for path in paths)]
+    return [ComparedRun(_read(path), arm) for path in dict.fromkeys(path.resolve() for path in paths)]
 
 
-def check_apart(runs: Sequence[Run]) -> None:
+def check_apart(runs: Sequence[ComparedRun]) -> None:
     """ValueError where a log, or a copy of it, is there twice: it would count as two runs."""
-    seen: dict[str, Run] = {}
+    seen: dict[str, ComparedRun] = {}
     for run in runs:
         other = seen.setdefault(run.record.sha256, run)
         if other is not run and run.record.events:
@@ -95,16 +95,16 @@ def check_apart(runs: Sequence[Run]) -> None:
 class Invalid:
     """A run that no figure may be taken from, and why."""
 
-    run: Run
+    run: ComparedRun
     reason: str
 
 
-def invalid(runs: Iterable[Run]) -> list[Invalid]:
+def invalid(runs: Iterable[ComparedRun]) -> list[Invalid]:
     """Every run that is none: it did not finish its work, or its clocks contradict each other."""
     return [Invalid(run, reason) for run in runs if (reason := _why_invalid(run))]
 
 
-def _why_invalid(run: Run) -> str:
+def _why_invalid(run: ComparedRun) -> str:
     record = run.record
     if record.outcome in ("empty", "invalid", "unfinished"):
         return record.reason
@@ -120,12 +120,12 @@ def _why_invalid(run: Run) -> str:
     return ""
 
 
-def ordered(runs: Iterable[Run]) -> list[Run]:
+def ordered(runs: Iterable[ComparedRun]) -> list[ComparedRun]:
     """By the time at which they started; those without one last."""
     return sorted(runs, key=lambda run: (run.record.run_start_s is None, run.record.run_start_s or 0.0))
 
 
-def blocks(runs: Sequence[Run]) -> dict[int, int]:
+def blocks(runs: Sequence[ComparedRun]) -> dict[int, int]:
     """Each run's block, by its index: runs of a host between which the arm did not change.
 
     Only where the arms differ in their driver: changing it takes a reboot that may shift all runs up to the next, so blocks

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from harness.comparison import words
 from harness.comparison.comparison import Comparison, Phase, Row
 from harness.comparison.probes import Probes
-from harness.comparison.runs import Run
+from harness.comparison.runs import ComparedRun
 from harness.results.table import printable
 
 WIDTH = 80
@@ -46,7 +46,7 @@ def lines(found: Comparison) -> Iterator[str]:
     yield from _wrapped(words.sentence(found))
 
 
-def arm_text(runs: Sequence[Run]) -> str:
+def arm_text(runs: Sequence[ComparedRun]) -> str:
     """What an arm is: how many runs, of what, on how many hosts, with which driver."""
     first = runs[0].record
     hosts = dict.fromkeys(run.host for run in runs)

@@ -20,7 +20,7 @@ from typing import Any
 from harness.comparison import identity
 from harness.comparison.identity import Identity
 from harness.comparison.plan import Item, Plan
-from harness.comparison.runs import Run, invalid
+from harness.comparison.runs import ComparedRun, invalid
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.launch import ledger
 from harness.results.logfile import read
@@ -333,7 +333,7 @@ class Work:
 def finished(folder: Path) -> bool:
     """Whether a run lies there that did its work."""
     record = _record(folder)
-    return record is not None and not invalid([Run(record, 0)])
+    return record is not None and not invalid([ComparedRun(record, 0)])
 
 
 def put_aside(root: Path, folder: Path) -> Path | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.config import Run
+from harness.config import RunTable
 from harness.contract import NotSuitable
 from harness.launch import engine
 from harness.launch.record import Order
@@ -128,7 +128,7 @@ class Plan:
 
 
 def gpus(
-    run: Run, info: Mapping[str, Any], needs: ContainerNeeds, there: int | None, chosen: Sequence[str] = ()
+    run: RunTable, info: Mapping[str, Any], needs: ContainerNeeds, there: int | None, chosen: Sequence[str] = ()
 ) -> Gpus:
     """The accelerators for one trial: `chosen`, else the first that the configuration asks for.
 

@@ -35,7 +35,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Suitability:
     """May the devices be used here, and may a result be compared with that of another driver?"""
 
     mode: str  # one word for a log, the vendor's own
@@ -115,7 +115,7 @@ class Accelerators(Protocol):
         ...
 
     @property
-    def verdict(self) -> Verdict: ...
+    def verdict(self) -> Suitability: ...
 
     def details(self) -> list[dict[str, Plain]]:
         """What the vendor's driver tells of each device, for a log; may list more devices than `names`."""

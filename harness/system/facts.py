@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.contract import Plain
 from harness.system import accelerator, host, image
-from harness.system.accelerator import ANY, Accelerators, Surroundings, Verdict
+from harness.system.accelerator import ANY, Accelerators, Suitability, Surroundings
 from harness.system.host import Host
 
 
@@ -36,7 +36,7 @@ class Machine:
         return [name for each in self.found for name in each.unusable]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Suitability:
         """Whether they may be used and compared."""
         return self.chosen.verdict
 

@@ -9,11 +9,13 @@ import pytest
 
 from harness import config
 from harness.cli import configs, main
-from harness.system.accelerator import Verdict
+from harness.system.accelerator import Suitability
 from harness.system.cpu import Processor
 
-H100 = SimpleNamespace(device="cuda", names=["NVIDIA H100 80GB HBM3"] * 2, verdict=Verdict("NATIVE", "", runnable=True))
-BROKEN = SimpleNamespace(device="cuda", names=["NVIDIA H100 80GB HBM3"], verdict=Verdict("TOO-OLD", ""))
+H100 = SimpleNamespace(
+    device="cuda", names=["NVIDIA H100 80GB HBM3"] * 2, verdict=Suitability("NATIVE", "", runnable=True)
+)
+BROKEN = SimpleNamespace(device="cuda", names=["NVIDIA H100 80GB HBM3"], verdict=Suitability("TOO-OLD", ""))
 CPU = Processor()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.config import Run
+from harness.config import RunTable
 from harness.contract import NotSuitable
 from harness.launch.kubernetes.cluster import TIMEOUT_S, Cluster, ClusterAway, explained, gone
 from harness.launch.kubernetes.manifests import Site, Trial
@@ -18,7 +18,7 @@ NEEDED = (
 OF_SEVERAL_NODES = (("create", "", "services", ""),)
 
 
-def must_suit(cluster: Cluster, site: Site, run: Run, first: Trial) -> None:
+def must_suit(cluster: Cluster, site: Site, run: RunTable, first: Trial) -> None:
     """NotSuitable or ValueError where no trial could run: for lack of rights, claims, accelerators, or by a policy."""
     _must_permit(cluster, run.nodes > 1)
     for option, claim in (("--data-claim", site.data), ("--results-claim", site.results)):
@@ -69,7 +69,7 @@ def _must_have(cluster: Cluster, claim: str, option: str) -> None:
         raise NotSuitable(f"{option} {claim}: its volume is lost (phase Lost)")
 
 
-def _must_offer(cluster: Cluster, resource: str, run: Run) -> None:
+def _must_offer(cluster: Cluster, resource: str, run: RunTable) -> None:
     try:
         with explained("listing nodes"):
             nodes = cluster.core.list_node(_request_timeout=TIMEOUT_S).items

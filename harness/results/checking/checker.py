@@ -11,7 +11,7 @@ from typing import Any
 from harness.names import RESULTS
 from harness.results.checking import official, own
 from harness.results.checking.findings import Finding
-from harness.results.checking.official import Job, Verdict
+from harness.results.checking.official import Job, OfficialVerdict
 from harness.results.checking.package import check_tree, find_packages
 from harness.results.checking.series import soften_one_failure
 from harness.results.checking.system import check_description, read_description
@@ -42,7 +42,7 @@ class Report:
     ruleset_is_guess: bool
     runs: int
     findings: tuple[Finding, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[OfficialVerdict, ...]
 
     @property
     def errors(self) -> int:
@@ -144,7 +144,7 @@ def _kept_back(record: RunRecord) -> bool:
     return record.outcome != "empty" and _beyond_limits(record)
 
 
-def _report(work: _Work, answer: list[Verdict] | RuntimeError) -> Report:
+def _report(work: _Work, answer: list[OfficialVerdict] | RuntimeError) -> Report:
     verdicts = [] if isinstance(answer, RuntimeError) else answer
     name = str(work.package or work.found[0].folder)
     findings: list[Finding] = [_no_answer(name, answer)] if isinstance(answer, RuntimeError) else []
@@ -170,7 +170,7 @@ def _report(work: _Work, answer: list[Verdict] | RuntimeError) -> Report:
     return Report(name, work.ruleset, work.guess, runs, _errors_first(findings), tuple(verdicts))
 
 
-def _of_package(work: _Work, package: Path, verdicts: list[Verdict], findings: list[Finding]) -> list[Finding]:
+def _of_package(work: _Work, package: Path, verdicts: list[OfficialVerdict], findings: list[Finding]) -> list[Finding]:
     """All findings of a package; `findings` are the tools' own."""
     findings = [*check_tree(package), *_descriptions(package), *findings]
     if not work.found:
@@ -217,7 +217,7 @@ def _folder_named(series: Series, name: str) -> Iterator[Finding]:
         yield Finding("error", name, "submission_benchmark", None, "folder name", benchmark, fix)
 
 
-def _scores_agree(series: Series, ruleset: str, name: str, verdicts: list[Verdict]) -> Iterator[Finding]:
+def _scores_agree(series: Series, ruleset: str, name: str, verdicts: list[OfficialVerdict]) -> Iterator[Finding]:
     """Ours against the summarizer's, which takes a run for converged when it has a run_stop."""
     ours = score(series, ruleset).exact_minutes
     theirs = next((each.value for each in verdicts if each.tool == "result summarizer" and each.about == name), None)
@@ -240,7 +240,7 @@ def _ruleset(found: list[Series], asked: str | None) -> tuple[str, bool]:
     return chosen, all(record.ruleset_is_guess for record in records if record.ruleset == chosen)
 
 
-def _from_verdicts(verdicts: Iterable[Verdict]) -> Iterator[Finding]:
+def _from_verdicts(verdicts: Iterable[OfficialVerdict]) -> Iterator[Finding]:
     for verdict in verdicts:
         if verdict.passed is False:
             for key, message, line in verdict.reasons or (("", official.gist(verdict.quote), None),):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.results.checking import checker, official
-from harness.results.checking.official import Job, Verdict
+from harness.results.checking.official import Job, OfficialVerdict
 from harness.results.checking.package import is_package
 from harness.results.series import Series
 
@@ -28,7 +28,7 @@ class Opinions:
 
     def __init__(self, cache: Path | None) -> None:
         self._cache = cache
-        self._packages: dict[tuple[Path, str], list[Verdict] | None] = {}
+        self._packages: dict[tuple[Path, str], list[OfficialVerdict] | None] = {}
 
     def of(self, series: Series, ruleset: str | None) -> Opinion:
         """As `check` sees the series, alone or in the package that it lies in. An unreadable cache has nothing in it."""
@@ -49,7 +49,7 @@ class Opinions:
         said = f"{tools} refuse it: {first.tool}, {Path(first.about).name}: {why}"[:400]
         return Opinion(False, said + (f"; and {more} more" if more else ""))
 
-    def _in_package(self, folder: Path, ruleset: str) -> list[Verdict] | None:
+    def _in_package(self, folder: Path, ruleset: str) -> list[OfficialVerdict] | None:
         """What was said of the package's logs in this folder, and of their system's description."""
         if len(folder.parents) < 3 or not is_package(package := folder.parents[2]):
             return None

@@ -36,7 +36,7 @@ Tool = Literal[
 
 
 @dataclass(frozen=True)
-class Verdict:
+class OfficialVerdict:
     """What one tool says of one file or folder."""
 
     tool: Tool
@@ -87,15 +87,15 @@ class Job:
             digest.update(f"\n{place} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode("utf-8", "replace"))
         return digest.hexdigest()
 
-    def verdicts(self, found: list[dict[str, Any]]) -> list[Verdict]:
+    def verdicts(self, found: list[dict[str, Any]]) -> list[OfficialVerdict]:
         told = {names.result(index): name for index, (_, name) in enumerate(self.logs)}
         plain = ({**each, "reasons": tuple(map(tuple, each["reasons"]))} for each in found)
-        return [Verdict(**{**each, "about": told.get(each["about"], each["about"])}) for each in plain]
+        return [OfficialVerdict(**{**each, "about": told.get(each["about"], each["about"])}) for each in plain]
 
 
 def ask(
     jobs: Sequence[Job], *, cache: Path | None = None, workers: int = 1, done: Callable[[int], None] = lambda _: None
-) -> list[list[Verdict] | RuntimeError]:
+) -> list[list[OfficialVerdict] | RuntimeError]:
     """The answer to each job, or why there is none. `cache` is a folder that keeps answers by what they depend on;
     `done` is told how many more jobs are answered."""
     answers: dict[int, list[dict[str, Any]] | RuntimeError] = {}
@@ -120,7 +120,7 @@ def ask(
     return [answer if isinstance(answer, RuntimeError) else job.verdicts(answer) for job, answer in found]
 
 
-def kept(job: Job, cache: Path | None) -> list[Verdict] | None:
+def kept(job: Job, cache: Path | None) -> list[OfficialVerdict] | None:
     """The answer that `ask` has kept, if it was ever given; asks nobody."""
     found = _kept(cache, job.key())
     return None if found is None else job.verdicts(found)

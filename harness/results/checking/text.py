@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from harness.results.checking.checker import Report
 from harness.results.checking.findings import Finding
-from harness.results.checking.official import Verdict
+from harness.results.checking.official import OfficialVerdict
 
 VERDICTS = ("MLPerf's tool", "about", "verdict", "in its words")
 QUOTED_LINES = 4
@@ -41,11 +41,11 @@ def finding_rows(report: Report) -> Iterator[list[str]]:
         yield row
 
 
-def _word(verdict: Verdict) -> str:
+def _word(verdict: OfficialVerdict) -> str:
     return {True: "passed", False: "FAILED", None: "advice"}[verdict.passed]
 
 
-def _quote(verdict: Verdict) -> str:
+def _quote(verdict: OfficialVerdict) -> str:
     lines = verdict.quote.splitlines()
     more = len(lines) - QUOTED_LINES
     return "\n".join([*lines[:QUOTED_LINES], *([f"({more} more lines)"] if more > 0 else [])])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from harness.names import accelerator_family
 from harness.results.reporting import text
-from harness.results.reporting.leaderboard import Row, Run
+from harness.results.reporting.leaderboard import Row, RunEntry
 
 WIDTH, HEIGHT = 380.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 22.0, 38.0
@@ -304,7 +304,7 @@ def _mark(row: Row, x: float, y: float, styles: dict[str, Style]) -> Mark:
     )
 
 
-def _curve(run: Run, x: Scale, y: Scale) -> Curve:
+def _curve(run: RunEntry, x: Scale, y: Scale) -> Curve:
     points = [(x(each.minutes), y(each.quality)) for each in run.evaluations]
     path = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
     title = f"{run.name}: {text.quality(run.quality)} after {text.minutes(run.evaluations[-1].minutes)} min"

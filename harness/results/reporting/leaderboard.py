@@ -42,13 +42,13 @@ class Spread(Record):
     cv: float | None  # sample standard deviation / mean; None for a single run
 
 
-class Evaluation(Record):
+class EvaluationEntry(Record):
     minutes: float  # since run_start
     epoch: float | None
     quality: float
 
 
-class Run(Record):
+class RunEntry(Record):
     """One timed run of a series."""
 
     name: str
@@ -60,7 +60,7 @@ class Run(Record):
     epochs: float | None
     images_per_s: float | None
     seed: int | None
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[EvaluationEntry, ...]
 
     @property
     def quality(self) -> float | None:
@@ -114,7 +114,7 @@ class Row(Record):
     images_per_s: float | None  # median of the runs
     images_per_s_spread: Spread | None
     throughput_from: str | None  # "epochs", "part of an epoch", or "blocks" where a log has no single ones
-    runs: tuple[Run, ...]
+    runs: tuple[RunEntry, ...]
     sections: tuple[Section, ...]
 
     @computed_field  # type: ignore[prop-decorator]

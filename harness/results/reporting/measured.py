@@ -15,7 +15,16 @@ from harness.names import accelerator_model
 from harness.results import telemetry
 from harness.results.checking.kept import Opinions
 from harness.results.record import RunRecord
-from harness.results.reporting.leaderboard import Evaluation, LeftOut, Row, Run, Section, Spread, spread, width_note
+from harness.results.reporting.leaderboard import (
+    EvaluationEntry,
+    LeftOut,
+    Row,
+    RunEntry,
+    Section,
+    Spread,
+    spread,
+    width_note,
+)
 from harness.results.reporting.text import TIMES
 from harness.results.score import Score, ScoredRun, score
 from harness.results.series import Series, find_logs, find_series
@@ -107,15 +116,15 @@ def _system(series: Series) -> str:
 # --- one row -----------------------------------------------------------------------------------------------------------
 
 
-def _run(each: ScoredRun, result: Score) -> Run:
+def _run(each: ScoredRun, result: Score) -> RunEntry:
     record = each.record
     start = record.run_start_s
     evaluations = (
-        Evaluation(minutes=round((at.at_s - start) / 60, 4), epoch=at.epoch, quality=at.accuracy)
+        EvaluationEntry(minutes=round((at.at_s - start) / 60, 4), epoch=at.epoch, quality=at.accuracy)
         for at in record.evaluations
         if start is not None and at.at_s is not None and at.accuracy is not None
     )
-    return Run(
+    return RunEntry(
         name=Path(record.path).name,
         log=record.path,
         sha256=record.sha256,

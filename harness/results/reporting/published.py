@@ -13,7 +13,16 @@ from fractions import Fraction
 from pydantic import Field
 
 from harness.names import accelerator_model
-from harness.results.reporting.leaderboard import Evaluation, Record, Row, Run, Section, median, spread, width_note
+from harness.results.reporting.leaderboard import (
+    EvaluationEntry,
+    Record,
+    Row,
+    RunEntry,
+    Section,
+    median,
+    spread,
+    width_note,
+)
 from harness.results.score import countable, four_decimals
 from harness.rules import data_files, rules_for, ruleset
 
@@ -134,11 +143,11 @@ def _score(entry: PublishedEntry) -> float | None:
     return None if mean is None else float(four_decimals(mean * Fraction(str(entry.scaling))))
 
 
-def _runs(entry: PublishedEntry) -> tuple[Run, ...]:
+def _runs(entry: PublishedEntry) -> tuple[RunEntry, ...]:
     by_time = sorted(range(len(entry.runs)), key=lambda index: entry.runs[index].seconds)
     counted = set(countable(by_time, entry.failed_runs))
     return tuple(
-        Run(
+        RunEntry(
             name=run.file,
             log=None,
             sha256=None,
@@ -149,7 +158,7 @@ def _runs(entry: PublishedEntry) -> tuple[Run, ...]:
             images_per_s=run.images_per_s,
             seed=None,
             evaluations=tuple(
-                Evaluation(minutes=round(seconds / 60, 4), epoch=epoch, quality=quality)
+                EvaluationEntry(minutes=round(seconds / 60, 4), epoch=epoch, quality=quality)
                 for seconds, epoch, quality in run.evaluations
             ),
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.contract import Plain
-from harness.system.accelerator import CPU, ContainerNeeds, Finding, Resource, Sensors, Surroundings, Verdict
+from harness.system.accelerator import CPU, ContainerNeeds, Finding, Resource, Sensors, Suitability, Surroundings
 
 
 class Processor:
@@ -15,7 +15,7 @@ class Processor:
 
     vendor = "processor"
     device = CPU
-    verdict = Verdict("CPU-ONLY", "no accelerator was found", runnable=True)
+    verdict = Suitability("CPU-ONLY", "no accelerator was found", runnable=True)
 
     @property
     def names(self) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.contract import Plain
 from harness.system import torch_build
-from harness.system.accelerator import ContainerNeeds, Finding, Level, Resource, Sensors, Surroundings, Verdict
+from harness.system.accelerator import ContainerNeeds, Finding, Level, Resource, Sensors, Suitability, Surroundings
 from harness.system.generic import makers, sensors, torch_probe
 from harness.system.generic.makers import Trace
 
@@ -66,18 +66,22 @@ class Generic:
         return [] if self.names or self.trace is None else self.trace.names
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Suitability:
         if self.names:
             driver = (self.trace and self.trace.driver) or "of unknown version"
-            return Verdict("OTHER-VENDOR", f"{self.vendor}, driver {driver}, which is not checked here", runnable=True)
+            return Suitability(
+                "OTHER-VENDOR", f"{self.vendor}, driver {driver}, which is not checked here", runnable=True
+            )
         assert self.trace is not None  # without devices of torch's there is a trace, or no record at all
         there = ", ".join(dict.fromkeys(self.trace.names))
         if self.torch is None:
             wanted = {"hip": "for ROCm", "xpu": "for XPU"}.get(self.trace.maker.build, f"of {self.vendor}'s own")
             fix = f'install a PyTorch {wanted}, or choose a configuration with run.device = "cpu"'
-            return Verdict("UNUSABLE", f"{there} is here, and this is {self.build.text}, which cannot use it", fix)
+            return Suitability("UNUSABLE", f"{there} is here, and this is {self.build.text}, which cannot use it", fix)
         why = self.torch.error or f"{self.build.text} sees none"
-        return Verdict("UNUSABLE", f"{there} is here, and {why}", f"see whether {self.vendor}'s driver and tools work")
+        return Suitability(
+            "UNUSABLE", f"{there} is here, and {why}", f"see whether {self.vendor}'s driver and tools work"
+        )
 
     def details(self) -> list[dict[str, Plain]]:
         by_torch = list(self.torch.details) if self.torch else []

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.system.accelerator import Verdict
+from harness.system.accelerator import Suitability
 from harness.system.nvidia.driver import Driver, Libcuda
 
 Mode = Literal[
@@ -74,7 +74,7 @@ def manifest(cuda: str | None = None) -> Manifest:
     return Manifest(_pair(cuda), row["minimum_driver"], _pair(row["minimum_compute_capability"]), tested)
 
 
-def decide(found: Driver, needs: Manifest, *, in_container: bool) -> Verdict:
+def decide(found: Driver, needs: Manifest, *, in_container: bool) -> Suitability:
     """The table, most telling row first."""
     return (
         _mismatch(found, in_container)
@@ -86,7 +86,7 @@ def decide(found: Driver, needs: Manifest, *, in_container: bool) -> Verdict:
     )
 
 
-def _mismatch(found: Driver, in_container: bool) -> Verdict | None:
+def _mismatch(found: Driver, in_container: bool) -> Suitability | None:
     if not found.nvml.mismatch and found.libcuda.init != SYSTEM_DRIVER_MISMATCH:
         return None
     library = found.libcuda.file_version or "another version"
@@ -95,23 +95,23 @@ def _mismatch(found: Driver, in_container: bool) -> Verdict | None:
         fix += "; a container that ran through the update is started again"
     if _is_compat(found.libcuda):
         fix += "; or take the compat folder out of LD_LIBRARY_PATH"
-    return Verdict(
+    return Suitability(
         "MISMATCH", f"the kernel module is {found.kernel_module or 'unknown'} and the driver's library {library}", fix
     )
 
 
-def _nothing_to_use(found: Driver, needs: Manifest, in_container: bool) -> Verdict | None:
+def _nothing_to_use(found: Driver, needs: Manifest, in_container: bool) -> Suitability | None:
     """No driver, or one that is out of reach."""
     libcuda, module = found.libcuda, found.kernel_module
     if libcuda.init == 0 or (libcuda.error is None and found.control_node):
         return None
     if libcuda.error is not None and not libcuda.absent:
-        return Verdict("BROKEN", libcuda.error, ASK_THE_HOST)
+        return Suitability("BROKEN", libcuda.error, ASK_THE_HOST)
     if module is None:
         fix = f'install driver {needs.minimum_driver} or later, or choose a configuration with run.device = "cpu"'
-        return Verdict("CPU-ONLY", "no NVIDIA driver is loaded", fix)
+        return Suitability("CPU-ONLY", "no NVIDIA driver is loaded", fix)
     if in_container:
-        return Verdict(
+        return Suitability(
             "CPU-ONLY",
             f"the host has NVIDIA driver {module}, but this container was given no GPU",
             "start it with --gpus all, or with --device nvidia.com/gpu=all where CDI is set up (both need the NVIDIA "
@@ -119,34 +119,34 @@ def _nothing_to_use(found: Driver, needs: Manifest, in_container: bool) -> Verdi
         )
     if libcuda.error is not None:
         message = f"kernel module {module} is loaded, and there is no libcuda.so.1"
-        return Verdict("CPU-ONLY", message, f"install the driver's libraries of version {module}")
+        return Suitability("CPU-ONLY", message, f"install the driver's libraries of version {module}")
     message = f"kernel module {module} is loaded, and there is no /dev/nvidiactl"
-    return Verdict("CPU-ONLY", message, "run `nvidia-smi` once as root: it makes the device nodes")
+    return Suitability("CPU-ONLY", message, "run `nvidia-smi` once as root: it makes the device nodes")
 
 
-def _does_not_start(found: Driver, needs: Manifest) -> Verdict | None:
+def _does_not_start(found: Driver, needs: Manifest) -> Suitability | None:
     libcuda = found.libcuda
     if libcuda.init == 0 or (_is_older_cuda(libcuda, needs) and libcuda.init != COMPAT_NOT_SUPPORTED_ON_DEVICE):
         return None  # of an old driver _too_old says why it does not start
     if libcuda.init == COMPAT_NOT_SUPPORTED_ON_DEVICE:
-        return Verdict(
+        return Suitability(
             "NOT-SUPPORTED",
             f"libcuda from {libcuda.path} is newer than driver {found.kernel_module}, which only data-centre GPUs allow",
             f"install driver {needs.minimum_driver} or later, and take the compat folder out of LD_LIBRARY_PATH",
         )
-    return Verdict(
+    return Suitability(
         "BROKEN",
         f"libcuda ({libcuda.path}) does not start: {libcuda.init_name} ({libcuda.init})",
         INIT_FIXES.get(libcuda.init or 0, ASK_THE_HOST),
     )
 
 
-def _too_old(found: Driver, needs: Manifest, in_container: bool) -> Verdict | None:
+def _too_old(found: Driver, needs: Manifest, in_container: bool) -> Suitability | None:
     module = found.kernel_module
     old_module = module is not None and _version(module) < _version(needs.minimum_driver)
     if not _is_older_cuda(found.libcuda, needs) and (not old_module or _is_foreign(found)):
         return None
-    return Verdict(
+    return Suitability(
         "TOO-OLD",
         f"driver {module or 'of unknown version'} is for CUDA {dotted(found.libcuda.cuda) or 'unknown'}, and CUDA "
         f"{_dot(needs.cuda)} needs {needs.minimum_driver} or later",
@@ -154,11 +154,11 @@ def _too_old(found: Driver, needs: Manifest, in_container: bool) -> Verdict | No
     )
 
 
-def _old_gpu(found: Driver, needs: Manifest) -> Verdict | None:
+def _old_gpu(found: Driver, needs: Manifest) -> Suitability | None:
     least = needs.minimum_compute_capability
     for device in found.libcuda.devices:
         if device.compute_capability < least:
-            return Verdict(
+            return Suitability(
                 "OLD-GPU",
                 f"{device.name} has compute capability {_dot(device.compute_capability)}, and these builds for CUDA "
                 f"{_dot(needs.cuda)} have code from {_dot(least)} on",
@@ -168,13 +168,13 @@ def _old_gpu(found: Driver, needs: Manifest) -> Verdict | None:
     return None
 
 
-def _works(found: Driver, needs: Manifest) -> Verdict:
+def _works(found: Driver, needs: Manifest) -> Suitability:
     libcuda, module = found.libcuda, found.kernel_module
     if module is None:
         message = f"libcuda ({libcuda.path}) works, and no kernel module is to be seen to compare it with"
-        return Verdict("UNVERIFIED", message, runnable=True)
+        return Suitability("UNVERIFIED", message, runnable=True)
     if _is_foreign(found):
-        return Verdict(
+        return Suitability(
             "FORWARD-COMPAT",
             f"programs run on libcuda {libcuda.file_version or ''} from {libcuda.path}, not on the host's driver {module}",
             "to compare drivers, start without the compat package: out of LD_LIBRARY_PATH, or the container toolkit's "
@@ -186,8 +186,8 @@ def _works(found: Driver, needs: Manifest) -> Verdict:
         message = (
             f"{has}, runs CUDA {_dot(needs.cuda)} by minor-version compatibility, and cannot compile its newest PTX"
         )
-        return Verdict("MINOR-COMPAT", message, runnable=True, comparable=True)
-    return Verdict("NATIVE", f"{has}, runs CUDA {_dot(needs.cuda)}", runnable=True, comparable=True)
+        return Suitability("MINOR-COMPAT", message, runnable=True, comparable=True)
+    return Suitability("NATIVE", f"{has}, runs CUDA {_dot(needs.cuda)}", runnable=True, comparable=True)
 
 
 def _is_older_cuda(libcuda: Libcuda, needs: Manifest) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.system.accelerator import Finding, Level, Verdict
+from harness.system.accelerator import Finding, Level, Suitability
 from harness.system.nvidia import decision, gpu_state
 from harness.system.nvidia.decision import Manifest
 from harness.system.nvidia.driver import Driver
 
 
-def examine(found: Driver, verdict: Verdict, needs: Manifest, requirement_bypassed: bool) -> Iterator[Finding]:
+def examine(found: Driver, verdict: Suitability, needs: Manifest, requirement_bypassed: bool) -> Iterator[Finding]:
     """In the order in which a reader fixes them."""
     yield from _driver(found, verdict, needs, requirement_bypassed)
     for state in gpu_state.examine(found.nvml.gpus):
@@ -20,7 +20,7 @@ def examine(found: Driver, verdict: Verdict, needs: Manifest, requirement_bypass
         yield Finding("warning", "nvml", f"no clocks, ECC or power: {found.nvml.error}", fix)
 
 
-def _driver(found: Driver, verdict: Verdict, needs: Manifest, requirement_bypassed: bool) -> Iterator[Finding]:
+def _driver(found: Driver, verdict: Suitability, needs: Manifest, requirement_bypassed: bool) -> Iterator[Finding]:
     without = verdict.mode == "CPU-ONLY"  # out of reach or not installed: the machine may be meant for its processor
     level: Level = "ok" if verdict.comparable else "warning" if verdict.runnable or without else "problem"
     yield Finding(level, "driver", f"{verdict.mode}: {verdict.message}", "" if level == "ok" else verdict.fix)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.contract import Plain
 from harness.system import pci, torch_build
-from harness.system.accelerator import ContainerNeeds, Finding, Resource, Sensors, Surroundings, Verdict
+from harness.system.accelerator import ContainerNeeds, Finding, Resource, Sensors, Suitability, Surroundings
 from harness.system.nvidia import decision, driver, findings, sensors
 from harness.system.nvidia.driver import Driver
 
@@ -50,7 +50,7 @@ class Nvidia:
         return decision.manifest(self.torch_cuda)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Suitability:
         return decision.decide(self.driver, self.needs, in_container=self.in_container)
 
     def details(self) -> list[dict[str, Plain]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.config import Run
+from harness.config import RunTable
 from harness.contract import NotSuitable
 from harness.launch import engine
 from harness.launch.plan import Gpus, Host, Mount, _by_nodes, gpus, plan
@@ -35,8 +35,8 @@ ROOTLESS: dict[str, Any] = {"SecurityOptions": ["name=seccomp,profile=builtin", 
 REMAPPED: dict[str, Any] = {"SecurityOptions": ["name=selinux", "name=userns"]}
 
 
-def run(device: str = "cuda", accelerators: int = 2) -> Run:
-    return Run(
+def run(device: str = "cuda", accelerators: int = 2) -> RunTable:
+    return RunTable(
         ruleset="0.7.0",
         device=device,
         nodes=1,

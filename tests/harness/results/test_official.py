@@ -12,23 +12,23 @@ import pytest
 from harness.results.checking import official
 from harness.results.checking.checker import check
 from harness.results.checking.kept import Opinions
-from harness.results.checking.official import Job, Verdict
+from harness.results.checking.official import Job, OfficialVerdict
 from harness.results.reporting import report
 from harness.results.series import find_series
 from tests.harness.results.logs import DESCRIPTION, changed, events, text, without, write, write_package, write_series
 
 
-def verdicts(folder: Path, ruleset: str = "0.7.0", *, rcp: bool = False) -> list[Verdict]:
+def verdicts(folder: Path, ruleset: str = "0.7.0", *, rcp: bool = False) -> list[OfficialVerdict]:
     return answer(Job(ruleset, tuple((path, path.name) for path in sorted(folder.glob("result_*.txt"))), rcp))
 
 
-def answer(job: Job, **how: Any) -> list[Verdict]:
+def answer(job: Job, **how: Any) -> list[OfficialVerdict]:
     (found,) = official.ask([job], **how)
     assert not isinstance(found, RuntimeError)
     return found
 
 
-def of_package(package: Path, ruleset: str) -> list[Verdict]:
+def of_package(package: Path, ruleset: str) -> list[OfficialVerdict]:
     return answer(Job(ruleset, package=package))
 
 

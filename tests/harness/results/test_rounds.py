@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.comparison.comparability import examine
-from harness.comparison.runs import Run
+from harness.comparison.runs import ComparedRun
 from harness.results import status
 from harness.results.checking.checker import check
 from harness.results.reporting import published, report
@@ -238,9 +238,9 @@ def test_runs_of_two_rounds_are_compared_where_their_rulesets_are_guessed(tmp_pa
         for day, keyword in (("2024-10-01", "ssd"), ("2025-10-01", "retinanet"))
     )
     third = find_series([logs.write_series(tmp_path / "ssd300")])[0].records
-    runs = [Run(record, arm) for arm, records in enumerate((first, second)) for record in records]
+    runs = [ComparedRun(record, arm) for arm, records in enumerate((first, second)) for record in records]
     assert [each.field for each in examine(runs, ("host",)).differences if each.standing == "refused"] == []
-    runs = [Run(record, arm) for arm, records in enumerate((first, third)) for record in records]
+    runs = [ComparedRun(record, arm) for arm, records in enumerate((first, third)) for record in records]
     assert "benchmark" in [each.field for each in examine(runs, ("host",)).differences if each.standing == "refused"]
 
 

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.contract import Plain
-from harness.system.accelerator import ContainerNeeds, Finding, Resource, Sensors, Surroundings, Unavailable, Verdict
+from harness.system.accelerator import (
+    ContainerNeeds,
+    Finding,
+    Resource,
+    Sensors,
+    Suitability,
+    Surroundings,
+    Unavailable,
+)
 
 DRIVER = "13.2.1"
 
@@ -15,7 +23,7 @@ DRIVER = "13.2.1"
 class Abaci:
     vendor = "Abacus Works"
     device = "abacus"
-    verdict = Verdict("NATIVE", f"beads {DRIVER}", runnable=True, comparable=True)
+    verdict = Suitability("NATIVE", f"beads {DRIVER}", runnable=True, comparable=True)
 
     @property
     def names(self) -> list[str]:
