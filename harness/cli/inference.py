@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def detect(
-    checkpoint: Annotated[Path, typer.Argument(help=TRAINED, show_default=False)],
+    checkpoint: Annotated[Path, typer.Argument(help=TRAINED, metavar="CHECKPOINT", show_default=False)],
     images: Annotated[list[Path], typer.Argument(help="Pictures, and folders of them.", metavar="IMAGE...")],
     *,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Scores below it are left out.")] = 0.3,
@@ -123,7 +123,7 @@ def detect(
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help=TRAINED, show_default=False)],
+    checkpoint: Annotated[Path, typer.Argument(help=TRAINED, metavar="CHECKPOINT", show_default=False)],
     out: Annotated[Path, typer.Argument(help="File to write.", metavar="OUT.onnx", show_default=False)],
     check: Annotated[
         list[Path] | None,
@@ -162,7 +162,10 @@ def export(
 
 def inference(
     model: Annotated[
-        str, typer.Argument(help=f"{TRAINED} Or a configuration: an untrained network.", show_default=False)
+        str,
+        typer.Argument(
+            help=f"{TRAINED} Or a configuration: an untrained network.", metavar="CHECKPOINT", show_default=False
+        ),
     ],
     *,
     scenario: Annotated[list[Scenario] | None, typer.Option(help="[default: both]", show_default=False)] = None,
