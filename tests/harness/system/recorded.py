@@ -75,6 +75,7 @@ H100: dict[str, Any] = {
     # what telemetry asks for besides
     "GetPowerUsage": 698250,
     "GetUtilizationRates": SimpleNamespace(gpu=97),
+    "GetJpgUtilization": [62, 1_000_000],
     "GetTotalEnergyConsumption": 5_700_000,
     "GetViolationStatus": SimpleNamespace(violationTime=2_500_000_000),
     "GetPcieReplayCounter": 0,
