@@ -37,7 +37,13 @@ def test_what_a_geforce_does_not_tell_is_none_with_the_reason() -> None:
 
 
 def test_each_call_may_be_refused_alone() -> None:
-    telemetry_s = {"GetPowerUsage", "GetUtilizationRates", "GetTotalEnergyConsumption", "GetViolationStatus"}
+    telemetry_s = {
+        "GetPowerUsage",
+        "GetUtilizationRates",
+        "GetJpgUtilization",
+        "GetTotalEnergyConsumption",
+        "GetViolationStatus",
+    }
     for call in H100.keys() - telemetry_s - {"GetPcieReplayCounter", "RegisterEvents"}:
         (gpu,) = nvml.ask(Recorded({**H100, call: NOT_SUPPORTED})).gpus
         assert gpu.unavailable, call
