@@ -316,3 +316,14 @@ def test_what_does_not_fit_it_is_refused_in_words(tables: dict[str, dict[str, An
     given = {**tables, "model": {**VGG, **tables.get("model", {})}}
     with pytest.raises(config.ConfigError, match=message):
         config.parse(small.content(**given), name="small", source="small")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_the_embedded_run_of_it_learns(tmp_path: Path) -> None:
+    """The whole path from generated pictures to a met target; minutes on two cores."""
+    done = runs.run("vgg_embedded", "--seed", 1, "--out", tmp_path, "--cache-dir", tmp_path / "cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert runs.complies(tmp_path / "result_0.txt")
+    values = {event["key"]: event["value"] for event in runs.events(tmp_path / "result_0.txt")}
+    assert values["other_task"] == "SSD80 with VGG-16" and values["demonstration"] is True
