@@ -93,10 +93,16 @@ class Cluster:
                 variables = process.environ()
                 named = variables.get("SLURMD_NODENAME") == node
                 step = process.name().startswith("slurmstepd") and self._keeps(process, node)
-                ours = variables.get("SLURM_CONF") == self.environment["SLURM_CONF"]
-                if ours and (named or step) and process.status() != psutil.STATUS_ZOMBIE:
+                if self._ours(process) and (named or step) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+    def _ours(self, process: psutil.Process) -> bool:
+        """By the bytes of its environment: a step's daemon has written its title over the first of them."""
+        with contextlib.suppress(OSError):
+            content = Path(f"/proc/{process.pid}/environ").read_bytes()
+            return f"SLURM_CONF={self.folder}/slurm.conf\0".encode() in content
+        return False
 
     def _keeps(self, process: psutil.Process, node: str) -> bool:
         return any(each.environ().get("SLURMD_NODENAME") == node for each in process.children())
@@ -175,9 +181,9 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 each.kill()
                 each.wait()
-        for node in ("node1", "node2"):
-            for process in self.tasks(node):
-                with contextlib.suppress(psutil.Error):
+        for process in psutil.process_iter():  # also a step's daemon that lost its tasks and its node
+            with contextlib.suppress(psutil.Error):
+                if self._ours(process):
                     process.kill()
 
 
