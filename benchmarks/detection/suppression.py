@@ -20,9 +20,7 @@ PAIRS_AT_ONCE = 2**21  # of a candidate and a better one: about 100 MB
 # On a CPU, pairs for each candidate, from which it is faster to compare only with what stays. One thread, 200 of each
 # of 40 groups: 2 to 10 ms that way, 67 to 85 in pairs; 60 of 640: 32 and 111; but 20 of 600: 15 and 6
 MANY_PAIRS = 20
-ONE_BY_ONE = (
-    1024  # candidates that a call is given, whole groups: those of different ones are compared too, for nothing
-)
+ONE_BY_ONE = 1024  # candidates of a call, whole groups: those of different ones are compared too, for nothing
 
 
 def best_first(scores: Tensor, group: Tensor) -> Tensor:
