@@ -53,11 +53,12 @@ def judge(found: Sequence[Node], sha256: str, began_s: float, ended_s: float) ->
                 f"node {each.name}: its code reads the configuration as {each.configuration_sha256[:12]}, which is "
                 f"{sha256[:12]} here: install or mount the same version on every node, or build the image from this checkout"
             )
-    first = found[0]
-    for each in found:
-        if each.commit != first.commit:
+    known = [each for each in found if not each.commit.startswith("unknown")]  # without git, or too busy to answer
+    for each in known:
+        if each.commit != known[0].commit:
             raise ValueError(
-                f"nodes have different code: {first.name} is at commit {first.commit[:12]}, {each.name} at {each.commit[:12]}"
+                f"nodes have different code: {known[0].name} is at commit {known[0].commit[:12]}, {each.name} at "
+                f"{each.commit[:12]}"
             )
     taken_s = ended_s - began_s
     apart = [(max(each.time_s - ended_s, 0.0), f"node {each.name}", "this machine") for each in found]

@@ -55,7 +55,7 @@ def configuration_file(config: SSDConfig, device: str, every: int) -> str:
             **{"ruleset": "0.7.0", "device": device.partition(":")[0], "nodes": 1, "accelerators_per_node": 1},
             **{"epochs": 1, "evaluate_after_epochs": [1], "target": 0.23, "log_every_steps": every},
         },
-        **config.model_dump(mode="json"),
+        **config.model_dump(mode="json", exclude_none=True),  # TOML has no null
     }
     lines = ['benchmark = "ssd"']
     for table, values in tables.items():

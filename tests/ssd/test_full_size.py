@@ -20,7 +20,14 @@ def test_an_epoch_of_coco256(test_data: Path, tmp_path: Path) -> None:
     content["run"] |= {"device": "cpu", "epochs": 1, "evaluate_after_epochs": [1], "log_every_steps": 7}
     content["model"]["initial_weights"] = "scratch"
     content["data"] |= {"train_samples": 126, "eval_samples": 128, "threads": 2}
-    content["optimizer"] |= {"batch_size": 6, "learning_rate": 3e-4, "warmup_steps": 20, "decay_epochs": []}
+    del content["optimizer"]["recipe"]
+    content["optimizer"] |= {
+        "batch_size": 6,
+        "learning_rate": 3e-4,
+        "weight_decay": 5e-4,
+        "warmup_steps": 20,
+        "decay_epochs": [],
+    }
     content["compute"] |= {"precision": "bf16", "compile": False}
     content["evaluation"]["batch_size"] = 16
     finished = run(

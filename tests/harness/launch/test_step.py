@@ -96,6 +96,9 @@ def ahead(seconds: float) -> Callable[[Node], Node]:
 
 def test_nodes_that_are_as_they_should_be() -> None:
     node.judge(nodes(), SHA256, 999.0, 1001.0)
+    node.judge(
+        nodes(lambda each: replace(each, commit="unknown-changed")), SHA256, 999.0, 1001.0
+    )  # that node has no git
     node.judge(nodes(ahead(31), ahead(1)), SHA256, 990.0, 1010.0)  # within what asking took
 
 
