@@ -41,12 +41,12 @@ def lookalikes(environment: Mapping[str, str] = os.environ) -> list[str]:
     known = {_folded(name): name for name in (*DECLARED, *ELSEWHERE)}
     found = []
     for name in environment:
-        if name in (*DECLARED, *ELSEWHERE, *OTHERS) or name.startswith("HARNESS_IMAGE_"):
+        if name in (*DECLARED, *ELSEWHERE, *OF_LAUNCHERS, *OTHERS) or name.startswith("HARNESS_IMAGE_"):
             continue
         meant = known.get(_folded(name)) or _close(name, known.values())
         if meant is not None:
             found.append(f"the environment variable {name} is not read; did you mean {meant}?")
-        elif name.startswith("HARNESS_") and name not in OF_LAUNCHERS:
+        elif name.startswith("HARNESS_"):
             found.append(f"the environment variable {name} is not read; known are {', '.join(DECLARED)}")
     return found
 

@@ -27,7 +27,8 @@ def test_what_is_ours_and_what_is_nobodys_business() -> None:
     others = dict.fromkeys(
         ("PATH", "HOME", "LANG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LOGNAME", "USER", "TERM"), "x"
     )
-    assert environment.lookalikes(ours | others | {"HARNESS_IMAGE_COMMIT": "x"}) == []
+    launchers = dict.fromkeys(environment.OF_LAUNCHERS, "x")
+    assert environment.lookalikes(ours | others | launchers | {"HARNESS_IMAGE_COMMIT": "x"}) == []
 
 
 def test_an_unknown_name_with_our_prefix() -> None:

@@ -203,7 +203,9 @@ def test_the_printed_docker_run_line_makes_the_same_container(client: Any, place
     finally:
         subprocess.run(["docker", "rm", "-f", "by-hand"], check=False, capture_output=True)
     order = Order(0, place.folder, None, caches_cleared=False)
-    chosen = a_plan(client, place, order, target=0.25)
+    cache = re.search(r"source=([^,]+),target=/cache", line)
+    assert cache is not None
+    chosen = a_plan(client, place, order, target=0.25, cache_dir=Path(cache[1]))
     made = client.containers.create(**replace(chosen, lift_limits="--ulimit" in line).arguments())
     ours = made.attrs
     made.remove()
