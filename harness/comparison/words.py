@@ -87,8 +87,11 @@ def _more(runs: int | None) -> str:
 
 
 def figure(value: float | None) -> str:
-    """To five digits."""
-    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:,.5g}"
+    """To five digits, in nine characters at most up to a hundred million."""
+    if value is None:
+        return "-"
+    small = 0 < abs(value) < 1e-3
+    return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.3e}" if small else f"{value:,.5g}"
 
 
 def _tenths(value: float | None) -> str:

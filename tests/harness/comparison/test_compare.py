@@ -31,6 +31,15 @@ def test_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert out.rstrip().splitlines()[-1].startswith("A and B are equal within 0.5 %: B is ")
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "-"), (0.0, "0"), (0.00050025, "5.003e-04"), (0.0012345, "0.0012345"), (8.2141, "8.2141"),
+     (99_999.4, "99,999"), (12_345_678.0, "12,345,678")],
+)  # fmt: skip
+def test_figures_leave_their_column_a_blank(value: float | None, shown: str) -> None:
+    assert words.figure(value) == shown and (len(shown) < 10 or value == 12_345_678.0)
+
+
 def test_slower_and_faster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = arms.in_turns(tmp_path, slower=1.013)
 
