@@ -127,6 +127,25 @@ def saving(folder: str) -> dict[str, Any]:
     return {"save_preprocessed_annotations": True, "save_preprocessed_annotations_dir": folder}
 
 
+def shuffled(source: Source, order_seed: int, saved: str) -> Any:
+    """Training's reader, which saves what it has read into the folder `saved`."""
+    # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
+    return reader(source, **saving(saved), shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31)
+
+
+def training(source: Source, augmentation_seed: int, checkpoint: bytes | None) -> dict[str, Any]:
+    """The arguments of training's pipeline."""
+    return {
+        "batch_size": source.batch_size,
+        "num_threads": source.threads,
+        "device_id": source.gpu,
+        # DALI's seeds are signed 32-bit numbers, and negative means "draw one"
+        "seed": augmentation_seed % 2**31,
+        "enable_checkpointing": True,
+        "checkpoint": checkpoint,
+    }
+
+
 def decoding_of(source: Source) -> dict[str, Any]:
     """How JPEG files are decoded, in whole or in part."""
     return _decoding(source.gpu, source.hw_decoder_load)

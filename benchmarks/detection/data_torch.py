@@ -10,13 +10,15 @@ Shapes: B images, S image side in px, G ground-truth boxes of an image, A defaul
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -166,6 +168,39 @@ class EvalBatches(TorchBatches):
     def _finished(self, draw: Draw) -> dict[str, Tensor]:
         images = normalised(draw["pixels"], *self._statistics)
         return {"images": image_format.made(images, self.source.image_format), "image_ids": draw["image_ids"]}
+
+
+@dataclass
+class ShuffledBatches(TorchBatches):
+    """Training's: whole batches, as many on every rank, in an order that each epoch draws from a seed of all ranks."""
+
+    order_seed: int = field(kw_only=True)
+    augmentation_seed: int = field(kw_only=True)
+
+    def state(self) -> bytes:
+        return json.dumps({name: getattr(self, name) for name in ("order_seed", "augmentation_seed", "epoch")}).encode()
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        return np.random.default_rng([self.order_seed, epoch]).permutation(len(self.pictures))
+
+    def _groups(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        whole = len(self.pictures) // self.source.shards // self.source.batch_size
+        return super()._groups(epoch)[:whole]
+
+    def _rng(self, epoch: int, place: int) -> np.random.Generator:
+        """For the batch at `place` of an epoch."""
+        return np.random.default_rng([self.augmentation_seed, epoch, place])
+
+    def _on_device(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Draw:
+        return {name: torch.from_numpy(each).to(self.source.device) for name, each in arrays.items()}
+
+
+def begins(order_seed: int, augmentation_seed: int, checkpoint: bytes | None) -> dict[str, int]:
+    """Seeds and epoch of ShuffledBatches: those given, or those of a former `state()`."""
+    if checkpoint is not None:
+        found: dict[str, int] = json.loads(checkpoint)
+        return found
+    return {"order_seed": order_seed, "augmentation_seed": augmentation_seed}
 
 
 def eval_batches(source: Source) -> EvalBatches:

@@ -1,12 +1,16 @@
-"""How much boxes overlap: intersection over union of corners, in whatever unit.
+"""How much boxes overlap: intersection over union of corners, in whatever unit; and matching by it, some images at a time.
 
-Shapes: G and A boxes.
+Shapes: B images, G and A boxes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+PAIRS_AT_ONCE = 2**25  # of a ground-truth box and an anchor: 128 MiB in float32
 
 
 def overlaps(one: Tensor, other: Tensor) -> Tensor:
@@ -18,3 +22,13 @@ def overlaps(one: Tensor, other: Tensor) -> Tensor:
     both *= (torch.minimum(bottom, bottom_a) - torch.maximum(top, top_a)).clamp_(min=0)
     areas = (right - left) * (bottom - top), (right_a - left_a) * (bottom_a - top_a)
     return both / (areas[0] + areas[1] - both)
+
+
+def in_parts(
+    match: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]], ltrb: Tensor, labels: Tensor, anchors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What `match` finds for ground truth (B, G, 4) with labels (B, G) and anchors (A, 4), at most PAIRS_AT_ONCE at a time."""
+    at_once = max(1, PAIRS_AT_ONCE // (labels.shape[1] * len(anchors)))
+    parts = [match(*part, anchors) for part in zip(ltrb.split(at_once), labels.split(at_once), strict=True)]
+    found_labels, offsets = (torch.cat(part) for part in zip(*parts, strict=True))
+    return found_labels, offsets

@@ -15,7 +15,7 @@ from nvidia.dali import fn, math, pipeline_def
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 
 from benchmarks.detection.data import Source
-from benchmarks.detection.data_dali import DaliBatches, batches, decoding_of, normalised, reader, saving
+from benchmarks.detection.data_dali import DaliBatches, batches, decoding_of, normalised, shuffled, training
 from benchmarks.retinanet.config import Augmentation
 
 
@@ -34,23 +34,14 @@ def train_batches(
         augmentation,
         order_seed,
         saved.name,
-        batch_size=source.batch_size,
-        num_threads=source.threads,
-        device_id=source.gpu,
-        # DALI's seeds are signed 32-bit numbers, and negative means "draw one"
-        seed=augmentation_seed % 2**31,
-        enable_checkpointing=True,
-        checkpoint=checkpoint,
+        **training(source, augmentation_seed, checkpoint),
     )
     return batches(pipe, source, saved, ["images", "ltrb", "labels"], LastBatchPolicy.DROP)
 
 
 @pipeline_def  # type: ignore[untyped-decorator]
 def _train_graph(source: Source, augmentation: Augmentation, order_seed: int, saved: str) -> Any:
-    # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
-    files, boxes, labels = reader(
-        source, **saving(saved), shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31
-    )
+    files, boxes, labels = shuffled(source, order_seed, saved)
     flip = fn.random.coin_flip(probability=augmentation.flip_probability)
     # the reader does not clamp a box that lies 1e-4 px outside
     boxes = fn.bb_flip(math.clamp(boxes, 0.0, 1.0), ltrb=True, horizontal=flip)

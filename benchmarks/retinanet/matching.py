@@ -13,13 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.detection.overlap import overlaps
+from benchmarks.detection.overlap import in_parts, overlaps
 from benchmarks.retinanet.anchors import encode
 
 FOREGROUND_IOU = 0.5
 BACKGROUND_IOU = 0.4
 IGNORED = -1
-PAIRS_AT_ONCE = 2**25  # of a ground-truth box and an anchor: 128 MiB in float32
 
 
 def match(ltrb_px: Tensor, labels: Tensor, anchors_px: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,12 +26,7 @@ def match(ltrb_px: Tensor, labels: Tensor, anchors_px: Tensor) -> tuple[Tensor, 
 
     A label is IGNORED, 0 for background, or the box's. Offsets are 0 where the label is none of a box.
     """
-    at_once = max(1, PAIRS_AT_ONCE // (labels.shape[1] * len(anchors_px)))
-    parts = [
-        _match(*part, anchors_px) for part in zip(ltrb_px.split(at_once), labels.split(at_once), strict=True)
-    ]  # fmt: skip
-    found_labels, offsets = (torch.cat(part) for part in zip(*parts, strict=True))
-    return found_labels, offsets
+    return in_parts(_match, ltrb_px, labels, anchors_px)
 
 
 def _match(ltrb_px: Tensor, labels: Tensor, anchors_px: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from torch import Tensor
 
 from benchmarks.detection.data import Source
-from benchmarks.detection.data_dali import DaliBatches, batches, decoding_of, normalised, reader, saving, uniform
+from benchmarks.detection.data_dali import DaliBatches, batches, decoding_of, normalised, shuffled, training, uniform
 from benchmarks.detection.pictures import FILL
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb
 from benchmarks.ssd.config import Augmentation
@@ -41,13 +41,7 @@ def train_batches(
         cxcywh_to_ltrb(default_boxes).flatten().tolist(),
         order_seed,
         saved.name,
-        batch_size=source.batch_size,
-        num_threads=source.threads,
-        device_id=source.gpu,
-        # DALI's seeds are signed 32-bit numbers, and negative means "draw one"
-        seed=augmentation_seed % 2**31,
-        enable_checkpointing=True,
-        checkpoint=checkpoint,
+        **training(source, augmentation_seed, checkpoint),
     )
     return batches(pipe, source, saved, ["images", "offsets", "labels"], LastBatchPolicy.DROP)
 
@@ -81,10 +75,7 @@ def _random_canvas(augmentation: Augmentation) -> tuple[Any, Any]:
 def _train_graph(
     source: Source, augmentation: Augmentation, anchors_ltrb: list[float], order_seed: int, saved: str
 ) -> Any:
-    # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
-    files, boxes, labels = reader(
-        source, **saving(saved), shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31
-    )
+    files, boxes, labels = shuffled(source, order_seed, saved)
     times, place = None, None
     if augmentation.expand_probability:
         times, place = _random_canvas(augmentation)

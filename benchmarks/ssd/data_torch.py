@@ -5,17 +5,15 @@ Shapes: B images, S image side in px, G ground-truth boxes of an image, A defaul
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from benchmarks.detection import image_format
 from benchmarks.detection.data import Source
-from benchmarks.detection.data_torch import Draw, TorchBatches
+from benchmarks.detection.data_torch import Draw, ShuffledBatches, begins
 from benchmarks.detection.normalisation import imagenet, normalised
 from benchmarks.detection.pictures import Picture, padded, read
 from benchmarks.ssd import augmentation as maths
@@ -25,32 +23,19 @@ from benchmarks.ssd.matching import match
 
 
 @dataclass
-class TrainBatches(TorchBatches):
+class TrainBatches(ShuffledBatches):
     """Whole batches, as many on every rank, of images, labels and offsets."""
 
     augmentation: Augmentation = field(kw_only=True)
     default_boxes: Tensor = field(kw_only=True)  # (A, 4) cxcywh, on the device
-    order_seed: int = field(kw_only=True)
-    augmentation_seed: int = field(kw_only=True)
-
-    def state(self) -> bytes:
-        return json.dumps({name: getattr(self, name) for name in ("order_seed", "augmentation_seed", "epoch")}).encode()
-
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        return np.random.default_rng([self.order_seed, epoch]).permutation(len(self.pictures))
-
-    def _groups(self, epoch: int) -> list[npt.NDArray[np.int64]]:
-        whole = len(self.pictures) // self.source.shards // self.source.batch_size
-        return super()._groups(epoch)[:whole]
 
     def _draw(self, epoch: int, place: int, pictures: list[Picture]) -> Draw:
-        rng = np.random.default_rng([self.augmentation_seed, epoch, place])
+        rng = self._rng(epoch, place)
         drawn = [augmented(rng, picture, self.augmentation) for picture in pictures]
         colours = np.stack([maths.random_colour(rng, self.augmentation) for _ in drawn])
         ltrb, labels = padded(drawn)
-        small = {"colours": colours, "ltrb": ltrb, "labels": labels}
-        on_device = {name: torch.from_numpy(each).to(self.source.device) for name, each in small.items()}
-        return {"pixels": self._pixels(drawn), **on_device}
+        small = self._on_device({"colours": colours, "ltrb": ltrb, "labels": labels})
+        return {"pixels": self._pixels(drawn), **small}
 
     def _finished(self, draw: Draw) -> dict[str, Tensor]:
         # of matching, torch.compile 2.11 on a CPU gets the place of the largest overlap wrong: it stays as it is
@@ -70,9 +55,7 @@ def train_batches(
     checkpoint: bytes | None = None,
 ) -> TrainBatches:
     """See benchmarks.ssd.data.train_batches."""
-    where = {"order_seed": order_seed, "augmentation_seed": augmentation_seed}
-    if checkpoint is not None:
-        where = json.loads(checkpoint)
+    where = begins(order_seed, augmentation_seed, checkpoint)
     boxes = default_boxes.to(source.device)
     return TrainBatches(source, read(source), augmentation=augmentation, default_boxes=boxes, **where)
 

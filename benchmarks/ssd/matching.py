@@ -4,7 +4,7 @@ As the MLPerf Training reference (ssd, v0.7) has it: a default box takes the gro
 IoU exceeds 0.5; besides, each ground-truth box keeps the default box that overlaps it most, and the later one where two want
 the same. DALI's operator does the same inside its graph; this is for the data path without DALI.
 
-But for ties. A small box lies wholly in several default boxes of one size and has the same IoU with each: the reference and
+Except for ties. A small box lies wholly in several default boxes of one size and has the same IoU with each: the reference and
 this take the first of them, DALI the last, and likewise of two ground-truth boxes that overlap a default box alike. Of coco256,
 254 photographs with 1,827 boxes, 457 of which have such ties, that moves 345 of 7,085 positives to another default box (694
 labels of 2,217,928; tests/ssd/test_matching.py).
@@ -17,11 +17,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.detection.overlap import overlaps
+from benchmarks.detection.overlap import in_parts, overlaps
 from benchmarks.ssd.boxes import cxcywh_to_ltrb, encode
 
 MATCH_IOU = 0.5
-PAIRS_AT_ONCE = 2**25  # of a ground-truth and a default box: 128 MiB in float32
 
 
 def match(ltrb: Tensor, labels: Tensor, default_boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,12 +28,7 @@ def match(ltrb: Tensor, labels: Tensor, default_boxes: Tensor) -> tuple[Tensor, 
 
     `default_boxes` are (A, 4) cxcywh. What is matched with nothing has label 0 and offsets 0.
     """
-    at_once = max(1, PAIRS_AT_ONCE // (labels.shape[1] * len(default_boxes)))
-    parts = [
-        _match(*part, default_boxes) for part in zip(ltrb.split(at_once), labels.split(at_once), strict=True)
-    ]  # fmt: skip
-    found_labels, offsets = (torch.cat(part) for part in zip(*parts, strict=True))
-    return found_labels, offsets
+    return in_parts(_match, ltrb, labels, default_boxes)
 
 
 def _match(ltrb: Tensor, labels: Tensor, default_boxes: Tensor) -> tuple[Tensor, Tensor]:

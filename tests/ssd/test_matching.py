@@ -12,7 +12,7 @@ import pytest
 import torch
 from nvidia.dali import fn, pipeline_def
 
-from benchmarks.detection import annotation_file
+from benchmarks.detection import annotation_file, overlap
 from benchmarks.detection.overlap import overlaps
 from benchmarks.ssd import matching
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb, decode, default_boxes, encode
@@ -35,7 +35,7 @@ def truth(counts: list[int], most: int, seed: int = 0) -> tuple[torch.Tensor, to
 
 @pytest.mark.parametrize("at_once", [1, 10**9])
 def test_a_batch_is_its_images_whatever_the_padding(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(matching, "PAIRS_AT_ONCE", at_once)
+    monkeypatch.setattr(overlap, "PAIRS_AT_ONCE", at_once)
     counts = [3, 0, 7, 1]
     ltrb, labels = truth(counts, 9)
     found_labels, offsets = matching.match(ltrb, labels, BOXES)
@@ -100,8 +100,8 @@ def taking_the_last(ltrb: torch.Tensor, labels: torch.Tensor, anchors: torch.Ten
     """Labels (A,) of one image (G, 4), (G,) where the last of several equal overlaps wins."""
     iou = overlaps(ltrb, cxcywh_to_ltrb(anchors))
     positive, which = iou.max(0).values > matching.MATCH_IOU, len(iou) - 1 - iou.flip(0).argmax(0)
-    for number, overlap in enumerate(iou):
-        own = len(overlap) - 1 - int(overlap.flip(0).argmax())
+    for number, row in enumerate(iou):
+        own = len(row) - 1 - int(row.flip(0).argmax())
         which[own], positive[own] = number, True
     return torch.where(positive, labels[which], 0)
 
