@@ -10,25 +10,52 @@ set -euo pipefail
 IMAGE=${IMAGE:-ssd-ci}
 BASE_IMAGE=${BASE_IMAGE:-}
 root=$(cd "$(dirname "$0")/.." && pwd)
-work=$(mktemp -d /var/tmp/ssd-ci.XXXXXX)
 engine="" own_images=()
 
 say() { printf '\n== %s (%ss)\n' "$*" "$SECONDS"; }
 
+# An engine's data are 10 to 25 GB. Each run holds a lock on its folder while it lives; what nobody holds was left by one that
+# was killed, and goes before a full disk ends this one.
+take_away_leftovers() {
+    local folder lock
+    for folder in /var/tmp/ssd-ci.*; do
+        [ -e "$folder/lock" ] || continue
+        exec {lock}< "$folder/lock"
+        if flock --nonblock "$lock"; then
+            echo "taking away what a killed run left: $folder"
+            rm -rf "$folder"
+        fi
+        exec {lock}<&-
+    done
+}
+
 finish() {
     local status=$?
     trap '' INT TERM
+    set +e # with a disk so full that nothing can be said any more, the folder must go all the same
     if [ -n "$engine" ]; then
-        kill "$engine" 2> /dev/null || true
-        wait "$engine" 2> /dev/null || true
+        kill "$engine" 2> /dev/null
+        wait "$engine" 2> /dev/null
     elif [ ${#own_images[@]} -gt 0 ]; then
-        docker image rm --force "${own_images[@]}" > /dev/null 2>&1 || true
+        docker image rm --force "${own_images[@]}" > /dev/null 2>&1
     fi
     if [ $status -ne 0 ] && [ -f "$work/dockerd.log" ]; then tail -n 20 "$work/dockerd.log" >&2; fi
     rm -rf "$work"
     exit $status
 }
+
+take_away_leftovers
+work=$(mktemp -d /var/tmp/ssd-ci.XXXXXX)
 trap finish EXIT
+exec {held}> "$work/lock" # the engine inherits it: what a living one still uses stays
+flock "$held"
+
+# Room for what is built next: an image with CUDA's libraries and its build's cache take 12 to 16 GB.
+room_for() {
+    local free
+    free=$(df --output=avail --block-size=1G "$work" | tail -n 1)
+    [ "$free" -ge "$1" ] || { echo "$2 needs about $1 GB in /var/tmp; $free GB are free" >&2; return 1; }
+}
 
 install_if_missing() {
     command -v "$1" > /dev/null && return
@@ -81,6 +108,7 @@ build() { # ACCELERATOR TAG
 also() {
     local tag=$IMAGE-$1 code=0 began=$SECONDS
     say "the image $1 too"
+    room_for 20 "the image $1"
     build "$1" "$tag"
     own_images+=("$tag")
     say "built in $((SECONDS - began)) s; some steps of the embedded job in it"
@@ -100,7 +128,13 @@ assert value["software"]["value"]["torch"].split("+")[0] == locked, value["softw
 assert value["run_stop"]["metadata"]["status"] == "aborted", value["run_stop"]
 print(f"{accelerator}: torch {value['software']['value']['torch']}, {value['run_stop']['metadata']['reason']}")
 CHECK
-    docker image rm --force "$tag" > /dev/null
+    free_room "$tag"
+}
+
+# An image's room for the next one. The build's cache is taken away of our own engine only.
+free_room() {
+    docker image rm --force "$@" > /dev/null
+    if [ -n "$engine" ]; then docker builder prune --all --force > /dev/null; fi
 }
 
 # A small image by the same Dockerfile, with one wheel, from an index whose address holds a password: none of it may stay.
@@ -132,6 +166,7 @@ docker info > /dev/null 2>&1 || start_engine
 [ -n "$BASE_IMAGE" ] || make_base
 
 say "building the image"
+room_for 20 "the image"
 build "${ACCELERATOR:-cuda13}" "$IMAGE"
 own_images+=("$IMAGE")
 began=$SECONDS
@@ -165,5 +200,6 @@ if [ $# -gt 0 ]; then
     say "$*"
     IMAGE=$IMAGE "$@"
 fi
+if [ -n "${ALSO:-}" ]; then free_room "$IMAGE"; fi
 for each in ${ALSO:-}; do also "$each"; done
 say "done"
