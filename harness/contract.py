@@ -58,6 +58,8 @@ class Context:
     log_every_steps: int = 20  # steps between two Intervals; the last step that train_epoch trains always ends one
     # --deterministic: nothing may be chosen by its speed (autotuning, a number format): the run can be repeated to the bit
     deterministic: bool = False
+    # what another run of the same series or comparison chose by its speed: its Session.chosen. Nothing of it is chosen anew
+    chosen: Mapping[str, Plain] = field(default_factory=dict)
 
     @property
     def rank_seed(self) -> int:
@@ -123,6 +125,14 @@ class Session(Protocol):
 
     def warm_up(self) -> None:
         """Compile and autotune on synthetic input. Weights, buffers, optimizer and random state end as they began."""
+        ...
+
+    def chosen(self) -> Mapping[str, Plain]:
+        """What warm_up chose by its speed, by name (a number format, threads); {} where it chose nothing.
+
+        A moment's noise must not choose for one run of a series and not for the next: later ones are given this in
+        Context.chosen, and then take it from there. `check` refuses a name or a value that is none.
+        """
         ...
 
     def phase_seconds(self) -> Mapping[str, float]:

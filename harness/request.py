@@ -139,6 +139,14 @@ class Request:
         ),
         ALL,
     ] = False
+    chosen: Annotated[
+        str | None,
+        Option(
+            help="What another run chose by its speed, as its log has it under chosen, in JSON: nothing of it is measured "
+            "anew. Series and comparisons hand it on by themselves."
+        ),
+        ALL,
+    ] = None
     target: Annotated[float | None, Option(help="Quality at which the run ends; open division only."), ALL] = None
     cache_dir: Annotated[
         Path | None,
@@ -443,6 +451,11 @@ def options() -> tuple[_Option, ...]:
         engines = next((each.engines for each in more if isinstance(each, Of)), frozenset[Engine]())
         found.append(_Option(field.name, Annotated[kind, info], field.default, info, reach, inside, engines))
     return tuple(found)
+
+
+def variable(name: str) -> str:
+    """The environment variable of the field `name`."""
+    return next(option.variable for option in options() if option.name == name)
 
 
 def variables() -> tuple[str, ...]:

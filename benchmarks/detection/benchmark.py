@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.detection import chosen
 from benchmarks.detection.capabilities import backend, installed, runs_as_asked
 from benchmarks.detection.tables import DetectorConfig, dali_defaults
 from harness.contract import Context, Detector, Figure, Graph, NotSuitable, Published, SecondsOf
@@ -51,6 +52,7 @@ class DetectorBenchmark(ABC):
     def check(self, config: Any, context: Context) -> None:
         _check_sizes(config, context)
         _check_data_path(config, context)
+        chosen.of(context)
         if config.compute.threads != "auto" and config.compute.threads > context.threads:
             raise ValueError(
                 f'compute.threads = {config.compute.threads}: each rank may use {context.threads} here; say so many, or "auto"'

@@ -35,6 +35,14 @@ def candidates(device: str) -> tuple[Precision, ...]:
     return ("fp32", "fp16")  # Volta and Turing have fp16 units only
 
 
+def available(precision: Precision, device: str) -> Precision:
+    """What an earlier run chose. NotSuitable where this device has no such format: it chose on another."""
+    if precision not in candidates(device):
+        known = ", ".join(candidates(device))
+        raise NotSuitable(f"--chosen: precision {precision}, and on {device} auto chooses among {known}")
+    return precision
+
+
 def named(precision: Precision, device: str) -> str:
     """As the log says it: a GPU's "fp32" convolutions are TF32 where it has that and PyTorch may use it."""
     if precision != "fp32" or not device.startswith("cuda") or torch.version.hip is not None:
@@ -46,9 +54,10 @@ def named(precision: Precision, device: str) -> str:
 def fastest(step: Callable[[Precision], None], device: str, repeats: int = 3) -> tuple[Precision, dict[str, float]]:
     """The format in which `step` runs fastest, and each one's median seconds. `step` trains one batch and synchronises.
 
-    A format whose batch does not fit into the device's memory is not among them. NotSuitable where none fits.
+    In turns, and judged by each turn's own ratio: a burst of other work lasts longer than a step and slows both of a turn,
+    where it would have slowed all steps of one format had they been taken one after the other. A format whose batch does not
+    fit into the device's memory is not among them. NotSuitable where none fits.
     """
-    seconds: dict[str, float] = {}
     fitting: list[Precision] = []
     for precision in candidates(device):
         try:
@@ -56,18 +65,18 @@ def fastest(step: Callable[[Precision], None], device: str, repeats: int = 3) ->
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             continue
-        seconds[precision] = statistics.median(_timed(step, precision) for _ in range(repeats))
         fitting.append(precision)
     if not fitting:
         raise NotSuitable(
             f"a batch does not fit into the memory of {device} in {' or '.join(candidates(device))}; a smaller "
             "optimizer.batch_size, with the learning rate that belongs to it, does"
         )
+    turns = [{precision: _timed(step, precision) for precision in fitting} for _ in range(repeats)]
+    seconds = {str(precision): statistics.median(turn[precision] for turn in turns) for precision in fitting}
     finest, *others = fitting
-    if not others:
-        return finest, seconds
-    best = min(others, key=lambda precision: seconds[precision])
-    return (best if seconds[best] * WORTHWHILE_GAIN < seconds[finest] else finest), seconds
+    gains = {each: statistics.median(turn[finest] / turn[each] for turn in turns) for each in others}
+    best = max(gains, key=lambda each: gains[each], default=finest)
+    return (best if gains.get(best, 0) > WORTHWHILE_GAIN else finest), seconds
 
 
 def _timed(step: Callable[[Precision], None], precision: Precision) -> float:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.detection import image_format, nvjpeg, panels, precision, threads
+from benchmarks.detection import chosen, image_format, nvjpeg, panels, precision, threads
 from benchmarks.detection.capabilities import Settled
 from benchmarks.detection.data import TrainBatches
 from benchmarks.detection.evaluation import Evaluation, average_running_statistics
@@ -80,7 +80,8 @@ class DetectorSession(ABC):
         if compute.precision != "auto":
             self.precision = compute.precision
         self.precision_seconds: dict[str, float] = {}
-        self.threads = context.threads if compute.threads == "auto" else compute.threads
+        self.before = chosen.of(context)
+        self.threads = (self.before.threads or context.threads) if compute.threads == "auto" else compute.threads
         self.threads_seconds: dict[int, float] = {}
         self.init_step_seconds: float | None = None  # of the step as it is going to be trained
         self.last_phases: dict[str, float] = {}
@@ -148,6 +149,15 @@ class DetectorSession(ABC):
         device = self.context.device if self.settled.jpeg_on_device else "cpu"
         return nvjpeg.asked_for(settings.backend, device, settings.hw_decoder_load)
 
+    def chosen(self) -> Mapping[str, Plain]:
+        compute = self.settings.compute
+        found: dict[str, Plain] = {}
+        if compute.precision == "auto":
+            found["precision"] = self.precision
+        if self.threads_seconds or (compute.threads == "auto" and self.before.threads is not None):
+            found["threads"] = self.threads
+        return found
+
     def phase_seconds(self) -> Mapping[str, float]:
         return self.last_phases
 
@@ -165,8 +175,8 @@ class DetectorSession(ABC):
             clock.append(time.perf_counter())
             self.last_phases[name] = clock[-1] - clock[-2]
 
-        def synthetic_step(chosen: precision.Precision) -> None:
-            self.precision = chosen
+        def synthetic_step(number_format: precision.Precision) -> None:
+            self.precision = number_format
             self.train_step(*batch).item()
 
         def step_with(count: int) -> None:
@@ -186,8 +196,11 @@ class DetectorSession(ABC):
             torch.set_num_threads(self.threads)
             took("init_threads")
         if self.settings.compute.precision == "auto":
-            chosen, self.precision_seconds = precision.fastest(synthetic_step, self.context.device)
-            self.precision = self._agreed(chosen)
+            if self.before.precision is None:
+                fastest, self.precision_seconds = precision.fastest(synthetic_step, self.context.device)
+                self.precision = self._agreed(fastest)
+            else:
+                self.precision = precision.available(self.before.precision, self.context.device)
             self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
             before = (*before[:2], self.scaler.state_dict())
             took("init_precision")
@@ -217,7 +230,13 @@ class DetectorSession(ABC):
         """Not where a device does the work, where there is no choice, and where nothing may be chosen by its speed."""
         compute, context = self.settings.compute, self.context
         on_cpu = self.device.type == "cpu"
-        return on_cpu and compute.threads == "auto" and self._agreed(context.threads) > 1 and not context.deterministic
+        return (
+            on_cpu
+            and compute.threads == "auto"
+            and self.before.threads is None
+            and self._agreed(context.threads) > 1
+            and not context.deterministic
+        )
 
     def _images_per_s(self, step_seconds: float) -> float:
         return round(self.settings.optimizer.batch_size * self.context.world_size / step_seconds, 3)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import os
 import platform
 import socket
@@ -129,6 +130,7 @@ def build(
     data_dir: Path | None = None,
     initial_weights: Path | None = None,
     deterministic: bool = False,
+    chosen: str | None = None,
 ) -> Context:
     """The Context of this rank. NotSuitable when the device that the configuration asks for is not there."""
     run = configuration.run
@@ -152,7 +154,18 @@ def build(
         threads=binding.threads(len(os.sched_getaffinity(0)), launch.local_world_size, launch.local_world_size),
         log_every_steps=1 if deterministic else run.log_every_steps,
         deterministic=deterministic,
+        chosen={} if chosen is None else _chosen(chosen),
     )
+
+
+def _chosen(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"--chosen {text}: is not JSON ({error}); a log has it in its line `chosen`") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"--chosen {text}: an object is needed, as a log has it in its line `chosen`")
+    return found
 
 
 def keep_compiled(cache_dir: Path) -> None:

@@ -44,6 +44,8 @@ def opened(log: EventLog, configuration: Configuration, session: Session) -> Non
     if configuration.rules.weights_logged:
         for name in session.weight_names():
             log.point(keys.WEIGHTS_INITIALIZATION, None, tensor=name)
+    if chosen := session.chosen():
+        log.point("chosen", dict(chosen))
     phases(log, session.phase_seconds())
 
 

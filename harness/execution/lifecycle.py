@@ -183,6 +183,7 @@ def _prepare(run: Run, seed: int) -> tuple[Context, Bound]:
         seed=seed,
         initial_weights=request.initial_weights,
         deterministic=request.deterministic,
+        chosen=request.chosen,
     )
     bound = binding.bind(configuration.run.cpu_binding, here, run.launch.local_world_size)
     assert request.cache_dir is not None  # the command line settles it

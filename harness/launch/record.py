@@ -11,6 +11,7 @@ from harness import __version__, names, whole
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.launch import ledger
 from harness.launch.watchdog import Outcome
+from harness.request import variable
 from harness.results import logfile
 from harness.results.record import RunRecord
 
@@ -23,6 +24,7 @@ class Order:
     folder: Path  # of its results
     seed: int | None  # None: the run draws its own
     caches_cleared: bool
+    chosen: str | None = None  # by an earlier trial's init, of what its configuration leaves to speed: JSON
 
     @property
     def name(self) -> str:
@@ -39,7 +41,8 @@ class Order:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"HARNESS_CACHES_CLEARED": "1" if self.caches_cleared else "0", "PYTHONUNBUFFERED": "1"}
+        told = {"HARNESS_CACHES_CLEARED": "1" if self.caches_cleared else "0", "PYTHONUNBUFFERED": "1"}
+        return told if self.chosen is None else {**told, variable("chosen"): self.chosen}
 
 
 @dataclass(frozen=True)

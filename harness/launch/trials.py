@@ -6,6 +6,7 @@ followed, judged, recorded and leaves nothing behind is settled here, for all al
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -259,7 +260,7 @@ class _Work:
             for each in self.launcher.clear(self.series.folder):
                 self.say(f"ended what an earlier trial has left running: {each}")
             seed = None if self.series.seed is None else (self.series.seed + number) % 2**32
-            order = Order(number, self.series.folder, seed, caches_cleared=False)
+            order = Order(number, self.series.folder, seed, caches_cleared=False, chosen=self.chosen())
             self.launcher.ready(order)
             dropped = self.launcher.drop_caches() if self.series.clear_caches else caches.Dropped(False)
             if not dropped.cleared and not told:
@@ -276,6 +277,13 @@ class _Work:
         if len(statuses) < self.series.trials:
             return BROKEN
         return EPOCHS_SPENT if ledger.NOT_MET in statuses else TARGET_MET
+
+    def chosen(self) -> str | None:
+        """By speed in the init of the first trial that has its result: a series has one number format."""
+        for number in sorted(self.book.account.finished):
+            log = record.read_log(self.series.folder / names.result(number))
+            return None if log is None or not log.chosen else json.dumps(log.chosen)
+        return None
 
     def one(self, order: Order) -> ledger.Entry:
         """One trial from its first line in the ledger to its last, which is returned."""

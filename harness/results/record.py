@@ -341,6 +341,12 @@ class RunRecord:
         return value if isinstance(value, bool) else None
 
     @property
+    def chosen(self) -> Mapping[str, Any]:
+        """By its speed in init, by name: see harness.contract.Session.chosen. Empty where nothing was left to speed."""
+        value = self.value("chosen")
+        return value if isinstance(value, dict) else {}
+
+    @property
     def precision(self) -> str | None:
         return self.text("precision")
 

@@ -82,6 +82,7 @@ def description_places(folder: Path) -> list[Path]:
 def differences(records: tuple[RunRecord, ...]) -> Iterable[tuple[str, list[str]]]:
     """In what runs that should be alike are not."""
     keys = {"submission_benchmark", "submission_org", "submission_platform", "submission_division"}
+    keys.add("precision")  # each run of `auto` may have chosen its own, where no series handed the first one's on
     keys |= {key for record in records for key in record.hyperparameters}
     for key in sorted(keys):
         values = list(dict.fromkeys(str(record.value(key))[:40] for record in records if record.events))

@@ -17,7 +17,7 @@ from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.session import SSDSession
 from harness import config
-from harness.contract import Context
+from harness.contract import Context, Plain
 from harness.execution import checkpoint
 from tests.conftest import CHECKOUT, gpus
 from tests.harness.execution.runs import complies, events, run
@@ -72,6 +72,17 @@ def test_every_precision_trains_and_says_which_it_was(data: Path, precision: str
     session.close()
 
 
+def test_what_another_run_chose_is_not_measured_again(data: Path) -> None:
+    found: Any = config.parse(small.content(compute={"precision": "auto"}), name="small", source="small").tables
+    chosen: dict[str, Plain] = {"precision": "bf16", "threads": 1}
+    session = SSDSession(found, Context(device="cpu", seed=5, data_dir=data, threads=2, chosen=chosen))
+    session.warm_up()
+    assert (session.precision, session.threads) == ("bf16", 1)
+    assert session.precision_seconds == {} == session.threads_seconds
+    assert session.chosen() == chosen, "for the run after this one"
+    session.close()
+
+
 def test_cuda_graphs_are_asked_of_the_compiler(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(torch, "compile", lambda function, **options: (asked.append(options), function)[1])
@@ -100,7 +111,7 @@ import sys
 from pathlib import Path
 from benchmarks.ssd.session import SSDSession
 from harness import config
-from harness.contract import Context
+from harness.contract import Context, Plain
 from tests.ssd import small
 tables = config.parse(small.content(data={{"backend": {backend!r}}}), name="small", source="small").tables
 session = SSDSession(tables, Context(device="cpu", seed=5, data_dir=Path({str(data)!r}), threads=1, log_every_steps=1))

@@ -94,6 +94,9 @@ class ToySession:
     def first_batch(self) -> dict[str, Any]:
         return {}
 
+    def chosen(self) -> dict[str, Any]:
+        return {}
+
     def phase_seconds(self) -> dict[str, float]:
         return {}
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from harness.comparison import plan, work
 from harness.comparison.comparison import Question, compare
 from harness.launch.ledger import Account
 from tests.conftest import CHECKOUT
+from tests.harness.comparison import arms
 from tests.harness.comparison.standin import NEW, OLD, Machine, go, machine
 
 COMPAT = "/usr/local/cuda/compat/libcuda.so.595.10"
@@ -312,6 +314,40 @@ def test_epochs_are_counted_in_steps_by_a_run_of_one(tmp_path: Path) -> None:
     here = work.Here.of(on.tables, "boot 1")
     work.Work(tmp_path, made, work.claim(tmp_path, made, here), here, launch, lambda _: None, "again").run()
     assert seen == [1, *[3 * 129] * 6], "117,266 images in batches of 912"
+
+
+@pytest.mark.parametrize(
+    ("of_b", "said"), [("bf16", "arm b chose format bf16 by its speed; its runs take"), (None, "")]
+)
+def test_what_a_warm_up_chose_by_its_speed_holds_for_all_that_counts(
+    tmp_path: Path, of_b: str | None, said: str
+) -> None:
+    """Else noise in one init makes two things of an arm. An arm whose code tells of no choice is left alone."""
+    plan.write(plan.make("embedded", ["a:env=X=1", "b:env=X=2"], hosts=1, runs=2), tmp_path)
+    told: list[tuple[int, str, tuple[str, ...]]] = []
+    heard: list[str] = []
+
+    def launch(made: plan.Plan, item: plan.Item, folder: Path) -> int:
+        told.append((item.arm, item.kind, made.options))
+        chosen = "fp32" if item.arm == 0 else of_b
+
+        def change(events: list[dict[str, Any]]) -> None:
+            if chosen is not None:
+                events.insert(3, {**events[2], "key": "chosen", "value": {"format": chosen}})
+
+        arms.write(folder, 0, turn=len(told), change=change)
+        return 0
+
+    made, here = plan.read(tmp_path), work.Here.of(machine(OLD), "boot 1")
+    assert work.Work(tmp_path, made, work.claim(tmp_path, made, here), here, launch, heard.append, "again").run() == 0
+    handed_on = ("--chosen", '{"format": "fp32"}')
+    assert {(arm, kind): options for arm, kind, options in told} == {
+        (0, "warm-up"): (),
+        (1, "warm-up"): (),
+        (0, "run"): handed_on,
+        (1, "run"): handed_on if of_b else (),
+    }
+    assert said in "\n".join(heard) and ("by its speed" in "\n".join(heard)) == bool(said)
 
 
 def test_the_command_of_an_arm(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def work(do: str, log, sha256: str) -> int:
     signal.signal(signal.SIGTERM, end)
     line("cache_clear", os.environ["HARNESS_CACHES_CLEARED"] == "1")
     line("init_start")
+    line("chosen", json.loads(os.environ.get("HARNESS_CHOSEN", "null")) or {"format": f"of {log.name[-5]}"})
     line("init_stop")
     line("run_start")
     line("configuration_sha256", "0" * 64 if do == "use another" else sha256)

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from harness.contract import NotSuitable
 from harness.launch import caches, ledger, trials, watchdog
+from harness.results import logfile
 from harness.results.series import find_series
 from tests.harness.launch.series import FAKE, SHA256, Fakes
 
@@ -200,6 +203,20 @@ def test_the_trials_of_a_series_do_the_same_work(fakes: Fakes) -> None:
         fakes.run(2, resume=True, max_steps=201)
     fakes.tell()
     assert fakes.run(2, resume=True, max_steps=200) == 0
+
+
+def test_what_the_first_result_chose_by_its_speed_holds_for_the_series(fakes: Fakes) -> None:
+    """A series in two number formats would be two things."""
+    fakes.tell(_0="die", _2="die")
+    fakes.run(3)
+    assert _chosen(fakes, 1) == {"format": "of 1"}, "the first broke off"
+    fakes.tell()
+    assert fakes.run(4, resume=True) == 0
+    assert [_chosen(fakes, number) for number in range(4)] == [{"format": "of 1"}] * 4
+
+
+def _chosen(fakes: Fakes, number: int) -> Mapping[str, Any]:
+    return logfile.read(fakes.folder / f"result_{number}.txt").chosen
 
 
 def test_the_trials_of_a_series_have_as_many_ranks(fakes: Fakes) -> None:

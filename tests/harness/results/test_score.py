@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -124,6 +125,16 @@ def test_runs_that_differ_are_told(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "ssd")
     write(folder / "result_1.txt", changed(events(seed=7), "global_batch_size", lambda e: e.update(value=896)))
     assert "runs differ in global_batch_size: 912, 896" in scored(folder).unofficial
+
+
+def test_a_series_in_two_number_formats_is_none(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "ssd")
+    for number, form in enumerate(["bf16", "bf16", "tf32", "bf16", "bf16"]):
+        log = folder / f"result_{number}.txt"
+        lines = log.read_text().splitlines(keepends=True)
+        said = {**json.loads(lines[1].removeprefix(":::MLLOG ")), "key": "precision", "value": form}
+        log.write_text("".join([*lines[:2], f":::MLLOG {json.dumps(said)}\n", *lines[2:]]))
+    assert "runs differ in precision: bf16, tf32" in scored(folder).unofficial
 
 
 def test_our_own_configurations_are_kept_apart_in_one_folder(tmp_path: Path) -> None:
