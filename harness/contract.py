@@ -232,6 +232,17 @@ class Digested(Protocol):
         ...
 
 
+class Placed(Protocol):
+    """What a Benchmark may offer besides, for `doctor`. It is found by its name."""
+
+    def lacks(self, config: Any, data_dir: Path) -> list[str] | None:
+        """What of the folder this configuration reads and is not there, by its name in it; looked at by name alone.
+
+        None where the benchmark makes this configuration's data.
+        """
+        ...
+
+
 class Varied(Protocol):
     """What a Benchmark may offer besides, each found by its name: other tasks than its rules', and data sets to choose from."""
 

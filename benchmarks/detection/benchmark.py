@@ -49,6 +49,13 @@ class DetectorBenchmark(ABC):
 
         return checked.digest(data_dir)
 
+    def lacks(self, config: Any, data_dir: Path) -> list[str] | None:
+        if config.data.source == "embedded":
+            return None
+        wanted = [(getattr(config.data, f"{half}_annotations"), Path.is_file) for half in ("train", "eval")]
+        wanted += [(getattr(config.data, f"{half}_images"), Path.is_dir) for half in ("train", "eval")]
+        return [name for name, is_there in wanted if not is_there(data_dir / name)]
+
     def check(self, config: Any, context: Context) -> None:
         _check_sizes(config, context)
         _check_data_path(config, context)

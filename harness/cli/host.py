@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from harness.cli import environment
 
 if TYPE_CHECKING:
     from harness.system.accelerator import Finding
+    from harness.system.doctor import Reading
 
 COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem": typer.colors.RED}
 
@@ -24,6 +25,12 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
+    configuration: Annotated[
+        str | None,
+        typer.Argument(
+            help="Whose data to look for in --data-dir.  [default: that of any configuration]", metavar="CONFIGURATION"
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(envvar=environment.DATA_DIR, help="Look at this data set's folder too.")
     ] = None,
@@ -40,13 +47,18 @@ def doctor(
     from harness.system import doctor as examination
     from harness.system import facts, places
 
+    if configuration is not None and data_dir is None:
+        raise ValueError("CONFIGURATION says whose data to look for: name its folder with --data-dir")
+    data = places.look(data_dir) if data_dir is not None else None
+    reading = _reading(data_dir, configuration) if data_dir is not None and data_dir.is_dir() else None
     machine = facts.read(os.environ)
     findings = examination.examine(
         machine,
         results=places.look(out),
         shared_memory=places.look(Path("/dev/shm")),
-        data=places.look(data_dir) if data_dir is not None else None,
+        data=data,
         cache=places.look_at_cache(environment.cache_dir(CHECKOUT)),
+        reading=reading,
     )
     if as_json:
         import json
@@ -60,6 +72,31 @@ def doctor(
     else:
         _show(findings)
     raise typer.Exit(exit_codes.NOT_SUITABLE if any(each.level == "problem" for each in findings) else 0)
+
+
+def _reading(data_dir: Path, configuration: str | None) -> Reading | None:
+    """What the named configuration lacks in the folder; else the first that lacks nothing, or the one that lacks least."""
+    from harness import config
+    from harness.system.doctor import Reading
+
+    named = configuration is not None
+    found: list[Reading] = []
+    for path in [config.find(configuration)] if configuration is not None else config.available().values():
+        try:
+            chosen = config.load(path)
+        except config.ConfigError:
+            if named:
+                raise
+            continue  # somebody is writing it
+        look = getattr(chosen.benchmark, "lacks", None)
+        lacks = None if look is None else look(chosen.tables, data_dir)
+        if lacks is not None:
+            found.append(Reading(chosen.name, tuple(lacks)))
+    if not found:
+        return None
+    best = min(found, key=lambda each: len(each.lacks))
+    complete = sum(not each.lacks for each in found)
+    return best if best.lacks else replace(best, more=complete - 1)
 
 
 def _show(findings: list[Finding]) -> None:

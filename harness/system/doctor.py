@@ -7,6 +7,7 @@ Pure: facts in, findings out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from harness.system.accelerator import CPU, Finding, Level
 from harness.system.facts import Machine
@@ -19,8 +20,23 @@ SHM_GIB = 1.0  # Docker gives 64 MiB, which NCCL between GPUs of one host does n
 MEMLOCK_GIB = 1.0  # NCCL pins its buffers, and so does RDMA
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a configuration reads of a data set's folder."""
+
+    configuration: str
+    lacks: tuple[str, ...] = ()  # of the folder; empty where all is there
+    more: int = 0  # configurations that it is complete for, too
+
+
 def examine(
-    machine: Machine, results: Place, shared_memory: Place, data: Place | None, cache: Cache | None = None
+    machine: Machine,
+    results: Place,
+    shared_memory: Place,
+    data: Place | None,
+    *,
+    cache: Cache | None = None,
+    reading: Reading | None = None,
 ) -> list[Finding]:
     """Everything, in the order in which a reader fixes it."""
     chosen = machine.chosen
@@ -31,7 +47,7 @@ def examine(
     if cache is not None:
         findings.append(_cache(cache, machine.host.container))
     if data is not None:
-        findings.append(_data(data))
+        findings.append(_data(data, reading))
     return findings
 
 
@@ -132,7 +148,7 @@ def _cache(cache: Cache, in_container: bool) -> Finding:
     return Finding("ok", "cache", text)
 
 
-def _data(place: Place) -> Finding:
+def _data(place: Place, reading: Reading | None) -> Finding:
     text = f"{place.path} on {place.filesystem}"
     if not place.exists:
         return Finding("problem", "data set", f"{text}: there is no such folder", "check --data-dir and the mount")
@@ -141,6 +157,16 @@ def _data(place: Place) -> Finding:
     if place.empty:
         fix = "`python -m harness prepare` downloads the data set; in a container, check the mount"
         return Finding("problem", "data set", f"{text}: empty", fix)
+    if reading is not None and reading.lacks:
+        missing = ", ".join(reading.lacks)
+        fix = (
+            f"`python -m harness prepare --data-dir {place.path}` completes a known data set; one of your own needs a "
+            "configuration that names its files: doctor CONFIGURATION"
+        )
+        return Finding("problem", "data set", f"{text}: it lacks {missing}, which {reading.configuration} reads", fix)
+    if reading is not None:
+        more = f" and {reading.more} more" if reading.more else ""
+        text += f", with the files that {reading.configuration}{more} read{'' if reading.more else 's'}"
     if place.remote:
         return Finding("warning", "data set", f"{text}: a network file system", "copy it to a local disk")
     return Finding("ok", "data set", text)

@@ -245,7 +245,7 @@ def test_verb_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_cache_and_what_is_compiled_in_it(tmp_path: Path) -> None:
     def found(cache: places.Cache, *, container: bool = False) -> Finding:
         here = replace(machine(DRIVER), host=replace(HOST, container=container))
-        return the(doctor.examine(here, RESULTS, SHM, None, cache), "cache")
+        return the(doctor.examine(here, RESULTS, SHM, None, cache=cache), "cache")
 
     (tmp_path / "cache").mkdir(mode=0o700)
     cache = places.look_at_cache(tmp_path / "cache")
@@ -261,3 +261,33 @@ def test_the_cache_and_what_is_compiled_in_it(tmp_path: Path) -> None:
         "warning",
         None,
     )
+
+
+# --- the data set ---
+
+
+def test_a_folder_that_lacks_what_a_configuration_reads() -> None:
+    reading = doctor.Reading("H100_1x1x256", ("annotations/x.json", "val2017"))
+    found = the(doctor.examine(machine(BARE), RESULTS, SHM, DATA, reading=reading), "data set")
+    assert found.level == "problem" and "lacks annotations/x.json, val2017, which H100_1x1x256 reads" in found.text
+    found = the(doctor.examine(machine(BARE), RESULTS, SHM, DATA, reading=doctor.Reading("A", (), 2)), "data set")
+    assert found.level == "ok" and "that A and 2 more read" in found.text
+
+
+def test_doctor_looks_for_what_configurations_name(tmp_path: Path) -> None:
+    runner, verb = CliRunner(), typer.Typer()
+    verbs.register(verb)
+
+    def said(*arguments: object) -> str:
+        found = runner.invoke(verb, [*map(str, arguments), "--json"]).output
+        return next(each["text"] for each in json.loads(found)["findings"] if each["subject"] == "data set")
+
+    (tmp_path / "annotations").mkdir()
+    assert "it lacks annotations/instances_train2017.json" in said("H100_1x1x256", "--data-dir", tmp_path)
+    assert "which" in said("--data-dir", tmp_path)
+    for half in ("train", "val"):
+        (tmp_path / f"annotations/instances_{half}2017.json").write_text("{}")
+        (tmp_path / f"{half}2017").mkdir()
+    assert "with the files that H100_1x1x256 reads" in said("H100_1x1x256", "--data-dir", tmp_path)
+    assert "more read" in said("--data-dir", tmp_path)
+    assert runner.invoke(verb, ["H100_1x1x256"]).exit_code != 0, "no folder to look in"
