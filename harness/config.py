@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import tomllib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness import rules
+from harness import outside, rules
 from harness.contract import Benchmark
 from harness.names import same_accelerator
 from harness.rules import Rules
@@ -315,7 +315,7 @@ def find(name: str, folder: Path = FOLDER) -> Path:
             return path
     if name.endswith(".toml") or "/" in name:
         path = Path(name).expanduser()
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - Path's raises for a name that is too long
             raise ConfigError(f"{name}: no such file; a name without a folder can be: {', '.join(there) or 'none'}")
         return path
     begins = [each for each in there if name and each.lower().startswith(name.lower())]
@@ -356,11 +356,11 @@ def find_default(accelerators: list[str], folder: Path = FOLDER) -> Path:
 def read_toml(path: Path) -> dict[str, Any]:
     """A file's content. ConfigError when it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{shown(path)}: not valid TOML: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{shown(path)}: cannot be read: {error}") from error
+        return outside.read_toml(path)
+    except outside.Refused as error:
+        raise ConfigError(f"{shown(path)}{str(error).removeprefix(str(path))}") from error
+    except OSError as error:
+        raise ConfigError(f"{shown(path)}: cannot be read: {error.strerror}") from error
 
 
 def shown(path: Path) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import stat
+import tomllib
 from pathlib import Path
 from typing import Any, BinaryIO
 
 JSON_LIMIT = 8 << 20  # bytes; the longest known (an index of a thousand runs) has 1 MB
+TOML_LIMIT = 1 << 20  # bytes; a configuration has three thousand
 LOG_LIMIT = 512 << 20  # bytes of one result log; MLPerf takes at most 100 MiB
 DEPTH_LIMIT = 64  # of nested JSON: it is walked by code that recurses
 
@@ -47,16 +49,33 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
     """The content as JSON, in UTF-8 with or without a mark. Refused for anything else, OSError where it is not available."""
-    content = read_bytes(path, limit)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        raise Refused(f"{path}: {'UTF-16' if wide else 'not UTF-8'}: save it as UTF-8") from error
+    text = _text(path, limit)
     try:
         return parse_json(text)
     except ValueError as error:
         raise Refused(f"{path}: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content as TOML, likewise."""
+    try:
+        content = tomllib.loads(_text(path, TOML_LIMIT))
+    except Refused:
+        raise
+    except (ValueError, RecursionError) as error:  # tomllib's own, and int's of a number with too many digits
+        raise Refused(f"{path}: not valid TOML: {error}") from error
+    if _deeper(content, DEPTH_LIMIT):
+        raise Refused(f"{path}: nested deeper than {DEPTH_LIMIT}")
+    return content
+
+
+def _text(path: Path, limit: int) -> str:
+    content = read_bytes(path, limit)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        raise Refused(f"{path}: {'UTF-16' if wide else 'not UTF-8'}: save it as UTF-8") from error
 
 
 def parse_json(text: str) -> Any:

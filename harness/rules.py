@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness import outside
+
 FILE = "rules.toml"
 DEFAULT = "0.7.0"  # of a log that shows nothing
 DIVISIONS = ("closed", "open")
@@ -151,9 +153,9 @@ def in_folder(folder: Path) -> dict[str, Rules]:
 def read(path: Path) -> dict[str, Rules]:
     """One rules.toml. ValueError, with the file and the key, for what is wrong with it."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as TOML: {error}") from error
+        content = outside.read_toml(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     told = content.pop("meaning", None)
     keywords = [content.pop("keyword", None)]
     if isinstance(told, list):

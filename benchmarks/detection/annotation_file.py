@@ -12,6 +12,7 @@ Of 518 MB with 860,001 boxes and their outlines, COCO's train file in size, msgs
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import stat
@@ -32,6 +33,7 @@ from benchmarks.detection.faults import SHOWN, Faults, shortened, shown, where
 # DALI's size_threshold; COCO 2017 itself has boxes without height, which no reader counts
 MIN_SIDE_PX = np.float32(0.1)
 LEAST_SHARE = 2.0**-20  # of a picture's side, that a box must have within it: float32 knows no less next to 1
+LISTS = ("images", "categories", "annotations")
 BOM = b"\xef\xbb\xbf"
 NOT_NUMBERS = re.compile(r"\b(NaN|Infinity)\b")  # as some libraries write them
 NEAR_BYTES = 20  # before and behind a place
@@ -176,7 +178,7 @@ def _decoded(content: bytes, path: Path) -> _Document:
         raise Damaged(f"{path}: cut off or damaged, not JSON (in UTF-16, not UTF-8); save it as UTF-8 or get it again")
     text = memoryview(content)[len(BOM) :] if content.startswith(BOM) else content
     try:
-        return msgspec.json.decode(text, type=_Document)
+        found = msgspec.json.decode(text, type=_Document)
     except msgspec.ValidationError as error:
         raise ValueError(
             f"{path}: not in COCO's form: {error}; it needs the lists images (id, file_name, width, height), categories "
@@ -192,6 +194,22 @@ def _decoded(content: bytes, path: Path) -> _Document:
         raise Damaged(f"{path}: cut off or damaged, not JSON ({error}{near}); get it again") from error
     except RecursionError as error:
         raise ValueError(f"{path}: nested too deep to be an annotation file") from error
+    _once(content, path)
+    return found
+
+
+def _once(content: bytes, path: Path) -> None:
+    """ValueError where a list is there twice, as two files that were joined have it: readers take the last and say nothing."""
+
+    def count(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        if {"images", "annotations"} <= set(names) and (twice := [name for name in LISTS if names.count(name) > 1]):
+            raise ValueError(f"{path}: the list {twice[0]} is there {names.count(twice[0])} times; join them into one")
+        return {}
+
+    # the slow look, which holds nothing of what it reads, where one of the names is in the file again
+    if any(content.count(b'"%s"' % name.encode()) > 1 for name in LISTS):
+        json.loads(content.decode("utf-8-sig"), object_pairs_hook=count, parse_int=len)
 
 
 def _near(content: bytes, error: Exception) -> str:

@@ -149,7 +149,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
         whole = all(_sha256(folder / f"{name}.json") == found[name]["sha256"] for name in HALVES)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if whole else None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,7 @@ def check(folder: Path, pictures: Sequence[Listed], source: Path, progress: Prog
 def _missing(folder: Path, pictures: Iterable[Listed]) -> list[str]:
     """One look at each folder, which is faster than one at each file."""
     present: dict[str, set[str]] = {}
+    alike: dict[str, dict[str, str]] = {}  # of a folder that lacks one
     missing = []
     for picture in pictures:
         parent, _, name = picture.name.rpartition("/")
@@ -75,8 +77,15 @@ def _missing(folder: Path, pictures: Iterable[Listed]) -> list[str]:
             except OSError:
                 present[parent] = set()
         if name not in present[parent]:
-            missing.append(shortened(picture.name))
+            folded = alike.setdefault(parent, {_folded(each): each for each in present[parent]})
+            other = folded.get(_folded(name))
+            missing.append(shortened(picture.name) + ("" if other is None else f" (there is {other!a}, not {name!a})"))
     return missing
+
+
+def _folded(name: str) -> str:
+    """Equal for names that people take for one: an accent of its own or not, as file systems and archives change it; case."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def fault(path: Path, said: Listed | None = None) -> str | None:

@@ -7,6 +7,7 @@ completion come at once.
 from __future__ import annotations
 
 import codecs
+import errno
 import importlib
 import io
 import sys
@@ -89,7 +90,8 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
     except NotSuitable as error:
         return _say(f"error: {error}", exit_codes.NOT_SUITABLE)
     except OSError as error:
-        return _say(f"error: {error}", exit_codes.NOT_SUITABLE)
+        asked = error.errno in (errno.ENAMETOOLONG, errno.ELOOP)  # of what was typed, and no fault of the machine
+        return _say(f"error: {error}", exit_codes.USAGE if asked else exit_codes.NOT_SUITABLE)
     except Exception:  # noqa: BLE001 - 1, Python's own code for it, says "target not met" here
         return _say(f"{traceback.format_exc()}error: nobody foresaw this; please report it", exit_codes.BROKEN)
     return 0

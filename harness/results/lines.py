@@ -28,7 +28,7 @@ LINE_LIMIT = (
 RECORDS_LIMIT = 1_000  # marks in one line; ranks that wrote into each other's lines left at most a handful
 DEPTH_LIMIT = 32  # of nested JSON; the deepest known (a configuration) has 5
 
-TIME_LIMIT_MS = 1e15  # the year 33658
+TIME_LIMIT_MS = 253_402_300_800_000.0  # the year 10000, which no calendar of Python's has
 
 Dialect = Literal["mllog", "0.6", "0.5"]
 
@@ -283,6 +283,9 @@ def _read_old(text: str, line: int) -> Event | Problem:
         end = match["key"].lower() == "run_stop" or "run_stop" in text.lower()
         return Problem(line, "malformed", f"{_reason(error)}: {_shortened(text)}", could_be_end=end)
     time_ms = float(match["seconds"]) * 1000
+    if time_ms >= TIME_LIMIT_MS:
+        text = f"{match['key']}: {match['seconds']} s is no time"
+        return Problem(line, "malformed", text, could_be_end=match["key"].lower() == "run_stop")
     if isinstance(content, dict) and isinstance(content.get("metadata"), dict) and "value" in content:
         return Event(line, time_ms, match["key"], content["value"], content["metadata"], "0.6", None, hash(text))
     metadata: dict[str, Any] = {}

@@ -65,7 +65,7 @@ def telemetry_rows(score: Score) -> Iterator[list[str]]:
             figure(found.clock_sm_mhz),
             figure(found.temperature_c),
             held or "-",
-            ", ".join([*found.slowed, *(f"XID {code}" for code in found.xid)]) or "-",
+            found.problem or ", ".join([*found.slowed, *(f"XID {code}" for code in found.xid)]) or "-",
         ]
 
 

@@ -7,6 +7,7 @@ of a result, else to who asked.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,11 +120,15 @@ def find_series(paths: Iterable[Path], say: Say | None = None) -> list[Series]:
 
 def find_logs(path: Path, say: Say | None = None) -> list[Path]:
     """The logs under a folder, or the file itself, in natural order. ValueError where there is no such path."""
-    if path.is_file():
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        told = "no such file or folder" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ValueError(f"{path}: {told}") from error
+    if stat.S_ISREG(mode):
         return [path]
-    if not path.is_dir():
-        what = "no regular file" if path.exists() else "no such file or folder"
-        raise ValueError(f"{path}: {what}")
+    if not stat.S_ISDIR(mode):
+        raise ValueError(f"{path}: no regular file")
     folders: list[Path] = []
     logs: dict[Path, list[Path]] = {}
 
@@ -134,16 +139,17 @@ def find_logs(path: Path, say: Say | None = None) -> list[Path]:
     for at, inner, files in os.walk(path, onerror=cannot):
         inner.sort()
         folder = Path(at)
-        candidates = [folder / name for name in files if name.endswith(OTHER) and _may_be_result(name)]
+        candidates = [file for file in (folder / name for name in files) if may_be_log(file)]
         if candidates:
             folders.append(folder)
             logs[folder] = _logs_of(candidates, say)
     return [log for folder in sorted(folders, key=natural) for log in logs[folder]]
 
 
-def _may_be_result(name: str) -> bool:
-    """Not of a run that was not begun, of a broken attempt, or of what is not finished."""
-    return not name.startswith((names.REFUSED, ".")) and names.BROKEN not in name
+def may_be_log(path: Path) -> bool:
+    """By its name; not of a run that was not begun, of a broken attempt, or of what is not finished."""
+    name = path.name
+    return name.endswith(OTHER) and not name.startswith((names.REFUSED, ".")) and names.BROKEN not in name
 
 
 def _logs_of(files: list[Path], say: Say | None) -> list[Path]:

@@ -95,6 +95,6 @@ def _image_commit(root: Path) -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, check=False, timeout=GIT_S, stdin=subprocess.DEVNULL
-    )
+    # safe.directory: a checkout that is another user's has its commits all the same
+    words = ["git", "-c", f"safe.directory={root}", "-C", str(root), *arguments]
+    return subprocess.run(words, capture_output=True, check=False, timeout=GIT_S, stdin=subprocess.DEVNULL)

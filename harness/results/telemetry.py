@@ -10,12 +10,15 @@ import itertools
 import json
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from harness import outside
 from harness.results.record import RunRecord, number
 
+GAP_S, GAP = 10.0, 0.05  # the longest time, and share of a run, over which power is taken to be what it was
+LIMIT = 256 << 20  # bytes of one file; a sample of eight GPUs has 3 kB, and a day of them 260 MB
 # NVML's bits for a clock that something holds down which is no matter of course, as idling or a set limit are
 SLOWED = {
     0x08: "hardware slowdown",
@@ -65,6 +68,7 @@ class Telemetry:
     xid: tuple[int, ...]  # the driver's codes of critical errors, in their order
     samples: tuple[Sampled, ...]
     jpeg_percent: float | None = None  # how busy the JPEG engines were, mean over the run
+    problem: str = ""  # why the file that lies there tells nothing; nothing else is known then
 
     @property
     def held_total_s(self) -> float | None:
@@ -90,27 +94,33 @@ def trained_images(record: RunRecord) -> float | None:
 
 
 def beside(record: RunRecord) -> Telemetry | None:
-    """Of the file that lies beside the log; None where there is none, or nothing in it."""
+    """Of the file that lies beside the log; None where there is none, or nothing in it. One that cannot be read says so."""
     log = Path(record.path)
     name = log.name.replace("result_", "telemetry_", 1)
     if name == log.name:
         return None
-    return read(log.with_name(name).with_suffix(".jsonl"), record.run_start_s, record.run_stop_s)
+    path = log.with_name(name).with_suffix(".jsonl")
+    try:
+        return read(path, record.run_start_s, record.run_stop_s)
+    except OSError as error:
+        return _nothing(path, f"cannot be read: {error.strerror}")
+    except outside.Refused as error:
+        return _nothing(path, str(error).removeprefix(f"{path}: "))
 
 
 def read(path: Path, start_s: float | None = None, stop_s: float | None = None) -> Telemetry | None:
-    """The file's account, its samples cut to the run. ValueError where it cannot be read; a torn last line is no fault.
+    """The file's account, its samples cut to the run; None where there is none, or nothing in it.
+
+    OSError where it cannot be read, outside.Refused where it is none; a torn last line is no fault.
 
     Energy is power summed over time between the samples inside the run: the counter's difference, exact as it is, holds
     the init and the end too, and in a short run these are most of it.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        content = outside.read_bytes(path, LIMIT)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    lines = [line for line in map(_line, text.splitlines()) if line is not None]
+    lines = [line for line in map(_line, content.split(b"\n")) if line is not None]
     begin = next((line for line in lines if line.get("event") == "begin"), None)
     if begin is None:
         return None
@@ -122,7 +132,7 @@ def read(path: Path, start_s: float | None = None, stop_s: float | None = None) 
         and (start_s is None or line["time_ms"] >= 1000 * start_s)
         and (stop_s is None or line["time_ms"] <= 1000 * stop_s)
     ]
-    grown = [gpu.get("during_run") or {} for gpu in _gpus(end)] if end is not None else []
+    grown = [during for gpu in _gpus(end or {}) if isinstance(during := gpu.get("during_run"), dict)]
     samples = tuple(_sampled(line) for line in inside)
     clocks = [each.clock_sm_mhz for each in samples if each.clock_sm_mhz is not None]
     reasons = [gpu.get("clock_event_reasons") for line in inside for gpu in _gpus(line)]
@@ -156,10 +166,16 @@ def read(path: Path, start_s: float | None = None, stop_s: float | None = None) 
     )
 
 
-def _line(text: str) -> dict[str, Any] | None:
+def _nothing(path: Path, problem: str) -> Telemetry:
+    unknown = dict.fromkeys(field.name for field in fields(Telemetry))
+    known = {"path": str(path), "gpus": 0, "complete": False, "held_s": {}, "slowed": (), "xid": (), "samples": ()}
+    return Telemetry(**{**unknown, **known, "problem": problem})  # type: ignore[arg-type]
+
+
+def _line(raw: bytes) -> dict[str, Any] | None:
     try:
-        content = json.loads(text)
-    except ValueError:
+        content = json.loads(raw.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or number(content.get("time_ms")) is None:
         return None
@@ -180,9 +196,15 @@ def _sampled(line: Mapping[str, Any]) -> Sampled:
 
 
 def _energy(samples: tuple[Sampled, ...], start_s: float | None, stop_s: float | None) -> float | None:
-    """Joules from start to stop: each sample's power up to the next, the first and the last drawn out to the ends."""
+    """Joules from start to stop: each sample's power up to the next, the first and the last drawn out to the ends.
+
+    None where the samples leave more than a gap open: a sampler that died early tells nothing of the rest.
+    """
     known = [(each.at_s, each.power_w) for each in samples if each.power_w is not None]
     if start_s is None or stop_s is None or len(known) < 2:
+        return None
+    times = [start_s, *(at for at, _ in known), stop_s]
+    if max(after - before for before, after in itertools.pairwise(times)) > max(GAP_S, GAP * (stop_s - start_s)):
         return None
     total = known[0][1] * (known[0][0] - start_s) + known[-1][1] * (stop_s - known[-1][0])
     for (before, one), (after, other) in itertools.pairwise(known):

@@ -190,6 +190,19 @@ def test_what_is_no_such_file(content: bytes, complaint: str, tmp_path: Path) ->
     assert complaint in refusal(content, tmp_path)
 
 
+@pytest.mark.parametrize("table", ["images", "annotations", "categories"])
+def test_a_list_that_is_there_twice_is_not_read_by_half(table: str, tmp_path: Path) -> None:
+    """Two files joined by hand: JSON's readers take the last list and say nothing."""
+    text = json.dumps(document())
+    twice = f'{text[:-1]}, "{table}": {json.dumps(document()[table])}}}'
+    assert refusal(twice.encode(), tmp_path) == f"the list {table} is there 2 times; join them into one"
+
+
+def test_the_name_of_a_list_may_stand_elsewhere(tmp_path: Path) -> None:
+    found = read({"info": {"images": "annotations", "categories": [1, 10**400]}, **document()}, tmp_path)
+    assert len(found.images) == 3
+
+
 def test_what_is_no_file_at_all(tmp_path: Path) -> None:
     import os
 

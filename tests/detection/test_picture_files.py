@@ -218,6 +218,15 @@ def test_the_one_bad_file_is_named(spoil: Callable[[Path], object], says: str, t
         check(folder, listed, Path("x.json"), ignore)
 
 
+@pytest.mark.parametrize(("listed", "there"), [("é.jpg", "e\u0301.jpg"), ("A.JPG", "a.jpg")])
+def test_a_name_that_looks_alike_is_shown_by_its_letters(listed: str, there: str, tmp_path: Path) -> None:
+    """An archive made on another system: the accent became a letter of its own, or capitals were lost."""
+    (tmp_path / there).write_bytes(JPEG)
+    with pytest.raises(ValueError, match="lacks what") as refused:
+        check(tmp_path, [Listed(listed, 64, 48)], Path("x.json"), ignore)
+    assert f"(there is {there!a}, not {listed!a})" in str(refused.value)
+
+
 def test_the_first_ten_are_named(tmp_path: Path) -> None:
     folder, listed = folder_of(tmp_path, 30)
     with pytest.raises(ValueError, match=r"001\.jpg; and 14 more:\n(.*\n){9}.*15 in all") as refused:

@@ -152,6 +152,31 @@ def test_not_toml(tmp_path: Path) -> None:
         config.load(path)
 
 
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"a = " + b"[" * 5_000 + b"]" * 5_000, "not valid TOML"),
+        (b"a = " + b"[" * 100 + b"]" * 100, "nested deeper"),
+        (b"a = " + b"9" * 5_000, "not valid TOML"),
+        ("a = 1".encode("utf-16"), "UTF-16: save it as UTF-8"),
+        (b"a = '\xff'", "not UTF-8"),
+        (b"# " + b"x" * (2 << 20), "bytes, at most"),
+    ],
+)
+def test_files_that_are_no_toml(tmp_path: Path, raw: bytes, says: str) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_bytes(raw)
+    with pytest.raises(ConfigError, match=says) as raised:
+        config.load(path)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_an_editor_s_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "marked.toml"
+    path.write_bytes(b"\xef\xbb\xbfa = 1\r\n")
+    assert config.read_toml(path) == {"a": 1}
+
+
 def test_resolved_has_every_key_and_reads_back_the_same(content: dict[str, Any]) -> None:
     found = config.parse(content, name="file", source="file")
     again = config.parse(found.resolved, name="other", source="other")

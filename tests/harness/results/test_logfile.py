@@ -140,6 +140,18 @@ def test_the_round_is_told_by_keys_and_date() -> None:
     assert parsed(text(log)).ruleset == "1.1.0"
 
 
+@pytest.mark.parametrize("stamp", [253_402_300_800_000, 999_999_999_999_999])
+def test_a_stamp_that_no_calendar_has_is_no_time(stamp: int) -> None:
+    """The year 10000 and later: every verb that shows a date ended over it, for all logs."""
+    log = events()
+    for each in log:
+        each["time_ms"] += stamp - log[0]["time_ms"] if each is not log[0] else 0
+    record = parsed(text([log[0], *changed(log[1:], "seed", lambda e: e.update(time_ms=stamp))]))
+    assert (record.run_start_s, record.outcome) == (None, "unfinished") and record.malformed_count > 0
+    old = parsed(f":::MLL {stamp // 1000}.000 run_start: {{}}\n:::MLPv0.5.0 ssd {stamp // 1000}.5 (a.py:1) run_stop\n")
+    assert (old.run_start_s, old.run_stop_s, old.malformed_count) == (None, None, 2)
+
+
 def test_one_rank_does_not_say_how_many_accelerators() -> None:
     log = events(ranks=1)
     assert parsed(text(log)).accelerators is None

@@ -42,6 +42,18 @@ def test_how_busy_the_jpeg_engines_were(tmp_path: Path) -> None:
     assert (found := telemetry.beside(read(log))) is not None and found.jpeg_percent == 40
 
 
+def test_a_sampler_that_died_early_tells_no_energy(tmp_path: Path) -> None:
+    """Its last sample was drawn out over the rest of the run, whatever the GPU did then."""
+    log = arms.write(tmp_path, 0)
+    arms.telemetry(log, power=600)
+    path = tmp_path / "telemetry_0.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:12]) + "\n")
+    found = telemetry.beside(read(log))
+    assert found is not None and found.power_w == 600 and found.energy_j is None
+    assert telemetry.joules_per_image(read(log), found) is None
+
+
 def test_what_is_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     log = arms.write(tmp_path, 0)
     arms.telemetry(log)
