@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import environment
+
+if TYPE_CHECKING:
+    from harness.config import Configuration
 
 
 def register(app: typer.Typer) -> None:
     app.command()(probe)
 
 
-def probe(
+def probe(  # noqa: PLR0917 - typer passes options by name
     configuration: Annotated[
         str | None,
         typer.Argument(
@@ -32,12 +35,15 @@ def probe(
         Path | None,
         typer.Option(help="Where probe_N.json goes: beside results.  [default: where `run` puts them]", metavar="DIR"),
     ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Measure in a container of this image, as `run --image` would train in.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the file's content instead of a table.")] = False,
 ) -> None:
     """Launches, copies, matrix products, all-reduce, and a benchmark's step and decoder, each alone: explains, never gates.
 
     Leaves probe_N.json; `compare` shows those that lie beside both arms' results. Exit codes: 0 done, 2 usage, 6 no such
-    device.
+    device or image's engine.
     """
     from json import dumps
 
@@ -47,7 +53,15 @@ def probe(
     from harness.results.table import printable
     from harness.system import accelerator
 
-    chosen = config.load(config.find(configuration)) if configuration is not None else None
+    path = config.find(configuration) if configuration is not None else None
+    chosen = config.load(path) if path is not None else None
+    if image is not None:
+        if path is None or chosen is None or device is not None or json:
+            raise ValueError(
+                "--image needs a CONFIGURATION, which says the device, and leaves the file alone: no --json"
+            )
+        folder = out or environment.out_dir(config.CHECKOUT) / chosen.name
+        raise typer.Exit(_in_container(chosen, path, image, seconds, folder))
     kind = device or (chosen.run.device if chosen is not None else accelerator.ANY)
     if kind not in accelerator.devices():
         raise ValueError(f"--device {kind}: not known; there are: {', '.join(accelerator.devices())}")
@@ -55,10 +69,10 @@ def probe(
     if device is None and chosen is None and not machine.accelerators:
         kind = accelerator.CPU  # nobody asked for an accelerator
     keep_compiled(environment.cache_dir(config.CHECKOUT))  # what runs have compiled, a probe of the same step finds
-    folder = out or environment.out_dir(config.CHECKOUT) / (chosen.name if chosen is not None else "")
+    target = out or environment.out_dir(config.CHECKOUT) / (chosen.name if chosen is not None else "")
     found = probing.measure(chosen, kind, seconds, machine, lambda what: _say(f"measuring {what}"))
     text = dumps(probing.document(found), indent=1) + "\n"
-    path = whole.next_figures(folder, names.PROBE, text)
+    written = whole.next_figures(target, names.PROBE, text)
     if json:
         sys.stdout.write(text)
         return
@@ -66,7 +80,25 @@ def probe(
     of = f"{chosen.name} on " if chosen is not None else ""
     sys.stdout.write(printable(f"{of}{found.device}, {here}, {found.seconds:.0f} s\n\n"))
     sys.stdout.write("\n".join(map(printable, probing.lines(found))) + "\n\n")
-    sys.stdout.write(f"wrote {path}\nIt explains a difference; no verdict rests on it.\n")
+    sys.stdout.write(f"wrote {written}\nIt explains a difference; no verdict rests on it.\n")
+
+
+def _in_container(chosen: Configuration, path: Path, image: str, seconds: float, folder: Path) -> int:
+    from harness import config
+    from harness.cli.trials import cache_of_containers
+    from harness.execution.signals import as_exceptions
+    from harness.launch import probing
+    from harness.request import Request
+
+    cache = cache_of_containers(environment.cache_dir(config.CHECKOUT), _tell)
+    request = Request(configuration=str(path.resolve()), image=image, cache_dir=cache)
+    with as_exceptions():
+        return probing.probe(chosen, request, folder, seconds, _tell)
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ def run_trials(configuration: Configuration, request: Request) -> int:
     assert request.image is not None
     if request.started_by is Engine.KUBERNETES:
         return _as_jobs(series, configuration, request)
-    return _as_containers(series, configuration, request, request.image)
+    return _as_containers(series, configuration, request)
 
 
 def one_name(option: str, said: str) -> str:
@@ -91,16 +92,16 @@ def _as_processes(series: Series, request: Request) -> int:
         return trials.run(series, LocalLauncher(command, environment.of_children(), reaper, series.id), _say)
 
 
-def _cache_of_containers(request: Request) -> Path | None:
+def cache_of_containers(cache_dir: Path | None, say: Callable[[str], None]) -> Path | None:
     """Of all containers of this user, so that each checks its data and compiles its kernels once, and not for each trial.
 
     Not the cache of runs outside: what that remembers of a data set is by its path, and a container sees it elsewhere.
     """
-    assert request.cache_dir is not None  # the command line settles it
-    folder = places.made_own(request.cache_dir.absolute(), "containers")
+    assert cache_dir is not None  # the command line settles it
+    folder = places.made_own(cache_dir.absolute(), "containers")
     if folder is None:
-        _say(
-            f"{request.cache_dir} cannot be kept by this user alone, and so no trial uses it: each checks its data and "
+        say(
+            f"{cache_dir} cannot be kept by this user alone, and so no container uses it: each checks its data and "
             "compiles again; name a folder of your own with --cache-dir"
         )
     return folder
@@ -112,7 +113,7 @@ def _by_slurm(series: Series, configuration: Configuration, request: Request) ->
     from harness.launch.step import SlurmLauncher
 
     if request.image is not None:
-        request = replace(request, cache_dir=_cache_of_containers(request))
+        request = replace(request, cache_dir=cache_of_containers(request.cache_dir, _say))
     with (
         Reaper() as reaper,
         SlurmLauncher(configuration, request, environment.of_children(), series.id, reaper, _say) as launcher,
@@ -120,40 +121,20 @@ def _by_slurm(series: Series, configuration: Configuration, request: Request) ->
         return trials.run(series, launcher, _say)
 
 
-def _as_containers(series: Series, configuration: Configuration, request: Request, reference: str) -> int:
-    from harness.launch import engine, plan, trials
-    from harness.launch.container import ContainerLauncher, same_configuration
+def _as_containers(series: Series, configuration: Configuration, request: Request) -> int:
+    from harness.launch import trials
+    from harness.launch.container import ContainerLauncher, launcher, same_configuration
     from harness.launch.reaper import Reaper
     from harness.launch.record import Order
-    from harness.system import accelerator
 
-    request = replace(request, cache_dir=_cache_of_containers(request))
-    client = engine.connect()
-    image = engine.image(client, reference)
-    info = client.info()
-    needs, there = accelerator.for_containers(configuration.run.device)
-    chosen = [each for each in (request.gpus or "").split(",") if each]
-    gpus = plan.gpus(configuration.run, info, needs, there, chosen)
-    for each in engine.remove_leftovers(client):
-        _say(f"removed a container that a series left behind: {each}")
+    request = replace(request, cache_dir=cache_of_containers(request.cache_dir, _say))
+    assert request.image is not None
     with Reaper() as reaper:
-        launcher = ContainerLauncher(
-            client,
-            image,
-            reference,
-            plan.Host.here(info),
-            request,
-            gpus,
-            series.id,
-            series.configuration_name,
-            reaper,
-            _say,
-            configuration.run.cpu_binding != "none",
-        )
-        first = launcher.plan(Order(0, series.folder, series.seed, caches_cleared=False), reference)
-        same_configuration(client, first, reference, configuration.run.target, series.configuration_sha256)
+        made = launcher(ContainerLauncher, configuration, request, series=series.id, reaper=reaper, say=_say)
+        first = made.plan(Order(0, series.folder, series.seed, caches_cleared=False), request.image)
+        same_configuration(made.client, first, request.image, configuration.run.target, series.configuration_sha256)
         _say(f"each trial is started as by (with its own number):\n    {first.line()}")
-        return trials.run(series, launcher, _say)
+        return trials.run(series, made, _say)
 
 
 def _as_jobs(series: Series, configuration: Configuration, request: Request) -> int:

@@ -66,8 +66,6 @@ def start(
 def probe(plan: Plan, number: int, folder: Path, *, root: Path, environment: Mapping[str, str]) -> str:
     """`harness probe` of an arm, into `folder`, which is above its runs' own. Why it could not be made, or ""."""
     arm = plan.arms[number]
-    if arm.image is not None:
-        return f"what image {arm.image} does is measured in its containers alone"
     words = ["env", "-C", str(checkout(arm, root)), *(f"{name}={value}" for name, value in arm.env.items())]
     words += [
         sys.executable,
@@ -77,6 +75,7 @@ def probe(plan: Plan, number: int, folder: Path, *, root: Path, environment: Map
         arm.config or plan.configuration,
         "--out",
         str(folder.resolve()),
+        *(("--image", arm.image) if arm.image is not None else ()),
     ]
     try:
         done = subprocess.run(

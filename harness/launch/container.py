@@ -8,21 +8,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
 from harness.contract import NotSuitable
 from harness.launch import caches, engine
-from harness.launch.plan import Gpus, Host, Plan, plan
+from harness.launch.plan import Gpus, Host, Plan, gpus, plan
 from harness.launch.reaper import Reaper
 from harness.launch.record import Order
 from harness.request import Request
+from harness.system import accelerator
 
 if TYPE_CHECKING:
     from docker.client import DockerClient
     from docker.models.containers import Container
     from docker.models.images import Image
+
+    from harness.config import Configuration
 
 # What an image's own code makes of a configuration: its hash
 HASH = (
@@ -117,6 +120,46 @@ class ContainerLauncher:
             engine.remove(container)
             raise
         return RunningContainer(container, output, chosen.line(), self.facts())
+
+
+Launcher = TypeVar("Launcher", bound=ContainerLauncher)
+
+
+def launcher(
+    kind: type[Launcher],
+    configuration: Configuration,
+    request: Request,
+    *,
+    series: str,
+    reaper: Reaper,
+    say: Callable[[str], None],
+) -> Launcher:
+    """Of `kind`, for the request's image in the engine that is here, once what series that are gone left there is removed.
+
+    NotSuitable without an engine or enough accelerators, ValueError for an image that is not there.
+    """
+    assert request.image is not None
+    client = engine.connect()
+    image = engine.image(client, request.image)
+    info = client.info()
+    needs, there = accelerator.for_containers(configuration.run.device)
+    chosen = [each for each in (request.gpus or "").split(",") if each]
+    given = gpus(configuration.run, info, needs, there, chosen)
+    for each in engine.remove_leftovers(client):
+        say(f"removed a container that a series left behind: {each}")
+    return kind(
+        client,
+        image,
+        request.image,
+        Host.here(info),
+        request,
+        given,
+        series,
+        configuration.name,
+        reaper,
+        say,
+        configuration.run.cpu_binding != "none",
+    )
 
 
 def same_configuration(client: DockerClient, chosen: Plan, reference: str, target: float, sha256: str) -> None:

@@ -190,7 +190,7 @@ def opened(folder: Path) -> Iterator[Ledger]:
 @contextmanager
 def _held(descriptor: int, folder: Path) -> Iterator[None]:
     """The right to write, by flock, or where the file system has none by a file that says who holds it."""
-    running = f"{folder}: another series is running there; wait for it, or name another --out or --system"
+    running = f"{folder}: another series is running there; wait for its end, or use another folder"
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

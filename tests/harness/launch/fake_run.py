@@ -20,6 +20,10 @@ ENDINGS = {"succeed": ("success", 0), "miss": ("aborted", 1), "nan": ("aborted",
 
 def main(arguments: list[str]) -> int:
     out = Path(arguments[arguments.index("--out") + 1])
+    if arguments[0] == "probe":
+        (out / "probe_0.json").write_text(json.dumps(arguments), encoding="utf-8")
+        sys.stdout.write("probed\n")
+        return 0 if Path(arguments[1]).is_file() else 2
     number = arguments[arguments.index("--number") + 1]
     orders = json.loads((out / "fake.json").read_text(encoding="utf-8"))
     do = orders["do"].get(number, "succeed")

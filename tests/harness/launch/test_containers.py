@@ -282,6 +282,18 @@ def test_the_watchdog_gets_the_stacks_out_of_the_container(client: Any, place: P
     assert "asked for stacks: process" in place.said
 
 
+def test_a_probe_of_an_image_is_made_in_its_container(client: Any, place: Place) -> None:
+    out = place.root / "probes"
+    words = ["probe", str(place.root / "a toy.toml"), "--image", place.image, "--out", str(out), "--seconds", "5"]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *words], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "probed\n"), done.stderr
+    told = json.loads((out / "probe_0.json").read_text())
+    assert told == ["probe", "/configuration/a toy.toml", "--out", "/results", "--seconds", "5"]
+    assert none_left(client, out.resolve())
+
+
 def test_run_with_docker_is_the_same_thing(client: Any, place: Place) -> None:
     """The script that submitters know, from trial 0 through a kill in the middle to the end."""
     place.tell(_1="hang")

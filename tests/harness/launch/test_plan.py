@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,27 @@ def test_the_container_gets_what_it_needs_and_no_more() -> None:
     )
     assert arguments["environment"]["HARNESS_CACHES_CLEARED"] == "1"
     assert arguments["environment"]["HARNESS_IMAGE_ID"] == "sha256:5d"
+
+
+def test_a_probe_s_container_is_a_trial_s_with_another_command() -> None:
+    from types import SimpleNamespace
+
+    from harness.launch.probing import ProbeLauncher
+
+    client: Any = SimpleNamespace(version=dict)
+    image: Any = SimpleNamespace(id="sha256:5d", attrs={})
+    request = Request(configuration="/home/ada/a b.toml", image="ssd", cache_dir=Path("/home/ada/.cache/containers"))
+    reaper: Any = None
+    made = ProbeLauncher(
+        client, image, "ssd", Host(NO_GPU, 1000, 1001, ()), request, Gpus(), "s", "a b", reaper, print, seconds=5
+    )
+    order = Order(0, Path("/home/ada/out"), None, caches_cleared=False)
+    trial = plan(made.host, "ssd", order, request, image_id="sha256:5d")
+    probe = made.plan(order, "ssd")
+    assert probe.command == (
+        *("python", "-m", "harness", "probe", "/configuration/a b.toml", "--out", "/results", "--seconds", "5"),
+    )
+    assert replace(probe, command=trial.command) == trial
 
 
 def test_ranks_that_take_their_memory_from_a_node_are_allowed_to() -> None:
