@@ -31,6 +31,25 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def new(path: Path, content: bytes) -> None:
+    """Like `replacing`, for a name that nobody has yet. FileExistsError where somebody was first, also from another machine."""
+    unfinished = _beside(path)
+    try:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            path.hardlink_to(unfinished)
+        except FileExistsError:
+            raise
+        except OSError:  # no such links here
+            path.touch(exist_ok=False)  # ours now
+            unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def next_figures(folder: Path, beginning: str, text: str) -> Path:
     """`text` as the folder's next file of figures, see harness.names. The folder is made.
 

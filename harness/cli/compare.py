@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from harness import exit_codes
+from harness import exit_codes, names, whole
 from harness.cli import environment
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 DELTA_PERCENT = 0.5
 WEIGHTS = "--backbone-path"  # the older name of --initial-weights: an arm may be a commit that knows no other
+
+
+class Plain(TyperCommand):
+    """What Group takes for granted is not in its usage."""
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        formatter.write_usage(ctx.command_path.removesuffix(" results"), " ".join(self.collect_usage_pieces(ctx)))
 
 
 class Group(TyperGroup):
@@ -32,7 +39,7 @@ class Group(TyperGroup):
 
 def register(app: typer.Typer) -> None:
     verbs = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None)
-    verbs.command("results")(compare)
+    verbs.command("results", cls=Plain)(compare)
     verbs.command("plan")(plan)
     verbs.command("run")(run)
     verbs.command("noise")(noise)
@@ -164,22 +171,26 @@ def run(
 
     Exit codes: 0 done, or done up to the next driver; 2 usage; 6 this is not the driver that is due; those of `run`.
     """
-    from harness.comparison import child, work
+    from harness.comparison import child, hosts, work
     from harness.comparison import plan as plans
-    from harness.execution.signals import as_exceptions
+    from harness.contract import NotSuitable
+    from harness.execution.signals import Interrupted, as_exceptions
+    from harness.launch.ledger import LedgerLost
     from harness.system import facts
 
     made = plans.read(folder)
     root = folder if folder.is_dir() else folder.parent
     here = work.Here.of(facts.describe(facts.read(os.environ)))
-    number = work.claim(root, made, here, host)
+    number = hosts.claim(root, made, here.host, host)
+
+    variables = _of_runs()
 
     def launch(plan: plans.Plan, item: plans.Item, target: Path) -> int:
         seed, arm = plan.seed_of(number, item), plan.arms[item.arm]
-        return child.start(plan, arm, target, seed=seed, root=root, environment=os.environ, say=_say)
+        return child.start(plan, arm, target, seed=seed, root=root, environment=variables, say=_say)
 
     def probe(plan: plans.Plan, arm: int, target: Path) -> str:
-        return child.probe(plan, arm, target, root=root, environment=os.environ)
+        return child.probe(plan, arm, target, root=root, environment=variables)
 
     try:
         with as_exceptions():
@@ -187,6 +198,18 @@ def run(
     except work.Refused as refused:
         sys.stderr.write(f"refused: {refused}\n")
         code = exit_codes.NOT_SUITABLE
+    except Interrupted as interrupted:
+        sys.stderr.write(f"{interrupted}; go on with\n    {_again(root)}\n")
+        code = exit_codes.INTERRUPTED
+    except LedgerLost as error:
+        sys.stderr.write(f"{error}; what ran here is no part of the plan any more\n")
+        code = exit_codes.BROKEN
+    except OSError as error:
+        if error.errno not in exit_codes.DISK_FULL:
+            raise
+        raise NotSuitable(
+            f"{root}: the disk is full. What the ledger says is on it; make room, then go on with\n    {_again(root)}"
+        ) from error
     raise typer.Exit(code)
 
 
@@ -232,6 +255,7 @@ def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> N
 
     arm = plans.Arm("noise")
     made = plans.Plan(configuration, (arm, arm), options=tuple(options))
+    variables = _of_runs()
     for number in range(runs + 1):
         folder = target / "warm-up" if number == 0 else target / "runs" / f"run-{number}"
         if work.finished(folder):
@@ -240,9 +264,20 @@ def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> N
         folder.mkdir(parents=True)
         _say("warm-up, which does not count" if number == 0 else f"run {number} of {runs}")
         with as_exceptions():
-            code = child.start(made, arm, folder, seed=number, root=target, environment=os.environ, say=_say)
+            code = child.start(made, arm, folder, seed=number, root=target, environment=variables, say=_say)
         if code not in (exit_codes.TARGET_MET, exit_codes.EPOCHS_SPENT):
             raise typer.Exit(code)
+
+
+def _of_runs() -> dict[str, str]:
+    """The environment of runs that a plan decides: what a shell says to `run` is not for them, except for where things lie."""
+    kept = environment.of_children()
+    kept |= {name: os.environ[name] for name in (environment.DATA_DIR, environment.CACHE_DIR) if name in os.environ}
+    if left_out := sorted(os.environ.keys() - kept.keys()):
+        sys.stderr.write(
+            f"warning: {', '.join(left_out)} of the environment: not for these runs, which are all alike\n"
+        )
+    return kept
 
 
 def _option(name: str, value: Path | int | None) -> list[str]:
@@ -261,24 +296,38 @@ def _say(text: str) -> None:
 def write(
     found: Comparison, *, junit: Path | None, markdown: Path | None, html: Path | None, bundle: Path | None
 ) -> None:
-    """The files that were asked for. ValueError where one cannot be written."""
+    """The files that were asked for. ValueError where one cannot be written, or would take the place of a result."""
     from harness.comparison import documents
 
+    logs = {Path(run.record.path).resolve() for run in found.runs}
+    for target in (junit, markdown, html, bundle):
+        if target is not None and (target.resolve() in logs or names.FILE.fullmatch(target.name)):
+            raise ValueError(f"{target}: this is how a result is called, or is one that is compared; name another file")
+    if junit is not None:
+        _put(junit, documents.junit(found))
+    if markdown is not None:
+        _put(markdown, documents.markdown(found))
+    if html is not None:
+        from harness.comparison import page
+
+        _put(html, page.render(found))
+    if bundle is not None:
+        from harness.comparison import bundle as bundles
+
+        bundles.write(found, bundle)
+
+
+def _put(target: Path, text: str) -> None:
+    """Whole or not at all, where it is a file and no /dev/stdout."""
+    content = text.encode("utf-8", "replace")
     try:
-        if junit is not None:
-            junit.write_text(documents.junit(found), encoding="utf-8")
-        if markdown is not None:
-            markdown.write_text(documents.markdown(found), encoding="utf-8")
-        if html is not None:
-            from harness.comparison import page
-
-            html.write_text(page.render(found), encoding="utf-8")
-        if bundle is not None:
-            from harness.comparison import bundle as bundles
-
-            bundles.write(found, bundle)
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)
+        else:
+            with whole.replacing(target) as file:
+                file.write(content)
     except OSError as error:
-        raise ValueError(f"{error.filename}: cannot be written: {error.strerror}") from error
+        raise ValueError(f"{target}: cannot be written: {error.strerror}") from error
 
 
 def fraction(percent: str) -> float:

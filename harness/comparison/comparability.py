@@ -28,9 +28,19 @@ DRIVER_FIELDS = (
 # Of what a run logs before its clock starts: known otherwise, or a measurement. The rest is what it chose by itself
 NOT_CHOSEN = (
     *("submission_*", "configuration*", "init_*", "seed", "weights_initialization", "software", "hardware", "image"),
-    *("loaded_libraries", "cache_clear", "commit", "tree_dirty", "quality_target", "precision", "max_steps", "opt_*"),
+    *(
+        "loaded_libraries",
+        "cache_clear",
+        "commit",
+        "tree_dirty",
+        "quality_target",
+        "precision",
+        "max_steps",
+        "deterministic",
+        "opt_*",
+    ),
     *("global_batch_size", "model_bn_span", "max_samples", "gradient_accumulation_steps", "*seconds*", "d_batch_size"),
-    *("train_samples", "eval_samples", "demonstration", "phase_*"),
+    *("train_samples", "eval_samples", "demonstration", "deterministic", "phase_*"),
 )
 # What varies from run to run on its own, or is a result
 LEFT_OUT = (
@@ -111,6 +121,8 @@ def fields(run: ComparedRun) -> dict[str, str]:
         "precision": record.precision,
         "train_samples": record.train_samples,
         "max_steps": record.max_steps if record.max_steps is not None or not run.own else "none",
+        # logged where it is so alone, and it makes a run slower
+        "deterministic": record.value("deterministic") is True if run.own else None,
         "quality_target": record.quality_target,
         "data_fingerprint": record.data_fingerprint,
         "commit": record.commit,

@@ -18,7 +18,7 @@ from harness.comparison.health import Symptom
 from harness.comparison.metrics import Metric
 from harness.comparison.numbers import Quality, quality
 from harness.comparison.probes import Probes
-from harness.comparison.runs import ComparedRun, Invalid, check_apart, find, invalid, ordered
+from harness.comparison.runs import ComparedRun, Invalid, check_apart, entering, find, invalid, ordered, paired_hosts
 from harness.comparison.sample import Sample
 from harness.comparison.verdict import Judged, Word
 
@@ -125,10 +125,6 @@ class Comparison:
             return NUMBERS_EXIT[None if self.bits is None else self.bits.equal]
         return EXIT[self.word]
 
-    @property
-    def counts(self) -> tuple[int, int]:
-        return sum(run.arm == 0 for run in self.runs), sum(run.arm == 1 for run in self.runs)
-
 
 def compare(baseline: str, candidate: str, question: Question, floor: Floor | None = None) -> Comparison:
     """Of two paths or globs. ValueError for what cannot be read or makes no sense."""
@@ -147,14 +143,14 @@ def of_runs(runs: Sequence[ComparedRun], question: Question, floor: Floor | None
     nothing = replace(nothing, comparability=comparable, notes=comparable.notes)
     if not comparable.ok:
         return nothing
-    one_host = "host" in question.allowed and not _paired(found)
-    return _judged(nothing, chosen, question, floor, as_one_host=one_host)
+    return _judged(nothing, chosen, question, floor, as_one_host=not paired_hosts(found))  # else `examine` refused it
 
 
 def _judged(
     base: Comparison, chosen: Sequence[Metric], question: Question, floor: Floor | None, *, as_one_host: bool
 ) -> Comparison:
     runs = base.runs
+    compared = entering(runs)
     samples = {}
     for metric in [*chosen, *(metrics.METRICS[name] for name in SHOWN)]:
         made = metrics.sample(metric, runs)
@@ -187,9 +183,9 @@ def _judged(
         base,
         symptoms=symptoms,
         rows=tuple(rows),
-        phases=tuple(_phases(runs)),
-        minutes=(_minutes(runs, 0), _minutes(runs, 1)),
-        quality=quality(runs) if numbers is None or numbers.equal is None else None,  # bits say more than a spread
+        phases=tuple(_phases(compared, as_one_host=as_one_host)),
+        minutes=(_minutes(compared, 0), _minutes(compared, 1)),
+        quality=quality(compared) if numbers is None or numbers.equal is None else None,  # bits say more than a spread
         outlying=tuple(outlying),
         notes=(*base.notes, *_notes(base, judged, deltas, question, missing)),
         word="SUSPECT" if symptoms else word,
@@ -221,7 +217,7 @@ def _row(metric: Metric, gated: bool, sample: Sample, judged: Judged, runs: Sequ
     )
 
 
-def _phases(runs: Sequence[ComparedRun]) -> list[Phase]:
+def _phases(runs: Sequence[ComparedRun], *, as_one_host: bool) -> list[Phase]:
     """Exploratory: nothing is gated by them, so their p-values are held together by Benjamini and Hochberg."""
     found: list[tuple[Phase, float]] = []
     for name in dict.fromkeys([*metrics.PHASES, *(name for run in runs for name in metrics.phases(run))]):
@@ -231,8 +227,9 @@ def _phases(runs: Sequence[ComparedRun]) -> list[Phase]:
         means = tuple(sum(value or 0.0 for value in values) / len(values) for values in seconds)
         made = metrics.sample(metrics.phase(name), runs)
         percent, interval, p = None, None, 1.0
-        if made is not None and statistics.enough(made[0]):
-            estimate = statistics.estimate(made[0])
+        sample = None if made is None else replace(made[0], host=made[0].host * 0) if as_one_host else made[0]
+        if sample is not None and statistics.enough(sample):
+            estimate = statistics.estimate(sample)
             low, high = estimate.interval()
             percent = 100 * math.expm1(estimate.log_ratio)
             interval = (100 * math.expm1(low), 100 * math.expm1(high))
@@ -297,13 +294,6 @@ def _notes(
                 f"(with the trend taken out: {100 * math.expm1(first.drift.log_ratio):+.2f} %)"
             )
     return notes
-
-
-def _paired(runs: Sequence[ComparedRun]) -> bool:
-    hosts: dict[str, set[int]] = {}
-    for run in runs:
-        hosts.setdefault(run.host, set()).add(run.arm)
-    return any(len(arms) == 2 for arms in hosts.values())
 
 
 def folder_of(runs: Sequence[ComparedRun]) -> Path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import outside
 from harness.comparison.runs import ComparedRun
 from harness.results.record import number
 
@@ -42,7 +42,7 @@ def find(runs: Sequence[ComparedRun]) -> Floor | None:
 def read(path: Path) -> Floor | None:
     """None where there is no such file, or it is another program's."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = outside.read_json(path)
         floors = {str(name): value for name, each in content["floors"].items() if (value := number(each)) is not None}
         return Floor(str(path), str(content["host"]), content["configuration_sha256"], floors)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

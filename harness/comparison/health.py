@@ -6,15 +6,17 @@ long it was is shown for both arms.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.comparison.runs import NAMES, ComparedRun
+from harness.comparison.runs import NAMES, ComparedRun, entering
 from harness.results.record import number
 
 CLOCKS_APART = 0.01  # by how much the arms' median SM clocks may differ
 HELD_SHARE = 0.001  # of a run's time that temperature or board may hold the clocks down before it matters
+OVERLAP_S = 1.0  # by which one run may begin before another on its host has ended
 REPLAYS = 100  # PCIe corrects single ones; a link that replays a hundred times in a run has a fault
 
 
@@ -28,7 +30,11 @@ class Symptom:
 
 def examine(runs: Sequence[ComparedRun]) -> list[Symptom]:
     """All symptoms; nothing where no GPU was watched."""
-    return [*(Symptom(run.name, text) for run in runs for text in _of(run)), *_clocks(runs)]
+    return [
+        *(Symptom(run.name, text) for run in runs for text in _of(run)),
+        *_at_once(runs),
+        *_clocks(entering(runs)),
+    ]
 
 
 def _of(run: ComparedRun) -> Iterable[str]:
@@ -45,6 +51,8 @@ def _of(run: ComparedRun) -> Iterable[str]:
     found = run.telemetry
     if found is None:
         return
+    if found.problem:
+        yield f"what its hardware did is not known; its telemetry: {found.problem}"
     for code in found.xid:
         yield f"XID {code}"
     if found.pcie_width is not None and found.pcie_width_max is not None and found.pcie_width < found.pcie_width_max:
@@ -62,6 +70,25 @@ def _of(run: ComparedRun) -> Iterable[str]:
             yield f"clocks held down by {by.replace('_', ' ')} for {held:.1f} s"
     for text in found.slowed:
         yield f"throttled: {text}"
+
+
+def _at_once(runs: Sequence[ComparedRun]) -> Iterable[Symptom]:
+    """Runs of one host that overlap took each other's time, or are one run twice, or the clock was set back between them.
+
+    Of our own alone: other submitters' logs name a kind of machine and not which one.
+    """
+    spans = sorted(
+        (run.host, run.record.run_start_s, run.record.run_stop_s, run.name)
+        for run in runs
+        if run.own and run.record.run_start_s is not None and run.record.run_stop_s is not None
+    )
+    for (host, _, stop, name), (other_host, start, _, other) in itertools.pairwise(spans):
+        if host == other_host and start < stop - OVERLAP_S:
+            yield Symptom(
+                other,
+                f"it began {stop - start:.1f} s before {name} on the same host ended: they ran beside each other, are one "
+                "run twice, or the clock was set back between them",
+            )
 
 
 def _clocks(runs: Sequence[ComparedRun]) -> Iterable[Symptom]:

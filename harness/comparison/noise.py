@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.comparison import metrics, statistics, verdict
 from harness.comparison.floor import FILE
-from harness.comparison.runs import ComparedRun, invalid, ordered
+from harness.comparison.runs import ComparedRun, check_apart, invalid, ordered
 from harness.comparison.sample import Floats, Sample
 
 ARMS = (3, 5, 10, 20)
@@ -41,6 +41,7 @@ def measure(runs: Sequence[ComparedRun]) -> list[Noise]:
     """Of every default metric that the runs tell. ValueError where they are no A/A set."""
     if bad := invalid(runs):
         raise ValueError(f"{bad[0].run.record.path}: {bad[0].reason}; noise is measured on whole runs")
+    check_apart(runs)
     hosts = {run.host for run in runs}
     kinds = {(run.record.configuration_sha256, run.record.max_steps, run.driver.key, run.record.commit) for run in runs}
     if len(hosts) > 1 or len(kinds) > 1:

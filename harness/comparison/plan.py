@@ -10,18 +10,22 @@ Arms that need no reboot (images, configurations, commits, environments) run by 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
+
+from harness import outside, whole
 
 FILE = "plan.json"
 VERSION = 1
 PLACE = re.compile(r"host-(\d+)_block-(\d+)_run-\d+(_attempt-\d+)?")  # of a run's folder, as Plan.folder has it
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
+HOSTS_LIMIT, RUNS_LIMIT = 1000, 1000
 SETTINGS = ("image", "config", "commit", "env")
 
 Kind = Literal["warm-up", "run", "again"]
@@ -30,6 +34,8 @@ Kind = Literal["warm-up", "run", "again"]
 @dataclass(frozen=True)
 class Arm:
     """One side. Without a setting it is a driver, which a person installs."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # for `read`
 
     name: str
     image: str | None = None
@@ -65,6 +71,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
     configuration: str
     arms: tuple[Arm, Arm]
     hosts: int = 2
@@ -80,6 +88,12 @@ class Plan:
     def by_hand(self) -> bool:
         """Whether a person changes the driver between blocks."""
         return self.arms[0].by_hand
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides what its runs are and which is which; a host more, or a probe, changes none of them."""
+        told = {name: value for name, value in asdict(self).items() if name not in ("hosts", "probe")}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def schedule(self, host: int) -> list[Item]:
         """Of the `host`-th host, from 1."""
@@ -129,9 +143,30 @@ def make(
     """ValueError for what makes no comparison, with what does."""
     if len(arms) != 2:
         raise ValueError(f"--arm was given {len(arms)} times: a comparison has two arms, --arm old --arm new")
-    if max_steps is not None and epochs is not None:
-        raise ValueError("--steps or --epochs, not both: each says how long a run is")
     first, second = (_arm(text) for text in arms)
+    made = Plan(configuration, (first, second), hosts, runs, max_steps, epochs, seed, tuple(options), probe)
+    _check(made)
+    return made
+
+
+def _check(plan: Plan) -> None:
+    """ValueError for what is no comparison, as a person asked for it or wrote it into the file."""
+    first, second = plan.arms
+    for name, value, limit in (("hosts", plan.hosts, HOSTS_LIMIT), ("runs", plan.runs, RUNS_LIMIT)):
+        if not 1 <= value <= limit:
+            raise ValueError(f"--{name} {value}: from 1 to {limit}")
+    for name, steps in (("steps", plan.max_steps), ("epochs", plan.epochs)):
+        if steps is not None and steps < 1:
+            raise ValueError(f"--{name} {steps}: 1 or more")
+    if plan.max_steps is not None and plan.epochs is not None:
+        raise ValueError("--steps or --epochs, not both: each says how long a run is")
+    if plan.seed < 0:
+        raise ValueError(f"--seed {plan.seed}: 0 or more")
+    for arm in plan.arms:
+        if not NAME.fullmatch(arm.name):
+            raise ValueError(
+                f"--arm {arm.name}: a name is up to 60 letters, digits, dots, dashes and underscores; settings follow a colon"
+            )
     if first.name == second.name:
         raise ValueError(f"both arms are called {first.name}; name them apart")
     if first.by_hand != second.by_hand:
@@ -141,14 +176,11 @@ def make(
         )
     if not first.by_hand and asdict(first) | {"name": ""} == asdict(second) | {"name": ""}:
         raise ValueError("both arms are the same; `compare noise` runs A against A")
-    return Plan(configuration, (first, second), hosts, runs, max_steps, epochs, seed, tuple(options), probe)
 
 
 def _arm(text: str) -> Arm:
     """NAME, or NAME:image=REF,config=NAME,commit=REV,env=KEY=VALUE with one or more of these."""
     name, _, rest = text.partition(":")
-    if not NAME.fullmatch(name):
-        raise ValueError(f"--arm {text}: a name is letters, digits, dot, dash and underscore; settings follow a colon")
     settings: dict[str, str] = {}
     environment: dict[str, str] = {}
     for setting in rest.split(",") if rest else ():
@@ -174,7 +206,8 @@ def write(plan: Plan, root: Path) -> Path:
         raise ValueError(f"{path}: there already; `compare run {root}` goes on with it, or name another --out")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"plan": VERSION, **asdict(plan)}, indent=1) + "\n", encoding="utf-8")
+        with whole.replacing(path) as file:
+            file.write(json.dumps({"plan": VERSION, **asdict(plan)}, indent=1).encode() + b"\n")
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror}") from error
     return path
@@ -182,14 +215,22 @@ def write(plan: Plan, root: Path) -> Path:
 
 def read(root: Path) -> Plan:
     """ValueError where there is no plan, or one that this version does not know."""
+    from pydantic import TypeAdapter, ValidationError
+
     path = root / FILE if root.is_dir() else root
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("plan") != VERSION:
-            raise ValueError("of another version")
-        first, second = (Arm(**arm) for arm in content.pop("arms"))
-        return Plan(**{**content, "arms": (first, second), "options": tuple(content["options"])})
+        content = outside.read_json(path)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}; `compare plan` writes one") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: no plan that this version can read ({error}); `compare plan` writes one") from error
+    if not isinstance(content, dict) or content.pop("plan", None) != VERSION:
+        raise ValueError(f"{path}: no plan that this version can read; `compare plan` writes one")
+    try:
+        found = TypeAdapter(Plan).validate_json(json.dumps(content), strict=True)
+        _check(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: no sound plan: {key} = {first['input']!r:.80}: {first['msg']}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: no sound plan: {error}") from error
+    return found

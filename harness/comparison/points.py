@@ -15,12 +15,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from harness import outside
 from harness.comparison.metrics import METRICS
 from harness.comparison.runs import ComparedRun, invalid
 from harness.results.logfile import read
 from harness.results.series import find_logs
 
-VERSION = 1
+VERSION = 2
+CACHE_LIMIT = 256 << 20  # bytes; a point has about one thousand
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,27 @@ def gather(folders: Iterable[Path], cache: Path | None = None) -> tuple[list[Poi
             shortcut = cache / f"history-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
         kept = _kept(shortcut) if shortcut is not None else {}
         now: dict[str, dict[str, Any]] = {}
-        for log in find_logs(folder):
-            stat = log.stat()
-            name, stamp = os.path.relpath(log, folder), [stat.st_size, stat.st_mtime_ns]
-            entry = kept.get(name)
-            if entry is None or entry.get("stamp") != stamp:
-                entry = {"stamp": stamp, **_read(log)}
+        said: list[str] = []
+        for log in find_logs(folder, said.append):
+            try:
+                stat = log.stat()
+                name, stamp = os.path.relpath(log, folder), [stat.st_size, stat.st_mtime_ns]
+                entry = kept.get(name)
+                if entry is None or entry.get("stamp") != stamp:
+                    entry = {"stamp": stamp, **_read(log)}
+            except OSError as error:
+                left_out.append(LeftOut(str(log), f"cannot be read: {error.strerror}"))
+                continue
+            except outside.Refused as error:
+                left_out.append(LeftOut(str(log), str(error).removeprefix(f"{log}: ")))
+                continue
             now[name] = entry
             if entry["point"] is None:
                 left_out.append(LeftOut(str(log), entry["reason"]))
             else:
                 point = Point(**{**entry["point"], "log": str(log)})
                 points.setdefault(point.sha256, point)  # a log and its copy are one run
+        left_out += [LeftOut(path, reason) for path, _, reason in (each.partition(": ") for each in said)]
         if shortcut is not None and now != kept:
             _keep(shortcut, now)
     return sorted(points.values(), key=lambda each: each.started), left_out
@@ -118,7 +129,7 @@ def _read(log: Path) -> dict[str, Any]:
 def _kept(path: Path) -> dict[str, dict[str, Any]]:
     names = {field.name for field in fields(Point)}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = outside.read_json(path, CACHE_LIMIT)
         logs = content["logs"] if content["version"] == VERSION else {}
         return {
             str(name): entry

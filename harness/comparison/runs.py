@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 from harness.comparison import identity
 from harness.comparison.identity import Identity
 from harness.comparison.plan import PLACE
+from harness.names import natural
 from harness.results import telemetry
 from harness.results.logfile import read
 from harness.results.record import RunRecord
-from harness.results.series import find_logs
+from harness.results.series import find_logs, may_be_log
 from harness.results.telemetry import Telemetry
 
 NAMES = ("A", "B")
@@ -29,6 +31,7 @@ class ComparedRun:
 
     record: RunRecord
     arm: int  # 0 is A, the baseline; 1 is B, the candidate
+    alias: str = ""  # what it is called where its place must not be told
 
     @cached_property
     def telemetry(self) -> Telemetry | None:
@@ -37,6 +40,8 @@ class ComparedRun:
     @property
     def name(self) -> str:
         """As a person tells it from the others: the end of its path, an arm's folder included where a plan made it."""
+        if self.alias:
+            return self.alias
         parts = Path(self.record.path).parts
         return "/".join(parts[-3:] if PLACE.fullmatch(parts[-2]) else parts[-2:])
 
@@ -66,16 +71,22 @@ class ComparedRun:
 def find(words: str, arm: int) -> list[ComparedRun]:
     """The runs of a path or glob; several with commas. ValueError where there is no log."""
     paths: list[Path] = []
-    for word in words.split(","):
-        matched = [word]
-        if glob.has_magic(word):
-            matched = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    for word in [words] if _there(words) else words.split(","):  # names may have commas, and brackets
+        if _there(word) or not glob.has_magic(word):
+            paths += find_logs(Path(word))
+            continue
+        matched = sorted(map(Path, glob.glob(word, recursive=True)), key=natural)  # noqa: PTH207 - absolute ones too
         if not matched:
             raise ValueError(f"{NAMES[arm]}: nothing matches {word}; quote a glob so that the shell does not expand it")
-        paths += [log for match in matched for log in find_logs(Path(match))]
+        # a glob such as out/* meets the pictures and telemetry beside the logs
+        paths += [log for each in matched if each.is_dir() or may_be_log(each) for log in find_logs(each)]
     if not paths:
         raise ValueError(f"{NAMES[arm]}: no result log under {words}; name a folder with result_*.txt, or logs")
     return [ComparedRun(_read(path), arm) for path in dict.fromkeys(path.resolve() for path in paths)]
+
+
+def _there(word: str) -> bool:
+    return os.path.exists(word)  # noqa: PTH110 - Path's raises for a name that is too long
 
 
 def check_apart(runs: Sequence[ComparedRun]) -> None:
@@ -106,18 +117,48 @@ def invalid(runs: Iterable[ComparedRun]) -> list[Invalid]:
 
 def _why_invalid(run: ComparedRun) -> str:
     record = run.record
+    backwards = next((name for name, seconds in _durations(record) if seconds < 0), None)
     if record.outcome in ("empty", "invalid", "unfinished"):
         return record.reason
     if record.outcome == "aborted" and run.own and not record.reason.startswith(DONE):
         return f"it did not finish its work: {record.reason}"
+    if record.malformed_count and run.own:  # whose lines are whole, or the run breaks
+        first = next((each for each in record.problems if each.kind in ("malformed", "limit")), record.problems[0])
+        return f"lines of it cannot be read ({record.malformed_count}), the first line {first.line}: {first.text}"
     if record.resumed_from_epoch is not None:
         return f"it was resumed from a checkpoint after epoch {record.resumed_from_epoch}: no timed run"
+    if backwards is not None:
+        return f"{backwards} stops before it starts: somebody set the clock, or edited the log"
     if record.clock_was_set and record.run_ms is not None:
         return (
             f"its clocks disagree: {record.run_ms / 1000:.3f} s from run_start to run_stop by the wall clock, "
             f"{record.monotonic_s:.3f} s by the monotonic one; somebody set the clock, or edited the log"
         )
     return ""
+
+
+def _durations(record: RunRecord) -> Iterator[tuple[str, float]]:
+    """Of all that a log starts and stops within a run."""
+    for epoch in record.epochs:
+        yield f"epoch {epoch.number:g}", epoch.seconds or 0.0
+    for block in record.blocks:
+        yield f"the block in line {block.line}", block.seconds or 0.0
+    for each in record.evaluations:
+        yield f"the evaluation in line {each.line}", each.seconds or 0.0
+
+
+def paired_hosts(runs: Iterable[ComparedRun]) -> set[str]:
+    """Those that ran both arms: only within a host do the arms differ in nothing else."""
+    hosts: dict[str, set[int]] = {}
+    for run in runs:
+        hosts.setdefault(run.host, set()).add(run.arm)
+    return {host for host, arms in hosts.items() if len(arms) == 2}
+
+
+def entering(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """The runs that figures are made from: those of paired hosts; all where there is none, which takes a person's word."""
+    hosts = paired_hosts(runs)
+    return [run for run in runs if not hosts or run.host in hosts]
 
 
 def ordered(runs: Iterable[ComparedRun]) -> list[ComparedRun]:
@@ -135,9 +176,12 @@ def blocks(runs: Sequence[ComparedRun]) -> dict[int, int]:
     drivers = [{run.driver.key for run in runs if run.arm == arm} for arm in (0, 1)]
     if drivers[0] == drivers[1] or any(run.record.run_start_s is None for run in runs):
         return dict.fromkeys(range(len(runs)), 0)
-    named = [PLACE.fullmatch(Path(run.record.path).parent.name) for run in runs]
-    if all(named):
-        return {index: int(place[2]) for index, place in enumerate(named) if place}
+    places = [Path(run.record.path).parent for run in runs]
+    named = [PLACE.fullmatch(place.name) for place in places]
+    if all(named):  # of several plans each has its own block 1
+        keys = [(place.parents[2], found[2]) for place, found in zip(places, named, strict=True) if found]
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        return {index: numbers[key] for index, key in enumerate(keys)}
     found: dict[int, int] = {}
     last: dict[str, tuple[int, int]] = {}  # host -> arm, number of its block
     for index in sorted(range(len(runs)), key=lambda i: runs[i].record.run_start_s or 0.0):

@@ -24,7 +24,7 @@ def sentence(found: Comparison) -> str:
     judged = row.judged
     if judged.estimate is None:
         return f"Cannot tell: {judged.reason}; {_more(judged.more_runs)}."
-    what = f"{b} is {slower(judged.percent)} ({_interval(row)}, n {_n(found)})"
+    what = f"{b} is {slower(judged.percent)} ({_interval(row)}, n {_n(row)})"
     delta = f"{100 * judged.delta:.3g} %"
     if found.word == "SUSPECT":
         return f"Suspect, whatever the figures say: {found.symptoms[0].text} ({found.symptoms[0].where}). {what}."
@@ -76,8 +76,10 @@ def _interval(row: Row) -> str:
     return f"{low:.2g} to {high:.2g}"
 
 
-def _n(found: Comparison) -> str:
-    return " + ".join(map(str, found.counts))
+def _n(row: Row) -> str:
+    """Runs that entered the ratio: those of a host with one arm alone did not."""
+    assert row.judged.estimate is not None
+    return " + ".join(map(str, row.judged.estimate.runs))
 
 
 def _more(runs: int | None) -> str:

@@ -12,12 +12,12 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.comparison import identity
+from harness.comparison import hosts, identity
 from harness.comparison.identity import Identity
 from harness.comparison.plan import Item, Plan
 from harness.comparison.runs import ComparedRun, invalid
@@ -33,6 +33,8 @@ PROBED = "probe"  # which arms were probed
 BOOT = "boot"  # under which boot a block ran
 STEPS = "steps"  # of the optimizer, that the plan's epochs are
 CHOSEN = "chosen"  # by its speed, in the init of an arm's first warm-up
+# What an end says of the run's code and settings, by RunRecord's names
+CODE, SETTINGS = ("commit", "tree_dirty"), ("configuration_sha256",)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -81,9 +83,15 @@ class Work:
 
     def run(self) -> int:
         """What is due now; returns the exit code. Refused where the driver is not the arm's."""
-        folder = host_folder(self.root, self.number)
-        with ledger.opened(folder) as self.book:
-            self._enter("call", host=self.here.host, boot=self.here.boot, driver=self.here.driver.plain())
+        hosts.same_plan(self.root, self.plan)
+        with ledger.opened(hosts.folder(self.root, self.number)) as self.book:
+            self._enter(
+                hosts.CALL,
+                host=self.here.host,
+                boot=self.here.boot,
+                driver=self.here.driver.plain(),
+                plan_sha256=self.plan.digest,
+            )
             self._put_aside()
             items = self.plan.schedule(self.number)
             if self.plan.epochs is not None and items and (code := self._learn_steps(items[0])):
@@ -253,11 +261,11 @@ class Work:
         reason = "" if code in (TARGET_MET, EPOCHS_SPENT) else f"ended with exit code {code}"
         record = _record(folder)
         if not reason:
-            reason = self._not_the_arm(record) or self._other_code(arm, record)
-        code_ran = {} if record is None else {"commit": record.commit, "tree_dirty": record.tree_dirty}
+            reason = self._not_the_arm(record) or self._other_work(item.arm, record)
+        ran = {} if record is None else {key: getattr(record, key) for key in (*CODE, *SETTINGS)}
         status = ledger.SUCCESS if not reason else ledger.INTERRUPTED if code == INTERRUPTED else ledger.FAILED
         self.book.append(
-            ledger.END, **where, status=status, exit_code=code, reason=reason, seconds=round(seconds, 3), **code_ran
+            ledger.END, **where, status=status, exit_code=code, reason=reason, seconds=round(seconds, 3), **ran
         )
         if not reason:
             if item.kind == "warm-up" and record is not None:
@@ -285,19 +293,37 @@ class Work:
             )
         return ""
 
-    def _other_code(self, arm: str, record: RunRecord | None) -> str:
-        """Why the code that ran is not what the arm's runs before had; a comparison would refuse them days later."""
-        ends = (each.end for each in self.book.account.attempts if each.finished and each.start.get("arm") == arm)
-        before = next((end for end in ends if end is not None and "commit" in end), None)
-        if before is None or record is None:
+    def _other_work(self, arm: int, record: RunRecord | None) -> str:
+        """Why what ran is not what ran before; a comparison would refuse it days later.
+
+        The code is one for both arms, and so is the configuration, unless an arm brings its own.
+        """
+        if record is None:
             return ""
-        then, now = (before["commit"], before["tree_dirty"]), (record.commit, record.tree_dirty)
-        if then == now:
-            return ""
-        return (
-            f"the code is not what arm {arm} began with: commit {now[0]}{' with changes' * bool(now[1])}, was {then[0]}"
-            f"{' with changes' * bool(then[1])}; check that out, or begin a new plan"
-        )
+        arms = self.plan.arms
+        own_code = any(each.commit or each.image for each in arms)
+        own_settings = own_code or any(each.config for each in arms)
+        ran = {key: getattr(record, key) for key in (*CODE, *SETTINGS)}
+        if then := self._before(arm if own_code else None, CODE, ran):
+            return (
+                f"the code is not what {arms[arm].name if own_code else 'the plan'} began with: {_code(ran)}, was "
+                f"{_code(then)}; check that out, or begin a new plan"
+            )
+        if then := self._before(arm if own_settings else None, SETTINGS, ran):
+            return (
+                f"the configuration is not what {arms[arm].name if own_settings else 'the plan'} began with: SHA-256 "
+                f"{str(ran['configuration_sha256'])[:12]}, was {str(then['configuration_sha256'])[:12]}; put the file back, or "
+                "begin a new plan"
+            )
+        return ""
+
+    def _before(self, arm: int | None, keys: Sequence[str], ran: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What the first finished run had (of `arm`, or of any), where one of the keys differs from what `ran` has."""
+        name = None if arm is None else self.plan.arms[arm].name
+        done = (each for each in self.book.account.attempts if each.finished)
+        ends = (each.end for each in done if name in (None, each.start.get("arm")))
+        first = next((end for end in ends if end is not None and all(key in end for key in keys)), None)
+        return first if first is not None and any(first[key] != ran[key] for key in keys) else None
 
     # --- what is said ---
 
@@ -333,7 +359,7 @@ class Work:
 
     def _finished(self) -> str:
         a, b = (str(self.root / "arms" / arm.name) for arm in self.plan.arms)
-        done = [number for number in range(1, self.plan.hosts + 1) if _complete(self.root, self.plan, number)]
+        done = [number for number in range(1, self.plan.hosts + 1) if hosts.complete(self.root, self.plan, number)]
         text = f"all runs of host {self.number} are done; {len(done)} of {self.plan.hosts} hosts are. {self._return_check()}"
         if len(done) < self.plan.hosts:
             text += f"On the next host type\n    {self.again}\n"
@@ -377,41 +403,8 @@ def put_aside(root: Path, folder: Path) -> Path | None:
     return aside
 
 
-def host_folder(root: Path, number: int) -> Path:
-    return root / "hosts" / f"host-{number}"
-
-
-def claim(root: Path, plan: Plan, here: Here, asked: int | None = None) -> int:
-    """The number of this machine in the plan: the one it had, else the next free. ValueError where there is none."""
-    known = {number: _key(root, number) for number in range(1, plan.hosts + 1)}
-    mine = next((number for number, key in known.items() if key is not None and key == here.host), None)
-    if asked is not None and not 1 <= asked <= plan.hosts:
-        raise ValueError(f"--host {asked}: the plan has hosts 1 to {plan.hosts}")
-    if mine is not None and asked in (None, mine):
-        return mine
-    if mine is not None:
-        raise ValueError(f"--host {asked}: this machine ({here.host}) is host {mine} of the plan")
-    free = [number for number, key in known.items() if key is None]
-    number = asked if asked is not None else next(iter(free), None)
-    if number is None or number not in free:
-        taken = "; ".join(f"host {each} is {key}" for each, key in known.items() if key)
-        raise ValueError(f"no place in the plan for this machine ({here.host}): {taken}")
-    folder = host_folder(root, number)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "host.json").write_text(json.dumps({"host": here.host}) + "\n", encoding="utf-8")
-    return number
-
-
-def _key(root: Path, number: int) -> str | None:
-    try:
-        return str(json.loads((host_folder(root, number) / "host.json").read_text(encoding="utf-8"))["host"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _complete(root: Path, plan: Plan, number: int) -> bool:
-    account = ledger.Account.read(host_folder(root, number) / ledger.FILE)
-    return all(item.index in account.finished for item in plan.schedule(number))
+def _code(ran: Mapping[str, Any]) -> str:
+    return f"commit {ran['commit']}{' with changes' * bool(ran['tree_dirty'])}"
 
 
 def _allowed(plan: Plan) -> str:

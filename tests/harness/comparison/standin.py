@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.comparison import plan, work
+from harness.comparison import hosts, plan, work
 from harness.comparison.plan import Item, Plan
 from harness.system import facts
 from harness.system.nvidia.driver import Driver
@@ -44,11 +44,18 @@ class Machine:
     """Runs items of a plan by writing what a run on this machine would."""
 
     def __init__(
-        self, driver: str, *, slower: float = 1.0, die_at: int = 0, inside: dict[str, Any] | None = None
+        self,
+        driver: str,
+        *,
+        slower: float = 1.0,
+        die_at: int = 0,
+        inside: dict[str, Any] | None = None,
+        change: arms.Change | None = None,
     ) -> None:
         self.tables = machine(driver)
         self.inside = inside or self.tables  # what a container sees
         self.driver, self.slower, self.die_at, self.started = driver, slower, die_at, 0
+        self.change = change
         self.ran: list[str] = []
 
     def launch(self, made: Plan, item: Item, folder: Path) -> int:
@@ -62,6 +69,7 @@ class Machine:
             turn=turn,
             software=self.inside["software"],
             gpu=self.inside["hardware"]["gpus"][0],
+            change=self.change,
         )
         if self.started == self.die_at:
             text = log.read_text()
@@ -81,7 +89,7 @@ def go(  # noqa: PLR0917
     """One call of `compare run`. work.Refused where it refuses."""
     made = plan.read(root)
     here = work.Here.of(on.tables, boot)
-    number = work.claim(root, made, here, host)
+    number = hosts.claim(root, made, here.host, host)
     say = said.append if said is not None else lambda text: None
     return work.Work(root, made, number, here, on.launch, say, f"python -m harness compare run {root}", probe).run()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.comparison import plan, work
+from harness.comparison import hosts, plan, work
 from harness.comparison.comparison import Question, compare
 from harness.launch.ledger import Account
 from tests.conftest import CHECKOUT
@@ -69,7 +71,7 @@ def test_both_arms_have_the_same_seeds() -> None:
         (["a:image=x", "b:image=x"], "both arms are the same"),
         (["a:imgae=x", "b:image=x"], "imgae=x: write one of image="),
         (["a:env=X", "b:image=x"], "env=NAME=VALUE"),
-        (["a/b", "c"], "a name is letters"),
+        (["a/b", "c"], "a name is up to 60 letters"),
     ],
 )
 def test_what_makes_no_plan(arms: list[str], text: str) -> None:
@@ -90,6 +92,39 @@ def test_plans_that_cannot_be_read(tmp_path: Path) -> None:
         plan.read(tmp_path)
     (tmp_path / plan.FILE).write_text('{"plan": 99}')
     with pytest.raises(ValueError, match="no plan that this version can read"):
+        plan.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"runs": "5"}, "runs = '5'"),
+        ({"runs": 0}, "--runs 0: from 1 to"),
+        ({"runs": 10**9}, "from 1 to 1000"),
+        ({"hosts": True}, "hosts = True"),
+        ({"max_steps": 1.5}, "max_steps = 1.5"),
+        ({"max_steps": 5, "epochs": 1}, "not both"),
+        ({"rnus": 3}, "rnus"),
+        ({"options": "--target 0.1"}, "options = '--target 0.1'"),
+        ({"arms": [{"name": "old"}]}, "arms"),
+        ({"arms": [{"name": "../../old"}, {"name": "new"}]}, "--arm ../../old: a name is"),
+        ({"arms": [{"name": "old"}, {"name": "old"}]}, "name them apart"),
+        ({"arms": [{"name": "old"}, {"name": "new", "image": "x"}]}, "could not be told apart"),
+        ({"arms": [{"name": "a", "env": {"X": 1}}, {"name": "b", "image": "x"}]}, "env"),
+        ({"configuration": None}, "configuration = None"),
+    ],
+)
+def test_a_plan_that_a_person_edited_into_none(tmp_path: Path, change: dict[str, object], says: str) -> None:
+    path = plan.write(plan.make("embedded", ["old", "new"]), tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=re.escape(says)) as raised:
+        plan.read(tmp_path)
+    assert str(path) in str(raised.value)
+
+
+def test_a_plan_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / plan.FILE)
+    with pytest.raises(ValueError, match="no regular file"):
         plan.read(tmp_path)
 
 
@@ -124,7 +159,7 @@ def test_a_whole_plan_over_two_drivers(root: Path) -> None:
     assert "left here" in "".join(said)
 
     found = compare(str(root / "arms/old"), str(root / "arms/new"), Question())
-    assert found.counts == (6, 6), "warm-ups are elsewhere"
+    assert [sum(run.arm == arm for run in found.runs) for arm in (0, 1)] == [6, 6], "warm-ups are elsewhere"
     assert found.word == "SLOWER"
     estimate = found.rows[0].judged.estimate
     assert estimate is not None and (estimate.level, estimate.units) == ("block", (2, 2))
@@ -259,7 +294,7 @@ def test_killed_and_rebooted_between_and_within_blocks(root: Path) -> None:
     assert broken == ["host-1_block-1_run-2.1", "host-1_block-2_warm-up-1.1", "host-1_block-4_run-3.1"]
     logs = sorted((root / "arms").rglob("result_0.txt"))
     assert len(logs) == 12
-    account = Account.read(work.host_folder(root, 1) / "ledger.jsonl")
+    account = Account.read(hosts.folder(root, 1) / "ledger.jsonl")
     order = [entry["folder"].split("/")[-1] for entry in account.entries if entry["event"] == "trial_start"]
     again = order.index("host-1_block-1_run-2_attempt-2")
     assert order[again - 1] == "host-1_block-1_warm-up-1_attempt-2", "a machine that just booted is warmed up again"
@@ -277,7 +312,7 @@ def test_a_run_that_fails_ends_it_and_is_done_again(root: Path) -> None:
 
     made = plan.read(root)
     here = work.Here.of(machine_.tables, "boot 1")
-    number = work.claim(root, made, here)
+    number = hosts.claim(root, made, here.host)
     said: list[str] = []
     assert work.Work(root, made, number, here, launch, said.append, "again").run() == 5
     assert "ended with exit code 5" in said[-1]
@@ -297,8 +332,49 @@ def test_code_that_changes_between_blocks_is_found_at_once(root: Path) -> None:
         return code
 
     made, here = plan.read(root), work.Here.of(later.tables, "boot 3")
-    assert work.Work(root, made, work.claim(root, made, here), here, launch, said.append, "again").run() == 6
-    assert f"the code is not what arm new began with: commit {'d' * 40}, was {'c' * 40}" in said[-1]
+    assert work.Work(root, made, hosts.claim(root, made, here.host), here, launch, said.append, "again").run() == 6
+    assert f"the code is not what the plan began with: commit {'d' * 40}, was commit {'c' * 40}" in said[-1]
+
+
+@pytest.mark.parametrize(("change", "fine"), [({"runs": 2}, False), ({"seed": 9}, False), ({"hosts": 3}, True)])
+def test_a_plan_that_is_changed_while_it_is_done(root: Path, change: dict[str, int], fine: bool) -> None:
+    """Runs are known by their place in the schedule: with another schedule, what is done would be something else."""
+    assert go(root, Machine(OLD), "boot-1") == 0
+    path = root / plan.FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    if fine:
+        assert go(root, Machine(NEW), "boot-2") == 0
+        return
+    with pytest.raises(ValueError, match="not the plan that host 1 began with"):
+        go(root, Machine(NEW), "boot-2")
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [("commit", "the code is not what"), ("configuration_sha256", "configuration")]
+)
+def test_another_checkout_for_the_other_arm_is_found_at_once(root: Path, key: str, words: str) -> None:
+    """Two drivers are compared by one code and one configuration."""
+    assert go(root, Machine(OLD), "boot-1") == 0
+    said: list[str] = []
+    assert go(root, Machine(NEW, change=arms.put(key, "d" * 64)), "boot-2", said) == 6
+    assert words in said[-1]
+
+
+def test_two_machines_at_once_are_two_hosts(tmp_path: Path) -> None:
+    """On a shared folder, both found the first place free before either had written its name."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    made = plan.make("embedded", ["old", "new"], hosts=8)
+    plan.write(made, tmp_path)
+    with ThreadPoolExecutor(8) as several:
+        found = list(several.map(lambda name: hosts.claim(tmp_path, made, name), [f"GPU-{each}" for each in range(8)]))
+    assert sorted(found) == list(range(1, 9))
+    assert hosts.claim(tmp_path, made, "GPU-3") == found[3]
+
+
+def test_a_machine_that_tells_nothing_of_itself_finds_its_place_again(tmp_path: Path) -> None:
+    made = plan.make("embedded", ["old", "new"], hosts=2)
+    assert [hosts.claim(tmp_path, made, None) for _ in range(2)] == [1, 1]
 
 
 def test_epochs_are_counted_in_steps_by_a_run_of_one(tmp_path: Path) -> None:
@@ -312,7 +388,7 @@ def test_epochs_are_counted_in_steps_by_a_run_of_one(tmp_path: Path) -> None:
 
     made = plan.read(tmp_path)
     here = work.Here.of(on.tables, "boot 1")
-    work.Work(tmp_path, made, work.claim(tmp_path, made, here), here, launch, lambda _: None, "again").run()
+    work.Work(tmp_path, made, hosts.claim(tmp_path, made, here.host), here, launch, lambda _: None, "again").run()
     assert seen == [1, *[3 * 129] * 6], "117,266 images in batches of 912"
 
 
@@ -362,6 +438,40 @@ def test_the_command_of_an_arm(tmp_path: Path) -> None:
     for pair in (("--seed", "3"), ("--max-steps", "20"), ("--image", "ssd:1"), ("--data-dir", "/d"), ("--trials", "1")):
         assert words[words.index(pair[0]) + 1] == pair[1]
     assert child.command(made, made.arms[1], tmp_path, 3, CHECKOUT)[7] == "H100_1x1x256"
+
+
+def test_an_image_is_probed_in_a_container_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.comparison import child
+
+    asked: list[list[str]] = []
+
+    def instead(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(words)
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    made = plan.make("embedded", ["a:image=ssd:1", "b:image=ssd:2"])
+    monkeypatch.setattr(child.subprocess, "run", instead)
+    assert child.probe(made, 1, tmp_path, root=tmp_path, environment={}) == ""
+    assert asked[0][-2:] == ["--image", "ssd:2"]
+
+
+def test_a_shell_s_variables_change_no_run_of_a_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """HARNESS_DETERMINISTIC=1 in one of two shells would be a difference between arms that no command line shows."""
+    from harness.cli import compare
+
+    for name, value in (
+        ("HARNESS_DETERMINISTIC", "1"),
+        ("SEED", "5"),
+        ("DATADIR", "/data"),
+        ("HARNESS_CACHE_DIR", "/c"),
+    ):
+        monkeypatch.setenv(name, value)
+    kept = compare._of_runs()
+    assert "SEED" not in kept and "HARNESS_DETERMINISTIC" not in kept
+    assert (kept["DATADIR"], kept["HARNESS_CACHE_DIR"]) == ("/data", "/c")
+    assert "HARNESS_DETERMINISTIC, SEED of the environment" in capsys.readouterr().err
 
 
 def test_commits_are_pinned_when_the_plan_is_made() -> None:

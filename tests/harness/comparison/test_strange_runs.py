@@ -1,0 +1,247 @@
+"""What strangers hold against each other: odd names, copies, odd clocks, hosts of one arm, files that are no logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli import main
+from harness.comparison import comparison, noise, runs, terminal, words
+from tests.harness.comparison import arms
+from tests.harness.comparison.arms import judged
+
+PHASES = {"forward_loss": 2.0, "backward": 4.0}
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    code = main(["compare", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return code, " ".join((out + err).split())
+
+
+# --- which runs ---
+
+
+@pytest.mark.parametrize("name", ["8x A100, 40 GB", "a[0-9]", "x*y", "a,b"])
+def test_a_folder_s_name_is_its_name_whatever_is_in_it(tmp_path: Path, name: str) -> None:
+    a, _ = arms.in_turns(tmp_path, 2)
+    folder = a.rename(tmp_path / name)
+    assert len(runs.find(str(folder), 0)) == 2
+
+
+def test_a_glob_that_meets_what_lies_beside_logs(tmp_path: Path) -> None:
+    """`out/*`, quoted: pictures, telemetry and probes are no runs."""
+    a, b = arms.in_turns(tmp_path)
+    for folder in (a, b):
+        (folder / "result_0.png").write_bytes(b"\x89PNG")
+        (folder / "result_0.json").write_text("{}")
+        (folder / "refused_7.txt").write_text("no")
+        arms.telemetry(folder / "result_0.txt")
+    found = comparison.compare(f"{a}/*", f"{b}/*", comparison.Question())
+    assert (found.word, len(found.runs)) == ("EQUAL", 10)
+
+
+def test_a_name_that_is_too_long_is_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for verb in ("score", "check", "status", "collect"):
+        assert main([verb, "x" * 300, *(("--into", str(tmp_path)) if verb == "collect" else ())]) == 2
+        assert "File name too long" in capsys.readouterr().err
+    (tmp_path / "loop").symlink_to("loop")
+    assert main(["check", str(tmp_path / "loop")]) == 2
+    assert run(capsys, "x" * 300, tmp_path)[0] == 2
+
+
+def test_runs_of_an_unpaired_host_enter_no_figure(tmp_path: Path) -> None:
+    """One host against three: n, seconds of the phases and time to train are of the host that ran both."""
+    a, b = arms.in_turns(tmp_path, a={"phases": PHASES}, b={"phases": PHASES})
+    for number, host in enumerate(("GPU-2", "GPU-3"), 20):
+        arms.write(b, number, turn=number, factor=3.0, gpu={"uuid": host}, phases=PHASES)
+    found = judged((a, b))
+    assert found.word == "EQUAL" and "n 5 + 5" in words.sentence(found)
+    for phase in found.phases:
+        assert phase.seconds[1] == pytest.approx(phase.seconds[0], rel=0.01)
+    assert found.minutes is not None and found.minutes[1].runs == 5
+    assert found.minutes[1].seconds_per_epoch == pytest.approx(found.minutes[0].seconds_per_epoch or 0, rel=0.01)
+
+
+def test_phases_of_two_machines_have_their_intervals_too(tmp_path: Path) -> None:
+    folders = arms.in_turns(tmp_path, a={"phases": PHASES}, b={"phases": PHASES, "gpu": {"uuid": "GPU-2"}})
+    found = judged(folders, allowed=("host", "gpu.uuid"))
+    assert found.word == "EQUAL" and all(phase.interval is not None for phase in found.phases)
+
+
+# --- which are none ---
+
+
+def _epoch_3_ends_early(events: list[dict[str, Any]]) -> None:
+    for event in events:
+        if event["key"] == "epoch_stop" and event["metadata"]["epoch_num"] == 3:
+            event["time_ms"] -= 60_000
+
+
+def test_an_epoch_that_stops_before_it_starts_is_no_figure(tmp_path: Path) -> None:
+    """No longer left out of the median in silence."""
+    a, b = arms.in_turns(tmp_path)
+    arms.write(b, 9, turn=20, change=_epoch_3_ends_early)
+    found = judged((a, b))
+    assert found.exit_code == 5 and "epoch 3 stops before it starts" in words.sentence(found)
+
+
+def test_a_log_of_ours_with_a_torn_line_is_no_run(tmp_path: Path) -> None:
+    a, b = arms.in_turns(tmp_path)
+    log = b / "result_0.txt"
+    lines = log.read_text().splitlines()
+    place = next(index for index, line in enumerate(lines) if '"epoch_stop"' in line)
+    lines[place] = lines[place].partition('"value"')[0]
+    log.write_text("\n".join(lines) + "\n")
+    found = judged((a, b))
+    assert found.exit_code == 5 and f"the first line {place + 1}" in words.sentence(found)
+
+
+def test_runs_at_one_time_on_one_host_are_suspect(tmp_path: Path) -> None:
+    """Two at once, a clock that was set back between two, or a copy with a line more: figures are not the arms' own."""
+    a, b = arms.in_turns(tmp_path)
+    copy = (b / "result_1.txt").read_text()
+    (b / "result_9.txt").write_text(f"# checked\n{copy}")
+    found = judged((a, b))
+    assert (found.word, found.exit_code) == ("SUSPECT", 3)
+    assert "on the same host ended" in words.sentence(found)
+
+
+def test_deterministic_runs_are_not_held_against_others(tmp_path: Path) -> None:
+    """They are slower by themselves, and only they say that they are."""
+
+    def said(events: list[dict[str, Any]]) -> None:
+        events.insert(5, {**events[0], "key": "deterministic", "value": True})
+
+    found = judged(arms.in_turns(tmp_path, slower=1.1, b={"change": said}))
+    assert found.exit_code == 4 and "deterministic differs" in words.sentence(found)
+
+
+def test_noise_of_copies_is_no_noise(tmp_path: Path) -> None:
+    """Four copies of a run have no spread at all, and their floor would let any difference through."""
+    first = arms.write(tmp_path, 0)
+    for number in range(1, 4):
+        (tmp_path / f"result_{number}.txt").write_bytes(first.read_bytes())
+    with pytest.raises(ValueError, match="a run counts once"):
+        noise.measure(runs.find(str(tmp_path), 0))
+
+
+# --- files that are something else ---
+
+
+@pytest.mark.parametrize("what", ["fifo", "deep", "folder", "list", "endless"])
+def test_telemetry_that_is_none_costs_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    a, b = arms.in_turns(tmp_path)
+    path = b / "telemetry_0.jsonl"
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    elif what == "endless":
+        path.symlink_to("/dev/zero")
+    else:
+        arms.telemetry(b / "result_0.txt")
+        odd = {"deep": "[" * 100_000, "list": '{"event": "end", "time_ms": 5, "gpus": [{"during_run": [1]}]}'}[what]
+        path.write_text(f"{odd}\n{path.read_text()}")
+    readable = what in ("deep", "list")
+    code, out = run(capsys, a, b)
+    assert code == (0 if readable else 3), out
+    assert readable or "what its hardware did is not known" in out
+    assert main(["score", str(b)]) == 0 and main(["history", "--from", str(b)]) == 0
+    assert main(["report", str(b), "--no-published"]) == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_noise_file_that_is_none_is_passed_over(tmp_path: Path) -> None:
+    from harness.comparison import floor
+
+    a, _ = arms.in_turns(tmp_path)
+    os.mkfifo(tmp_path / "noise.json")
+    assert floor.find(runs.find(str(a), 0)) is None
+
+
+def test_one_bad_log_leaves_the_others_their_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        arms.write(tmp_path / "h100" / "ssd", number, turn=number)
+    os.mkfifo(tmp_path / "h100" / "ssd" / "result_7.txt")
+    (tmp_path / "h100" / "ssd" / "result_8.txt").symlink_to("nowhere")
+    assert main(["history", "--from", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["series"][0]["points"]) == 4
+    reasons = {Path(each["log"]).name: each["reason"] for each in found["left_out"]}
+    assert reasons.keys() == {"result_7.txt", "result_8.txt"} and "no regular file" in reasons["result_7.txt"]
+
+
+def test_no_result_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = arms.in_turns(tmp_path, 2)
+    before = (a / "result_0.txt").read_bytes()
+    for option in ("--html", "--junit", "--markdown", "--bundle"):
+        for target in (a / "result_0.txt", tmp_path / "telemetry_3.jsonl"):
+            assert run(capsys, a, b, option, target)[0] == 2
+    assert (a / "result_0.txt").read_bytes() == before
+
+
+# --- what is written leaves the house ---
+
+
+def test_a_bundle_tells_nothing_of_people_and_places(tmp_path: Path) -> None:
+    import tarfile
+
+    from harness.comparison import bundle
+
+    secrets = {
+        "alice": "the folder's owner",
+        "node17": "a host, in a table and in a sentence",
+        "/projects/secret lab/coco": "a path with a blank",
+        "10.20.30.40": "an address at a line's end",
+        "hunter2": "a password",
+        "hf_abcdefghijklmnopqrstuv": "a token",
+        "fe80::1ff:fe23:4567:890a": "an address of the newer kind",
+    }
+    plain = (
+        "rank 3 on node17 is the slowest\nNCCL INFO NET/Socket : Using 10.20.30.40\npassword: hunter2 "
+        "HF_TOKEN=hf_abcdefghijklmnopqrstuv\nfrom fe80::1ff:fe23:4567:890a\n"
+    )
+    a, b = arms.in_turns(tmp_path / "alice_home", a={"change": _slowest}, b={"change": _slowest})
+    a, b = a.rename(a.with_name("alice")), b.rename(b.with_name("alice_new"))
+    for log in (*a.glob("*.txt"), *b.glob("*.txt")):
+        log.write_text(plain + log.read_text())
+    (a / "result_0.txt").rename(a / "alice.txt")
+    (a / "result_1.txt").unlink()
+    for log in a.glob("result_*.txt"):
+        log.rename(a / log.name.replace("result_", "alice_"))
+    target = tmp_path / "bundle.tar"
+    bundle.write(judged((a, b)), target)
+    with tarfile.open(target) as archive:
+        files = {each.name: archive.extractfile(each).read().decode() for each in archive}  # type: ignore[union-attr]
+        assert {(each.uname, each.gname, each.mtime) for each in archive.getmembers()} == {("", "", 0)}
+    for name, text in files.items():
+        for secret, what in secrets.items():
+            assert secret not in name + text, f"{name}: {what}"
+    log = files["comparison/B/001_result_0.txt"]
+    assert log.count(":::MLLOG ") > 30 and "/usr/lib/x86_64-linux-gnu/libcuda.so.580" in log
+    (stand_in,) = set(re.findall(r"on (redacted-\w{8}) is", log))
+    assert f'"host": "{stand_in}"' in log, "one stand-in for one thing"
+
+
+def _slowest(events: list[dict[str, Any]]) -> None:
+    event = {**events[0], "key": "slowest_rank", "value": {"host": "node17", "data": "/projects/secret lab/coco"}}
+    events += [event, {**event, "value": {"libcuda": "/usr/lib/x86_64-linux-gnu/libcuda.so.580"}}]
+
+
+def test_stand_ins_cannot_be_found_by_trying_names() -> None:
+    from harness.comparison.redaction import Redaction
+
+    one, other = (Redaction([("user", "alice")])("alice and alice") for _ in range(2))
+    assert one != other and len(set(one.split(" and "))) == 1
+
+
+def test_eighty_columns_of_all_this(tmp_path: Path) -> None:
+    a, b = arms.in_turns(tmp_path)
+    (b / "result_9.txt").write_text(f"# {'x' * 200}\n{(b / 'result_1.txt').read_text()}")
+    assert max(map(len, terminal.lines(judged((a, b))))) <= 80
