@@ -179,13 +179,17 @@ def _cut_off(picture: Image.Image, file: IO[bytes], size: int) -> str | None:
     return None
 
 
-VIDEO = "a video, not a picture: `ffmpeg -i VIDEO %06d.png` takes its frames out"
+VIDEO = "a video, not a picture: `mkdir frames && ffmpeg -i VIDEO frames/%06d.png` takes its frames out"
 KINDS = (
     (rb"\s*(<!doctype html|<html|<head)", "an HTML page, not a picture"),
     (rb"\s*<", "an XML page, not a picture"),
     (rb"\s*[\[{]", "JSON, not a picture"),
     (rb"version https://git-lfs", "a Git LFS pointer, not a picture: `git lfs pull` gets it"),
-    (rb"....ftyp(?!heic|heix|mif1|avif|avis)|\x1a\x45\xdf\xa3|RIFF....AVI ", VIDEO),
+    (
+        rb"....(ftyp(?!heic|heix|mif1|avif|avis)|moov|mdat|wide)|\x1a\x45\xdf\xa3|RIFF....AVI ",
+        VIDEO,
+    ),  # MP4, MOV, MKV, AVI
+    (rb"\x00\x00\x01[\xb3\xba]|G.{187}G|FLV\x01|\x30\x26\xb2\x75\x8e\x66\xcf\x11|OggS", VIDEO),  # MPEG, FLV, WMV, Ogg
     (rb"....ftyp(heic|heix|mif1)", "a HEIC file; convert it to JPEG or PNG"),
     (rb"PK\x03\x04", "a ZIP archive, not a picture"),
     (rb"\x1f\x8b", "a gzip archive, not a picture"),

@@ -74,8 +74,9 @@ def detect(
     """What a trained model finds in pictures: names, scores and boxes, in px of the picture.
 
     A file that is no picture is a line on stderr, and the others go on. Without --annotations an id in the JSON is the number
-    that a file is called, where each is called one of its own; else 1, 2, 3. Exit codes: 0 all were read, 1 some were not, 2
-    usage, 6 no such device.
+    that a file is called, where each is called one of its own; else 1, 2, 3. Folders inside a folder are not looked into. Exit
+    codes: 0 all were read, 1 some were not, 2 usage, 6 no such device or nothing more could be written, 130 Ctrl-C, after which
+    there is no JSON.
     """
     import warnings
     from dataclasses import replace
@@ -92,11 +93,11 @@ def detect(
     here, *_ = detectors.device(device)
     detector = model.open(here, precision=precision or "")
     wanted = _categories(detector, category)
-    meant, complaints = detecting.files(images)
+    meant, complaints, notes = detecting.files(images)
     ids = detecting.image_ids(meant) if annotations is None else detecting.listed_ids(meant, annotations)
-    for complaint in complaints:
-        _complain(complaint)
-    bad, looked = len(complaints), []
+    for text in (*complaints, *notes):
+        _complain(_line(text))
+    bad, good, rows, unwritten = len(complaints), 0, [], 0
     sys.stdout.write(printable(f"{model.told}\n\n"))
     sys.stdout.write(f"{detecting.HEADINGS}\n")
     with warnings.catch_warnings():
@@ -106,19 +107,25 @@ def detect(
         ):
             if each.fault:
                 bad += 1
-                _complain(f"{each.file}: {each.fault}")
+                _complain(_line(f"{each.file}: {each.fault}"))
                 continue
-            shown = replace(each, sample=each.sample, found=[one for one in each.found if one.category_id in wanted])
-            looked.append(shown)
-            sys.stdout.write("\n".join(map(printable, detecting.lines(shown))) + "\n")
+            shown = replace(each, found=[one for one in each.found if one.category_id in wanted])
+            good += 1
+            rows += detecting.results([shown])
+            sys.stdout.write("\n".join(map(_line, detecting.lines(shown))) + "\n")
             if pictures is not None:
-                detecting.save_picture(detector, shown, pictures, upright=not as_stored)
+                try:
+                    detecting.save_picture(detector, shown, pictures, upright=not as_stored)
+                except (OSError, ValueError) as error:  # a full disk, a file that is no longer there
+                    unwritten += 1
+                    _complain(_line(f"{each.file}: not drawn: {error}"))
     if json is not None:
         with whole.replacing(json) as file:
-            file.write(f"{dumps(detecting.results(looked))}\n".encode())
-    count = len(looked) + bad
+            file.write(f"{dumps(rows)}\n".encode())
     if bad:
-        _complain(f"{bad} of {count} could not be read; the others were")
+        _complain(f"{bad} of {good + bad} could not be read; the others were")
+    if unwritten:
+        raise typer.Exit(exit_codes.NOT_SUITABLE)
     raise typer.Exit(exit_codes.EPOCHS_SPENT if bad else 0)
 
 
@@ -180,8 +187,11 @@ def inference(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Of offline.  [default: the fastest is looked for]", show_default=False)
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Of each measurement, at least; MLPerf: 60.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Of each measurement, at least; MLPerf: 60.")] = 4,
     queries: Annotated[int, typer.Option(min=1, help="Of single stream, at least; MLPerf: 1024.")] = 100,
+    full: Annotated[
+        bool, typer.Option("--full", help="As long as MLPerf asks, 60 s and its counts each, however long that takes.")
+    ] = False,
     images: Annotated[
         Path | None,
         typer.Option(help="A folder of pictures.  [default: drawn ones]", metavar="DIR", show_default=False),
@@ -197,19 +207,20 @@ def inference(
 ) -> None:
     """How fast a model finds things in pictures, in the terms of MLPerf Inference: single stream and offline.
 
-    Leaves inference_N.json with every sample. Exit codes: 0 done, 2 usage, 6 no such device.
+    What is measured for less than MLPerf Inference asks is marked "short". Leaves inference_N.json with every sample; Ctrl-C
+    too, with what is measured by then. Exit codes: 0 done, 2 usage, 6 no such device, 130 Ctrl-C.
     """
     from json import dumps
 
     from harness import config, names, whole
-    from harness.execution import detecting, detectors
+    from harness.execution import detecting, detectors, inference_report
     from harness.execution import inference as measuring
     from harness.results.table import printable
 
     chosen = detectors.Model.named(model)
     files: list[Path] = []
     if images is not None:
-        files, complaints = detecting.files([images])
+        files, complaints, _ = detecting.files([images])
         if complaints or not images.is_dir():
             raise ValueError(f"--images {images}: {'; '.join(complaints) or 'no such folder'}")
     here, machine, _ = detectors.device(device)
@@ -222,16 +233,19 @@ def inference(
         seconds=seconds,
         queries=queries,
         pictures=tuple(files),
+        whole=full,
     )
     found = measuring.measure(chosen, here, machine, wanted, lambda what: _say(f"measuring {what}"))
-    text = dumps(measuring.document(found), indent=1) + "\n"
+    text = dumps(inference_report.document(found), indent=1) + "\n"
     folder = out or environment.out_dir(config.CHECKOUT) / chosen.configuration.name
     path = whole.next_figures(folder, names.INFERENCE, text)
     if json:
         sys.stdout.write(text)
-        return
-    sys.stdout.write("\n".join(map(printable, measuring.lines(found))) + "\n\n")
-    sys.stdout.write(printable(f"wrote {path}\n"))
+    else:
+        sys.stdout.write("\n".join(map(printable, inference_report.lines(found))) + "\n\n")
+        sys.stdout.write(printable(f"wrote {path}\n"))
+    if found.interrupted:
+        raise typer.Exit(exit_codes.INTERRUPTED)
 
 
 def _categories(detector: Detector, named: list[str] | None) -> set[int]:
@@ -252,6 +266,7 @@ def _writable(option: str, path: Path | None, suffix: str) -> None:
         raise ValueError(f"{option} {path}: a file called *{suffix} is written; name it so")
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{option} {path}: {'that is a folder' if path.is_dir() else f'{path.parent} is no folder'}")
+    _tried(option, path.parent)
 
 
 def _folder(option: str, path: Path) -> None:
@@ -259,6 +274,20 @@ def _folder(option: str, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{option} {path}: cannot be made: {error.strerror}") from error
+    _tried(option, path)
+
+
+def _tried(option: str, folder: Path) -> None:
+    """ValueError where nothing can be written, before anything is looked at."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{option}: nothing can be written in {folder}: {error.strerror}; name another folder"
+        ) from error
 
 
 def _complain(text: str) -> None:
@@ -267,6 +296,13 @@ def _complain(text: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(f"{printable(text)}\n")
     sys.stderr.flush()
+
+
+def _line(text: str) -> str:
+    """On one line whatever a file is called: a name may hold line breaks, and fake what is said of others."""
+    from harness.results.table import printable
+
+    return printable(text).replace("\n", "\\n")
 
 
 def _say(text: str) -> None:

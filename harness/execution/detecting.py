@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,26 +29,45 @@ class Looked:
     fault: str = ""  # what is wrong with it
 
 
-def files(given: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """The pictures meant, and a complaint for each path that means none; of a folder those of its files that are named so."""
+def files(given: Iterable[Path]) -> tuple[list[Path], list[str], list[str]]:
+    """The pictures meant, a complaint for each path that means none, and notes of what was left alone.
+
+    Of a folder those of its files that are named so, links that lead nowhere too: what a file is is seen when it is read.
+    """
     found: list[Path] = []
     complaints: list[str] = []
+    notes: list[str] = []
     for path in given:
         if not path.is_dir():
-            found.append(path)  # whether it is a picture is seen when it is read
+            found.append(path)
             continue
         try:
-            inside = sorted((each for each in path.iterdir() if each.is_file()), key=names.natural)
+            inside = sorted(path.iterdir(), key=names.natural)
         except OSError as error:
             complaints.append(f"{path}: {error.strerror}")
             continue
-        pictures = [each for each in inside if each.suffix.lower() in SUFFIXES and not each.name.startswith(".")]
+        folders = {each for each in inside if each.is_dir() and not each.name.startswith(".")}
+        deeper = (
+            f"{_count(len(folders), 'folder')} inside not looked into: name {'them' if len(folders) > 1 else 'it'} too"
+        )
+        pictures = [
+            each
+            for each in inside
+            if each not in folders and each.suffix.lower() in SUFFIXES and not each.name.startswith(".")
+        ]
         if not pictures:
             complaints.append(
                 f"{path}: the folder has no file that is called a picture ({', '.join(sorted(SUFFIXES))})"
+                f"{f'; {deeper}' if folders else ''}"
             )
+        elif folders:
+            notes.append(f"{path}: {deeper}")
         found += pictures
-    return found, complaints
+    return found, complaints, notes
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def image_ids(pictures: Sequence[Path]) -> list[int]:
@@ -114,14 +134,15 @@ def look(
 
 
 def results(looked: Iterable[Looked]) -> list[dict[str, Any]]:
-    """COCO's results form, with the file's name in each row besides."""
+    """COCO's results form, with the file's name in each row besides; what is not UTF-8 in it as \\xNN, so that any JSON reader
+    takes it."""
     return [
         {
             "image_id": each.image_id,
             "category_id": one.category_id,
             "bbox": [round(value, DECIMALS) for value in one.xywh_px],
             "score": one.score,
-            "file_name": each.file.name,
+            "file_name": os.fsencode(each.file.name).decode(errors="backslashreplace"),
         }
         for each in looked
         for one in each.found
@@ -146,7 +167,7 @@ def save_picture(detector: Detector, each: Looked, folder: Path, *, upright: boo
 def lines(each: Looked) -> Iterator[str]:
     """For a terminal of 80 columns."""
     assert each.sample is not None
-    count = f"{len(each.found)} things" if len(each.found) != 1 else "1 thing"
+    count = _count(len(each.found), "thing")
     yield f"{each.file}, {each.sample.width_px} x {each.sample.height_px} px: {count if each.found else 'nothing'}"
     for one in each.found:
         sides = "".join(f"{value:>9.1f}" for value in one.xywh_px)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from harness import config
 from harness.config import Configuration
-from harness.contract import Context, Detecting, Detector
+from harness.contract import Context, Detecting, Detector, Sample
 from harness.execution import binding, checkpoint, context
 from harness.execution.context import Launch, this_machine
 from harness.system import accelerator
 from harness.system.facts import Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,17 @@ class Model:
         return self.benchmark.detector(
             self.configuration.tables, here, self.state, precision=precision, compiled=compiled
         )
+
+
+def read(detector: Detector, paths: Sequence[Path], *, upright: bool) -> list[Sample]:
+    """All of them, for a verb that takes none that is wrong. ValueError that names the first."""
+    samples = []
+    for path in paths:
+        try:
+            samples.append(detector.read(path, upright=upright))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+    return samples
 
 
 def _detecting(configuration: Configuration) -> Detecting:

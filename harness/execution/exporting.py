@@ -18,6 +18,7 @@ from typing import Any
 
 from harness import whole
 from harness.contract import Context, Detection, Detector, Graph, NotSuitable, Sample
+from harness.execution import detectors
 from harness.execution.detectors import Model
 
 INPUT, OUTPUTS = "images", ("boxes", "scores", "category_ids", "count")
@@ -62,7 +63,7 @@ def export(model: Model, path: Path, pictures: Sequence[Path] = ()) -> Exported:
         for number, content in enumerate(model.benchmark.pictures(PICTURES) if not paths else []):
             paths.append(Path(folder) / f"{number}.jpg")
             paths[-1].write_bytes(content)
-        samples = [detector.read(each, upright=True) for each in paths]
+        samples = detectors.read(detector, paths, upright=True)
     content = _written(graph, samples[0])
     checked = _checked(content, detector, samples)
     with whole.replacing(path) as file:

@@ -8,7 +8,9 @@ which is where an application's do. It ends when its detections are in the host'
 are drawn at random with a fixed seed, with replacement. Nothing here trains, and every sample is kept.
 
 Terms and minimums: MLPerf Inference Rules 0.5 (2019), "Scenarios", the first round: 1,024 queries and 60 s of single stream,
-24,576 pictures and 60 s offline. A shorter run says so.
+24,576 pictures and 60 s offline. What was measured for less is marked as that. The rules of later rounds ask for 600 s.
+
+Ctrl-C ends it with the figures that are whole by then.
 """
 
 from __future__ import annotations
@@ -22,22 +24,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.contract import Context, Detector, NotSuitable, Plain, Published, Sample
-from harness.execution import provenance
+from harness.execution import detectors
 from harness.execution.detectors import Model
-from harness.system import accelerator
 from harness.system.facts import Machine
 
-VERSION = 1  # of the file's shape
 SINGLE_STREAM, OFFLINE = "single-stream", "offline"
 SCENARIOS = (SINGLE_STREAM, OFFLINE)
 PIXELS, JPEG = "pixels", "JPEG"  # what a query begins with
 PRECISIONS = ("fp32", "bf16", "fp16")
-PERCENTILES = (50, 90, 99)
 RULES = "MLPerf Inference Rules 0.5"
 LEAST = {SINGLE_STREAM: {"queries": 1024, "seconds": 60}, OFFLINE: {"pictures": 24_576, "seconds": 60}}
 LIBRARY = 64  # pictures that queries are drawn from; as many as those rules say for large ones
@@ -45,7 +43,10 @@ SEED = 20_190_920
 WARM_UP = 3  # calls that are not counted: kernels are loaded, chosen, compiled
 MOST_BATCH = 1024
 FEWEST_BATCHES = 3
-MOST_TIMES = 10  # the seconds asked for, that are waited for the queries asked for
+SECONDS, QUERIES = 4.0, 100  # by default: eight measurements and the search of two batches are a minute
+MOST_TIMES = 3  # the seconds asked for, that are waited for the queries asked for
+SEARCHED = 1 / 10  # of the seconds asked for, for each batch that is tried
+LONGEST_TRIED = 1 / 5  # of the seconds asked for: a batch that takes longer is the last
 AHEAD = 2  # batches that are decoded before they are wanted
 ENOUGH = 1.02  # a larger batch is taken where it is faster by more
 
@@ -59,9 +60,27 @@ class Wanted:
     precisions: tuple[str, ...] = ("fp32", "bf16")
     compiled: tuple[bool, ...] = (False,)
     batch: int | None = None  # offline's; None: the fastest is looked for
-    seconds: float = 5  # of each, at least
-    queries: int = 100  # of single stream, at least
+    seconds: float = SECONDS  # of each, at least
+    queries: int = QUERIES  # of single stream, at least
     pictures: tuple[Path, ...] = ()  # none: the benchmark's own
+    whole: bool = False  # as long as MLPerf asks, however long that takes
+
+    @property
+    def least_s(self) -> float:
+        return max(self.seconds, *(each["seconds"] for each in LEAST.values())) if self.whole else self.seconds
+
+    @property
+    def least_queries(self) -> int:
+        return max(self.queries, LEAST[SINGLE_STREAM]["queries"]) if self.whole else self.queries
+
+    @property
+    def least_pictures(self) -> int:
+        return LEAST[OFFLINE]["pictures"] if self.whole else 0
+
+    @property
+    def most_s(self) -> float:
+        """Of single stream, where it has not come to its queries."""
+        return math.inf if self.whole else MOST_TIMES * self.seconds
 
 
 @dataclass(frozen=True)
@@ -105,6 +124,7 @@ class Measured:
     batches: dict[str, dict[int, float]] = field(default_factory=dict)  # images/s by batch, by variant: the search
     left_out: dict[str, str] = field(default_factory=dict)
     published: Sequence[Published] = ()
+    interrupted: str = ""  # what was being measured then
 
 
 def measure(
@@ -114,32 +134,66 @@ def measure(
     wanted: Wanted,
     say: Callable[[str], None] = lambda _: None,
 ) -> Measured:
-    """All that is wanted, one after the other. NotSuitable where the device can do none of it."""
+    """All that is wanted, one after the other; after Ctrl-C what was measured till then, if anything was.
+
+    NotSuitable where the device can do none of it.
+    """
     told = f"{len(wanted.pictures)} named" if wanted.pictures else f"{LIBRARY} drawn, of the size of the data set's"
     found = Measured(model, here, machine, told, published=model.benchmark.published(model.configuration.tables))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(here.threads, "pictures") as pool:
-        paths = list(wanted.pictures) or _drawn(model, Path(folder))
-        for precision in wanted.precisions:
-            fastest = wanted.batch
-            for compiled in sorted(wanted.compiled):
-                variant = f"{precision}{' compiled' if compiled else ''}"
-                try:
-                    detector = model.open(here, precision=precision, compiled=compiled)
-                except NotSuitable as error:
-                    found.left_out[variant] = str(error)
-                    continue
-                library = _Library(paths, [detector.read(each, upright=False) for each in paths], detector, pool)
-                if OFFLINE in wanted.scenarios and fastest is None:
-                    say(f"{variant}: which batch is fastest")
-                    found.batches[variant] = _by_batch(library, wanted.seconds)
-                    fastest = _fastest(found.batches[variant])
-                for scenario, begins_with in itertools.product(wanted.scenarios, wanted.beginnings):
-                    say(f"{variant}: {scenario} from {begins_with}")
-                    batch = 1 if scenario == SINGLE_STREAM else fastest or 1
-                    found.figures.append(_figure(library, scenario, begins_with, batch, wanted))
+        measuring = _Measuring(found, wanted, say, pool)
+        try:
+            measuring.begins("pictures", counted=False)
+            paths = list(wanted.pictures) or _drawn(model, Path(folder))
+            for precision in wanted.precisions:
+                measuring.one_format(precision, paths)
+        except KeyboardInterrupt:
+            if not found.figures:
+                raise
+            found.interrupted = measuring.what
     if not found.figures:
         raise NotSuitable("\n".join(f"{variant}: {reason}" for variant, reason in found.left_out.items()))
     return found
+
+
+@dataclass
+class _Measuring:
+    """One call under way: which of how many measurements has begun."""
+
+    found: Measured
+    wanted: Wanted
+    say: Callable[[str], None]
+    pool: ThreadPoolExecutor
+    done: int = 0
+    what: str = ""
+
+    def begins(self, what: str, *, counted: bool = True) -> None:
+        wanted = self.wanted
+        of = len(wanted.precisions) * len(wanted.compiled) * len(wanted.scenarios) * len(wanted.beginnings)
+        self.done += counted
+        self.what = what
+        self.say(f"{self.done} of {of}: {what}" if counted else what)
+
+    def one_format(self, precision: str, paths: Sequence[Path]) -> None:
+        """Uncompiled first, whose fastest batch the compiled one takes too."""
+        found, wanted, fastest = self.found, self.wanted, self.wanted.batch
+        for compiled in sorted(wanted.compiled):
+            variant = f"{precision}{' compiled' if compiled else ''}"
+            self.begins(f"{variant}: the network", counted=False)
+            try:
+                detector = found.model.open(found.here, precision=precision, compiled=compiled)
+            except NotSuitable as error:
+                found.left_out[variant] = str(error)
+                continue
+            library = _Library(paths, detectors.read(detector, paths, upright=False), detector, self.pool)
+            if OFFLINE in wanted.scenarios and fastest is None:
+                self.begins(f"{variant}: which batch is fastest", counted=False)
+                found.batches[variant] = _by_batch(library, wanted.seconds)
+                fastest = _fastest(found.batches[variant])
+            for scenario, begins_with in itertools.product(wanted.scenarios, wanted.beginnings):
+                self.begins(f"{variant}: {scenario} from {begins_with}, {wanted.least_s:g} s or more")
+                batch = 1 if scenario == SINGLE_STREAM else fastest or 1
+                found.figures.append(_figure(library, scenario, begins_with, batch, wanted))
 
 
 @dataclass
@@ -172,6 +226,10 @@ class _Library:
             for each in itertools.chain(*coming):
                 each.cancel()
 
+    def first(self, count: int) -> list[Sample]:
+        """So many, over again where there are fewer: of no other size than what is measured, which may be compiled for it."""
+        return [self.samples[at % len(self.samples)] for at in range(count)]
+
     def answer(self, samples: Sequence[Sample]) -> Any:
         """What is found in them, in the host's memory."""
         return self.detector.detect(self.detector.place(samples))
@@ -195,8 +253,8 @@ def _figure(library: _Library, scenario: str, begins_with: str, batch: int, want
     if scenario == SINGLE_STREAM:
         seconds, total_s = _single_stream(library, begins_with, wanted)
     else:
-        seconds, total_s = _offline(library, begins_with, batch, wanted.seconds)
-    shown = library.samples[:batch]
+        seconds, total_s = _offline(library, begins_with, batch, wanted.least_s, least_pictures=wanted.least_pictures)
+    shown = library.first(batch)
     found = library.detector.detections(library.answer(shown), shown)
     return Figure(
         scenario,
@@ -215,9 +273,7 @@ def _single_stream(library: _Library, begins_with: str, wanted: Wanted) -> tuple
     for at in itertools.islice(order, WARM_UP):
         library.one(begins_with, at)
     begun = last = time.perf_counter()
-    while last - begun < wanted.seconds or (
-        len(seconds) < wanted.queries and last - begun < MOST_TIMES * wanted.seconds
-    ):
+    while last - begun < wanted.least_s or (len(seconds) < wanted.least_queries and last - begun < wanted.most_s):
         library.one(begins_with, next(order))
         now = time.perf_counter()
         seconds.append(now - last)
@@ -225,13 +281,15 @@ def _single_stream(library: _Library, begins_with: str, wanted: Wanted) -> tuple
     return seconds, last - begun
 
 
-def _offline(library: _Library, begins_with: str, batch: int, least_s: float) -> tuple[list[float], float]:
-    for _ in range(WARM_UP):
-        library.answer([library.samples[at % len(library.samples)] for at in range(batch)])
+def _offline(
+    library: _Library, begins_with: str, batch: int, least_s: float, *, least_pictures: int = 0, warm_up: int = WARM_UP
+) -> tuple[list[float], float]:
+    for _ in range(warm_up):
+        library.answer(library.first(batch))
     seconds: list[float] = []
     batches = library.batches(begins_with, batch)
     begun = last = time.perf_counter()
-    while len(seconds) < FEWEST_BATCHES or last - begun < least_s:
+    while len(seconds) < FEWEST_BATCHES or last - begun < least_s or batch * len(seconds) < least_pictures:
         library.answer(next(batches))
         now = time.perf_counter()
         seconds.append(now - last)
@@ -240,7 +298,7 @@ def _offline(library: _Library, begins_with: str, batch: int, least_s: float) ->
     return seconds, last - begun
 
 
-def _by_batch(library: _Library, least_s: float) -> dict[int, float]:
+def _by_batch(library: _Library, seconds: float) -> dict[int, float]:
     """Images/s from pixels by batch, which doubles until that no longer pays, memory ends or a batch takes too long."""
     import torch
 
@@ -248,98 +306,23 @@ def _by_batch(library: _Library, least_s: float) -> dict[int, float]:
     size = 1
     while size <= MOST_BATCH:
         try:
-            seconds, total_s = _offline(library, PIXELS, size, least_s / 10)
+            taken, total_s = _offline(library, PIXELS, size, SEARCHED * seconds, warm_up=1)
         except torch.OutOfMemoryError:
             torch.get_device_module().empty_cache()
             break
-        found[size] = size * len(seconds) / total_s
-        last_two = list(found.values())[-2:]
-        if max(last_two) < max(found.values()) or max(seconds) > least_s / 2:
-            break  # two in a row that are no faster than a smaller one
+        found[size] = size * len(taken) / total_s
+        if _no_longer_pays(list(found.values())) or max(taken) > LONGEST_TRIED * seconds:
+            break
         size *= 2
     return found
+
+
+def _no_longer_pays(rates: Sequence[float]) -> bool:
+    """Whether the last two doublings made it faster by next to nothing."""
+    return len(rates) > 2 and max(rates[-2:]) <= max(rates[:-2]) * ENOUGH
 
 
 def _fastest(images_per_s: dict[int, float]) -> int:
     """The smallest that none beats by much."""
     best = max(images_per_s.values())
     return next(size for size, each in images_per_s.items() if each * ENOUGH >= best)
-
-
-# --- what is left of it ------------------------------------------------------------------------------------------------
-
-
-def document(found: Measured) -> dict[str, Any]:
-    """All of it: the machine as a run's log tells it, every figure with every sample."""
-    configuration = found.model.configuration
-    return {
-        "version": VERSION,
-        "note": f"in the terms of {RULES}; no result of MLPerf's",
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": found.model.told,
-        "trained": found.model.state is not None,
-        "configuration_name": configuration.name,
-        "configuration_sha256": configuration.sha256,
-        "device": found.here.device,
-        "threads": found.here.threads,
-        "pictures": found.pictures,
-        **provenance.surroundings(found.machine),
-        "figures": [
-            {
-                "scenario": each.scenario,
-                "begins_with": each.begins_with,
-                "batch": each.batch,
-                "images_per_s": each.images_per_s,
-                **{f"latency_ms_p{of}": each.latency_ms(of) for of in PERCENTILES if each.scenario == SINGLE_STREAM},
-                "long_enough_for_mlperf": each.long_enough,
-                "total_s": each.total_s,
-                "detections_per_picture": each.detections,
-                **each.properties,
-                "n": len(each.seconds),
-                "seconds": each.seconds,
-            }
-            for each in found.figures
-        ],
-        "images_per_s_by_batch": {
-            variant: {str(size): rate for size, rate in each.items()} for variant, each in found.batches.items()
-        },
-        "left_out": dict(found.left_out),
-        "published": [vars(each) for each in found.published],
-    }
-
-
-def lines(found: Measured) -> Iterator[str]:
-    """For a terminal of 80 columns."""
-    import textwrap
-
-    on = found.machine.accelerators[0] if found.here.device != accelerator.CPU else found.machine.host.cpu.model
-    yield from textwrap.wrap(f"{found.model.told}; {found.here.device}, {on}, {found.here.threads} threads", 80)
-    yield f"pictures: {found.pictures}"
-    single = [each for each in found.figures if each.scenario == SINGLE_STREAM]
-    if single:
-        yield ""
-        percentiles = "".join(f"{f'p{of}':>9}" for of in PERCENTILES)
-        yield f"{'single stream':22}{'begins with':>12}{percentiles}{'queries':>13}"
-        for each in single:
-            latencies = "".join(f"{each.latency_ms(of):>9.2f}" for of in PERCENTILES)
-            yield f"{_variant(each):22}{each.begins_with:>12}{latencies} ms{len(each.seconds):>10,}"
-    offline = [each for each in found.figures if each.scenario == OFFLINE]
-    if offline:
-        yield ""
-        yield f"{'offline':22}{'begins with':>12}{'batch':>9}{'images/s':>18}{'pictures':>13}"
-        for each in offline:
-            count = each.batch * len(each.seconds)
-            yield f"{_variant(each):22}{each.begins_with:>12}{each.batch:>9}{each.images_per_s:>18,.1f}{count:>13,}"
-    yield ""
-    for variant, reason in found.left_out.items():
-        yield from textwrap.wrap(f"not measured: {variant}: {reason}", 80, subsequent_indent="    ")
-    if not all(each.long_enough for each in found.figures):
-        yield f"Shorter than {RULES} asks for: 60 s of 1,024 queries or"
-        yield "24,576 pictures (--seconds 60 --queries 1024)."
-    for paper in found.published:
-        text = f"published: {paper.images_per_s:g} images/s, {paper.what}, on {paper.hardware} ({paper.source})"
-        yield from textwrap.wrap(text, 80, subsequent_indent="    ")
-
-
-def _variant(each: Figure) -> str:
-    return f"{each.properties.get('precision', '')}{', compiled' if each.properties.get('compiled') else ''}"

@@ -234,6 +234,9 @@ def wrong_files(folder: Path) -> Iterator[tuple[str, str]]:
         ("text.png", b"not a picture at all", "not a picture of a known kind"),
         ("video.mp4", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video, not a picture"),
         ("film.webm", b"\x1a\x45\xdf\xa3 and so on", "a video, not a picture"),
+        ("film.mov", b"\0\0\0\x08wide\0\0\0\0mdat", "a video, not a picture"),
+        ("film.mpg", b"\0\0\x01\xba" + bytes(60), "a video, not a picture"),
+        ("film.ts", (b"G" + bytes(187)) * 3, "a video, not a picture"),
         ("weights.png", b"PK\x03\x04 an archive", "a ZIP archive, not a picture"),
     ):
         (folder / name).write_bytes(data)

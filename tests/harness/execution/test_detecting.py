@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness.contract import Detection, Sample
 from harness.execution import detecting
 from tests.harness.execution.models import QUALITY, harness, numbers, saved
+from tests.toy import configuration as toy
 
 
 def test_boxes_names_and_scores_in_the_terminal_and_in_coco_s_form(
@@ -104,6 +107,100 @@ def test_where_nothing_can_be_written_is_said_first(tmp_path: Path, capsys: pyte
     kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1])
     code, out, errors = harness(capsys, "detect", kept, *pictures, "--pictures", "/proc/x")
     assert code == 2 and not out and "--pictures /proc/x: cannot be made" in errors
+
+    for option in (("--pictures", "/proc/self"), ("--json", "/proc/self/found.json")):
+        code, out, errors = harness(capsys, "detect", kept, *pictures, *option)
+        assert code == 2 and not out and f"{option[0]}: nothing can be written in /proc/self" in errors, errors
+
+
+def test_a_disk_that_fills_costs_the_drawings_and_not_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1, 2])
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(detecting, "save_picture", full)
+    found = tmp_path / "found.json"
+    code, out, errors = harness(capsys, "detect", kept, *pictures, "--pictures", tmp_path / "drawn", "--json", found)
+    assert code == 6 and errors.count("not drawn: [Errno 28] No space left on device") == 2
+    assert "2.jpg, 40 x 30 px: 1 thing" in out and len(json.loads(found.read_text())) == 2
+
+
+def test_links_that_lead_nowhere_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, folder = saved(tmp_path / "kept"), tmp_path / "seen"
+    numbers(folder, [1])
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "gone.jpg").symlink_to(tmp_path / "no such file")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    code, out, errors = harness(capsys, "detect", kept, folder, tmp_path / "round")
+    assert code == 1 and "1.jpg, 40 x 30 px: 1 thing" in out
+    assert errors.replace(str(tmp_path), "").splitlines() == [
+        "/seen/gone.jpg: cannot be read: No such file or directory",
+        "/seen/loop.jpg: cannot be read: Too many levels of symbolic links",
+        "/round: cannot be read: Too many levels of symbolic links",
+        "3 of 4 could not be read; the others were",
+    ]
+
+
+def test_folders_inside_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, folder = saved(tmp_path / "kept"), tmp_path / "seen"
+    numbers(folder, [1])
+    for name in ("july", "named.jpg"):
+        (folder / name).mkdir()
+    numbers(folder / "july", [2])
+    code, out, errors = harness(capsys, "detect", kept, folder)
+    assert (code, errors) == (0, f"{folder}: 2 folders inside not looked into: name them too\n") and "2.jpg" not in out
+    (folder / "1.jpg").unlink()
+    code, _, errors = harness(capsys, "detect", kept, folder)
+    assert code == 1 and "no file that is called a picture" in errors and "2 folders inside not looked into" in errors
+
+
+def test_a_name_of_any_bytes_is_one_line_and_a_json_that_any_reader_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, folder = saved(tmp_path / "kept"), tmp_path / "seen"
+    (one,) = numbers(folder, [1])
+    odd = [folder / "two\nlines, 9 x 9 px: 8 things.jpg", folder / os.fsdecode(b"caf\xe9.jpg"), folder / "\x1b[2J.jpg"]
+    for path in odd:
+        path.write_bytes(one.read_bytes())
+    (folder / "bad\nfile.jpg").write_bytes(b"")
+    found = tmp_path / "found.json"
+    code, out, errors = harness(capsys, "detect", kept, folder, "--json", found, "--pictures", tmp_path / "drawn")
+    assert code == 1 and "bad\\nfile.jpg: " in errors and len(errors.splitlines()) == 2
+    assert "two\\nlines, 9 x 9 px: 8 things.jpg, 40 x 30 px" in out and "\x1b" not in out
+    assert len(out.splitlines()) == 3 + 2 * 4
+    named = {each["file_name"] for each in msgspec.json.decode(found.read_bytes())}
+    assert named == {"1.jpg", "two\nlines, 9 x 9 px: 8 things.jpg", "caf\\xe9.jpg", "\x1b[2J.jpg"}
+    assert len(list((tmp_path / "drawn").iterdir())) == 4
+
+
+@pytest.mark.parametrize("kind", ["empty", "loop", "text", "older", "stranger's"])
+def test_what_is_no_checkpoint_is_refused_before_a_picture_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    pictures, path = numbers(tmp_path / "seen", [1]), tmp_path / "best.pt"
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("<html>404</html>")
+    elif kind == "loop":
+        path.symlink_to(path)
+    elif kind == "older":
+        path = saved(tmp_path / "kept", configuration=None)
+    else:
+        path = saved(tmp_path / "kept", configuration={**toy.raw(), "benchmark": "of_a_stranger"})
+    says = {
+        **{
+            "empty": "damaged or not a checkpoint",
+            "text": "damaged or not a checkpoint",
+            "loop": "there is no such file",
+        },
+        **{"older": "an older version made it", "stranger's": "of_a_stranger, which is not known here"},
+    }
+    code, out, errors = harness(capsys, "detect", path, *pictures)
+    assert code == 2 and not out and says[kind] in errors and "Traceback" not in errors
 
 
 def test_ids_of_an_annotation_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,14 @@ def test_pictures_of_one_s_own_to_check_it_with(tmp_path: Path, capsys: pytest.C
     assert code == 0 and "2 detections in 2 pictures" in said
 
 
+def test_a_picture_to_check_with_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (one,) = numbers(tmp_path / "seen", [1])
+    one.write_bytes(b"nonsense")
+    for path, says in ((one, "not a picture of a number"), (tmp_path / "no.jpg", "No such file or directory")):
+        code, _, errors = harness(capsys, "export", saved(tmp_path / "kept"), tmp_path / "toy.onnx", "--check", path)
+        assert code == 2 and f"{path}: " in errors and says in errors and not (tmp_path / "toy.onnx").exists()
+
+
 def test_a_file_of_another_kind_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = saved(tmp_path / "kept")
     best = kept / "best.pt"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from harness.contract import Sample
-from harness.execution import inference
+from harness.execution import detectors, inference, inference_report
 from harness.execution.inference import JPEG, OFFLINE, PIXELS, SINGLE_STREAM, Figure
 from tests.harness.execution.models import harness, numbers, saved
 from tests.toy import configuration as toy
@@ -46,7 +46,10 @@ def test_both_scenarios_from_both_beginnings_and_every_sample_kept(
     assert found["model"] == "toy after epoch 2, quality 0.7500" and found["trained"] is True
     assert found["hardware"]["cpu"] and {"driver", "kernel", "torch"} <= set(found["software"])
     assert found["published"][0]["hardware"] == "1x abacus" and "on 1x abacus (a tale)" in said
-    assert "no result of MLPerf's" in found["note"] and "Shorter than MLPerf Inference Rules 0.5 asks for" in said
+    assert "no result of MLPerf's" in found["note"] and found["interrupted"] is None
+    assert said.count(" short\n") == len(figures)
+    told = " ".join(said.split())
+    assert "short: less than MLPerf Inference Rules 0.5 asks for: 60 s and 1,024 queries, or 60 s and 24,576" in told
 
 
 def test_what_is_asked_for_is_what_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,13 +85,16 @@ def test_a_configuration_is_a_network_that_is_not_trained(tmp_path: Path, capsys
         (("KEPT", "--device", "xpu"), 6, "programs see no such accelerator here"),
         (("KEPT", "--precision", "bf16"), 6, "bf16: an abacus has no bf16"),
         (("KEPT", "--images", "KEPT"), 2, "has no file that is called a picture"),
+        (("KEPT", "--images", "BAD"), 2, "bad.jpg: not a picture of a number"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, says: str
 ) -> None:
     kept = saved(tmp_path / "kept")
-    meant = [kept if word == "KEPT" else word for word in words]
+    (tmp_path / "BAD").mkdir()
+    (tmp_path / "BAD" / "bad.jpg").write_bytes(b"nonsense")
+    meant = [{"KEPT": kept, "BAD": tmp_path / "BAD"}.get(word, word) for word in words]
     found, _, errors = harness(capsys, "inference", *meant, "--out", tmp_path / "out")
     assert found == code and says in errors and not (tmp_path / "out").exists()
 
@@ -170,3 +176,83 @@ def test_how_long_mlperf_asks_for() -> None:
     assert not figure([0.1] * 1023).long_enough, "one query too few"
     assert figure([10.0] * 24, 1024, OFFLINE).long_enough
     assert not figure([10.0] * 23, 1024, OFFLINE).long_enough
+
+
+def test_a_figure_that_is_long_enough_is_not_marked() -> None:
+    assert inference_report._mark(figure([0.06] * 1024)) == "" and inference_report._mark(figure([0.06])) == " short"
+
+
+def test_in_full_it_takes_what_mlperf_asks_for() -> None:
+    full, usual = inference.Wanted(whole=True), inference.Wanted()
+    assert (full.least_s, full.least_queries, full.least_pictures, full.most_s) == (60, 1024, 24_576, float("inf"))
+    assert (usual.least_s, usual.least_queries, usual.least_pictures) == (inference.SECONDS, inference.QUERIES, 0)
+    assert inference.Wanted(seconds=90, queries=2000, whole=True).least_s == 90
+
+
+def test_so_many_pictures_offline(tmp_path: Path) -> None:
+    seconds, _ = inference._offline(library(tmp_path, Timed(0, 0)), PIXELS, 4, 0.0, least_pictures=41)
+    assert len(seconds) == 11
+
+
+def test_help_says_the_default_that_is_taken() -> None:
+    from inspect import signature
+
+    from harness.cli import inference as verb
+
+    said = signature(verb.inference).parameters
+    assert (said["seconds"].default, said["queries"].default) == (inference.SECONDS, inference.QUERIES)
+
+
+def test_a_search_ends_where_batches_are_no_longer_faster() -> None:
+    """On a processor a batch of 8 is as fast as any, and trying 1,024 takes longer than all that is measured."""
+    assert not inference._no_longer_pays([100, 100]), "one that is no faster may be a chance"
+    assert not inference._no_longer_pays([100, 99, 130])
+    assert inference._no_longer_pays([100, 180, 183, 181])
+
+
+def interrupted_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Ctrl-C while so many figures are there."""
+    real, made = inference._figure, []
+
+    def figure(*arguments: Any) -> Figure:
+        if len(made) == number:
+            raise KeyboardInterrupt
+        made.append(real(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(inference, "_figure", figure)
+
+
+def test_what_was_measured_before_ctrl_c_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_at(monkeypatch, 2)
+    code, said, _ = harness(capsys, "inference", saved(tmp_path / "kept"), *QUICK, "--out", tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "inference_0.json").read_text())
+    assert code == 130 and len(found["figures"]) == 2
+    assert found["interrupted"] == "fp32: offline from pixels, 0.1 s or more"
+    assert "interrupted: not measured from there on: fp32: offline from pixels" in said
+
+
+def test_ctrl_c_before_anything_is_measured_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_at(monkeypatch, 0)
+    code, said, _ = harness(capsys, "inference", saved(tmp_path / "kept"), *QUICK, "--out", tmp_path / "out")
+    assert code == 130 and not said and not (tmp_path / "out").exists()
+
+
+def test_which_of_how_many_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    kept = saved(tmp_path / "kept")
+    here, machine, _ = detectors.device("cpu")
+    wanted = inference.Wanted(precisions=("fp32",), seconds=0.05, queries=1)
+    inference.measure(detectors.Model.trained(kept), here, machine, wanted, told.append)
+    assert told == [
+        *("pictures", "fp32: the network", "fp32: which batch is fastest"),
+        *(
+            "1 of 4: fp32: single-stream from pixels, 0.05 s or more",
+            "2 of 4: fp32: single-stream from JPEG, 0.05 s or more",
+        ),
+        *("3 of 4: fp32: offline from pixels, 0.05 s or more", "4 of 4: fp32: offline from JPEG, 0.05 s or more"),
+    ]
