@@ -3,6 +3,9 @@
 The archives lie unpacked as they are, in VOCdevkit. Beside them are two annotation files in COCO's form, which everything
 else reads: trainval of both years to train on, test of 2007 to evaluate. They are made of the XML files, and made again
 where they differ.
+
+The archives were not at hand: the layout is that which torchvision and others read, the counts those of VOC's pages, and the
+XML of each year is tested as others quote it. That a box lies on its picture is seen from others' code, which asserts it.
 """
 
 from __future__ import annotations

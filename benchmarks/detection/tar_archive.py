@@ -20,7 +20,7 @@ def unpack(archive: Path, folder: Path, members: tuple[str, ...], progress: Prog
     try:
         with tarfile.open(archive, "r:") as opened:
             for info in opened:
-                if info.name.startswith(members) and not info.isdir():
+                if str(PurePosixPath(info.name)).startswith(members) and not info.isdir():  # ./a is a
                     written += _unpack(opened, info, folder)
                 progress(f"unpacking {archive.name}", min(opened.offset, size), size)
     except tarfile.TarError as error:

@@ -1,8 +1,9 @@
 """The strict reader of Pascal VOC's XML files, one for each image, into the one annotation file that everything else reads.
 
 VOC numbers pixels from 1 and counts both corners as part of a box: xmin 1 to xmax 10 are ten pixels, here x 0 and width 10.
+A box is cut off at the picture's rim, as everywhere here; one that has nothing on it is a fault.
 Difficult objects, which VOC's metric passes over, are trained on like others, as the SSD paper's code does. What a file says
-beyond its size and its objects (parts of a person, poses, actions) is passed over.
+beyond its size and its objects (parts of a person, with names and boxes of their own, poses, actions, points) is passed over.
 
 A document that declares anything (a document type, and so entities) is refused before it is parsed: VOC's declare nothing.
 """
@@ -28,7 +29,9 @@ CATEGORIES = (
 )
 LONGEST_BYTES = 2**20  # of a file; VOC's longest has 24 kB
 NAME = re.compile(r"[A-Za-z0-9_]+")  # of an image, in a list of ImageSets
-NUMBER = re.compile(r"[0-9]{1,5}(\.[0-9]{1,20})?")  # some of 2011 and 2012 are no whole pixels
+NUMBER = re.compile(
+    r"[0-9]{1,5}(\.[0-9]{1,20})?"
+)  # some of 2008 and 2011 are no whole pixels: 304.1916, 45.70000076293945
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 CHUNK = 500  # files between two calls of progress
 
@@ -91,16 +94,17 @@ def _object(element: ElementTree.Element, number: int, width: int, height: int) 
         raise _Fault(f"{where}: name is {shown(name)}, expected one of VOC's {len(CATEGORIES)} categories")
     box = _child(element, "bndbox", where)
     xmin, ymin, xmax, ymax = (_number(box, corner, f"{where}: bndbox") for corner in CORNERS)
-    if not (xmin <= xmax <= width and ymin <= ymax <= height and min(xmin, ymin) >= 0):
+    left, top = max(xmin - 1, 0.0), max(ymin - 1, 0.0)
+    right, bottom = min(xmax, float(width)), min(ymax, float(height))
+    if not (xmin <= xmax and ymin <= ymax and left < right and top < bottom):
         found = f"{xmin:g}, {ymin:g} to {xmax:g}, {ymax:g}"
         raise _Fault(
-            f"{where}: bndbox is {found}, expected corners in ascending order within {width} x {height} px, from 1"
+            f"{where}: bndbox is {found}, expected corners in ascending order on {width} x {height} px, from 1"
         )
     difficult = "0" if element.find("difficult") is None else _text(element, "difficult", where)
     if difficult not in ("0", "1"):
         raise _Fault(f"{where}: difficult is {shown(difficult)}, expected 0 or 1")
-    left, top = max(xmin - 1, 0.0), max(ymin - 1, 0.0)  # a few begin at 0
-    return Object(CATEGORIES.index(name) + 1, (left, top, xmax - left, ymax - top), difficult == "1")
+    return Object(CATEGORIES.index(name) + 1, (left, top, right - left, bottom - top), difficult == "1")
 
 
 def _child(element: ElementTree.Element, name: str, where: str) -> ElementTree.Element:

@@ -43,6 +43,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def tar(files: dict[str, bytes]) -> bytes:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as archive:
+        folders = sorted({parent.as_posix() for name in files for parent in Path(name).parents} - {"."})
+        for name in folders if ".." not in "".join(files) else ():  # as tar writes them, with files behind
+            info = tarfile.TarInfo(name)
+            info.type, info.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(info)
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -60,8 +65,24 @@ def files_of(archive: str) -> dict[str, bytes]:
         size = "<size><width>60</width><height>40</height></size>"
         found[f"VOCdevkit/{part.annotation(name)}"] = xml(*boxes, size=size)
     found[f"VOCdevkit/{part.list}"] = "".join(f"{name}\n" for name in NAMES[archive]).encode()
-    found[f"VOCdevkit/{part.folder}/SegmentationClass/{NAMES[archive][0]}.png"] = b"not wanted"
-    return found
+    return found | beside(part, NAMES[archive])
+
+
+def beside(part: Part, listed: list[str]) -> dict[str, bytes]:
+    """What the published archives hold besides: lists of one category with a sign behind each name, lists of other tasks,
+    segmentations, and images of other tasks alone, whose XML files name what is no category of detection's."""
+    folder, other = f"VOCdevkit/{part.folder}", f"{part.year}_009999"
+    signs = "".join(f"{name} {sign}\n" for name, sign in zip(listed, (" 1", "-1"), strict=False)).encode()
+    return {
+        f"{folder}/SegmentationClass/{listed[0]}.png": b"not wanted",
+        f"{folder}/SegmentationObject/{listed[0]}.png": b"not wanted",
+        f"{folder}/ImageSets/Main/aeroplane_{part.images}.txt": signs,
+        f"{folder}/ImageSets/Segmentation/{part.images}.txt": b"2007_000032\n",
+        f"{folder}/ImageSets/Layout/{part.images}.txt": b"2007_000027 1\n",
+        f"{folder}/ImageSets/Action/walking_{part.images}.txt": b"2010_000001  1 -1\n",
+        f"{folder}/Annotations/{other}.xml": xml(an_object("head")),
+        f"{folder}/JPEGImages/{other}.jpg": b"of another task",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +239,12 @@ def test_an_archive_that_is_none_or_leads_elsewhere(tmp_path: Path, content: byt
     with pytest.raises(FetchError, match=message):
         tar_archive.unpack(tmp_path / "a.tar", tmp_path / "into", ("VOCdevkit/",), lambda *_: None)
     assert not (tmp_path.parent / "out").exists()
+
+
+def test_names_may_begin_with_a_dot(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar({"./VOCdevkit/a": b"x"}))
+    assert tar_archive.unpack(tmp_path / "a.tar", tmp_path / "into", ("VOCdevkit/",), lambda *_: None) == 1
+    assert (tmp_path / "into/VOCdevkit/a").read_bytes() == b"x"
 
 
 def test_a_link_in_an_archive_is_no_file(tmp_path: Path) -> None:

@@ -38,6 +38,114 @@ def test_parts_of_a_person_are_not_objects_and_their_boxes_not_the_person_s() ->
     assert person.xywh_px == (9, 19, 21.5, 21.25)
 
 
+def test_a_box_is_cut_off_at_the_picture_s_rim() -> None:
+    (dog,) = parse(xml(an_object(box=(0, 0, 354.5, 501)))).objects
+    assert dog.xywh_px == (0, 0, 353, 500)
+
+
+# As VOC's own files have it, each in the way of its year; values of those that others quote: 000005.xml of 2007,
+# 2007_000027.xml, 2008_003483.xml, 2009_001390.xml, 2011_003279.xml and 2011_003353.xml of 2012
+OF_2007 = b"""<annotation>
+\t<folder>VOC2007</folder>
+\t<filename>000005.jpg</filename>
+\t<source>
+\t\t<database>The VOC2007 Database</database>
+\t\t<annotation>PASCAL VOC2007</annotation>
+\t\t<image>flickr</image>
+\t\t<flickrid>325991873</flickrid>
+\t</source>
+\t<owner>
+\t\t<flickrid>archintent louisville</flickrid>
+\t\t<name>?</name>
+\t</owner>
+\t<size>
+\t\t<width>500</width>
+\t\t<height>375</height>
+\t\t<depth>3</depth>
+\t</size>
+\t<segmented>0</segmented>
+\t<object>
+\t\t<name>chair</name>
+\t\t<pose>Rear</pose>
+\t\t<truncated>0</truncated>
+\t\t<difficult>0</difficult>
+\t\t<bndbox>
+\t\t\t<xmin>263</xmin>
+\t\t\t<ymin>211</ymin>
+\t\t\t<xmax>324</xmax>
+\t\t\t<ymax>339</ymax>
+\t\t</bndbox>
+\t</object>
+\t<object>
+\t\t<name>chair</name>
+\t\t<pose>Unspecified</pose>
+\t\t<truncated>1</truncated>
+\t\t<difficult>1</difficult>
+\t\t<bndbox>
+\t\t\t<xmin>5</xmin>
+\t\t\t<ymin>244</ymin>
+\t\t\t<xmax>67</xmax>
+\t\t\t<ymax>374</ymax>
+\t\t</bndbox>
+\t</object>
+</annotation>
+"""
+SIZE = "<size><width>500</width><height>500</height><depth>3</depth></size>"
+HEAD = (
+    "<part><name>head</name><bndbox><xmin>169</xmin><ymin>104</ymin><xmax>209</xmax><ymax>146</ymax></bndbox></part>"
+    "<part><name>foot</name><bndbox><xmin>273</xmin><ymin>333</ymin><xmax>297</xmax><ymax>354</ymax></bndbox></part>"
+)
+QUIRKS: dict[str, tuple[str, tuple[float, float, float, float], bool]] = {
+    "parts behind the box": (
+        "<object><name>person</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult><bndbox>"
+        f"<xmin>174</xmin><ymin>101</ymin><xmax>349</xmax><ymax>351</ymax></bndbox>{HEAD}</object>",
+        (173, 100, 176, 251),
+        False,
+    ),
+    "parts before the box and decimals": (
+        f"<object><name>person</name>{HEAD}<occluded>0</occluded><bndbox><xmin>304.1916</xmin><ymin>118.2635</ymin>"
+        "<xmax>482.0359</xmax><ymax>500</ymax></bndbox><difficult>1</difficult></object>",
+        (303.1916, 117.2635, 178.8443, 382.7365),
+        True,
+    ),
+    "corners in the alphabet's order": (
+        "<object><name>aeroplane</name><bndbox><xmax>478</xmax><xmin>8</xmin><ymax>223</ymax><ymin>107</ymin></bndbox>"
+        "<difficult>0</difficult><occluded>0</occluded><pose>0</pose><truncated>0</truncated></object>",
+        (7, 106, 471, 117),
+        False,
+    ),
+    "actions and a point": (
+        "<object><name>person</name><actions><jumping>0</jumping><other>0</other><walking>1</walking></actions><bndbox>"
+        "<xmax>188</xmax><xmin>109</xmin><ymax>500</ymax><ymin>307</ymin></bndbox><difficult>0</difficult>"
+        "<pose>Unspecified</pose><point><x>153</x><y>374</y></point></object>",
+        (108, 306, 80, 194),
+        False,
+    ),
+    "decimals of a float32, nothing of difficult": (
+        "<object><name>person</name><bndbox><xmax>191</xmax><xmin>92</xmin><ymax>299</ymax>"
+        "<ymin>45.70000076293945</ymin></bndbox></object>",
+        (91, 44.70000076293945, 100, 254.29999923706055),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUIRKS)
+def test_objects_as_voc_s_own_files_have_them(name: str) -> None:
+    content, box, difficult = QUIRKS[name]
+    (found,) = parse(xml(content, size=SIZE)).objects
+    assert found.xywh_px == pytest.approx(box) and found.difficult is difficult
+
+
+def test_a_whole_file_of_2007() -> None:
+    found = parse(OF_2007)
+    assert (found.width, found.height) == (500, 375)
+    assert [(CATEGORIES[each.category - 1], each.xywh_px, each.difficult) for each in found.objects] == [
+        ("chair", (262, 210, 62, 129), False),
+        ("chair", (4, 243, 63, 131), True),
+    ]
+
+
 def test_an_image_without_objects_and_a_comment_are_nothing_special() -> None:
     assert parse(b"<?xml version='1.0'?>\n<!-- made by hand -->" + xml()).objects == ()
 
@@ -62,7 +170,9 @@ def test_an_image_without_objects_and_a_comment_are_nothing_special() -> None:
         (xml(an_object(box=("-4", 1, 2, 3))), r'bndbox: xmin is "-4", expected a number of px'),
         (xml(an_object(box=("1e3", 1, 2, 3))), r'bndbox: xmin is "1e3"'),
         (xml(an_object(box=(9, 1, 8, 3))), r"bndbox is 9, 1 to 8, 3, expected corners in ascending order"),
-        (xml(an_object(box=(1, 1, 354, 3))), r"bndbox is 1, 1 to 354, 3, expected .* within 353 x 500 px"),
+        (xml(an_object(box=(9, 1, 8.5, 3))), r"bndbox is 9, 1 to 8.5, 3, expected corners in ascending order"),
+        (xml(an_object(box=(354, 1, 360, 3))), r"bndbox is 354, 1 to 360, 3, expected .* on 353 x 500 px"),
+        (xml(an_object(box=(1, 0, 9, 0))), r"bndbox is 1, 0 to 9, 0, expected"),
         (xml(an_object(more="<difficult>yes</difficult>")), r'object\[0\]: difficult is "yes", expected 0 or 1'),
         (xml(an_object(more="<difficult>0</difficult><difficult>1</difficult>")), r"difficult is there twice"),
         (xml(an_object("\x1b[2J")), r"cut off or damaged, not XML"),
