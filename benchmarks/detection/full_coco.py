@@ -7,19 +7,13 @@ damaged copy, so that nothing is ever downloaded over it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.detection import annotation_file
-from benchmarks.detection.download import Progress, RemoteFile, Say, sha256
-
-SHOWN = 3  # names of files in a message
-REPORT_EVERY = 500  # files
-TAIL_BYTES = 1024  # some encoders pad after the end marker, which coded pixels cannot contain
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-# One image of train2017, 000000320612.jpg, is a PNG in truth (NVIDIA/DALI warns of it in its SSD test)
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+from benchmarks.detection import annotation_file, picture_files
+from benchmarks.detection.archives import Archived
+from benchmarks.detection.download import Progress, RemoteFile, Say
+from benchmarks.detection.prepare import Problem, some
 
 
 @dataclass(frozen=True)
@@ -39,31 +33,35 @@ class Split:
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """What a complete folder holds, and where it comes from."""
+class COCO(Archived):
+    """What a complete folder holds, and where it comes from. Implements benchmarks.detection.prepare.DataSet."""
 
     name: str
     annotations: RemoteFile
     splits: tuple[Split, ...]
     backbone: RemoteFile
-    option: str = ""  # see benchmarks.detection.prepare.DataSet
+    option: str = ""
 
     @property
     def archives(self) -> list[RemoteFile]:
         return [self.annotations, *(split.archive for split in self.splits)]
 
     def verify(self, data_dir: Path, say: Say, progress: Progress) -> list[Problem]:
-        """See `verify`."""
-        return verify(data_dir, self, say, progress)
-
-    def make(self, data_dir: Path, progress: Progress) -> None:
-        """All of it is published."""
+        """Every file that a run reads, and the counts. Of an image only beginning and end are looked at."""
+        problems = []
+        for split in self.splits:
+            path = data_dir / split.annotations
+            listed, found = _check_annotations(path, split, self.annotations, progress)
+            problems += found
+            archive = None if any(problem.remedy is None for problem in found) else split.archive
+            problems += _check_images(data_dir / split.name, listed, split, archive, say=say, progress=progress)
+        return problems + self.check_weights(data_dir, progress)
 
 
 # Digests of the archives and all counts: pytorch/vision, torchvision/prototype/datasets/_builtin/coco.py.
 # Sizes: the Content-Length in public logs. The image host has no certificate of its own (https fails on Amazon's);
 # the digests make plain http safe. The backbone is torchvision's IMAGENET1K_V1; its name has the digest's start.
-COCO_2017 = DataSet(
+COCO_2017 = COCO(
     name="COCO 2017",
     annotations=RemoteFile(
         name="annotations_trainval2017.zip",
@@ -108,28 +106,6 @@ COCO_2017 = DataSet(
         sha256="333f7ec4c6338da2cbed37f1fc0445f9624f1355633fa1d7eab79a91084c6cef",
     ),
 )
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong and where; `remedy` is the download that fixes it, None where another data set lies."""
-
-    what: str
-    remedy: RemoteFile | None
-    damaged: tuple[Path, ...] = ()
-    made: bool = False  # it needs no download: `prepare` makes what is missing of what is there
-
-
-def verify(data_dir: Path, data_set: DataSet, say: Say, progress: Progress) -> list[Problem]:
-    """Check every file that a run reads, and the counts. Of an image only beginning and end are looked at."""
-    problems = []
-    for split in data_set.splits:
-        path = data_dir / split.annotations
-        listed, found = _check_annotations(path, split, data_set.annotations, progress)
-        problems += found
-        archive = None if any(problem.remedy is None for problem in found) else split.archive
-        problems += _check_images(data_dir / split.name, listed, split, archive, say=say, progress=progress)
-    return problems + check_backbone(data_dir / data_set.backbone.name, data_set.backbone, progress)
 
 
 def _check_annotations(
@@ -178,46 +154,11 @@ def _check_images(
         problems.append(Problem(what, archive))
     if unlisted:
         say(f"{folder}: {len(unlisted):,} files not in the annotations, never read ({some(unlisted)})")
-    damaged = {}
-    to_check = sorted(listed & present)
-    for position, name in enumerate(to_check, start=1):
-        if found := damage(folder / name):
-            damaged[name] = found
-        if position % REPORT_EVERY == 0 or position == len(to_check):
-            progress(f"checking {folder.name}", position, len(to_check))
+    # One image of train2017, 000000320612.jpg, is a PNG in truth (NVIDIA/DALI warns of it in its SSD test)
+    seen = picture_files.faults_and_sizes(folder, sorted(listed & present), f"checking {folder.name}", progress)
+    damaged = {name: fault for name, fault, _ in seen if fault}
     if damaged:
         names = some(f"{name} {what}" for name, what in damaged.items())
         paths = tuple(folder / name for name in damaged)
         problems.append(Problem(f"{folder}: {len(damaged):,} images damaged ({names})", archive, paths))
     return problems
-
-
-def damage(path: Path) -> str | None:
-    """What is wrong with a picture's beginning or end, or None."""
-    with path.open("rb") as file:
-        start = file.read(len(PNG_START))
-        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-        tail = file.read()
-    if not start:
-        return "empty"
-    if not start.startswith(JPEG_START) and start != PNG_START:
-        return "neither JPEG nor PNG"
-    return None if (JPEG_END if start.startswith(JPEG_START) else PNG_END) in tail else "cut off"
-
-
-def check_backbone(path: Path, remote: RemoteFile, progress: Progress) -> list[Problem]:
-    """Whether the initial weights are there and whole."""
-    if not path.is_file():
-        return [Problem(f"{path}: no such file", remote)]
-    size = path.stat().st_size
-    if size != remote.size:
-        return [Problem(f"{path}: {size:,} bytes, expected {remote.size:,}", remote)]
-    if sha256(path, progress) != remote.sha256:
-        return [Problem(f"{path}: damaged: its SHA-256 is not {remote.sha256}", remote)]
-    return []
-
-
-def some(names: Iterable[str]) -> str:
-    """The first of them, for a message."""
-    ordered = sorted(names)
-    return ", ".join(ordered[:SHOWN]) + (", ..." if len(ordered) > SHOWN else "")

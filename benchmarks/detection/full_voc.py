@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.detection import voc_annotations
+from benchmarks.detection import picture_files, voc_annotations
+from benchmarks.detection.archives import Archived
 from benchmarks.detection.download import Progress, RemoteFile, Say
-from benchmarks.detection.full_coco import Problem, check_backbone, damage, some
+from benchmarks.detection.prepare import Problem, some
 from benchmarks.detection.voc_annotations import Described, Part
 
 DEVKIT = "VOCdevkit"
-CHUNK = 500  # pictures between two calls of progress
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Half:
 
 
 @dataclass(frozen=True)
-class VOC:
+class VOC(Archived):
     """Implements benchmarks.detection.prepare.DataSet."""
 
     name: str
@@ -62,9 +62,9 @@ class VOC:
             path = data_dir / half.annotations
             if not found and (not path.is_file() or path.read_bytes() != voc_annotations.document(read)):
                 what = "is not what the XML files say" if path.is_file() else "no such file"
-                found = [Problem(f"{path}: {what}", None, made=True)]
+                found = [Problem(f"{path}: {what}", otherwise="makes it")]
             problems += found
-        return problems + check_backbone(data_dir / self.backbone.name, self.backbone, progress)
+        return problems + self.check_weights(data_dir, progress)
 
     def make(self, data_dir: Path, progress: Progress) -> None:
         """The annotation files, where all that they are made of is whole. A file is there whole or not at all."""
@@ -122,22 +122,19 @@ def _read(
 
 
 def _check_pictures(devkit: Path, source: Source, names: list[str], progress: Progress) -> Iterator[Problem]:
-    missing: list[str] = []
-    damaged: dict[Path, str] = {}
-    for number, name in enumerate(names, start=1):
-        path = devkit / source.part.picture(name)
-        if not path.is_file():
-            missing.append(path.name)
-        elif found := damage(path):
-            damaged[path] = found
-        if number % CHUNK == 0 or number == len(names):
-            progress(f"looking at the pictures of {source.part.folder}, {source.part.images}", number, len(names))
     folder = devkit / source.part.picture("").parent
+    files = [(devkit / source.part.picture(name)).name for name in names]
+    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    missing = [name for name in files if name not in present]
+    what = f"looking at the pictures of {source.part.folder}, {source.part.images}"
+    seen = picture_files.faults_and_sizes(folder, [name for name in files if name in present], what, progress)
+    damaged = {name: fault for name, fault, _ in seen if fault}
     if missing:
         yield Problem(f"{folder}: {len(missing):,} of {len(names):,} images missing ({some(missing)})", source.archive)
     if damaged:
-        texts = some(f"{path.name} {what}" for path, what in damaged.items())
-        yield Problem(f"{folder}: {len(damaged):,} images damaged ({texts})", source.archive, tuple(damaged))
+        texts = some(f"{name} {fault}" for name, fault in damaged.items())
+        paths = tuple(folder / name for name in damaged)
+        yield Problem(f"{folder}: {len(damaged):,} images damaged ({texts})", source.archive, paths)
 
 
 def _archive(year: int, name: str, size: int, sha256: str, unpacked: int) -> RemoteFile:

@@ -6,16 +6,17 @@ JPEG 2000 and PNM. What is not is named with what it is.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from PIL import Image
 
@@ -33,8 +34,10 @@ TAIL_BYTES = 1024  # some encoders pad after the end marker, which coded pixels 
 HEAD_BYTES = 512
 READERS = 16  # at once: what takes time is the disk, or the network to it
 CHUNK = 500  # pictures between two calls of progress
+TOGETHER = 4_000  # that wait for a thread: a million futures at once would take a gigabyte
 
 Progress = Callable[[str, int, int], None]
+T, R = TypeVar("T"), TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def check(folder: Path, pictures: Sequence[Listed], source: Path, progress: Prog
     faults: list[str] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(READERS, thread_name_prefix="looking") as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # counted by us, see MOST_PIXELS
-        found = pool.map(lambda picture: fault(folder / picture.name, picture), pictures)
+        found = looked_at(pool, lambda picture: fault(folder / picture.name, picture), pictures)
         for done, (picture, text) in enumerate(zip(pictures, found, strict=True), start=1):
             if text is not None:
                 faults.append(f"{shortened(picture.name)}: {text}")
@@ -62,6 +65,13 @@ def check(folder: Path, pictures: Sequence[Listed], source: Path, progress: Prog
                 progress(f"looking at the pictures of {folder.name}", done, len(pictures))
     if faults:
         raise ValueError(f"{folder}: {listed(faults[:SHOWN], len(faults))}")
+
+
+def looked_at(pool: ThreadPoolExecutor, look: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """What `look` finds in each, in order."""
+    left = iter(items)
+    while some := list(itertools.islice(left, TOGETHER)):
+        yield from pool.map(look, some)
 
 
 def _missing(folder: Path, pictures: Iterable[Listed]) -> list[str]:
@@ -122,6 +132,26 @@ def first_damaged(folder: Path, names: Sequence[str]) -> str | None:
         return next((found for found in pool.map(look, names) if found), None)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def faults_and_sizes(
+    folder: Path, names: Sequence[str], what: str, progress: Progress
+) -> Iterator[tuple[str, str | None, tuple[int, int]]]:
+    """Each name with what is wrong with its picture, if anything, and its width and height in px. `what` is being done."""
+
+    def look(name: str) -> tuple[str, str | None, tuple[int, int]]:
+        found = fault(folder / name)
+        if found is not None:
+            return name, found, (0, 0)
+        with Image.open(folder / name) as picture:
+            return name, None, picture.size
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(READERS, thread_name_prefix="looking") as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for done, found in enumerate(looked_at(pool, look, names), start=1):
+            yield found
+            if done % CHUNK == 0 or done == len(names):
+                progress(what, done, len(names))
 
 
 def _fault(file: IO[bytes], size: int, said: Listed | None) -> str | None:

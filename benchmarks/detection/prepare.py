@@ -1,30 +1,49 @@
 """A published data set and the backbone's weights: verified where they are, downloaded where they are not.
 
-What `python -m harness prepare` does for SSD. It goes by what lies in the folder and keeps no state: after an
-interruption it does the rest, on a complete folder it only looks. A folder in COCO form that is not the whole data
-set needs no preparing: its counts are reported and nothing is downloaded over it.
+What `python -m harness prepare` does for every data set. It goes by what lies in the folder and keeps no state: after an
+interruption it does the rest, on a complete folder it only looks. A folder of the same form that is not the whole data set
+needs no preparing: its counts are reported and nothing is downloaded over it.
+
+What a whole one is, and how its parts are got, is a `DataSet`'s to say: full_coco.py, full_voc.py, and a detector's own.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.detection import tar_archive
-from benchmarks.detection.download import (
-    FetchError,
-    Progress,
-    RemoteFile,
-    Say,
-    downloaded_bytes,
-    fetch,
-    gigabytes,
-    unpack,
-    unpacked_bytes,
-)
-from benchmarks.detection.full_coco import COCO_2017, Problem
+from benchmarks.detection.download import FetchError, Progress, RemoteFile, Say, gigabytes
+
+SHOWN = 3  # names of files in a message
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong and where, and what `prepare` does about it: nothing where another data set lies."""
+
+    what: str
+    remedy: RemoteFile | None = None  # the download that fixes it
+    damaged: tuple[Path, ...] = ()  # pictures to be replaced
+    otherwise: str = ""  # what fixes it where that is no one file's download: "makes it"
+
+    @property
+    def fixed_by(self) -> str:
+        """What `prepare` does, as the end of a sentence that begins with its command line; "" where it leaves it alone."""
+        if self.remedy is not None:
+            return f"gets {self.remedy.name} ({gigabytes(self.remedy.size)})"
+        return self.otherwise
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to come, before anyone has agreed to it."""
+
+    what: str  # "20.2 GB to download, 21.4 GB to unpack"
+    needed_bytes: int  # on the disk, at the most
+    question: str  # what `confirm` is asked; "" where nothing has to be downloaded
 
 
 class DataSet(Protocol):
@@ -39,13 +58,25 @@ class DataSet(Protocol):
         ...
 
     @property
-    def archives(self) -> list[RemoteFile]: ...
+    def weights(self) -> str:
+        """Name of the file with the backbone's weights."""
+        ...
 
     @property
-    def backbone(self) -> RemoteFile: ...
+    def archives(self) -> Sequence[RemoteFile]:
+        """What a complete folder no longer needs."""
+        ...
 
     def verify(self, data_dir: Path, say: Say, progress: Progress) -> list[Problem]:
         """Whether the folder holds all of it."""
+        ...
+
+    def plan(self, data_dir: Path, problems: Sequence[Problem]) -> Plan | None:
+        """What fixing `problems` takes; None where nothing has to be got."""
+        ...
+
+    def get(self, data_dir: Path, problems: Sequence[Problem], say: Say, progress: Progress) -> list[str]:
+        """Download what fixes `problems`, into a folder that is there. Returns why not, or nothing. FetchError, OSError."""
         ...
 
     def make(self, data_dir: Path, progress: Progress) -> None:
@@ -55,36 +86,36 @@ class DataSet(Protocol):
 
 def prepare(
     data_dir: Path,
+    data_set: DataSet,
     *,
     verify_only: bool,
     confirm: Callable[[str], bool],
     say: Say,
     progress: Progress,
-    data_set: DataSet = COCO_2017,
 ) -> list[str]:
     """Make `data_dir` a complete copy of `data_set` with the backbone's weights. Returns the problems left.
 
     `confirm` is asked before anything is downloaded. Archives put into `data_dir` by hand are used, and none is ever
-    deleted. A Ctrl-C keeps what was downloaded (as NAME.part) and unpacked.
+    deleted. A Ctrl-C keeps what was downloaded (of a file not whole as NAME.part) and unpacked.
     """
     try:
         problems = data_set.verify(data_dir, say, progress)
-        if problems and not verify_only and all(problem.remedy or problem.made for problem in problems):
-            if refusal := _mend(data_dir, data_set, problems, confirm=confirm, say=say, progress=progress):
+        if problems and not verify_only and all(problem.fixed_by for problem in problems):
+            if refusal := _fix(data_dir, data_set, problems, confirm=confirm, say=say, progress=progress):
                 return refusal
             data_set.make(data_dir, progress)
             problems = data_set.verify(data_dir, say, progress)
-    except (FetchError, OSError) as error:
+    except (FetchError, OSError, ValueError) as error:
         return [f"{error}; what was downloaded and unpacked in {data_dir} is kept, run again to go on"]
     if not problems:
-        say(f"{data_dir}: {data_set.name} is complete; --initial-weights {data_dir / data_set.backbone.name}")
+        say(f"{data_dir}: {data_set.name} is complete; --initial-weights {data_dir / data_set.weights}")
         if left := [data_dir / archive.name for archive in data_set.archives if (data_dir / archive.name).exists()]:
             size = gigabytes(sum(path.stat().st_size for path in left))
             say(f"no longer needed ({size}): {' '.join(map(str, left))}")
     return _texts(problems, data_dir, data_set)
 
 
-def _mend(
+def _fix(
     data_dir: Path,
     data_set: DataSet,
     problems: Sequence[Problem],
@@ -93,44 +124,31 @@ def _mend(
     say: Say,
     progress: Progress,
 ) -> list[str]:
-    """Download and unpack what fixes `problems`. Returns why not, or nothing."""
-    remedies = sorted({p.remedy for p in problems if p.remedy}, key=lambda remote: remote.size)
-    if not remedies:
+    """Get what fixes `problems`, if there is room and the user agrees. Returns why not, or nothing."""
+    plan = data_set.plan(data_dir, problems)
+    if plan is None:
         return []
-    download = sum(remote.size - downloaded_bytes(remote, data_dir) for remote in remedies)
-    unpacked = sum(remote.unpacked_size - unpacked_bytes(remote, data_dir) for remote in remedies)
     free = _free_bytes(data_dir)
-    plan = f"{gigabytes(download)} to download, {gigabytes(unpacked)} to unpack, {gigabytes(free)} free"
-    if download + unpacked > free:
-        return [f"{data_dir}: {plan}; nothing was downloaded: make room or name another --data-dir"]
-    say(f"{data_dir}: {plan}")
-    names = ", ".join(remote.name for remote in remedies)
-    if download and not confirm(f"Download {gigabytes(download)} to {data_dir} ({names})?"):
+    told = f"{data_dir}: {plan.what}, {gigabytes(free)} free"
+    if plan.needed_bytes > free:
+        return [f"{told}; nothing was downloaded: make room or name another --data-dir"]
+    say(told)
+    if plan.question and not confirm(plan.question):
         return _texts(problems, data_dir, data_set)
     data_dir.mkdir(parents=True, exist_ok=True)
-    for remote in remedies:
-        archive = fetch(remote, data_dir, say, progress)
-        # a damaged image may have the right size, at which unpacking would pass it by
-        for damaged in (path for problem in problems if problem.remedy == remote for path in problem.damaged):
-            damaged.unlink()
-        if remote.members:
-            with_form = tar_archive.unpack if archive.suffix == ".tar" else unpack
-            written = with_form(archive, data_dir, remote.members, progress)
-            say(f"{remote.name}: {written:,} files unpacked")
-    return []
+    return data_set.get(data_dir, problems, say, progress)
+
+
+def some(names: Iterable[str]) -> str:
+    """The first of them, for a message."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:SHOWN]) + (", ..." if len(ordered) > SHOWN else "")
 
 
 def _texts(problems: Iterable[Problem], data_dir: Path, data_set: DataSet) -> list[str]:
-    return [f"{problem.what}; {_way_out(problem, data_dir, data_set)}" for problem in problems]
-
-
-def _way_out(problem: Problem, data_dir: Path, data_set: DataSet) -> str:
     command = f"`python -m harness prepare --data-dir {data_dir}{data_set.option}`"
-    if problem.made:
-        return f"{command} makes it"
-    if problem.remedy is not None:
-        return f"{command} gets {problem.remedy.name} ({gigabytes(problem.remedy.size)})"
-    return f"this is another data set, which needs no preparing: for {data_set.name} name another --data-dir"
+    another = f"this is another data set, which needs no preparing: for {data_set.name} name another --data-dir"
+    return [f"{each.what}; {f'{command} {each.fixed_by}' if each.fixed_by else another}" for each in problems]
 
 
 def _free_bytes(data_dir: Path) -> int:

@@ -34,9 +34,18 @@ class RetinaNetBenchmark(DetectorBenchmark):
         say: Callable[[str], None],
         progress: Callable[[str, int, int | None], None],
     ) -> list[str]:
-        from benchmarks.retinanet import prepare
+        from benchmarks.detection import prepare
+        from benchmarks.retinanet.full_openimages import OpenImagesFiles
+        from benchmarks.retinanet.openimages import OPENIMAGES_MLPERF
 
-        return prepare.prepare(data_dir, verify_only=verify_only, confirm=confirm, say=say, progress=progress)
+        return prepare.prepare(
+            data_dir,
+            OpenImagesFiles(OPENIMAGES_MLPERF),
+            verify_only=verify_only,
+            confirm=confirm,
+            say=say,
+            progress=progress,
+        )
 
 
 BENCHMARK: Any = RetinaNetBenchmark()

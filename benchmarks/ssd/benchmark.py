@@ -88,12 +88,7 @@ class SSDBenchmark(DetectorBenchmark):
 
         named: dict[str, prepare.DataSet] = {"coco": COCO_2017, "voc": VOC_0712}
         return prepare.prepare(
-            data_dir,
-            verify_only=verify_only,
-            confirm=confirm,
-            say=say,
-            progress=progress,
-            data_set=named[data_set],
+            data_dir, named[data_set], verify_only=verify_only, confirm=confirm, say=say, progress=progress
         )
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.detection import download
 from benchmarks.detection.download import RemoteFile
-from benchmarks.detection.full_coco import COCO_2017, DataSet, Split
+from benchmarks.detection.full_coco import COCO, COCO_2017, Split
 from benchmarks.detection.prepare import prepare
 from tests.conftest import CHECKOUT
 from tests.detection.http_server import FileServer
@@ -65,13 +65,13 @@ def server(original: Path) -> Iterator[FileServer]:
         yield running
 
 
-def data_set(server: FileServer) -> DataSet:
+def data_set(server: FileServer) -> COCO:
     def remote(name: str, *members: str) -> RemoteFile:
         content = server.files[name]
         digest = hashlib.sha256(content).hexdigest()
         return RemoteFile(name, server.url(name), len(content), digest, members, len(content) if members else 0)
 
-    return DataSet(
+    return COCO(
         "small COCO",
         remote(ANNOTATIONS, "annotations/instances_"),
         tuple(
@@ -104,11 +104,11 @@ class User:
 def run(server: FileServer, folder: Path, user: User, verify_only: bool = False) -> list[str]:
     return prepare(
         folder,
+        data_set(server),
         verify_only=verify_only,
         confirm=user.confirm,
         say=user.said.append,
         progress=user.progress,
-        data_set=data_set(server),
     )
 
 
@@ -213,7 +213,7 @@ def damage(folder: Path) -> dict[str, str]:
     weights = (folder / BACKBONE).read_bytes()
     (folder / BACKBONE).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
     return {
-        "val2017: 3 images damaged": "000000000002.jpg cut off, 000000000003.jpg empty, 000000000004.jpg neither",
+        "val2017: 3 images damaged": "000000000002.jpg cut off, 000000000003.jpg empty, 000000000004.jpg an HTML page",
         "train2017: 2 of 20 images missing": "000000000007.jpg, 000000000008.jpg",
         BACKBONE: "SHA-256",
     }
@@ -295,11 +295,11 @@ def test_ctrl_c_in_a_process_of_its_own(server: FileServer, original: Path, tmp_
         "import signal\n"
         "from pathlib import Path\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit none
-        "from benchmarks.detection.full_coco import DataSet, Split\n"
+        "from benchmarks.detection.full_coco import COCO, Split\n"
         "from benchmarks.detection.download import RemoteFile\n"
         "from benchmarks.detection.prepare import prepare\n"
-        f"prepare(Path({str(tmp_path)!r}), verify_only=False, confirm=lambda question: True, say=print,\n"
-        f"        progress=lambda what, done, total: print(what, done, flush=True), data_set={published!r})\n"
+        f"prepare(Path({str(tmp_path)!r}), {published!r}, verify_only=False, confirm=lambda question: True,\n"
+        "        say=print, progress=lambda what, done, total: print(what, done, flush=True))\n"
     )
     server.faults[:] = ["stall"]
     process = subprocess.Popen(
@@ -327,7 +327,12 @@ def test_ctrl_c_in_a_process_of_its_own(server: FileServer, original: Path, tmp_
 def test_a_small_copy_of_coco_is_told_from_the_whole(test_data: Path) -> None:
     user = User()
     problems = prepare(
-        test_data / "coco256", verify_only=False, confirm=user.confirm, say=user.said.append, progress=user.progress
+        test_data / "coco256",
+        COCO_2017,
+        verify_only=False,
+        confirm=user.confirm,
+        say=user.said.append,
+        progress=user.progress,
     )
     assert user.asked == []
     text = "\n".join(problems)

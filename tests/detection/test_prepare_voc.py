@@ -120,11 +120,11 @@ def data_set(server: FileServer) -> VOC:
 def run(server: FileServer, folder: Path, user: User, **changes: Any) -> list[str]:
     return prepare(
         folder,
+        data_set(server),
         verify_only=changes.get("verify_only", False),
         confirm=user.confirm,
         say=user.said.append,
         progress=user.progress,
-        data_set=data_set(server),
     )
 
 
@@ -190,7 +190,7 @@ def test_what_is_damaged_is_told_and_repaired(server: FileServer, tmp_path: Path
     told = "\n".join(problems)
     assert len(problems) == 3, told
     assert "Annotations: 1 of 2 files wrong (000007.xml: cut off or damaged, not XML" in told
-    assert "1 images damaged (2008_000002.jpg neither JPEG nor PNG)" in told
+    assert "1 images damaged (2008_000002.jpg an HTML page, not a picture)" in told
     assert "1 of 2 images missing (000001.jpg)" in told
     assert all(f"prepare --data-dir {tmp_path} --dataset voc` gets " in each for each in problems)
     assert run(server, tmp_path, User()) == []

@@ -20,9 +20,10 @@ from PIL import Image
 from benchmarks.detection import annotation_file, download, many_files
 from benchmarks.detection.download import FetchError
 from benchmarks.detection.many_files import fetch_all
+from benchmarks.detection.prepare import prepare
 from benchmarks.retinanet import openimages_boxes
+from benchmarks.retinanet.full_openimages import OpenImagesFiles
 from benchmarks.retinanet.openimages import MLPERF_CLASSES, OPENIMAGES_MLPERF, Backbone, OpenImages, Split
-from benchmarks.retinanet.prepare import prepare
 from tests.detection.http_server import FileServer
 
 WEIGHTS = b"weights " * 1000
@@ -104,11 +105,11 @@ class Prepared:
         self.asked: list[str] = []
         self.problems = prepare(
             folder,
+            OpenImagesFiles(data_set),
             verify_only=verify_only,
             confirm=lambda question: self.asked.append(question) is None and agree,
             say=self.said.append,
             progress=lambda what, done, total: None,
-            data_set=data_set,
         )
 
 
@@ -199,7 +200,7 @@ def test_only_the_missing_and_the_damaged_are_fetched(server: FileServer, tmp_pa
     assert looked.asked == [] and len(looked.problems) == 2
     assert "1 of 3 pictures missing (0000000000000001.jpg)" in looked.problems[0]
     assert "1 of 3 pictures damaged (00000000000000ff.jpg " in looked.problems[1]
-    assert all("prepare --benchmark retinanet" in problem for problem in looked.problems)
+    assert all("--benchmark retinanet` gets it" in problem for problem in looked.problems)
     assert len(Prepared(tmp_path, data_set, agree=False).problems) == 2
     server.ranges.clear()
     assert Prepared(tmp_path, data_set).problems == []
