@@ -12,7 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.comparison import history_text
 from harness.comparison.history import History, Series
-from harness.comparison.pictures import Dot, Tick, axis
+from harness.comparison.pictures import Dot
+from harness.results.reporting import axes
+from harness.results.reporting.axes import Tick
 from harness.results.reporting.page import HISTORY as PAGE
 
 GENERATOR = "harness history"
@@ -83,7 +85,7 @@ def _draw(series: Series, drivers: tuple[str, ...]) -> Drawing:
     values = [point.seconds_per_epoch for point in points]
     low, high = min(values), max(values)
     room = max(0.15 * (high - low), 0.002 * high)
-    scale, ticks = axis(low - room, high + room, HEIGHT - 8, 12)
+    scale, ticks = axes.inside(low - room, high + room, HEIGHT - 8, 12)
     step = (WIDTH - LEFT - 20) / len(points)
     x = [LEFT + step * (index + 0.5) for index in range(len(points))]
     dots = tuple(

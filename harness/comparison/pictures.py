@@ -10,18 +10,12 @@ from dataclasses import dataclass
 from harness.comparison import words
 from harness.comparison.comparison import Comparison
 from harness.comparison.runs import ComparedRun
+from harness.results.reporting import axes
+from harness.results.reporting.axes import Tick
 
 WIDTH = 860
 LABELS = 170  # left of a forest plot's and a waterfall's marks
 LINE = 26  # height of one of their rows
-
-Scale = Callable[[float], float]
-
-
-@dataclass(frozen=True)
-class Tick:
-    at: float
-    text: str
 
 
 @dataclass(frozen=True)
@@ -118,7 +112,7 @@ def forest(found: Comparison) -> Forest | None:
     reach = max(
         2.2 * delta, *(1.15 * abs(each) for each in [*main, *sorted(middles, key=abs)[: len(middles) * 3 // 4 + 1]])
     )
-    scale, ticks = axis(-reach, reach, LABELS, WIDTH - 175)
+    scale, ticks = axes.inside(-reach, reach, LABELS, WIDTH - 175)
     rows = []
     for place, (name, percent, (low, high), word, gated) in enumerate(given):
         edge = (max(low, -reach), min(high, reach))
@@ -170,7 +164,7 @@ def over_time(found: Comparison) -> Time | None:
         figures = [each for _, each in known]
         low, high = min(figures), max(figures)
         room = max((high - low) * 0.12, 1e-4 * abs(high), 1e-9)
-        scale, ticks = axis(low - room, high + room, top + height - 6, top + 8, about=3 if height < 100 else 5)
+        scale, ticks = axes.inside(low - room, high + room, top + height - 6, top + 8, about=3 if height < 100 else 5)
         dots = tuple(
             Dot(places[id(run)], scale(each), run.arm, f"{run.name}: {words.figure(each)} {unit}", id(run) in outlying)
             for run, each in known
@@ -222,7 +216,7 @@ def waterfall(found: Comparison) -> Waterfall | None:
         levels.append(levels[-1] + each)
     spread = max(*levels, b) - min(*levels, b)
     low = max(0.0, min(*levels, b) - max(0.35 * spread, 0.002 * a))
-    scale, ticks = axis(low, max(*levels, b) + 0.05 * spread, LABELS, WIDTH - 130)
+    scale, ticks = axes.inside(low, max(*levels, b) + 0.05 * spread, LABELS, WIDTH - 130)
     labels = found.question.labels
     bars = [Bar(14, labels[0], scale(low), scale(a) - scale(low), "a", f"{words.figure(a)} s")]
     for place, phase in enumerate(phases, 1):
@@ -242,21 +236,3 @@ def waterfall(found: Comparison) -> Waterfall | None:
         Bar(14 + LINE * (len(phases) + 1), labels[1], scale(low), scale(b) - scale(low), "b", f"{words.figure(b)} s")
     )
     return Waterfall(14 + LINE * (len(phases) + 2), ticks, tuple(bars))
-
-
-def axis(low: float, high: float, start: float, end: float, about: int = 5) -> tuple[Scale, tuple[Tick, ...]]:
-    """Linear, with round ticks inside."""
-    span = high - low or 1.0
-    power = 10.0 ** math.floor(math.log10(span / about))
-    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= about + 1)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-
-    def scale(value: float) -> float:
-        return round(start + (value - low) / span * (end - start), 2)
-
-    first = math.ceil(low / step - 1e-9)
-    count = math.floor(high / step + 1e-9) - first
-    return scale, tuple(
-        Tick(scale(step * (first + index)), f"{step * (first + index):,.{decimals}f}".replace("-0.0", "0.0"))
-        for index in range(count + 1)
-    )

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.names import accelerator_family
-from harness.results.reporting import text
+from harness.results.reporting import axes, text
+from harness.results.reporting.axes import Scale, Tick
 from harness.results.reporting.leaderboard import Row, RunEntry
 
 WIDTH, HEIGHT = 380.0, 300.0
@@ -21,14 +22,6 @@ STYLES = 7  # colours, and as many shapes, that the page defines
 FAR = 3.0  # a run longer than this many medians is left off the axis of its series' chart
 
 DRAWN = (1e-9, 1e12)  # what a chart has room for
-
-Scale = Callable[[float], float]
-
-
-@dataclass(frozen=True)
-class Tick:
-    at: float
-    label: str
 
 
 @dataclass(frozen=True)
@@ -110,9 +103,9 @@ def scaling(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | None:
     shown = [(row, row.accelerators, row.images_per_s) for row in rows if _drawn(row.accelerators, row.images_per_s)]
     if not shown:
         return None
-    x, x_ticks = _log_axis([count for _, count, _ in shown if count], LEFT, WIDTH - RIGHT, base=4)
+    x, x_ticks = axes.powers([count for _, count, _ in shown if count], LEFT, WIDTH - RIGHT, base=4)
     rates = [rate for *_, rate in shown if rate]
-    y, y_ticks = _log_axis(rates, HEIGHT - BOTTOM, TOP, base=10)
+    y, y_ticks = axes.powers(rates, HEIGHT - BOTTOM, TOP, base=10)
     counts = [count for _, count, _ in shown if count]
     marks = [_mark(row, x(count), y(rate), styles) for row, count, rate in shown if count and rate]
     return Chart(
@@ -134,8 +127,8 @@ def time_to_train(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | None
     shown = [(row, row.accelerators, row.minutes) for row in rows if _drawn(row.accelerators, row.minutes)]
     if not shown:
         return None
-    x, x_ticks = _log_axis([count for _, count, _ in shown if count], LEFT, WIDTH - RIGHT, base=4)
-    y, y_ticks = _log_axis([minutes for *_, minutes in shown if minutes], HEIGHT - BOTTOM, TOP, base=10)
+    x, x_ticks = axes.powers([count for _, count, _ in shown if count], LEFT, WIDTH - RIGHT, base=4)
+    y, y_ticks = axes.powers([minutes for *_, minutes in shown if minutes], HEIGHT - BOTTOM, TOP, base=10)
     return Chart(
         name="time",
         title="Time to train and scale",
@@ -160,7 +153,7 @@ def per_accelerator(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | No
     left, step = 14.0 + 6.2 * min(24, max(map(len, models))), 22.0
     height = max(HEIGHT, TOP + BOTTOM + step * len(models))
     step = (height - TOP - BOTTOM) / len(models)
-    x, x_ticks = _linear_axis(0.0, max(rate for each in by_model.values() for _, rate in each), left, WIDTH - RIGHT)
+    x, x_ticks = axes.rounded_up(0.0, max(rate for each in by_model.values() for _, rate in each), left, WIDTH - RIGHT)
     lines = {model: TOP + step * (index + 0.5) for index, model in enumerate(models)}
     return Chart(
         name="per-accelerator",
@@ -190,8 +183,8 @@ def quality_over_time(row: Row) -> Chart | None:
     last = max(run.evaluations[-1].minutes for run in near)
     top = max([each.quality for run in near for each in run.evaluations] + [row.target or 0.0])
     height = 230.0
-    x, x_ticks = _linear_axis(0.0, last, LEFT, WIDTH - RIGHT)
-    y, y_ticks = _linear_axis(0.0, top, height - BOTTOM, TOP)
+    x, x_ticks = axes.rounded_up(0.0, last, LEFT, WIDTH - RIGHT)
+    y, y_ticks = axes.rounded_up(0.0, top, height - BOTTOM, TOP)
     far = len(runs) - len(near)
     at = (y(row.target),) if row.target else ()
     return Chart(
@@ -221,44 +214,7 @@ def _middle(values: Sequence[float]) -> float:
     return ordered[len(ordered) // 2]
 
 
-# --- scales ------------------------------------------------------------------------------------------------------------
-
-
-def _linear_axis(low: float, high: float, start: float, end: float) -> tuple[Scale, tuple[Tick, ...]]:
-    """From `low` to a round number above `high`, with about five ticks."""
-    span = high - low or 1.0
-    power = 10.0 ** math.floor(math.log10(span / 5))
-    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 6)
-    above = low + step * math.ceil((span - 1e-9 * span) / step)
-    decimals = max(0, -math.floor(math.log10(step)))
-
-    def scale(value: float) -> float:
-        return start + (value - low) / (above - low) * (end - start)
-
-    count = round((above - low) / step)
-    ticks = (low + step * index for index in range(count + 1))
-    return scale, tuple(Tick(scale(value), f"{value:,.{decimals}f}") for value in ticks)
-
-
-def _log_axis(values: Sequence[float], start: float, end: float, base: int) -> tuple[Scale, tuple[Tick, ...]]:
-    """Whole powers of `base` around `values`."""
-    low = math.floor(math.log(min(values), base) + 1e-9)
-    high = math.ceil(math.log(max(values), base) - 1e-9)
-    high = max(high, low + 1)
-
-    def scale(value: float) -> float:
-        return start + (end - start) * float((math.log(value, base) - low) / (high - low))
-
-    ticks = [float(base) ** power for power in range(low, high + 1)]
-    return scale, tuple(Tick(scale(value), _power_label(value)) for value in ticks)
-
-
-def _power_label(value: float) -> str:
-    if value >= 1_000_000:
-        return f"{value / 1_000_000:g}M"
-    if value >= 10_000:
-        return f"{value / 1000:g}k"
-    return f"{value:,g}"
+# --- marks and lines ------------------------------------------------------------------------------------------------------------
 
 
 def _equal_rates(
