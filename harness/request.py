@@ -1,7 +1,7 @@
 """What a run was asked for: each option of `run` once, with its environment variable, both ways.
 
-A field of `Request` is an option. `verb` makes the command line of the fields; `argv` and `environment` say the same request
-again, to the ranks of a run, to a trial, to a container. So a new option is one line here, and its use where it is used.
+A field of `Request` is an option (harness/options.py makes the command line of the fields, and says a request again to the
+ranks of a run, to a trial, to a container). So a new option is one line here, and its use where it is used.
 
 What a field's annotation holds: typer's option, how far the option reaches (`Reach`), and of a path that a container needs,
 where it is seen inside (`Inside`), and of what not every engine can do, which do (`Of`). Every option has an environment
@@ -10,21 +10,19 @@ variable: MLPerf's name where submitters know one, else HARNESS_ and its own. Th
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Self, get_args, get_type_hints
+from typing import Annotated, Any, Self
 
-from typer import Argument, BadParameter, Context, Option
-from typer.models import ArgumentInfo, OptionInfo
+from typer import Argument, BadParameter, Option
+
+from harness import options
+from harness.options import Field
 
 # What submitters know from MLPerf's scripts
 CONFIGURATION, DATA_DIR, OUT, SEED, CLEAR_CACHES = "DGXSYSTEM", "DATADIR", "LOGDIR", "SEED", "CLEAR_CACHES"
-PREFIX = "HARNESS_"
 # By which torchrun, and who does as it does, tells a process that it is a rank
 RANK = (
     "RANK",
@@ -321,15 +319,14 @@ class Request:
             left_out[option.name] = f"the environment variable {option.variable} is not read here: it {reason}"
         return asked._without(left_out), list(left_out.values())
 
-    def _without_effect(self) -> Iterator[tuple[_Option, str]]:
-        for option in options():
-            if getattr(self, option.name) == option.default:
-                continue
-            if option.reach is Reach.ONE and self.series:
+    def _without_effect(self) -> Iterator[tuple[Field, str]]:
+        for option, _ in options.given(self):
+            reach, of = option.note(Reach), option.note(Of)
+            if reach is Reach.ONE and self.series:
                 yield option, "is for a single run, not for a series of trials"
-            elif option.engines and self.started_by not in option.engines:
-                yield option, self._not_of_this_engine(option.engines)
-            elif option.reach is Reach.SERIES and not self.series:
+            elif of is not None and self.started_by not in of.engines:
+                yield option, self._not_of_this_engine(of.engines)
+            elif reach is Reach.SERIES and not self.series:
                 yield option, "has no effect without --trials, --image or --engine"
 
     def _not_of_this_engine(self, engines: frozenset[Engine]) -> str:
@@ -341,21 +338,11 @@ class Request:
 
     def argv(self) -> list[str]:
         """The words behind `python -m harness` that ask for the same."""
-        words = ["run"]
-        for option in options():
-            value = getattr(self, option.name)
-            if value == option.default:
-                continue
-            spelt = option.spelt(value)
-            words += (
-                [spelt] if isinstance(value, bool) else [_said(value)] if option.positional else [spelt, _said(value)]
-            )
-        return words
+        return ["run", *options.argv(self)]
 
     def environment(self) -> dict[str, str]:
         """The variables that ask for the same."""
-        asked = ((option, getattr(self, option.name)) for option in options())
-        return {option.variable: _said(value) for option, value in asked if value != option.default}
+        return options.environment(self)
 
     def of_ranks(self, seed: int | None) -> Self:
         """For the ranks of this run: all that must be equal on every rank is settled, and the log is another's matter."""
@@ -369,24 +356,33 @@ class Request:
         """One trial's request as its container is to be told, and where inside it each path of the host is to be seen."""
         moved: dict[str, Any] = {"configuration": str(configuration), "out": Path(results)}
         mounts = {}
-        for option in options():
-            path = getattr(self, option.name)
-            if option.inside is not None and path is not None:
-                mounts[path] = option.inside
-                moved[option.name] = Path(option.inside.of(path))
+        for option, path in options.given(self):
+            inside = option.note(Inside)
+            if inside is not None:
+                mounts[path] = inside
+                moved[option.name] = Path(inside.of(path))
         return replace(self, **moved), mounts
 
     def _only(self, *reaches: Reach) -> Self:
-        return self._without(option.name for option in options() if option.reach not in reaches)
+        return self._without(option.name for option in FIELDS if option.note(Reach) not in reaches)
 
     def _without(self, names: Iterable[str]) -> Self:
-        defaults = {option.name: option.default for option in options()}
+        defaults = {option.name: option.default for option in FIELDS}
         return replace(self, **{name: defaults[name] for name in names})
 
     def _absolute(self) -> Self:
-        asked = {option.name: getattr(self, option.name) for option in options()}
-        moved: dict[str, Any] = {name: path.resolve() for name, path in asked.items() if isinstance(path, Path)}
+        given = options.given(self)
+        moved: dict[str, Any] = {option.name: path.resolve() for option, path in given if isinstance(path, Path)}
         return replace(self, **moved)
+
+
+FIELDS = options.fields(Request)
+VARIABLES = tuple(option.variable for option in FIELDS)  # of the environment, that ask for something
+
+
+def variable(name: str) -> str:
+    """The environment variable of the field `name`."""
+    return next(option.variable for option in FIELDS if option.name == name)
 
 
 def check_inputs(request: Request) -> None:
@@ -407,88 +403,3 @@ def check_inputs(request: Request) -> None:
             )
     if weights is not None and not weights.is_file():
         raise ValueError(f"--initial-weights {weights}: there is no such file")
-
-
-# --- the fields as options -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Option:
-    """One field of Request."""
-
-    name: str
-    annotation: Any  # for typer
-    default: Any
-    info: ArgumentInfo | OptionInfo
-    reach: Reach
-    inside: Inside | None
-    engines: frozenset[Engine]  # that it is for; empty: all
-
-    @property
-    def positional(self) -> bool:
-        return isinstance(self.info, ArgumentInfo)
-
-    @property
-    def variable(self) -> str:
-        """Of the environment."""
-        return str(self.info.envvar)
-
-    def spelt(self, value: Any) -> str:
-        """As on a command line."""
-        return f"--{'no-' if value is False else ''}{self.name.replace('_', '-')}"
-
-
-@cache
-def options() -> tuple[_Option, ...]:
-    """Request's fields, in order."""
-    hints = get_type_hints(Request, include_extras=True)
-    found = []
-    for field in dataclasses.fields(Request):
-        kind, info, reach, *more = get_args(hints[field.name])
-        if info.envvar is None:
-            info.envvar, info.show_envvar = PREFIX + field.name.upper(), False
-        inside = next((each for each in more if isinstance(each, Inside)), None)
-        engines = next((each.engines for each in more if isinstance(each, Of)), frozenset[Engine]())
-        found.append(_Option(field.name, Annotated[kind, info], field.default, info, reach, inside, engines))
-    return tuple(found)
-
-
-def variable(name: str) -> str:
-    """The environment variable of the field `name`."""
-    return next(option.variable for option in options() if option.name == name)
-
-
-def variables() -> tuple[str, ...]:
-    """The environment variables that ask for something."""
-    return tuple(option.variable for option in options())
-
-
-def verb(handle: Callable[[Request, frozenset[str]], None]) -> Callable[..., None]:
-    """A function for typer whose options are Request's fields. `handle` is given the names of those on the command line too."""
-
-    def run(context: Context, **values: Any) -> None:
-        sources = {name: context.get_parameter_source(name) for name in values}
-        named = frozenset(
-            name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"
-        )
-        handle(Request(**values), named)
-
-    given = {"context": Context, **{option.name: option.annotation for option in options()}}
-    defaults = {option.name: option.default for option in options()}
-    run.__name__, run.__doc__, run.__annotations__ = handle.__name__, handle.__doc__, given
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=defaults.get(name, inspect.Parameter.empty),
-                annotation=kind,
-            )
-            for name, kind in given.items()
-        ]
-    )
-    return run
-
-
-def _said(value: Any) -> str:
-    return repr(value) if isinstance(value, float) else str(int(value)) if isinstance(value, bool) else str(value)

@@ -19,7 +19,7 @@ IN_IMAGE = "HARNESS_IMAGE_LOCK"  # set by our image alone
 BENCHMARKS = (
     "HARNESS_BENCHMARKS"  # folders that hold benchmarks' folders, as PATH is written: their rules are known too
 )
-DECLARED = (*request.variables(), BENCHMARKS)
+DECLARED = (*request.VARIABLES, BENCHMARKS)
 # Read elsewhere: by a launcher, by docker/run_with_docker.sh, by the tests, by the image
 ELSEWHERE = (
     "CONT",
@@ -53,7 +53,7 @@ def lookalikes(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 def of_children(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """For the runs that this process starts: their command lines say all, and they are no ranks of whatever this one is."""
-    return {name: value for name, value in environment.items() if name not in (*request.variables(), *request.RANK)}
+    return {name: value for name, value in environment.items() if name not in (*request.VARIABLES, *request.RANK)}
 
 
 def cache_dir(checkout: Path | None, environment: Mapping[str, str] = os.environ) -> Path:

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from harness import exit_codes
+from harness import exit_codes, options
 from harness.cli import environment
 from harness.contract import Benchmark
-from harness.request import Engine, Request, check_inputs, verb
+from harness.request import Engine, Request, check_inputs
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(verb(run))
+    app.command()(options.verb(Request, run))
     app.command()(prepare)
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.main import get_command
 
-from harness import cli, request
+from harness import cli, options, request
 from harness.cli import environment
 from harness.request import Engine, Reach, Request
 
@@ -41,7 +41,7 @@ def strategy(option: Any) -> st.SearchStrategy[Any]:
     return st.just(option.default) | VALUES[kinds[0]]
 
 
-REQUESTS = st.fixed_dictionaries({option.name: strategy(option) for option in request.options()}).map(
+REQUESTS = st.fixed_dictionaries({option.name: strategy(option) for option in request.FIELDS}).map(
     lambda values: Request(**values)
 )
 
@@ -53,7 +53,7 @@ def parsed(*words: str) -> tuple[Request, frozenset[str]]:
         found.append((asked, named))
 
     app = typer.Typer(add_completion=False)
-    app.command()(request.verb(run))
+    app.command()(options.verb(Request, run))
     app(args=list(words), standalone_mode=False)
     return found[0]
 
@@ -61,7 +61,7 @@ def parsed(*words: str) -> tuple[Request, frozenset[str]]:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
     def only(variables: dict[str, str]) -> None:
-        for name in request.variables():
+        for name in request.VARIABLES:
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -78,7 +78,7 @@ def test_every_request_comes_back_by_argv_and_by_environment(bare: Any, asked: R
     assert verb == "run"
     found, named = parsed(*words)
     assert found == asked
-    assert named == {option.name for option in request.options() if getattr(asked, option.name) != option.default}
+    assert named == {option.name for option in request.FIELDS if getattr(asked, option.name) != option.default}
     bare(asked.environment())
     assert parsed() == (asked, frozenset())
 
@@ -87,7 +87,7 @@ def test_every_option_of_run_is_a_field_and_every_field_an_option() -> None:
     run = get_command(cli.build()).commands["run"]  # type: ignore[attr-defined]
     there = {each.name for each in run.params} - {"help"}
     assert there == {field.name for field in dataclasses.fields(Request)}
-    assert {each.envvar for each in run.params if each.name != "help"} == set(request.variables())
+    assert {each.envvar for each in run.params if each.name != "help"} == set(request.VARIABLES)
 
 
 def test_the_command_line_wins_over_the_environment(bare: Any) -> None:
@@ -108,12 +108,12 @@ FULL = Request(
 
 
 def test_ranks_trials_and_containers_are_told_what_is_theirs(tmp_path: Path) -> None:
-    assert all(getattr(FULL, option.name) != option.default for option in request.options()), "a full request has all"
+    assert all(getattr(FULL, option.name) != option.default for option in request.FIELDS), "a full request has all"
 
     def told(asked: Request) -> set[str]:
-        return {option.name for option in request.options() if getattr(asked, option.name) != option.default}
+        return {option.name for option in request.FIELDS if getattr(asked, option.name) != option.default}
 
-    by_reach = {reach: {option.name for option in request.options() if option.reach is reach} for reach in Reach}
+    by_reach = {reach: {option.name for option in request.FIELDS if option.note(Reach) is reach} for reach in Reach}
     ranks = FULL.of_ranks(8)
     assert told(ranks) == by_reach[Reach.ALL] | by_reach[Reach.ONE] - {"number"}
     assert ranks.seed == 8
@@ -188,5 +188,5 @@ def test_resume_means_the_series_and_its_old_meaning_is_understood_where_it_can_
 
 
 def test_children_inherit_nothing_that_asks_for_something() -> None:
-    asks = dict.fromkeys((*request.variables(), *request.RANK), "x")
+    asks = dict.fromkeys((*request.VARIABLES, *request.RANK), "x")
     assert environment.of_children({**asks, "PATH": os.environ["PATH"]}) == {"PATH": os.environ["PATH"]}
