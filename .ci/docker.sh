@@ -5,6 +5,7 @@
 # a folder of its own and takes both away again. The base image is made here with debootstrap, so that no registry is needed.
 # PIP_CERT and PIP_INDEX_URL, where set, go into the build as they would on any such site; ACCELERATOR says which image
 # (cuda13, cuda12 or cpu: the others need a maker's base image). ALSO="cpu cuda12" builds these too, with a short run in each.
+# PRUNE_BUILDS=1 takes the build's cache away between images, of an engine that was there too.
 set -euo pipefail
 
 IMAGE=${IMAGE:-ssd-ci}
@@ -131,10 +132,10 @@ CHECK
     free_room "$tag"
 }
 
-# An image's room for the next one. The build's cache is taken away of our own engine only.
+# An image's room for the next one. The build's cache is taken away of our own engine, of another only where that is asked for.
 free_room() {
     docker image rm --force "$@" > /dev/null
-    if [ -n "$engine" ]; then docker builder prune --all --force > /dev/null; fi
+    if [ -n "$engine${PRUNE_BUILDS:-}" ]; then docker builder prune --all --force > /dev/null; fi
 }
 
 # A small image by the same Dockerfile, with one wheel, from an index whose address holds a password: none of it may stay.
