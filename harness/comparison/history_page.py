@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from harness import whole
 from harness.comparison import history_text
 from harness.comparison.history import History, Series
 from harness.comparison.pictures import Dot
@@ -65,16 +64,14 @@ def render(found: History, *, drawn: int = 200) -> str:
 def write(found: History, folder: Path) -> Path:
     """The page as `folder`/history.html, whole or not at all. ValueError where something else than our page is there."""
     target = folder / PAGE
-    temporary = target.with_name(f".{PAGE}.{os.getpid()}")
     try:
         if target.exists() and GENERATOR not in target.read_text(encoding="utf-8", errors="replace")[:1000]:
             raise ValueError(f"{target}: there, and not a page that `history` wrote; name another folder")
         folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(render(found), encoding="utf-8")
-        temporary.replace(target)
+        page = render(found).encode()
+        with whole.replacing(target) as file:
+            file.write(page)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise ValueError(f"{target}: cannot be written: {error.strerror}; name another folder") from error
     return target
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import names, outside
+from harness import names, outside, whole
 from harness.results.lines import MARK
 from harness.rules import rulesets
 
@@ -170,9 +170,8 @@ def _keep(cache: Path, key: str, answer: list[dict[str, Any]]) -> None:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not _ours(cache):
             return
-        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False, encoding="utf-8") as file:
-            json.dump(answer, file)
-        Path(file.name).replace(cache / f"{key}.json")
+        with whole.replacing(cache / f"{key}.json") as file:
+            file.write(json.dumps(answer).encode())
     except OSError:
         return
 

@@ -5,12 +5,11 @@ What the rows are is in leaderboard.py; the table in the terminal is terminal.py
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from harness import whole
 from harness.results.reporting import leaderboard
 from harness.results.reporting import measured as report_measured
 from harness.results.reporting import page as report_page
@@ -45,7 +44,9 @@ def write(board: Leaderboard, folder: Path, *, overwrite: bool = False) -> Path:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(target, report_page.render(board, folder))
+        page = report_page.render(board, folder).encode()
+        with whole.replacing(target) as file:
+            file.write(page)
     except OSError as error:
         raise ValueError(f"{target}: cannot be written: {error.strerror}; name another folder") from error
     return target
@@ -63,19 +64,3 @@ def _ours(target: Path) -> bool:
         return False
     with target.open(encoding="utf-8", errors="replace") as page:
         return report_page.is_ours(page.read(1000))
-
-
-def _replace(target: Path, content: str) -> None:
-    """A reader of `target` sees the old file or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    temporary = Path(name)
-    try:
-        with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123 -- of a handle, not a path
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's is for its owner alone
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
