@@ -19,8 +19,8 @@ from harness.system import places
 
 if TYPE_CHECKING:
     from harness.config import Configuration
+    from harness.launch.admission import Series
     from harness.launch.record import Order
-    from harness.launch.trials import Series
 
 
 HERE = (Engine.PROCESS, Engine.DOCKER)
@@ -32,7 +32,7 @@ def run_trials(configuration: Configuration, request: Request) -> int:
     Results land under out/system/benchmark. Returns the exit code; ValueError or NotSuitable when the series may not begin.
     """
     from harness.launch import watchdog
-    from harness.launch.trials import Series
+    from harness.launch.admission import Series
 
     if configuration.run.nodes > 1 and request.started_by in HERE:
         raise ValueError(

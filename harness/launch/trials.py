@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,13 +20,12 @@ from harness import names
 from harness.contract import NotSuitable
 from harness.execution.signals import Interrupted, as_exceptions
 from harness.exit_codes import BROKEN, DISK_FULL, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
-from harness.launch import caches, ledger, record, watchdog
-from harness.launch.ledger import Account, Ledger, LedgerLost
+from harness.launch import admission, caches, ledger, record, watchdog
+from harness.launch.admission import Series
+from harness.launch.ledger import Ledger, LedgerLost
 from harness.launch.record import Order
 from harness.launch.watchdog import Outcome
 from harness.system.neighbours import Neighbours
-
-DISK_FREE = 64 << 20  # bytes that a trial's log, record, picture and telemetry may need
 
 
 class Running(watchdog.Running, Protocol):
@@ -77,30 +74,12 @@ class Launcher(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Series:
-    """What the user asked for."""
-
-    folder: Path
-    configuration_name: str
-    configuration_sha256: str
-    trials: int
-    seed: int | None = None  # of trial 0; trial N has seed + N
-    max_steps: int | None = None  # of each trial
-    ranks: int = 1  # of each trial
-    clear_caches: bool = True
-    resume: bool = False
-    patience_s: float | None = watchdog.PATIENCE_S
-    also_as: Path | None = None  # without _N.log: what else each trial's log is called
-    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-
-
 def run(series: Series, launcher: Launcher, say: Callable[[str], None]) -> int:
     """Run what is missing of the series; returns the exit code. ValueError or NotSuitable when it may not begin."""
-    usable_folder(series.folder)
+    admission.usable_folder(series.folder)
     try:
         with ledger.opened(series.folder) as book:
-            may_begin(series, launcher.where, book.account)
+            admission.may_begin(series, launcher.where, book.account)
             work = _Work(series, launcher, book, say)
             work.mark_broken()
             book.append(
@@ -136,93 +115,6 @@ def run(series: Series, launcher: Launcher, say: Callable[[str], None]) -> int:
         ) from error
 
 
-def usable_folder(folder: Path) -> None:
-    """Make the results folder. ValueError when it cannot be written, NotSuitable when its disk is full."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{uuid.uuid4().hex}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise ValueError(
-                f"{folder}: results cannot be written there ({error.strerror}); name another folder with --out, "
-                f"or give it to user id {os.getuid()}"
-            ) from error
-        free = 0
-    else:
-        free = shutil.disk_usage(folder).free
-    if free < DISK_FREE:
-        raise NotSuitable(
-            f"{folder}: its disk is full ({free >> 20} MiB free, a trial may need {DISK_FREE >> 20}); free some, or "
-            "name a folder on another disk with --out"
-        )
-
-
-def may_begin(series: Series, where: str, account: Account) -> None:
-    """LedgerError when the folder holds what this series must not touch or cannot continue."""
-    folder = series.folder
-    # what was refused before it ran binds nobody
-    attempts = [each for each in account.attempts if each.status != ledger.REFUSED]
-    if attempts and not series.resume:
-        raise ledger.LedgerError(
-            f"{folder}: holds a series already ({len(account.finished)} trials finished); add --resume to go on with it, "
-            "or name another --out or --system"
-        )
-    lines = {entry["series"]: entry for entry in account.series}
-    for each in attempts:
-        before = lines[each.start["series"]]
-        ranks = before.get("ranks", series.ranks)  # the ledgers of older versions have none
-        if ranks != series.ranks:
-            raise ledger.LedgerError(
-                f"{folder}: its trials ran on {ranks} ranks, these would run on {series.ranks}; a series has one number of "
-                "them. Use as many, or name another --out or --system"
-            )
-        if before["configuration_sha256"] != series.configuration_sha256:
-            raise ledger.LedgerError(
-                f"{folder}: its series runs configuration {before['configuration_name']} "
-                f"({before['configuration_sha256'][:12]}), not {series.configuration_name} "
-                f"({series.configuration_sha256[:12]}); a series has one. Name another --out or --system"
-            )
-        if before.get("max_steps") != series.max_steps:  # the ledgers of older versions have none
-            there, here = (_max_steps(steps) for steps in (before.get("max_steps"), series.max_steps))
-            raise ledger.LedgerError(
-                f"{folder}: its trials ran {there}, these would run {here}; a series does the same work each "
-                "time. Use the same, or name another --out or --system"
-            )
-        if each.finished and before["where"] != where:
-            raise ledger.LedgerError(
-                f"{folder}: its trials ran in {before['where']}, these would run in {where}; a series has one "
-                "image. Use the same, or name another --out or --system"
-            )
-    for number, each in account.finished.items():
-        log = folder / names.result(number)
-        if each.end is not None and ledger.sha256(log) != each.end["log_sha256"]:
-            raise ledger.LedgerError(
-                f"{log}: is not what the ledger says this trial left; it was changed or taken away"
-            )
-        told = each.end.get("record_sha256") if each.end is not None else None
-        if told is not None and ledger.sha256(log.with_suffix(".json")) != told:
-            raise ledger.LedgerError(
-                f"{log.with_suffix('.json')}: is not the record that the ledger says this trial left; it was changed or taken "
-                "away"
-            )
-    known = {each.number for each in account.attempts}
-    strangers = [n for n in range(series.trials) if n not in known and (folder / names.result(n)).exists()]
-    if strangers:
-        raise _stranger(folder / names.result(strangers[0]))
-
-
-def _stranger(log: Path) -> ledger.LedgerError:
-    return ledger.LedgerError(
-        f"{log}: is there, but the ledger knows of no such trial; move it away, or name another --out or --system"
-    )
-
-
-def _max_steps(steps: int | None) -> str:
-    return "without --max-steps" if steps is None else f"with --max-steps {steps}"
-
-
 @dataclass
 class _Work:
     """A series that holds its ledger."""
@@ -256,7 +148,7 @@ class _Work:
             if number in self.book.account.finished:
                 self.say(f"trial {number}: has its result already")
                 continue
-            usable_folder(self.series.folder)
+            admission.usable_folder(self.series.folder)
             for each in self.launcher.clear(self.series.folder):
                 self.say(f"ended what an earlier trial has left running: {each}")
             seed = None if self.series.seed is None else (self.series.seed + number) % 2**32
@@ -288,7 +180,7 @@ class _Work:
     def one(self, order: Order) -> ledger.Entry:
         """One trial from its first line in the ledger to its last, which is returned."""
         if order.log.exists():
-            raise _stranger(order.log)
+            raise admission.stranger(order.log)
         self.say(f"{order.name}: beginning trial {order.number + 1} of {self.series.trials}")
         start = self.book.append(
             ledger.START,

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.launch import ledger, trials
+from harness.launch import admission, ledger, trials
 from harness.launch.process import LocalLauncher
 from harness.launch.reaper import Reaper
 from harness.launch.record import Order
@@ -36,7 +36,7 @@ class Fakes:
 
     def run(self, count: int = 3, **options: object) -> int:
         asked = {"configuration_sha256": SHA256, "clear_caches": False, **options}
-        series = trials.Series(self.folder, "fake", trials=count, **asked)  # type: ignore[arg-type]
+        series = admission.Series(self.folder, "fake", trials=count, **asked)  # type: ignore[arg-type]
         with Reaper() as reaper:
             return trials.run(series, LocalLauncher(command, os.environ, reaper, series.id), self.said.append)
 

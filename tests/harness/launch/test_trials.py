@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from harness.contract import NotSuitable
-from harness.launch import caches, ledger, trials, watchdog
+from harness.launch import admission, caches, ledger, watchdog
 from harness.results import logfile
 from harness.results.series import find_series
 from tests.harness.launch.series import FAKE, SHA256, Fakes
@@ -188,9 +188,9 @@ def test_a_result_that_was_changed_or_taken_away_is_noticed(fakes: Fakes) -> Non
 def test_a_series_stays_where_it_began(fakes: Fakes) -> None:
     fakes.tell()
     fakes.run(1)
-    series = trials.Series(fakes.folder, "fake", SHA256, trials=2, resume=True)
+    series = admission.Series(fakes.folder, "fake", SHA256, trials=2, resume=True)
     with pytest.raises(ledger.LedgerError, match="its trials ran in local, these would run in sha256:1"):
-        trials.may_begin(series, "sha256:1", fakes.account)
+        admission.may_begin(series, "sha256:1", fakes.account)
 
 
 def test_the_trials_of_a_series_do_the_same_work(fakes: Fakes) -> None:
@@ -402,9 +402,9 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is(
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"results cannot be written there \(Not a directory\); name another folder"):
-        trials.usable_folder(tmp_path / "file" / "results")
+        admission.usable_folder(tmp_path / "file" / "results")
     usage = type("Usage", (), {"free": 1 << 20})
-    monkeypatch.setattr(trials.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(admission.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(NotSuitable, match=r"its disk is full \(1 MiB free, a trial may need 64\)"):
         fakes.run(1)
     assert not (fakes.folder / ledger.FILE).exists()
