@@ -20,7 +20,7 @@ from benchmarks.detection.download import (
     unpack,
     unpacked_bytes,
 )
-from benchmarks.detection.prepare import Plan, Problem
+from benchmarks.detection.prepare import Needs, Problem
 
 
 class Archived:
@@ -32,14 +32,14 @@ class Archived:
     def weights(self) -> str:
         return self.backbone.name
 
-    def plan(self, data_dir: Path, problems: Sequence[Problem]) -> Plan | None:
+    def needs(self, data_dir: Path, problems: Sequence[Problem]) -> Needs | None:
         remedies = _remedies(problems)
         if not remedies:
             return None
         download = sum(remote.size - downloaded_bytes(remote, data_dir) for remote in remedies)
         unpacked = sum(remote.unpacked_size - unpacked_bytes(remote, data_dir) for remote in remedies)
         names = ", ".join(remote.name for remote in remedies)
-        return Plan(
+        return Needs(
             f"{gigabytes(download)} to download, {gigabytes(unpacked)} to unpack",
             download + unpacked,
             f"Download {gigabytes(download)} to {data_dir} ({names})?" if download else "",

@@ -38,11 +38,11 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Needs:
     """What is to come, before anyone has agreed to it."""
 
     what: str  # "20.2 GB to download, 21.4 GB to unpack"
-    needed_bytes: int  # on the disk, at the most
+    bytes: int  # on the disk, at the most
     question: str  # what `confirm` is asked; "" where nothing has to be downloaded
 
 
@@ -71,7 +71,7 @@ class DataSet(Protocol):
         """Whether the folder holds all of it."""
         ...
 
-    def plan(self, data_dir: Path, problems: Sequence[Problem]) -> Plan | None:
+    def needs(self, data_dir: Path, problems: Sequence[Problem]) -> Needs | None:
         """What fixing `problems` takes; None where nothing has to be got."""
         ...
 
@@ -125,15 +125,15 @@ def _fix(
     progress: Progress,
 ) -> list[str]:
     """Get what fixes `problems`, if there is room and the user agrees. Returns why not, or nothing."""
-    plan = data_set.plan(data_dir, problems)
-    if plan is None:
+    needs = data_set.needs(data_dir, problems)
+    if needs is None:
         return []
     free = _free_bytes(data_dir)
-    told = f"{data_dir}: {plan.what}, {gigabytes(free)} free"
-    if plan.needed_bytes > free:
+    told = f"{data_dir}: {needs.what}, {gigabytes(free)} free"
+    if needs.bytes > free:
         return [f"{told}; nothing was downloaded: make room or name another --data-dir"]
     say(told)
-    if plan.question and not confirm(plan.question):
+    if needs.question and not confirm(needs.question):
         return _texts(problems, data_dir, data_set)
     data_dir.mkdir(parents=True, exist_ok=True)
     return data_set.get(data_dir, problems, say, progress)

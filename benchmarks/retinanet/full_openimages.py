@@ -20,7 +20,7 @@ from PIL import Image
 from benchmarks.detection import picture_files
 from benchmarks.detection.download import Progress, RemoteFile, Say, described, digest, fetch, gigabytes
 from benchmarks.detection.many_files import fetch_all
-from benchmarks.detection.prepare import Plan, Problem, some
+from benchmarks.detection.prepare import Needs, Problem, some
 from benchmarks.retinanet import openimages_boxes
 from benchmarks.retinanet.openimages import OpenImages, Split
 
@@ -70,12 +70,12 @@ class OpenImagesFiles:
             problems.append(Problem(what, damaged=(weights,), otherwise=GETS))
         return problems
 
-    def plan(self, data_dir: Path, problems: Sequence[Problem]) -> Plan:
+    def needs(self, data_dir: Path, problems: Sequence[Problem]) -> Needs:
         data_set = self.data_set
         there = sum(len(_present(data_dir / split.pictures)) for split in data_set.splits)
         pictures = max(0, data_set.images - there) + sum(path.suffix == ".jpg" for path in _damaged(problems))
         needed = pictures * data_set.picture_bytes + data_set.images * RECORD_BYTES
-        return Plan(
+        return Needs(
             f"{pictures:,} pictures and the annotations to download, about {gigabytes(needed)}",
             needed,
             f"Download about {gigabytes(needed)} to {data_dir} ({data_set.name})?",

@@ -19,8 +19,8 @@ from harness.system import places
 
 if TYPE_CHECKING:
     from harness.config import Configuration
-    from harness.launch.admission import Series
-    from harness.launch.record import Order
+    from harness.launch.admission import SeriesOrder
+    from harness.launch.trial import Order
 
 
 HERE = (Engine.PROCESS, Engine.DOCKER)
@@ -32,7 +32,7 @@ def run_trials(configuration: Configuration, request: Request) -> int:
     Results land under out/system/benchmark. Returns the exit code; ValueError or NotSuitable when the series may not begin.
     """
     from harness.launch import watchdog
-    from harness.launch.admission import Series
+    from harness.launch.admission import SeriesOrder
 
     if configuration.run.nodes > 1 and request.started_by in HERE:
         raise ValueError(
@@ -44,7 +44,7 @@ def run_trials(configuration: Configuration, request: Request) -> int:
         if request.system is not None
         else names.of_platform(configuration.submission.platform)
     )
-    series = Series(
+    series = SeriesOrder(
         folder=(request.folder / system / configuration.keyword).resolve(),
         configuration_name=configuration.name,
         configuration_sha256=configuration.sha256,
@@ -79,7 +79,7 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _as_processes(series: Series, request: Request) -> int:
+def _as_processes(series: SeriesOrder, request: Request) -> int:
     from harness.launch import trials
     from harness.launch.process import LocalLauncher
     from harness.launch.reaper import Reaper
@@ -107,7 +107,7 @@ def cache_of_containers(cache_dir: Path | None, say: Callable[[str], None]) -> P
     return folder
 
 
-def _by_slurm(series: Series, configuration: Configuration, request: Request) -> int:
+def _by_slurm(series: SeriesOrder, configuration: Configuration, request: Request) -> int:
     from harness.launch import trials
     from harness.launch.reaper import Reaper
     from harness.launch.step import SlurmLauncher
@@ -121,30 +121,30 @@ def _by_slurm(series: Series, configuration: Configuration, request: Request) ->
         return trials.run(series, launcher, _say)
 
 
-def _as_containers(series: Series, configuration: Configuration, request: Request) -> int:
+def _as_containers(series: SeriesOrder, configuration: Configuration, request: Request) -> int:
     from harness.launch import trials
     from harness.launch.container import ContainerLauncher, launcher, same_configuration
     from harness.launch.reaper import Reaper
-    from harness.launch.record import Order
+    from harness.launch.trial import Order
 
     request = replace(request, cache_dir=cache_of_containers(request.cache_dir, _say))
     assert request.image is not None
     with Reaper() as reaper:
         made = launcher(ContainerLauncher, configuration, request, series=series.id, reaper=reaper, say=_say)
-        first = made.plan(Order(0, series.folder, series.seed, caches_cleared=False), request.image)
+        first = made.spec(Order(0, series.folder, series.seed, caches_cleared=False), request.image)
         same_configuration(made.client, first, request.image, configuration.run.target, series.configuration_sha256)
         _say(f"each trial is started as by (with its own number):\n    {first.line()}")
         return trials.run(series, made, _say)
 
 
-def _as_jobs(series: Series, configuration: Configuration, request: Request) -> int:
+def _as_jobs(series: SeriesOrder, configuration: Configuration, request: Request) -> int:
     from harness.launch import trials
     from harness.launch.kubernetes import checks
     from harness.launch.kubernetes.cluster import Cluster
     from harness.launch.kubernetes.launcher import JobLauncher
     from harness.launch.kubernetes.manifests import Site, of_trial
     from harness.launch.reaper import Reaper
-    from harness.launch.record import Order
+    from harness.launch.trial import Order
 
     site = Site.read(configuration, request)
     first = Order(0, series.folder, series.seed, caches_cleared=False)

@@ -15,7 +15,7 @@ from harness.exit_codes import INTERRUPTED
 from harness.launch import watchdog
 from harness.launch.process import LocalLauncher
 from harness.launch.reaper import Reaper
-from harness.launch.record import Order
+from harness.launch.trial import Order
 
 PROBE_LIMIT_S = 900  # it measures for a minute, and compiles before
 

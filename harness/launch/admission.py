@@ -22,8 +22,8 @@ DISK_FREE = 64 << 20  # bytes that a trial's log, record, picture and telemetry 
 
 
 @dataclass(frozen=True)
-class Series:
-    """What the user asked for."""
+class SeriesOrder:
+    """What the user asked a series for."""
 
     folder: Path
     configuration_name: str
@@ -62,7 +62,7 @@ def usable_folder(folder: Path) -> None:
         )
 
 
-def may_begin(series: Series, where: str, account: Account) -> None:
+def may_begin(series: SeriesOrder, where: str, account: Account) -> None:
     """LedgerError when the folder holds what this series must not touch or cannot continue."""
     folder = series.folder
     # what was refused before it ran binds nobody

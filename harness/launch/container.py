@@ -1,4 +1,4 @@
-"""A trial as a fresh container of one image; what that container is, plan.py says."""
+"""A trial as a fresh container of one image; what that container is, container_spec.py says."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import psutil
 
 from harness.contract import NotSuitable
 from harness.launch import caches, engine
-from harness.launch.plan import Gpus, Host, Plan, gpus, plan
+from harness.launch.container_spec import ContainerSpec, Gpus, Host, gpus, spec_of
 from harness.launch.reaper import Reaper
-from harness.launch.record import Order
+from harness.launch.trial import Order
 from harness.request import Request
 from harness.system import accelerator
 
@@ -62,9 +62,9 @@ class ContainerLauncher:
     def where(self) -> str:
         return str(self.image.id)
 
-    def plan(self, order: Order, name: str) -> Plan:
+    def spec(self, order: Order, name: str) -> ContainerSpec:
         """The container for one trial, of the image by this name."""
-        return plan(
+        return spec_of(
             *(self.host, name, order, self.request),
             image_id=self.where,
             gpus=self.gpus,
@@ -92,7 +92,7 @@ class ContainerLauncher:
     def start(self, order: Order) -> RunningContainer:
         """The trial, running. NotSuitable, with what to do, when the engine refuses."""
         self.reaper.watch_containers(f"{engine.SERIES}={self.series}")
-        chosen = self.plan(order, self.where)  # by id: a tag may be moved while a series runs
+        chosen = self.spec(order, self.where)  # by id: a tag may be moved while a series runs
         if self.may_lift_limits:
             try:
                 return self._start(order, chosen)
@@ -105,7 +105,7 @@ class ContainerLauncher:
                 )
         return self._start(order, replace(chosen, lift_limits=False))
 
-    def _start(self, order: Order, chosen: Plan) -> RunningContainer:
+    def _start(self, order: Order, chosen: ContainerSpec) -> RunningContainer:
         with engine.explained(f"starting a container of {self.reference}"):
             container = self.client.containers.create(
                 **chosen.arguments(),
@@ -162,7 +162,7 @@ def launcher(
     )
 
 
-def same_configuration(client: DockerClient, chosen: Plan, reference: str, target: float, sha256: str) -> None:
+def same_configuration(client: DockerClient, chosen: ContainerSpec, reference: str, target: float, sha256: str) -> None:
     """ValueError when the image's code reads the configuration otherwise than this checkout's, or not at all.
 
     Seconds, where a trial in an image of older code would be found out only at its end.

@@ -10,11 +10,11 @@ from pathlib import Path
 from harness.config import Configuration
 from harness.execution.signals import Interrupted
 from harness.exit_codes import INTERRUPTED
-from harness.launch import container, plan, watchdog
+from harness.launch import container, container_spec, watchdog
 from harness.launch.container import ContainerLauncher
-from harness.launch.plan import Plan
+from harness.launch.container_spec import ContainerSpec
 from harness.launch.reaper import Reaper
-from harness.launch.record import Order
+from harness.launch.trial import Order
 from harness.request import Request
 
 
@@ -24,9 +24,9 @@ class ProbeLauncher(ContainerLauncher):
 
     seconds: float = 60.0
 
-    def plan(self, order: Order, name: str) -> Plan:
+    def spec(self, order: Order, name: str) -> ContainerSpec:
         """The container, which reads the configuration and writes the results folder where a trial would."""
-        of_trial = super().plan(order, name)
+        of_trial = super().spec(order, name)
         inside = str(of_trial.mounts[0].target)
         words = (
             "python",
@@ -35,7 +35,7 @@ class ProbeLauncher(ContainerLauncher):
             "probe",
             inside,
             "--out",
-            str(plan.RESULTS),
+            str(container_spec.RESULTS),
             "--seconds",
             f"{self.seconds:g}",
         )

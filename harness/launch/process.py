@@ -15,7 +15,7 @@ from harness.config import ROOT
 from harness.launch import caches, leftovers, stacks
 from harness.launch.leftovers import Mark
 from harness.launch.reaper import GRACE_S, Reaper
-from harness.launch.record import Order
+from harness.launch.trial import Order
 
 Command = Callable[[Order], list[str]]
 

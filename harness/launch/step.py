@@ -32,11 +32,11 @@ from harness.execution.events import EventLog, keys
 from harness.exit_codes import BROKEN, INTERRUPTED
 from harness.launch import node, ranks, slurm, stacks
 from harness.launch.caches import BY_SUDO, CONTROL, Dropped
-from harness.launch.plan import CONFIGURATION, RESULTS
+from harness.launch.container_spec import CONFIGURATION, RESULTS
 from harness.launch.reaper import Reaper
-from harness.launch.record import Order
 from harness.launch.runtime import Runtime
 from harness.launch.slurm import Allocation
+from harness.launch.trial import Order
 from harness.request import Request
 from harness.system.accelerator import CPU
 

@@ -20,10 +20,10 @@ from harness import names
 from harness.contract import NotSuitable
 from harness.execution.signals import Interrupted, as_exceptions
 from harness.exit_codes import BROKEN, DISK_FULL, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
-from harness.launch import admission, caches, ledger, record, watchdog
-from harness.launch.admission import Series
+from harness.launch import admission, caches, ledger, trial, watchdog
+from harness.launch.admission import SeriesOrder
 from harness.launch.ledger import Ledger, LedgerLost
-from harness.launch.record import Order
+from harness.launch.trial import Order
 from harness.launch.watchdog import Outcome
 from harness.system.neighbours import Neighbours
 
@@ -74,7 +74,7 @@ class Launcher(Protocol):
         ...
 
 
-def run(series: Series, launcher: Launcher, say: Callable[[str], None]) -> int:
+def run(series: SeriesOrder, launcher: Launcher, say: Callable[[str], None]) -> int:
     """Run what is missing of the series; returns the exit code. ValueError or NotSuitable when it may not begin."""
     admission.usable_folder(series.folder)
     try:
@@ -119,7 +119,7 @@ def run(series: Series, launcher: Launcher, say: Callable[[str], None]) -> int:
 class _Work:
     """A series that holds its ledger."""
 
-    series: Series
+    series: SeriesOrder
     launcher: Launcher
     book: Ledger
     say: Callable[[str], None]
@@ -129,7 +129,7 @@ class _Work:
         for each in self.book.account.attempts:
             if each.finished or each.marked is not None:
                 continue
-            names = record.put_aside(self.series.folder, each.number, each.attempt)
+            names = trial.put_aside(self.series.folder, each.number, each.attempt)
             self.book.append(
                 ledger.BROKEN,
                 trial=each.number,
@@ -223,8 +223,8 @@ class _Work:
         # what a refused trial leaves never has a result's name; a log of that name would be somebody else's
         if outcome.exit_code == USAGE or (outcome.exit_code == NOT_SUITABLE and not path.is_file()):
             path = order.refused_log
-        log = record.read_log(path)
-        verdict = record.judge(outcome, log, self.series.configuration_sha256)
+        log = trial.read_log(path)
+        verdict = trial.judge(outcome, log, self.series.configuration_sha256)
         end = {
             "trial": order.number,
             "attempt": start["attempt"],
@@ -236,7 +236,7 @@ class _Work:
             "log_sha256": log.sha256 if log else None,
         }
         written = order.refused_log if verdict.status == ledger.REFUSED else order.log
-        written = record.write(written.with_suffix(".json"), order, start, {**end, **facts}, log, outcome.tail)
+        written = trial.write(written.with_suffix(".json"), order, start, {**end, **facts}, log, outcome.tail)
         entered = self.book.append(ledger.END, **end, record_sha256=ledger.sha256(written))
         if verdict.status in ledger.FINISHED and self.series.also_as is not None:
             self._name_again(path, self.series.also_as.with_name(f"{self.series.also_as.name}_{order.number + 1}.log"))

@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Order:
+class Submission:
     """What a person says of a submission."""
 
     org: str
@@ -55,23 +55,23 @@ class Order:
     hardware: Mapping[str, object] | None = None  # of this machine, as a log of it would have it
 
 
-def package(series: Series, order: Order) -> tuple[Path, Report]:
+def package(series: Series, submission: Submission) -> tuple[Path, Report]:
     """Build and check the package. Refused where the series or the finished package is not fit, ValueError for usage."""
-    _usage(order)
-    ruleset = order.ruleset or series.first.ruleset or DEFAULT
+    _usage(submission)
+    ruleset = submission.ruleset or series.first.ruleset or DEFAULT
     rules = rules_for(series.first.benchmark, ruleset)
-    system = plain(order.system or _system_of(series))
-    description = _description(series, order, system)
-    reasons = [*refusals(series, rules, order), *_unanswered(description)]
+    system = plain(submission.system or _system_of(series))
+    description = _description(series, submission, system)
+    reasons = [*refusals(series, rules, submission), *_unanswered(description)]
     if reasons:
         raise Refused(reasons)
-    target = order.out / plain(order.org)
+    target = submission.out / plain(submission.org)
     if target.exists():
         raise ValueError(f"{target} is there already and is not overwritten; name another folder with --out")
-    order.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=order.out, prefix="unchecked-") as scratch:
+    submission.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=submission.out, prefix="unchecked-") as scratch:
         built = Path(scratch) / target.name
-        _build(built, series, order, system=system, description=description, ruleset=ruleset)
+        _build(built, series, submission, system=system, description=description, ruleset=ruleset)
         (report,) = check([built], ruleset)
         if not report.ok:
             wrong = [each for each in report.findings if each.severity == "error"]
@@ -80,20 +80,20 @@ def package(series: Series, order: Order) -> tuple[Path, Report]:
     return target, report
 
 
-def refusals(series: Series, rules: Rules, order: Order) -> Iterator[str]:
+def refusals(series: Series, rules: Rules, submission: Submission) -> Iterator[str]:
     """Why this series cannot be published."""
     records, failed = series.records, list[str]()
     for each in judge(series, rules):
         if not each.publishable:
             yield f"{each.what}: {each.fix}"
-    if order.sources is None and not any(record.tree_dirty for record in records):
+    if submission.sources is None and not any(record.tree_dirty for record in records):
         yield from _unknown_sources(series)
     for record in records:
         if why := shortfall(record, rules):
             failed.append(f"{Path(record.path).name} did not converge ({why}); the rules allow one such run")
     if len(failed) > 1:
         yield from failed
-    for key, wanted in (("submission_org", order.org), ("submission_division", order.division)):
+    for key, wanted in (("submission_org", submission.org), ("submission_division", submission.division)):
         said = {str(record.value(key)) for record in records}
         if said != {wanted}:
             words = ", ".join(sorted(said))
@@ -114,15 +114,15 @@ def _unknown_sources(series: Series) -> Iterator[str]:
         yield why
 
 
-def _usage(order: Order) -> None:
-    if order.division not in DIVISIONS:
-        raise ValueError(f"--division {order.division}: one of {', '.join(DIVISIONS)}")
-    if not order.org.strip() or is_placeholder(order.org):
-        raise ValueError(f"--org {order.org}: name the organization that submits")
-    if order.ruleset is not None and order.ruleset not in checkable():
-        raise ValueError(f"--ruleset {order.ruleset}: one of {', '.join(checkable())}")
-    if order.sources is not None and not order.sources.is_dir():
-        raise ValueError(f"--sources {order.sources}: no such folder")
+def _usage(submission: Submission) -> None:
+    if submission.division not in DIVISIONS:
+        raise ValueError(f"--division {submission.division}: one of {', '.join(DIVISIONS)}")
+    if not submission.org.strip() or is_placeholder(submission.org):
+        raise ValueError(f"--org {submission.org}: name the organization that submits")
+    if submission.ruleset is not None and submission.ruleset not in checkable():
+        raise ValueError(f"--ruleset {submission.ruleset}: one of {', '.join(checkable())}")
+    if submission.sources is not None and not submission.sources.is_dir():
+        raise ValueError(f"--sources {submission.sources}: no such folder")
 
 
 def _system_of(series: Series) -> str:
@@ -132,12 +132,12 @@ def _system_of(series: Series) -> str:
     return series.first.configuration_name or series.first.platform or folder.name
 
 
-def _description(series: Series, order: Order, system: str) -> dict[str, object]:
+def _description(series: Series, submission: Submission, system: str) -> dict[str, object]:
     """The one that is named or lies beside the series, else one of what the logs say of their machine; --set wins."""
-    first, given = series.first, dict(order.given or {})
-    content = read_description(order.description) if order.description is not None else series.description
+    first, given = series.first, dict(submission.given or {})
+    content = read_description(submission.description) if submission.description is not None else series.description
     if isinstance(content, str):
-        raise ValueError(f"{order.description}: {content}")
+        raise ValueError(f"{submission.description}: {content}")
     if content:
         unknown = [key for key in given if key not in sysdesc.FIELDS]
         if unknown:
@@ -145,10 +145,10 @@ def _description(series: Series, order: Order, system: str) -> dict[str, object]
         return {**content, **given}
     run = first.configuration.get("run")
     nodes = run.get("nodes") if isinstance(run, dict) else None
-    said = {"submitter": order.org, "division": order.division, "status": first.status or "", "system_name": system}
+    said = {"submitter": submission.org, "division": submission.division, "status": first.status or "", "system_name": system}
     if isinstance(nodes, int):
         said["number_of_nodes"] = str(nodes)
-    if order.hardware is not None and _same_machine(first.hardware, order.hardware):
+    if submission.hardware is not None and _same_machine(first.hardware, submission.hardware):
         said |= sysdesc.storage()  # what sysinfo finds out here, nobody has to say
     return dict(sysdesc.describe(first.hardware, first.software, first.image, {**said, **given}))
 
@@ -166,7 +166,7 @@ def _unanswered(description: Mapping[str, object]) -> Iterator[str]:
 
 
 def _build(
-    package: Path, series: Series, order: Order, *, system: str, description: Mapping[str, object], ruleset: str
+    package: Path, series: Series, submission: Submission, *, system: str, description: Mapping[str, object], ruleset: str
 ) -> None:
     first, benchmark = series.first, str(series.first.benchmark)
     (package / "systems").mkdir(parents=True)
@@ -176,8 +176,8 @@ def _build(
     for index, record in enumerate(series.records):
         shutil.copyfile(record.path, results / result(index))
     implementations = package / "benchmarks" / benchmark / "implementations"
-    if order.sources is not None:
-        sources.copy_folder(order.sources, implementations / IMPLEMENTATION)
+    if submission.sources is not None:
+        sources.copy_folder(submission.sources, implementations / IMPLEMENTATION)
     else:
         sources.export(str(first.commit), implementations / IMPLEMENTATION)
     own = implementations / system

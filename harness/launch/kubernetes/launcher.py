@@ -21,7 +21,7 @@ from harness.launch.kubernetes.frames import Receiver
 from harness.launch.kubernetes.manifests import Site, Trial
 from harness.launch.kubernetes.running import PATIENCE_S, POLL_S, RunningJob, container
 from harness.launch.reaper import Reaper
-from harness.launch.record import Order
+from harness.launch.trial import Order
 from harness.request import Request
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import Any
 from harness.config import Configuration
 from harness.execution import seeding
 from harness.execution.context import MASTER_ADDR, MASTER_PORT, NODE_RANK
-from harness.launch.plan import CONFIGURATION, RESULTS
-from harness.launch.record import Order
+from harness.launch.container_spec import CONFIGURATION, RESULTS
+from harness.launch.trial import Order
 from harness.request import DATA, Request
 from harness.system import accelerator
 from harness.system.image import ID_VARIABLE

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.launch import admission, ledger, trials
 from harness.launch.process import LocalLauncher
 from harness.launch.reaper import Reaper
-from harness.launch.record import Order
+from harness.launch.trial import Order
 
 FAKE = Path(__file__).with_name("fake_run.py")
 SHA256 = "ab" * 32
@@ -36,7 +36,7 @@ class Fakes:
 
     def run(self, count: int = 3, **options: object) -> int:
         asked = {"configuration_sha256": SHA256, "clear_caches": False, **options}
-        series = admission.Series(self.folder, "fake", trials=count, **asked)  # type: ignore[arg-type]
+        series = admission.SeriesOrder(self.folder, "fake", trials=count, **asked)  # type: ignore[arg-type]
         with Reaper() as reaper:
             return trials.run(series, LocalLauncher(command, os.environ, reaper, series.id), self.said.append)
 

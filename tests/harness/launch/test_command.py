@@ -16,7 +16,7 @@ from harness import config
 from harness.cli.trials import one_name, run_trials
 from harness.contract import NotSuitable
 from harness.launch import container, engine, ledger
-from harness.launch.plan import Mount, Plan
+from harness.launch.container_spec import ContainerSpec, Mount
 from harness.names import of_platform
 from harness.request import Request, check_inputs
 from tests.conftest import CHECKOUT
@@ -65,7 +65,7 @@ def test_trials_in_containers_are_told_how_many_steps(tmp_path: Path, monkeypatc
     words: list[str] = []
     mounts: list[Mount] = []
 
-    def looked_at(client: Any, chosen: Plan, *_: Any) -> None:
+    def looked_at(client: Any, chosen: ContainerSpec, *_: Any) -> None:
         words.extend(chosen.command)
         mounts.extend(chosen.mounts)
         raise NotSuitable("seen enough")

@@ -25,8 +25,8 @@ from docker.errors import DockerException
 
 from harness import config
 from harness.launch import container, engine, ledger, stacks, watchdog
-from harness.launch.plan import Host, Plan, plan
-from harness.launch.record import Order
+from harness.launch.container_spec import ContainerSpec, Host, spec_of
+from harness.launch.trial import Order
 from harness.request import Request
 from tests.conftest import CHECKOUT
 from tests.harness.launch.series import FAKE
@@ -145,15 +145,15 @@ def containers(client: Any, folder: Path) -> list[str]:
     return [each.name for each in there]
 
 
-def a_plan(client: Any, place: Place, order: Order, **options: Any) -> Plan:
-    return a_plan_for(Host.here(client.info()), client, place, order, **options)
+def a_spec(client: Any, place: Place, order: Order, **options: Any) -> ContainerSpec:
+    return a_spec_for(Host.here(client.info()), client, place, order, **options)
 
 
-def a_plan_for(host: Host, client: Any, place: Place, order: Order, **options: Any) -> Plan:
+def a_spec_for(host: Host, client: Any, place: Place, order: Order, **options: Any) -> ContainerSpec:
     found = str(client.images.get(place.image).id)
     path = place.root / "a toy.toml"
     request = Request(configuration=str(path), **options)
-    return replace(plan(host, place.image, order, request, image_id=found), lift_limits=False)
+    return replace(spec_of(host, place.image, order, request, image_id=found), lift_limits=False)
 
 
 def none_left(client: Any, folder: Path, seconds: float = 40) -> bool:
@@ -205,7 +205,7 @@ def test_the_printed_docker_run_line_makes_the_same_container(client: Any, place
     order = Order(0, place.folder, None, caches_cleared=False)
     cache = re.search(r"source=([^,]+),target=/cache", line)
     assert cache is not None
-    chosen = a_plan(client, place, order, target=0.25, cache_dir=Path(cache[1]))
+    chosen = a_spec(client, place, order, target=0.25, cache_dir=Path(cache[1]))
     made = client.containers.create(**replace(chosen, lift_limits="--ulimit" in line).arguments())
     ours = made.attrs
     made.remove()
@@ -324,7 +324,7 @@ def test_results_belong_to_a_caller_without_rights(client: Any, place: Place) ->
     os.chown(place.folder, 12345, 54321)
     order = Order(0, place.folder, None, caches_cleared=False)
     host = Host(client.info(), 12345, 54321, ())
-    made = client.containers.create(**a_plan_for(host, client, place, order).arguments())
+    made = client.containers.create(**a_spec_for(host, client, place, order).arguments())
     made.start()
     assert made.wait()["StatusCode"] == 0, made.logs()
     made.remove()
@@ -381,7 +381,7 @@ def test_the_data_can_be_read_and_not_written(client: Any, place: Place) -> None
     (place.root / "data").mkdir()
     (place.root / "data" / "image").write_text("pixels")
     order = Order(0, place.folder, None, caches_cleared=False)
-    chosen = a_plan(client, place, order, data_dir=place.root / "data")
+    chosen = a_spec(client, place, order, data_dir=place.root / "data")
     made = client.containers.create(**{**chosen.arguments(), "command": ["sh", "-c", "cat /data/image; touch /data/x"]})
     made.start()
     assert made.wait()["StatusCode"] == 1
@@ -411,7 +411,7 @@ def test_the_engine_goes_away_meanwhile(client: Any, place: Place, monkeypatch: 
     monkeypatch.setattr(engine, "PATIENCE_S", 0.5)
     order = Order(0, place.folder, None, caches_cleared=False)
     place.tell(_0="hang")
-    chosen = a_plan(client, place, order)
+    chosen = a_spec(client, place, order)
     made = client.containers.create(**chosen.arguments(), labels={engine.FOLDER: str(place.folder)})
     running = container.RunningContainer(made, made.attach(stream=True), "", {})
     made.start()

@@ -188,7 +188,7 @@ def test_a_result_that_was_changed_or_taken_away_is_noticed(fakes: Fakes) -> Non
 def test_a_series_stays_where_it_began(fakes: Fakes) -> None:
     fakes.tell()
     fakes.run(1)
-    series = admission.Series(fakes.folder, "fake", SHA256, trials=2, resume=True)
+    series = admission.SeriesOrder(fakes.folder, "fake", SHA256, trials=2, resume=True)
     with pytest.raises(ledger.LedgerError, match="its trials ran in local, these would run in sha256:1"):
         admission.may_begin(series, "sha256:1", fakes.account)
 

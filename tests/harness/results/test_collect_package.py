@@ -15,7 +15,7 @@ from harness.names import folder, plain
 from harness.results import sources, sysdesc
 from harness.results.checking.findings import is_placeholder
 from harness.results.collect import IDENTITY, INDEX, LOCK, collect, system_name, write_index
-from harness.results.package import Order, Refused, package
+from harness.results.package import Submission, Refused, package
 from harness.results.series import find_series
 from tests.conftest import CHECKOUT
 from tests.harness.results.logs import events, text, write, write_series
@@ -335,8 +335,8 @@ FILLED = {
 }
 
 
-def order(out: Path, **more: Any) -> Order:
-    return Order(**{"org": "Someone", "division": "closed", "out": out, "given": FILLED, **more})
+def order(out: Path, **more: Any) -> Submission:
+    return Submission(**{"org": "Someone", "division": "closed", "out": out, "given": FILLED, **more})
 
 
 @pytest.fixture
@@ -432,7 +432,7 @@ def test_a_submitters_series_with_the_sources_and_the_description_beside_it(test
     (series,) = find_series([test_data / "mlperf-results/v0.7/NVIDIA/results/dgx1_ngc20.06_pytorch"])
     (tmp_path / "src").mkdir()
     (tmp_path / "src/train.py").write_text("")
-    built, _ = package(series, Order("NVIDIA", "closed", tmp_path / "packages", sources=tmp_path / "src"))
+    built, _ = package(series, Submission("NVIDIA", "closed", tmp_path / "packages", sources=tmp_path / "src"))
     assert (built / "systems/dgx1_ngc20.06_pytorch.json").is_file()
     assert len(list((built / "results/dgx1_ngc20.06_pytorch/ssd").iterdir())) == 5
 

@@ -13,7 +13,7 @@ import yaml
 from harness import config
 from harness.launch.kubernetes import manifests
 from harness.launch.kubernetes.manifests import Claim, Site, Trial
-from harness.launch.record import Order
+from harness.launch.trial import Order
 from harness.request import Engine, Request
 from tests.harness.execution import runs
 from tests.toy import configuration as toy

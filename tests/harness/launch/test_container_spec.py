@@ -1,4 +1,4 @@
-"""What a container is made of: one plan, two renderings, and the answers of engines with and without GPUs."""
+"""What a container is made of: one specification, two renderings, and the answers of engines with and without GPUs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from harness.config import RunTable
 from harness.contract import NotSuitable
 from harness.launch import engine
-from harness.launch.plan import Gpus, Host, Mount, _by_nodes, gpus, plan
-from harness.launch.record import Order
+from harness.launch.container_spec import Gpus, Host, Mount, _by_nodes, gpus, spec_of
+from harness.launch.trial import Order
 from harness.request import Request
 from harness.system.accelerator import ContainerNeeds
 
@@ -102,9 +102,9 @@ def test_device_nodes_where_the_engine_knows_nothing_of_a_vendor(tmp_path: Path)
     assert [each.removeprefix(str(tmp_path)) for each in found.devices] == [
         "/dev/kfd", "/dev/dri/renderD128", "/dev/dri/renderD129",
     ]  # fmt: skip
-    words = shlex.split(a_plan(NO_GPU, found).line())
+    words = shlex.split(a_spec(NO_GPU, found).line())
     assert [word for word in words if word.startswith("--device")] == [f"--device={each}" for each in found.devices]
-    assert a_plan(NO_GPU, found).arguments()["devices"] == [f"{each}:{each}:rwm" for each in found.devices]
+    assert a_spec(NO_GPU, found).arguments()["devices"] == [f"{each}:{each}:rwm" for each in found.devices]
     with pytest.raises(ValueError, match="chosen by CDI"):
         _by_nodes(needs, ("0",), tmp_path)
     with pytest.raises(NotSuitable, match="harness doctor"):
@@ -120,16 +120,16 @@ def test_another_vendors_devices_come_by_their_own_cdi_name() -> None:
 NONE = Gpus()
 
 
-def a_plan(info: dict[str, Any], wanted: Gpus = NONE, **options: Any) -> Any:
+def a_spec(info: dict[str, Any], wanted: Gpus = NONE, **options: Any) -> Any:
     order = Order(3, Path("/home/ada/out"), seed=5, caches_cleared=True)
     host = Host(info, 1000, 1001, (44, 27))
     request = Request(configuration="/home/ada/a b.toml", trials=5, **options)
-    return plan(host, "ssd", order, request, image_id="sha256:5d", gpus=wanted)
+    return spec_of(host, "ssd", order, request, image_id="sha256:5d", gpus=wanted)
 
 
 def test_the_container_gets_what_it_needs_and_no_more() -> None:
     options: dict[str, Any] = {"data_dir": Path("/raid/coco"), "initial_weights": Path("/raid/r34.pth"), "target": 0.23}
-    made = a_plan(NO_GPU, **options, cache_dir=Path("/home/ada/.cache/containers"))
+    made = a_spec(NO_GPU, **options, cache_dir=Path("/home/ada/.cache/containers"))
     arguments = made.arguments()
     assert arguments["user"] == "1000:1001"
     assert arguments["group_add"] == ["44", "27"]
@@ -183,38 +183,38 @@ def test_ranks_that_take_their_memory_from_a_node_are_allowed_to() -> None:
     """The engine's seccomp profile forbids set_mempolicy unless a container has this."""
     order, host = Order(0, Path("/out"), seed=5, caches_cleared=True), Host(NO_GPU, 1000, 1001, ())
     request = Request(configuration="/home/ada/a.toml", trials=1)
-    made = plan(host, "ssd", order, request, image_id="sha256:5d", binds_memory=True)
+    made = spec_of(host, "ssd", order, request, image_id="sha256:5d", binds_memory=True)
     assert made.arguments()["cap_add"] == ["CAP_SYS_NICE"]
     assert "--cap-add=CAP_SYS_NICE" in shlex.split(made.line())
 
 
 def test_the_line_for_a_shell() -> None:
-    words = shlex.split(a_plan(CDI, Gpus("cdi", ("0", "1"), kind=KIND), shm_size="8g").line())
+    words = shlex.split(a_spec(CDI, Gpus("cdi", ("0", "1"), kind=KIND), shm_size="8g").line())
     assert words[:3] == ["docker", "run", "--rm"]
     assert "--cap-drop=ALL" in words and not [word for word in words if word.startswith("--cap-add")]
     assert {"--device=nvidia.com/gpu=0", "--device=nvidia.com/gpu=1", "--shm-size=8g", "--user=1000:1001"} <= set(words)
     assert "--ipc=host" not in words
     assert "--mount=type=bind,source=/home/ada/a b.toml,target=/configuration/a b.toml,readonly" in words
     assert "--mount=type=bind,source=/home/ada/out,target=/results" in words
-    assert "--gpus=2" in shlex.split(a_plan(NO_GPU, Gpus("device request", count=2)).line())
-    assert '--gpus="device=6,7"' in shlex.split(a_plan(NO_GPU, Gpus("device request", ("6", "7"))).line())
+    assert "--gpus=2" in shlex.split(a_spec(NO_GPU, Gpus("device request", count=2)).line())
+    assert '--gpus="device=6,7"' in shlex.split(a_spec(NO_GPU, Gpus("device request", ("6", "7"))).line())
 
 
 def test_gpus_as_the_sdk_asks_for_them() -> None:
-    (by_cdi,) = a_plan(CDI, Gpus("cdi", ("0",), kind=KIND)).arguments()["device_requests"]
+    (by_cdi,) = a_spec(CDI, Gpus("cdi", ("0",), kind=KIND)).arguments()["device_requests"]
     assert (by_cdi["Driver"], by_cdi["DeviceIDs"]) == ("cdi", ["nvidia.com/gpu=0"])
-    (by_count,) = a_plan(NO_GPU, Gpus("device request", count=8)).arguments()["device_requests"]
+    (by_count,) = a_spec(NO_GPU, Gpus("device request", count=8)).arguments()["device_requests"]
     assert (by_count["Count"], by_count["Capabilities"]) == (8, [["gpu"]])
-    (by_number,) = a_plan(NO_GPU, Gpus("device request", ("6",))).arguments()["device_requests"]
+    (by_number,) = a_spec(NO_GPU, Gpus("device request", ("6",))).arguments()["device_requests"]
     assert (by_number["Count"], by_number["DeviceIDs"]) == (0, ["6"])
 
 
 def test_results_belong_to_the_caller_under_every_kind_of_engine() -> None:
-    rootless = a_plan(ROOTLESS)
+    rootless = a_spec(ROOTLESS)
     assert (rootless.user, rootless.groups, rootless.lift_limits) == ("0:0", (), False)
     assert rootless.arguments()["cap_drop"] == ["ALL"] and rootless.arguments()["cap_add"] == ["CAP_DAC_OVERRIDE"]
     assert "ulimits" in rootless.arguments() and rootless.arguments()["ulimits"] == []
-    remapped = a_plan(REMAPPED)
+    remapped = a_spec(REMAPPED)
     assert remapped.arguments()["userns_mode"] == "host"
     assert remapped.arguments()["security_opt"] == ["no-new-privileges", "label=disable"]
     assert remapped.user == "1000:1001"

@@ -18,7 +18,7 @@ from typing import Any
 from harness.config import RunTable
 from harness.contract import NotSuitable
 from harness.launch import engine
-from harness.launch.record import Order
+from harness.launch.trial import Order
 from harness.request import Request
 from harness.system.accelerator import CPU, ContainerNeeds
 from harness.system.image import ID_VARIABLE
@@ -49,7 +49,7 @@ class Mount:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ContainerSpec:
     """All that decides what a container is, except for its name and labels."""
 
     image: str
@@ -178,7 +178,7 @@ def _by_nodes(needs: ContainerNeeds, chosen: Sequence[str], root: Path = Path("/
 
 @dataclass(frozen=True)
 class Host:
-    """What the plan of a container depends on apart from what was asked for: the engine and who asks."""
+    """What a container depends on apart from what was asked for: the engine and who asks."""
 
     info: Mapping[str, Any]
     uid: int
@@ -190,7 +190,7 @@ class Host:
         return cls(info, os.getuid(), os.getgid(), tuple(sorted(set(os.getgroups()) - {os.getgid()})))
 
 
-def plan(
+def spec_of(
     host: Host,
     image: str,
     order: Order,
@@ -199,7 +199,7 @@ def plan(
     image_id: str,
     gpus: Gpus = Gpus(),
     binds_memory: bool = False,
-) -> Plan:
+) -> ContainerSpec:
     """The container for one trial of a settled request. `binds_memory`: its ranks ask the kernel for a NUMA node's memory."""
     asked = request.of_trial(order.number, order.folder, order.seed)
     configuration = Path(str(asked.configuration))
@@ -207,7 +207,7 @@ def plan(
     told, mounted = asked.inside(inside, RESULTS)
     rootless = engine.has(dict(host.info), "rootless")
     selinux = ("label=disable",) if engine.has(dict(host.info), "selinux") else ()  # else the mounts cannot be read
-    return Plan(
+    return ContainerSpec(
         image=image,
         command=("python", "-m", "harness", *told.argv()),
         environment={**order.environment, "HOME": "/tmp", ID_VARIABLE: image_id},
