@@ -171,11 +171,11 @@ def collect(
 ) -> None:
     """Copy finished runs into results/SYSTEM/BENCHMARK, never over another, and index them. Exit 1 if one was refused."""
     from harness.results import collect as collecting
-    from harness.results import table
+    from harness.results import collection, table
 
     outcome = collecting.collect(paths, into, system=system or None, rebuild=rebuild)
     if json:
-        table.show_json({**outcome.as_json(), "index": str(into / collecting.INDEX)})
+        table.show_json({**outcome.as_json(), "index": str(into / collection.INDEX)})
     else:
         for source, target in outcome.collected:
             table.say(f"{source} -> {into / target}")

@@ -14,7 +14,8 @@ import pytest
 from harness.names import folder, plain
 from harness.results import sources, sysdesc
 from harness.results.checking.findings import is_placeholder
-from harness.results.collect import IDENTITY, INDEX, LOCK, collect, system_name, write_index
+from harness.results.collect import LOCK, collect
+from harness.results.collection import IDENTITY, INDEX, system_name, write_index
 from harness.results.package import Submission, Refused, package
 from harness.results.series import find_series
 from tests.conftest import CHECKOUT
