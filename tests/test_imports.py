@@ -118,6 +118,17 @@ def test_the_harness_names_no_benchmark(path: Path) -> None:
         assert named not in there, f"{name(path)}:{node.lineno} names a benchmark"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("harness/")], ids=name)
+def test_a_vendor_s_folder_is_its_own(path: Path) -> None:
+    """What is asked of one is asked by harness/system/accelerator.py, of all of them."""
+    vendors = [each.parent.name for each in (CHECKOUT / "harness/system").glob("*/__init__.py")]
+    assert "nvidia" in vendors
+    for module in imports(path):
+        for vendor in vendors:
+            inside = name(path).startswith(f"harness/system/{vendor}/")
+            assert inside or not of(module, f"harness.system.{vendor}"), f"{name(path)} imports {module}"
+
+
 def test_no_drawer_for_odds_and_ends() -> None:
     odd = {"util", "utils", "common", "helpers", "misc", "manager", "trainer"}
     assert not [name(path) for path in SOURCES if path.stem in odd]

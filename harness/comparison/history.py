@@ -17,6 +17,7 @@ import numpy as np
 from harness.comparison import verdict
 from harness.comparison.points import LeftOut, Point
 from harness.comparison.sample import Floats, Sample
+from harness.system import accelerator
 
 DELTA = 0.005
 PENALTY = 5.0  # times the logarithm of the number of runs, in units of the noise's variance
@@ -194,9 +195,7 @@ def _tested(points: Sequence[Point]) -> Iterable[dict[str, str]]:
     """A driver and a GPU on which one whole timed run met its target, that drivers.toml does not have yet."""
     import datetime
 
-    from harness.system.nvidia import decision
-
-    known = decision.manifest().tested_drivers
+    known = accelerator.tested_drivers()
     proposed: dict[tuple[str, str], dict[str, str]] = {}
     for point in points:
         key = (point.driver_version, point.gpu)

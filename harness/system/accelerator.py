@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +149,10 @@ class Vendor(Protocol):
         """Telemetry's readings, for as long as the block runs; empty where there are none."""
         ...
 
+    def tested_drivers(self) -> Collection[str]:
+        """Versions of its driver with which whole runs have met their targets."""
+        ...
+
 
 def vendors() -> list[Vendor]:
     """Every package of this folder, in the order of their ranks and names."""
@@ -209,6 +213,11 @@ def for_containers(device: str) -> tuple[ContainerNeeds, int | None]:
         unseen = next(each for each in vendors() if device in each.process_groups)
         return unseen.container, None
     return found.container(), max(len(found.names), len(found.details())) or None
+
+
+def tested_drivers() -> frozenset[str]:
+    """Versions of any vendor's driver with which whole runs have met their targets."""
+    return frozenset(version for each in vendors() for version in each.tested_drivers())
 
 
 def libraries() -> tuple[str, ...]:

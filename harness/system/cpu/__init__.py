@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.contract import Plain
@@ -53,6 +53,9 @@ class ProcessorVendor:
     @contextlib.contextmanager
     def sensors(self, root: Path) -> Iterator[Sequence[Sensors]]:  # noqa: ARG002
         yield []
+
+    def tested_drivers(self) -> Collection[str]:
+        return ()
 
 
 VENDOR = ProcessorVendor()

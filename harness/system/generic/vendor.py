@@ -11,7 +11,7 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,9 @@ class GenericVendor:
     @contextlib.contextmanager
     def sensors(self, root: Path) -> Iterator[Sequence[Sensors]]:
         yield [sensors.of(card) for trace in makers.traces(root) for card in trace.cards if not card.display_only]
+
+    def tested_drivers(self) -> Collection[str]:
+        return ()
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,9 @@ class NvidiaVendor:
 
     def sensors(self, root: Path) -> AbstractContextManager[Sequence[Sensors]]:  # noqa: ARG002 - NVML knows no root
         return sensors.here()
+
+    def tested_drivers(self) -> Collection[str]:
+        return decision.manifest().tested_drivers
 
 
 VENDOR = NvidiaVendor()

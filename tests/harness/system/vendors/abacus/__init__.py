@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.contract import Plain
@@ -65,6 +65,9 @@ class AbacusVendor:
     def sensors(self, root: Path) -> Iterator[Sequence[Sensors]]:
         moved = iter(range(1_000_000))
         yield [Sensors({"name": lambda: "Abacus 13"}, {"beads_moved": lambda: next(moved)}, {"fan_rpm": _no_wind})]
+
+    def tested_drivers(self) -> Collection[str]:
+        return ()
 
 
 VENDOR = AbacusVendor()
