@@ -243,6 +243,7 @@ def of_configurations(step: Step, gradients: float) -> list[Prediction]:
 
 
 def draw(records: Sequence[Prediction], ours: Sequence[Prediction], step: Step, path: Path) -> None:
+    """Seconds of a step by accelerators, predicted and published, as a picture at `path`."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(9, 7.5), dpi=110, layout="constrained")

@@ -80,6 +80,7 @@ ANY = Range(-(2**63), 2**63 - 1, "a whole number of 64 bits")
 
 
 def images(records: list[Image], faults: Faults) -> tuple[I64, npt.NDArray[np.int32]]:
+    """Ids (N,) and sizes (N, 2), width and height in px; what is wrong goes to `faults`."""
     ids = _unique_ids("images", records, faults)
     faults.values("images", _wrong([image.file_name for image in records], _is_name), records, "file_name", NAME)
     side = Range(1, LONGEST_SIDE_PX, f"a whole number of px from 1 to {LONGEST_SIDE_PX:,}")
@@ -114,6 +115,7 @@ def _unique_ids(table: str, records: Sequence[Any], faults: Faults) -> I64:
 
 
 def boxes(records: list[Annotation], faults: Faults) -> Columns:
+    """The annotations as columns; what is wrong goes to `faults`."""
     image_ids = _integers("annotations", records, "image_id", faults)
     category_ids = _integers("annotations", records, "category_id", faults)
     crowd, difficult = (

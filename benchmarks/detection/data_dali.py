@@ -109,6 +109,7 @@ def batches(
 
 
 def reader(source: Source, **arguments: Any) -> Any:
+    """DALI's COCO reader of this rank's share of `source`: files, boxes as ltrb in 0 to 1, labels."""
     return fn.readers.coco(
         file_root=str(source.images),
         annotations_file=str(source.annotations),

@@ -164,6 +164,10 @@ class DetectorSession(ABC):
     # --- init --------------------------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
+        """Choose threads and number format by their speed where that is asked for; compile and tune the step and every evaluation.
+
+        On synthetic input alone; state and random numbers end as they began.
+        """
         before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.scaler.state_dict()))
         random_state = torch.get_rng_state()
         batch = self.synthetic_batch()

@@ -75,6 +75,7 @@ def comment(path: Path) -> list[str]:
 
 
 def row(name: str, path: Path, found: Sequence[Accelerators]) -> list[str]:
+    """A configuration as a line of the table: whether it runs on what was `found`, and what is known of it."""
     from harness.config import read_toml
 
     raw = read_toml(path)

@@ -51,6 +51,7 @@ class EpochClock:
         self.last = self.started
 
     def interval(self, interval: Interval) -> Rate:
+        """What the interval that ended now means; call it at once, while the device is synchronised."""
         now = time.perf_counter()
         rate = Rate(interval.images, now - self.last, interval.phases)
         self.last = now

@@ -37,6 +37,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
+    """One epoch, as far as its log tells it."""
+
     number: int | float
     line: int
     start_s: float | None
@@ -60,6 +62,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
+    """One evaluation, with a result or broken off."""
+
     epoch: int | float | None
     line: int  # of the result, or of what there is
     start_s: float | None

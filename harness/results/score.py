@@ -36,6 +36,8 @@ class Split:
 
 @dataclass(frozen=True)
 class ScoredRun:
+    """One run of a scored series."""
+
     record: RunRecord
     place: Place
     why: str  # it did not converge
@@ -47,6 +49,8 @@ class ScoredRun:
 
 @dataclass(frozen=True)
 class Score:
+    """A series' time to train, and what each of its runs had to do with it."""
+
     series: Series
     ruleset: str | None
     target: float | None

@@ -18,6 +18,7 @@ TELEMETRY = ("run", "J an image", "W", "SM MHz", "hottest C", "held down, s", "t
 
 
 def headline(score: Score) -> str:
+    """The result in one line: what it is of, the minutes, and whether it is official."""
     first = score.series.first
     minutes = "no score" if score.exact_minutes is None else f"{four_decimals(score.exact_minutes)} minutes"
     standing = "official" if score.official else "not official: " + "; ".join(score.unofficial)
@@ -33,6 +34,7 @@ def headline(score: Score) -> str:
 
 
 def rows(score: Score) -> Iterator[list[str]]:
+    """A line of the table for each run."""
     for run in score.runs:
         record, parts = run.record, split(run.record)
         speed, count = score.speed(record), score.accelerators

@@ -63,6 +63,7 @@ def of_computation(
 
 
 def of_loss(ours: SSDSession, batch: dict[str, Tensor], network: tuple[Tensor, Tensor]) -> Iterator[Check]:
+    """The plain loss, and the fused one where it is configured, of the same `network` outputs as a loss in float64."""
     expected = loss_in_float64(*network, batch["labels"], batch["offsets"])
     named = {"plain": (loss.detection_loss, network)}
     if "loss" in ours.config.compute.fused:

@@ -80,6 +80,7 @@ class Workload:
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, checked."""
     parser = argparse.ArgumentParser(
         prog="python -m measuring.ssd",
         description=__doc__,

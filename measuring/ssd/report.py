@@ -41,6 +41,7 @@ class Report:
 
 
 def write_json(report: Report, path: Path) -> None:
+    """Everything that was measured, every sample, as JSON at `path`."""
     content = {
         "machine": report.machine,
         "configuration": report.configuration,

@@ -78,6 +78,7 @@ def step(
 
 
 def described(config: SSDConfig) -> str:
+    """What of a configuration decides the speed of its step, in words."""
     compute = config.compute
     return (
         f"{compute.precision} {'channels_last' if compute.channels_last else 'NCHW'}"

@@ -24,6 +24,8 @@ _PLACEHOLDER = re.compile(
 
 @dataclass(frozen=True)
 class Finding:
+    """One thing that is wrong with a file, or may be."""
+
     severity: Severity
     file: str
     key: str  # of the log or the JSON; empty where it is about the whole file

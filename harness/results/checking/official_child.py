@@ -73,6 +73,7 @@ def logs(folder: Path, ruleset: str, points: str, rcp: bool) -> Iterator[dict[st
 
 
 def package(folder: Path, ruleset: str, points: str) -> Iterator[dict[str, Any]]:
+    """What MLPerf's package and system description checkers say of a submission's tree."""
     from mlperf_logging.package_checker import package_checker
     from mlperf_logging.system_desc_checker import system_desc_checker
 
@@ -101,6 +102,7 @@ def package(folder: Path, ruleset: str, points: str) -> Iterator[dict[str, Any]]
 
 
 def compliance(file: Path, ruleset: str, base: Path | None = None) -> dict[str, Any]:
+    """What the compliance checker says of one log: an answer as `verdict` makes it, with its reasons."""
     from mlperf_logging.compliance_checker import mlp_compliance
 
     checker = mlp_compliance.make_checker(USAGE, ruleset, False, False)
@@ -127,6 +129,7 @@ def marked_lines(file: Path) -> list[int]:
 
 
 def convergence(folder: Path, ruleset: str, judged: str, about: str) -> dict[str, Any]:
+    """What the RCP checker says of a series, by the convergence points of ruleset `judged`."""
     from mlperf_logging.rcp_checker import rcp_checker
 
     with said() as words:
@@ -147,6 +150,7 @@ def convergence(folder: Path, ruleset: str, judged: str, about: str) -> dict[str
 
 
 def score(series: Path, ruleset: str, about: str) -> dict[str, Any]:
+    """The result summarizer's minutes of one series."""
     from mlperf_logging.result_summarizer import result_summarizer
 
     with said() as words:
@@ -164,6 +168,7 @@ def score(series: Path, ruleset: str, about: str) -> dict[str, Any]:
 
 
 def table(folder: Path, ruleset: str, points: str) -> dict[str, Any]:
+    """The result summarizer's table of a submission's tree."""
     from mlperf_logging.result_summarizer import result_summarizer
 
     with said() as words:

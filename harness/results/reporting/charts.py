@@ -34,6 +34,8 @@ class Style:
 
 @dataclass(frozen=True)
 class Mark:
+    """One row of the leaderboard at its place in a chart."""
+
     x: float
     y: float
     style: Style
@@ -70,6 +72,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
+    """One chart; its marks, guides and curves lie within `frame`."""
+
     name: str  # for ids
     title: str
     text: str  # what it shows, for who cannot see it

@@ -191,6 +191,8 @@ class LeftOut(Record):
 
 
 class Leaderboard(Record):
+    """All of the page: groups of rows that may be ranked against one another, and what could not be a row."""
+
     format: int = FORMAT
     generated: str  # ISO 8601, UTC
     groups: tuple[Group, ...]

@@ -62,6 +62,7 @@ def rows(folders: Iterable[Path], checks: Path | None = None) -> tuple[list[Row]
 
 
 def row(result: Score, opinions: Opinions) -> Row:
+    """A scored series as a row of the leaderboard; `opinions` are what MLPerf's tools said of it."""
     series, first = result.series, result.series.first
     system, rules = _system(series), rules_for(first.benchmark, result.ruleset)
     description = series.description

@@ -31,6 +31,8 @@ SCALED = "MLCommons multiplied"
 
 
 class PublishedRun(Record):
+    """One run of a published series, as its log has it."""
+
     file: str
     seconds: float = Field(gt=0)  # run_stop - run_start
     epochs: float
@@ -39,6 +41,8 @@ class PublishedRun(Record):
 
 
 class PublishedEntry(Record):
+    """One system's published result."""
+
     submitter: str
     system: str
     accelerator: str
@@ -57,6 +61,8 @@ class PublishedEntry(Record):
 
 
 class PublishedRound(Record):
+    """A file of benchmarks/NAME/published: one round's results, and where they are from."""
+
     round: str
     ruleset: str
     benchmark: str

@@ -66,6 +66,7 @@ def _of_interest(board: Leaderboard) -> tuple[Leaderboard, Counter[str]]:
 
 
 def cells(row: Row, *, grouped: bool = False) -> dict[str, str]:
+    """A row's text by the heading of its column."""
     time, speed = row.minutes_spread, row.images_per_s_spread
     return {
         "#": str((row.group_rank if grouped else row.rank) or text.NONE),
