@@ -28,6 +28,8 @@ from benchmarks.ssd.weight_names import mllog_names
 from harness.contract import Context, Plain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from benchmarks.detection.graph import Limits
 
 MAX_SAMPLES = 1  # tries of a crop option before another option is drawn; the ruleset allows 1 or 50
@@ -46,26 +48,7 @@ class SSDSession(DetectorSession):
         super().__init__(settled, Folder(config, context, settled.jpeg_on_device), context)
 
         geometry = config.model
-        self.model = SSD(
-            geometry.backbone,
-            geometry.categories + 1,
-            shapes_per_cell(geometry.aspect_ratios),
-            geometry.extras,
-            width_divisor=geometry.width_divisor,
-        )
-        if geometry.initial_weights == "imagenet":
-            assert context.initial_weights is not None  # Benchmark.check refused it
-            load_backbone(self.model, geometry.backbone, context.initial_weights)
-        if config.compute.stem == "space_to_depth":
-            stem.replace(self.model, stem.SpaceToDepth)
-        elif config.data.image_format == "fp16_hwc4":
-            stem.replace(self.model, PaddedChannels)
-        if "stem" in config.compute.fused:
-            from benchmarks.ssd import fused  # Benchmark.check has seen to it that Triton is there
-
-            fused.fuse_stem(self.model)
-            if "blocks" in config.compute.fused:
-                fused.fuse_blocks(self.model)
+        self.model = _built(config, context.initial_weights)
         self.model.to(self.device).to(memory_format=self.layout)
         self.default_boxes = default_boxes(
             geometry.image_px,
@@ -179,3 +162,29 @@ class SSDSession(DetectorSession):
             max_iou=settings.max_iou,
             max_per_class=settings.max_per_class,
         )
+
+
+def _built(config: SSDConfig, initial_weights: Path | None) -> SSD:
+    """The network with its weights, on the host, and with the parts that the configuration puts in others' place."""
+    geometry = config.model
+    model = SSD(
+        geometry.backbone,
+        geometry.categories + 1,
+        shapes_per_cell(geometry.aspect_ratios),
+        geometry.extras,
+        width_divisor=geometry.width_divisor,
+    )
+    if geometry.initial_weights == "imagenet":
+        assert initial_weights is not None  # Benchmark.check refused it
+        load_backbone(model, geometry.backbone, initial_weights)
+    if config.compute.stem == "space_to_depth":
+        stem.replace(model, stem.SpaceToDepth)
+    elif config.data.image_format == "fp16_hwc4":
+        stem.replace(model, PaddedChannels)
+    if "stem" in config.compute.fused:
+        from benchmarks.ssd import fused  # Benchmark.check has seen to it that Triton is there
+
+        fused.fuse_stem(model)
+        if "blocks" in config.compute.fused:
+            fused.fuse_blocks(model)
+    return model
