@@ -39,6 +39,17 @@ WITHOUT_FRAMEWORKS = (
     "harness/contract.py",
 )
 
+# The rooms of harness/, and which others each may look into; what lies at its top is for all of them
+BELOW = {
+    "": {"system"},  # config.py: which devices there may be
+    "system": set(),
+    "results": set(),
+    "execution": {"system"},
+    "launch": {"system", "execution", "results"},
+    "comparison": {"system", "execution", "results", "launch"},
+    "cli": {"system", "execution", "results", "launch", "comparison"},
+}
+
 
 def name(path: Path) -> str:
     return path.relative_to(CHECKOUT).as_posix()
@@ -98,6 +109,20 @@ def test_walls(path: Path) -> None:
         for module in imports(path, at_import_only=True):
             for heavy in ("torch", "pandas", "matplotlib", "scipy", "mlperf_logging", "docker", "kubernetes"):
                 assert not of(module, heavy), f"{file} imports {heavy} when it is imported: verbs must start at once"
+
+
+def room_of(module: str) -> str:
+    """Of a module of the harness; "" for one at its top."""
+    return next((part for part in module.split(".")[1:2] if part in BELOW), "")
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("harness/")], ids=name)
+def test_no_arrow_runs_up(path: Path) -> None:
+    own = room_of(name(path).removesuffix(".py").replace("/", "."))
+    for module in imports(path):
+        if of(module, "harness") and name(path) != "harness/__main__.py":
+            other = room_of(module)
+            assert other in {"", own, *BELOW[own]}, f"{name(path)} imports {module}, which is above it"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
