@@ -37,17 +37,25 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 @triton.jit
+def _part(P, Q, C, POSITIONS: tl.constexpr, BLOCK_C: tl.constexpr):
+    # This program's part of the pooled map: image; row, column (POSITIONS,) and channel (BLOCK_C,), which of the channels and of
+    # the places (POSITIONS, BLOCK_C) are there, and the places themselves
+    image = tl.program_id(1).to(tl.int64)
+    position = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
+    channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    there = channel < C
+    here = (position < P * Q)[:, None] & there[None, :]
+    at = image * P * Q * C + position[:, None] * C + channel[None, :]
+    return image, position // Q, position % Q, channel, there, here, at
+
+
+@triton.jit
 def _pool(
     x, weight, bias, mean, variance, eps, pooled, place, winner, H, W, P, Q, C,
     POSITIONS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    image = tl.program_id(1).to(tl.int64)
-    position = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)  # of this image's pooled map
-    channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    there = channel < C
+    image, p, q, channel, there, here, at = _part(P, Q, C, POSITIONS, BLOCK_C)
     scale, shift, _, _ = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
-    p, q = position // Q, position % Q
-    here = (position < P * Q)[:, None] & there[None, :]
     best = tl.full([POSITIONS, BLOCK_C], float("-inf"), dtype=tl.float32)
     best_x = tl.zeros([POSITIONS, BLOCK_C], dtype=tl.float32)
     best_tap = tl.zeros([POSITIONS, BLOCK_C], dtype=tl.int32)
@@ -62,7 +70,6 @@ def _pool(
         best = tl.where(better, z, best)
         best_x = tl.where(better, found, best_x)
         best_tap = tl.where(better, tap, best_tap)
-    at = image * P * Q * C + position[:, None] * C + channel[None, :]
     tl.store(pooled + at, tl.where(best < 0.0, 0.0, best), mask=here)  # ReLU that lets a NaN through
     tl.store(winner + at, best_x, mask=here)
     tl.store(place + at, best_tap.to(tl.int8), mask=here)
@@ -76,16 +83,10 @@ def _unpool(
     # Window (p, q) and its neighbours to the right, below and both cover the four places (2p, 2q) to (2p + 1, 2q + 1):
     # read once they serve all four. Of an even row and column one window is the only one, of odd ones there are two, of
     # both four.
-    image = tl.program_id(1).to(tl.int64)
-    position = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)  # of this image's pooled map
-    channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
-    there = channel < C
+    image, p, q, channel, there, here, at = _part(P, Q, C, POSITIONS, BLOCK_C)
     scale, _, middle, inverse = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
     one = tl.load(grad_bias + channel, mask=there, other=0.0) / R
     two = tl.load(grad_weight + channel, mask=there, other=0.0) / R
-    p, q = position // Q, position % Q
-    at = image * P * Q * C + position[:, None] * C + channel[None, :]
-    here = (position < P * Q)[:, None] & there[None, :]
     right, below = here & (q + 1 < Q)[:, None], here & (p + 1 < P)[:, None]
     diagonal = right & below
     g00 = tl.load(grad + at, mask=here, other=0.0).to(tl.float32)
