@@ -19,7 +19,7 @@ LINE = 26  # height of one of their rows
 
 
 @dataclass(frozen=True)
-class Interval:
+class ForestRow:
     """One row of the forest plot; per cent slower."""
 
     y: float
@@ -40,7 +40,7 @@ class Forest:
     band: tuple[float, float] | None  # +-delta
     band_text: str
     ticks: tuple[Tick, ...]
-    rows: tuple[Interval, ...]
+    rows: tuple[ForestRow, ...]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def forest(found: Comparison) -> Forest | None:
     for place, (name, percent, (low, high), word, gated) in enumerate(given):
         edge = (max(low, -reach), min(high, reach))
         rows.append(
-            Interval(
+            ForestRow(
                 y=14 + LINE * place,
                 name=name,
                 x=scale(min(max(percent, -reach), reach)),
