@@ -1,7 +1,7 @@
 """A dataclass as the options of a verb: each field once, with its variable of the environment, both ways.
 
-A field's annotation holds typer's option or argument, and whatever else its reader wants to know of it (`Field.note`). `verb` makes
-a command line of the fields; `argv` and `environment` say a filled-in one again. This knows of no option in particular.
+A field's annotation holds typer's option or argument, and whatever else its reader wants to know of it (`Field.note`). `verb`
+makes a command line of the fields; `argv` and `environment` say a filled-in one again. This knows of no option in particular.
 """
 
 from __future__ import annotations

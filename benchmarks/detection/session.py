@@ -164,7 +164,7 @@ class DetectorSession(ABC):
     # --- init --------------------------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Choose threads and number format by their speed where that is asked for; compile and tune the step and every evaluation.
+        """Choose threads and number format by their speed where that is asked for; compile and tune step and evaluation.
 
         On synthetic input alone; state and random numbers end as they began.
         """

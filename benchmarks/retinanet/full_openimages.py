@@ -92,7 +92,9 @@ class OpenImagesFiles:
             _file(data_set.classes_url, data_dir / CLASSES, say, progress), data_set.classes
         )
         left = []
-        for split in sorted(data_set.splits, key=lambda split: split.images):  # what is small shows first that all is well
+        for split in sorted(
+            data_set.splits, key=lambda split: split.images
+        ):  # what is small shows first that all is well
             left += _split(data_dir, data_set, split, wanted, damaged=damaged, say=say, progress=progress)
         return left
 

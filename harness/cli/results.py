@@ -225,7 +225,9 @@ def package(
             f"{folder} holds {len(found)} series ({', '.join(each.name for each in found)}); name one of them"
         )
     hardware = facts.describe(facts.read(os.environ))["hardware"]
-    submission = packaging.Submission(org, division, out, system, describe, assignments(given), ruleset, sources, hardware)
+    submission = packaging.Submission(
+        org, division, out, system, describe, assignments(given), ruleset, sources, hardware
+    )
     try:
         built, report = packaging.package(found[0], submission)
     except packaging.Refused as refused:

@@ -1,7 +1,7 @@
 """A series of trials as it was asked for, and whether it may begin, or go on, in its folder.
 
-Refused is what would mix two series, lose a result, or fail after hours: another configuration, image or amount of work than the
-trials that are there, a log that the ledger does not know or that is no longer what it was, a disk that is full.
+Refused is what would mix two series, lose a result, or fail after hours: another configuration, image or amount of work than
+the trials that are there, a log that the ledger does not know or that is no longer what it was, a disk that is full.
 """
 
 from __future__ import annotations

@@ -108,7 +108,9 @@ def _identity_in(folder: Path) -> SeriesIdentity | None:
     if (kept := _kept_identity(folder)) is not None:
         return kept
     record = read_log(logs[0])  # an older version collected it
-    return SeriesIdentity(record.org, folder.parent.name, record.ruleset, str(record.benchmark), record.global_batch_size)
+    return SeriesIdentity(
+        record.org, folder.parent.name, record.ruleset, str(record.benchmark), record.global_batch_size
+    )
 
 
 def _kept_identity(folder: Path) -> SeriesIdentity | None:

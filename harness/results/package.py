@@ -145,7 +145,12 @@ def _description(series: Series, submission: Submission, system: str) -> dict[st
         return {**content, **given}
     run = first.configuration.get("run")
     nodes = run.get("nodes") if isinstance(run, dict) else None
-    said = {"submitter": submission.org, "division": submission.division, "status": first.status or "", "system_name": system}
+    said = {
+        "submitter": submission.org,
+        "division": submission.division,
+        "status": first.status or "",
+        "system_name": system,
+    }
     if isinstance(nodes, int):
         said["number_of_nodes"] = str(nodes)
     if submission.hardware is not None and _same_machine(first.hardware, submission.hardware):
@@ -166,7 +171,13 @@ def _unanswered(description: Mapping[str, object]) -> Iterator[str]:
 
 
 def _build(
-    package: Path, series: Series, submission: Submission, *, system: str, description: Mapping[str, object], ruleset: str
+    package: Path,
+    series: Series,
+    submission: Submission,
+    *,
+    system: str,
+    description: Mapping[str, object],
+    ruleset: str,
 ) -> None:
     first, benchmark = series.first, str(series.first.benchmark)
     (package / "systems").mkdir(parents=True)

@@ -38,8 +38,8 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 @triton.jit
 def _part(P, Q, C, POSITIONS: tl.constexpr, BLOCK_C: tl.constexpr):
-    # This program's part of the pooled map: image; row, column (POSITIONS,) and channel (BLOCK_C,), which of the channels and of
-    # the places (POSITIONS, BLOCK_C) are there, and the places themselves
+    # This program's part of the pooled map: image; row, column (POSITIONS,) and channel (BLOCK_C,); which of the channels and
+    # of the places (POSITIONS, BLOCK_C) are there, and the places themselves
     image = tl.program_id(1).to(tl.int64)
     position = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
     channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)

@@ -13,10 +13,10 @@ import pytest
 from harness.contract import NotSuitable
 from harness.launch import node, slurm, step
 from harness.launch.node import Node
-from harness.launch.trial import Order
 from harness.launch.runtime import Runtime
 from harness.launch.slurm import Allocation
 from harness.launch.step import RunningStep
+from harness.launch.trial import Order
 
 SHA256 = "ab" * 32
 

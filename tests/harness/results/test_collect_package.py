@@ -16,7 +16,7 @@ from harness.results import sources, sysdesc
 from harness.results.checking.findings import is_placeholder
 from harness.results.collect import LOCK, collect
 from harness.results.collection import IDENTITY, INDEX, system_name, write_index
-from harness.results.package import Submission, Refused, package
+from harness.results.package import Refused, Submission, package
 from harness.results.series import find_series
 from tests.conftest import CHECKOUT
 from tests.harness.results.logs import events, text, write, write_series
