@@ -37,7 +37,8 @@ CHUNK = 500  # pictures between two calls of progress
 TOGETHER = 4_000  # that wait for a thread: a million futures at once would take a gigabyte
 
 Progress = Callable[[str, int, int], None]
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
