@@ -173,7 +173,7 @@ class _Work:
     def chosen(self) -> str | None:
         """By speed in the init of the first trial that has its result: a series has one number format."""
         for number in sorted(self.book.account.finished):
-            log = record.read_log(self.series.folder / names.result(number))
+            log = trial.read_log(self.series.folder / names.result(number))
             return None if log is None or not log.chosen else json.dumps(log.chosen)
         return None
 
