@@ -171,8 +171,8 @@ def test_a_probe_s_container_is_a_trial_s_with_another_command() -> None:
         client, image, "ssd", Host(NO_GPU, 1000, 1001, ()), request, Gpus(), "s", "a b", reaper, print, seconds=5
     )
     order = Order(0, Path("/home/ada/out"), None, caches_cleared=False)
-    trial = plan(made.host, "ssd", order, request, image_id="sha256:5d")
-    probe = made.plan(order, "ssd")
+    trial = spec_of(made.host, "ssd", order, request, image_id="sha256:5d")
+    probe = made.spec(order, "ssd")
     assert probe.command == (
         *("python", "-m", "harness", "probe", "/configuration/a b.toml", "--out", "/results", "--seconds", "5"),
     )
