@@ -415,7 +415,10 @@ def test_what_a_warm_up_chose_by_its_speed_holds_for_all_that_counts(
         return 0
 
     made, here = plan.read(tmp_path), work.Here.of(machine(OLD), "boot 1")
-    assert work.Work(tmp_path, made, work.claim(tmp_path, made, here), here, launch, heard.append, "again").run() == 0
+    assert (
+        work.Work(tmp_path, made, hosts.claim(tmp_path, made, here.host), here, launch, heard.append, "again").run()
+        == 0
+    )
     handed_on = ("--chosen", '{"format": "fp32"}')
     assert {(arm, kind): options for arm, kind, options in told} == {
         (0, "warm-up"): (),
