@@ -14,14 +14,14 @@ from harness import names
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file to write `path`'s new content into; it takes `path`'s place at the block's end, on the disk; never on an error.
 
     O_EXCL: in a folder that others may write, what lies under the name already (a link to another file) is never followed.
     """
     unfinished = _beside(path)
     try:
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -31,11 +31,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def new(path: Path, content: bytes) -> None:
+def new(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Like `replacing`, for a name that nobody has yet. FileExistsError where somebody was first, also from another machine."""
     unfinished = _beside(path)
     try:
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.detection.normalisation import imagenet, normalised, preprocessing
-from benchmarks.detection.suppression import best_first, rank_in, unsuppressed
+from benchmarks.detection.suppression import Limits, best_first, rank_in, unsuppressed
 from harness.contract import Graph
 
 if TYPE_CHECKING:
@@ -26,16 +25,6 @@ if TYPE_CHECKING:
 
 
 MOST = 2**31 - 1  # that ONNX's operator may leave of a class: no limit
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of suppression within a class."""
-
-    min_score: float  # what is not above it is nothing
-    max_iou: float
-    per_class: int | None  # the best of a class that are looked at; None: all
-    per_image: int  # the best that are left
 
 
 @torch.library.custom_op("detection::kept_scores", mutates_args=())

@@ -15,7 +15,7 @@ import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,11 +34,9 @@ from benchmarks.detection.folder import Folder
 from benchmarks.detection.found import Detections
 from benchmarks.detection.normalisation import preprocessing
 from benchmarks.detection.phases import Phases
+from benchmarks.detection.suppression import Limits
 from benchmarks.detection.tables import Compute, DetectorConfig
 from harness.contract import Context, DataSummary, Interval, Plain
-
-if TYPE_CHECKING:
-    from benchmarks.detection.graph import Limits
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ Shapes: N candidates of all groups, P pairs.
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,6 +22,16 @@ PAIRS_AT_ONCE = 2**21  # of a candidate and a better one: about 100 MB
 # of 40 groups: 2 to 10 ms that way, 67 to 85 in pairs; 60 of 640: 32 and 111; but 20 of 600: 15 and 6
 MANY_PAIRS = 20
 ONE_BY_ONE = 1024  # candidates of a call, whole groups: those of different ones are compared too, for nothing
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of suppression within a class."""
+
+    min_score: float  # what is not above it is nothing
+    max_iou: float
+    per_class: int | None  # the best of a class that are looked at; None: all
+    per_image: int  # the best that are left
 
 
 def best_first(scores: Tensor, group: Tensor) -> Tensor:

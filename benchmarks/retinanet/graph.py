@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from benchmarks.detection.graph import Limits
-from benchmarks.detection.suppression import MAX_IOU
+from benchmarks.detection.suppression import MAX_IOU, Limits
 from benchmarks.retinanet.anchors import decode
 from benchmarks.retinanet.detections import MAX_PER_MAP, MIN_SCORE
 

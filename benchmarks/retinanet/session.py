@@ -26,7 +26,7 @@ from benchmarks.retinanet.schedule import Schedule
 from harness.contract import Context, Plain
 
 if TYPE_CHECKING:
-    from benchmarks.detection.graph import Limits
+    from benchmarks.detection.suppression import Limits
 
 LOGGED = "module."  # before a tensor's name in the reference's log, as its distributed wrapper has it
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from benchmarks.detection.graph import Limits
+from benchmarks.detection.suppression import Limits
 from benchmarks.ssd import detections
 from benchmarks.ssd.boxes import decode
 from benchmarks.ssd.config import EvaluationTable

@@ -30,7 +30,7 @@ from harness.contract import Context, Plain
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from benchmarks.detection.graph import Limits
+    from benchmarks.detection.suppression import Limits
 
 MAX_SAMPLES = 1  # tries of a crop option before another option is drawn; the ruleset allows 1 or 50
 

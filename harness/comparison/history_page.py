@@ -6,8 +6,6 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from harness import whole
 from harness.comparison import history_text
 from harness.comparison.history import History, Series
@@ -15,6 +13,7 @@ from harness.comparison.pictures import Dot
 from harness.results.reporting import axes
 from harness.results.reporting.axes import Tick
 from harness.results.reporting.page import HISTORY as PAGE
+from harness.results.reporting.page import environment_of
 
 GENERATOR = "harness history"
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -42,13 +41,7 @@ class Drawing:
 
 def render(found: History, *, drawn: int = 200) -> str:
     """The page; of more than `drawn` series those with changes are drawn first."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = environment_of(TEMPLATES)
     environment.filters.update(date=history_text.date, cell=history_text.cell_text)
     chosen = sorted(found.series, key=lambda each: -len(each.changes))[:drawn]
     return environment.get_template("history.html.jinja").render(

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from harness.comparison import pictures, words
 from harness.comparison.comparison import Comparison
 from harness.comparison.terminal import arm_text
+from harness.results.reporting.page import environment_of
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 def render(found: Comparison) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """The page of one comparison."""
+    environment = environment_of(TEMPLATES)
     environment.filters.update(
         figure=words.figure, signed=words.signed, interval=words.interval, spaced=lambda name: name.replace("_", " ")
     )

@@ -198,6 +198,19 @@ def device_of(kind: str, launch: Launch) -> tuple[str, str]:
     return f"{found.device}:{launch.local_rank}", found.vendor
 
 
+def alone(kind: str) -> Context:
+    """One device for this process, which is no rank of a run, with the threads that it may use. NotSuitable without it."""
+    name, vendor = device_of(kind, Launch())
+    import torch
+
+    threads = binding.threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads)
+    device = torch.device(name)
+    if device.type != accelerator.CPU:
+        torch.get_device_module(device).set_device(device.index)
+    return Context(device=name, vendor=vendor, seed=1, threads=threads)
+
+
 @contextmanager
 def process_group(context: Context) -> Iterator[None]:
     """The device and, for more than one rank, torch.distributed's group, for as long as the block runs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 from harness import config
 from harness.config import Configuration
 from harness.contract import Context, Detecting, Detector, Sample
-from harness.execution import binding, checkpoint, context
-from harness.execution.context import Launch, this_machine
+from harness.execution import checkpoint, context
+from harness.execution.context import this_machine
 from harness.system import accelerator
 from harness.system.facts import Machine
 
@@ -83,12 +82,4 @@ def device(asked: str | None) -> tuple[Context, Machine, str]:
     machine = this_machine(kind)
     if asked is None and not machine.accelerators:
         kind = accelerator.CPU
-    name, vendor = context.device_of(kind, Launch())
-    import torch
-
-    threads = binding.threads(len(os.sched_getaffinity(0)))
-    torch.set_num_threads(threads)
-    where = torch.device(name)
-    if where.type != accelerator.CPU:
-        torch.get_device_module(where).set_device(where.index)
-    return Context(device=name, vendor=vendor, seed=1, threads=threads), machine, kind
+    return context.alone(kind), machine, kind

@@ -8,7 +8,6 @@ synthetic input, its decoder) is what it offers as `probe`, see harness.contract
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import textwrap
 import time
@@ -18,9 +17,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from harness.config import Configuration
-from harness.contract import Context, Figure, SecondsOf
-from harness.execution import all_reduce, binding, context, provenance
-from harness.execution.context import Launch
+from harness.contract import Figure, SecondsOf
+from harness.execution import all_reduce, context, provenance
 from harness.system import accelerator
 from harness.system.facts import Machine
 
@@ -89,15 +87,11 @@ def measure(
     `seconds` bounds what is measured; before that a benchmark's session is opened and warmed up, and ranks are started.
     """
     begun = time.perf_counter()
-    device, vendor = context.device_of(kind, Launch())
+    here = context.alone(kind)
     import torch
 
-    threads = binding.threads(len(os.sched_getaffinity(0)))
-    torch.set_num_threads(threads)
-    where = torch.device(device)
-    if where.type != accelerator.CPU:
-        torch.get_device_module(where).set_device(where.index)
-    found = Probe(device, machine, configuration)
+    where = torch.device(here.device)
+    found = Probe(here.device, machine, configuration)
     own: Iterator[Figure] = iter(())
     seconds_of = Stopwatch(_synchroniser(where), seconds)
     if configuration is not None:
@@ -105,9 +99,7 @@ def measure(
         if offered is None:
             found.left_out[configuration.benchmark.name] = "the benchmark offers no probe"
         else:  # asked now, so that what it refuses is refused before anything is measured
-            own = offered(
-                configuration.tables, Context(device=device, vendor=vendor, seed=1, threads=threads), seconds_of
-            )
+            own = offered(configuration.tables, here, seconds_of)
     for name, figure in machine_figures(where, seconds_of).items():
         say(name)
         _add(found, name, figure)

@@ -10,20 +10,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import names, outside
+from harness import names, outside, whole
 from harness.results import collection
+from harness.results.logfile import read_whatever
 from harness.results.record import RunRecord
 from harness.results.series import DESCRIPTION, description_places, find_logs
 
 LEDGER = "ledger.jsonl"
 LOCK = ".collect.lock"
+READ_ONLY = 0o444
 SIDE_LIMIT = 256 << 20  # bytes of a picture, a record or telemetry
 
 
@@ -77,7 +77,7 @@ def _collect(logs: list[Path], into: Path, outcome: Collected, system: str | Non
     for log in logs:
         if log.resolve().is_relative_to(into.resolve()):
             continue  # a collection is not collected into itself
-        record = collection.read_log(log)
+        record = read_whatever(log)
         if why := _unfit(record):
             outcome.refused.append((str(log), why))
         elif record.sha256 in known:
@@ -131,7 +131,7 @@ def _copy(log: Path, folder: Path, sha256: str) -> Path:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{log}: it changed while it was read; collect it when its run has ended")
     target = folder / names.result(names.next_number(folder))
-    _write(target, content, 0o444, new=True)
+    whole.new(target, content, READ_ONLY)
     return target
 
 
@@ -162,7 +162,7 @@ def _copy_figures(source: Path, folder: Path, beginning: str) -> None:
     except (OSError, outside.Refused):
         return
     last = max((int(path.stem.rpartition("_")[2]) for path in there), default=-1)
-    _write(folder / names.figures(beginning, last + 1), content, 0o444, new=True)
+    whole.new(folder / names.figures(beginning, last + 1), content, READ_ONLY)
 
 
 def _copy_file(source: Path, target: Path, *, renew: bool = False) -> None:
@@ -173,26 +173,5 @@ def _copy_file(source: Path, target: Path, *, renew: bool = False) -> None:
             return
     except (OSError, outside.Refused):
         return
-    _write(target, content, 0o444)
-
-
-def _write(target: Path, content: bytes, mode: int, *, new: bool = False) -> None:
-    """Whole or not at all; with `new` FileExistsError where there is one, also on file systems without hard links."""
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".collect-", delete=False) as file:
-        temporary = Path(file.name)
+    with whole.replacing(target, READ_ONLY) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        temporary.chmod(mode)
-        if new:
-            try:
-                target.hardlink_to(temporary)
-                return
-            except FileExistsError:
-                raise
-            except OSError:
-                target.touch(exist_ok=False)  # ours now, and nobody else's
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

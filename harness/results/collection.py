@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import names, outside, whole
-from harness.results.logfile import read, unreadable
+from harness.results.logfile import read_whatever
 from harness.results.record import RunRecord
 from harness.results.series import description_places
 
@@ -107,7 +107,7 @@ def _identity_in(folder: Path) -> SeriesIdentity | None:
         return None
     if (kept := _kept_identity(folder)) is not None:
         return kept
-    record = read_log(logs[0])  # an older version collected it
+    record = read_whatever(logs[0])  # an older version collected it
     return SeriesIdentity(
         record.org, folder.parent.name, record.ruleset, str(record.benchmark), record.global_batch_size
     )
@@ -136,7 +136,7 @@ def index_of(into: Path) -> dict[str, dict[str, Any]]:
     """What the logs of the collection say now, by their paths within it."""
     folders = sorted((path for path in into.glob("*/*") if path.is_dir()), key=names.natural) if into.is_dir() else []
     files = [file for folder in folders for file in names.results_in(folder)]
-    return {file.relative_to(into).as_posix(): _entry(read_log(file)) for file in files}
+    return {file.relative_to(into).as_posix(): _entry(read_whatever(file)) for file in files}
 
 
 def _entry(record: RunRecord) -> dict[str, Any]:
@@ -182,13 +182,3 @@ def changed(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -
         elif now[file]["sha256"] != old:
             found.append((file, f"changed since it was collected: SHA-256 was {old}"))
     return found
-
-
-def read_log(log: Path) -> RunRecord:
-    """What the log says; of one that cannot be read, an empty record with the reason."""
-    try:
-        return read(log)
-    except OSError as error:
-        return unreadable(log, f"cannot be read: {error.strerror}")
-    except outside.Refused as error:
-        return unreadable(log, str(error).removeprefix(f"{log}: "))

@@ -39,8 +39,18 @@ def read(path: Path) -> RunRecord:
     return reader.record(final=True)
 
 
-def unreadable(path: Path, why: str) -> RunRecord:
+def read_whatever(path: Path) -> RunRecord:
+    """The record of one file; of one that cannot be read, as `unreadable`."""
+    try:
+        return read(path)
+    except (OSError, outside.Refused) as error:
+        return unreadable(path, error)
+
+
+def unreadable(path: Path, error: OSError | outside.Refused) -> RunRecord:
     """The record of a file that cannot be read at all: one run that is none, with the reason."""
+    told = str(error).removeprefix(f"{path}: ")
+    why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else told
     return replace(LogReader(str(path)).record(final=True), reason=why)
 
 

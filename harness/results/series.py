@@ -17,7 +17,7 @@ from typing import Any
 from harness import names, outside
 from harness.names import natural
 from harness.results.lines import MARK
-from harness.results.logfile import read, unreadable
+from harness.results.logfile import read_whatever
 from harness.results.record import RunRecord
 
 OTHER = (".txt", ".log", ".out")  # names that runs get outside a submission
@@ -176,18 +176,9 @@ def _has_mark(file: Path, say: Say | None) -> bool:
     return False
 
 
-def _record(file: Path) -> RunRecord:
-    try:
-        return read(file)
-    except OSError as error:
-        return unreadable(file, f"cannot be read: {error.strerror}")
-    except outside.Refused as error:
-        return unreadable(file, str(error).removeprefix(f"{file}: "))
-
-
 def _split(folder: Path, logs: list[Path]) -> Iterator[Series]:
     groups: dict[str | None, list[RunRecord]] = {}
-    for record in map(_record, sorted(logs, key=natural)):
+    for record in map(read_whatever, sorted(logs, key=natural)):
         groups.setdefault(record.configuration_sha256, []).append(record)
     for sha256, records in groups.items():
         name = series_name(folder, records[0])

@@ -34,10 +34,8 @@ class Followed:
     def refresh(self) -> RunRecord:
         try:
             return self._refresh()
-        except OSError as error:
-            return unreadable(self.path, f"cannot be read: {error.strerror}")
-        except outside.Refused as error:
-            return unreadable(self.path, str(error).removeprefix(f"{self.path}: "))
+        except (OSError, outside.Refused) as error:
+            return unreadable(self.path, error)
 
     def _refresh(self) -> RunRecord:
         if self.path.stat().st_size < self._read:  # written from scratch

@@ -359,7 +359,8 @@ def test_the_exported_graph_finds_what_the_model_finds(
 
 def test_the_operator_of_the_graph_is_what_the_evaluation_does(trained: Kept) -> None:
     """Fixed shapes against lists, on scores with ties, none and many candidates."""
-    from benchmarks.detection.graph import Limits, Pipeline
+    from benchmarks.detection.graph import Pipeline
+    from benchmarks.detection.suppression import Limits
 
     settings = config.parse(small.content(), name="small", source="small").tables
     detector = BENCHMARK.detector(settings, Context(device="cpu"), trained.state, precision="fp32")

@@ -157,14 +157,19 @@ def _breakable(name: str) -> Markup:
     )
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+def environment_of(templates: Path) -> Environment:
+    """Jinja's for a folder of templates: what is put in is escaped, and a name that is not there is an error."""
+    return Environment(
+        loader=FileSystemLoader(templates),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _environment() -> Environment:
+    environment = environment_of(TEMPLATES)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters.update(
         breakable=_breakable,
