@@ -51,8 +51,11 @@ def untrained(name: str, folder: Path) -> Path:
 def test_what_onnx_runtime_finds_is_what_the_network_finds(
     name: str, side: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "full.onnx"
-    code, said, errors = harness(capsys, "export", untrained(name, tmp_path / "kept"), out)
+    """With one picture: with several, one by one and together, it is tried on small networks."""
+    out, picture = tmp_path / "full.onnx", tmp_path / "1.jpg"
+    benchmark: Any = config.load(config.find(name)).benchmark
+    picture.write_bytes(benchmark.pictures(1)[0])
+    code, said, errors = harness(capsys, "export", untrained(name, tmp_path / "kept"), out, "--check", picture)
     assert (code, errors) == (0, ""), errors
     assert f"images (B, 3, {side}, {side}) uint8 RGB" in said and out.stat().st_size > 75_000_000
     found = int(said.partition("checked with ONNX Runtime: ")[2].split()[0])
