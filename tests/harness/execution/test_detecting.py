@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from harness.contract import Detection, Sample
 from harness.execution import detecting
 from tests.harness.execution.models import QUALITY, harness, numbers, saved
+from tests.toy import ToyBenchmark
 from tests.toy import configuration as toy
 
 
@@ -128,6 +131,23 @@ def test_a_disk_that_fills_costs_the_drawings_and_not_the_rest(
     assert "2.jpg, 40 x 30 px: 1 thing" in out and len(json.loads(found.read_text())) == 2
 
 
+def test_ctrl_c_leaves_no_half_of_a_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, pictures, real = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1, 2]), detecting.look
+
+    def one(*arguments: Any, **options: Any) -> Iterator[detecting.Looked]:
+        yield next(real(*arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(detecting, "look", one)
+    found = tmp_path / "found.json"
+    found.write_text("the one before")
+    code, out, errors = harness(capsys, "detect", kept, *pictures, "--json", found)
+    assert code == 130 and "1.jpg, 40 x 30 px: 1 thing" in out and "Traceback" not in errors
+    assert found.read_text() == "the one before" and len(list(tmp_path.iterdir())) == 3
+
+
 def test_links_that_lead_nowhere_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept, folder = saved(tmp_path / "kept"), tmp_path / "seen"
     numbers(folder, [1])
@@ -201,6 +221,16 @@ def test_what_is_no_checkpoint_is_refused_before_a_picture_is_read(
     }
     code, out, errors = harness(capsys, "detect", path, *pictures)
     assert code == 2 and not out and says[kind] in errors and "Traceback" not in errors
+
+
+def test_a_checkpoint_of_a_benchmark_that_detects_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1])
+    monkeypatch.delattr(ToyBenchmark, "detector")
+    for words in (("detect", kept, *pictures), ("export", kept, tmp_path / "a.onnx"), ("inference", kept)):
+        code, out, errors = harness(capsys, *words)
+        assert code == 2 and not out and "the benchmark toy offers no detector" in errors, errors
 
 
 def test_ids_of_an_annotation_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
