@@ -115,6 +115,14 @@ class GroundTruth:
         return {number: place for place, number in enumerate(self.image_ids.tolist())}
 
     @cached_property
+    def _boxes_of(self) -> dict[int, list[dict[str, Any]]]:
+        """By image id, in COCO's form."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for each in self.document["annotations"]:
+            found.setdefault(each["image_id"], []).append(each)
+        return found
+
+    @cached_property
     def _hotcoco(self) -> hotcoco.COCO:
         return hotcoco.COCO(self.document)
 
@@ -137,11 +145,50 @@ def evaluate(
         return _by_pycocotools(ground_truth, rows, image_ids.tolist())
 
 
+class Matching:
+    """Of one rank's images, as they are detected in; the parts of all ranks, together, are the evaluation.
+
+    Detections are held against ground truth by the image. What is left, to sort the matches by their scores and sum up, is
+    done for all of them at once: 0.3 s where one rank takes 1.5 s for all of it (5,000 images, 100 detections each, one core
+    of a server; `python -m measuring.ssd --evaluator 5000`). Only what mAP needs: no sizes, 100 detections.
+    """
+
+    def __init__(self, ground_truth: GroundTruth) -> None:
+        self._truth = ground_truth
+        asked = hotcoco.Params("bbox")
+        asked.area_rng, asked.area_rng_lbl, asked.max_dets = (
+            asked.area_rng[:1],
+            asked.area_rng_lbl[:1],
+            asked.max_dets[-1:],
+        )
+        self._state = hotcoco.StreamingEval(ground_truth.document["categories"], "bbox", params=asked)
+
+    def add(self, image_ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> None:
+        """Images (B,) of the file, each once over all ranks, and what was found in them, see GroundTruth.rows."""
+        truth, ids = self._truth, image_ids.tolist()
+        images = [truth.document["images"][truth._place[each]] for each in ids]
+        self._state.update(images, [box for each in ids for box in truth._boxes_of.get(each, [])], rows)
+
+    def to_array(self) -> npt.NDArray[np.uint8]:
+        """For another rank."""
+        return np.frombuffer(self._state.to_bytes(), dtype=np.uint8)
+
+
+def matched(parts: Iterable[npt.NDArray[np.uint8]]) -> float:
+    """mAP of all ranks' Matching, in the order of their ranks; what `evaluate` finds, to the last digit."""
+    states = [hotcoco.StreamingEval.from_bytes(each.tobytes()) for each in parts]
+    return _summed_up(hotcoco.StreamingEval.merge(states).finalize()).mAP
+
+
 def _by_hotcoco(ground_truth: GroundTruth, rows: npt.NDArray[np.float64], image_ids: list[int]) -> Metrics:
     truth = ground_truth._hotcoco
     evaluation = hotcoco.COCOeval(truth, truth.load_res(rows), "bbox")
     evaluation.params.img_ids = image_ids
     evaluation.evaluate()
+    return _summed_up(evaluation)
+
+
+def _summed_up(evaluation: hotcoco.COCOeval) -> Metrics:
     evaluation.accumulate()
     evaluation.summary_lines()  # summarize() without the printing
     found = evaluation.results()["metrics"]

@@ -1,7 +1,8 @@
 """One evaluation: every validation image once, over all ranks, to one mAP that all ranks agree on.
 
-Ranks detect on their own shard and bring their detections into rows of numbers; rank 0 gathers those as one tensor a rank,
-checks that no image is missing or counted twice, and evaluates.
+Ranks detect on their own shard and hold their detections against its ground truth at once; rank 0 gathers the matches, as one
+tensor a rank, checks that no image is missing or counted twice, and sums up. By pycocotools and by VOC's metric, which know no
+parts, rank 0 is given the detections and does all of it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from benchmarks.detection import coco, voc_metric
 from benchmarks.detection.found import Batches, Detections
 
 IMAGES_SHOWN = 8
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass
@@ -42,6 +44,8 @@ class Evaluation:
         """mAP of `detect`, which takes images (B, 3, S, S). The same number on every rank."""
         rows: list[npt.NDArray[np.float64]] = [np.empty((0, 7))]
         ids: list[npt.NDArray[np.int64]] = []
+        by_parts = self.metric == "coco" and self.evaluator == "hotcoco"
+        matching = coco.Matching(self.ground_truth) if by_parts else None
         start, self.batches.wait_s = time.perf_counter(), 0.0
         for batch in self.batches:
             batch_ids = batch["image_ids"].flatten().cpu().numpy().astype(np.int64)
@@ -49,10 +53,18 @@ class Evaluation:
                 continue
             ids.append(batch_ids)
             rows.append(self.ground_truth.rows(detect(batch["images"]), batch_ids))
+            if matching is not None:
+                matching.add(batch_ids, rows[-1])
         self.first_rows = np.concatenate(rows[:2])
         self.first_ids = ids[0][:IMAGES_SHOWN].tolist() if ids else []
         detected = time.perf_counter()
-        found = self._agreed(self._all_ranks(np.concatenate(rows)), self._all_ranks(np.concatenate([[], *ids])))
+        seen = np.concatenate(self._all_ranks(np.concatenate([np.empty(0, np.int64), *ids])))
+        if matching is not None:
+            parts = self._all_ranks(matching.to_array())
+            found = self._agreed(seen, lambda: coco.matched(parts))
+        else:
+            all_rows = self._all_ranks(np.concatenate(rows))
+            found = self._agreed(seen, lambda: self._quality(np.concatenate(all_rows)))
         waited = self.batches.wait_s  # each batch is waited for until its detections are there: so does the device
         self.phase_seconds = {
             "evaluation_data_starved": waited,
@@ -61,30 +73,29 @@ class Evaluation:
         }
         return found
 
-    def _all_ranks(self, mine: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The rows of all ranks on rank 0; elsewhere only this rank's."""
+    def _all_ranks(self, mine: npt.NDArray[T]) -> list[npt.NDArray[T]]:
+        """Each rank's rows (or bytes) on rank 0; elsewhere only this rank's."""
         if self.world_size == 1:
-            return mine
+            return [mine]
         device = _group_device()
         lengths = torch.zeros(self.world_size, dtype=torch.int64, device=device)
         lengths[self.rank] = len(mine)
         dist.all_reduce(lengths)
-        longest = int(lengths.max())
-        padded = torch.zeros(longest, *mine.shape[1:], dtype=torch.float64, device=device)
-        padded[: len(mine)] = torch.from_numpy(np.asarray(mine, dtype=np.float64))
+        own = torch.from_numpy(mine.copy())  # bytes of Python's cannot be written
+        padded = torch.zeros(int(lengths.max()), *mine.shape[1:], dtype=own.dtype, device=device)
+        padded[: len(mine)] = own
         parts = [torch.empty_like(padded) for _ in range(self.world_size)] if self.rank == 0 else None
         dist.gather(padded, parts, dst=0)
         if parts is None:
-            return mine
-        found = [part[:length].cpu().numpy() for part, length in zip(parts, lengths.tolist(), strict=True)]
-        return np.concatenate(found).astype(mine.dtype)
+            return [mine]
+        return [part[:length].cpu().numpy() for part, length in zip(parts, lengths.tolist(), strict=True)]
 
-    def _agreed(self, rows: npt.NDArray[np.float64], ids: npt.NDArray[Any]) -> float:
+    def _agreed(self, ids: npt.NDArray[np.int64], quality: Callable[[], float]) -> float:
         """Rank 0's mAP, or its complaint raised, on every rank."""
         found, seen, different = 0.0, len(ids), len(np.unique(ids))
         complete = np.array_equal(np.sort(ids), np.sort(self.image_ids))
         if self.rank == 0 and complete:
-            found = self._quality(rows)
+            found = quality()
         if self.world_size > 1:
             told = torch.tensor([found, complete, seen, different], dtype=torch.float64, device=_group_device())
             dist.broadcast(told, src=0)

@@ -272,7 +272,8 @@ def _measure(name: str, asked: argparse.Namespace, found: reports.Report, work: 
                 turns = min(rounds, MOST_TURNS_OF_CHOICES)
                 found.comparisons += data.choices(config, device, folder, turns, batches)
         case "evaluator":
-            found.comparisons.append(sections.evaluators(asked.evaluator or 500, rounds))
+            images = asked.evaluator or 500
+            found.comparisons += [sections.evaluators(images, rounds), sections.evaluation_of_ranks(images, rounds)]
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -173,8 +174,10 @@ def kernels(session: SSDSession, batch: Batch, steps: int, rows: int = 15) -> li
     return [Kernel(name[:90], us / total, us / 1e3 / steps, count / steps) for (name, count), us in largest if us > 0]
 
 
-def evaluators(truth_images: int, rounds: int, categories: int = 80, per_image: int = 100) -> Comparison:
-    """hotcoco against pycocotools on synthetic detections of full COCO's density."""
+def _detections(
+    truth_images: int, categories: int, per_image: int
+) -> tuple[coco.GroundTruth, npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Made-up ground truth of full COCO's density, detections in it, see GroundTruth.rows, and its images' ids."""
     rng = np.random.default_rng(0)
     ids = np.arange(1, truth_images + 1)
     boxes = rng.uniform(0, 300, (truth_images * 7, 4))
@@ -196,6 +199,12 @@ def evaluators(truth_images: int, rounds: int, categories: int = 80, per_image: 
     rows[: len(boxes), 0] = [a["image_id"] for a in document["annotations"]]
     rows[: len(boxes), 1:5] = boxes
     rows[: len(boxes), 6] = [a["category_id"] for a in document["annotations"]]
+    return truth, rows, ids
+
+
+def evaluators(truth_images: int, rounds: int, categories: int = 80, per_image: int = 100) -> Comparison:
+    """hotcoco against pycocotools on synthetic detections of full COCO's density."""
+    truth, rows, ids = _detections(truth_images, categories, per_image)
     results: dict[str, coco.Metrics] = {}
 
     def timed(evaluator: coco.Evaluator) -> Measure:
@@ -213,3 +222,49 @@ def evaluators(truth_images: int, rounds: int, categories: int = 80, per_image: 
         Figure("pycocotools", "s", found["pycocotools"]),
         note=f"{truth_images} images, {per_image} detections each, {categories} categories; the twelve figures equal",
     )
+
+
+def evaluation_of_ranks(
+    truth_images: int, rounds: int, ranks: int = 64, categories: int = 80, per_image: int = 100
+) -> Comparison:
+    """How long all ranks are busy with COCO's metric: one's own part and rank 0's sum of all, against all of it on rank 0."""
+    truth, rows, ids = _detections(truth_images, categories, per_image)
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    ranks = min(ranks, truth_images)
+    shards = np.array_split(ids, ranks)
+    ends = np.searchsorted(rows[:, 0], [each[-1] for each in shards], side="right")
+    of_rank = np.split(rows, ends[:-1])
+    parts = [_part(truth, each, own) for each, own in zip(shards, of_rank, strict=True)]
+    results: dict[str, float] = {}
+
+    def all_of_it() -> None:
+        results["whole"] = coco.evaluate(truth, rows, evaluator="hotcoco", image_ids=ids).mAP
+
+    def in_parts() -> None:
+        own = _part(truth, shards[0], of_rank[0])
+        results["parts"] = coco.matched([own, *parts[1:]])
+
+    def timed(work: Callable[[], None]) -> Measure:
+        return lambda: wall(work, "cpu")
+
+    found = interleaved({"parts": timed(in_parts), "whole": timed(all_of_it)}, rounds)
+    if results["whole"] != results["parts"]:
+        raise RuntimeError(f"the parts are not the whole: {results}")
+    gathered = sum(each.nbytes for each in parts) / 1e6
+    return Comparison(
+        "COCOeval over ranks",
+        Figure(f"{ranks} ranks", "s", found["parts"]),
+        Figure("rank 0 alone", "s", found["whole"]),
+        note=f"{truth_images} images, {per_image} detections each, {gathered:.1f} MB gathered; equal mAP",
+    )
+
+
+def _part(
+    truth: coco.GroundTruth, ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], batch: int = 120
+) -> npt.NDArray[np.uint8]:
+    """One rank's, as its evaluation makes it."""
+    found = coco.Matching(truth)
+    for mine in (ids[at : at + batch] for at in range(0, len(ids), batch)):
+        first, last = np.searchsorted(rows[:, 0], [mine[0], mine[-1] + 1])
+        found.add(mine, rows[first:last])
+    return found.to_array()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from nvidia.dali import fn, pipeline_def
 
-from benchmarks.detection.coco import METRICS, Evaluator, GroundTruth, Metrics, evaluate, fingerprint
+from benchmarks.detection.coco import METRICS, Evaluator, GroundTruth, Matching, Metrics, evaluate, fingerprint, matched
 from benchmarks.detection.found import Detections
 from tests.ssd.coco_folder import Folder, Picture, write
 
@@ -23,11 +23,24 @@ F64 = npt.NDArray[np.float64]
 
 
 def both(truth: GroundTruth, rows: F64, image_ids: Sequence[int] | None = None) -> Metrics:
-    """The figures, which both evaluators must agree on to the last digit."""
+    """The figures, which both evaluators must agree on to the last digit, and mAP by the parts of any number of ranks too."""
     ids = truth.image_ids if image_ids is None else np.array(image_ids)
     first, second = (evaluate(truth, rows, evaluator=evaluator, image_ids=ids) for evaluator in EVALUATORS)
     assert first.values == second.values
+    for ranks in (1, 2, 4, 8):
+        assert by_parts(truth, rows, ids, ranks) == first.mAP, f"{ranks} ranks"
     return first
+
+
+def by_parts(truth: GroundTruth, rows: F64, ids: npt.NDArray[np.int64], ranks: int) -> float:
+    """As ranks do it: each matches its own images, in batches, and one of them sums up."""
+    parts = []
+    for mine in np.array_split(ids, ranks):
+        part = Matching(truth)
+        for batch in (mine[at : at + 3] for at in range(0, len(mine), 3)):
+            part.add(batch, rows[np.isin(rows[:, 0], batch)])
+        parts.append(part.to_array())
+    return matched(parts)
 
 
 def detections(*found: tuple[int, int, float, tuple[float, float, float, float]]) -> Detections:
@@ -39,6 +52,33 @@ def detections(*found: tuple[int, int, float, tuple[float, float, float, float]]
         torch.tensor(scores, dtype=torch.float32),
         torch.tensor(labels, dtype=torch.int64),
     )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_parts_of_ranks_are_the_whole_with_equal_scores_crowds_and_ids_in_any_order(tmp_path: Path, seed: int) -> None:
+    """Equal scores are sorted as their images come: each rank's part must keep its place."""
+    make = np.random.default_rng(seed)
+    ids, images = make.permutation(np.arange(3, 300, 7)), 42
+    boxes = make.uniform([0, 0, 5, 5], [200, 200, 90, 90], (images * 6, 4))
+    content = {
+        "images": [{"id": int(each), "width": 300, "height": 300, "file_name": f"{each}.jpg"} for each in ids],
+        "categories": [{"id": number, "name": str(number)} for number in (5, 2, 9)],
+        "annotations": [
+            {"id": n, "image_id": int(ids[n % 37]), "category_id": (5, 2, 9)[n % 3], "bbox": box, "area": box[2] * box[3],
+             "iscrowd": int(n % 11 == 0)}
+            for n, box in enumerate(boxes.tolist())
+        ],
+    }  # fmt: skip
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    truth = GroundTruth.load(path)
+    rows = np.repeat(
+        [[each["image_id"], *each["bbox"], 0.0, each["category_id"]] for each in content["annotations"]], 3, axis=0
+    )
+    rows[:, 1:5] += make.normal(0, 6, (len(rows), 4))
+    rows[:, 5] = make.integers(1, 6, len(rows)) / 5
+    rows = rows[np.argsort(np.argsort(ids)[np.searchsorted(np.sort(ids), rows[:, 0])], kind="stable")]
+    assert 0.05 < both(truth, rows).mAP < 0.95
 
 
 # --- the published figures ---------------------------------------------------------------------------------------------

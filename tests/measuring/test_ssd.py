@@ -345,6 +345,14 @@ def test_evaluators_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch) 
         sections.evaluators(10, 1)
 
 
+def test_parts_of_an_evaluation_that_are_not_the_whole_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sections.evaluation_of_ranks(10, 1, ranks=4).ratio > 0
+    right = coco.matched
+    monkeypatch.setattr(coco, "matched", lambda parts: right(parts[1:]))
+    with pytest.raises(RuntimeError, match="not the whole"):
+        sections.evaluation_of_ranks(10, 1, ranks=4)
+
+
 def test_accuracy_is_told_beside_the_spread_between_seeds() -> None:
     flat = [2.0] * 20
     found = accuracy.figures({"fp32": flat, "bf16": [2.02] * 20, "fp32, another seed": [1.9] * 20})

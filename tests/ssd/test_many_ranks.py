@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -162,7 +163,7 @@ def gathered(rank: int, world: int, folder: Path) -> Any:
     here = evaluation.Evaluation(None, None, None, "hotcoco", world, rank)  # type: ignore[arg-type]
     mine = torch.arange(7 * rank, dtype=torch.float64).reshape(rank, 7).numpy() + 1 / 3 + 2.0**40 * rank
     ids = torch.full((rank,), 2**31 - 1 - rank, dtype=torch.int64).numpy()
-    return here._all_ranks(mine), here._all_ranks(ids), mine
+    return np.concatenate(here._all_ranks(mine)), np.concatenate(here._all_ranks(ids)), mine
 
 
 def test_rows_travel_as_tensors_and_arrive_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
