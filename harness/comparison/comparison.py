@@ -6,6 +6,7 @@ Order matters: runs that are none end it (5), then differences that forbid a com
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -293,7 +294,24 @@ def _notes(
                 "the arms were not taken in turns: a difference counts only where a drift over time does not explain it "
                 f"(with the trend taken out: {100 * math.expm1(first.drift.log_ratio):+.2f} %)"
             )
-    return notes
+    return [*notes, *_held_up(base)]
+
+
+def _held_up(base: Comparison) -> list[str]:
+    """Ranks that the others waited for in one arm and not in the other: a machine's matter, and no driver's."""
+    slow = [Counter[tuple[int, str]](), Counter[tuple[int, str]]()]
+    for run in base.runs:
+        found = run.record.slowest_rank
+        if found is not None and found.stands_out:
+            slow[run.arm][found.rank, found.host] += 1
+    if slow[0].keys() == slow[1].keys():
+        return []
+    return [
+        f"{label}: the other ranks waited for rank {rank} on {host} in {count} of {runs} runs: a machine that is slower "
+        "than the others may be the difference"
+        for arm, label, runs in zip(slow, base.question.labels, base.counts, strict=True)
+        for (rank, host), count in arm.most_common(3)
+    ]
 
 
 def folder_of(runs: Sequence[ComparedRun]) -> Path:

@@ -26,7 +26,7 @@ PER_RANK = frozenset({"init_start", "cache_clear"})  # logged by many ranks, who
 BACKWARDS_MS = 1000  # by how much time may run backwards from line to line: ranks' clocks differ
 TIMELINE = frozenset(
     {"epoch_start", "epoch_stop", "block_start", "block_stop", "eval_start", "eval_stop", "eval_accuracy"}
-    | {"throughput", "data_wait_share", "phase_seconds", "tracked_stats"}
+    | {"throughput", "data_wait_share", "phase_seconds", "tracked_stats", "step_ms_by_rank"}
 )
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from harness.results import slowest
 from harness.results.lines import Problem
+from harness.results.slowest import Slowest, SlowestRank
 from harness.rules import rules_for
 
 NUMBER_LIMIT = 1e18  # no count, time or rate of a run is larger, and products of two stay finite
@@ -47,6 +49,7 @@ class Epoch:
     data_wait_share: float | None  # 0..1, as logged
     loss: float | None  # the last one logged in the epoch
     phases: Mapping[str, float] = field(default_factory=dict)  # name -> seconds of rank 0, as logged
+    slowest: Slowest | None = None  # of its ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +256,11 @@ class RunRecord:
         if entry is not None and "epoch_num" not in entry.metadata:
             found |= seconds_by_name(entry.value)
         return found
+
+    @cached_property
+    def slowest_rank(self) -> SlowestRank | None:
+        """None for a run of one rank."""
+        return slowest.of_run(each.slowest for each in self.epochs)
 
     @property
     def evaluation_seconds(self) -> float:

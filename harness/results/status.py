@@ -6,10 +6,12 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness import outside
+from harness.results import slowest
 from harness.results.logfile import PIECE, LogReader, unreadable
 from harness.results.record import RunRecord
 from harness.results.rules import images_per_s, shortfall
@@ -95,6 +97,8 @@ def _now(facts: Mapping[str, Any]) -> str:
         where.append(f"step {facts['step']:,}")
     if facts["last_line_age_s"] is not None:
         where.append(f"wrote {_ago(facts['last_line_age_s'])} ago")
+    if (slowest := facts["slowest_rank"]) is not None:
+        where.append(f"slowest rank {slowest['rank']} on {slowest['host']}, {slowest['times']:.2f} times the median")
     if (due := facts["next_evaluation"]) is not None:
         when = "" if due["due_s"] is None else f" in {_ago(due['due_s'])}"
         where.append(f"evaluates after epoch {due['epoch']}{when}")
@@ -128,6 +132,8 @@ def as_json(record: RunRecord, now_s: float | None = None) -> dict[str, Any]:
         "step": progress.step if progress is not None and progress.epoch == epoch else None,
         "images_per_s": progress.images_per_s if progress is not None and going_on else images_per_s(record, rules),
         "last_line_age_s": max(0.0, now_s - last) if going_on and last is not None else None,
+        # now: of the last epoch that has ended; afterwards of the whole run
+        "slowest_rank": _slowest(record, going_on=going_on),
         "next_evaluation": _next_evaluation(record, epoch, seconds, now_s) if going_on else None,
         "init_s": record.init_seconds,
         "first_epoch_s": seconds[0] if seconds else None,
@@ -138,6 +144,12 @@ def as_json(record: RunRecord, now_s: float | None = None) -> dict[str, Any]:
         ],
         "problems": record.problem_count,
     }
+
+
+def _slowest(record: RunRecord, *, going_on: bool) -> dict[str, Any] | None:
+    told = [each.slowest for each in record.epochs if each.slowest is not None]
+    found = slowest.of_run(told[-1:]) if going_on else record.slowest_rank
+    return None if found is None else asdict(found)
 
 
 def _next_evaluation(

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.results import slowest
 from harness.results.lines import Event, Problem
 from harness.results.record import Block, Epoch, Evaluation, Outcome, number, seconds_by_name
+from harness.results.slowest import Slowest
 
 KEEP_LIMIT = 10_000  # epochs, blocks, evaluations of one log; the longest known has 128 epochs
 
@@ -30,6 +32,7 @@ class Span:
     data_wait_share: float | None = None
     phases: dict[str, float] = field(default_factory=dict)
     loss: float | None = None
+    slowest: Slowest | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -136,7 +139,9 @@ class Timeline:
         return tuple(
             Epoch(
                 *(each.number or 0, each.line, each.start_s, each.seconds),
-                *(each.throughput, each.data_wait_share, each.loss, each.phases),
+                *(each.throughput, each.data_wait_share, each.loss),
+                phases=each.phases,
+                slowest=each.slowest,
             )
             for each in self._epochs.values()
         )
@@ -230,6 +235,8 @@ class Timeline:
             span.data_wait_share = number(event.value)
         elif event.key == "phase_seconds":
             span.phases |= seconds_by_name(event.value)
+        elif event.key == "step_ms_by_rank":
+            span.slowest = slowest.read(event.value)
 
 
 def _status(event: Event) -> str | None:

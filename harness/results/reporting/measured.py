@@ -219,6 +219,8 @@ def _sections(series: Series, description: Mapping[str, Any]) -> Iterator[Sectio
     provenance |= {f"image {key}": value for key, value in _flat(first.image).items()}
     yield _section("Software", provenance)
     yield _section("Accelerators during the runs", dict(_watched(records)))
+    waited_for = {Path(each.path).name: str(each.slowest_rank) for each in records if each.slowest_rank is not None}
+    yield _section("Slowest ranks", waited_for)
     configuration = {"name": first.configuration_name, "division": first.division, "precision": first.precision}
     yield _section("Configuration", configuration | (_flat(first.configuration) or _flat(first.hyperparameters)))
     hashes = {

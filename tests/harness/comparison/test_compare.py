@@ -145,6 +145,27 @@ def logged(key: str, value: Any) -> arms.Change:
     return change
 
 
+def by_rank(slowest: int, *step_ms: float) -> arms.Change:
+    def change(events: list[dict[str, Any]]) -> None:
+        table = {"slowest": slowest, "host": "node2", "median_ms": min(step_ms), "step_ms": list(step_ms)}
+        events += [
+            {**each, "key": "step_ms_by_rank", "value": table, "event_type": "POINT_IN_TIME"}
+            for each in list(events)
+            if each["key"] == "epoch_stop"
+        ]
+
+    return change
+
+
+def test_a_rank_that_one_arm_waited_for_and_the_other_did_not_is_named(tmp_path: Path) -> None:
+    held_up = {"change": by_rank(1, 100, 140)}
+    found = judged(arms.in_turns(tmp_path / "1", 3, slower=1.4, a={"change": by_rank(1, 100, 105)}, b=held_up))
+    (note,) = [each for each in found.notes if "waited" in each]
+    assert note.startswith("B: the other ranks waited for rank 1 on node2 in 3 of 3 runs")
+    same = judged(arms.in_turns(tmp_path / "2", 3, a=held_up, b=held_up))
+    assert not [each for each in same.notes if "waited" in each], "it explains no difference"
+
+
 def test_what_a_run_chose_by_itself_is_shown_and_not_refused(tmp_path: Path) -> None:
     """A decoder that the new driver no longer brings: that is how the driver makes it slower."""
     found = judged(

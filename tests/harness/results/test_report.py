@@ -25,7 +25,7 @@ from harness.results.reporting import page as report_page
 from harness.results.reporting import report
 from harness.results.reporting import terminal as report_terminal
 from harness.results.reporting.leaderboard import Row
-from tests.harness.results import synthetic_logs
+from tests.harness.results import logs, synthetic_logs
 from tests.harness.results.synthetic_logs import Made
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -75,6 +75,19 @@ def test_a_series_of_our_own_is_a_measured_row(tmp_path: Path) -> None:
     assert facts["Hashes (SHA-256)"]["data"] == "d" * 64
     log = tmp_path / "a100x8" / "ssd" / "result_0.txt"
     assert facts["Hashes (SHA-256)"]["result_0.txt"] == hashlib.sha256(log.read_bytes()).hexdigest()
+
+
+def test_the_rank_that_a_run_waited_for_is_in_its_row(tmp_path: Path) -> None:
+    folder = synthetic_logs.series(tmp_path, A100)
+    table = {"slowest": 5, "host": "node1", "median_ms": 80.0, "step_ms": [80.0] * 5 + [100.0] + [80.0] * 2}
+    with (folder / "result_0.txt").open("a") as log:
+        for epoch in (2, 3):
+            log.write(
+                f":::MLLOG {json.dumps(logs.event(1_592_669_990_000, 'step_ms_by_rank', table, epoch_num=epoch))}\n"
+            )
+    [row] = report.gather([tmp_path], generated=NOW, published=False).rows
+    facts = {section.title: dict(section.facts) for section in row.sections}
+    assert facts["Slowest ranks"] == {"result_0.txt": "rank 5 on node1, 1.25 times the median rank's step"}
 
 
 def test_it_stands_in_one_group_with_what_was_published(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,6 +148,43 @@ def test_status_says_where_a_run_is_and_what_comes_next(capsys: pytest.CaptureFi
     found = as_json(read(path), now_s=stats["time_ms"] / 1000 + 9)
     assert found["last_line_age_s"] == pytest.approx(9) and found["next_evaluation"]["epoch"] == 40
     assert found["next_evaluation"]["due_s"] == pytest.approx(24 * 12 - 12)
+
+
+def by_rank(epoch: int, *step_ms: float) -> dict[str, Any]:
+    steps = list(step_ms)
+    table = {"slowest": steps.index(max(steps)), "host": "node2", "median_ms": sorted(steps)[1], "step_ms": steps}
+    return event(1_592_669_990_000, "step_ms_by_rank", table, epoch_num=epoch)
+
+
+def test_the_slowest_rank_is_of_the_last_epoch_while_a_run_goes_on_and_of_all_when_it_has_ended(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The first epoch pays for caches: its slowest rank is nobody's fault."""
+    told = [by_rank(1, 900, 100, 100), by_rank(2, 100, 100, 140), by_rank(3, 100, 100, 130), by_rank(4, 120, 100, 100)]
+    write(tmp_path / "a/result_0.txt", [*events()[:61], *told])
+    write(tmp_path / "b/result_0.txt", [*events(), *told])
+    _, out, _ = call(capsys, "status", tmp_path)
+    assert "slowest rank 0 on node2, 1.20 times the median" in out.splitlines()[2]
+    found = as_json(read(tmp_path / "b/result_0.txt"))["slowest_rank"]
+    assert found == {"rank": 2, "host": "node2", "times": pytest.approx(1.35), "epochs": 2, "of": 3}
+    assert as_json(read(write(tmp_path / "c/result_0.txt", events())))["slowest_rank"] is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"slowest": 7},
+        {"slowest": "1"},
+        {"slowest": True},
+        {"step_ms": "fast"},
+        {"median_ms": 0},
+        {"step_ms": [1, None, 3]},
+    ],
+)
+def test_a_damaged_table_of_ranks_says_nothing(tmp_path: Path, damage: dict[str, Any]) -> None:
+    bad = by_rank(2, 100, 140, 100)
+    bad["value"] |= damage
+    assert read(write(tmp_path / "result_0.txt", [*events(), bad])).slowest_rank is None
 
 
 def test_status_follows_a_log_while_it_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
