@@ -6,6 +6,7 @@ cannot, `ValueError` (2) a request that cannot be met, `ClusterAway` a cluster t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import time
@@ -37,13 +38,16 @@ KNOWN = (
     ("exceeded quota", "the namespace's ResourceQuota has no room for it; `kubectl describe quota` says of what"),
     ("violates podsecurity", "the namespace is stricter than what --pod-template asks for"),
     ("is forbidden: user", "this account lacks a right; docs/engines.md has the Role that trials need"),
-    ("unauthorized", "the cluster does not know this account (any more): log in to it again"),
     ("no such host", "the cluster's address has no name here: is the VPN up, the right --kube-context chosen?"),
 )
 
 
 class ClusterAway(NotSuitable):
     """Nothing answers at the cluster's address, or not yet again."""
+
+
+class LoggedOut(ClusterAway):
+    """The cluster does not know this account (any more)."""
 
 
 @contextmanager
@@ -56,6 +60,10 @@ def explained(doing: str) -> Iterator[None]:
         yield
     except ApiException as error:
         answer = _answer(error)
+        if error.status == 401:
+            raise LoggedOut(
+                f"{doing}: the cluster does not know this account (any more): log in to it again"
+            ) from error
         if not error.status or error.status == 429 or error.status >= 500:
             raise ClusterAway(f"{doing}: the cluster does not answer as it should: {answer}") from error
         fix = next((fix for sign, fix in KNOWN if sign in answer.lower()), "")
@@ -84,6 +92,7 @@ class Cluster:
     api: client.ApiClient
     namespace: str
     version: str
+    context: str | None = None  # of the kubeconfig
 
     @classmethod
     def connect(cls, context: str | None, namespace: str | None) -> Cluster:
@@ -116,7 +125,14 @@ class Cluster:
         numbers = tuple(int("".join(filter(str.isdigit, each)) or 0) for each in (told.major, told.minor))
         if numbers < OLDEST:
             raise NotSuitable(f"the cluster is Kubernetes {told.git_version}; Indexed Jobs need 1.24 at least")
-        return cls(api, namespace or found, str(told.git_version))
+        return cls(api, namespace or found, str(told.git_version), context)
+
+    def log_in_again(self) -> None:
+        """Take the account from the kubeconfig anew: its token may have been renewed there meanwhile."""
+        from kubernetes import config
+
+        with contextlib.suppress(config.ConfigException, OSError):  # a pod's own is read anew by the client
+            config.load_kube_config(context=self.context, client_configuration=self.api.configuration)
 
     @property
     def core(self) -> client.CoreV1Api:

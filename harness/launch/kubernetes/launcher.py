@@ -16,7 +16,7 @@ from harness.config import Configuration
 from harness.contract import NotSuitable
 from harness.launch.caches import Dropped
 from harness.launch.kubernetes import manifests
-from harness.launch.kubernetes.cluster import Cluster, ClusterAway
+from harness.launch.kubernetes.cluster import Cluster, ClusterAway, LoggedOut
 from harness.launch.kubernetes.frames import Receiver
 from harness.launch.kubernetes.manifests import Site, Trial
 from harness.launch.kubernetes.running import PATIENCE_S, POLL_S, RunningJob, container
@@ -68,9 +68,10 @@ class JobLauncher:
         return manifests.of_trial(self.configuration, self.request, self.site, order, self.series, host=platform.node())
 
     def clear(self, folder: Path) -> list[str]:
-        """Delete the Jobs that series have left behind. Says which."""
+        """Delete the Jobs that series have left behind, this one's earlier trials too. Says which."""
         self.image_id = self.image_id or _image_in(folder)
         with contextlib.suppress(ClusterAway):  # starting the trial says so
+            self.cluster.delete_series(self.series)
             return self.cluster.delete_leftovers()
         return []
 
@@ -85,8 +86,8 @@ class JobLauncher:
         """The trial, running on every node. NotSuitable, with what to do, when the cluster cannot run it."""
         self.reaper.watch_jobs(self.series, self.request.kube_context, self.cluster.namespace)
         trial = self.trial(order)
-        self.cluster.create(trial)
         try:
+            self.cluster.create(trial)  # whose answer may be lost, and not the Job
             pods = self._running(trial, order)
             self._must_be_the_same_image(pods)
             receivers = [Receiver(order.folder, order.number, node) for node in range(len(pods))]
@@ -108,6 +109,8 @@ class JobLauncher:
                     return pods
                 waits, heard = self._waits(trial.name, pods, now - began), now
             except ClusterAway as error:
+                if isinstance(error, LoggedOut):
+                    self.cluster.log_in_again()
                 if now - heard > PATIENCE_S:
                     raise
                 waits = str(error)

@@ -35,6 +35,7 @@ CLAIMED_RESULTS = PurePosixPath("/results-claim")
 USER = 1000  # the image's own
 PORT = 29500  # torchrun's own default; each pod has an address of its own
 GRACE_S = 60  # for a run to close its log
+PULLED_S = 900  # between the first pod that runs and the last: one node may have to pull the image first
 KEPT_S = 3600  # a finished Job that nobody deleted
 DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # of a resource's name, and of a claim's
 SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
@@ -165,6 +166,11 @@ def _yaml(manifest: Manifest) -> str:
     return str(yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120))
 
 
+def _file(configuration: Configuration) -> str:
+    """Its file's name, as far as a ConfigMap takes it for a key."""
+    return f"{re.sub('[^-._a-zA-Z0-9]', '_', configuration.name)[:200]}.toml"
+
+
 def of_trial(  # noqa: PLR0917 - what one trial depends on
     configuration: Configuration, request: Request, site: Site, order: Order, series: str, host: str
 ) -> Trial:
@@ -195,7 +201,7 @@ def of_trial(  # noqa: PLR0917 - what one trial depends on
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": name, "labels": labels},
-        "data": {f"{configuration.name}.toml": text},
+        "data": {_file(configuration): text},
     }
     service = {
         "apiVersion": "v1",
@@ -215,7 +221,7 @@ def _pod(  # noqa: PLR0917
     configuration: Configuration, request: Request, site: Site, order: Order, name: str, labels: Manifest
 ) -> Manifest:
     run = configuration.run
-    inside = CONFIGURATION / f"{configuration.name}.toml"
+    inside = CONFIGURATION / _file(configuration)
     seed = order.seed
     if seed is None and run.nodes > 1:  # every node is told the same
         seed = seeding.draw()
@@ -224,6 +230,7 @@ def _pod(  # noqa: PLR0917
         data_dir=request.data_dir or (Path(DATA.folder) if site.data else None),
         initial_weights=request.initial_weights,
         cache_dir=None,  # the pod's own, which ends with it
+        rendezvous_timeout=request.rendezvous_timeout or (PULLED_S if run.nodes > 1 else None),
     )
     first = f"{name}-0.{name}"
     image = {ID_VARIABLE: site.image} if "@sha256:" in site.image else {}  # which the log names

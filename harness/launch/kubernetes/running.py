@@ -14,7 +14,7 @@ import psutil
 
 from harness.contract import NotSuitable
 from harness.launch.kubernetes import cluster as clusters
-from harness.launch.kubernetes.cluster import Cluster, ClusterAway
+from harness.launch.kubernetes.cluster import Cluster, ClusterAway, LoggedOut
 from harness.launch.kubernetes.frames import Damaged, Receiver
 from harness.launch.kubernetes.manifests import CONTAINER, Trial
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 POLL_S = 1.0
 PATIENCE_S = 300.0  # for a cluster that does not answer while a trial runs in it
+CLOSING_S = 60.0  # for the same at its end: what is left then, the reaper deletes, or the next trial
 OUTPUT_S = 60.0  # for the last lines of pods that have ended
 
 
@@ -141,11 +142,17 @@ class RunningJob:
         try:
             pods = self._cluster.pods(self._trial.name)
         except NotSuitable as error:
-            self._lost_since = self._lost_since or time.monotonic()
+            if self._lost_since is None:
+                self._lost_since = time.monotonic()
+                self._lines.put(f"{error}. The trial goes on, and is given up after {PATIENCE_S:g} s without an answer")
+            if isinstance(error, LoggedOut):
+                self._cluster.log_in_again()
             if time.monotonic() - self._lost_since < PATIENCE_S:
                 return None
             self._why = f"the cluster did not answer for {PATIENCE_S:g} s: {error}"
             return 137
+        if self._lost_since is not None:
+            self._lines.put(f"the cluster answers again, after {time.monotonic() - self._lost_since:.0f} s")
         self._lost_since = None
         if not pods:
             self._why = self._why or "its pods were deleted by someone else"
@@ -188,7 +195,7 @@ class RunningJob:
             self._why,
             self._damage,
             f"not known to be whole: {', '.join(missing)}" if missing and not self._damage else "",
-            "its pods were still there after it was deleted" if self._left else "",
+            "its Job could not be deleted, or its pods were still there after that" if self._left else "",
         )
         return "; ".join(each for each in reasons if each)
 
@@ -197,9 +204,19 @@ class RunningJob:
         return dict(self._facts)
 
     def close(self) -> None:
-        with contextlib.suppress(NotSuitable):  # the Job's own time limit, and the next series, delete it
-            self._cluster.delete(self._trial.name)
-            self._left = not self._cluster.wait_until_gone(self._trial.name)
+        until = time.monotonic() + CLOSING_S
+        while True:
+            try:
+                self._cluster.delete(self._trial.name)
+                self._left = not self._cluster.wait_until_gone(self._trial.name)
+                return
+            except NotSuitable as error:
+                if isinstance(error, LoggedOut):
+                    self._cluster.log_in_again()
+                if not isinstance(error, ClusterAway) or time.monotonic() > until:
+                    self._left = True
+                    return
+            time.sleep(POLL_S)
 
 
 class Place:

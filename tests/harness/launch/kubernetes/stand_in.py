@@ -63,6 +63,7 @@ class Pod:
     process: subprocess.Popen[str] | None = None
     lines: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
+    evicted: bool = False
     cut_after: int = 0  # lines after which a reading of its output is cut off, once
 
 
@@ -85,7 +86,9 @@ class Cluster:
         self.unschedulable_s = 0.0
         self.cut_after = 0
         self.no_exec = False
+        self.full_claims = False
         self.down = False
+        self.token = TOKEN  # that is valid now
         self.refusal: str | None = None  # of Jobs, by admission
         self.no_pods: str | None = None  # the Job controller's warning
         self._ports: dict[str, int] = {}
@@ -104,6 +107,8 @@ class Cluster:
         name = manifest["metadata"]["name"]
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
             raise Refusal(422, f"{name}: a lowercase RFC 1123 label must consist of lower case alphanumeric characters")
+        if plural == "configmaps" and not all(re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key) for key in manifest["data"]):
+            raise Refusal(422, "a valid config key must consist of alphanumeric characters, '-', '_' or '.'")
         with self.lock:
             if (plural, name) in self.objects:
                 raise Refusal(409, f'{plural} "{name}" already exists')
@@ -135,6 +140,13 @@ class Cluster:
         for plural, name in owned:
             if plural == "pods":
                 self.end_pod(name, grace_s=10)
+
+    def evict(self, name: str) -> None:
+        """As a kubelet does whose disk is full: the container is killed, and of its end nothing is known."""
+        pod = self.pods[name]
+        assert pod.process is not None
+        pod.evicted = True
+        pod.process.kill()
 
     def end_pod(self, name: str, grace_s: float) -> None:
         pod = self.pods[name]
@@ -220,6 +232,9 @@ class Cluster:
             time.sleep(0.02)
         for each in ("results", "results-claim", "tmp", "configuration"):
             (pod.folder / each).mkdir(parents=True)
+        if self.full_claims:
+            (pod.folder / "results-claim").rmdir()
+            (pod.folder / "results-claim").write_text("no folder")
         for file, text in self.objects["configmaps", configured]["data"].items():
             (pod.folder / "configuration" / file).write_text(text)
         pod.process = self._started(pod, container, index)
@@ -232,6 +247,12 @@ class Cluster:
         code = 128 - code if code < 0 else code
         ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "finishedAt": now()}
         status["containerStatuses"] = [_container(container, image_id, {"terminated": ended})]
+        if pod.evicted:
+            status |= {
+                "containerStatuses": [],
+                "reason": "Evicted",
+                "message": "The node was low on resource: ephemeral-storage.",
+            }
         status["phase"] = "Failed" if code else "Succeeded"
         pod.ended.set()
 
@@ -327,7 +348,7 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         try:
-            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            if self.headers.get("Authorization") != f"Bearer {self.cluster.token}":
                 raise Refusal(401, "Unauthorized")
             found = self._found(urlsplit(self.path).path, parse_qs(urlsplit(self.path).query), body)
         except Refusal as refusal:
@@ -471,7 +492,7 @@ def serving(folder: Path) -> Iterator[tuple[Cluster, Path]]:
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     config = folder / "kubeconfig"
-    content = {
+    content: Json = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "stand-in",

@@ -20,7 +20,7 @@ from harness.launch.ledger import Account
 from tests.conftest import CHECKOUT
 from tests.harness.execution import runs
 from tests.harness.launch import fake_run
-from tests.harness.launch.kubernetes.stand_in import IMAGE_ID, Cluster, serving
+from tests.harness.launch.kubernetes.stand_in import IMAGE_ID, TOKEN, Cluster, serving
 from tests.toy import configuration as toy
 
 
@@ -329,6 +329,83 @@ def test_pods_that_can_never_start_end_the_series_in_words(lab: Lab, reason: str
     assert (done.returncode, lab.statuses) == (6, ["refused"])
     assert f"{reason}: manifest unknown" in done.stdout + done.stderr
     assert not [key for key in lab.cluster.objects if key[0] == "jobs"]
+
+
+@pytest.mark.long
+def test_a_pod_that_is_evicted_is_said_in_the_clusters_words(lab: Lab) -> None:
+    lab.fakes(_0="hang")
+    process = lab.begin()
+    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    lab.cluster.evict(next(iter(lab.cluster.pods)))
+    said, _ = process.communicate(timeout=120)
+    assert (process.returncode, lab.statuses) == (5, ["failed"]), said
+    assert "Evicted: The node was low on resource: ephemeral-storage." in lab.record()["reason"]
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
+def test_a_job_that_somebody_deletes_is_no_interruption_of_ours(lab: Lab) -> None:
+    lab.fakes(_0="hang")
+    process = lab.begin()
+    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    lab.cluster.delete_job(next(name for kind, name in list(lab.cluster.objects) if kind == "jobs"))
+    said, _ = process.communicate(timeout=120)
+    assert (process.returncode, lab.statuses) == (5, ["failed"]), said
+    assert "its pods were deleted by someone else" in lab.record()["reason"]
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
+def test_a_cluster_that_does_not_answer_for_a_while_costs_no_trial(lab: Lab) -> None:
+    lab.fakes(_0="hang")
+    process = lab.begin()
+    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    assert process.stdout is not None
+    lab.cluster.down = True
+    gone = next(line for line in process.stdout if "is given up after 300 s" in line)
+    assert "no cluster answers" in gone
+    process.send_signal(signal.SIGINT)  # a Job that cannot be deleted now is deleted when it can
+    time.sleep(3)
+    lab.cluster.down = False
+    process.communicate(timeout=120)
+    assert (process.returncode, lab.statuses) == (130, ["interrupted"])
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
+def test_a_token_that_expires_is_read_anew_from_the_kubeconfig(lab: Lab) -> None:
+    lab.fakes(_0="hang")
+    process = lab.begin("--watchdog", "30")
+    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    assert process.stdout is not None
+    lab.cluster.token = "a new one"
+    gone = next(line for line in process.stdout if "is given up after 300 s" in line)
+    assert "log in to it again" in gone
+    lab.kubeconfig.write_text(lab.kubeconfig.read_text().replace(TOKEN, lab.cluster.token))
+    said, _ = process.communicate(timeout=120)
+    assert "the cluster answers again" in said
+    assert (process.returncode, lab.statuses) == (5, ["stalled"])
+    assert "fake_run.py" in (lab.results / "result_0.txt").read_text(), "the stacks came, by the new token"
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
+def test_a_claim_that_takes_no_results_is_said_and_costs_none(lab: Lab) -> None:
+    lab.cluster.claims.add("kept")
+    lab.fakes()
+    lab.cluster.full_claims = True
+    done = lab.run("--results-claim", "kept")
+    assert (done.returncode, lab.statuses) == (0, ["success"]), done.stdout + done.stderr
+    assert "the results claim does not keep the trial's files: " in done.stdout
+
+
+@pytest.mark.long
+def test_a_configuration_of_any_name(lab: Lab) -> None:
+    """A ConfigMap's keys are not any name, and those of objects are short."""
+    lab.configuration = lab.configuration.rename(lab.folder / f"größe 3 {'x' * 70}.toml")
+    lab.fakes()
+    done = lab.run()
+    assert (done.returncode, lab.statuses) == (0, ["success"]), done.stdout + done.stderr
 
 
 def test_the_fake_is_what_it_stands_for() -> None:
