@@ -24,6 +24,7 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   --max-steps N          ends after N optimizer steps of the run, its schedule unchanged: equal work, to compare speeds
   --deterministic        repeatable to the bit, with hashes of its numbers in the log, for compare; no timed result
   --chosen JSON          what another run chose by its speed (number format, threads), as its log's line `chosen` has it
+  --rendezvous-timeout SECONDS  of a run on several machines: in which rank 0 must be reached (300)
   --target QUALITY       ends the run at another quality (open division only)
   --checkpoint-dir DIR   keeps checkpoints there: the last epoch's and the best one's
   --from-checkpoint      goes on from the checkpoint there; such a result is never a timed one

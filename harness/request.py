@@ -156,6 +156,15 @@ class Request:
         CACHE,
         HAS_CACHES,
     ] = None
+    rendezvous_timeout: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="Seconds in which a run's other ranks, or nodes, must reach rank 0 at MASTER_ADDR:MASTER_PORT.  "
+            "[default: 300]",
+        ),
+        ALL,
+    ] = None
     number: Annotated[int | None, Option(min=0, help="N of result_N.txt.  [default: the next free one]"), ONE] = None
     checkpoint_dir: Annotated[
         Path | None, Option(help="Keep checkpoints there: the last epoch's and the best one's."), ONE

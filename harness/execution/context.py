@@ -10,30 +10,25 @@ run on several machines where each starts its own ranks, NODE_RANK says which th
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
 import platform
-import socket
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable, Plain
-from harness.execution import binding
+from harness.execution import binding, console, lifeline, meeting
 from harness.system import accelerator, facts, places, preflight
 from harness.system.facts import Machine
 
 NODE_RANK, MASTER_ADDR, MASTER_PORT = "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"
 # A rank that waits this long for another has lost it. Longer than a series' watchdog waits, which names the one that hangs
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=40)
-# For all ranks to be there: one machine may still be checking its data, or unpacking an image
-MEETING_TIMEOUT = datetime.timedelta(minutes=20)
 # Of the libraries that move tensors between ranks: what they are told by the environment
 COLLECTIVES = ("NCCL_", "TORCH_NCCL_", "RCCL_", "CCL_", "GLOO_", "UCX_", "FI_", "OFI_", "MCCL_", "HCCL_")
 
@@ -212,8 +207,11 @@ def alone(kind: str) -> Context:
 
 
 @contextmanager
-def process_group(context: Context) -> Iterator[None]:
-    """The device and, for more than one rank, torch.distributed's group, for as long as the block runs."""
+def process_group(context: Context, patience_s: float = meeting.PATIENCE_S) -> Iterator[Any]:
+    """The device and, for more than one rank, torch.distributed's group and its store, for as long as the block runs.
+
+    `patience_s`: for rank 0's place to be reached; ValueError where it is not.
+    """
     import torch
     import torch.distributed as dist
 
@@ -221,74 +219,53 @@ def process_group(context: Context) -> Iterator[None]:
     on_cpu = device.type == accelerator.CPU
     if not on_cpu:
         torch.get_device_module(device).set_device(device.index)
+    store = None
     if context.world_size > 1:
         backend = process_group_backend(device.type)
+        store = _meeting(context, patience_s)
         dist.init_process_group(
             backend,
-            store=_meeting(context),
+            store=store,
             rank=context.rank,
             world_size=context.world_size,
             timeout=COLLECTIVE_TIMEOUT,
             device_id=None if on_cpu else device,
         )
     try:
-        yield
+        yield store
     finally:
         if context.world_size > 1:
             dist.destroy_process_group()
 
 
-def _meeting(context: Context) -> Any:
-    """The ranks' store, once all of them are there. ValueError that says who is not, or why they cannot meet."""
-    import torch.distributed as dist
-    from torch.distributed.distributed_c10d import PrefixStore
+def watched_machines(
+    store: Any, context: Context, launch: Launch, hosts: Sequence[str], lost: Callable[[str], None]
+) -> AbstractContextManager[None]:
+    """Inside the block `lost` is told of a machine of the run that answers no more."""
+    first = {rank: hosts[rank] for rank in range(0, launch.world_size, launch.local_world_size)}
+    return lifeline.kept(store, context.rank, first, os.environ.get(MASTER_ADDR, ""), lost=lost, say=console.complain)
 
-    address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
-    place = f"{address or '?'}:{port or '?'} (MASTER_ADDR, MASTER_PORT)"
-    fix = "the port must be free on rank 0's machine and the address reach it from every other"
+
+def _meeting(context: Context, patience_s: float) -> Any:
+    """The ranks' store, once all of them are there. ValueError that says who is not, or why they cannot meet."""
+    address, port = (os.environ.get(name, "") for name in (MASTER_ADDR, MASTER_PORT))
     if not address or not port.isdecimal():
-        raise ValueError(f"the ranks cannot meet at {place}: both must be set, as torchrun does")
-    try:
-        socket.getaddrinfo(address, int(port))
-    except OSError as error:
-        raise ValueError(f"the ranks cannot meet at {place}: {error.strerror}; {fix}") from error
-    try:
-        # torchrun's own process keeps the store on that port, else rank 0 does
-        keeps = context.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        tcp = dist.TCPStore(  # type: ignore[attr-defined]
-            address, int(port), context.world_size, keeps, MEETING_TIMEOUT, wait_for_workers=False
+        raise ValueError(
+            f"the ranks cannot meet at {address or '?'}:{port or '?'} (MASTER_ADDR, MASTER_PORT): both must be set, as "
+            "torchrun does"
         )
-        store = PrefixStore("harness", tcp)
-        store.set(f"here/{context.rank}", platform.node())
-        if context.rank != 0:
-            store.wait(["all"])
-        else:
-            _await(store, context.world_size, place)
-            store.set("all", "here")
-    except (dist.DistNetworkError, dist.DistStoreError) as error:
-        raise ValueError(f"the ranks cannot meet at {place}: {str(error).splitlines()[0]}; {fix}") from error
+    store = meeting.of_ranks(
+        meeting.Place(address, int(port), patience_s),
+        context.rank,
+        context.world_size,
+        # torchrun's own process keeps the store on that port, else rank 0 does
+        keeps=context.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        say=console.complain
+        if context.local_rank == 0
+        else lambda _: None,  # the others of a machine would say the same
+    )
     store.set_timeout(COLLECTIVE_TIMEOUT)
     return store
-
-
-def _await(store: Any, ranks: int, place: str) -> None:
-    """Wait for every rank's word, and say of whom."""
-    import torch.distributed as dist
-
-    until = time.monotonic() + MEETING_TIMEOUT.total_seconds()
-    while True:
-        missing = [rank for rank in range(ranks) if not store.check([f"here/{rank}"])]
-        left_s = until - time.monotonic()
-        if not missing:
-            return
-        if left_s <= 0:
-            listed = ", ".join(map(str, missing[:8])) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-            raise ValueError(
-                f"of {ranks} ranks {len(missing)} did not come to {place} within {MEETING_TIMEOUT.total_seconds():g} s: rank "
-                f"{listed}. Were they started, and does the address reach this machine from theirs?"
-            )
-        with contextlib.suppress(dist.DistStoreError):
-            store.wait([f"here/{missing[0]}"], datetime.timedelta(seconds=min(60.0, left_s)))
 
 
 def process_group_backend(kind: str) -> str:

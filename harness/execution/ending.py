@@ -6,6 +6,7 @@ is what failed, says so on the screen.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import traceback
@@ -77,14 +78,27 @@ def left_to_launcher(run: Run, interrupted: signals.Interrupted) -> bool:
 def overdue(run: Run, interrupted: signals.Interrupted) -> None:
     """End the process of a run whose main thread does not come back."""
     reason = f"{interrupted}, and it did not stop by itself within {signals.GRACE_S:g} s"
-    if not left_to_launcher(run, interrupted) and run.stopping.acquire(timeout=1):
+    _at_once(run, Ending(INTERRUPTED, reason), closed=not left_to_launcher(run, interrupted))
+
+
+def lost(run: Run, reason: str) -> None:
+    """End the process of a run that waits for a machine that is gone, in a call that takes no exception."""
+    if run.ending is None:
+        if run.launch.rank != 0:
+            with contextlib.suppress(LogLost):
+                run.own.plain(f"rank {run.launch.rank}: {reason}")
+        _at_once(run, Ending(BROKEN, reason), closed=True)
+
+
+def _at_once(run: Run, how: Ending, *, closed: bool) -> None:
+    if closed and run.stopping.acquire(timeout=1):
         try:
             if run.ending is None:
-                run.log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": reason})
+                run.log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": how.reason})
         except LogLost as lost:
             console.complain(str(lost.strerror))
-    console.complain(f"{keys.ABORTED}: {reason}")
-    os._exit(INTERRUPTED)
+    console.complain(f"{keys.ABORTED}: {how.reason}")
+    os._exit(how.exit_code)
 
 
 def settled(run: Run, ending: Ending) -> Ending:

@@ -26,6 +26,7 @@ from harness.execution import (
     description,
     ending,
     events,
+    meeting,
     pace,
     picture,
     provenance,
@@ -118,8 +119,11 @@ def _train(run: Run) -> Ending:
 
     began = time.perf_counter()
     run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
-    with context.process_group(here), contextlib.ExitStack() as closing:
+    patience_s = meeting.patience_s(request.rendezvous_timeout)
+    with context.process_group(here, patience_s) as store, contextlib.ExitStack() as closing:
         here = _agreed(run, here, bound, resumed)
+        lost = functools.partial(ending.lost, run)
+        closing.enter_context(context.watched_machines(store, here, run.launch, run.hosts, lost))
         session = configuration.benchmark.open(configuration.tables, here)
         closing.callback(session.close)
         session.warm_up()

@@ -23,7 +23,7 @@ import psutil
 
 from harness import names
 from harness.config import Configuration
-from harness.execution import console, seeding, signals
+from harness.execution import console, meeting, seeding, signals
 from harness.execution.context import NODE_RANK, Node
 from harness.execution.events import EventLog, close_abandoned, keys, refused, says
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
@@ -54,7 +54,7 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     if node is not None:
-        _must_meet(node)
+        _must_meet(node, meeting.patience_s(request.rendezvous_timeout))
     log = None
     if node is None or node.rank == 0:
         log = EventLog.create(request.folder, request.number)
@@ -101,9 +101,9 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
     return BROKEN if abandoned and code == TARGET_MET else code
 
 
-def _must_meet(node: Node) -> None:
+def _must_meet(node: Node, patience_s: float) -> None:
     """Node 0's port is free, and the others wait until it answers there. ValueError where that cannot be."""
-    place = f"{node.address}:{node.port} (MASTER_ADDR, MASTER_PORT)"
+    place = meeting.Place(node.address, node.port, patience_s)
     if node.rank == 0:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -114,23 +114,8 @@ def _must_meet(node: Node) -> None:
                     f"node 0 cannot wait for the others at {place}: {error.strerror}; choose another port"
                 ) from error
         return
-    until, told = time.monotonic() + MEETING_S, False
-    while True:
-        try:
-            socket.create_connection((node.address, node.port), timeout=5).close()
-            return
-        except OSError as error:
-            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
-                raise ValueError(f"node {node.rank} finds no node 0 at {place}: {error.strerror}") from error
-            if time.monotonic() > until:
-                raise ValueError(
-                    f"node {node.rank} has waited {MEETING_S} s for node 0 at {place}: {error}; is it started there, and is "
-                    "the port open between the machines?"
-                ) from error
-        if not told:
-            sys.stderr.write(f"node {node.rank} waits for node 0 at {place}\n")
-            told = True
-        time.sleep(1)
+    # its store answers as the ranks' does; this connection was to find out
+    meeting.store(f"node {node.rank}", place, 1, keeps=False)
 
 
 def _overdue(log: Path | None, interrupted: signals.Interrupted) -> None:

@@ -101,7 +101,7 @@ def test_published_recipes_name_the_weights_otherwise(bare: Any) -> None:
 
 
 FULL = Request(
-    *("toy", Path("data"), Path("w/r34.pth"), Path("out"), 7, 100, True, "{}", 0.25, Path("cache")),
+    *("toy", Path("data"), Path("w/r34.pth"), Path("out"), 7, 100, True, "{}", 0.25, Path("cache"), 120),
     *(3, Path("kept"), True, 5, True, "here", "stamp", False, 60.0, Engine.DOCKER, "ssd", "0,1", "8g"),
     *(True, "lab", "mlperf", "coco", "results", "amd.com/gpu", Path("pod.yaml"), "-p gpu"),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from harness import config
 from harness.contract import Context
-from harness.execution import checkpoint, context, slowest
+from harness.execution import checkpoint, context, meeting, slowest
 from harness.execution.context import Launch
 from harness.launch import watchdog
 from tests.harness.execution.runs import events, run
@@ -47,7 +46,7 @@ def test_a_rank_that_does_not_come_is_named(
     monkeypatch: pytest.MonkeyPatch,
     free_port: int,  # noqa: F811
 ) -> None:
-    monkeypatch.setattr(context, "MEETING_TIMEOUT", datetime.timedelta(seconds=2))
+    monkeypatch.setattr(meeting, "ALL_S", 2.0)
     for name, value in {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port),
