@@ -11,29 +11,23 @@ than that its ranks began.
 
 from __future__ import annotations
 
-import contextlib
-import re
 import shlex
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
-
 from harness.config import Configuration
 from harness.contract import NotSuitable
-from harness.execution.events import EventLog, keys
-from harness.exit_codes import BROKEN, INTERRUPTED
+from harness.execution.events import EventLog
 from harness.launch import node, ranks, slurm, stacks
 from harness.launch.caches import BY_SUDO, CONTROL, Dropped
 from harness.launch.container_spec import CONFIGURATION, RESULTS
 from harness.launch.reaper import Reaper
+from harness.launch.running_step import RunningStep
 from harness.launch.runtime import Runtime
 from harness.launch.slurm import Allocation
 from harness.launch.trial import Order
@@ -45,19 +39,9 @@ AS_RANK = (
     "export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS HARNESS_LOG=$1; "
     '[ "$SLURM_NODEID" = 0 ] || HARNESS_LOG=${1%.txt}.node$SLURM_NODEID.log; shift; exec "$@"'
 )
-ENDED = re.compile(r"srun: error: (?P<node>\S+): tasks? (?P<tasks>[\d,-]+): (?P<how>.+)")
-NODE_FAILED = re.compile(r"srun: error: Node failure on (\S+)")
 WAIT_S = 60  # for the other ranks when one has ended well: all leave one barrier together
 PROBE_S = 300.0  # for a small step on every node: an image may have to be unpacked there
 LOOPBACK = "127."
-OVER = {
-    "NODE_FAIL": "a node failed, and Slurm ended the job",
-    "TIMEOUT": "the job's time was over (--slurm-options '-t MINUTES', or sbatch -t)",
-    "CANCELLED": "somebody cancelled the job",
-    "PREEMPTED": "the job had to make room for another",
-    "OUT_OF_MEMORY": "the job was out of memory",
-    "DEADLINE": "the job's deadline was over",
-}
 
 
 @dataclass
@@ -73,6 +57,7 @@ class SlurmLauncher:
     here: bool = field(default=False, init=False)
     _nodes: Allocation | None = field(default=None, init=False)
     _found: list[node.Node] = field(default_factory=list, init=False)
+    _last: RunningStep | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.version = slurm.cluster()
@@ -105,9 +90,7 @@ class SlurmLauncher:
     def ready(self, order: Order) -> None:
         """Nodes, and on each of them the data, the code and the time as they should be. ValueError or NotSuitable."""
         run = self.configuration.run
-        if self._nodes is not None and self._nodes.own and self._nodes.state() not in ("RUNNING", ""):
-            self.say(f"job {self._nodes.job} is over ({self._nodes.state()}); asking for another")
-            self._nodes = None
+        self._drop_nodes_that_are_gone()
         if self._nodes is None:
             if slurm.JOB in self.environment:
                 self._nodes = slurm.of_this_job(self.environment, run.nodes)
@@ -134,6 +117,21 @@ class SlurmLauncher:
                 + " / ".join(lines[-5:] or ["they said nothing"])
             )
         node.judge(self._found, self.configuration.sha256, began, time.time())
+
+    def _drop_nodes_that_are_gone(self) -> None:
+        """Slurm may know it long after us: it gives a node SlurmdTimeout."""
+        if self._nodes is None:
+            return
+        job, state = self._nodes.job, self._nodes.state()
+        if self._last is not None and self._last.without_answer:
+            state = "a node does not answer"
+            if not self._nodes.own:
+                raise NotSuitable(f"job {job}: {state}: submit again, with --resume (RESUME=1)")
+            slurm.cancel(self.name)
+        elif not self._nodes.own or state in ("RUNNING", ""):
+            return
+        self.say(f"job {job} is over ({state}); asking for another")
+        self._nodes, self._last = None, None
 
     def drop_caches(self) -> Dropped:
         """On every node, outside any container."""
@@ -197,7 +195,8 @@ class SlurmLauncher:
             "image": self.request.image,
             "cluster": self.version,
         }
-        return RunningStep(process, self._nodes, order, others, ask, facts)
+        self._last = RunningStep(process, self._nodes, order, others, ask, facts)
+        return self._last
 
     def __enter__(self) -> Self:
         return self
@@ -253,107 +252,3 @@ class SlurmLauncher:
         except subprocess.TimeoutExpired as error:
             raise NotSuitable(f"the nodes gave no answer in {PROBE_S:g} s to: {shlex.join(words)}") from error
         return f"{done.stdout}{done.stderr}"
-
-
-class RunningStep:
-    """One trial; see watchdog.Running."""
-
-    def __init__(  # noqa: PLR0917 - what a step is
-        self,
-        process: subprocess.Popen[str],
-        nodes: Allocation,
-        order: Order,
-        others: list[Path],
-        ask: Callable[[], str],
-        facts: Mapping[str, Any],
-    ) -> None:
-        self._process, self._nodes, self._order, self._others = process, nodes, order, others
-        self._ask, self._facts = ask, facts
-        self._drained = threading.Event()
-        self._asked = False  # whether we asked it to end
-        self._cause: tuple[int, str] | None = None  # of what srun said first: which task ended how
-        self._lost = ""  # the node that Slurm gave up
-        self._over = ""
-
-    def lines(self) -> Iterator[str]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._listen(line)
-            yield line.rstrip("\n")
-        self._drained.set()
-
-    def _listen(self, line: str) -> None:
-        if (lost := NODE_FAILED.match(line)) is not None:
-            self._lost = lost[1]
-        ended = ENDED.match(line)
-        if ended is None or self._cause is not None:
-            return
-        task, how = f"rank {ended['tasks']} on {ended['node']}", ended["how"]
-        code = re.fullmatch(r"Exited with exit code (\d+)", how)
-        if code is None:
-            self._cause = (BROKEN, f"{task} was ended by a signal: {how}")
-        else:
-            known = int(code[1]) if int(code[1]) in ranks.KNOWN else BROKEN
-            self._cause = (known, f"{task} ended with exit code {code[1]}")
-
-    def poll(self) -> int | None:
-        code = self._process.poll()
-        if code is None:
-            return None
-        self._drained.wait(5)
-        return self._judged(code)[0]
-
-    def _judged(self, code: int) -> tuple[int, str]:
-        if self._lost:
-            return BROKEN, f"node {self._lost} failed, and Slurm ended the job"
-        if code == 0:
-            return 0, "the ranks ended without saying how"
-        if self._asked:
-            return INTERRUPTED, signal.SIGTERM.name
-        return self._cause or (BROKEN, f"srun ended with exit code {code}")
-
-    def ask_for_stacks(self) -> str:
-        try:
-            return self._ask()
-        except NotSuitable as error:
-            return f"no stacks could be asked for: {error}"
-
-    def terminate(self) -> None:
-        self._asked = True
-        self._nodes.signal("TERM")
-
-    def kill(self) -> None:
-        self._asked = True
-        self._nodes.signal("KILL")
-        if self._process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(10)
-            self._process.kill()  # srun itself, where a node answers no more
-
-    def why(self) -> str:
-        return self._over
-
-    def owns(self, process: psutil.Process) -> bool:  # noqa: ARG002 - the nodes are others
-        return False
-
-    def facts(self) -> dict[str, Any]:
-        """For the record."""
-        return {"slurm": dict(self._facts)}
-
-    def close(self) -> None:
-        if self._process.poll() is None:
-            self.kill()
-        code, reason = self._judged(self._process.wait())
-        self._over = reason if self._lost else OVER.get(self._nodes.state(), "")
-        if self._over and not self._asked:
-            reason = self._over
-        ranks.closed(self._order.log, code, reason)
-        for path in self._others:
-            if path.exists() and not _telling(path):
-                path.unlink()
-
-
-def _telling(path: Path) -> bool:
-    """Whether a node's file says more than that its ranks began."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        return any(f'"key": "{keys.INIT_START}"' not in line for line in lines if line.strip())

@@ -1,7 +1,8 @@
 """A true Slurm cluster of two nodes on this machine, for tests: munged, slurmctld and a slurmd for each node, as root.
 
 It lies in a folder of its own and answers to whoever has SLURM_CONF; no other Slurm of the machine is touched. The second node
-sees nothing in the folder `data`, which is full for everyone else, and starts each task as `prolog` says.
+sees nothing in the folder `data`, which is full for everyone else, and starts each task as `prolog` says. It can have a network
+of its own, with a cable that can be pulled.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import psutil
 PROGRAMS = ("munged", "slurmctld", "slurmd", "salloc", "unshare")
 CONF = """
 ClusterName=harness
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({addresses[0]})
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -45,11 +46,12 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 EnforcePartLimits=ALL
 ReturnToService=2
-SlurmdTimeout=6
+SlurmdTimeout={patience_s}
 KillWait=10
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
-NodeName=node[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port={ports} CPUs={cpus} RealMemory=1000 State=UNKNOWN
+NodeName=node1 NodeHostname={host} NodeAddr={addresses[0]} Port={ports[0]} CPUs={cpus} RealMemory=1000 State=UNKNOWN
+NodeName=node2 NodeHostname={host} NodeAddr={addresses[1]} Port={ports[1]} CPUs={cpus} RealMemory=1000 State=UNKNOWN
 PartitionName=main Nodes=node[1-2] Default=YES MaxTime=60 State=UP
 PartitionName=closed Nodes=node[1-2] MaxTime=60 State=DOWN
 """
@@ -66,6 +68,7 @@ def missing() -> str:
 @dataclass
 class Cluster:
     folder: Path
+    cable: str = ""  # between the nodes, by its name at both ends; empty: they share a network
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -116,13 +119,50 @@ class Cluster:
         inside = ["slurmd", "-D", "-N", name, "-L", str(self.folder / f"{name}.log")]
         if name == "node2":
             hidden = f"mount -t tmpfs none {self.data} && exec {' '.join(inside)}"
-            inside = ["unshare", "--mount", "--propagation", "private", "sh", "-c", hidden]
+            alone = ["unshare", "--mount", "--propagation", "private"]
+            if self.cable:
+                alone.append("--net")
+                hidden = f"until ip address show {self.cable} 2>/dev/null | grep -q inet; do sleep 0.1; done; {hidden}"
+            inside = [*alone, "sh", "-c", hidden]
         self._daemon(name, inside)
+        if self.cable and name == "node2":
+            self._plug_in(self.daemons[name].pid)
 
     def kill(self, name: str) -> None:
         """The daemon alone: what it has started goes on."""
         self.daemons[name].kill()
         self.daemons[name].wait()
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """Of the nodes."""
+        if not self.cable:
+            return "127.0.0.1", "127.0.0.1"
+        third = int(self.cable.removeprefix("slurm")) % 250
+        return f"10.213.{third}.1", f"10.213.{third}.2"
+
+    def _plug_in(self, process: int) -> None:
+        """A cable from here to the network of the process, which `unshare` makes in a moment."""
+        here = Path("/proc/self/ns/net").readlink()
+        until(lambda: Path(f"/proc/{process}/ns/net").readlink() != here, "a network of its own")
+        there = ["nsenter", f"--net=/proc/{process}/ns/net", "ip"]
+        for command in (
+            f"ip link add {self.cable} type veth peer name {self.cable} netns {process}",
+            f"ip address add {self.addresses[0]}/24 dev {self.cable}",
+            f"ip link set {self.cable} up",
+        ):
+            subprocess.run(command.split(), check=True)
+        for words in (
+            "link set lo up",
+            f"address add {self.addresses[1]}/24 dev {self.cable}",
+            f"link set {self.cable} up",
+        ):
+            subprocess.run([*there, *words.split()], check=True)
+
+    def pull_the_cable(self) -> None:
+        """Nothing comes from node2 any more, and nothing says so; what runs there goes on."""
+        daemon = self.daemons["node2"].pid
+        subprocess.run(["nsenter", f"--net=/proc/{daemon}/ns/net", "ip", "link", "set", self.cable, "down"], check=True)
 
     def _daemon(self, name: str, command: list[str]) -> None:
         with (self.folder / f"{name}.out").open("ab") as out:
@@ -143,11 +183,11 @@ class Cluster:
         version = subprocess.run(["slurmd", "-V"], capture_output=True, text=True, check=True).stdout.split()[-1]
         none = "disabled" if tuple(map(int, version.split(".")[:2])) >= (23, 11) else "cgroup/v1"
         (self.folder / "cgroup.conf").write_text(f"CgroupPlugin={none}\n")
-        controller, first = free_ports(1)[0], free_ports(2)
+        controller, *ports = free_ports(3)
         (self.folder / "slurm.conf").write_text(
             CONF.format(
-                host=platform.node(), folder=self.folder, controller=controller, ports=",".join(map(str, first)),
-                cpus=os.cpu_count(),
+                host=platform.node(), folder=self.folder, controller=controller, ports=ports, cpus=os.cpu_count(),
+                addresses=self.addresses, patience_s=300 if self.cable else 6,
             )
         )  # fmt: skip
         munge = [f"--{name}-file={self.folder}/munge/{name}" for name in ("pid", "log", "seed")]
@@ -188,11 +228,12 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Cluster]:
-    """A cluster, for as long as the block runs."""
+def running(*, cable: bool = False) -> Iterator[Cluster]:
+    """A cluster, for as long as the block runs; with a `cable` its second node has a network of its own, and Slurm gives a
+    silent node as long as it does by default."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # a socket's path has room for a hundred letters
     folder.chmod(0o755)
-    cluster = Cluster(folder)
+    cluster = Cluster(folder, f"slurm{os.getpid()}" if cable else "")
     try:
         cluster.begin()
         yield cluster

@@ -51,7 +51,7 @@ def test_places_where_nodes_cannot_meet_are_said_at_once(tmp_path: Path) -> None
     path = toy.write(tmp_path, toy.raw(ranks=1, nodes=2))
     lost = runs.run(path, "--out", tmp_path / "out", **{**MEETS, "MASTER_ADDR": "no-such-host.invalid"})
     assert lost.returncode == 2
-    assert "node 1 finds no node 0 at no-such-host.invalid:29500 (MASTER_ADDR, MASTER_PORT)" in lost.stderr
+    assert "node 1 finds no rank 0 at no-such-host.invalid:29500 (MASTER_ADDR, MASTER_PORT)" in lost.stderr
     with socket.socket() as other:
         other.bind(("", 0))
         other.listen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from harness.launch import ledger
+from harness.results.logfile import read
 from tests.conftest import CHECKOUT
 from tests.harness.launch import cluster
 from tests.harness.launch.cluster import Cluster, until
@@ -118,6 +120,46 @@ def test_a_series_survives_the_death_of_a_node_and_goes_on(place: Place) -> None
     assert "beside" not in record, "the load of the machine that submits says nothing of the nodes"
     line = record["slurm"]["srun"]
     assert "--nodes=2 --ntasks=2 --ntasks-per-node=1" in line and "--overlap" in line
+
+
+@pytest.fixture
+def far_apart(tmp_path: Path) -> Iterator[Place]:
+    """Two nodes with a cable between them; Slurm gives a silent one five minutes, as it does by default."""
+    if reason := cluster.missing():
+        pytest.skip(reason)
+    if subprocess.run(["unshare", "--net", "ip", "link"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no networks of one's own here")
+    with cluster.running(cable=True) as found:
+        found.idle()
+        yield Place(tmp_path, found)
+
+
+def test_a_node_that_goes_silent_ends_the_run_long_before_slurm_gives_it_up(far_apart: Place) -> None:
+    """As one does that loses its power: no connection is closed, and its tasks and daemon say nothing more."""
+    place = far_apart
+    place.fate = "naps"
+    running = place.start("--trials", 2, GLOO_SOCKET_IFNAME=place.cluster.cable)
+    place.trained(2)
+    place.cluster.pull_the_cable()
+    began = time.monotonic()
+    until((place.results / "result_0.json").exists, "the end of the trial", 120)
+    took = time.monotonic() - began
+    assert place.attempts[0] == (0, 1, "failed")
+    assert re.fullmatch(
+        r"rank 1 on \S+ has not answered for 16 s: its machine is gone, or the network to it", place.stop[1]
+    )
+    assert json.loads((place.results / "result_0.json").read_text())["exit_code"] == 5
+    assert running.stdout is not None
+    seen = []
+    for line in running.stdout:  # nothing is asked of the lost node: others are waited for
+        seen.append(line)
+        if "waiting in partition main (" in line:
+            break
+    sys.stdout.write(f"{''.join(seen)}\nended {took:.0f} s after the node\n")
+    assert any("is over (a node does not answer); asking for another" in line for line in seen), seen
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode == 130
 
 
 def test_a_daemon_that_dies_alone(place: Place) -> None:
@@ -308,23 +350,36 @@ def test_run_sub_is_the_same_thing(place: Place) -> None:
     assert "trial 0 | target met" in said
 
 
-def test_the_embedded_job_on_two_nodes(place: Place, tmp_path: Path) -> None:
+def test_the_embedded_job_loses_a_node_and_goes_on(place: Place, tmp_path: Path) -> None:
     """SSD itself, cut by --max-steps: weights are one network's, the evaluation sees every image once."""
     content = tomllib.loads((CHECKOUT / "configs" / "ssd" / "embedded.toml").read_text())
-    content["run"] |= {"nodes": 2, "accelerators_per_node": 1}
+    content["run"] |= {"nodes": 2, "accelerators_per_node": 1, "log_every_steps": 1}
     content["compute"] |= {"precision": "fp32", "threads": 1}  # nothing measured in init, which takes most of the time
     path = tmp_path / "embedded.toml"
     path.write_text(toml(content))
-    command = [sys.executable, "-m", "harness", "run", str(path), "--engine", "slurm", "--max-steps", "3"]
-    finished = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")], cwd=CHECKOUT, env=place.cluster.environment, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert finished.returncode == 1, finished.stdout + finished.stderr  # the steps are spent, the target is not met
-    (book,) = tmp_path.glob("out/*/*/ledger.jsonl")
-    (attempt,) = ledger.Account.read(book).attempts
-    assert attempt.status == "target_not_met"
-    assert os.listdir(book.parent).count("result_0.node1.log") == 0, "a node without a word leaves no file"  # noqa: PTH208
+    words = ["--engine", "slurm", "--trials", "1", "--seed", "1", "--max-steps", "8", "--out", tmp_path / "out"]
+    command = [sys.executable, "-m", "harness", "run", *map(str, (path, *words))]
+    asked: Any = {"cwd": CHECKOUT, "env": place.cluster.environment, "text": True, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, stderr=subprocess.STDOUT, **asked) as running:
+        until(lambda: bool(list(tmp_path.glob("out/*/*/result_0.txt"))), "the trial", 300)
+        (log,) = tmp_path.glob("out/*/*/result_0.txt")
+        until(lambda: log.read_text().count('"tracked_stats"') >= 2, "its second step", 300)
+        place.cluster.kill("node2")
+        for process in place.cluster.tasks("node2"):
+            process.kill()
+        said, _ = running.communicate(timeout=300)
+    assert running.returncode == 5, said
+    book = log.with_name(ledger.FILE)
+    assert [each.status for each in ledger.Account.read(book).attempts] == ["failed"]
+    place.cluster.start("node2")
+    place.cluster.idle()
+    again = subprocess.run([*command, "--resume"], stderr=subprocess.STDOUT, check=False, **asked)
+    assert again.returncode == 1, again.stdout  # the steps are spent, the target is not met
+    assert [each.status for each in ledger.Account.read(book).attempts] == ["failed", "target_not_met"]
+    assert log.with_name("result_0.broken-1.txt").exists()
+    assert not log.with_name("result_0.node1.log").exists(), "a node without a word leaves no file"
+    record = read(log)
+    assert record.slowest_rank is not None and record.accelerators == 2
 
 
 def toml(content: dict[str, Any]) -> str:

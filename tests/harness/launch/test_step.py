@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from harness.contract import NotSuitable
-from harness.launch import node, slurm, step
+from harness.launch import node, running_step, slurm
 from harness.launch.node import Node
+from harness.launch.running_step import RunningStep
 from harness.launch.runtime import Runtime
 from harness.launch.slurm import Allocation
-from harness.launch.step import RunningStep
 from harness.launch.trial import Order
 
 SHA256 = "ab" * 32
@@ -222,6 +222,6 @@ def test_an_account_s_own_words_for_accelerators_are_left_to_it() -> None:
 def test_a_node_s_file_stays_where_it_tells_something(tmp_path: Path) -> None:
     quiet = tmp_path / "result_0.node1.log"
     quiet.write_text(':::MLLOG {"key": "init_start", "value": null}\n')
-    assert not step._telling(quiet)
+    assert not running_step._telling(quiet)
     quiet.write_text(quiet.read_text() + "rank 8: RuntimeError: out of memory\n")
-    assert step._telling(quiet)
+    assert running_step._telling(quiet)
