@@ -300,6 +300,7 @@ def _notes(
 def _held_up(base: Comparison) -> list[str]:
     """Ranks that the others waited for in one arm and not in the other: a machine's matter, and no driver's."""
     slow = [Counter[tuple[int, str]](), Counter[tuple[int, str]]()]
+    counts = [sum(run.arm == arm for run in base.runs) for arm in (0, 1)]
     for run in base.runs:
         found = run.record.slowest_rank
         if found is not None and found.stands_out:
@@ -309,7 +310,7 @@ def _held_up(base: Comparison) -> list[str]:
     return [
         f"{label}: the other ranks waited for rank {rank} on {host} in {count} of {runs} runs: a machine that is slower "
         "than the others may be the difference"
-        for arm, label, runs in zip(slow, base.question.labels, base.counts, strict=True)
+        for arm, label, runs in zip(slow, base.question.labels, counts, strict=True)
         for (rank, host), count in arm.most_common(3)
     ]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-STANDS_OUT = 1.1  # times the median rank's step
+STANDS_OUT = 1.1  # times the median rank's step: what a run says on its screen too
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from harness.contract import Context
 from harness.execution import checkpoint, context, meeting, slowest
 from harness.execution.context import Launch
 from harness.launch import watchdog
+from harness.results import slowest as slowest_read
 from tests.harness.execution.runs import events, run
 from tests.harness.execution.test_ways_out import by_hand, free_port  # noqa: F401 - a fixture
 from tests.toy import configuration as toy
@@ -98,6 +99,7 @@ def test_the_slowest_rank_is_the_one_that_waits_least() -> None:
     assert str(found) == "rank 1 on a is the slowest: 140 ms a step of its own, the median rank 100 ms"
     assert found.logged == {"slowest": 1, "host": "a", "median_ms": 100.0, "step_ms": [100.0, 140.0, 90.0, 100.0]}
     assert not slowest.compared([100.0, 105.0], ["a", "b"]).stands_out
+    assert slowest.STANDS_OUT == slowest_read.STANDS_OUT, "compare and the run mean the same"
 
 
 def test_a_run_of_three_ranks_names_its_slowest_each_epoch_and_how_they_talk(tmp_path: Path) -> None:
