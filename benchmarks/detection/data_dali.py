@@ -10,24 +10,57 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from torch import Tensor
 
-from benchmarks.detection import reader_counts
+from benchmarks.detection import image_format, reader_counts
 from benchmarks.detection.data import Source, blamed, counts
 from benchmarks.detection.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 READER = "coco"
 DECODERS = "fn.decoders."  # in an error of theirs, which names no file
+
+MOST_KEPT = 4  # batches that the device has not finished with
+
+Batch = dict[str, Tensor]
+Finish = Callable[[Batch], Batch]  # what is left to be done to a whole batch, where its images shall be
+
+
+@dataclass
+class InUse:
+    """Batches on a GPU that somebody may still have to read. Each is kept until the stream is past what was asked of it.
+
+    DALI hands its memory over without a copy, and has it back when the last tensor on it goes. Of PyTorch's own memory the
+    allocator knows that kernels which read it are still to run; of DALI's nobody does, and by the time that they run another
+    batch would lie there: the host is a step or two ahead of the device.
+    """
+
+    device: torch.device
+    kept: deque[tuple[torch.cuda.Event, Batch]] = field(default_factory=deque)
+
+    def asked(self, batch: Batch) -> None:
+        """All that is to be done with `batch` has been asked of the current stream."""
+        if self.device.type != "cuda":
+            return
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.device))
+        self.kept.append((event, batch))
+        while self.kept and self.kept[0][0].query():
+            self.kept.popleft()
+        if len(self.kept) > MOST_KEPT:  # more than a host has ever been ahead
+            self.kept[0][0].synchronize()
+            self.kept.popleft()
 
 
 @dataclass
@@ -36,6 +69,8 @@ class DaliBatches:
 
     iterator: DALIGenericIterator
     source: Source
+    finish: Finish
+    in_use: InUse
     wait_s: float = field(default=0.0)
 
     @property
@@ -43,7 +78,7 @@ class DaliBatches:
         (meta,) = (p.reader_meta(READER) for p in self.iterator._pipes)
         return int(meta["epoch_size"])
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         epoch = iter(self.iterator)
         while True:
             start = time.perf_counter()
@@ -57,7 +92,11 @@ class DaliBatches:
                 raise RuntimeError(f"{error}\n{blamed(self.source)}") from error
             finally:
                 self.wait_s += time.perf_counter() - start
-            yield {name: tensor.to(self.source.device, non_blocking=True) for name, tensor in batch.items()}
+            made = self.finish(batch)
+            try:
+                yield {name: tensor.to(self.source.device, non_blocking=True) for name, tensor in made.items()}
+            finally:  # at the end of an epoch that is left before its own, too
+                self.in_use.asked(batch)
 
     def state(self) -> bytes:
         (checkpoint,) = self.iterator.checkpoints()
@@ -97,15 +136,28 @@ def _decoding_graph(jpegs: list[npt.NDArray[np.uint8]], arguments: dict[str, Any
 
 
 def batches(
-    pipe: Any, source: Source, saved: tempfile.TemporaryDirectory[str], outputs: list[str], policy: LastBatchPolicy
+    pipe: Any,
+    source: Source,
+    saved: tempfile.TemporaryDirectory[str],
+    outputs: list[str],
+    policy: LastBatchPolicy,
+    *,
+    finish: Finish | None = None,
 ) -> DaliBatches:
-    """`saved` is where the graph's reader saves what it reads, and is removed."""
+    """`saved` is where the graph's reader saves what it reads, and is removed. Without `finish` the graph's images are float32
+    or, where they shall be, fp16_hwc4."""
     iterator = DALIGenericIterator(
         [pipe], outputs, reader_name=READER, last_batch_policy=policy, auto_reset=True, prepare_first_batch=False
     )
     with saved:
         reader_counts.compare(Path(saved.name), counts(source), source.annotations, with_empty=not source.skip_empty)
-    return DaliBatches(iterator, source)
+    return DaliBatches(iterator, source, finish or _formatted(source), InUse(torch.device(source.device)))
+
+
+def _formatted(source: Source) -> Finish:
+    if source.image_format == "bf16_blocks":
+        return lambda batch: {**batch, "images": image_format.made(batch["images"], "bf16_blocks")}
+    return lambda batch: batch
 
 
 def reader(source: Source, **arguments: Any) -> Any:
@@ -164,8 +216,8 @@ def _decoding(gpu: int | None, hw_decoder_load: float) -> dict[str, Any]:
 
 def normalised(images: Any, source: Source, colour: Any = None, **mirror: Any) -> Any:
     """Resize with an antialiasing triangular filter, colour (training), then ImageNet's mean and deviation."""
-    px, half = source.image_px, source.image_format == "fp16_hwc4"
-    images = fn.resize(images, resize_x=px, resize_y=px, interp_type=types.INTERP_LINEAR, antialias=source.antialias)
+    half = source.image_format == "fp16_hwc4"
+    images = resized(images, source)
     if colour is not None:
         images = colour(images)
     return fn.crop_mirror_normalize(
@@ -177,6 +229,12 @@ def normalised(images: Any, source: Source, colour: Any = None, **mirror: Any) -
         std=[255 * value for value in IMAGENET_STD],
         **mirror,
     )
+
+
+def resized(images: Any, source: Source) -> Any:
+    """Levels (S, S, 3), by an antialiasing triangular filter where source.antialias."""
+    px = source.image_px
+    return fn.resize(images, resize_x=px, resize_y=px, interp_type=types.INTERP_LINEAR, antialias=source.antialias)
 
 
 def uniform(ends: tuple[float, float]) -> Any:

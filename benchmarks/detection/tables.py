@@ -48,7 +48,7 @@ class Data(Table):
     decode: Literal["region", "whole"] = "region"
     hw_decoder_load: Fraction = 0.65  # of DALI: share of the pictures for a GPU's JPEG engine; the default is DALI's
     # What the data path hands to the network: see benchmarks/detection/image_format.py
-    image_format: Literal["fp32_chw", "fp16_hwc4"] = "fp32_chw"
+    image_format: Literal["fp32_chw", "fp16_hwc4", "bf16_blocks"] = "fp32_chw"
 
     @model_validator(mode="after")
     def _choices_are_the_backend_s(self) -> Self:
@@ -79,7 +79,10 @@ class Compute(Table):
     threads: Literal["auto"] | PositiveInt = "auto"
     channels_last: bool = True
     compile: bool = False  # torch.compile of model and loss; on a CPU it needs a C++ compiler
-    autotune: bool = True  # on CUDA, cuDNN tries its algorithms on each shape in init and keeps the fastest
+    # On CUDA, cuDNN tries its plans for each shape in init and keeps the fastest: the ten that it thinks best, or all
+    autotune: bool | Literal["all"] = True
+    # On CUDA, of training's own work beside the data path's, where both want the same multiprocessors
+    stream_priority: Literal["default", "high"] = "default"
     # Of a compiled step on CUDA: its kernels are recorded in init and replayed, inputs copied into their buffers
     cuda_graphs: bool = False
     # Of several ranks. delayed: all gradients are summed at once after the backward pass, not in buckets while it goes on

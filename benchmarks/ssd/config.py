@@ -64,6 +64,21 @@ class Model(Network):
         return self
 
 
+class Data(tables.Data):
+    """As every detector's, and where boxes are matched."""
+
+    # Of DALI on a GPU, to default boxes in training: there, by two memsets for each picture and a kernel, or on its CPU threads
+    match_on: Literal["device", "cpu"] = "device"
+
+    @model_validator(mode="after")
+    def _matching_is_dali_s(self) -> Self:
+        if self.backend == "torch" and self.match_on != "device":
+            raise ValueError(
+                f'match_on = "{self.match_on}" is DALI\'s, without effect on backend = "torch"; leave it out'
+            )
+        return self
+
+
 class Augmentation(Table):
     """Of the training images; the defaults are v0.7's."""
 
@@ -165,6 +180,7 @@ class SSDConfig(DetectorConfig):
     """All of SSD's tables."""
 
     model: Model
+    data: Data
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer
     compute: Compute
@@ -176,6 +192,15 @@ class SSDConfig(DetectorConfig):
             raise ValueError(
                 f'compute.fused has "loss", which divides by an image\'s boxes, and optimizer.loss_over = '
                 f'"{self.optimizer.loss_over}"; leave out one of them'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_are_the_stem_s(self) -> Self:
+        if self.data.image_format == "bf16_blocks" and self.compute.stem != "space_to_depth":
+            raise ValueError(
+                f'data.image_format = "bf16_blocks" is what compute.stem = "space_to_depth" convolves, not '
+                f'"{self.compute.stem}"; say both, or image_format = "fp16_hwc4"'
             )
         return self
 

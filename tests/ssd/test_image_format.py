@@ -6,19 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from nvidia.dali import fn, pipeline_def
 from torch import Tensor
 
 from benchmarks.detection import image_format
 from benchmarks.detection.data_dali import decoding_of
-from benchmarks.ssd import data
+from benchmarks.ssd import augmentation, data, pixels
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.session import SSDSession
 from harness import config
 from harness.contract import Context
-from tests.ssd import small
+from tests.ssd import coco_folder, small
+from tests.ssd.coco_folder import Picture
 from tests.ssd.test_data import AS_IT_IS, BOXES, PX
 
 
@@ -72,6 +75,93 @@ def test_half_precision_hwc4_is_the_plain_batch_rounded_to_half(test_data: Path)
         assert (b["images"][..., 3] == 0).all()
 
 
+def test_blocks_have_the_plain_batch_s_draws_boxes_and_pixels(test_data: Path) -> None:
+    """Colour, flip and normalising not by DALI's operators: the same numbers drawn, and levels but for rounding."""
+    plain, blocks = (
+        epoch(of_coco256(test_data, image_format=form), Augmentation()) for form in ("fp32_chw", "bf16_blocks")
+    )
+    assert len(plain) == len(blocks) == 3
+    one_level = 1 / (255 * 0.224) + 2 * torch.finfo(torch.bfloat16).eps
+    for a, b in zip(plain, blocks, strict=True):
+        assert set(b) == {"images", "labels", "offsets"}
+        assert torch.equal(a["labels"], b["labels"]) and torch.equal(a["offsets"], b["offsets"])
+        expected = image_format.made(a["images"], "bf16_blocks")
+        assert b["images"].shape == expected.shape == (42, PX // 2 + 3, PX // 2 + 3, 16)
+        assert b["images"].dtype == torch.bfloat16 and b["images"].is_contiguous()
+        difference = (b["images"].float() - expected.float()).abs()
+        assert difference.max() <= one_level
+        assert (difference > 0).float().mean() < 1e-3
+
+
+@pytest.fixture(scope="module")
+def patterned(tmp_path_factory: pytest.TempPathFactory, gpu: str) -> data.Source:
+    """Twelve pictures, decoded by CUDA alone: a JPEG engine's pixels are not CUDA's to the last bit."""
+    pictures = [Picture(15 * i, [(4 + i, 5, 20 + i, 24, 1), (30, 12 + i, 28, 18, 1)]) for i in range(1, 13)]
+    where = coco_folder.write(tmp_path_factory.mktemp("patterned"), pictures)
+    return data.Source(where.images, where.annotations, PX, 2, 2, gpu, 0, 1, skip_empty=True, hw_decoder_load=0.0)
+
+
+def test_on_a_gpu_blocks_and_boxes_matched_on_the_cpu_are_the_same_batches(patterned: data.Source) -> None:
+    plain = epoch(patterned, Augmentation())
+    matched = epoch(replace(patterned, match_on="cpu"), Augmentation())
+    blocks = epoch(replace(patterned, image_format="bf16_blocks"), Augmentation())
+    assert len(plain) == len(matched) == len(blocks) == 6
+    for a, b, c in zip(plain, matched, blocks, strict=True):
+        assert {each.device.type for batch in (a, b, c) for each in batch.values()} == {"cuda"}
+        assert torch.equal(a["images"], b["images"])
+        assert torch.equal(a["labels"], c["labels"]) and torch.equal(a["offsets"], c["offsets"])
+        assert (a["labels"] != b["labels"]).float().mean() < 1e-3, "where overlaps tie, either may be"
+        torch.testing.assert_close(
+            a["offsets"][a["labels"] > 0].mean(), b["offsets"][b["labels"] > 0].mean(), rtol=1e-2, atol=1e-2
+        )
+        expected = image_format.made(a["images"], "bf16_blocks")
+        difference = (c["images"].float() - expected.float()).abs()
+        assert difference.max() <= 1 / (255 * 0.224) + 2 * torch.finfo(torch.bfloat16).eps
+        assert (difference > 0).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("form", ["fp32_chw", "bf16_blocks"])
+def test_a_batch_stays_whole_however_late_the_device_reads_it(
+    patterned: data.Source, form: image_format.Format
+) -> None:
+    """The host asks for reading, lets the batch go, and takes the next: DALI has all of an epoch to write over it."""
+    source = replace(patterned, image_format=form)
+    at_once = [batch["images"].double().sum().item() for batch in epoch(source, Augmentation())]
+    late = []
+    for batch in data.train_batches(source, Augmentation(), BOXES, order_seed=1, augmentation_seed=1):
+        torch.cuda._sleep(200_000_000)  # cycles: a tenth of a second
+        late.append(batch["images"].double().sum())
+        del batch
+    assert [each.item() for each in late] == at_once
+    assert len(set(at_once)) == 6
+
+
+def test_the_changes_are_dali_s_own() -> None:
+    """Of any draw, beyond what training draws: levels that its operator makes, but for a rounding here and there."""
+    levels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    drawn = np.array([[1.1, 0.6, 18.0, 1.4, 0], [0.9, 1.5, -18.0, 0.5, 0], [1, 1, 0, 1, 0]], dtype=np.float32)
+
+    @pipeline_def(batch_size=1, num_threads=1, device_id=None)  # type: ignore[untyped-decorator]
+    def twisted(brightness: float, contrast: float, hue: float, saturation: float) -> Any:
+        image = fn.external_source(source=lambda: [levels], batch=True)
+        return fn.color_twist(image, brightness=brightness, contrast=contrast, hue=hue, saturation=saturation)
+
+    for draws, change in zip(drawn, pixels.changes(drawn), strict=True):
+        (found,) = twisted(*draws[:4].tolist()).run()
+        colour = torch.from_numpy(change[None, : pixels.COLOUR].reshape(1, 3, 4))
+        ours = augmentation.coloured(torch.from_numpy(levels)[None].permute(0, 3, 1, 2), colour)[0].permute(1, 2, 0)
+        difference = np.abs(ours.numpy() - found.as_array()[0].astype(float))
+        assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
+
+
+def test_evaluation_pictures_in_blocks(test_data: Path) -> None:
+    source = of_coco256(test_data)
+    (a, *_), (b, *_) = (
+        list(data.eval_batches(replace(source, image_format=form))) for form in ("fp32_chw", "bf16_blocks")
+    )
+    assert torch.equal(b["images"], image_format.made(a["images"], "bf16_blocks"))
+
+
 def test_evaluation_pictures_in_half_precision(test_data: Path) -> None:
     source = of_coco256(test_data)
     (a, *_), (b, *_) = (
@@ -90,13 +180,17 @@ def test_what_arrives_in_the_network_s_layout_is_not_copied() -> None:
     assert image_format.network_input(plain, "fp32_chw", torch.contiguous_format, None).data_ptr() == plain.data_ptr()
     assert image_format.network_input(plain, "fp32_chw", last, None).is_contiguous(memory_format=last)
     assert image_format.network_input(half, "fp16_hwc4", last, None).dtype == torch.float32
+    blocks = image_format.blank("bf16_blocks", 2, 8, cpu)
+    found = image_format.network_input(blocks, "bf16_blocks", last, torch.bfloat16)
+    assert found.data_ptr() == blocks.data_ptr() and found.shape == (2, 16, 7, 7)
+    assert found.is_contiguous(memory_format=last)
 
 
 @pytest.mark.parametrize(("precision", "channels_last"), [("fp32", True), ("bf16", True), ("fp32", False)])
 def test_a_session_trains_alike_on_either(folder: Path, precision: str, channels_last: bool) -> None:
     first = []
-    for form in ("fp32_chw", "fp16_hwc4"):
-        compute = {"precision": precision, "channels_last": channels_last}
+    for form, stem in (("fp32_chw", "direct"), ("fp16_hwc4", "direct"), ("bf16_blocks", "space_to_depth")):
+        compute = {"precision": precision, "channels_last": channels_last, "stem": stem}
         raw = small.content(data={"image_format": form}, compute=compute)
         tables: Any = config.parse(raw, name="small", source="small").tables
         torch.manual_seed(5)
@@ -108,15 +202,23 @@ def test_a_session_trains_alike_on_either(folder: Path, precision: str, channels
         session.close()
     # the first step is at learning rate 0, so that two losses are of one and the same network
     assert first[0][:2] == pytest.approx(first[1][:2], rel=2e-3 if precision == "fp32" else 2e-2)
+    assert first[0][:2] == pytest.approx(first[2][:2], rel=2e-2)
+
+
+def test_blocks_are_for_the_stem_that_convolves_them(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r'bf16_blocks" is what compute\.stem = "space_to_depth" convolves'):
+        config.parse(small.content(data={"image_format": "bf16_blocks"}), name="small", source="small")
 
 
 def test_the_decoder_s_choices_reach_the_graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What only a GPU acts on is at least asked for: hw_decoder_load, whole or region."""
     seen: list[data.Source] = []
     monkeypatch.setattr(data, "train_batches", lambda source, *_, **__: seen.append(source))
-    raw = small.content(data={"decode": "whole", "hw_decoder_load": 0.9, "image_format": "fp16_hwc4"})
+    choices = {"decode": "whole", "hw_decoder_load": 0.9, "image_format": "fp16_hwc4", "match_on": "cpu"}
+    raw = small.content(data=choices)
     tables: Any = config.parse(raw, name="small", source="small").tables
     Folder(tables, Context(device="cpu", data_dir=folder)).train_batches(BOXES)
     assert (seen[0].whole, seen[0].hw_decoder_load, seen[0].image_format) == (True, 0.9, "fp16_hwc4")
+    assert seen[0].match_on == "cpu"
     assert decoding_of(replace(seen[0], device="cuda:0"))["hw_decoder_load"] == 0.9
     assert decoding_of(replace(seen[0], device="cuda:0"))["device"] == "mixed"

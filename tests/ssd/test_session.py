@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,43 @@ def test_cuda_graphs_are_refused_where_they_have_not_been_made_for(here: Context
     BENCHMARK.check(tables, Context(device="cuda:0"))
     with pytest.raises(ValueError, match="one accelerator under CUDA"):
         BENCHMARK.check(tables, here)
+
+
+@pytest.mark.parametrize("compute", [{"autotune": "all"}, {"stream_priority": "high"}])
+def test_what_is_cuda_s_alone_is_refused_elsewhere(compute: dict[str, Any]) -> None:
+    tables = config.parse(small.content(compute=compute), name="small", source="small").tables
+    BENCHMARK.check(tables, Context(device="cuda:0"))
+    with pytest.raises(ValueError, match=rf"compute\.{next(iter(compute))} = .* is for CUDA, and has no effect on cpu"):
+        BENCHMARK.check(tables, Context(device="cpu"))
+
+
+def test_a_step_in_a_stream_of_its_own_comes_after_what_was_asked_before_it_and_before_what_is_asked_later(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            said.append(f"{self.name} waits for {other.name}")
+
+    @contextlib.contextmanager
+    def entered(stream: Stream) -> Iterator[None]:
+        said.append(f"in {stream.name}")
+        yield
+        said.append(f"out of {stream.name}")
+
+    session = opened(data)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream("the current one"))
+    monkeypatch.setattr(torch.cuda, "stream", entered)
+    monkeypatch.setattr(session, "stream", Stream("its own"))
+    session.train_step(*session.synthetic_batch())
+    assert said == [
+        *("its own waits for the current one", "in its own"),
+        *("out of its own", "the current one waits for its own"),
+    ]
 
 
 @pytest.mark.parametrize("backend", ["dali", "torch"])
