@@ -24,7 +24,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +40,8 @@ from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
 from harness.config import ROOT
 from harness.contract import Context, NotSuitable
-from measuring.measure import Figure, wall
-from measuring.ssd import accuracy, checks, data, run, sections, setup
+from measuring.measure import Comparison, Figure, wall
+from measuring.ssd import accuracy, checks, data, run, sections, setup, turns
 from measuring.ssd import report as reports
 
 CHECK_FAILED, USAGE, BROKE, NOT_SUITABLE, INTERRUPTED = 1, 2, 5, 6, 130
@@ -50,13 +50,15 @@ FEWEST = 32  # of the data set: whole batches for every section
 CPU_STEPS = 6
 LOOPED = 16  # images of a batch that are detected in a Python loop
 MOST_TURNS_OF_CHOICES = 5  # a dozen graphs, each opened again in each turn
+STEPS_OF_A_TURN = 40  # end to end, after ten that fill the queue: 3 s on an H100
 STEPS_IN_BUDGET = 100  # of the end-to-end run on a GPU, where time is short: five intervals of 20
 ACCURACY_STEPS = 200
 # In the order in which they are measured; those that are no default are asked for by name or by their own option
 SECTIONS = (
-    "end-to-end", "step", "data", "detection", "evaluation", "kernels", "variants", "choices", "evaluator", "accuracy",
+    "end-to-end", "turns", "step", "constants", "data", "detection", "evaluation", "kernels", "plans", "variants", "choices",
+    "evaluator", "accuracy",
 )  # fmt: skip
-DEFAULT = SECTIONS[:6]
+BY_NAME = ("turns", "constants", "plans")  # nowhere but in --only: for a GPU, and long
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
@@ -150,6 +152,7 @@ def wanted(asked: argparse.Namespace) -> list[str]:
     if asked.only is not None:
         return [name for name in SECTIONS if name in asked.only]
     more = {
+        **dict.fromkeys(BY_NAME, False),
         "variants": asked.variants or asked.all,
         "choices": asked.choices or asked.all,
         "evaluator": asked.evaluator is not None or asked.all,
@@ -222,7 +225,7 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
             found.losses = _trained(config, device, work.folder, asked.accuracy, console)
             found.figures += accuracy.figures(found.losses)
         else:
-            _measure(name, asked, found, work)
+            _measure(name, asked, found, work, lambda line: say(f"  {line}", highlight=False))
         for each in (*found.figures[before[0] :], *found.comparisons[before[1] :]):
             say(f"  {each}", highlight=False)
     found.left_out = []
@@ -238,7 +241,9 @@ def _trained(config: SSDConfig, device: str, folder: Path, steps: int, console: 
         return accuracy.train(config, device, folder, steps, tell)
 
 
-def _measure(name: str, asked: argparse.Namespace, found: reports.Report, work: Workload) -> None:
+def _measure(
+    name: str, asked: argparse.Namespace, found: reports.Report, work: Workload, tell: Callable[[str], None]
+) -> None:
     """One of SECTIONS."""
     config, device, folder = work.config, work.device, work.folder
     ours, batch, rounds = work.ours, work.batch, asked.rounds
@@ -248,6 +253,21 @@ def _measure(name: str, asked: argparse.Namespace, found: reports.Report, work: 
         case "end-to-end":
             setup.give_back_memory(device)
             found.figures += run.end_to_end(config, device, folder, folder.parent / "run", work.steps)
+        case "turns":
+            chosen = turns.CPU_CHOICES if on_cpu else turns.GPU_CHOICES
+            steps = min(work.steps, STEPS_OF_A_TURN)
+            _so_far(found, turns.end_to_end(turns.Work(ours, config), chosen, rounds, steps, tell))
+        case "constants":
+            if on_cpu or not config.compute.fused:
+                raise ValueError(
+                    f"--only constants is of the kernels of compute.fused under CUDA; {asked.configuration} has none"
+                )
+            _so_far(found, turns.of_constants(ours, batch, rounds, STEPS_OF_A_TURN // 2, tell))
+        case "plans":
+            if on_cpu:
+                raise ValueError("--only plans is of cuDNN's, and this device is a CPU")
+            setup.give_back_memory(device)
+            found.figures += run.with_all_plans(config, device, folder, folder.parent / "plans", work.steps)
         case "step":
             found.comparisons += sections.step(ours, work.plain, batch, rounds, clock=clock, more={})
             found.figures += sections.alone(ours, batch, work.network, rounds, batches)
@@ -269,11 +289,18 @@ def _measure(name: str, asked: argparse.Namespace, found: reports.Report, work: 
             found.comparisons += sections.step(ours, work.plain, batch, rounds, clock=clock, more=more)[1:]
         case "choices":
             if config.data.backend != "torch" and installed("nvidia.dali"):
-                turns = min(rounds, MOST_TURNS_OF_CHOICES)
-                found.comparisons += data.choices(config, device, folder, turns, batches)
+                few = min(rounds, MOST_TURNS_OF_CHOICES)
+                found.comparisons += data.choices(config, device, folder, few, batches)
         case "evaluator":
             images = asked.evaluator or 500
             found.comparisons += [sections.evaluators(images, rounds), sections.evaluation_of_ranks(images, rounds)]
+
+
+def _so_far(found: reports.Report, coming: Iterator[list[Comparison]]) -> None:
+    """Keep what is known after each turn, so that a budget which ends in the middle takes none of it."""
+    before = list(found.comparisons)
+    for known in coming:
+        found.comparisons[:] = [*before, *known]
 
 
 def main(given: Sequence[str] | None = None) -> int:

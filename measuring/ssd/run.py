@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,19 @@ def configuration_file(config: SSDConfig, device: str, every: int) -> str:
         # numbers, strings, truth values and lists of them are written alike in JSON and TOML
         lines += ["", f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
+
+
+def with_all_plans(config: SSDConfig, device: str, folder: Path, scratch: Path, steps: int) -> list[Figure]:
+    """end_to_end with every plan of cuDNN tried, and once more with the configuration's own: the first one's other neighbour in
+    time is `end_to_end` before it.
+    """
+    everything = config.model_copy(update={"compute": config.compute.model_copy(update={"autotune": "all"})})
+    scratch.mkdir()
+    return [
+        replace(figure, what=f"{figure.what}, {name}")
+        for name, each in (("all of cuDNN's plans tried", everything), ("the configuration's own again", config))
+        for figure in end_to_end(each, device, folder, scratch / name.split()[0], steps)
+    ]
 
 
 def figures(log: Path) -> list[Figure]:

@@ -20,6 +20,7 @@ from benchmarks.ssd.model import FusedHead
 from benchmarks.ssd.session import SSDSession
 from harness import config as configurations
 from harness.contract import Context
+from measuring.measure import synchronise
 
 # As PyTorch runs a model that nobody has tuned
 PLAIN: dict[str, Any] = {
@@ -113,8 +114,10 @@ def give_back_memory(device: str) -> None:
 
 def first_batch(opened: SSDSession) -> dict[str, Tensor]:
     """Real images with encoded boxes, in the session's own format, kept while others are drawn."""
-    batch = next(iter(opened.folder.train_batches(opened.default_boxes)))
-    return {name: tensor.clone() for name, tensor in batch.items()}
+    batches = opened.folder.train_batches(opened.default_boxes)
+    kept = {name: tensor.clone() for name, tensor in next(iter(batches)).items()}
+    synchronise(opened.context.device)  # before what they are copied from goes
+    return kept
 
 
 def like_a_trained_network(batch: Mapping[str, Tensor], classes: int, seed: int = 1) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,197 @@
+"""End to end in this process, data path and step by the session's own loop: choices against the configuration, in turns.
+
+What a choice changes of the data path alone is measured with the configuration's own compiled step. cuDNN keeps the plan that
+it found for a shape, so that choices of its plans want a process of their own: see run.py.
+
+A turn of a choice opens the data path anew, since a GPU has no room for all of them, and leaves out the steps of its first
+interval, which fill the queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import torch
+
+from benchmarks.detection import capabilities
+from benchmarks.detection.session import HIGH_PRIORITY
+from benchmarks.ssd.config import SSDConfig
+from benchmarks.ssd.folder import Folder
+from benchmarks.ssd.schedule import Schedule
+from benchmarks.ssd.session import SSDSession
+from measuring.measure import Comparison, Figure, wall
+from measuring.ssd import setup
+from measuring.ssd.sections import Batch
+
+Tell = Callable[[str], None]
+Changes = Mapping[str, Mapping[str, Any]]  # tables of a configuration, and what of them is other
+
+AS_CONFIGURED = "as configured"
+BLOCKS: dict[str, Any] = {"image_format": "bf16_blocks"}
+FOR_BLOCKS: dict[str, Any] = {"stem": "space_to_depth"}
+MATCHED: dict[str, Any] = {"match_on": "cpu"}
+HIGH: dict[str, Any] = {"stream_priority": "high"}
+# The most promising first: results/LOG.md says what each is worth by arithmetic
+GPU_CHOICES: dict[str, Changes] = {
+    "boxes matched on the CPU": {"data": MATCHED},
+    "training's stream of high priority": {"compute": HIGH},
+    "both": {"data": MATCHED, "compute": HIGH},
+    "hw_decoder_load 0.9": {"data": {"hw_decoder_load": 0.9}},
+    "decode whole": {"data": {"decode": "whole"}},
+    "blocks made by one kernel": {"data": BLOCKS, "compute": FOR_BLOCKS},
+    "blocks, matched on the CPU, high priority": {"data": {**BLOCKS, **MATCHED}, "compute": {**FOR_BLOCKS, **HIGH}},
+    "CUDA graphs": {"compute": {"compile": True, "cuda_graphs": True}},
+}
+CPU_CHOICES: dict[str, Changes] = {
+    "DALI": {"data": {"backend": "dali"}},
+    "blocks": {"data": {"backend": "dali", **BLOCKS}, "compute": FOR_BLOCKS},
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What takes turns: a session, and the configuration whose data path feeds it."""
+
+    session: SSDSession
+    config: SSDConfig
+
+
+def works(ours: Work, choices: Mapping[str, Changes]) -> Iterator[tuple[str, Work]]:
+    """The configuration and each choice that differs from it, one after the other, warmed up.
+
+    Choices that need the same step share a session.
+    """
+    device, folder = ours.session.context.device, ours.session.folder.path
+    known = {_step_of(ours.config): ours.session}
+    yield AS_CONFIGURED, ours
+    for name, changes in choices.items():
+        chosen = setup.changed(ours.config, **changes)
+        if chosen == ours.config:
+            continue
+        step = _step_of(chosen)
+        if step not in known:
+            session = setup.session(setup.changed(chosen, compute={"stream_priority": "default"}), device, folder)
+            session.warm_up()
+            known[step] = session
+        yield name, Work(known[step], chosen)
+
+
+def _step_of(config: SSDConfig) -> str:
+    """What the compiled step depends on."""
+    compute = config.compute.model_copy(update={"stream_priority": "default"})
+    return f"{compute.model_dump_json()} {config.data.image_format}"
+
+
+def end_to_end(
+    ours: Work, choices: Mapping[str, Changes], rounds: int, steps: int, tell: Tell
+) -> Iterator[list[Comparison]]:
+    """`rounds` turns of each; after every one what is known so far. A turn is `steps` steps, and a quarter more before."""
+    samples: dict[str, list[float]] = {}
+    known: dict[str, Work] = {}
+
+    def measure(name: str, work: Work) -> list[Comparison]:
+        samples.setdefault(name, []).append(turn(work, steps))
+        tell(f"{name}: {samples[name][-1]:.2f} ms a step")
+        return comparisons(samples, "end to end")
+
+    # a session is made when its turn comes: the first ones need not wait
+    for name, work in works(ours, choices):
+        known[name] = work
+        yield measure(name, work)
+    for number in range(1, rounds):
+        for name in list(known)[:: 1 if number % 2 == 0 else -1]:
+            yield measure(name, known[name])
+
+
+def turn(work: Work, steps: int) -> float:
+    """Milliseconds a step."""
+    session, filling = work.session, max(1, steps // 4)
+    before = session.context, session.schedule, session.stream
+    session.context = replace(session.context, log_every_steps=filling)
+    # the learning rate of a large batch would make NaN of a fresh network, and numbers that do not change cost less power
+    session.schedule = Schedule(setup.LEARNING_RATE, 1, 0, (), session.schedule.steps_per_epoch)
+    if work.config.compute.stream_priority == "high":
+        session.stream = torch.cuda.Stream(session.device, priority=HIGH_PRIORITY)
+    settled = capabilities.settle(work.config, session.context)
+    folder = Folder(settled.config, session.context, settled.jpeg_on_device)
+    session.train_data = folder.train_batches(session.default_boxes)
+    try:
+        intervals = session.train_epoch(1, filling + steps)
+        next(intervals)
+        measured = 1e3 * wall(lambda: sum(each.steps for each in intervals), session.context.device) / steps
+    finally:
+        session.context, session.schedule, session.stream = before
+        session.close()
+        setup.give_back_memory(session.context.device)
+    return measured
+
+
+def comparisons(samples: Mapping[str, list[float]], what: str) -> list[Comparison]:
+    """Each choice against the configuration, as far as both have been measured in the same round."""
+    baseline = samples.get(AS_CONFIGURED, [])
+    found = []
+    for name, mine in samples.items():
+        n = min(len(mine), len(baseline))
+        if name != AS_CONFIGURED:
+            ours, theirs = Figure(name, "ms", mine[:n]), Figure(AS_CONFIGURED, "ms", baseline[:n])
+            found.append(Comparison(f"{what}, {name}", ours, theirs))
+    return found
+
+
+# --- constants of the kernels ----------------------------------------------------------------------------------------
+
+
+Constant = tuple[ModuleType, str, Any]
+
+
+def constants() -> dict[str, list[Constant]]:
+    """Of the Triton kernels, other values than the ones that stand there. Read at each launch: a compiled step takes them at
+    once."""
+    from benchmarks.ssd.kernels import loss, norm, stem
+
+    together, from_the_end = (norm, "ROWS_TOGETHER", True), (norm, "FROM_THE_END", True)
+    return {
+        "whole rows together": [together],
+        "whole rows together, sums from the last one": [together, from_the_end],
+        "sums from the last row": [from_the_end],
+        "528 programs that share the rows": [(norm, "PROGRAMS", 528)],
+        "16 positions of the pooled map": [(stem, "POSITIONS", 16)],
+        "2 cells of a gradient": [(loss, "GRADIENT_CELLS", 2)],
+        "32 rows of a turn": [(norm, "ROWS", 32)],
+        "as before these were chosen": [
+            (norm, "PROGRAMS", 528), (stem, "POSITIONS", 16), (loss, "GRADIENT_CELLS", 2),
+        ],
+    }  # fmt: skip
+
+
+def of_constants(session: SSDSession, batch: Batch, rounds: int, steps: int, tell: Tell) -> Iterator[list[Comparison]]:
+    """The step alone with other constants, in turns; after every one what is known so far."""
+    tensors = (batch["images"], batch["labels"], batch["offsets"])
+
+    def several() -> None:
+        for _ in range(steps):
+            session.train_step(*tensors)
+
+    named: dict[str, list[Constant]] = {AS_CONFIGURED: [], **constants()}
+    samples: dict[str, list[float]] = {}
+    for number in range(rounds):
+        for name in list(named)[:: 1 if number % 2 == 0 else -1]:
+            with _set(named[name]):
+                session.train_step(*tensors)  # compiles
+                spent = 1e3 * wall(several, session.context.device) / steps
+            samples.setdefault(name, []).append(spent)
+            tell(f"{name}: {spent:.2f} ms a step")
+            yield comparisons(samples, "step alone")
+
+
+@contextlib.contextmanager
+def _set(others: list[Constant]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for module, name, value in others:
+            stack.enter_context(mock.patch.object(module, name, value))
+        yield

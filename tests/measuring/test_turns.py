@@ -1,0 +1,67 @@
+"""Choices of a GPU's training in turns: the right ones, nothing left changed, and what was measured is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.ssd.kernels import loss, norm
+from measuring.ssd import setup, turns
+from tests.ssd import small
+from tests.toy.configuration import write
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small.folder(tmp_path_factory.mktemp("data"))
+
+
+def test_each_choice_is_one_that_the_gpu_s_configuration_can_make() -> None:
+    config = setup.read("H100_1x1x256")
+    chosen = {name: setup.changed(config, **changes) for name, changes in turns.GPU_CHOICES.items()}
+    assert all(each != config for each in chosen.values())
+    steps = {name: turns._step_of(each) == turns._step_of(config) for name, each in chosen.items()}
+    with_its_step = [name for name, same in steps.items() if same]
+    assert with_its_step == list(chosen)[:5], "those that need no other step come first"
+
+
+def test_end_to_end_in_turns(folder: Path, tmp_path: Path) -> None:
+    config = setup.read(str(write(tmp_path, small.content(data={"backend": "torch"}), "small")))
+    session = setup.session(config, "cpu", folder)
+    before = session.context, session.schedule, session.stream, session.default_boxes
+    said: list[str] = []
+    coming = turns.end_to_end(turns.Work(session, config), turns.CPU_CHOICES, 2, 2, said.append)
+    known = list(coming)
+    assert known[0] == [], "the configuration itself is compared with nothing"
+    assert [each.what for each in known[-1]] == ["end to end, DALI", "end to end, blocks"]
+    assert all(len(each.ratios) == 2 and each.ratio > 0 for each in known[-1])
+    assert [line.partition(":")[0] for line in said] == [
+        *("as configured", "DALI", "blocks"), *("blocks", "DALI", "as configured")
+    ]  # fmt: skip
+    assert (session.context, session.schedule, session.stream, session.default_boxes) == before
+
+
+def test_what_was_measured_before_the_time_was_over_is_kept() -> None:
+    found = turns.comparisons({"as configured": [2.0, 3.0], "a": [1.0], "b": [1.0, 1.0, 1.0]}, "step alone")
+    assert [(each.what, each.ratios) for each in found] == [("step alone, a", [2.0]), ("step alone, b", [2.0, 3.0])]
+    assert turns.comparisons({"as configured": [2.0]}, "step alone") == []
+
+
+def test_constants_are_set_for_their_turn_alone() -> None:
+    values = (norm.ROWS_TOGETHER, norm.PROGRAMS, loss.GRADIENT_CELLS)
+    seen: list[tuple[Any, ...]] = []
+
+    def train_step(*_: object) -> None:
+        seen.append((norm.ROWS_TOGETHER, norm.PROGRAMS, loss.GRADIENT_CELLS))
+
+    session: Any = SimpleNamespace(context=SimpleNamespace(device="cpu"), train_step=train_step)
+    batch = dict.fromkeys(("images", "labels", "offsets"), torch.zeros(1))
+    known = list(turns.of_constants(session, batch, 2, 3, lambda _: None))
+    assert [each.what for each in known[-1]] == [f"step alone, {name}" for name in turns.constants()]
+    assert all(len(each.ratios) == 2 for each in known[-1])
+    assert {(True, *values[1:]), (values[0], 528, values[2]), (values[0], 528, 2), values} <= set(seen)
+    assert values == (norm.ROWS_TOGETHER, norm.PROGRAMS, loss.GRADIENT_CELLS)
