@@ -29,8 +29,10 @@ trap 'rm -f "$said"' EXIT
 lint > "$said" 2>&1 & # mypy takes a minute
 linting=$!
 status=0
-# a file's tests stay together: they share what their fixtures make
-"$python" -m pytest --numprocesses "$(nproc)" --maxprocesses 8 --dist loadfile "$@" || status=$?
+# A file's tests stay together: they share what their fixtures make. One process more than processors: many tests wait, for
+# Slurm, signals, a watchdog. In the order of tests/conftest.py, not xdist's own, which has the files of one long test last
+"$python" -m pytest --numprocesses "$(($(nproc) + 1))" --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+    --durations 15 --durations-min 10 "$@" || status=$?
 wait $linting || status=1
 printf '\nlinters:\n'
 cat "$said"

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in processes that tests start
+# Before torch is imported, here and in processes that tests start. Where one takes more threads all the same, they wait for
+# each other asleep: spinning, two of them took eleven times the processor time on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +36,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+    may_take = {item.path: 0.0 for item in items}
+    for item in items:
+        if item.get_closest_marker("long"):
+            limit = item.get_closest_marker("timeout")
+            may_take[item.path] = max(may_take[item.path], limit.args[0] if limit else float(config.getini("timeout")))
+    # files with long tests first, so that no process is left with one of them when the others have ended
+    items.sort(key=lambda item: -may_take[item.path])
 
 
 @cache
