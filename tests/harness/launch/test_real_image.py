@@ -1,11 +1,12 @@
 """The project's own image, as CI builds it: its main job in two trials, one of them killed in the middle and run again.
 
-Takes as long as three main jobs. HARNESS_TEST_IMAGE names the image.
+The target is one that the first evaluation meets: to its own the job goes in .ci/docker.sh. HARNESS_TEST_IMAGE names the image.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -21,6 +22,17 @@ from harness.results import logfile
 from tests.conftest import CHECKOUT
 
 pytestmark = [pytest.mark.docker, pytest.mark.long, pytest.mark.timeout(3600)]
+FIRST_TARGET = 0.15  # met at the first evaluation: ten seeds reach 0.185 to 0.324 there (results/embedded/seeds.json)
+
+
+def variant(path: Path, **changed: float) -> Path:
+    """The main job with other values of some keys."""
+    text = config.find_default([]).read_text().replace("default = true\n", "")
+    for key, value in changed.items():
+        text, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
+        assert found == 1, key
+    path.write_text(text)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +57,7 @@ def image(client: docker.DockerClient) -> str:
 
 
 def test_two_trials_of_the_main_job_one_of_them_killed(client: docker.DockerClient, image: str, tmp_path: Path) -> None:
-    path = config.find_default([])
+    path = variant(tmp_path / "first.toml", target=FIRST_TARGET)
     chosen = config.load(path)
     folder = tmp_path / "out" / of_platform(chosen.submission.platform) / chosen.benchmark.name
     script = [str(CHECKOUT / "docker" / "run_with_docker.sh")]
@@ -73,15 +85,11 @@ def test_two_trials_of_the_main_job_one_of_them_killed(client: docker.DockerClie
         assert attempt.end is not None and attempt.end["log_sha256"] == record.sha256
         assert (result.stat().st_uid, result.stat().st_gid) == (os.getuid(), os.getgid())
     assert (folder / "result_1.broken-1.txt").is_file()
-    assert not client.containers.list(all=True, filters={"label": engine.SERIES})
+    assert not client.containers.list(all=True, filters={"label": f"{engine.FOLDER}={folder}"})
 
 
 def test_two_ranks_without_a_network(image: str, tmp_path: Path) -> None:
-    whole = config.find_default([]).read_text()
-    path = tmp_path / "two.toml"
-    path.write_text(
-        whole.replace("accelerators_per_node = 1", "accelerators_per_node = 2").replace("default = true", "")
-    )
+    path = variant(tmp_path / "two.toml", accelerators_per_node=2)
     chosen = config.load(path)
     folder = tmp_path / "out" / of_platform(chosen.submission.platform) / chosen.benchmark.name
     given = {"CONT": image, "DGXSYSTEM": str(path), "LOGDIR": str(tmp_path / "out"), "NEXP": "1", "CLEAR_CACHES": "0"}
