@@ -316,7 +316,7 @@ def find(name: str, folder: Path = FOLDER) -> Path:
     if name.endswith(".toml") or "/" in name:
         path = Path(name).expanduser()
         if not os.path.isfile(path):  # noqa: PTH113 - Path's raises for a name that is too long
-            raise ConfigError(f"{name}: no such file; a name without a folder can be: {', '.join(there) or 'none'}")
+            raise ConfigError(f"{name}: no such file; `python -m harness configs` lists what has a name")
         return path
     begins = [each for each in there if name and each.lower().startswith(name.lower())]
     hint = (

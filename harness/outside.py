@@ -23,6 +23,11 @@ class Refused(ValueError):
     """What is there is not read."""
 
 
+def real(path: Path) -> Path:
+    """Where a path leads, as far as it does: Path.resolve ends in an exception for a link that leads to itself."""
+    return Path(os.path.realpath(path))
+
+
 def opened(path: Path, limit: int) -> BinaryIO:
     """A regular file of at most `limit` bytes, open for reading. Refused for others, OSError where it cannot be opened."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # of a FIFO this does not wait for its writer
@@ -62,7 +67,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         content = tomllib.loads(_text(path, TOML_LIMIT))
     except Refused:
         raise
-    except (ValueError, RecursionError) as error:  # tomllib's own, and int's of a number with too many digits
+    except RecursionError as error:
+        raise Refused(f"{path}: not valid TOML: nested too deep") from error
+    except ValueError as error:  # tomllib's own, and int's of a number with too many digits
         raise Refused(f"{path}: not valid TOML: {error}") from error
     if _deeper(content, DEPTH_LIMIT):
         raise Refused(f"{path}: nested deeper than {DEPTH_LIMIT}")

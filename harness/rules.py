@@ -80,11 +80,15 @@ class Rules:
 
     def met(self, quality: float, target: float) -> bool:
         """Whether a quality meets a target; a fraction's target is not met by percent, an error's not by less than none."""
+        if not self.possible(quality, target):
+            return False
+        return quality <= target if self.lower_is_better else target <= quality
+
+    def possible(self, quality: float, target: float) -> bool:
+        """Whether it can be one at all."""
         if self.quality_range and not self.quality_range[0] <= quality <= self.quality_range[1]:
             return False
-        if self.lower_is_better:
-            return 0 <= quality <= target
-        return target <= quality and (quality <= 1 or target > 1)
+        return quality >= 0 if self.lower_is_better else quality <= 1 or target > 1
 
     def best(self, qualities: Iterable[float]) -> float | None:
         """The best of some; None of none."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from harness import exit_codes, names, whole
+from harness import exit_codes, names, outside, whole
 from harness.cli import environment
 
 if TYPE_CHECKING:
@@ -117,7 +117,9 @@ def plan(  # noqa: PLR0917 - typer passes options by name
         int | None, typer.Option(min=1, help="Optimizer steps of a run.  [default: to the target]")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a run.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of each arm's first run; the next has one more.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of each arm's first run; the next has one more.")
+    ] = 1,
     data_dir: Annotated[Path | None, typer.Option(envvar=environment.DATA_DIR, help="As of `run`.")] = None,
     initial_weights: Annotated[
         Path | None, typer.Option("--initial-weights", "--backbone-path", help="As of `run`.")
@@ -133,9 +135,10 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     """Write a schedule: blocks A B B A of a driver each, or runs of two arms by turns where no reboot is needed."""
     from harness.comparison import child
     from harness.comparison import plan as plans
-    from harness.config import CHECKOUT, find
+    from harness.config import CHECKOUT, find, load
 
     found = find(configuration)
+    load(found)  # what is wrong with it is said now, and not after the next reboot
     options = [*_option("--data-dir", data_dir), *_option(WEIGHTS, initial_weights)]
     made = plans.make(
         configuration if found.suffix != Path(configuration).suffix else str(found.resolve()),
@@ -148,6 +151,9 @@ def plan(  # noqa: PLR0917 - typer passes options by name
         options=options,
         probe=probe,
     )
+    for each in made.arms:
+        if each.config is not None and each.commit is None:
+            load(find(each.config))
     made = child.pinned(made)
     root = out or environment.out_dir(CHECKOUT) / f"compare_{made.arms[0].name}_{made.arms[1].name}"
     path = plans.write(made, root)
@@ -235,9 +241,10 @@ def noise(  # noqa: PLR0917 - typer passes options by name
 
     target = logs = Path(source)
     if not logs.is_dir():
-        from harness.config import CHECKOUT, find
+        from harness.config import CHECKOUT, find, load
 
-        target = out or environment.out_dir(CHECKOUT) / f"noise_{find(source).stem}"
+        name = load(find(source)).name  # what is wrong with it is said before a run
+        target = out or environment.out_dir(CHECKOUT) / f"noise_{name}"
         options = [*_option("--data-dir", data_dir), *_option(WEIGHTS, initial_weights)]
         logs = target / "runs"
         _alike(source, target, runs, [*options, *_option("--max-steps", steps)])
@@ -299,9 +306,9 @@ def write(
     """The files that were asked for. ValueError where one cannot be written, or would take the place of a result."""
     from harness.comparison import documents
 
-    logs = {Path(run.record.path).resolve() for run in found.runs}
+    logs = {outside.real(Path(run.record.path)) for run in found.runs}
     for target in (junit, markdown, html, bundle):
-        if target is not None and (target.resolve() in logs or names.FILE.fullmatch(target.name)):
+        if target is not None and (outside.real(target) in logs or names.FILE.fullmatch(target.name)):
             raise ValueError(f"{target}: this is how a result is called, or is one that is compared; name another file")
     if junit is not None:
         _put(junit, documents.junit(found))

@@ -106,7 +106,7 @@ def pinned(plan: Plan) -> Plan:
             words = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"]
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             if done.returncode != 0:
-                raise ValueError(f"arm {arm.name}: commit {commit}: {done.stderr.strip()}")
+                raise ValueError(f"arm {arm.name}: {commit} is no commit of this checkout: {done.stderr.strip()}")
             commit = done.stdout.strip()
         arms.append(replace(arm, commit=commit))
     return replace(plan, arms=(arms[0], arms[1]))

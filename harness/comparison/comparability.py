@@ -17,6 +17,7 @@ from harness.comparison.identity import FORWARD_COMPAT
 from harness.comparison.runs import NAMES, ComparedRun
 from harness.rules import rules_for
 
+SHOWN = 100  # characters of a value in a sentence; the table and --json have it whole
 Standing = Literal["allowed", "refused", "not told"]
 
 # What a change of driver brings with it
@@ -213,9 +214,9 @@ def _merged(found: Iterable[Difference]) -> list[Difference]:
 def _sentence(each: Difference) -> str:
     where = f" on {each.host}" if each.host else ""
     if each.note.startswith("mixed"):
-        values = " | ".join(" and ".join(values) for values in each.values if len(values) > 1)
+        values = " | ".join(" and ".join(map(_shortened, values)) for values in each.values if len(values) > 1)
         return f"{each.field} is {each.note}{where} ({values}): an arm is one thing; take runs of one kind"
-    a, b = (" and ".join(values) for values in each.values)
+    a, b = (" and ".join(map(_shortened, values)) for values in each.values)
     return f"{each.field} differs{where}: {a} and {b}; make it alike, or say --allow-diff {each.field}"
 
 
@@ -286,6 +287,10 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_text(each) for each in value)
     return str(value)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _all(values: Iterable[Any]) -> str:

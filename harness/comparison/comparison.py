@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from harness.comparison import bits, comparability, health, metrics, probes, statistics, verdict
 from harness.comparison.bits import Bits
@@ -313,14 +312,3 @@ def _held_up(base: Comparison) -> list[str]:
         for arm, label, runs in zip(slow, base.question.labels, counts, strict=True)
         for (rank, host), count in arm.most_common(3)
     ]
-
-
-def folder_of(runs: Sequence[ComparedRun]) -> Path:
-    """The deepest folder that holds all logs."""
-    import os
-
-    return Path(os.path.commonpath([str(Path(run.record.path).resolve().parent) for run in runs]))
-
-
-def by_arm(values: Sequence[tuple[str, int, float]]) -> Mapping[int, list[float]]:
-    return {arm: [value for _, each, value in values if each == arm] for arm in (0, 1)}

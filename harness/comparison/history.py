@@ -192,14 +192,14 @@ def _cells(points: Sequence[Point], drivers: Sequence[str], delta: float) -> Ite
 
 
 def _tested(points: Sequence[Point]) -> Iterable[dict[str, str]]:
-    """A driver and a GPU on which one whole timed run met its target, that drivers.toml does not have yet."""
+    """A driver and a GPU on which one whole timed run met its target, that drivers.toml does not have yet; no demonstration."""
     import datetime
 
     known = accelerator.tested_drivers()
     proposed: dict[tuple[str, str], dict[str, str]] = {}
     for point in points:
         key = (point.driver_version, point.gpu)
-        if point.whole and all(key) and key[0] not in known and key not in proposed:
+        if point.whole and not point.demonstration and all(key) and key[0] not in known and key not in proposed:
             date = datetime.datetime.fromtimestamp(point.started, datetime.UTC).date().isoformat()
             proposed[key] = {"driver": key[0], "gpu": key[1], "date": date, "log": point.log}
     return proposed.values()

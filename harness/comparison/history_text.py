@@ -29,7 +29,10 @@ def lines(found: History) -> Iterator[str]:
             yield f"date = {entry['date']}"
     if found.left_out:
         yield ""
-        yield f"left out: {len(found.left_out)} logs that are no whole runs; the first: {_cut(found.left_out[0].log, 40)}"
+        count, first = len(found.left_out), found.left_out[0]
+        said = f"{count} log{'s' * (count != 1)} of no whole run{'s' * (count != 1)}"
+        yield f"left out: {said}; the first: {_cut(first.log, 40)}"
+        yield f"  {_cut(first.reason, WIDTH - 2)}"
     if not found.series:
         yield "no runs yet: `harness run` makes one and `harness collect` brings it here"
 

@@ -25,6 +25,7 @@ FILE = "plan.json"
 VERSION = 1
 PLACE = re.compile(r"host-(\d+)_block-(\d+)_run-\d+(_attempt-\d+)?")  # of a run's folder, as Plan.folder has it
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
+VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # of the environment
 HOSTS_LIMIT, RUNS_LIMIT = 1000, 1000
 SETTINGS = ("image", "config", "commit", "env")
 
@@ -160,13 +161,16 @@ def _check(plan: Plan) -> None:
             raise ValueError(f"--{name} {steps}: 1 or more")
     if plan.max_steps is not None and plan.epochs is not None:
         raise ValueError("--steps or --epochs, not both: each says how long a run is")
-    if plan.seed < 0:
-        raise ValueError(f"--seed {plan.seed}: 0 or more")
+    if not 0 <= plan.seed < 2**32:
+        raise ValueError(f"--seed {plan.seed}: from 0 to {2**32 - 1}")
     for arm in plan.arms:
         if not NAME.fullmatch(arm.name):
             raise ValueError(
                 f"--arm {arm.name}: a name is up to 60 letters, digits, dots, dashes and underscores; settings follow a colon"
             )
+        for name in arm.env:
+            if not VARIABLE.fullmatch(name):
+                raise ValueError(f"--arm {arm.name}: env={name}=...: no name of a variable; write env=NAME=VALUE")
     if first.name == second.name:
         raise ValueError(f"both arms are called {first.name}; name them apart")
     if first.by_hand != second.by_hand:

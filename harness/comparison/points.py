@@ -19,9 +19,10 @@ from harness import outside
 from harness.comparison.metrics import METRICS
 from harness.comparison.runs import ComparedRun, invalid
 from harness.results.logfile import read
+from harness.results.rules import rules_for, shortfall
 from harness.results.series import find_logs
 
-VERSION = 2
+VERSION = 3
 CACHE_LIMIT = 256 << 20  # bytes; a point has about one thousand
 
 
@@ -120,7 +121,7 @@ def _read(log: Path) -> dict[str, Any]:
         seconds_per_epoch=seconds,
         images_per_s=record.images_per_s,
         joules_per_image=METRICS["joules_per_image"].value(run),
-        whole=record.outcome == "success" and record.max_steps is None,
+        whole=not shortfall(record, rules_for(record.benchmark, record.ruleset)) and record.max_steps is None,
         demonstration=record.demonstration,
     )
     return {"point": asdict(point), "reason": ""}

@@ -73,7 +73,7 @@ def beside(runs: Sequence[ComparedRun]) -> Probes:
 
 
 def _of_logs(runs: Sequence[ComparedRun], arm: int) -> set[Path]:
-    return {Path(run.record.path).resolve().parent for run in runs if run.arm == arm}
+    return {outside.real(Path(run.record.path)).parent for run in runs if run.arm == arm}
 
 
 def _folders(runs: Sequence[ComparedRun], arm: int) -> set[Path]:

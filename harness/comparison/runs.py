@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness import outside
 from harness.comparison import identity
 from harness.comparison.identity import Identity
 from harness.comparison.plan import PLACE
@@ -82,7 +83,7 @@ def find(words: str, arm: int) -> list[ComparedRun]:
         paths += [log for each in matched if each.is_dir() or may_be_log(each) for log in find_logs(each)]
     if not paths:
         raise ValueError(f"{NAMES[arm]}: no result log under {words}; name a folder with result_*.txt, or logs")
-    return [ComparedRun(_read(path), arm) for path in dict.fromkeys(path.resolve() for path in paths)]
+    return [ComparedRun(_read(path), arm) for path in dict.fromkeys(map(outside.real, paths))]
 
 
 def _there(word: str) -> bool:

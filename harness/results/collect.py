@@ -75,7 +75,7 @@ def _collect(logs: list[Path], into: Path, outcome: Collected, system: str | Non
         if run["outcome"] != "empty" and known.setdefault(run["sha256"], file) != file:
             outcome.copies.append((file, known[run["sha256"]]))
     for log in logs:
-        if log.resolve().is_relative_to(into.resolve()):
+        if outside.real(log).is_relative_to(outside.real(into)):
             continue  # a collection is not collected into itself
         record = read_whatever(log)
         if why := _unfit(record):
@@ -141,7 +141,7 @@ def _copy_beside(log: Path, copy: Path) -> None:
     for path, name in names.beside(log):
         _copy_file(path, copy.with_name(name.format(which)))
     for ledger in sorted(log.parent.glob("ledger*.jsonl")):
-        source = hashlib.sha256(str(ledger.resolve()).encode()).hexdigest()[: collection.HASH_LENGTH]
+        source = hashlib.sha256(str(outside.real(ledger)).encode()).hexdigest()[: collection.HASH_LENGTH]
         name = f"ledger_{source}.jsonl" if ledger.name == LEDGER else ledger.name
         _copy_file(ledger, copy.with_name(name), renew=True)
     for beginning, path in names.all_figures_in(log.parent):

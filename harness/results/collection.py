@@ -54,7 +54,7 @@ class SeriesIdentity:
 
 def identity_of(record: RunRecord, system: str | None = None) -> SeriesIdentity:
     """Of a run, by its log and by where it lies; `system` in place of the name of its system."""
-    folder = Path(record.path).resolve().parent
+    folder = outside.real(Path(record.path)).parent
     submitter = record.org
     for place in description_places(folder):
         with contextlib.suppress(OSError, ValueError):
@@ -72,7 +72,7 @@ def identity_of(record: RunRecord, system: str | None = None) -> SeriesIdentity:
 
 def system_name(record: RunRecord) -> str:
     """What a run's system is called: as its own folder is, or by configuration and machine where it is a run of ours."""
-    folder = Path(record.path).resolve().parent
+    folder = outside.real(Path(record.path)).parent
     if not record.configuration_sha256:
         return folder.parent.name if folder.name == record.benchmark else folder.name
     identity = {

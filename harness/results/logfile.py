@@ -87,8 +87,11 @@ class LogReader:
         self._hash.update(data)
         if self._size < 2:
             self._begin += data[:2]
-        if self._begin[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        begin = self._begin[:2]
+        if begin in (b"\xff\xfe", b"\xfe\xff") or (len(begin) == 2 and begin.count(b"\0") == 1):
             self._why_empty = "its text is UTF-16, which no tool of MLPerf reads: save it as UTF-8"
+        elif begin == b"\0\0":
+            self._why_empty = "it begins with zeros: its transfer broke off, or its disk was cut off"
         self._size += len(data)
         self._take(self._scanner.feed(data))
 

@@ -22,9 +22,10 @@ def shortfall(record: RunRecord, rules: Rules) -> str:
         return f"{record.outcome}: {record.reason}"
     qualities = [each.accuracy for each in record.counted_evaluations if each.accuracy is not None]
     if target is not None and not any(rules.met(each, target) for each in qualities):
-        best = rules.best(qualities)
+        best = rules.best(each for each in qualities if rules.possible(each, target))
+        told = f" ({qualities[-1]:g} is none)" if qualities else ""
         return f"says success, but no {rules.metric} reached {target:g}" + (
-            "" if best is None else f" (best {best:.4f})"
+            told if best is None else f" (best {best:.4f})"
         )
     return ""
 

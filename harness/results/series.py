@@ -160,7 +160,7 @@ def _logs_of(files: list[Path], say: Say | None) -> list[Path]:
 
 def _names_a_result_again(file: Path) -> bool:
     """Whether it is a link to a result_N.txt, which is found where it lies: see --datestamp."""
-    return file.is_symlink() and names.number(file.resolve()) is not None
+    return file.is_symlink() and names.number(outside.real(file)) is not None
 
 
 def _has_mark(file: Path, say: Say | None) -> bool:

@@ -69,7 +69,7 @@ def _regular_files(root: Path) -> Iterator[Path]:
         left_out = LEFT_OUT(at, [*folders, *files])
         for name in sorted({*folders, *files} - left_out):
             path = Path(at) / name
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
+            if path.is_symlink() and not outside.real(path).is_relative_to(root):
                 raise ValueError(
                     f"{path}: a link that leads out of the sources: put the file itself there, or take it out"
                 )

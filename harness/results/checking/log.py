@@ -152,6 +152,16 @@ def _decay(log: Log) -> Iterator[Finding]:
         yield log.found("decay boundaries", f"{_shown(value)}: k = {ks}", fix, key=key)
 
 
+def _counts(log: Log) -> Iterator[Finding]:
+    """MLPerf's checker takes any number, and a batch of -912 was ranked."""
+    for key in ("global_batch_size", "train_samples", "eval_samples"):
+        entry = log.record.entries.get(key)
+        if entry is not None and (log.record.integer(key) or 0) < 1:
+            yield log.found(
+                "count", f"{_shown(entry.value)} is no number of samples", "log what was trained on", key=key
+            )
+
+
 def _samples(log: Log) -> Iterator[Finding]:
     rules = log.rules
     if not log.closed:
@@ -229,6 +239,7 @@ CHECKS: tuple[Callable[[Log], Iterator[Finding]], ...] = (
         _once,
         _submission,
         _caches,
+        _counts,
         _epochs,
         check_evaluations,
         check_schedule,

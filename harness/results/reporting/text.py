@@ -7,6 +7,7 @@ import os.path
 from pathlib import Path
 from urllib.parse import quote
 
+from harness import outside
 from harness.results.reporting.leaderboard import Group, Row, Spread
 
 NONE = DASH = "\N{EN DASH}"
@@ -73,4 +74,4 @@ def accelerators(group: Group | Row) -> str:
 
 def link(path: Path, page_folder: Path) -> str:
     """A relative, quoted address of `path` for a page in `page_folder`."""
-    return quote(Path(os.path.relpath(path.resolve(), page_folder.resolve())).as_posix())
+    return quote(Path(os.path.relpath(outside.real(path), outside.real(page_folder))).as_posix())

@@ -100,7 +100,7 @@ def test_logs_that_are_no_runs_are_left_out_and_told(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert len(found.series[0].points) == 2
     assert found.left_out[0].log == str(log)
-    assert "left out: 1 logs" in "\n".join(history_text.lines(found))
+    assert "left out: 1 log of no whole run; " in "\n".join(history_text.lines(found))
 
 
 def test_what_was_read_once_is_kept_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

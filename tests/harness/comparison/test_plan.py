@@ -111,6 +111,8 @@ def test_plans_that_cannot_be_read(tmp_path: Path) -> None:
         ({"arms": [{"name": "old"}, {"name": "old"}]}, "name them apart"),
         ({"arms": [{"name": "old"}, {"name": "new", "image": "x"}]}, "could not be told apart"),
         ({"arms": [{"name": "a", "env": {"X": 1}}, {"name": "b", "image": "x"}]}, "env"),
+        ({"arms": [{"name": "a", "env": {"": "1"}}, {"name": "b", "image": "x"}]}, "no name of a variable"),
+        ({"seed": 2**70}, "--seed"),
         ({"configuration": None}, "configuration = None"),
     ],
 )
@@ -135,6 +137,21 @@ def test_the_verb_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "host 1: old new new old; 20 runs and 4 warm-ups" in out
     assert f"python -m harness compare run {tmp_path}" in out
     assert main(["compare", "plan", "no_such", "--arm", "old", "--arm", "new", "--out", str(tmp_path / "2")]) == 2
+
+
+def test_a_configuration_that_is_none_is_said_before_a_reboot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.toml").write_text("a = = 1")
+    out = ["--out", str(tmp_path / "plan")]
+    for words in (
+        ["plan", str(tmp_path / "broken.toml"), "--arm", "old", "--arm", "new", *out],
+        ["plan", "embedded", "--arm", "a:config=nope", "--arm", "b:config=embedded", *out],
+        ["noise", str(tmp_path / "broken.toml"), *out],
+    ):
+        assert main(["compare", *words]) == 2
+        assert re.search("not valid TOML|no configuration nope", capsys.readouterr().err)
+    assert not (tmp_path / "plan").exists()
 
 
 # --- doing it ---

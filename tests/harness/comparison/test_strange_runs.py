@@ -14,6 +14,8 @@ from harness.cli import main
 from harness.comparison import comparison, noise, runs, terminal, words
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import judged
+from tests.harness.results import synthetic_logs
+from tests.harness.results.synthetic_logs import Made
 
 PHASES = {"forward_loss": 2.0, "backward": 4.0}
 
@@ -175,6 +177,72 @@ def test_one_bad_log_leaves_the_others_their_history(tmp_path: Path, capsys: pyt
     assert len(found["series"][0]["points"]) == 4
     reasons = {Path(each["log"]).name: each["reason"] for each in found["left_out"]}
     assert reasons.keys() == {"result_7.txt", "result_8.txt"} and "no regular file" in reasons["result_7.txt"]
+
+
+def test_a_link_to_itself_costs_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = arms.write(tmp_path / "a", 0)
+    for name in ("result_1.txt", "train.log"):
+        (tmp_path / "a" / name).symlink_to(name)
+    for given, code in (
+        (["status", "a"], 1),
+        (["check", "a"], 1),
+        (["score", "a"], 1),
+        (["report", "a", "--no-published"], 5),
+        (["history", "--from", "a"], 0),
+        (["collect", "a", "--into", "c"], 1),
+        (["compare", "a", str(log)], 2),
+    ):
+        arguments = [str(tmp_path / word) if word in ("a", "c") else word for word in given]
+        assert main(arguments) == code, given
+        said = "".join(capsys.readouterr())
+        assert "Too many levels" in said
+
+
+@pytest.mark.parametrize("value", ["0", "-912", "9" * 400, '"912"', "912.5", "true"])
+def test_a_batch_that_is_none_is_not_ranked(tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str) -> None:
+    """MLPerf's checker takes any number, and the leaderboard had a first place of batch -912."""
+    folder = synthetic_logs.series(tmp_path, Made())
+    for log in folder.glob("*.txt"):
+        log.write_text(
+            log.read_text().replace('"global_batch_size", "value": 912', f'"global_batch_size", "value": {value}')
+        )
+    assert main(["score", str(folder), "--official"]) == 1
+    assert "is no number of samples" in capsys.readouterr().out
+
+
+def test_a_quality_that_is_none_is_not_called_the_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = synthetic_logs.write(tmp_path, 0, Made(qualities=((40, 0.18), (50, 23.25))))
+    assert main(["status", str(log)]) == 1
+    assert "no mAP reached 0.23 (best 0.1800)" in capsys.readouterr().out
+    synthetic_logs.write(tmp_path, 0, Made(qualities=((50, 23.25),)))
+    assert main(["status", str(log)]) == 1
+    assert "no mAP reached 0.23 (23.25 is none)" in capsys.readouterr().out
+
+
+def test_only_a_target_that_was_met_proposes_a_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not what a log calls a success, nor a demonstration."""
+    for system, made in (
+        ("good", Made()),
+        ("boast", Made(qualities=((50, 23.25),), driver="590.1")),
+        ("toy", Made(demonstration=True, driver="590.2")),
+    ):
+        synthetic_logs.write(tmp_path / system / "ssd", 0, made)
+    assert main(["history", "--from", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "580.95.05" in out.partition("for drivers.toml")[2] and "590." not in out.partition("for drivers.toml")[2]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_wide_text_without_its_mark_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], encoding: str) -> None:
+    log = arms.write(tmp_path, 0)
+    log.write_bytes(log.read_text().encode(encoding))
+    assert main(["status", str(log)]) == 1 and "UTF-16" in capsys.readouterr().out
+
+
+def test_a_value_of_a_book_s_length_is_cut_in_the_sentence(tmp_path: Path) -> None:
+    a, b = arms.in_turns(tmp_path, 2, a={"change": arms.put("commit", "c" * 5_000)})
+    found = judged((a, b))
+    assert found.exit_code == 4 and len(words.sentence(found)) < 500
 
 
 def test_no_result_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
