@@ -14,7 +14,7 @@ set_up requirements/run.lock requirements/dev.lock
 lint() {
     local failed=0
     PATH=$(dirname "$(command -v "$python")"):$PATH
-    shellcheck -x ./*.sh requirements/*.sh docker/*.sh docker/run.sub .ci/* || failed=1
+    shellcheck -x ./*.sh requirements/*.sh docker/*.sh docker/run.sub measuring/*.sh .ci/* || failed=1
     ruff check . || failed=1
     ruff format --check . || failed=1
     mypy || failed=1

@@ -201,7 +201,7 @@ def training(source: Source, augmentation_seed: int, checkpoint: bytes | None) -
 
 def decoding_of(source: Source) -> dict[str, Any]:
     """How JPEG files are decoded, in whole or in part."""
-    return _decoding(source.gpu, source.hw_decoder_load)
+    return _decoding(source.gpu if source.decode_on == "device" else None, source.hw_decoder_load)
 
 
 def _decoding(gpu: int | None, hw_decoder_load: float) -> dict[str, Any]:

@@ -65,17 +65,18 @@ class Model(Network):
 
 
 class Data(tables.Data):
-    """As every detector's, and where boxes are matched."""
+    """As every detector's, and which part of DALI's work for a GPU its CPU threads do, in training."""
 
-    # Of DALI on a GPU, to default boxes in training: there, by two memsets for each picture and a kernel, or on its CPU threads
+    # On the CPU regions are decoded, and what is decoded is copied: the multiprocessors are left to training
+    decode_on: Literal["device", "cpu"] = "device"
+    # To default boxes: on the device by two memsets for each picture and a kernel
     match_on: Literal["device", "cpu"] = "device"
 
     @model_validator(mode="after")
-    def _matching_is_dali_s(self) -> Self:
-        if self.backend == "torch" and self.match_on != "device":
-            raise ValueError(
-                f'match_on = "{self.match_on}" is DALI\'s, without effect on backend = "torch"; leave it out'
-            )
+    def _what_the_cpu_does_is_dali_s(self) -> Self:
+        for name in ("decode_on", "match_on"):
+            if self.backend == "torch" and getattr(self, name) != "device":
+                raise ValueError(f'{name} = "cpu" is DALI\'s, without effect on backend = "torch"; leave it out')
         return self
 
 

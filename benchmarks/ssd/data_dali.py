@@ -113,6 +113,8 @@ def _train_graph(
         images = fn.slice(fn.decoders.image(files, **decoding_of(source)), begin, size)
     else:
         images = fn.decoders.image_slice(files, begin, size, **decoding_of(source))
+    if source.gpu is not None and source.decode_on == "cpu":
+        images = images.gpu()
     flip = fn.random.coin_flip(probability=augmentation.flip_probability)
     boxes = fn.bb_flip(boxes, ltrb=True, horizontal=flip)
     colours = {

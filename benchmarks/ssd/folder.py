@@ -19,7 +19,7 @@ class Folder(folder.Folder):
 
     @property
     def train_source(self) -> data.Source:
-        return replace(super().train_source, match_on=self.config.data.match_on)
+        return replace(super().train_source, decode_on=self.config.data.decode_on, match_on=self.config.data.match_on)
 
     def train_batches(self, default_boxes: Tensor, checkpoint: bytes | None = None) -> data.TrainBatches:
         """From the first epoch, or from where `checkpoint` stands."""

@@ -35,12 +35,14 @@ AS_CONFIGURED = "as configured"
 BLOCKS: dict[str, Any] = {"image_format": "bf16_blocks"}
 FOR_BLOCKS: dict[str, Any] = {"stem": "space_to_depth"}
 MATCHED: dict[str, Any] = {"match_on": "cpu"}
+DECODED: dict[str, Any] = {**MATCHED, "decode_on": "cpu"}
 HIGH: dict[str, Any] = {"stream_priority": "high"}
 # The most promising first: results/LOG.md says what each is worth by arithmetic
 GPU_CHOICES: dict[str, Changes] = {
     "boxes matched on the CPU": {"data": MATCHED},
     "training's stream of high priority": {"compute": HIGH},
     "both": {"data": MATCHED, "compute": HIGH},
+    "decoded and matched on the CPU": {"data": DECODED},
     "hw_decoder_load 0.9": {"data": {"hw_decoder_load": 0.9}},
     "decode whole": {"data": {"decode": "whole"}},
     "blocks made by one kernel": {"data": BLOCKS, "compute": FOR_BLOCKS},

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.detection import image_format
 from benchmarks.detection.data_dali import decoding_of
-from benchmarks.ssd import augmentation, data, pixels
+from benchmarks.ssd import augmentation, data, data_dali, pixels
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.session import SSDSession
@@ -105,6 +105,11 @@ def test_on_a_gpu_blocks_and_boxes_matched_on_the_cpu_are_the_same_batches(patte
     plain = epoch(patterned, Augmentation())
     matched = epoch(replace(patterned, match_on="cpu"), Augmentation())
     blocks = epoch(replace(patterned, image_format="bf16_blocks"), Augmentation())
+    decoded = epoch(replace(patterned, decode_on="cpu"), Augmentation())
+    for a, b in zip(plain, decoded, strict=True):
+        assert torch.equal(a["labels"], b["labels"]) and b["images"].device.type == "cuda"
+        apart = (a["images"] - b["images"]).abs() * 255 * 0.225
+        assert apart.mean() < 1 and apart.max() < 8, "levels: libjpeg is not nvJPEG to the last bit"
     assert len(plain) == len(matched) == len(blocks) == 6
     for a, b, c in zip(plain, matched, blocks, strict=True):
         assert {each.device.type for batch in (a, b, c) for each in batch.values()} == {"cuda"}
@@ -210,15 +215,53 @@ def test_blocks_are_for_the_stem_that_convolves_them(folder: Path) -> None:
         config.parse(small.content(data={"image_format": "bf16_blocks"}), name="small", source="small")
 
 
+@pytest.mark.parametrize(
+    ("choices", "on_the_cpu"),
+    [
+        ({}, set()),
+        ({"match_on": "cpu"}, {"BoxEncoder"}),
+        ({"decode_on": "cpu", "match_on": "cpu"}, {"BoxEncoder", "ImageSlice"}),
+        ({"decode_on": "cpu", "whole": True}, {"Image", "Slice"}),
+        ({"image_format": "bf16_blocks"}, set()),
+    ],
+    ids=str,
+)
+def test_who_does_what_of_a_gpu_s_graph_and_that_all_draw_in_one_order(
+    folder: Path, choices: dict[str, Any], on_the_cpu: set[str]
+) -> None:
+    """As DALI is told, which needs no GPU. What draws gets its seed by its place among all that do."""
+    where = folder / "train2017", folder / "annotations/instances_train2017.json"
+    source = replace(data.Source(*where, PX, 2, 1, "cuda:0", 0, 1, skip_empty=True), **choices)
+    told = {"batch_size": 2, "num_threads": 1, "device_id": 0, "seed": 1}
+    graph = data_dali._train_graph(source, Augmentation(), [0.0, 0.0, 1.0, 1.0], 1, "nowhere", **told)
+    graph._build_graph()
+    named = [(each.name.strip("_").rpartition("_")[0], each.outputs) for each in graph._ops]
+    heavy = {"BoxEncoder", "ImageSlice", "Image", "Slice", "Resize", "ColorTwist", "CropMirrorNormalize"}
+    found = {name for name, outputs in named if name in heavy and {each.device for each in outputs} == {"cpu"}}
+    assert found == on_the_cpu
+    expected = ["gpu", "gpu", "gpu"] if "image_format" not in choices else ["gpu", "cpu", "gpu", "gpu"]
+    assert [each.device for each in graph._graph_outputs] == expected
+    drawing = [name for name, _ in named if name in ("RandomBBoxCrop", "Uniform", "CoinFlip")]
+    assert drawing == ["RandomBBoxCrop", *["Uniform"] * 4, "CoinFlip"]
+
+
 def test_the_decoder_s_choices_reach_the_graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What only a GPU acts on is at least asked for: hw_decoder_load, whole or region."""
     seen: list[data.Source] = []
     monkeypatch.setattr(data, "train_batches", lambda source, *_, **__: seen.append(source))
-    choices = {"decode": "whole", "hw_decoder_load": 0.9, "image_format": "fp16_hwc4", "match_on": "cpu"}
+    choices = {
+        "decode": "whole",
+        "hw_decoder_load": 0.9,
+        "image_format": "fp16_hwc4",
+        "match_on": "cpu",
+        "decode_on": "cpu",
+    }
     raw = small.content(data=choices)
     tables: Any = config.parse(raw, name="small", source="small").tables
     Folder(tables, Context(device="cpu", data_dir=folder)).train_batches(BOXES)
     assert (seen[0].whole, seen[0].hw_decoder_load, seen[0].image_format) == (True, 0.9, "fp16_hwc4")
-    assert seen[0].match_on == "cpu"
-    assert decoding_of(replace(seen[0], device="cuda:0"))["hw_decoder_load"] == 0.9
-    assert decoding_of(replace(seen[0], device="cuda:0"))["device"] == "mixed"
+    assert (seen[0].match_on, seen[0].decode_on) == ("cpu", "cpu")
+    on_a_gpu = replace(seen[0], device="cuda:0")
+    assert decoding_of(on_a_gpu)["device"] == "cpu" and "hw_decoder_load" not in decoding_of(on_a_gpu)
+    assert decoding_of(replace(on_a_gpu, decode_on="device"))["hw_decoder_load"] == 0.9
+    assert decoding_of(replace(on_a_gpu, decode_on="device"))["device"] == "mixed"
