@@ -1,12 +1,15 @@
 """What each field of an annotation file must be, table by table: types, ranges, ids that are unique and listed.
 
-A check that finds a fault leaves zeros in its place: the file is refused once all have looked, so that one reading names all
-that is wrong with it.
+A check that finds a fault leaves another value in its place: the file is refused once all have looked, so that one reading
+names all that is wrong with it. Records are there a piece at a time; what is kept of them are columns.
+
+Shapes: N images, K categories, M boxes.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.detection.faults import Faults, where
+from benchmarks.detection.json_tables import Table
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -56,18 +60,6 @@ class Annotation(msgspec.Struct, gc=False):
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Of the M boxes."""
-
-    image_ids: I64  # (M,)
-    category_ids: I64  # (M,)
-    xywh_px: F64  # (M, 4)
-    areas: F64  # (M,)
-    crowd: npt.NDArray[np.bool_]  # (M,)
-    difficult: npt.NDArray[np.bool_]  # (M,)
-
-
-@dataclass(frozen=True)
 class Range:
     """Of whole numbers, both ends included."""
 
@@ -79,130 +71,184 @@ class Range:
 ANY = Range(-(2**63), 2**63 - 1, "a whole number of 64 bits")
 
 
-def images(records: list[Image], faults: Faults) -> tuple[I64, npt.NDArray[np.int32]]:
-    """Ids (N,) and sizes (N, 2), width and height in px; what is wrong goes to `faults`."""
-    ids = _unique_ids("images", records, faults)
-    faults.values("images", _wrong([image.file_name for image in records], _is_name), records, "file_name", NAME)
+@dataclass(frozen=True)
+class Images:
+    ids: I64  # (N,)
+    names: list[str]
+    sizes: npt.NDArray[np.int32]  # (N, 2) px
+
+
+@dataclass(frozen=True)
+class Categories:
+    ids: I64  # (K,)
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    image_ids: I64  # (M,)
+    category_ids: I64  # (M,)
+    xywh_px: F64  # (M, 4)
+    areas: F64  # (M,) square px
+    crowd: npt.NDArray[np.bool_]  # (M,)
+    difficult: npt.NDArray[np.bool_]  # (M,)
+
+
+def images(table: Table[Image], faults: Faults) -> Images:
+    """The images as columns; what is wrong goes to `faults`."""
+    columns = _columns(table, {"id": _integers, "file_name": _names, "width": _integers, "height": _integers})
+    names, wrong = columns["file_name"]
+    faults.values("images", wrong, table, "file_name", NAME)
     side = Range(1, LONGEST_SIDE_PX, f"a whole number of px from 1 to {LONGEST_SIDE_PX:,}")
-    sides = [_integers("images", records, name, faults, side) for name in ("width", "height")]
+    sides = [_in_range(table, name, columns[name], faults, side) for name in ("width", "height")]
     sizes = np.stack(sides, axis=1).astype(np.int32)
     for place in np.flatnonzero(sizes.prod(axis=1, dtype=np.int64) > MOST_PIXELS).tolist():
         width, height = sizes[place].tolist()
         what = f"{width} x {height} px, expected {MOST_PIXELS:,} px at most"
-        faults.add("images", f"{where('images', place, records[place])}: {what}", place)
-    return ids, sizes
+        faults.add("images", f"{where('images', place, table[place])}: {what}", place)
+    return Images(_unique(table, columns["id"], faults), names, sizes)
 
 
-def _is_name(value: Any) -> bool:
-    return type(value) is str and INSIDE.fullmatch(value) is not None
+def categories(table: Table[Category], faults: Faults) -> Categories:
+    columns = _columns(table, {"id": _integers, "name": _texts})
+    names, wrong = columns["name"]
+    faults.values("categories", wrong, table, "name", "a text")
+    ids = _unique(table, columns["id"], faults)
+    return Categories(ids, [name or str(number) for name, number in zip(names, ids.tolist(), strict=True)])
 
 
-def categories(records: list[Category], faults: Faults) -> I64:
-    ids = _unique_ids("categories", records, faults)
-    wrong = _wrong([category.name for category in records], lambda name: type(name) is str)
-    faults.values("categories", wrong, records, "name", "a text")
-    return ids
-
-
-def _unique_ids(table: str, records: Sequence[Any], faults: Faults) -> I64:
-    before = faults.count
-    ids = _integers(table, records, "id", faults)
-    if faults.count == before and len(np.unique(ids)) < len(ids):
-        order = np.argsort(ids, kind="stable")
-        again = np.sort(order[1:][ids[order][1:] == ids[order][:-1]])
-        faults.values(table, again.tolist(), records, "id", f"one that none of the {table} before it has")
-    return ids
-
-
-def boxes(records: list[Annotation], faults: Faults) -> Columns:
+def boxes(table: Table[Annotation], faults: Faults) -> Boxes:
     """The annotations as columns; what is wrong goes to `faults`."""
-    image_ids = _integers("annotations", records, "image_id", faults)
-    category_ids = _integers("annotations", records, "category_id", faults)
+    whole = ("image_id", "category_id", "iscrowd", "difficult")
+    columns = _columns(table, {**dict.fromkeys(whole, _integers), "bbox": _fours, "area": _numbers_or_none})
+    image_ids, category_ids = (_in_range(table, name, columns.pop(name), faults) for name in whole[:2])
     crowd, difficult = (
-        _integers("annotations", records, name, faults, Range(0, 1, "0 or 1")).astype(np.bool_)
-        for name in ("iscrowd", "difficult")
+        _in_range(table, name, columns.pop(name), faults, Range(0, 1, "0 or 1")).astype(np.bool_) for name in whole[2:]
     )
-    xywh_px = _boxes(records, faults)
-    return Columns(image_ids, category_ids, xywh_px, _areas(records, xywh_px, faults), crowd, difficult)
+    xywh_px, _ = columns.pop("bbox")
+    # comparisons with NaN, which stands for what is no box, are false
+    flat = (xywh_px[:, 2:] == 0).any(axis=1)
+    right = (xywh_px[:, 2:] >= 0).all(axis=1) & (np.abs(xywh_px) <= FARTHEST_PX).all(axis=1)
+    right &= ~flat | (flat.sum() <= FLAT * len(flat))  # where rare, such a box does not count: Annotations.counted
+    faults.values("annotations", np.flatnonzero(~right).tolist(), table, "bbox", BOX)
+    xywh_px[~right] = 0
+    areas, _ = columns.pop("area")
+    wrong = np.flatnonzero((areas < 0) | (areas > MOST_AREA)).tolist()
+    faults.values("annotations", wrong, table, "area", f"a number of square px from 0 to {MOST_AREA:g}, or none")
+    # of the box where a record says nothing: pycocotools and hotcoco sort boxes into sizes by it
+    np.copyto(areas, xywh_px[:, 2] * xywh_px[:, 3], where=np.isnan(areas))
+    return Boxes(image_ids, category_ids, xywh_px, areas, crowd, difficult)
+
+
+def places(table: Table[Annotation], name: str, values: I64, ids: I64, faults: Faults) -> I64:
+    """(M,) where in `ids` each of `values` is, field `name` of the records; a fault for each that is not there."""
+    expected = f"the id of a listed {'image' if name == 'image_id' else 'category'}"
+    if len(ids) == 0:
+        faults.values("annotations", range(len(values)), table, name, expected)
+        return np.zeros(len(values), dtype=np.int64)
+    order = np.argsort(ids, kind="stable")
+    place = order[np.minimum(np.searchsorted(ids, values, sorter=order), len(ids) - 1)]
+    faults.values("annotations", np.flatnonzero(ids[place] != values).tolist(), table, name, expected)
+    return place
+
+
+# --- from records to columns ---------------------------------------------------------------------------------------------
+
+Part = tuple[Any, list[int]]  # of a column: an array or a list, and the places of what does not belong into it
+
+
+def _columns(table: Table[Any], made: dict[str, Callable[[list[Any]], Part]]) -> dict[str, Part]:
+    """Each field's values, by what makes a column of some of them, and the places of what is of another type."""
+    parts: dict[str, list[Any]] = defaultdict(list)
+    wrong: dict[str, list[int]] = defaultdict(list)
+    first = 0
+    for records in table.pieces():
+        for name, make in made.items():
+            part, places_in_it = make([getattr(record, name) for record in records])
+            parts[name].append(part)
+            wrong[name] += [first + place for place in places_in_it]
+        first += len(records)
+
+    def joined(some: list[Any]) -> Any:
+        return list(chain.from_iterable(some)) if isinstance(some[0], list) else np.concatenate(some)
+
+    return {name: (joined(parts.pop(name)), wrong[name]) for name in made}
 
 
 def _wrong(values: Sequence[Any], right: Callable[[Any], bool]) -> list[int]:
     return [place for place, value in enumerate(values) if not right(value)]
 
 
-def _integers(table: str, records: Sequence[Any], name: str, faults: Faults, wanted: Range = ANY) -> I64:
-    """A field of all records; 0 in the places of what is none, which is then a fault."""
-    values = [getattr(record, name) for record in records]
+def _integers(values: list[Any]) -> Part:
+    """0 for what is no whole number of 64 bits."""
     if set(map(type, values)) <= {int}:
         try:
-            found = np.array(values, dtype=np.int64)
+            return np.array(values, dtype=np.int64), []
         except OverflowError:
             pass
-        else:
-            wrong = np.flatnonzero((found < wanted.low) | (found > wanted.high))
-            faults.values(table, wrong.tolist(), records, name, wanted.expected)
-            return found
     # bool is an int to Python, and was what DALI's reader stopped at
-    faulty = _wrong(values, lambda value: type(value) is int and wanted.low <= value <= wanted.high)
-    faults.values(table, faulty, records, name, wanted.expected)
-    return np.zeros(len(values), dtype=np.int64)
+    wrong = _wrong(values, lambda value: type(value) is int and ANY.low <= value <= ANY.high)
+    for place in wrong:
+        values[place] = 0
+    return np.array(values, dtype=np.int64), wrong
 
 
-def _boxes(records: list[Annotation], faults: Faults) -> F64:
-    """(M, 4) xywh_px. A width or height of 0 passes where it is rare, and does not count; see FLAT and Annotations.counted."""
-    boxes = [record.bbox for record in records]
-    if all(type(box) is list and len(box) == 4 for box in boxes):
-        numbers = list(chain.from_iterable(boxes))
+def _names(values: list[Any]) -> Part:
+    return values, _wrong(values, lambda value: type(value) is str and INSIDE.fullmatch(value) is not None)
+
+
+def _texts(values: list[Any]) -> Part:
+    return values, _wrong(values, lambda value: type(value) is str)
+
+
+def _fours(values: list[Any]) -> Part:
+    """(..., 4), NaN for what are not four numbers that a float64 holds."""
+    if all(type(value) is list and len(value) == 4 for value in values):
+        numbers = list(chain.from_iterable(values))
         if set(map(type, numbers)) <= {int, float}:
             try:
-                found = np.array(numbers, dtype=np.float64).reshape(-1, 4)
+                return np.array(numbers, dtype=np.float64).reshape(-1, 4), []
             except OverflowError:
                 pass
-            else:
-                # comparisons with NaN are false, too
-                flat = (found[:, 2:] == 0).any(axis=1)
-                positive = (found[:, 2:] >= 0).all(axis=1) & (~flat | (flat.sum() <= FLAT * len(found)))
-                right = (np.abs(found) <= FARTHEST_PX).all(axis=1) & positive
-                faults.values("annotations", np.flatnonzero(~right).tolist(), records, "bbox", BOX)
-                return np.where(right[:, None], found, 0.0)
 
     def is_box(value: Any) -> bool:
-        return (
-            type(value) is list
-            and len(value) == 4
-            and all(type(each) in (int, float) and abs(each) <= FARTHEST_PX for each in value)
-            and min(value[2:]) >= 0
-        )
+        return type(value) is list and len(value) == 4 and all(_is_number(each, FARTHEST_PX) for each in value)
 
-    faults.values("annotations", _wrong(boxes, is_box), records, "bbox", BOX)
-    return np.zeros((len(records), 4))
+    none = [np.nan] * 4
+    return np.array([value if is_box(value) else none for value in values], dtype=np.float64).reshape(-1, 4), []
 
 
-def _areas(records: list[Annotation], xywh_px: F64, faults: Faults) -> F64:
-    """(M,) square px, of the box where a record says nothing: pycocotools and hotcoco sort boxes into sizes by it."""
-    values = [record.area for record in records]
-    wrong: list[int] = []
+def _numbers_or_none(values: list[Any]) -> Part:
+    """NaN, which no JSON file holds, for none; -1 for what is no number."""
     if set(map(type, values)) <= {int, float, type(None)}:
         try:
-            found = np.array(values, dtype=np.float64)  # None becomes NaN, which no JSON file holds
+            return np.array(values, dtype=np.float64), []
         except OverflowError:
             pass
-        else:
-            wrong = np.flatnonzero((found < 0) | (found > MOST_AREA)).tolist()
-            if not wrong:
-                return np.where(np.isnan(found), xywh_px[:, 2] * xywh_px[:, 3], found)
-    wrong = wrong or _wrong(values, lambda v: v is None or (type(v) in (int, float) and 0 <= v <= MOST_AREA))
-    faults.values("annotations", wrong, records, "area", f"a number of square px from 0 to {MOST_AREA:g}, or none")
-    return np.zeros(len(records))
+    right = [value if value is None or _is_number(value, MOST_AREA) else -1 for value in values]
+    return np.array(right, dtype=np.float64), []
 
 
-def places(records: list[Annotation], name: str, values: I64, ids: I64, faults: Faults) -> I64:
-    """(M,) where in `ids` each of `values` is, field `name` of the records; a fault for each that is not there."""
-    expected = f"the id of a listed {'image' if name == 'image_id' else 'category'}"
-    if len(ids) == 0:
-        faults.values("annotations", range(len(values)), records, name, expected)
-        return np.zeros(len(values), dtype=np.int64)
-    order = np.argsort(ids, kind="stable")
-    place = order[np.minimum(np.searchsorted(ids, values, sorter=order), len(ids) - 1)]
-    faults.values("annotations", np.flatnonzero(ids[place] != values).tolist(), records, name, expected)
-    return place
+def _is_number(value: Any, most: float) -> bool:
+    return type(value) in (int, float) and abs(value) <= most
+
+
+# --- of a column -----------------------------------------------------------------------------------------------------------
+
+
+def _in_range(table: Table[Any], name: str, column: Part, faults: Faults, wanted: Range = ANY) -> I64:
+    """The values of the field `name`, once its faults are known: another type, or not what is `wanted`."""
+    values: I64 = column[0]
+    wrong = column[1]
+    outside = np.flatnonzero((values < wanted.low) | (values > wanted.high)).tolist()
+    faults.values(table.name, sorted({*wrong, *outside}), table, name, wanted.expected)
+    return values
+
+
+def _unique(table: Table[Any], column: Part, faults: Faults) -> I64:
+    ids = _in_range(table, "id", column, faults)
+    if not column[1] and len(np.unique(ids)) < len(ids):
+        order = np.argsort(ids, kind="stable")
+        again = np.sort(order[1:][ids[order][1:] == ids[order][:-1]])
+        faults.values(table.name, again.tolist(), table, "id", f"one that none of the {table.name} before it has")
+    return ids

@@ -5,18 +5,19 @@ the evaluators look at fields that no box needs, and ids that a list does not ha
 reader looks at a file before any of them does and refuses it by file, place, field, value and what was expected; `document` and
 `write` give the others what they read instead. What each field must be: benchmarks/detection/annotation_checks.py.
 
-Of 518 MB with 860,001 boxes and their outlines, COCO's train file in size, msgspec makes records in a tenth of the time that
-`json` takes and half of the memory, since it does not make what is not asked for.
+OpenImages lists ten million boxes. What is read and written is there as columns, see benchmarks/detection/json_tables.py: of
+a box 58 bytes are kept and not the 550 of its record, and the file itself only while it is read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,21 +29,25 @@ import numpy.typing as npt
 
 from benchmarks.detection import annotation_checks as checks
 from benchmarks.detection.annotation_checks import F64, I64, Annotation, Category, Image
-from benchmarks.detection.faults import SHOWN, Faults, shortened, shown, where
+from benchmarks.detection.faults import SHOWN, Faults, Records, shortened, shown, where
+from benchmarks.detection.json_tables import Table
 
 # DALI's size_threshold; COCO 2017 itself has boxes without height, which no reader counts
 MIN_SIDE_PX = np.float32(0.1)
 LEAST_SHARE = 2.0**-20  # of a picture's side, that a box must have within it: float32 knows no less next to 1
-LISTS = ("images", "categories", "annotations")
 BOM = b"\xef\xbb\xbf"
 NOT_NUMBERS = re.compile(r"\b(NaN|Infinity)\b")  # as some libraries write them
 NEAR_BYTES = 20  # before and behind a place
+LISTS = ("images", "categories", "annotations")
+
+
+ROWS = 50_000  # records that are written at once
 
 
 class _Document(msgspec.Struct):
-    images: list[Image]
-    categories: list[Category]
-    annotations: list[Annotation]
+    images: msgspec.Raw
+    categories: msgspec.Raw
+    annotations: msgspec.Raw
 
 
 class Damaged(ValueError):
@@ -86,10 +91,10 @@ class Annotations:
     def document(self) -> dict[str, Any]:
         """COCO's form, for an evaluator: only what boxes need, annotations numbered from 1."""
         # pycocotools takes a match with id 0 for none, and loses a box whose id comes twice
-        found: dict[str, Any] = msgspec.to_builtins(
-            _document(self, self.image_ids, self.category_ids, range(len(self.category_ids)))
-        )
-        return found
+        tables = _tables(self, self.image_ids, self.category_ids, range(len(self.category_ids)))
+        return {
+            name: msgspec.to_builtins(list(itertools.chain.from_iterable(pieces))) for name, pieces in tables.items()
+        }
 
     def write(self, path: Path, category_order: I64) -> None:
         """Write it in COCO's form: only what boxes need, and small ids, from 1 in the order of the file's own.
@@ -98,36 +103,55 @@ class Annotations:
         """
         ranks = {number: rank for rank, number in enumerate(sorted(self.category_ids.tolist()), start=1)}
         place = {number: i for i, number in enumerate(self.category_ids.tolist())}
-        found = _document(
+        tables = _tables(
             self,
             np.argsort(np.argsort(self.image_ids)) + 1,
             np.array([ranks[number] for number in self.category_ids.tolist()], dtype=np.int64),
             [place[number] for number in category_order.tolist()],
         )
         with path.open("wb") as file:
-            file.write(msgspec.json.encode(found))
+            for name, pieces in tables.items():
+                file.write(b'%c"%s":[' % (b"{" if name == "images" else b",", name.encode()))
+                for number, records in enumerate(pieces):
+                    file.write(b"," * (number > 0) + msgspec.json.encode(records)[1:-1])
+                file.write(b"]")
+            file.write(b"}")
             file.flush()
             os.fsync(file.fileno())  # so that it is whole after a power cut, and the page cache can let it go
 
 
-def _document(of: Annotations, image_ids: I64, category_ids: I64, category_order: Iterable[int]) -> _Document:
-    images = zip(image_ids.tolist(), of.file_names, *of.sizes.T.tolist(), strict=True)
-    boxes = zip(
-        range(1, len(of.images) + 1),
-        image_ids[of.images].tolist(),
-        category_ids[of.categories].tolist(),
-        of.xywh_px.tolist(),
-        of.areas.tolist(),
-        of.crowd.astype(int).tolist(),
-        # said where any is, so that a document of COCO has COCO's fields
-        of.difficult.astype(int).tolist() if of.difficult.any() else itertools.repeat(msgspec.UNSET, len(of.images)),
-        strict=True,
-    )
-    return _Document(
-        [Image(*image) for image in images],
-        [Category(int(category_ids[i]), of.category_names[i]) for i in category_order],
-        [Annotation(*box) for box in boxes],
-    )
+def _tables(
+    of: Annotations, image_ids: I64, category_ids: I64, category_order: Iterable[int]
+) -> dict[str, Iterator[list[Any]]]:
+    """The records of each table, some at a time, in the order in which the tables are written."""
+
+    def images(some: slice) -> list[Any]:
+        columns = image_ids[some].tolist(), of.file_names[some], *of.sizes[some].T.tolist()
+        return [Image(*image) for image in zip(*columns, strict=True)]
+
+    def boxes(some: slice) -> list[Any]:
+        columns = (
+            range(some.start + 1, some.stop + 1),
+            image_ids[of.images[some]].tolist(),
+            category_ids[of.categories[some]].tolist(),
+            of.xywh_px[some].tolist(),
+            of.areas[some].tolist(),
+            of.crowd[some].astype(int).tolist(),
+            # said where any is, so that a document of COCO has COCO's fields
+            of.difficult[some].astype(int).tolist() if difficult else [msgspec.UNSET] * (some.stop - some.start),
+        )
+        return [Annotation(*box) for box in zip(*columns, strict=True)]
+
+    difficult = bool(of.difficult.any())
+    return {
+        "images": map(images, _slices(len(image_ids))),
+        "categories": iter([[Category(int(category_ids[i]), of.category_names[i]) for i in category_order]]),
+        "annotations": map(boxes, _slices(len(of.images))),
+    }
+
+
+def _slices(count: int) -> Iterator[slice]:
+    return (slice(start, min(start + ROWS, count)) for start in range(0, count, ROWS))
 
 
 def read(path: Path) -> Annotations:
@@ -142,43 +166,50 @@ def read(path: Path) -> Annotations:
 
 def parse(content: bytes, path: Path) -> Annotations:
     """See `read`; `path` is for messages."""
-    document = _decoded(content, path)
-    faults = Faults(path)
-    image_ids, sizes = checks.images(document.images, faults)
-    category_ids = checks.categories(document.categories, faults)
-    columns = checks.boxes(document.annotations, faults)
-    faults.refuse()  # before the tables are compared, which needs every value to be what it claims
+    with _said_in_words(content, path):
+        text = memoryview(content)[len(BOM) :] if content.startswith(BOM) else content
+        document = msgspec.json.decode(text, type=_Document)
+        _once(content, path)
+        image_table = Table(content, document.images, "images", Image)
+        category_table = Table(content, document.categories, "categories", Category)
+        box_table = Table(content, document.annotations, "annotations", Annotation)
+        faults = Faults(path)
+        images = checks.images(image_table, faults)
+        categories = checks.categories(category_table, faults)
+        boxes = checks.boxes(box_table, faults)
+        faults.refuse()  # before the tables are compared, which needs every value to be what it claims
 
-    images = checks.places(document.annotations, "image_id", columns.image_ids, image_ids, faults)
-    categories = checks.places(document.annotations, "category_id", columns.category_ids, category_ids, faults)
-    faults.refuse()
-    found = Annotations(
-        path,
-        image_ids,
-        [image.file_name for image in document.images],
-        sizes,
-        category_ids,
-        [category.name or str(category.id) for category in document.categories],
-        images,
-        categories,
-        columns.xywh_px,
-        columns.areas,
-        columns.crowd,
-        columns.difficult,
-    )
-    _within(found, document.annotations, faults)
-    if not found.boxed.any():
-        faults.add("annotations", "no image has a box, so that there is nothing to find")
-    faults.refuse()
+        of_images = checks.places(box_table, "image_id", boxes.image_ids, images.ids, faults)
+        of_categories = checks.places(box_table, "category_id", boxes.category_ids, categories.ids, faults)
+        faults.refuse()
+        found = Annotations(
+            path,
+            images.ids,
+            images.names,
+            images.sizes,
+            categories.ids,
+            categories.names,
+            of_images,
+            of_categories,
+            boxes.xywh_px,
+            boxes.areas,
+            boxes.crowd,
+            boxes.difficult,
+        )
+        _within(found, box_table, faults)
+        if not found.boxed.any():
+            faults.add("annotations", "no image has a box, so that there is nothing to find")
+        faults.refuse()
     return found
 
 
-def _decoded(content: bytes, path: Path) -> _Document:
+@contextlib.contextmanager
+def _said_in_words(content: bytes, path: Path) -> Iterator[None]:
+    """What msgspec says of the content, as this module says it."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise Damaged(f"{path}: cut off or damaged, not JSON (in UTF-16, not UTF-8); save it as UTF-8 or get it again")
-    text = memoryview(content)[len(BOM) :] if content.startswith(BOM) else content
     try:
-        found = msgspec.json.decode(text, type=_Document)
+        yield
     except msgspec.ValidationError as error:
         raise ValueError(
             f"{path}: not in COCO's form: {error}; it needs the lists images (id, file_name, width, height), categories "
@@ -194,8 +225,6 @@ def _decoded(content: bytes, path: Path) -> _Document:
         raise Damaged(f"{path}: cut off or damaged, not JSON ({error}{near}); get it again") from error
     except RecursionError as error:
         raise ValueError(f"{path}: nested too deep to be an annotation file") from error
-    _once(content, path)
-    return found
 
 
 def _once(content: bytes, path: Path) -> None:
@@ -229,7 +258,7 @@ def within(xywh_px: F64, sizes: npt.NDArray[np.int32]) -> npt.NDArray[np.float32
     return (ltrb / scale).clip(0, 1)
 
 
-def _within(found: Annotations, records: list[Annotation], faults: Faults) -> None:
+def _within(found: Annotations, records: Records, faults: Faults) -> None:
     ltrb = within(found.xywh_px, found.sizes[found.images])
     outside = found.counted & ((ltrb[:, 2:] - ltrb[:, :2]) < LEAST_SHARE).any(axis=1)
     places = np.flatnonzero(outside).tolist()

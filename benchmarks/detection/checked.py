@@ -16,14 +16,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.detection import annotation_checks, annotation_file, faults, own_folder, picture_files
+from benchmarks.detection import annotation_checks, annotation_file, faults, json_tables, own_folder, picture_files
 from benchmarks.detection.annotation_file import Annotations
 from benchmarks.detection.faults import shown
 from benchmarks.detection.picture_files import Listed
@@ -122,6 +122,7 @@ def _identity(originals: Iterable[Half]) -> str:
         annotation_checks.__file__,
         annotation_file.__file__,
         faults.__file__,
+        json_tables.__file__,
         picture_files.__file__,
         __file__,
     ):
@@ -129,19 +130,14 @@ def _identity(originals: Iterable[Half]) -> str:
     for each in originals:
         digest.update(f"{each.annotations}\0{each.images}\0".encode(errors="surrogateescape"))
         digest.update(_sha256(each.annotations).encode())
-        for path, status in sorted(_files(each.images)):
-            digest.update(f"{path}\0{status.st_size} {status.st_mtime_ns}\0".encode(errors="surrogateescape"))
+        for line in sorted(_marks(each.images)):
+            digest.update(line)
     return digest.hexdigest()[:32]
 
 
-def _files(folder: Path) -> Iterable[tuple[str, os.stat_result]]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            try:
-                yield path.relative_to(folder).as_posix(), path.stat()
-            except OSError:  # a link to nowhere, which matters if it is listed
-                yield path.relative_to(folder).as_posix(), path.lstat()
+def _marks(folder: Path) -> Iterator[bytes]:
+    for path, status in picture_files.files(folder):
+        yield f"{path}\0{status.st_size} {status.st_mtime_ns}\0".encode(errors="surrogateescape")
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

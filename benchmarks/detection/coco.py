@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.detection import annotation_file
+from benchmarks.detection import annotation_file, picture_files
 from benchmarks.detection.annotation_file import Annotations
 from benchmarks.detection.found import Detections
 
@@ -224,19 +223,9 @@ def fingerprint(halves: Sequence[tuple[Path, Path]]) -> str:
     for listed, images in halves:
         with listed.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-        for name, size in sorted(_files(images)):
-            digest.update(f"{size} {name}\0".encode())
+        found = picture_files.files(images)
+        sizes = sorted((name, status.st_size) for name, status in found if not name.rpartition("/")[2].startswith("."))
+        for name, size in sizes:
+            digest.update(f"{size} {name}\0".encode(errors="surrogateescape"))
         digest.update(b"\0")
     return digest.hexdigest()
-
-
-def _files(folder: Path) -> Iterable[tuple[str, int]]:
-    """Relative path and size of each file below `folder`."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if not name.startswith("."):
-                path = Path(parent, name)
-                try:
-                    yield path.relative_to(folder).as_posix(), path.stat().st_size
-                except OSError:  # a link to nowhere
-                    yield path.relative_to(folder).as_posix(), path.lstat().st_size

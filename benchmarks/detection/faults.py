@@ -6,13 +6,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 SHOWN = 10  # faults in a message
 LONGEST_VALUE = 60  # characters of a value in a message
 TABLES = ("images", "categories", "annotations")
+
+
+class Records(Protocol):
+    """By their number in a table."""
+
+    def __getitem__(self, place: int, /) -> Any: ...
 
 
 @dataclass
@@ -27,7 +33,7 @@ class Faults:
         self.count += 1
         self._kept.append((TABLES.index(table), place, text))
 
-    def values(self, table: str, places: Sequence[int], records: Sequence[Any], name: str, expected: str) -> None:
+    def values(self, table: str, places: Sequence[int], records: Records, name: str, expected: str) -> None:
         """Field `name` of the records at `places`."""
         for place in places[:SHOWN]:
             value = getattr(records[place], name)

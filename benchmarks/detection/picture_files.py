@@ -41,7 +41,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Listed:
     """A picture as an annotation file has it."""
 
@@ -73,6 +73,20 @@ def looked_at(pool: ThreadPoolExecutor, look: Callable[[T], R], items: Iterable[
     left = iter(items)
     while some := list(itertools.islice(left, TOGETHER)):
         yield from pool.map(look, some)
+
+
+def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Relative path and status of each file below `folder`, in no order; of a link to nowhere, its own."""
+    for parent, _, names in os.walk(folder):
+        below = os.path.relpath(parent, folder)
+        prefix = "" if below == "." else f"{below}/"
+        for name in names:
+            path = f"{parent}/{name}"
+            try:
+                status = os.stat(path)  # noqa: PTH116 - a Path for each of a million files takes longer than its stat
+            except OSError:
+                status = os.lstat(path)
+            yield f"{prefix}{name}", status
 
 
 def _missing(folder: Path, pictures: Iterable[Listed]) -> list[str]:

@@ -7,10 +7,10 @@ Shapes: B images, S image side in px, G ground-truth boxes of an image.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -43,20 +43,40 @@ class Picture:
     mirrored: bool = False
 
 
-def read(source: Source) -> list[Picture]:
+class Pictures(Sequence[Picture]):
+    """Those of an annotation file. Each is made as it is asked for: a million of them at once would take a gigabyte."""
+
+    def __init__(self, source: Source) -> None:
+        truth = annotation_file.read(source.annotations)
+        counted = np.flatnonzero(truth.counted)
+        # by image, the file's order within it
+        order = counted[np.argsort(truth.images[counted], kind="stable")]
+        self._folder, self._ids, self._names = source.images, truth.image_ids, truth.file_names
+        self._ends = np.searchsorted(truth.images[order], np.arange(len(truth.image_ids) + 1))
+        self._ltrb = annotation_file.within(truth.xywh_px[order], truth.sizes[truth.images[order]])
+        self._labels = (truth.categories[order] + 1).astype(np.int32)
+        there = np.diff(self._ends) > 0
+        self._listed = np.flatnonzero(there) if source.skip_empty else np.arange(len(there))
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    @overload
+    def __getitem__(self, place: int) -> Picture: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Picture]: ...
+    def __getitem__(self, place: int | slice) -> Picture | list[Picture]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        i = self._listed[place]
+        some = slice(self._ends[i], self._ends[i + 1])
+        labels = self._labels[some].astype(np.int64)
+        return Picture(int(self._ids[i]), self._folder / self._names[i], self._ltrb[some], labels)
+
+
+def read(source: Source) -> Pictures:
     """The pictures of an annotation file in its order, as DALI's reader takes them: boxes of 0.1 px at least, within them."""
-    truth = annotation_file.read(source.annotations)
-    ltrb = annotation_file.within(truth.xywh_px, truth.sizes[truth.images])
-    counted = np.flatnonzero(truth.counted)
-    # by image, the file's order within it
-    order = counted[np.argsort(truth.images[counted], kind="stable")]
-    ends = np.searchsorted(truth.images[order], np.arange(len(truth.image_ids) + 1))
-    ltrb, labels = ltrb[order], truth.categories[order] + 1
-    return [
-        Picture(int(truth.image_ids[i]), source.images / truth.file_names[i], ltrb[start:end], labels[start:end])
-        for i, (start, end) in enumerate(itertools.pairwise(ends.tolist()))
-        if start < end or not source.skip_empty
-    ]
+    return Pictures(source)
 
 
 def flipped(ltrb: Boxes) -> Boxes:

@@ -1,8 +1,9 @@
 """The network's output to detections, for a whole batch at once: sigmoid, decode, suppression within each class.
 
 Numbers as in the MLPerf reference (single_stage_detector, v2.0): of each map the best 1,000 scores above 0.05, whatever
-their class; boxes cut off at the image's rim; IoU 0.5; the best of an image after it. A logit says as much as its score, so
-that the many that are below the threshold are only compared, and sigmoid is for the few others.
+their class; boxes cut off at the image's rim; IoU 0.5; the best 300 of an image after it (why not 100: EvaluationTable). A
+logit says as much as its score, so that the many that are below the threshold are only compared, and sigmoid is for the few
+others.
 
 No loop runs over images or classes. The host waits for the device a few times in a batch, to learn how many candidates
 there are.

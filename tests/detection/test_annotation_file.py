@@ -6,6 +6,7 @@ import copy
 import json
 import random
 import re
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from benchmarks.detection import annotation_file
+from benchmarks.detection import annotation_file, json_tables
 from benchmarks.detection.coco import GroundTruth, evaluate
 from benchmarks.detection.found import Detections
 
@@ -270,6 +271,83 @@ def test_any_file_is_refused_in_words_or_evaluated_alike_by_both(count: int, tmp
             assert one == other and one.mAP >= 0
         read_well += 1
     assert read_well > count / 20
+
+
+# --- in pieces ---------------------------------------------------------------------------------------------------------
+
+
+def said(content: bytes) -> str | list[Any]:
+    try:
+        found = annotation_file.parse(content, Path("x"))
+    except ValueError as error:
+        return str(error)
+    arrays = (value.tolist() if isinstance(value, np.ndarray) else value for value in vars(found).values())
+    return list(arrays)
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(3_000, marks=pytest.mark.long)])
+def test_a_file_says_the_same_however_small_the_pieces(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words, places and values: a fault in the third piece is at its place in the file."""
+    rng = random.Random(count)
+    contents = [json.dumps(document(), indent=2).encode(), *(mutated(rng) for _ in range(count))]
+    whole = [said(content) for content in contents]
+    for size in (1, 30, 100, 250):
+        monkeypatch.setattr(json_tables, "PIECE_BYTES", size)
+        for content, expected in zip(contents, whole, strict=True):
+            assert said(content) == expected, (size, content)
+
+
+def test_brackets_within_a_record_are_no_ends_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_tables, "PIECE_BYTES", 20)
+    tricky = document()
+    for record, name in zip(tricky["annotations"], ("}, {", '"}],[{', '\\"}'), strict=True):
+        record["segmentation"] = {"counts": [{"x": {}}] * 12, "size": [{}, {}], name: [name, {name: name}]}
+        record["id"] = name
+    tricky["images"][0]["file_name"] = "}{a},{ ].jpg"
+    found = annotation_file.parse(json.dumps(tricky, indent=1).encode(), Path("x"))
+    assert found.xywh_px.tolist() == [[1, 2.5, 30, 20], [-5, 0, 10, 10], [3, 3, 9, 0.09]]
+    assert list(found.file_names) == ["}{a},{ ].jpg", "in/a folder/b.jpg"]
+    tricky["annotations"][2]["bbox"] = [1]
+    with pytest.raises(ValueError, match=r"annotations\[2\] .*: bbox is \[1\], expected four numbers"):
+        annotation_file.parse(json.dumps(tricky).encode(), Path("x"))
+
+
+def many(boxes: int) -> bytes:
+    found = document()
+    found["images"] = [{"id": i, "file_name": f"{i:016x}.jpg", "width": 640, "height": 480} for i in range(boxes // 8)]
+    box = {"category_id": 4, "bbox": [10.125, 20.25, 300.5, 200.75], "area": 60325.375, "iscrowd": 0}
+    found["annotations"] = [{"id": i, "image_id": i % (boxes // 8), **box} for i in range(boxes)]
+    return json.dumps(found).encode()
+
+
+def test_memory_stays_small_however_many_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenImages lists ten million, which were 550 bytes each while they were records, read or written."""
+    monkeypatch.setattr(json_tables, "PIECE_BYTES", 100_000)
+    monkeypatch.setattr(annotation_file, "ROWS", 1_000)
+    count = 40_000
+    content = many(count)
+    tracemalloc.start()
+    found = annotation_file.parse(content, Path("x"))
+    kept, reading = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    found.write(tmp_path / "ours.json", found.category_ids)
+    writing = tracemalloc.get_traced_memory()[1] - kept
+    tracemalloc.stop()
+    assert kept / count < 100 and reading / count < 200
+    assert writing / count < 50
+
+
+def test_what_is_written_in_pieces_is_what_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Byte for byte: logs name a data set by the digest of what is written."""
+    found = annotation_file.parse(many(80), Path("x"))
+    written = []
+    for rows in (1, 7, 1000):
+        monkeypatch.setattr(annotation_file, "ROWS", rows)
+        found.write(tmp_path / "ours.json", found.category_ids)
+        written.append((tmp_path / "ours.json").read_bytes())
+    assert written[0] == written[1] == written[2]
+    assert json.dumps(json.loads(written[0]), separators=(",", ":")).encode() == written[0]
+    assert list(json.loads(written[0])) == ["images", "categories", "annotations"]
 
 
 # --- what never matters ----------------------------------------------------------------------------------------------
