@@ -42,10 +42,10 @@ def detection_loss(
     parts = []
     targets = (each.split(sides, dim=1) for each in (target_labels, target_offsets, weight, weight_of_positive))
     for x, offset, label, target, counted, of_positive in zip(logits, offsets, *targets, strict=True):
-        own = x.gather(2, (label.clamp(min=1) - 1)[..., None].long())[..., 0].float()  # (B, L)
+        of_background, own = _of_background(x, counted, (label.clamp(min=1) - 1)[..., None].long())
         right = ALPHA * (1 - own.sigmoid()) ** GAMMA * F.softplus(-own) - background(own)
         box = (offset.float() - target).abs().sum(dim=2)
-        parts.append(_of_background(x, counted) + (of_positive * (right + box)).sum())
+        parts.append(of_background + (of_positive * (right + box)).sum())
     return torch.stack(parts).sum()
 
 
@@ -54,22 +54,25 @@ def background(x: Tensor) -> Tensor:
     return (1 - ALPHA) * x.sigmoid() ** GAMMA * F.softplus(x)
 
 
-def _of_background(x: Tensor, weight: Tensor) -> Tensor:
-    """Sum of the focal loss of logits x (B, L, K), all of target 0, each row weighted with `weight` (B, L)."""
+def _of_background(x: Tensor, weight: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the focal loss of logits x (B, L, K), all of target 0, each row weighted with `weight` (B, L); and the logit of
+    each row that `chosen` (B, L, 1) names, (B, L) float32.
+    """
     if torch.compiler.is_compiling():  # into one kernel each way
-        return (background(x.float()).sum(dim=2) * weight).sum()
-    found: Tensor = _OfBackground.apply(x, weight)
+        return (background(x.float()).sum(dim=2) * weight).sum(), x.gather(2, chosen)[..., 0].float()
+    found: tuple[Tensor, Tensor] = _OfBackground.apply(x, weight, chosen)
     return found
 
 
 class _OfBackground(torch.autograd.Function):
     """Value and gradient in one pass: what the loss of a logit is multiplied with is known before the loss is.
 
-    On a CPU block by block, each small enough to stay in the cache through the operations on it.
+    On a CPU block by block, each small enough to stay in the cache through the operations on it. The chosen logits are given
+    here too, so that their gradient is put into the others', which are otherwise as large once more, zeros but for one in K.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         rows, row_weight = x.flatten(0, 1), weight.flatten()[:, None]
         gradient = torch.empty_like(rows)
         at_once = max(1, VALUES_AT_ONCE // x.shape[2]) if x.device.type == "cpu" else len(rows)
@@ -79,19 +82,33 @@ class _OfBackground(torch.autograd.Function):
             value, slope = _value_and_slope(rows[some].float())
             total += (value.sum(dim=1) * row_weight[some, 0]).sum()
             gradient[some] = slope.mul_(row_weight[some])
-        ctx.save_for_backward(gradient.view_as(x))
-        return total
+        ctx.save_for_backward(gradient.view_as(x), chosen)
+        return total, x.gather(2, chosen)[..., 0].float()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        gradient, chosen = ctx.saved_tensors
+        of_all = gradient * gradients[0]
+        # one in each row; scatter_add_ copies the whole of a bfloat16 tensor
+        place = chosen.flatten() + torch.arange(chosen.numel(), device=chosen.device) * of_all.shape[2]
+        of_all.view(-1)[place] += gradients[1].flatten().to(of_all.dtype)
+        return of_all, None, None
 
 
 def _value_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
     """The focal loss of logits whose target is 0, and its derivative."""
     p = x.sigmoid()
-    log = F.softplus(x)
+    log = _softplus(x) if x.device.type == "cpu" else F.softplus(x)
     square = (p * p).mul_(1 - ALPHA)
     slope = torch.addcmul(p, 1 - p, log, value=GAMMA).mul_(square)
     return square.mul_(log), slope
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)) of float32 without log1p, which takes 8.7 of the 9.7 ns that a value takes on a CPU; so it takes 2.6.
+
+    log(1 + y) is log(u) y / (u - 1) with the u that 1 + y is rounded to: as exact as log1p down to y = 6e-8, 0 below.
+    """
+    y = x.abs().neg_().exp_()
+    u = 1 + y
+    return u.log().mul_(y).div_(u.sub_(1).clamp_(min=2**-24)).add_(x.clamp(min=0))
