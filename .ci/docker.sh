@@ -201,6 +201,6 @@ if [ $# -gt 0 ]; then
     say "$*"
     IMAGE=$IMAGE "$@"
 fi
-if [ -n "${ALSO:-}" ]; then free_room "$IMAGE"; fi
+if [ -n "${ALSO:-}" ]; then docker image rm --force "$IMAGE" > /dev/null; fi # what was built stays in the cache for the next
 for each in ${ALSO:-}; do also "$each"; done
 say "done"
