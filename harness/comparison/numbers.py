@@ -64,15 +64,19 @@ def _at_last(runs: Sequence[ComparedRun], values: Sequence[Mapping[int | float, 
     if any(len(arm) == 0 for arm in arms):
         return None
     a, b = arms
-    means, counts = (float(a.mean()), float(b.mean())), (len(a), len(b))
+    # of equal figures the first is their mean: numpy's has a rounding of its own, which would be a difference without a spread
+    means = tuple(float(arm[0] if np.ptp(arm) == 0 else arm.mean()) for arm in (a, b))
+    counts = len(a), len(b)
     difference = means[1] - means[0]
     if min(counts) < 2:
-        return Difference(epoch, means, difference, None, None, counts)
+        return Difference(epoch, (means[0], means[1]), difference, None, None, counts)
+    if np.ptp(a) == 0 == np.ptp(b):
+        return Difference(epoch, (means[0], means[1]), difference, (difference, difference), 0.0, counts)
     parts = [float(arm.var(ddof=1)) / len(arm) for arm in arms]
     variance = sum(parts)
-    if variance == 0:
-        return Difference(epoch, means, difference, (difference, difference), 0.0, counts)
     df = variance**2 / sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
     reach = student.quantile(df, 0.975) * math.sqrt(variance)
     visible = reach + student.quantile(df, POWER) * math.sqrt(variance)
-    return Difference(epoch, means, difference, (difference - reach, difference + reach), visible, counts)
+    return Difference(
+        epoch, (means[0], means[1]), difference, (difference - reach, difference + reach), visible, counts
+    )

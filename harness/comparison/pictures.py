@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.comparison import words
 from harness.comparison.comparison import Comparison
-from harness.comparison.runs import ComparedRun
+from harness.comparison.runs import ComparedRun, entering
 from harness.results.reporting import axes
 from harness.results.reporting.axes import Tick
 
@@ -149,6 +149,7 @@ def over_time(found: Comparison) -> Time | None:
     left, right = 70.0, WIDTH - 20.0
     places = {id(run): left + (right - left) * (index + 0.5) / len(runs) for index, run in enumerate(runs)}
     outlying = {id(runs[each.index]) for each in found.outlying}
+    compared = set(map(id, entering(runs)))  # a mean is of the runs that the ratio is of
     panels: list[tuple[str, str, float, Callable[[ComparedRun], float | None]]] = [
         (gated.metric.title, gated.metric.unit, 150.0, lambda run: figure_of[id(run)]),
         ("SM clock", "MHz", 70.0, lambda run: run.telemetry.clock_sm_mhz if run.telemetry else None),
@@ -171,7 +172,7 @@ def over_time(found: Comparison) -> Time | None:
         )
         means = []
         for arm in (0, 1):
-            own = [each for run, each in known if run.arm == arm]
+            own = [each for run, each in known if run.arm == arm and id(run) in compared]
             if own:
                 means.append((arm, scale(sum(own) / len(own))))
         strips.append(Strip(title, unit, top, height, ticks, dots, tuple(means)))

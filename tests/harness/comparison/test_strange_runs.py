@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.comparison import comparison, noise, runs, terminal, words
+from harness.comparison import comparison, noise, pictures, runs, terminal, words
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import judged
 from tests.harness.results import synthetic_logs
@@ -66,6 +66,10 @@ def test_runs_of_an_unpaired_host_enter_no_figure(tmp_path: Path) -> None:
     assert found.word == "EQUAL" and "n 5 + 5" in words.sentence(found)
     for phase in found.phases:
         assert phase.seconds[1] == pytest.approx(phase.seconds[0], rel=0.01)
+    drawn = pictures.over_time(found)
+    assert drawn is not None
+    (_, a_mean), (_, b_mean) = drawn.strips[0].means
+    assert abs(a_mean - b_mean) < 2, "nor a line of the picture"
     assert found.minutes is not None and found.minutes[1].runs == 5
     assert found.minutes[1].seconds_per_epoch == pytest.approx(found.minutes[0].seconds_per_epoch or 0, rel=0.01)
 
@@ -237,6 +241,19 @@ def test_wide_text_without_its_mark_is_named(tmp_path: Path, capsys: pytest.Capt
     log = arms.write(tmp_path, 0)
     log.write_bytes(log.read_text().encode(encoding))
     assert main(["status", str(log)]) == 1 and "UTF-16" in capsys.readouterr().out
+
+
+def test_figures_that_are_equal_in_every_run_are_not_different(tmp_path: Path) -> None:
+    """The mean of nine times 0.2325 is not 0.2325 to numpy, and there is no spread that hides it."""
+    a, b = arms.in_turns(tmp_path, 8)
+    arms.write(b, 20, turn=40)
+    found = judged((a, b))
+    assert found.quality is not None and found.quality.accuracy is not None
+    assert found.quality.accuracy.difference == 0 and found.quality.accuracy.within
+    assert any(
+        "quality after epoch 6" in line and "the same in every run" in line
+        for line in words.quality(found.quality, ("A", "B"))
+    )
 
 
 def test_a_value_of_a_book_s_length_is_cut_in_the_sentence(tmp_path: Path) -> None:
