@@ -17,6 +17,11 @@ say() { printf '\n== %s (%ss)\n' "$*" "$SECONDS"; }
 
 # An engine's data are 10 to 25 GB. Each run holds a lock on its folder while it lives; what nobody holds was left by one that
 # was killed, and goes before a full disk ends this one.
+take_away() { # the lock last, or what a kill leaves of it would be nobody's for ever
+    find "$1" -mindepth 1 -maxdepth 1 ! -name lock -exec rm -rf {} +
+    rm -rf "$1"
+}
+
 take_away_leftovers() {
     local folder lock
     for folder in /var/tmp/ssd-ci.*; do
@@ -24,7 +29,7 @@ take_away_leftovers() {
         exec {lock}< "$folder/lock"
         if flock --nonblock "$lock"; then
             echo "taking away what a killed run left: $folder"
-            rm -rf "$folder"
+            take_away "$folder"
         fi
         exec {lock}<&-
     done
@@ -41,7 +46,7 @@ finish() {
         docker image rm --force "${own_images[@]}" > /dev/null 2>&1
     fi
     if [ $status -ne 0 ] && [ -f "$work/dockerd.log" ]; then tail -n 20 "$work/dockerd.log" >&2; fi
-    rm -rf "$work"
+    take_away "$work"
     exit $status
 }
 
