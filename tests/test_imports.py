@@ -27,9 +27,11 @@ ONE_IMPORTER = {
     "pycocotools": {"benchmarks/detection/coco.py"},
     "hotcoco": {"benchmarks/detection/coco.py"},
 }
-# torchrun's variables; the command line's; variables that are set for the ranks of a run; other processes' marks
 ENVIRONMENT = (
-    *("harness/execution/context.py", "harness/cli/", "harness/launch/ranks.py", "harness/launch/leftovers.py"),
+    *("harness/execution/context.py", "harness/execution/process_group.py"),  # torchrun's variables
+    "harness/cli/",  # the command line's
+    "harness/launch/ranks.py",  # what is set for the ranks of a run
+    "harness/launch/leftovers.py",  # other processes' marks
 )
 WITHOUT_FRAMEWORKS = (
     "harness/results/",

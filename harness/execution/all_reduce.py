@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract import Figure
-from harness.execution import context
+from harness.execution import process_group
 from harness.system import accelerator
 
 # What DistributedDataParallel sums at once unless it is told otherwise; gradients are float32
@@ -75,7 +75,7 @@ def _samples(kind: str, rank: int, ranks: int, store: Path) -> dict[int, list[fl
     module = None if kind == accelerator.CPU else torch.get_device_module(device)
     if module is not None:
         module.set_device(rank)
-    backend = context.process_group_backend(kind)
+    backend = process_group.backend_for(kind)
     dist.init_process_group(
         backend,
         init_method=store.as_uri(),

@@ -1,36 +1,29 @@
-"""Ranks and devices: where this process stands in a run. The only reader of the environment inside a run.
+"""Ranks and devices: where this process stands in a run. The reader of the environment inside a
+run, except for where the ranks meet and what their collectives are told, which process_group.py reads.
 
-The variables are torchrun's own (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, with MASTER_ADDR and MASTER_PORT that
-torch reads itself), and four of ours that a launcher sets: HARNESS_LOG, the log, made by the launcher and shared by the ranks
-of this machine;
-HARNESS_CACHES_CLEARED, "1" when the page cache was dropped just before; HARNESS_PARENT, the process that starts this one and
-whose end is this one's too; HARNESS_LAUNCHER, what started it from another machine, and closes the log when it ends it. Of a
-run on several machines where each starts its own ranks, NODE_RANK says which this one is.
+The variables are torchrun's own (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE), and four of ours that a launcher sets:
+HARNESS_LOG, the log, made by the launcher and shared by the ranks of this machine; HARNESS_CACHES_CLEARED, "1" when the page
+cache was dropped just before; HARNESS_PARENT, the process that starts this one and whose end is this one's too;
+HARNESS_LAUNCHER, what started it from another machine, and closes the log when it ends it. Of a run on several machines where
+each starts its own ranks, NODE_RANK says which this one is, and MASTER_ADDR and MASTER_PORT where node 0 is.
 """
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.config import Configuration
-from harness.contract import Context, NotSuitable, Plain
-from harness.execution import binding, console, lifeline, meeting
+from harness.contract import Context, NotSuitable
+from harness.execution import binding
 from harness.system import accelerator, facts, places, preflight
 from harness.system.facts import Machine
 
 NODE_RANK, MASTER_ADDR, MASTER_PORT = "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"
-# A rank that waits this long for another has lost it. Longer than a series' watchdog waits, which names the one that hangs
-COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=40)
-# Of the libraries that move tensors between ranks: what they are told by the environment
-COLLECTIVES = ("NCCL_", "TORCH_NCCL_", "RCCL_", "CCL_", "GLOO_", "UCX_", "FI_", "OFI_", "MCCL_", "HCCL_")
 
 
 @dataclass(frozen=True)
@@ -204,136 +197,3 @@ def alone(kind: str) -> Context:
     if device.type != accelerator.CPU:
         torch.get_device_module(device).set_device(device.index)
     return Context(device=name, vendor=vendor, seed=1, threads=threads)
-
-
-@contextmanager
-def process_group(context: Context, patience_s: float = meeting.PATIENCE_S) -> Iterator[Any]:
-    """The device and, for more than one rank, torch.distributed's group and its store, for as long as the block runs.
-
-    `patience_s`: for rank 0's place to be reached; ValueError where it is not.
-    """
-    import torch
-    import torch.distributed as dist
-
-    device = torch.device(context.device)
-    on_cpu = device.type == accelerator.CPU
-    if not on_cpu:
-        torch.get_device_module(device).set_device(device.index)
-    store = None
-    if context.world_size > 1:
-        backend = process_group_backend(device.type)
-        store = _meeting(context, patience_s)
-        dist.init_process_group(
-            backend,
-            store=store,
-            rank=context.rank,
-            world_size=context.world_size,
-            timeout=COLLECTIVE_TIMEOUT,
-            device_id=None if on_cpu else device,
-        )
-    try:
-        yield store
-    finally:
-        if context.world_size > 1:
-            dist.destroy_process_group()
-
-
-def watched_machines(
-    store: Any, context: Context, launch: Launch, hosts: Sequence[str], lost: Callable[[str], None]
-) -> AbstractContextManager[None]:
-    """Inside the block `lost` is told of a machine of the run that answers no more."""
-    first = {rank: hosts[rank] for rank in range(0, launch.world_size, launch.local_world_size)}
-    return lifeline.kept(store, context.rank, first, os.environ.get(MASTER_ADDR, ""), lost=lost, say=console.complain)
-
-
-def _meeting(context: Context, patience_s: float) -> Any:
-    """The ranks' store, once all of them are there. ValueError that says who is not, or why they cannot meet."""
-    address, port = (os.environ.get(name, "") for name in (MASTER_ADDR, MASTER_PORT))
-    if not address or not port.isdecimal():
-        raise ValueError(
-            f"the ranks cannot meet at {address or '?'}:{port or '?'} (MASTER_ADDR, MASTER_PORT): both must be set, as "
-            "torchrun does"
-        )
-    store = meeting.of_ranks(
-        meeting.Place(address, int(port), patience_s),
-        context.rank,
-        context.world_size,
-        # torchrun's own process keeps the store on that port, else rank 0 does
-        keeps=context.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
-        say=console.complain
-        if context.local_rank == 0
-        else lambda _: None,  # the others of a machine would say the same
-    )
-    store.set_timeout(COLLECTIVE_TIMEOUT)
-    return store
-
-
-def process_group_backend(kind: str) -> str:
-    """torch.distributed's backend for a device type. NotSuitable where nobody knows one."""
-    import torch.distributed as dist
-
-    known = accelerator.process_group(kind)
-    if known is not None:
-        return known
-    try:
-        return str(dist.get_default_backend_for_device(kind))
-    except (ValueError, RuntimeError) as error:  # the latter for a word that torch does not know at all
-        raise NotSuitable(
-            f"torch.distributed has no backend for {kind}: use a configuration of one accelerator, or install the vendor's"
-        ) from error
-
-
-def agreed(context: Context, asked: Mapping[str, object]) -> tuple[Context, list[str]]:
-    """The Context with rank 0's seed, on every rank, and where the ranks run. ValueError where they were asked for different
-    things."""
-    here = platform.node()
-    if context.world_size == 1:
-        return context, [here]
-    import torch.distributed as dist
-
-    everyone: list[Any] = [None] * context.world_size
-    dist.all_gather_object(everyone, (dict(asked), context.seed, here))
-    first, seed, _ = everyone[0]
-    for rank, (other, _, host) in enumerate(everyone):
-        for name, value in other.items():
-            if value != first[name]:
-                raise ValueError(
-                    f"rank {rank} was started with {name} {value} on {host}, rank 0 with {first[name]}: all ranks of a run "
-                    "need the same"
-                )
-    return replace(context, seed=seed), [host for *_, host in everyone]
-
-
-def gathered(context: Context, value: float) -> list[float]:
-    """Every rank's value, on every rank: one collective."""
-    if context.world_size == 1:
-        return [value]
-    import torch
-    import torch.distributed as dist
-
-    values = torch.zeros(context.world_size, dtype=torch.float64, device=_exchanged_on(context))
-    values[context.rank] = value
-    dist.all_reduce(values)
-    return [float(each) for each in values.tolist()]
-
-
-def _exchanged_on(context: Context) -> str:
-    import torch.distributed as dist
-
-    return accelerator.CPU if "gloo" in dist.get_backend() else context.device
-
-
-def collectives() -> dict[str, Plain]:
-    """By what tensors go between the ranks, and what the environment tells it."""
-    import torch.distributed as dist
-
-    told: dict[str, Plain] = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(COLLECTIVES)}
-    return {"backend": dist.get_backend(), "environment": told}
-
-
-def barrier(context: Context) -> None:
-    """Wait for all ranks."""
-    if context.world_size > 1:
-        import torch.distributed as dist
-
-        dist.barrier()

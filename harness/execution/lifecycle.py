@@ -13,12 +13,10 @@ import contextlib
 import functools
 import math
 import time
-from dataclasses import replace
 
 from harness.config import Configuration
 from harness.contract import Context, Session
 from harness.execution import (
-    binding,
     bits,
     checkpoint,
     console,
@@ -29,20 +27,19 @@ from harness.execution import (
     meeting,
     pace,
     picture,
-    provenance,
-    seeding,
+    preparation,
+    process_group,
     signals,
     slowest,
     telemetry,
     throughput,
 )
-from harness.execution.binding import Bound
 from harness.execution.budget import Budget
 from harness.execution.events import EventLog, LogLost, keys
 from harness.execution.history import Evaluated, History, Loss
 from harness.execution.pace import Pace
 from harness.execution.run import Ending, NotFinite, Run
-from harness.exit_codes import DISK_FULL, EPOCHS_SPENT, INTERRUPTED, TARGET_MET
+from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, TARGET_MET
 from harness.request import Request
 
 
@@ -113,17 +110,19 @@ def _train(run: Run) -> Ending:
     run.screen.say(f"STARTING TIMING RUN AT {ending.clock(run.called)}")
     description.submission(log, configuration, request.max_steps, deterministic=request.deterministic)
     log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
-    resumed = _resumed(run)
-    asked_seed = _asked_seed(run, resumed)
-    here, bound = _prepare(run, seeding.draw() if asked_seed is None else asked_seed)
+    resumed = preparation.resumed(run)
+    here, bound = preparation.prepare(run, resumed)
 
     began = time.perf_counter()
     run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
     patience_s = meeting.patience_s(request.rendezvous_timeout)
-    with context.process_group(here, patience_s) as store, contextlib.ExitStack() as closing:
-        here = _agreed(run, here, bound, resumed)
+    with process_group.joined(here, patience_s) as store, contextlib.ExitStack() as closing:
+        here, told = preparation.agree(run, here, bound, resumed)
+        for name, value in told.items():
+            log.point(name, value)
+        log.point(keys.SEED, here.seed)
         lost = functools.partial(ending.lost, run)
-        closing.enter_context(context.watched_machines(store, here, run.launch, run.hosts, lost))
+        closing.enter_context(process_group.watched_machines(store, here, run.launch, run.hosts, lost))
         session = configuration.benchmark.open(configuration.tables, here)
         closing.callback(session.close)
         session.warm_up()
@@ -131,7 +130,7 @@ def _train(run: Run) -> Ending:
         run.pace = Pace.of(session.properties(), run.launch.parent)
         if here.rank == 0:  # the others would look at the same machine for nothing
             description.origin(log, context.this_machine(configuration.run.device, len(bound.found)), here.device)
-        context.barrier(here)
+        process_group.barrier(here)
         log.stop(keys.INIT_STOP)
         run.screen.say(f"init took {time.perf_counter() - began:.1f} s")
 
@@ -175,88 +174,7 @@ def _after(run: Run, here: Context, session: Session, how: Ending) -> None:
                 _save(run, here, session, run.history.evaluations[-1].epoch)
         finally:
             # torchrun ends the others as soon as one rank has ended with another code than 0: nobody leaves before rank 0
-            context.barrier(here)
-
-
-def _prepare(run: Run, seed: int) -> tuple[Context, Bound]:
-    """What comes before the clocks: whether this machine can, its processors, and the data's place."""
-    configuration, request = run.configuration, run.request
-    here = context.build(
-        configuration,
-        run.launch,
-        seed=seed,
-        initial_weights=request.initial_weights,
-        deterministic=request.deterministic,
-        chosen=request.chosen,
-    )
-    bound = binding.bind(configuration.run.cpu_binding, here, run.launch.local_world_size)
-    assert request.cache_dir is not None  # the command line settles it
-    benchmark = configuration.benchmark
-    try:
-        benchmark.check(configuration.tables, here)
-    except ValueError as error:
-        raise ValueError(f"{configuration.source}: {error}") from error
-    if request.checkpoint_dir is not None and here.rank == 0:
-        checkpoint.usable(request.checkpoint_dir)
-    if request.data_dir is not None and not request.data_dir.is_dir():  # also where a benchmark would not look
-        raise ValueError(f"--data-dir {request.data_dir}: there is no such folder")
-    try:
-        data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise
-        raise ValueError(
-            f"the data is not available: {error}; data that a benchmark makes itself is kept in {request.cache_dir} "
-            "(HARNESS_CACHE_DIR, --cache-dir)"
-        ) from error
-    context.keep_compiled(request.cache_dir)
-    return replace(here, data_dir=data_dir), bound
-
-
-def _asked_seed(run: Run, resumed: checkpoint.Checkpoint | None) -> int | None:
-    """None: to be drawn, by rank 0 for all."""
-    seed = resumed.seed if resumed else run.request.seed
-    return seeding.FIXED if seed is None and run.request.deterministic else seed
-
-
-def _agreed(run: Run, here: Context, bound: Bound, resumed: checkpoint.Checkpoint | None) -> Context:
-    """What all ranks have in common, once they are found to have been asked for the same thing, of the same code and data, and
-    what each has for itself: seed, processors, threads."""
-    several = here.world_size > 1
-    asked_for: dict[str, object] = {
-        "the configuration of SHA-256": run.configuration.sha256[:12],
-        "--seed": _asked_seed(run, resumed),
-        "--max-steps": run.request.max_steps,
-        "a checkpoint of epoch": resumed and resumed.epoch,
-    }
-    if several and here.local_rank == 0:  # the others of a machine have the same files
-        asked_for["code of commit"] = provenance.of_this_code()
-        asked_for["data of digest"] = _data_digest(run.configuration, here)
-    here, run.hosts = context.agreed(here, asked_for)
-    here, where = binding.settled(here, bound)
-    run.log.point("cpu_binding", where)
-    if several:
-        run.log.point("collectives", context.collectives())
-    run.log.point(keys.SEED, here.seed)
-    seeding.seed_libraries(here)
-    return here
-
-
-def _data_digest(configuration: Configuration, here: Context) -> str:
-    """Of the data that this rank would read, where the benchmark can tell before it reads any."""
-    digest = getattr(configuration.benchmark, "data_digest", None)
-    return str(digest(configuration.tables, here.data_dir)) if digest is not None else ""
-
-
-def _resumed(run: Run) -> checkpoint.Checkpoint | None:
-    request = run.request
-    if not request.from_checkpoint:
-        return None
-    assert request.checkpoint_dir is not None  # the command line asks for both
-    found = checkpoint.load(request.checkpoint_dir, run.configuration)
-    if request.seed not in (None, found.seed):
-        raise ValueError(f"the checkpoint is of a run with seed {found.seed}, not {request.seed}; leave --seed out")
-    return found
+            process_group.barrier(here)
 
 
 def _epochs(run: Run, here: Context, session: Session, first_epoch: int, budget: Budget) -> Ending:
@@ -332,7 +250,7 @@ def _epoch(run: Run, here: Context, session: Session, epoch: int, budget: Budget
     log.point("data_wait_share", whole.data_wait_share, **epoch_num)
     description.phases(log, whole.phases, **epoch_num)
     if here.world_size > 1:
-        found = slowest.compared(context.gathered(here, 1000 * whole.own_seconds / steps), run.hosts)
+        found = slowest.compared(process_group.gathered(here, 1000 * whole.own_seconds / steps), run.hosts)
         log.point("step_ms_by_rank", found.logged, **epoch_num)
         if found.stands_out:
             run.screen.say(f"epoch {epoch}: {found}")

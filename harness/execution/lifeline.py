@@ -1,8 +1,8 @@
 """Whether a run's machines still answer: a connection from each to rank 0's, by which the kernels at both ends ask each other.
 
 A machine that loses its power or its network says nothing, and whoever waits for it in a collective would for
-context.COLLECTIVE_TIMEOUT, or until its cluster gives it up. TCP's keep-alive tells within LOST_S, whatever Python does at
-either end. A process that ends on a machine that lives is its launcher's matter, and is told here only where none comes.
+process_group.COLLECTIVE_TIMEOUT, or until its cluster gives it up. TCP's keep-alive tells within LOST_S, whatever Python does
+at either end. A process that ends on a machine that lives is its launcher's matter, and is told here only where none comes.
 """
 
 from __future__ import annotations

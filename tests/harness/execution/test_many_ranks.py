@@ -10,7 +10,7 @@ import pytest
 
 from harness import config
 from harness.contract import Context
-from harness.execution import checkpoint, context, meeting, slowest
+from harness.execution import checkpoint, meeting, process_group, slowest
 from harness.execution.context import Launch
 from harness.launch import watchdog
 from harness.results import slowest as slowest_read
@@ -58,7 +58,7 @@ def test_a_rank_that_does_not_come_is_named(
     here = Context("cpu", world_size=3)
     with (
         pytest.raises(ValueError, match=r"of 3 ranks 2 did not come to 127\.0\.0\.1:\d+ .* within 2 s: rank 1, 2\."),
-        context.process_group(here),
+        process_group.joined(here),
     ):
         raise AssertionError("nobody else is there")
 
@@ -77,7 +77,7 @@ def test_ranks_with_other_data_or_other_code_say_so(tmp_path: Path, free_port: i
 
 
 def test_the_watchdog_is_there_before_torch_gives_the_ranks_up() -> None:
-    assert context.COLLECTIVE_TIMEOUT.total_seconds() > watchdog.PATIENCE_S + watchdog.GRACE_S + watchdog.STACKS_S
+    assert process_group.COLLECTIVE_TIMEOUT.total_seconds() > watchdog.PATIENCE_S + watchdog.GRACE_S + watchdog.STACKS_S
 
 
 def test_a_checkpoint_of_another_number_of_ranks_is_refused_in_words(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import harness.system
 from harness.cli.run import _default
 from harness.contract import NotSuitable
-from harness.execution import context
+from harness.execution import context, process_group
 from harness.results import logfile, sysdesc
 from harness.results.checking.system import check_agreement
 from harness.system import accelerator, facts, preflight
@@ -139,9 +139,9 @@ def test_a_description_without_accelerators_disagrees_with_a_run_on_one(log: Pat
 
 def test_the_process_groups_backend_is_the_device_s() -> None:
     known = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl", "hpu": "hccl", "npu": "hccl", "musa": "mccl"}
-    assert {kind: context.process_group_backend(kind) for kind in known} == known
+    assert {kind: process_group.backend_for(kind) for kind in known} == known
     with pytest.raises(NotSuitable, match="no backend for novel: use a configuration of one accelerator"):
-        context.process_group_backend("novel")
+        process_group.backend_for("novel")
 
 
 # --- which of several --------------------------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""What comes before a run's clocks: whether this machine can do what is asked, on which processors, and with which data; and,
+once the ranks have met, that all of them were asked for the same thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from harness.config import Configuration
+from harness.contract import Context, Plain
+from harness.execution import binding, checkpoint, context, process_group, provenance, seeding
+from harness.execution.binding import Bound
+from harness.execution.checkpoint import Checkpoint
+from harness.execution.run import Run
+from harness.exit_codes import DISK_FULL
+
+
+def resumed(run: Run) -> Checkpoint | None:
+    """The checkpoint that the run is to go on from. ValueError where it cannot."""
+    request = run.request
+    if not request.from_checkpoint:
+        return None
+    assert request.checkpoint_dir is not None  # the command line asks for both
+    found = checkpoint.load(request.checkpoint_dir, run.configuration)
+    if request.seed not in (None, found.seed):
+        raise ValueError(f"the checkpoint is of a run with seed {found.seed}, not {request.seed}; leave --seed out")
+    return found
+
+
+def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
+    """Where this rank stands, once this machine is found to be able to, and the processors that it is bound to.
+
+    Its seed is the run's only once all ranks have agreed. ValueError, NotSuitable, and OSError of a full disk.
+    """
+    configuration, request = run.configuration, run.request
+    seed = _asked_seed(run, resumed)
+    here = context.build(
+        configuration,
+        run.launch,
+        seed=seeding.draw() if seed is None else seed,
+        initial_weights=request.initial_weights,
+        deterministic=request.deterministic,
+        chosen=request.chosen,
+    )
+    bound = binding.bind(configuration.run.cpu_binding, here, run.launch.local_world_size)
+    assert request.cache_dir is not None  # the command line settles it
+    benchmark = configuration.benchmark
+    try:
+        benchmark.check(configuration.tables, here)
+    except ValueError as error:
+        raise ValueError(f"{configuration.source}: {error}") from error
+    if request.checkpoint_dir is not None and here.rank == 0:
+        checkpoint.usable(request.checkpoint_dir)
+    if request.data_dir is not None and not request.data_dir.is_dir():  # also where a benchmark would not look
+        raise ValueError(f"--data-dir {request.data_dir}: there is no such folder")
+    try:
+        data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise ValueError(
+            f"the data is not available: {error}; data that a benchmark makes itself is kept in {request.cache_dir} "
+            "(HARNESS_CACHE_DIR, --cache-dir)"
+        ) from error
+    context.keep_compiled(request.cache_dir)
+    return replace(here, data_dir=data_dir), bound
+
+
+def agree(run: Run, here: Context, bound: Bound, resumed: Checkpoint | None) -> tuple[Context, Mapping[str, Plain]]:
+    """The same with rank 0's seed and this rank's threads, the libraries seeded; and what the log is to say of it.
+
+    ValueError where the ranks were asked for different things, or have other code or data.
+    """
+    several = here.world_size > 1
+    asked_for: dict[str, object] = {
+        "the configuration of SHA-256": run.configuration.sha256[:12],
+        "--seed": _asked_seed(run, resumed),
+        "--max-steps": run.request.max_steps,
+        "a checkpoint of epoch": resumed and resumed.epoch,
+    }
+    if several and here.local_rank == 0:  # the others of a machine have the same files
+        asked_for["code of commit"] = provenance.of_this_code()
+        asked_for["data of digest"] = _data_digest(run.configuration, here)
+    here, run.hosts = process_group.agreed(here, asked_for)
+    here, where = binding.settled(here, bound)
+    seeding.seed_libraries(here)
+    told: dict[str, Plain] = {"cpu_binding": where}
+    if several:
+        told["collectives"] = process_group.collectives()
+    return here, told
+
+
+def _asked_seed(run: Run, resumed: Checkpoint | None) -> int | None:
+    """None: to be drawn, by rank 0 for all."""
+    seed = resumed.seed if resumed else run.request.seed
+    return seeding.FIXED if seed is None and run.request.deterministic else seed
+
+
+def _data_digest(configuration: Configuration, here: Context) -> str:
+    """Of the data that this rank would read, where the benchmark can tell before it reads any."""
+    digest = getattr(configuration.benchmark, "data_digest", None)
+    return str(digest(configuration.tables, here.data_dir)) if digest is not None else ""
