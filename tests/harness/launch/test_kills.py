@@ -17,8 +17,8 @@ from harness.launch import ledger, leftovers
 from tests.harness.launch.series import Fakes
 from tests.harness.launch.test_trials import started
 
-KILLS, TRIALS = 50, 6
-MOMENTS_S = (0.2, 3.0)  # after the start: from reading the ledger to the third trial
+KILLS, TRIALS = 50, 24  # so many that there is work left at the last kill
+MOMENTS_S = (0.2, 1.8)  # after the start: from reading the ledger to the third trial
 
 
 def of_series(folder: Path) -> list[psutil.Process]:
@@ -45,7 +45,7 @@ def test_fifty_kills(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     fakes = Fakes(tmp_path / "results")
-    fakes.tell(**{f"_{number}": "work a while" for number in range(TRIALS)})
+    fakes.tell(**{f"_{number}": "work a moment" for number in range(TRIALS)})
     finished: dict[int, str | None] = {}
     for _ in range(KILLS):
         process = started(fakes.folder, TRIALS, "--resume")
