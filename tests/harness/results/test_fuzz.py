@@ -86,7 +86,7 @@ def test_mutated_lines(lines: int) -> None:
     aborted = text(events(status="aborted", evaluations=((1, 0.1), (2, 0.24))), noise="").encode().splitlines()
     chance, done = random.Random(SEED), 0
     while done < lines:
-        count = chance.choice((1, 2, 5, len(aborted)))
+        count = chance.choice((1, 2, 5, len(aborted), len(aborted)))
         content = mutated(chance, aborted, count)
         reader = LogReader("result_0.txt")
         reader.feed(content)
