@@ -13,12 +13,13 @@ output cost little. This knows nothing of what the keys mean (see logfile.py).
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
+
+from harness.results import text_json
+from harness.results.text_json import shortened
 
 MARK = b":::ML"
 MLLOG = ":::MLLOG"
@@ -26,14 +27,14 @@ LINE_LIMIT = (
     1 << 18
 )  # bytes of one marked line; the longest known (a whole configuration, a machine of 16) has some 20 kB
 RECORDS_LIMIT = 1_000  # marks in one line; ranks that wrote into each other's lines left at most a handful
-DEPTH_LIMIT = 32  # of nested JSON; the deepest known (a configuration) has 5
 
 TIME_LIMIT_MS = 253_402_300_800_000.0  # the year 10000, which no calendar of Python's has
 
 Dialect = Literal["mllog", "0.6", "0.5"]
 
+OLD = r":::ML[LP](?:v[\d.]+)?"  # the mark of v0.5 and 0.6
 _OLD = re.compile(
-    r":::ML[LP](?:v(?P<version>[\d.]+))?\s+(?:(?P<benchmark>[A-Za-z_]\w*)\s+)?(?P<seconds>\d{1,12}(?:\.\d*)?)\s+"
+    OLD + r"\s+(?:(?P<benchmark>[A-Za-z_]\w*)\s+)?(?P<seconds>\d{1,12}(?:\.\d*)?)\s+"
     r"(?:\((?P<where>[^)]*)\)\s+)?(?P<key>\w+)\s*(?::\s*(?P<json>.*))?",
     re.ASCII | re.DOTALL,
 )
@@ -145,7 +146,7 @@ class Scanner:
                 yield _too_long(self.lines + 1)
 
 
-_ANY_MARK = re.compile(re.escape(MARK), re.IGNORECASE)
+_ANY_MARK = re.compile(re.escape(MARK), re.IGNORECASE)  # in bytes, as `_MARK` in text
 
 
 def _find_exact(text: bytes, start: int, end: int) -> int:
@@ -168,7 +169,7 @@ def _whole_record(raw: bytes, line: int) -> Event | None:
         return None
     text = raw[len(MLLOG) :].decode("utf-8", "replace")
     try:
-        content = _decode(text)
+        content = text_json.decode(text)
     except (ValueError, RecursionError):
         return None
     if type(content) is not dict or "value" not in content:
@@ -186,7 +187,8 @@ def _whole_record(raw: bytes, line: int) -> Event | None:
 STRICTLY = (b"run_st", b"eval_acc", b"\\u")  # what an object that says a key twice could falsify, or hide
 _MARK = re.compile(r":::ML", re.IGNORECASE)
 _SPACE = re.compile(r"\s*")
-_OLD_MARK = re.compile(r":::ML[LP](?:v[\d.]+)?\s")
+_OLD_MARK = re.compile(rf"{OLD}\s")
+_ODDLY = re.compile(rf":::MLLOG\W|{OLD}\s", re.IGNORECASE)  # a mark in letters that MLPerf's parser does not look for
 
 
 def _read(raw: bytes, line: int) -> Iterator[Event | Problem]:
@@ -205,12 +207,8 @@ def _read(raw: bytes, line: int) -> Iterator[Event | Problem]:
             yield _read_old(text[at:], line)
             return
         else:  # any other word after the colons is no log line, except for ours written otherwise
-            if text[at : at + 5] != ":::ML" and re.match(
-                r":::ML(?:LOG\W|[LP](?:v[\d.]+)?\s)", text[at:], re.IGNORECASE
-            ):
-                problem = (
-                    f"the mark is not written {MLLOG}, and MLPerf's parser passes it over: {_shortened(text[at:])}"
-                )
+            if text[at : at + 5] != ":::ML" and _ODDLY.match(text, at):
+                problem = f"the mark is not written {MLLOG}, and MLPerf's parser passes it over: {shortened(text[at:])}"
                 yield Problem(line, "malformed", problem, could_be_end(text[at:]))
             at = _mark_after(text, at + 5)
 
@@ -225,18 +223,17 @@ def _read_record(text: str, mark: int, line: int) -> Generator[Event | Problem, 
     at = mark + len(MLLOG)
     begin = _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing too
     try:
-        content, end = _STRICT.raw_decode(text, begin)
-        _check_depth(text[begin:end])
+        content, end = text_json.decode_at(text, begin)
     except (ValueError, RecursionError) as error:
         following = _mark_after(text, at)
         piece = text[at : following if following >= 0 else len(text)]
-        yield Problem(line, "malformed", f"{_reason(error)}: {_shortened(piece)}", could_be_end(piece))
+        yield Problem(line, "malformed", f"{text_json.reason(error)}: {shortened(piece)}", could_be_end(piece))
         return following
-    yield from _event(_clean(content, text[begin:end]), line)
+    yield from _event(content, line)
     following = _mark_after(text, end)
     trailing = text[end : following if following >= 0 else len(text)].strip()
     if trailing or following >= 0:
-        shown = _shortened(trailing) or "another record"
+        shown = shortened(trailing) or "another record"
         yield Problem(line, "trailing", f"text after the record, which MLPerf's parser rejects: {shown}")
     return following
 
@@ -260,15 +257,15 @@ def _event(content: Any, line: int) -> Iterator[Event | Problem]:
         yield Problem(line, "malformed", "the record has no key", could_be_end=True)
         return
     if isinstance(time_ms, bool) or not isinstance(time_ms, int | float) or not 0 <= time_ms < TIME_LIMIT_MS:
-        text = f"{_shortened(key)}: time_ms = {_shortened(repr(time_ms))} is no time"
+        text = f"{shortened(key)}: time_ms = {shortened(repr(time_ms))} is no time"
         yield Problem(line, "malformed", text, could_be_end=key.strip().lower() == "run_stop")
         return
     metadata = content.get("metadata")
     if not isinstance(metadata, dict):
-        yield Problem(line, "incomplete", f"{_shortened(key)}: no metadata, which MLPerf's checker needs")
+        yield Problem(line, "incomplete", f"{shortened(key)}: no metadata, which MLPerf's checker needs")
         metadata = {}
     if "value" not in content:
-        yield Problem(line, "incomplete", f"{_shortened(key)}: no value, which MLPerf's parser needs")
+        yield Problem(line, "incomplete", f"{shortened(key)}: no value, which MLPerf's parser needs")
     alike = hash((time_ms, key, str(content.get("value")), str(metadata)))
     yield Event(line, float(time_ms), key, content.get("value"), metadata, "mllog", None, alike)
 
@@ -276,12 +273,12 @@ def _event(content: Any, line: int) -> Iterator[Event | Problem]:
 def _read_old(text: str, line: int) -> Event | Problem:
     match = _OLD.fullmatch(text)
     if match is None:
-        return Problem(line, "malformed", f"not '<seconds> <key>: <json>': {_shortened(text)}", could_be_end=True)
+        return Problem(line, "malformed", f"not '<seconds> <key>: <json>': {shortened(text)}", could_be_end=True)
     try:
-        content = _decode(match["json"], _STRICT) if match["json"] and match["json"].strip() else None
+        content = text_json.decode(match["json"], strict=True) if match["json"] and match["json"].strip() else None
     except (ValueError, RecursionError) as error:
         end = match["key"].lower() == "run_stop" or "run_stop" in text.lower()
-        return Problem(line, "malformed", f"{_reason(error)}: {_shortened(text)}", could_be_end=end)
+        return Problem(line, "malformed", f"{text_json.reason(error)}: {shortened(text)}", could_be_end=end)
     time_ms = float(match["seconds"]) * 1000
     if time_ms >= TIME_LIMIT_MS:
         text = f"{match['key']}: {match['seconds']} s is no time"
@@ -297,70 +294,3 @@ def _read_old(text: str, line: int) -> Event | Problem:
         if "success" in content:  # some write "true" for true
             metadata["status"] = "success" if content["success"] in (True, "true") else "aborted"
     return Event(line, time_ms, match["key"], value, metadata, "0.5", match["benchmark"], hash(text))
-
-
-# --- JSON ---
-
-
-def _finite(text: str) -> float | str:
-    value = float(text)
-    return value if math.isfinite(value) else text
-
-
-class _Ambiguous(ValueError):
-    """A JSON object that says one key twice."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _Ambiguous(f"{_shortened(twice)} is there twice in one object")
-    return content
-
-
-# NaN, Infinity and 1e999, which are no JSON numbers, stay text: what reads a number then finds none.
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=str)
-_STRICT = json.JSONDecoder(parse_float=_finite, parse_constant=str, object_pairs_hook=_once)  # twice as slow
-
-
-def _decode(text: str, decoder: json.JSONDecoder = _DECODER) -> Any:
-    content = decoder.decode(text)
-    _check_depth(text)
-    return _clean(content, text)
-
-
-def _check_depth(text: str) -> None:
-    """ValueError for JSON nested deeper than DEPTH_LIMIT: what is read is walked again by code that recurses."""
-    if text.count("{") + text.count("[") <= DEPTH_LIMIT:
-        return
-    depth = 0
-    for each in re.findall(r'"(?:[^"\\]|\\.)*"|([][{}])', text, re.DOTALL):
-        depth += (each in ("{", "[")) - (each in ("}", "]"))
-        if depth > DEPTH_LIMIT:
-            raise ValueError(f"nested deeper than {DEPTH_LIMIT}")
-
-
-def _clean(content: Any, text: str) -> Any:
-    """JSON's escapes can spell half a character, which no file or terminal takes."""
-    if "\\ud" not in text and "\\uD" not in text:
-        return content
-    if isinstance(content, str):
-        return content.encode("utf-8", "replace").decode()
-    if isinstance(content, list):
-        return [_clean(each, text) for each in content]
-    if isinstance(content, dict):
-        return {_clean(key, text): _clean(each, text) for key, each in content.items()}
-    return content
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON ({error.msg})"
-    return f"ambiguous ({error})" if isinstance(error, _Ambiguous) else "not JSON (a number or nesting too large)"
-
-
-def _shortened(text: str, limit: int = 80) -> str:
-    text = text[: 4 * limit].strip().encode("utf-8", "replace").decode()
-    return text if len(text) <= limit else text[: limit - 3] + "..."
