@@ -148,8 +148,8 @@ class Matching:
     """Of one rank's images, as they are detected in; the parts of all ranks, together, are the evaluation.
 
     Detections are held against ground truth by the image. What is left, to sort the matches by their scores and sum up, is
-    done for all of them at once: 0.3 s where one rank takes 1.5 s for all of it (5,000 images, 100 detections each, one core
-    of a server; `python -m measuring.ssd --evaluator 5000`). Only what mAP needs: no sizes, 100 detections.
+    done for all of them at once, and takes a seventh of the whole (results/LOG.md). Only what mAP needs: no sizes, 100
+    detections.
     """
 
     def __init__(self, ground_truth: GroundTruth) -> None:

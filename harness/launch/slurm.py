@@ -50,6 +50,7 @@ KNOWN = (
     ("invalid generic resource", "this cluster does not count accelerators: name its own word with --slurm-options "
      "'--gres=NAME:N', or --slurm-options '--gres=none' where its nodes are given whole"),
     ("requested node configuration is not available", "no nodes of that partition are like that: `sinfo -Nl` lists them"),
+    ("more processors requested", "its nodes have fewer processors than the configuration has ranks; `sinfo -Nl` lists them"),
     ("node count specification invalid", "the partition has fewer nodes than run.nodes, or gives a job fewer; see `sinfo`"),
     ("time limit is invalid", "the partition allows less: --slurm-options '-t MINUTES'; `sinfo` shows its limit"),
     ("invalid account", "--slurm-options '-A ACCOUNT' names another; `sacctmgr show associations user=$USER` lists them"),
