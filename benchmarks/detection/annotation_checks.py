@@ -99,6 +99,9 @@ def images(table: Table[Image], faults: Faults) -> Images:
     columns = _columns(table, {"id": _integers, "file_name": _names, "width": _integers, "height": _integers})
     names, wrong = columns["file_name"]
     faults.values("images", wrong, table, "file_name", NAME)
+    # a picture that is there twice, each time with half of its boxes, makes false alarms of what is found in it
+    if not wrong and len(set(names)) < len(names):
+        faults.values("images", _again(names), table, "file_name", "one that none of the images before it has")
     side = Range(1, LONGEST_SIDE_PX, f"a whole number of px from 1 to {LONGEST_SIDE_PX:,}")
     sides = [_in_range(table, name, columns[name], faults, side) for name in ("width", "height")]
     sizes = np.stack(sides, axis=1).astype(np.int32)
@@ -107,6 +110,12 @@ def images(table: Table[Image], faults: Faults) -> Images:
         what = f"{width} x {height} px, expected {MOST_PIXELS:,} px at most"
         faults.add("images", f"{where('images', place, table[place])}: {what}", place)
     return Images(_unique(table, columns["id"], faults), names, sizes)
+
+
+def _again(names: Sequence[str]) -> list[int]:
+    """Places of those that stood before."""
+    first: dict[str, int] = {}
+    return [place for place, name in enumerate(names) if first.setdefault(name, place) != place]
 
 
 def categories(table: Table[Category], faults: Faults) -> Categories:

@@ -208,6 +208,8 @@ def _said_in_words(content: bytes, path: Path) -> Iterator[None]:
     """What msgspec says of the content, as this module says it."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise Damaged(f"{path}: cut off or damaged, not JSON (in UTF-16, not UTF-8); save it as UTF-8 or get it again")
+    if content.startswith(b"\x1f\x8b"):
+        raise ValueError(f"{path}: compressed (gzip), not JSON: unpack it, `gunzip < FILE > FILE.json`")
     try:
         yield
     except msgspec.ValidationError as error:
