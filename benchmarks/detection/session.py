@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 ALL_MB = 1 << 20  # of a bucket that no network fills: its sum begins with the last gradient
 HIGH_PRIORITY = -1  # CUDA's numbers: lower is more urgent, 0 the default
+BEST_PLANS = 10  # PyTorch's own number of those that cuDNN puts first; 0 is all
 WARM_UP_STEPS = 3  # CUDA graphs take the first to allocate and the second to record
 
 
@@ -87,8 +88,7 @@ class DetectorSession(ABC):
         self.phases = Phases(self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = compute.autotune is not False
-            if compute.autotune == "all":
-                torch.backends.cudnn.benchmark_limit = 0  # PyTorch's own is 10
+            torch.backends.cudnn.benchmark_limit = 0 if compute.autotune == "all" else BEST_PLANS
         self.stream: torch.cuda.Stream | None = None  # of training's steps; None: whichever is current
         if compute.stream_priority == "high":
             self.stream = torch.cuda.Stream(self.device, priority=HIGH_PRIORITY)

@@ -285,6 +285,32 @@ def test_compiled_it_starts_as_it_does_uncompiled(data: Path, gpu: str) -> None:
     assert first == pytest.approx(first[:1] * 2, rel=2e-2), "bf16 keeps 8 bits of each product"
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"compute": {"stream_priority": "high"}},
+        {"compute": {"autotune": "all"}},
+        {"data": {"decode_on": "cpu", "match_on": "cpu"}},
+        {"data": {"image_format": "bf16_blocks"}},
+        {"data": {"image_format": "bf16_blocks", "match_on": "cpu"}, "compute": {"stream_priority": "high"}},
+    ],
+    ids=str,
+)
+def test_what_a_gpu_may_be_asked_for_trains_alike(data: Path, gpu: str, choices: dict[str, dict[str, Any]]) -> None:
+    first = []
+    for tables in ({}, choices):
+        compute = {"precision": "bf16", "stem": "space_to_depth", **tables.get("compute", {})}
+        session = opened(data, gpu, data={"backend": "dali", **tables.get("data", {})}, compute=compute)
+        session.warm_up()
+        session.load_data()
+        found = losses(session, 1)
+        assert len(found) == 3 and all(map(math.isfinite, found))
+        assert 0 <= session.evaluate(1) <= 1
+        session.close()
+        first.append(found[0])
+    assert first[1] == pytest.approx(first[0], rel=2e-2), "bf16 keeps 8 bits of each product"
+
+
 def test_a_run_on_a_gpu_from_its_first_line_to_its_checkpoint(data: Path, tmp_path: Path, gpu: str) -> None:
     path = write(tmp_path, small.content(run={"device": "cuda"}))
     where = ("--data-dir", data, "--out", tmp_path, "--checkpoint-dir", tmp_path / "kept")
