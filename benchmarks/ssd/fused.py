@@ -52,7 +52,7 @@ class Block(nn.Module):
             convolution, last = self.downsample
             link = skip = batch_norm(last, convolution(x), relu=False)
         inner = self.conv2(batch_norm(self.bn1, self.conv1(x), relu=True))
-        out, link, mean, variance = norm.batch_norm_add_relu(
+        out, link, mean, variance, _ = norm.batch_norm_add_relu(
             inner, skip.detach(), link, self.bn2.weight, self.bn2.bias, self.bn2.eps
         )
         track(self.bn2, inner, mean, variance)

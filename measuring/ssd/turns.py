@@ -10,7 +10,7 @@ interval, which fill the queue.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -29,7 +29,11 @@ from measuring.ssd import setup
 from measuring.ssd.sections import Batch
 
 Tell = Callable[[str], None]
-Changes = Mapping[str, Mapping[str, Any]]  # tables of a configuration, and what of them is other
+# Tables of a configuration, and what of them is other; and "kernels", constants of benchmarks.ssd.kernels.norm that a step is
+# compiled with
+Changes = Mapping[str, Mapping[str, Any]]
+
+Constant = tuple[ModuleType, str, Any]
 
 AS_CONFIGURED = "as configured"
 BLOCKS: dict[str, Any] = {"image_format": "bf16_blocks"}
@@ -47,6 +51,7 @@ GPU_CHOICES: dict[str, Changes] = {
     "decode whole": {"data": {"decode": "whole"}},
     "blocks made by one kernel": {"data": BLOCKS, "compute": FOR_BLOCKS},
     "blocks, matched on the CPU, high priority": {"data": {**BLOCKS, **MATCHED}, "compute": {**FOR_BLOCKS, **HIGH}},
+    "ReLU's mask of a sum as bits": {"kernels": {"MASK_AS_BITS": True}},
     "CUDA graphs": {"compute": {"compile": True, "cuda_graphs": True}},
 }
 CPU_CHOICES: dict[str, Changes] = {
@@ -61,6 +66,7 @@ class Work:
 
     session: SSDSession
     config: SSDConfig
+    kernels: tuple[Constant, ...] = ()
 
 
 def works(ours: Work, choices: Mapping[str, Changes]) -> Iterator[tuple[str, Work]]:
@@ -69,18 +75,28 @@ def works(ours: Work, choices: Mapping[str, Changes]) -> Iterator[tuple[str, Wor
     Choices that need the same step share a session.
     """
     device, folder = ours.session.context.device, ours.session.folder.path
-    known = {_step_of(ours.config): ours.session}
+    known = {f"{_step_of(ours.config)} None": ours.session}
     yield AS_CONFIGURED, ours
     for name, changes in choices.items():
-        chosen = setup.changed(ours.config, **changes)
-        if chosen == ours.config:
+        tables = {table: values for table, values in changes.items() if table != "kernels"}
+        chosen, kernels = setup.changed(ours.config, **tables), _of_kernels(changes.get("kernels", {}))
+        if chosen == ours.config and not kernels:
             continue
-        step = _step_of(chosen)
+        step = f"{_step_of(chosen)} {changes.get('kernels')}"
         if step not in known:
             session = setup.session(setup.changed(chosen, compute={"stream_priority": "default"}), device, folder)
-            session.warm_up()
+            with _set(kernels):
+                session.warm_up()
             known[step] = session
-        yield name, Work(known[step], chosen)
+        yield name, Work(known[step], chosen, kernels)
+
+
+def _of_kernels(values: Mapping[str, Any]) -> tuple[Constant, ...]:
+    if not values:
+        return ()
+    from benchmarks.ssd.kernels import norm
+
+    return tuple((norm, name, value) for name, value in values.items())
 
 
 def _step_of(config: SSDConfig) -> str:
@@ -123,9 +139,10 @@ def turn(work: Work, steps: int) -> float:
     folder = Folder(settled.config, session.context, settled.jpeg_on_device)
     session.train_data = folder.train_batches(session.default_boxes)
     try:
-        intervals = session.train_epoch(1, filling + steps)
-        next(intervals)
-        measured = 1e3 * wall(lambda: sum(each.steps for each in intervals), session.context.device) / steps
+        with _set(work.kernels):
+            intervals = session.train_epoch(1, filling + steps)
+            next(intervals)
+            measured = 1e3 * wall(lambda: sum(each.steps for each in intervals), session.context.device) / steps
     finally:
         session.context, session.schedule, session.stream = before
         session.close()
@@ -146,9 +163,6 @@ def comparisons(samples: Mapping[str, list[float]], what: str) -> list[Compariso
 
 
 # --- constants of the kernels ----------------------------------------------------------------------------------------
-
-
-Constant = tuple[ModuleType, str, Any]
 
 
 def constants() -> dict[str, list[Constant]]:
@@ -192,7 +206,7 @@ def of_constants(session: SSDSession, batch: Batch, rounds: int, steps: int, tel
 
 
 @contextlib.contextmanager
-def _set(others: list[Constant]) -> Iterator[None]:
+def _set(others: Iterable[Constant]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module, name, value in others:
             stack.enter_context(mock.patch.object(module, name, value))

@@ -22,11 +22,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_choice_is_one_that_the_gpu_s_configuration_can_make() -> None:
     config = setup.read("H100_1x1x256")
-    chosen = {name: setup.changed(config, **changes) for name, changes in turns.GPU_CHOICES.items()}
-    assert all(each != config for each in chosen.values())
+    of_kernels = {name for name, changes in turns.GPU_CHOICES.items() if "kernels" in changes}
+    chosen = {
+        name: setup.changed(config, **changes) for name, changes in turns.GPU_CHOICES.items() if name not in of_kernels
+    }
+    assert len(of_kernels) == 1 and all(each != config for each in chosen.values())
     steps = {name: turns._step_of(each) == turns._step_of(config) for name, each in chosen.items()}
     with_its_step = [name for name, same in steps.items() if same]
-    assert with_its_step == list(chosen)[:6], "those that need no other step come first"
+    assert with_its_step == list(turns.GPU_CHOICES)[:6], "those that need no other step come first"
+
+
+def test_a_choice_of_the_kernels_has_a_session_of_its_own(folder: Path, tmp_path: Path) -> None:
+    config = setup.read(str(write(tmp_path, small.content(data={"backend": "torch"}), "small")))
+    ours = turns.Work(setup.session(config, "cpu", folder), config)
+    found = dict(turns.works(ours, {"bits": {"kernels": {"MASK_AS_BITS": True}}, "none": {"data": {}}}))
+    assert list(found) == ["as configured", "bits"]
+    assert found["bits"].session is not ours.session and found["bits"].kernels == ((norm, "MASK_AS_BITS", True),)
+    assert norm.MASK_AS_BITS is False
 
 
 def test_end_to_end_in_turns(folder: Path, tmp_path: Path) -> None:

@@ -291,13 +291,19 @@ def test_batch_norm_against_float64(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("readers", [1, 2])
-def test_batch_norm_with_a_sum_against_float64(dtype: torch.dtype, readers: int) -> None:
+@pytest.mark.parametrize(("shape", "as_bits"), [(SHAPES[0], False), (SHAPES[0], True), (SHAPES[1], True)])
+def test_batch_norm_with_a_sum_against_float64(
+    dtype: torch.dtype, readers: int, shape: tuple[int, ...], as_bits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The output's second reader gives its gradient through the link, and the skip's comes back through the other."""
-    shape = SHAPES[0]
+    monkeypatch.setattr(norm, "MASK_AS_BITS", as_bits)
     x, skip, gradient, second = (numbers(shape, dtype, seed) - 20 for seed in range(3, 7))
     weight, bias = parameters(shape[1])
     ours = leaves(x, norm.link_of(skip), weight, bias)
-    out, link, _, _ = torch.ops.ssd.batch_norm_add_relu(ours[0], skip, *ours[1:], 1e-5)
+    out, link, _, _, bits = torch.ops.ssd.batch_norm_add_relu(ours[0], skip, *ours[1:], 1e-5)
+    if as_bits:
+        through = (bits.view(-1, shape[1] // 8, 1) >> torch.arange(8, device=bits.device)) & 1
+        assert torch.equal(through.flatten(1), (out > 0).permute(0, 2, 3, 1).flatten(0, 2).to(through.dtype))
     assert link.shape == out.shape and link.stride() == (0, 0, 0, 0)
     twins = leaves(x.double(), skip.double(), weight.double(), bias.double())
     normalised = torch.nn.functional.batch_norm(twins[0], None, None, twins[2], twins[3], training=True)
@@ -362,7 +368,11 @@ def test_a_nan_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("operator", ["batch_norm", "batch_norm_add_relu", "batch_norm_relu_pool"])
-def test_to_torch_each_is_a_well_behaved_operator(operator: str) -> None:
+@pytest.mark.parametrize("as_bits", [False, True])
+def test_to_torch_each_is_a_well_behaved_operator(
+    operator: str, as_bits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(norm, "MASK_AS_BITS", as_bits)
     x, (weight, bias) = numbers((2, 8, 4, 4), torch.float32, 9), parameters(8)
     maps = leaves(x)
     operands = {

@@ -69,11 +69,15 @@ for x in ("*bf16", F):
         (stem._pool, [x, *OF_NORM, x, "*i8", x, i, i, i, i, i], POSITIONS, 4),
         (stem._unpool, [x, "*i8", x, *OF_NORM, F, F, x, i, i, i, i, i, i], POSITIONS, 4),
     ]
-    for skip, relu in ((False, False), (False, True), (True, True)):
-        cases.append((norm._normalise, [x, x, *OF_NORM, x, i, i], {"SKIP": skip, "RELU": relu, **ROWS}, 8))
-    for by_y, by_x in ((False, False), (False, True), (True, False)):
-        flags = {"SECOND": by_y, "BY_Y": by_y, "BY_X": by_x, "LEAVE": by_y, "FROM_THE_END": by_x, **ROWS}
-        cases.append((norm._sums_of_gradients, [x, x, x, x, *OF_NORM, x, F, i, i], flags, 8))
+    for skip, relu, bits in ((False, False, False), (False, True, False), (True, True, False), (True, True, True)):
+        flags = {"SKIP": skip, "RELU": relu, "BITS": bits, **ROWS}
+        cases.append((norm._normalise, [x, x, *OF_NORM, x, "*u8" if bits else x, i, i], flags, 8))
+    for by_y, by_bits, by_x in ((False, False, False), (False, False, True), (True, False, False), (False, True, False)):
+        summed = by_y or by_bits
+        flags = {"SECOND": summed, "BY_Y": by_y, "BY_BITS": by_bits, "BY_X": by_x, "LEAVE": summed}
+        flags = {**flags, "FROM_THE_END": by_x, **ROWS}
+        y = "*u8" if by_bits else x
+        cases.append((norm._sums_of_gradients, [x, x, x, y, *OF_NORM, x, F, i, i], flags, 8))
     for by_x in (False, True):
         cases.append((norm._gradient_of_input, [x, x, *OF_NORM, F, F, x, i, i], {"BY_X": by_x, **ROWS}, 8))
     levels = {"BORDER": BORDER, "POSITIONS": pixels.POSITIONS}
@@ -104,4 +108,4 @@ def test_the_kernels_compile_for_ampere_hopper_and_blackwell(capability: int) ->
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
-    assert finished.stdout.count("compiled") == 36, finished.stdout
+    assert finished.stdout.count("compiled") == 40, finished.stdout

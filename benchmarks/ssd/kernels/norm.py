@@ -36,26 +36,29 @@ ROWS = 64  # of one turn of a program: 64 x 64 numbers are 16 for each of its 25
 # That share the rows of a sum: two for each of an H100's 132 multiprocessors. There, 189 MB of a layer: 0.096 ms for the
 # statistics with 264 and 64 rows, 0.107 with 528, 0.138 with 128 rows; 3 % of both directions
 PROGRAMS = 264
-# Both for a GPU to judge; off, as the figures were measured.
+# For a GPU to judge; off, as the figures were measured.
 # Sums are taken from a map's last rows to its first: what was written last still lies in the second-level cache (an H100's
 # has 50 MB, a map 94 to 189), and the pass after it, which goes from the first row on, finds there what was read last
 FROM_THE_END = False
 # Neighbours in the grid have the same rows and other channels, and so read whole rows together, in place of all rows of their
 # channels first, 128 bytes of each
 ROWS_TOGETHER = False
+# Of a sum's ReLU the backward pass reads its mask as bits that the forward pass leaves, a sixteenth of its output in bf16.
+# What is compiled is compiled for one or the other
+MASK_AS_BITS = False
 SUMMED_C = 8  # channels of a program that adds up what the others found
 
 
 @triton.jit
 def _place(C, ROWS_TOGETHER: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Of a program in a grid of one axis: which share of the rows it has, of how many, and its channels."""
+    """Of a program in a grid of one axis: which share of the rows it has, of how many, and which of channels."""
     blocks = tl.cdiv(C, BLOCK_C)
     parts = tl.num_programs(0) // blocks
     if ROWS_TOGETHER:
         share, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
     else:
         share, block = tl.program_id(0) % parts, tl.program_id(0) // parts
-    return share, parts, block * BLOCK_C + tl.arange(0, BLOCK_C)
+    return share, parts, block
 
 
 @triton.jit
@@ -63,7 +66,8 @@ def _sums_of_rows(
     x, sums, R, C,
     FROM_THE_END: tl.constexpr, ROWS_TOGETHER: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    share, parts, channel = _place(C, ROWS_TOGETHER, BLOCK_C)
+    share, parts, block = _place(C, ROWS_TOGETHER, BLOCK_C)
+    channel = block * BLOCK_C + tl.arange(0, BLOCK_C)
     there = channel < C
     first = tl.load(x + channel, mask=there, other=0.0).to(tl.float32)
     one = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
@@ -105,11 +109,22 @@ def scale_and_shift(weight, bias, mean, variance, eps, channel, there):
 
 
 @triton.jit
+def _bytes(bits, row, block, R, C, BLOCK_C: tl.constexpr):
+    """Where the bits of these rows and of this block of channels are, and which there are."""
+    eighth = block * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
+    return bits + row.to(tl.int64)[:, None] * (C // 8) + eighth[None, :], (row < R)[:, None] & (eighth < C // 8)[
+        None, :
+    ]
+
+
+@triton.jit
 def _normalise(
-    x, skip, weight, bias, mean, variance, eps, y, R, C,
-    SKIP: tl.constexpr, RELU: tl.constexpr, ROWS_TOGETHER: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+    x, skip, weight, bias, mean, variance, eps, y, bits, R, C,
+    SKIP: tl.constexpr, RELU: tl.constexpr, BITS: tl.constexpr,
+    ROWS_TOGETHER: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    share, _, channel = _place(C, ROWS_TOGETHER, BLOCK_C)
+    share, _, block = _place(C, ROWS_TOGETHER, BLOCK_C)
+    channel = block * BLOCK_C + tl.arange(0, BLOCK_C)
     there = channel < C
     scale, shift, _, _ = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
     row = share * ROWS + tl.arange(0, ROWS)
@@ -121,17 +136,24 @@ def _normalise(
     if RELU:
         z = tl.where(z < 0.0, 0.0, z)  # lets a NaN through
     tl.store(y + at, z, mask=here)
+    if BITS:  # where it let through, eight channels in a byte
+        through = tl.reshape((z > 0.0).to(tl.int32), [ROWS, BLOCK_C // 8, 8])
+        byte = tl.sum(through << tl.arange(0, 8)[None, None, :], axis=2)
+        to, known = _bytes(bits, row, block, R, C, BLOCK_C)
+        tl.store(to, byte.to(tl.uint8), mask=known)
 
 
 @triton.jit
 def _sums_of_gradients(
     grad, second, x, y, weight, bias, mean, variance, eps, masked, sums, R, C,
-    SECOND: tl.constexpr, BY_Y: tl.constexpr, BY_X: tl.constexpr, LEAVE: tl.constexpr, FROM_THE_END: tl.constexpr,
-    ROWS_TOGETHER: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+    SECOND: tl.constexpr, BY_Y: tl.constexpr, BY_BITS: tl.constexpr, BY_X: tl.constexpr, LEAVE: tl.constexpr,
+    FROM_THE_END: tl.constexpr, ROWS_TOGETHER: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    # The sums for shift and scale. The ReLU's mask is its output's (BY_Y) or found again from the input (BY_X). SECOND:
-    # there is another gradient to be added. LEAVE: the masked sum of both is left in `masked`.
-    share, parts, channel = _place(C, ROWS_TOGETHER, BLOCK_C)
+    # The sums for shift and scale. The ReLU's mask is its output's (BY_Y), or the bits that stand in its place (BY_BITS), or
+    # found again from the input (BY_X). SECOND: there is another gradient to be added. LEAVE: the masked sum of both is left
+    # in `masked`.
+    share, parts, block = _place(C, ROWS_TOGETHER, BLOCK_C)
+    channel = block * BLOCK_C + tl.arange(0, BLOCK_C)
     there = channel < C
     scale, shift, middle, inverse = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
     one = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
@@ -150,6 +172,11 @@ def _sums_of_gradients(
             g = tl.where(found * scale[None, :] + shift[None, :] > 0.0, g, 0.0)
         if BY_Y:
             g = tl.where(tl.load(y + at, mask=here, other=0.0).to(tl.float32) > 0.0, g, 0.0)
+        if BY_BITS:
+            to, known = _bytes(y, row, block, R, C, BLOCK_C)
+            byte = tl.load(to, mask=known, other=0).to(tl.int32)
+            through = (byte[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1
+            g = tl.where(tl.reshape(through, [ROWS, BLOCK_C]) != 0, g, 0.0)
         if LEAVE:
             rounded = g.to(masked.dtype.element_ty)  # the sums are of what the others will read
             tl.store(masked + at, rounded, mask=here)
@@ -176,7 +203,8 @@ def _gradient_of_input(
     grad, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, grad_x, R, C,
     BY_X: tl.constexpr, ROWS_TOGETHER: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    share, _, channel = _place(C, ROWS_TOGETHER, BLOCK_C)
+    share, _, block = _place(C, ROWS_TOGETHER, BLOCK_C)
+    channel = block * BLOCK_C + tl.arange(0, BLOCK_C)
     there = channel < C
     scale, shift, middle, inverse = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
     one = tl.load(grad_bias + channel, mask=there, other=0.0) / R
@@ -229,7 +257,7 @@ def added(sums: Tensor) -> tuple[Tensor, Tensor]:
 
 def sums_of_gradients(
     grad: Tensor, second: Tensor | None, x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor, mean: Tensor,
-    variance: Tensor, eps: float, masked: Tensor | None, mask: Literal["none", "input", "output"],
+    variance: Tensor, eps: float, masked: Tensor | None, mask: Literal["none", "input", "output", "bits"],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of bias and weight (C,). `masked`, where given, is filled with both gradients' sum where ReLU let through."""
     c, r = x.shape[1], x.numel() // x.shape[1]
@@ -237,10 +265,18 @@ def sums_of_gradients(
     second = second if second is None else channels_last(second)
     _sums_of_gradients[(shares(r) * triton.cdiv(c, BLOCK_C),)](
         grad, grad if second is None else second, x, x if y is None else y, weight, bias, mean, variance, eps,
-        grad if masked is None else masked, sums, r, c, second is not None, mask == "output", mask == "input",
+        grad if masked is None else masked, sums, r, c, second is not None, mask == "output", mask == "bits",
+        mask == "input",
         masked is not None, FROM_THE_END, ROWS_TOGETHER, ROWS, BLOCK_C, num_warps=8,
     )  # fmt: skip
     return added(sums)
+
+
+def bits_for(x: Tensor) -> Tensor:
+    """Room for the ReLU's mask of x as bits, (R, C / 8) uint8; none where it is not kept so."""
+    c = x.shape[1]
+    shape = (x.numel() // c, c // 8) if MASK_AS_BITS and c % 8 == 0 else (0,)
+    return x.new_empty(shape, dtype=torch.uint8)
 
 
 def link_of(x: Tensor) -> Tensor:
@@ -259,7 +295,24 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) 
     y = torch.empty_like(x)
     c, r = x.shape[1], x.numel() // x.shape[1]
     _normalise[(triton.cdiv(r, ROWS) * triton.cdiv(c, BLOCK_C),)](
-        x, x, weight, bias, mean, variance, eps, y, r, c, False, relu, ROWS_TOGETHER, ROWS, BLOCK_C, num_warps=8
+        x,
+        x,
+        weight,
+        bias,
+        mean,
+        variance,
+        eps,
+        y,
+        y,
+        r,
+        c,
+        False,
+        relu,
+        False,
+        ROWS_TOGETHER,
+        ROWS,
+        BLOCK_C,
+        num_warps=8,
     )
     return y, mean, variance
 
@@ -267,16 +320,34 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) 
 @torch.library.custom_op("ssd::batch_norm_add_relu", mutates_args=())
 def batch_norm_add_relu(
     x: Tensor, skip: Tensor, link: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """ReLU of x normalised plus `skip`, whose gradient goes to `link`; a link to itself; mean and biased variance (C,)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """ReLU of x normalised plus `skip`, whose gradient goes to `link`; a link to itself; mean and biased variance (C,); the
+    ReLU's mask, see bits_for."""
     x, skip = channels_last(x), channels_last(skip)
     mean, variance = moments(x)
-    y = torch.empty_like(x)
+    y, bits = torch.empty_like(x), bits_for(x)
     c, r = x.shape[1], x.numel() // x.shape[1]
     _normalise[(triton.cdiv(r, ROWS) * triton.cdiv(c, BLOCK_C),)](
-        x, skip, weight, bias, mean, variance, eps, y, r, c, True, True, ROWS_TOGETHER, ROWS, BLOCK_C, num_warps=8
+        x,
+        skip,
+        weight,
+        bias,
+        mean,
+        variance,
+        eps,
+        y,
+        bits,
+        r,
+        c,
+        True,
+        True,
+        bits.numel() > 0,
+        ROWS_TOGETHER,
+        ROWS,
+        BLOCK_C,
+        num_warps=8,
     )
-    return y, link_of(y), mean, variance
+    return y, link_of(y), mean, variance, bits
 
 
 @batch_norm.register_fake
@@ -289,11 +360,11 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> tuple[
 @batch_norm_add_relu.register_fake
 def _(
     x: Tensor, skip: Tensor, link: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     c = x.shape[1]
     y = torch.empty_like(x, memory_format=torch.channels_last)
     of_channels = (x.new_empty(c, dtype=torch.float32) for _ in range(2))
-    return (y, link_of(y), *of_channels)  # type: ignore[return-value]
+    return (y, link_of(y), *of_channels, bits_for(x))  # type: ignore[return-value]
 
 
 # --- backward --------------------------------------------------------------------------------------------------------
@@ -316,10 +387,15 @@ def batch_norm_add_relu_backward(
     grad: Tensor, second: Tensor | None, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, mean: Tensor,
     variance: Tensor, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of x and the skip in their number format, of weight and bias in float32. `second` came through the link."""
-    grad, x, y = channels_last(grad), channels_last(x), channels_last(y)
+    """Gradients of x and the skip in their number format, of weight and bias in float32. `second` came through the link; `y` is
+    the output, or the bits of its mask."""
+    grad, x = channels_last(grad), channels_last(x)
     masked = torch.empty_like(x)
-    grad_bias, grad_weight = sums_of_gradients(grad, second, x, y, weight, bias, mean, variance, eps, masked, "output")
+    as_bits = y.dtype == torch.uint8
+    grad_bias, grad_weight = sums_of_gradients(
+        grad, second, x, y if as_bits else channels_last(y), weight, bias, mean, variance, eps, masked,
+        "bits" if as_bits else "output",
+    )  # fmt: skip
     grad_x = _rest(masked, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, False)
     return grad_x, masked, grad_weight, grad_bias
 
@@ -372,10 +448,10 @@ batch_norm.register_autograd(_backward_norm, setup_context=_keep_norm)
 
 def _keep_sum(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, _, _, weight, bias, ctx.eps = inputs
-    y, _, mean, variance = output
-    ctx.mark_non_differentiable(mean, variance)
+    y, _, mean, variance, bits = output
+    ctx.mark_non_differentiable(mean, variance, bits)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, y, weight, bias, mean, variance)
+    ctx.save_for_backward(x, bits if bits.numel() else y, weight, bias, mean, variance)
 
 
 def _backward_sum(ctx: Any, grad: Tensor, second: Tensor | None, *_: Any) -> tuple[Any, ...]:
