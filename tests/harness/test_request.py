@@ -33,12 +33,17 @@ VALUES: dict[type, st.SearchStrategy[Any]] = {
 }
 
 
-def strategy(option: Any) -> st.SearchStrategy[Any]:
+SOME: dict[type, Any] = {str: "x", Path: Path("x"), int: 7, float: 0.25, bool: True, Engine: Engine.DOCKER}
+
+
+def kind_of(option: Any) -> type:
     kind, *_ = typing.get_args(option.annotation)
-    kinds = [
-        each for each in (typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)) if each is not type(None)
-    ]
-    return st.just(option.default) | VALUES[kinds[0]]
+    kinds = typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return next(each for each in kinds if each is not type(None))  # type: ignore[no-any-return]
+
+
+def strategy(option: Any) -> st.SearchStrategy[Any]:
+    return st.just(option.default) | VALUES[kind_of(option)]
 
 
 REQUESTS = st.fixed_dictionaries({option.name: strategy(option) for option in request.FIELDS}).map(
@@ -100,10 +105,12 @@ def test_published_recipes_name_the_weights_otherwise(bare: Any) -> None:
     assert parsed("--backbone-path", "x.pth") == parsed("--initial-weights", "x.pth")
 
 
-FULL = Request(
-    *("toy", Path("data"), Path("w/r34.pth"), Path("out"), 7, 100, True, "{}", 0.25, Path("cache"), 120),
-    *(3, Path("kept"), True, 5, True, "here", "stamp", False, 60.0, Engine.DOCKER, "ssd", "0,1", "8g"),
-    *(True, "lab", "mlperf", "coco", "results", "amd.com/gpu", Path("pod.yaml"), "-p gpu"),
+# By their kinds alone, so that a new option is tried without a line here
+FULL = dataclasses.replace(
+    Request(**{option.name: SOME[kind_of(option)] for option in request.FIELDS}),
+    data_dir=Path("data"),
+    initial_weights=Path("w/r34.pth"),
+    cache_dir=Path("cache"),
 )
 
 
