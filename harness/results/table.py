@@ -11,13 +11,15 @@ from typing import Any
 
 WIDE = 100_000  # columns: nothing is cut when another program reads
 NARROW = 120  # columns below which a table of findings would be a tower of syllables
+FOLDED, GAP = 24, 3  # columns of a terminal that a long text is folded to at least, and between two columns of a table
 CELL_LIMIT = 2_000  # characters of one cell: what is longer says no more, and takes minutes to fold
 TELL_S = 10.0  # between two lines of progress
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:
-    """Print rows under bold headings; `right` names the columns of figures."""
-    _console().print(_table(columns, rows, right))
+    """Print rows under bold headings; `right` names the columns of figures. What does not fit beside comes below."""
+    console = _console()
+    _print(console, columns, list(rows), set(right))
 
 
 def show_findings(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[str] = ()) -> None:
@@ -62,10 +64,27 @@ def show_again(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: 
     """The same in place of what a terminal shows; below it where the output is a file."""
     console = _console()
     console.clear()  # does nothing to a file
-    console.print(_table(columns, rows, right))
+    _print(console, columns, list(rows), set(right))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str]) -> Any:
+def _print(console: Any, columns: Sequence[str], rows: list[Sequence[str]], figures: set[str]) -> None:
+    """No figure and no name is broken for lack of room: columns that do not fit come below, with the first one again."""
+    widths = [max(len(printable(text)) for text in (name, *cells)) for name, *cells in zip(columns, *rows, strict=True)]
+    least = [width if name in figures else min(width, FOLDED) for name, width in zip(columns, widths, strict=True)]
+    parts: list[list[int]] = [[0]]
+    for index in range(1, len(columns)):
+        if sum(least[each] + GAP for each in (*parts[-1], index)) - GAP > console.width and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(index)
+    for part in parts:
+        whole = [columns[each] for each in part if widths[each] <= FOLDED or columns[each] in figures]
+        shown = ([row[each] for each in part] for row in rows)
+        console.print(_table([columns[each] for each in part], shown, figures, whole))
+
+
+def _table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str], whole: Sequence[str] = ()
+) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -73,7 +92,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterabl
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     figures = set(right)
     for column in columns:
-        table.add_column(column, justify="right" if column in figures else "left", overflow="fold")
+        justify: Any = "right" if column in figures else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
     for row in rows:
         table.add_row(*(Text(printable(cell[:CELL_LIMIT])) for cell in row))
     return table

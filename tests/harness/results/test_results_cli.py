@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -334,6 +335,28 @@ def test_ci_can_gate_on_an_official_score(capsys: pytest.CaptureFixture[str], tm
     assert call(capsys, "score", tmp_path, "--official")[0] == 1
     write_series(tmp_path)
     assert call(capsys, "score", tmp_path, "--official")[0] == 0
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+@pytest.mark.parametrize("verb", ["score", "status"])
+def test_no_figure_is_broken_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str, width: int
+) -> None:
+    """At 80 columns every cell was a tower of syllables: 19,42 over 8, resul over t_87. over txt."""
+    from rich.console import Console
+
+    from harness.results import table
+
+    folder = write_series(tmp_path / "x" / "ssd", 5)
+    wide = main([verb, str(folder)]), capsys.readouterr().out
+    monkeypatch.setattr(table, "_console", lambda: Console(highlight=False, width=width, soft_wrap=False))
+    narrow = main([verb, str(folder)]), capsys.readouterr().out
+    assert narrow[0] == wide[0]
+    words = set(re.findall(r"(?<!\S)(?:result_\d\.txt|\d[\d,.]*)(?!\S)", wide[1].rpartition("─\n")[2]))
+    assert len(words) > 10
+    assert not [each for each in words if not re.search(rf"(?<!\S){re.escape(each)}(?!\S)", narrow[1])]
+    table_lines = narrow[1][narrow[1].index("\nrun" if verb == "score" else "run") :].splitlines()
+    assert max(map(len, table_lines)) <= width
 
 
 def test_findings_are_folded_where_a_terminal_is_narrow(
