@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from harness.contract import NotSuitable
+from harness.execution.events import EventLog
 from harness.launch import node, running_step, slurm
 from harness.launch.node import Node
 from harness.launch.running_step import RunningStep
@@ -57,6 +59,15 @@ SHA256 = "ab" * 32
             "node node2 failed, and Slurm ended the job",
         ),
         (
+            [
+                "aborted: rank 0 on node1 has not answered for 16 s: its machine is gone, or the network to it",
+                "srun: error: node2: task 1: Exited with exit code 5",
+            ],
+            5,
+            5,
+            "rank 0 on node1 has not answered for 16 s: its machine is gone, or the network to it",
+        ),
+        (
             ["srun: error: Unable to create step for job 7: Invalid job id specified"],
             1,
             5,
@@ -80,6 +91,31 @@ def test_the_first_task_that_ended_is_the_cause(
     process.wait()
     assert running.poll() == code
     assert running._judged(srun) == (code, reason)
+
+
+def test_a_step_whose_node_is_gone_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """srun is, for minutes; and node 0, which would close the log, may be the one."""
+    monkeypatch.setattr(running_step, "AT_ONCE_S", 0.2)
+    monkeypatch.setattr(running_step.Allocation, "signal", lambda *_: None)
+    monkeypatch.setattr(running_step.Allocation, "state", lambda _: "RUNNING")
+    lost = "rank 0 on node1 has not answered for 16 s: its machine is gone, or the network to it"
+    said = [f"aborted: {lost}", "srun: error: node2: task 1: Exited with exit code 5"]
+    talk = "".join(f"print({line!r}, flush=True)\n" for line in said)
+    hanging = [sys.executable, "-c", f"{talk}import time\ntime.sleep(600)"]
+    process = subprocess.Popen(hanging, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    order = Order(0, tmp_path, None, caches_cleared=False)
+    EventLog.create(tmp_path, 0).close()
+    running = RunningStep(process, Allocation("7", ("node1", "node2"), "a", True), order, [], str, {})
+    lines = running.lines()
+    assert [next(lines), next(lines)] == said
+    until = time.monotonic() + 60
+    while (code := running.poll()) is None:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert code == 5 and running.without_answer
+    running.close()
+    assert process.poll() is not None
+    assert f'"reason": "{lost}"' in order.log.read_text()
 
 
 # --- what nodes answer -------------------------------------------------------------------------------------------------
