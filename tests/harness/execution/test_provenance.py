@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.execution import provenance
+from tests.conftest import CHECKOUT
 
 
 @pytest.fixture
@@ -26,6 +27,17 @@ def test_a_clean_checkout_and_a_changed_one(checkout: Path) -> None:
     assert len(commit) == 40 and not dirty
     (checkout / "code.py").write_text("changed")
     assert provenance.commit({}) == (commit, True)
+
+
+def test_what_lies_on_another_disk_is_no_change(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """out, .cache and .venv as links: a fresh clone's first run called its source changed."""
+    (checkout / ".gitignore").write_bytes((CHECKOUT / ".gitignore").read_bytes())
+    subprocess.run(["git", "-C", str(checkout), "add", ".gitignore"], check=True)
+    who = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
+    subprocess.run(["git", "-C", str(checkout), *who, "commit", "-q", "-m", "second"], check=True)
+    for name in ("out", ".cache", ".venv"):
+        (checkout / name).symlink_to(tmp_path_factory.mktemp("elsewhere"))
+    assert not provenance.commit({})[1]
 
 
 def test_a_checkout_of_another_user_is_not_changed(checkout: Path) -> None:
