@@ -263,6 +263,17 @@ def test_a_session_with_shared_batch_norm(tmp_path: Path, sixteen: Path) -> None
         config.parse(small.content(compute={"all_reduce": "delayed", "bucket_mb": 5}), name="small", source="small")
 
 
+def test_more_ranks_than_images_are_refused_before_anything_is_read() -> None:
+    from benchmarks.ssd.benchmark import BENCHMARK
+
+    tables = config.parse(small.content(data={"train_samples": 64, "eval_samples": 4}), name="small", source="x").tables
+    size = tables.optimizer.batch_size  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"data\.train_samples = 64.*an epoch would have no step"):
+        BENCHMARK.check(tables, Context("cpu", world_size=64 // size + 1))
+    with pytest.raises(ValueError, match=r"data\.eval_samples = 4 is less than the 5 accelerators"):
+        BENCHMARK.check(tables, Context("cpu", world_size=5))
+
+
 def stepped(rank: int, world: int, folder: Path) -> dict[str, Any]:
     """Three steps on synthetic pictures under each way of summing gradients."""
     found: dict[str, Any] = {}

@@ -95,8 +95,8 @@ def test_rank_0_may_come_later(free_port: int) -> None:
 
 
 def test_another_program_on_the_port(another_program: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting, "ANSWER_S", 2.0)
-    monkeypatch.setattr(meeting, "TRY_S", 1.0)
+    monkeypatch.setattr(meeting, "ANSWER_S", 1.0)
+    monkeypatch.setattr(meeting, "TRY_S", 0.3)
     with pytest.raises(ValueError, match="what answers there is not rank 0 of a run: another program has that port"):
         meeting.of_ranks(Place(HERE, another_program, 30.0), 1, 2, keeps=False)
 
@@ -121,8 +121,8 @@ def test_a_run_whose_rank_0_is_nowhere_is_over_in_seconds(tmp_path: Path, black_
 
 
 def test_who_has_not_come_is_said_while_rank_0_waits(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting, "ALL_S", 3.0)
-    monkeypatch.setattr(meeting, "FIRST_S", 1.0)
+    monkeypatch.setattr(meeting, "ALL_S", 1.5)
+    monkeypatch.setattr(meeting, "FIRST_S", 0.5)
     said: list[str] = []
     with pytest.raises(ValueError, match=r"of 3 ranks 2 did not come"):
         meeting.of_ranks(Place(HERE, free_port), 0, 3, keeps=True, say=said.append)
