@@ -132,7 +132,7 @@ def fields(run: ComparedRun) -> dict[str, str]:
     }
     flat = {name: _text(value) for name, value in top.items() if value is not None}
     for prefix, table in (
-        ("hyperparameter", record.hyperparameters),
+        ("hyperparameter", {key: value for key, value in record.hyperparameters.items() if key not in top}),
         ("configuration", record.configuration),
         ("software", record.software),
         ("hardware", _hardware(record.hardware)),

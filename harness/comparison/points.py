@@ -22,7 +22,7 @@ from harness.results.logfile import read
 from harness.results.rules import rules_for, shortfall
 from harness.results.series import find_logs
 
-VERSION = 3
+VERSION = 4
 CACHE_LIMIT = 256 << 20  # bytes; a point has about one thousand
 
 
@@ -104,7 +104,12 @@ def _read(log: Path) -> dict[str, Any]:
         return {"point": None, "reason": "it tells no seconds an epoch, or not when it ran"}
     devices = record.hardware.get("accelerators")
     gpus = [str(name) for name in devices] if isinstance(devices, list) else []
-    work = [record.configuration_sha256 or record.global_batch_size, record.max_steps]
+    # a deterministic run is slower by itself
+    work = [
+        record.configuration_sha256 or record.global_batch_size,
+        record.max_steps,
+        record.value("deterministic") is True,
+    ]
     point = Point(
         log="",
         sha256=record.sha256,

@@ -73,7 +73,8 @@ def _interval(row: Row) -> str:
     bounds, percent = row.judged.percent_interval, row.judged.percent
     assert bounds is not None and percent is not None
     low, high = bounds if percent > 0 else (-bounds[1], -bounds[0])
-    return f"{low:.2g} to {high:.2g}"
+    digits = next((each for each in (2, 3, 4) if f"{low:.{each}g}" != f"{high:.{each}g}"), 2)
+    return f"{low:.{digits}g} to {high:.{digits}g}"
 
 
 def _n(row: Row) -> str:

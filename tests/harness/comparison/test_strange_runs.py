@@ -128,6 +128,20 @@ def test_deterministic_runs_are_not_held_against_others(tmp_path: Path) -> None:
     assert found.exit_code == 4 and "deterministic differs" in words.sentence(found)
 
 
+def test_deterministic_runs_are_no_change_of_a_history(tmp_path: Path) -> None:
+    from harness.comparison import history, points
+
+    def said(events: list[dict[str, Any]]) -> None:
+        events.insert(5, {**events[0], "key": "deterministic", "value": True})
+
+    for number in range(12):
+        slow = number >= 6
+        factor = arms.NOISE[number % 10] * (1.3 if slow else 1)
+        arms.write(tmp_path, number, turn=number, factor=factor, change=said if slow else None)
+    found = history.history(*points.gather([tmp_path]))
+    assert [len(each.points) for each in found.series] == [6, 6] and not any(each.changes for each in found.series)
+
+
 def test_noise_of_copies_is_no_noise(tmp_path: Path) -> None:
     """Four copies of a run have no spread at all, and their floor would let any difference through."""
     first = arms.write(tmp_path, 0)
@@ -254,6 +268,17 @@ def test_figures_that_are_equal_in_every_run_are_not_different(tmp_path: Path) -
         "quality after epoch 6" in line and "the same in every run" in line
         for line in words.quality(found.quality, ("A", "B"))
     )
+
+
+def test_a_difference_is_told_once_and_an_interval_has_two_ends(tmp_path: Path) -> None:
+    """Of two published systems: the batch was refused by two names, and "54 % faster (54 to 54"."""
+    other = {"made": arms.made(batch=456), "factor": 0.46}
+    found = judged(arms.in_turns(tmp_path, b=other))
+    assert found.comparability is not None
+    assert sum("global_batch_size differs" in each for each in found.comparability.refusals) == 1
+    found = judged(arms.in_turns(tmp_path / "2", b=other), allowed=("*",))
+    low, high = re.findall(r"faster \(([\d.]+) to ([\d.]+), n", words.sentence(found))[0]
+    assert low != high
 
 
 def test_a_value_of_a_book_s_length_is_cut_in_the_sentence(tmp_path: Path) -> None:
