@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import itertools
 import time
 from abc import ABC, abstractmethod
@@ -22,8 +21,6 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.detection import chosen, image_format, nvjpeg, panels, precision, threads
 from benchmarks.detection.capabilities import Settled
@@ -40,7 +37,6 @@ from harness.contract import Context, DataSummary, Interval, Plain
 
 T = TypeVar("T")
 
-ALL_MB = 1 << 20  # of a bucket that no network fills: its sum begins with the last gradient
 HIGH_PRIORITY = -1  # CUDA's numbers: lower is more urgent, 0 the default
 BEST_PLANS = 10  # PyTorch's own number of those that cuDNN puts first; 0 is all
 WARM_UP_STEPS = 3  # CUDA graphs take the first to allocate and the second to record
@@ -258,25 +254,6 @@ class DetectorSession(ABC):
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def across_ranks(self, network: nn.Module) -> DistributedDataParallel:
-        """`network` with its gradients averaged over all ranks."""
-        known = inspect.signature(DistributedDataParallel).parameters
-        # of batch norm's running statistics, which each rank has its own of; torch 2.13 gave it another name
-        in_step: dict[str, Any] = {
-            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
-        }
-        compute = self.settings.compute
-        network = DistributedDataParallel(
-            network,
-            gradient_as_bucket_view=True,
-            static_graph=True,
-            bucket_cap_mb=ALL_MB if compute.all_reduce == "delayed" else compute.bucket_mb,
-            **in_step,
-        )
-        # a function without annotations: DDP reads them, and knows no postponed ones
-        network.register_comm_hook(None, lambda _, bucket: self._all_reduce(bucket))
-        return network
-
     def load_data(self) -> DataSummary:
         self.train_data = self.train_batches()
         if self.context.deterministic:
@@ -337,14 +314,6 @@ class DetectorSession(ABC):
         with torch.cuda.stream(self.stream):
             yield
         around.wait_stream(self.stream)
-
-    def _all_reduce(self, bucket: Any) -> torch.futures.Future[Tensor]:
-        """Called as each bucket of gradients is full; the last one's call is the end of the backward pass."""
-        if bucket.is_last():
-            self.phases.begin("all_reduce_wait")
-        group = dist.group.WORLD
-        assert group is not None
-        return allreduce_hook(group, bucket)
 
     def network_input(self, images: Tensor) -> Tensor:
         """Images in data.image_format as the network takes them."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from benchmarks.detection import capabilities
+from benchmarks.detection import capabilities, gradients
 from benchmarks.detection.data import TrainBatches
 from benchmarks.detection.folder import Folder
 from benchmarks.detection.found import Detections
@@ -61,7 +61,9 @@ class RetinaNetSession(DetectorSession):
             self.device
         )  # (A, 4)
 
-        self.network = self.across_ranks(self.model) if context.world_size > 1 else self.model
+        self.network = self.model
+        if context.world_size > 1:
+            self.network = gradients.averaged(self.model, config.compute, self.phases)
         # the number of boxes changes from batch to batch: what is compiled begins after them
         self._loss_of_targets = self._network_loss
         if config.compute.compile:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from benchmarks.detection import capabilities
+from benchmarks.detection import capabilities, gradients
 from benchmarks.detection.data import TrainBatches
 from benchmarks.detection.found import Detections
 from benchmarks.detection.image_format import PaddedChannels
@@ -71,7 +71,7 @@ class SSDSession(DetectorSession):
             self.detection_loss = functools.partial(loss_kernels.detection_loss, classes=geometry.categories + 1)
         if context.world_size > 1:
             group_batch_norm.share(self.model, context.world_size, geometry.batch_norm_ranks)
-            self.network = self.across_ranks(self.network)
+            self.network = gradients.averaged(self.network, config.compute, self.phases)
         self.forward_loss = self._forward_loss
         if config.compute.compile:
             self.forward_loss = torch.compile(self._forward_loss, options=compiler_options(config.compute))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.detection.gradients import averaged
 from benchmarks.retinanet.session import RetinaNetSession
 from harness import config
 from harness.contract import Context
@@ -63,7 +64,7 @@ def gradients(rank: int, world: int, folder: Path) -> dict[str, Tensor]:
     """Of the loss over one global batch, each rank with its part of it; the network in float64."""
     here = session(rank, world, folder)
     model = here.model.double()
-    here.network = here.across_ranks(model) if world > 1 else model
+    here.network = averaged(model, here.settings.compute, here.phases) if world > 1 else model
     make = torch.Generator().manual_seed(3)
     images = torch.randn(IMAGES, 3, 64, 64, generator=make, dtype=torch.float64)
     corner, size = torch.rand(IMAGES, 5, 2, generator=make) * 0.6, torch.rand(IMAGES, 5, 2, generator=make) * 0.3 + 0.1

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.detection import evaluation
+from benchmarks.detection.gradients import averaged
 from benchmarks.ssd import group_batch_norm
 from benchmarks.ssd.session import SSDSession
 from harness import config
@@ -87,7 +88,7 @@ def gradients(rank: int, world: int, folder: Path) -> dict[str, Tensor]:
     """Of the detection loss over one global batch, each rank with its part of it; float64, batch norm frozen."""
     here = session(rank, world, folder)
     model = here.model.double()
-    network: nn.Module = here.across_ranks(model) if world > 1 else model
+    network: nn.Module = averaged(model, here.settings.compute, here.phases) if world > 1 else model
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
