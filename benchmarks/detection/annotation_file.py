@@ -254,10 +254,12 @@ def _near(content: bytes, error: Exception) -> str:
 
 def within(xywh_px: F64, sizes: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
     """(M, 4) ltrb, in 0 to 1, of boxes (M, 4) in pictures (M, 2), what is outside cut off: in float32, as DALI computes."""
-    xywh = xywh_px.astype(np.float32)
-    scale = np.tile(sizes.astype(np.float32), 2)
-    ltrb = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    return (ltrb / scale).clip(0, 1)
+    ltrb = xywh_px.astype(np.float32)
+    ltrb[:, 2:] += ltrb[:, :2]
+    scale = sizes.astype(np.float32)
+    ltrb[:, :2] /= scale
+    ltrb[:, 2:] /= scale
+    return ltrb.clip(0, 1, out=ltrb)
 
 
 def _within(found: Annotations, records: Records, faults: Faults) -> None:
