@@ -142,7 +142,7 @@ def test_a_step_in_a_stream_of_its_own_comes_after_what_was_asked_before_it_and_
     ]
 
 
-@pytest.mark.parametrize("backend", ["dali", "torch"])
+@pytest.mark.parametrize("backend", ["dali", pytest.param("torch", marks=pytest.mark.long)])
 def test_the_timed_run_imports_nothing(data: Path, backend: str) -> None:
     """What load_data and an epoch need has been imported in init: DALI alone takes most of a second."""
     program = f"""
