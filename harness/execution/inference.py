@@ -46,7 +46,7 @@ FEWEST_BATCHES = 3
 SECONDS, QUERIES = 4.0, 100  # by default: eight measurements and the search of two batches are a minute
 MOST_TIMES = 3  # the seconds asked for, that are waited for the queries asked for
 SEARCHED = 1 / 10  # of the seconds asked for, for each batch that is tried
-LONGEST_TRIED = 1 / 5  # of the seconds asked for: a batch that takes longer is the last
+LONGEST_TRIED = 1 / 10  # of the seconds asked for: a batch that takes longer is the last
 AHEAD = 2  # batches that are decoded before they are wanted
 ENOUGH = 1.02  # a larger batch is taken where it is faster by more
 

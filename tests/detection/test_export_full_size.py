@@ -21,15 +21,22 @@ for package in ("onnxruntime", "onnxscript"):
 
 
 def untrained(name: str, folder: Path) -> Path:
-    """A checkpoint of a configuration's network of random weights, whose classes stand out enough to be found."""
+    """A checkpoint of a configuration's network of random weights, whose classes stand out enough to be found.
+
+    And no more than that: of boxes that all have a score of 1 to the last bit, any may be the best.
+    """
     configuration = config.load(config.find(name))
     tables: Any = as_anywhere(configuration.tables, "fp32")
     benchmark: Any = configuration.benchmark
     torch.manual_seed(3)
     session = benchmark.session(tables, Context(device="cpu", seed=3, data_dir=Path()))
     with torch.no_grad():
-        for path, values in session.model.named_parameters():
-            if "head" in path and values.dim() == 4:
+        model = session.model.eval()
+        logits, _ = model(torch.randn(1, 3, tables.model.image_px, tables.model.image_px))
+        for path, values in model.named_parameters():
+            if path.startswith("heads.") and values.dim() == 4:  # SSD's
+                values.mul_(2 / logits.std())
+            elif "head" in path and values.dim() == 4:
                 values.mul_(4)
             elif path.endswith("cls_logits.bias"):
                 values.fill_(-2.5)
