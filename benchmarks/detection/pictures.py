@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image, read_file
+from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as transforms
 
 from benchmarks.detection import annotation_file, picture_files
@@ -92,8 +92,10 @@ def decoded(picture: Picture) -> Tensor:
 def decode(path: Path, *, upright: bool = False) -> Tensor:
     """(3, H, W) uint8, on the CPU; turned as a camera's tag (EXIF) says where `upright`. RuntimeError that names the file."""
     try:
-        pixels: Tensor = decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
+        # torchvision's own read_file takes no name that is not UTF-8
+        content = torch.from_numpy(np.fromfile(path, dtype=np.uint8))
+        pixels: Tensor = decode_image(content, mode=ImageReadMode.RGB)
+    except (OSError, RuntimeError) as error:
         return _by_pillow(path, error, upright)
     if pixels.dtype == torch.uint16:  # of a PNG file; rounded as DALI does
         pixels = ((pixels.to(torch.int32) + 128) // 257).to(torch.uint8)
@@ -123,7 +125,7 @@ def _orientation(path: Path) -> int:
         return 1
 
 
-def _by_pillow(path: Path, refusal: RuntimeError, upright: bool) -> Tensor:
+def _by_pillow(path: Path, refusal: Exception, upright: bool) -> Tensor:
     """What torchvision does not decode and DALI does: plain BMP, TIFF, JPEG 2000, PNM."""
     if what := picture_files.fault(path):
         raise RuntimeError(f"{path}: {what}") from refusal

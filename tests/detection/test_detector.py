@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,14 @@ def test_every_kind_of_picture(trained: Kept, photograph: Image.Image, tmp_path:
     (found,) = detector.detections(detector.detect(detector.place([sample])), [sample])
     assert found and all(each.category == f"class {each.category_id}" for each in found)
     assert detector.draw(path, found[:3], upright=True).shape == (70, 120, 3)
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9.jpg"), os.fsdecode(b"caf\xe9.bmp"), "two\nlines.png"])
+def test_a_name_of_any_bytes(trained: Kept, photograph: Image.Image, tmp_path: Path, name: str) -> None:
+    photograph.save(tmp_path / name)
+    detector = Model.trained(trained.folder).open(Context(device="cpu"))
+    assert detector.read(tmp_path / name, upright=True).pixels.shape == (3, 64, 64)
+    assert detector.draw(tmp_path / name, [], upright=True).shape == (70, 120, 3)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
