@@ -49,9 +49,12 @@ def status(
         last[:] = records
         show(records)
 
-    paths = [log for path in logs for log in find_logs(path)]
+    unread: list[str] = []
+    paths = [log for path in logs for log in find_logs(path, unread.append)]
     if not paths:
-        raise ValueError(f"no result log under {', '.join(map(str, logs))}")
+        raise ValueError("\n".join(unread) or f"no result log under {', '.join(map(str, logs))}")
+    for each in unread:
+        typer.echo(table.printable(each), err=True)
     view.follow(paths, show_and_keep, stop=lambda: not follow)
     raise typer.Exit(view.exit_code(last))
 

@@ -72,15 +72,20 @@ class ComparedRun:
 def find(words: str, arm: int) -> list[ComparedRun]:
     """The runs of a path or glob; several with commas. ValueError where there is no log."""
     paths: list[Path] = []
+    unread: list[str] = []
     for word in [words] if _there(words) else words.split(","):  # names may have commas, and brackets
         if _there(word) or not glob.has_magic(word):
-            paths += find_logs(Path(word))
+            paths += find_logs(Path(word), unread.append)
             continue
         matched = sorted(map(Path, glob.glob(word, recursive=True)), key=natural)  # noqa: PTH207 - absolute ones too
         if not matched:
             raise ValueError(f"{NAMES[arm]}: nothing matches {word}; quote a glob so that the shell does not expand it")
         # a glob such as out/* meets the pictures and telemetry beside the logs
-        paths += [log for each in matched if each.is_dir() or may_be_log(each) for log in find_logs(each)]
+        paths += [
+            log for each in matched if each.is_dir() or may_be_log(each) for log in find_logs(each, unread.append)
+        ]
+    if unread:  # what may lie there would be left out in silence
+        raise ValueError(f"{NAMES[arm]}: {unread[0]}")
     if not paths:
         raise ValueError(f"{NAMES[arm]}: no result log under {words}; name a folder with result_*.txt, or logs")
     return [ComparedRun(_read(path), arm) for path in dict.fromkeys(map(outside.real, paths))]

@@ -103,9 +103,14 @@ def find_series(paths: Iterable[Path], say: Say | None = None) -> list[Series]:
     found: dict[Path, list[Path]] = {}
     empty = []
     for path in paths:
-        logs = find_logs(path, say)
+        unread: list[str] = []
+        logs = find_logs(path, unread.append)
         if not logs:
-            empty.append(f"{path}: no result log in it; name a folder with {names.RESULTS}, or a log itself")
+            nothing = f"{path}: no result log in it; name a folder with {names.RESULTS}, or a log itself"
+            empty += unread or [nothing]
+        elif say is not None:
+            for each in unread:
+                say(each)
         for log in logs:
             known = found.setdefault(log.parent, [])
             if log not in known:

@@ -41,9 +41,9 @@ def rows(folders: Iterable[Path], checks: Path | None = None) -> tuple[list[Row]
     A series that is there twice, as it was written and as it was collected, is one row: the one with a description.
     """
     left_out: list[LeftOut] = []
-    with_logs = [folder for folder in folders if find_logs(folder)]
-    found: dict[frozenset[str], Row] = {}
     said: list[str] = []
+    with_logs = [folder for folder in folders if find_logs(folder, said.append)]
+    found: dict[frozenset[str], Row] = {}
     opinions = Opinions(checks)
     for series in find_series(with_logs, said.append) if with_logs else []:
         if not any(record.events for record in series.records):
@@ -57,7 +57,9 @@ def rows(folders: Iterable[Path], checks: Path | None = None) -> tuple[list[Row]
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             reason = f"a value in its logs cannot be shown ({type(error).__name__}: {error})"
             left_out.append(LeftOut(path=str(series.folder), reason=reason[:300]))
-    left_out += [LeftOut(path=path, reason=reason) for path, _, reason in (each.partition(": ") for each in said)]
+    left_out += [
+        LeftOut(path=path, reason=reason) for path, _, reason in (each.partition(": ") for each in dict.fromkeys(said))
+    ]
     return list(found.values()), left_out
 
 

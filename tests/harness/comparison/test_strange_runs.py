@@ -197,6 +197,28 @@ def test_one_bad_log_leaves_the_others_their_history(tmp_path: Path, capsys: pyt
     assert reasons.keys() == {"result_7.txt", "result_8.txt"} and "no regular file" in reasons["result_7.txt"]
 
 
+def test_a_folder_that_may_not_be_looked_into_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """report said "No result measured here yet" with exit code 0, the others that there was no log."""
+    a, b = arms.in_turns(tmp_path, 2)
+    closed, look = a / "more", os.scandir
+    closed.mkdir()
+
+    def scandir(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(closed))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for words_, code in ((["compare", a, b], 2), (["compare", closed, b], 2)):
+        assert main(list(map(str, words_))) == code
+        assert f"{closed}: cannot be read: Permission denied" in capsys.readouterr().err
+    for verb, code in (("status", 2), ("score", 2), ("check", 2), ("report", 5)):
+        assert main([verb, str(closed), *(["--no-published"] if verb == "report" else [])]) == code, verb
+        assert f"{closed}: cannot be read: Permission denied" in capsys.readouterr().err
+
+
 def test_a_link_to_itself_costs_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = arms.write(tmp_path / "a", 0)
     for name in ("result_1.txt", "train.log"):
