@@ -223,6 +223,8 @@ def package(
     from harness.system import facts
 
     found = find_series([folder])
+    if unread := [f"{each.path}: {each.reason}" for series in found for each in series.records if not each.events]:
+        raise ValueError("\n".join(unread))
     if len(found) != 1:
         raise ValueError(
             f"{folder} holds {len(found)} series ({', '.join(each.name for each in found)}); name one of them"

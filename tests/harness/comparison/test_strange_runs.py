@@ -219,6 +219,17 @@ def test_a_folder_that_may_not_be_looked_into_is_named(
         assert f"{closed}: cannot be read: Permission denied" in capsys.readouterr().err
 
 
+def test_a_log_that_cannot_be_read_is_no_series_of_its_own_to_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = synthetic_logs.series(tmp_path, Made())
+    (folder / "result_2.txt").unlink()
+    os.mkfifo(folder / "result_2.txt")
+    assert main(["package", str(folder), "--org", "us", "--division", "closed", "--out", str(tmp_path / "p")]) == 2
+    said = capsys.readouterr().err
+    assert f"{folder / 'result_2.txt'}: no regular file" in said and "2 series" not in said
+
+
 def test_a_link_to_itself_costs_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = arms.write(tmp_path / "a", 0)
     for name in ("result_1.txt", "train.log"):
