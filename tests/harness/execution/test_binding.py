@@ -76,6 +76,7 @@ def test_ranks_that_srun_bound_are_not_bound_again() -> None:
         binding.among(twice, 1)
 
 
+@pytest.mark.long
 def test_where_every_rank_ran_is_in_the_log(tmp_path: Path) -> None:
     configuration = write(tmp_path, raw(ranks=2, epochs=1, cpu_binding="none"))
     assert run(configuration, "--out", tmp_path).returncode in (0, 1)

@@ -102,6 +102,7 @@ def test_the_slowest_rank_is_the_one_that_waits_least() -> None:
     assert slowest.STANDS_OUT == slowest_read.STANDS_OUT, "compare and the run mean the same"
 
 
+@pytest.mark.long
 def test_a_run_of_three_ranks_names_its_slowest_each_epoch_and_how_they_talk(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw("rank 1 is slow", ranks=3))
     finished = run(path, "--out", tmp_path / "out", GLOO_SOCKET_IFNAME="lo", NCCL_DEBUG="WARN")

@@ -89,6 +89,7 @@ def test_no_step_comes_after_the_last_epoch(tmp_path: Path, steps: int, reason: 
     assert trained(tmp_path / "result_0.txt")[-1] == (4, STEPS)
 
 
+@pytest.mark.long
 def test_every_rank_ends_there(tmp_path: Path) -> None:
     # a rank 1 that nobody told would go on to epoch 2, and raise
     finished = run(written(tmp_path, "rank 1 raises", ranks=2), "--out", tmp_path, "--max-steps", 4)

@@ -223,6 +223,7 @@ def test_ranks_that_were_asked_for_different_things_say_so(tmp_path: Path, free_
     assert "rank 1 was started with the configuration of SHA-256" in ended[0][1]
 
 
+@pytest.mark.long
 def test_ranks_by_hand_share_the_seed_that_rank_0_drew(tmp_path: Path, free_port: int) -> None:
     path = toy.write(tmp_path, toy.raw("tells its seed", ranks=2))
     ended = by_hand(tmp_path, (path,), (path,), port=free_port)
@@ -265,6 +266,7 @@ def test_two_ranks_meet_where_nothing_resolves_the_machines_own_name(tmp_path: P
     assert stop(tmp_path / "result_0.txt")["status"] == "success"
 
 
+@pytest.mark.long
 def test_torch_has_no_last_word_where_a_target_was_missed(tmp_path: Path) -> None:
     finished = run(toy.write(tmp_path, toy.raw("stands still", ranks=2, epochs=1)), "--out", tmp_path)
     assert finished.returncode == 1

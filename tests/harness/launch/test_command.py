@@ -44,6 +44,7 @@ def test_a_trial_of_a_true_run(tmp_path: Path) -> None:
     assert "add --resume to go on with it" in again.stderr
 
 
+@pytest.mark.long
 def test_trials_of_so_many_steps(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw())
     options = ("--trials", 1, "--out", tmp_path / "out", "--no-clear-caches")
