@@ -73,8 +73,13 @@ def repeated(config: SSDConfig, folder: Path, into: Path, *, train: int, evaluat
         ids = truth.image_ids_with_boxes if with_boxes else truth.image_ids
         target = into / annotations
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(_again(truth, islice(cycle(ids.tolist()), count), config.model.categories)))
-        (into / images).symlink_to((folder / images).resolve(), target_is_directory=True)
+        again = _again(truth, islice(cycle(ids.tolist()), count), config.model.categories)
+        (into / images).mkdir(parents=True)
+        for image in again["images"]:  # a file may be listed once: each time it has another name
+            name, of = f"{image['id']:012}{Path(image['file_name']).suffix}", image["file_name"]
+            (into / images / name).symlink_to((folder / images / of).resolve())
+            image["file_name"] = name
+        target.write_text(json.dumps(again))
     return changed(config, data={"train_samples": train, "eval_samples": evaluation, "source": "coco"})
 
 
