@@ -15,7 +15,7 @@ import math
 import time
 
 from harness.config import Configuration
-from harness.contract import Context, Session
+from harness.contract import Context, NotSuitable, Session
 from harness.execution import (
     bits,
     checkpoint,
@@ -80,6 +80,10 @@ def _open(request: Request, launch: context.Launch) -> EventLog:
     try:
         return EventLog(launch.log)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and launch.rank != 0 and launch.parent is not None:
+            raise NotSuitable(
+                f"rank {launch.rank} came when rank 0 had ended the run already, before it began; rank 0 says why"
+            ) from error
         raise ValueError(
             f"HARNESS_LOG names {launch.log}, which is no log that a launcher has made ({error.strerror}); unset it to run "
             "without one"

@@ -11,8 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from harness import config
+from harness.contract import NotSuitable
 from harness.execution import binding
 from harness.execution.binding import Bound
+from harness.execution.context import Launch
+from harness.execution.lifecycle import execute
+from harness.request import Request
 from harness.results import logfile
 from harness.system import numa
 from tests.conftest import CHECKOUT
@@ -91,5 +96,17 @@ def test_more_ranks_than_cores_are_refused_before_they_train(tmp_path: Path) -> 
     done = run(configuration, "--out", tmp_path)
     assert done.returncode == 6
     assert re.search(
-        r'run\.cpu_binding = "cores": NUMA node 0 has \d+ cores that this process may use, for', done.stderr
+        r'run\.cpu_binding = "cores": NUMA node 0 has \d+ cores that this process may use, for', done.stdout
     )
+
+
+def test_a_rank_that_comes_when_the_run_was_refused_does_not_blame_its_environment(tmp_path: Path) -> None:
+    """Rank 0 had put the log aside: on a busy machine the other ranks are still importing then."""
+    asked = config.parse(raw(ranks=2, epochs=1), name="toy", source="toy")
+    late = Launch(
+        rank=1, local_rank=1, world_size=2, local_world_size=2, as_rank=True, log=tmp_path / "result_0.txt", parent=1
+    )
+    with pytest.raises(NotSuitable, match="rank 1 came when rank 0 had ended the run already, before it began"):
+        execute(asked, Request("toy", out=tmp_path), late)
+    with pytest.raises(ValueError, match="no log that a launcher has made"):
+        execute(asked, Request("toy", out=tmp_path), replace(late, parent=None))
