@@ -141,6 +141,7 @@ def test_batches_are_made_ahead_and_waiting_is_counted(tmp_path: Path, monkeypat
     assert 6 <= len(made) <= 9, "one batch taken, one more is ready before it is asked for, not the whole epoch"
 
 
+@pytest.mark.long
 def test_without_dali_the_configuration_says_what_to_do_and_the_other_backend_trains(tmp_path: Path) -> None:
     """As on a machine where the package is not: its import fails."""
     (tmp_path / "data").mkdir()

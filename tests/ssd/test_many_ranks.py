@@ -217,6 +217,7 @@ def spans(rank: int, world: int, folder: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
+@pytest.mark.long
 def test_group_batch_norm_is_that_of_one_process_with_the_groups_batch(tmp_path: Path) -> None:
     world = 8
     found = run(world, spans, tmp_path)

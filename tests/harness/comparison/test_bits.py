@@ -149,6 +149,7 @@ def test_hashes_are_of_values_not_of_layouts() -> None:
     assert [name for name, _ in hashes.tensors(nested)] == ["model.w", "by_rank.0.random"]
 
 
+@pytest.mark.long
 def test_a_deterministic_run_of_the_toy(tmp_path: Path) -> None:
     """Every step is an interval, the seed is fixed, the log says what it is; and it is no result."""
     from harness.results import fitness
