@@ -15,13 +15,13 @@ engine="" own_images=()
 
 say() { printf '\n== %s (%ss)\n' "$*" "$SECONDS"; }
 
-# An engine's data are 10 to 25 GB. Each run holds a lock on its folder while it lives; what nobody holds was left by one that
-# was killed, and goes before a full disk ends this one.
 take_away() { # the lock last, or what a kill leaves of it would be nobody's for ever
     find "$1" -mindepth 1 -maxdepth 1 ! -name lock -exec rm -rf {} +
     rm -rf "$1"
 }
 
+# An engine's data are 10 to 25 GB. Each run holds a lock on its folder while it lives; what nobody holds was left by one that
+# was killed, and goes before a full disk ends this one.
 take_away_leftovers() {
     local folder lock
     for folder in /var/tmp/ssd-ci.*; do

@@ -7,7 +7,6 @@ rebooted for the next driver, goes on where it was: a run without an end is put 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import shutil
 import statistics
@@ -17,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.comparison import hosts, identity
+from harness.comparison import choices, hosts, identity
+from harness.comparison.choices import Choices
 from harness.comparison.identity import Identity
 from harness.comparison.plan import Item, Plan
 from harness.comparison.runs import ComparedRun, invalid
@@ -32,7 +32,6 @@ DRIVER = "driver"  # which driver an arm has, as seen when its first block began
 PROBED = "probe"  # which arms were probed
 BOOT = "boot"  # under which boot a block ran
 STEPS = "steps"  # of the optimizer, that the plan's epochs are
-CHOSEN = "chosen"  # by its speed, in the init of an arm's first warm-up
 # What an end says of the run's code and settings, by RunRecord's names
 CODE, SETTINGS = ("commit", "tree_dirty"), ("configuration_sha256",)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -54,8 +53,6 @@ class Here:
             boot = BOOT_ID.read_text(encoding="ascii").strip() if BOOT_ID.exists() else ""
         return cls(identity.of(facts["software"], gpus), identity.host(facts["hardware"], gpus), boot)
 
-
-OPTION = "--chosen"  # of `run`
 
 Probing = Callable[[Plan, int, Path], str]  # probes an arm into a folder; returns why it could not, or ""
 Launch = Callable[[Plan, Item, Path], int]  # runs one item into a folder; returns its exit code
@@ -208,28 +205,17 @@ class Work:
         self._enter(PROBED, arm=name, why_not=why_not)
 
     def _learn_choices(self, item: Item, record: RunRecord) -> None:
-        """What a warm-up chose by its speed: what counts does not choose anew, or noise would make two things of an arm."""
-        arm = self.plan.arms[item.arm]
-        if not record.chosen or arm.name in [entry["arm"] for entry in self._about(CHOSEN)]:
+        arm, known = self.plan.arms[item.arm], self._choices()
+        if not record.chosen or known.of_arm(arm.name):
             return
-        before = self._choices(item)
-        self._enter(CHOSEN, arm=arm.name, config=arm.config, chosen=dict(record.chosen))
-        if before is not None and before != record.chosen:
-            theirs, common = _pairs(record.chosen), _pairs(before)
-            self.say(f"arm {arm.name} chose {theirs} by its speed; its runs take {common}, as the other arm's do")
+        common = known.of_configuration(arm.config)
+        self._enter(choices.CHOSEN, arm=arm.name, config=arm.config, chosen=dict(record.chosen))
+        if common is not None and common != record.chosen:
+            theirs, taken = choices.listed(record.chosen), choices.listed(common)
+            self.say(f"arm {arm.name} chose {theirs} by its speed; its runs take {taken}, as the other arm's do")
 
-    def _choices(self, item: Item) -> Mapping[str, Any] | None:
-        """Those of all arms of this configuration on this host: what the first warm-up of any of them chose."""
-        config = self.plan.arms[item.arm].config
-        return next((entry["chosen"] for entry in self._about(CHOSEN) if entry["config"] == config), None)
-
-    def _with_choices(self, item: Item) -> Plan:
-        """The plan whose runs take up what was chosen; an arm whose own code tells of no choices could take none."""
-        tells = self.plan.arms[item.arm].name in [entry["arm"] for entry in self._about(CHOSEN)]
-        choices = self._choices(item)
-        if item.kind == "warm-up" or not tells or choices is None or OPTION in self.plan.options:
-            return self.plan
-        return replace(self.plan, options=(*self.plan.options, OPTION, json.dumps(choices)))
+    def _choices(self) -> Choices:
+        return Choices(self._about(choices.CHOSEN))
 
     def _drivers(self) -> dict[str, Identity]:
         """Of each arm, as this host's first block of it had it."""
@@ -256,7 +242,7 @@ class Work:
         where = {"series": self.plan.id, "trial": item.index, "attempt": attempt, "arm": arm, "kind": item.kind}
         self.book.append(ledger.START, **where, folder=str(folder.relative_to(self.root)))
         began = self.clock()
-        code = self.launch(self._with_choices(item), item, folder)
+        code = self.launch(self._choices().handed_on(self.plan, item), item, folder)
         seconds = self.clock() - began
         reason = "" if code in (TARGET_MET, EPOCHS_SPENT) else f"ended with exit code {code}"
         record = _record(folder)
@@ -420,10 +406,6 @@ def _allowed(plan: Plan) -> str:
     if a.env != b.env:
         patterns += ["software.driver_mode", "software.driver_comparable"]
     return "".join(f" --allow-diff {each}" for each in dict.fromkeys(patterns))
-
-
-def _pairs(chosen: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in chosen.items())
 
 
 def _record(folder: Path) -> RunRecord | None:

@@ -18,7 +18,7 @@ from harness.contract import Context
 from tests.retinanet import small
 from tests.ssd import coco_folder
 from tests.ssd.coco_folder import Picture
-from tests.ssd.test_many_ranks import run
+from tests.ssd.test_many_ranks import gradients_are_those_of_one_rank, run
 
 WORLDS = (1, 2, 4)
 IMAGES = 16  # of a global batch, of an epoch and of an evaluation
@@ -105,13 +105,7 @@ def test_the_same_map_to_the_last_digit_and_each_image_once(sixteen: Path, tmp_p
 @pytest.mark.long
 def test_the_gradient_of_all_ranks_is_that_of_one_with_the_whole_batch(sixteen: Path, tmp_path: Path) -> None:
     _linked(tmp_path, sixteen)
-    whole, *_ = run(1, gradients, tmp_path)
-    for world in WORLDS[1:]:
-        for rank, parts in enumerate(run(world, gradients, tmp_path)):
-            assert parts.keys() == whole.keys()
-            for name, gradient in whole.items():
-                worst = (parts[name] - gradient).abs().max() / gradient.abs().max()
-                assert worst < GRADIENT_BOUND, f"{world} ranks, rank {rank}: {name} is off by {worst:.1e}"
+    gradients_are_those_of_one_rank(gradients, WORLDS, tmp_path, GRADIENT_BOUND)
 
 
 @pytest.mark.long
