@@ -308,6 +308,8 @@ def available(folder: Path = FOLDER) -> dict[str, Path]:
 def find(name: str, folder: Path = FOLDER) -> Path:
     """The file that a user means by `name`: a name among `available`, or a path. ConfigError when there is none."""
     there = available(folder)
+    if not name:
+        raise ConfigError(f"the name of the configuration is empty\nthere are: {', '.join(there) or 'none'}")
     if name in there:
         return there[name]
     for path in there.values():
@@ -318,7 +320,7 @@ def find(name: str, folder: Path = FOLDER) -> Path:
         if not os.path.isfile(path):  # noqa: PTH113 - Path's raises for a name that is too long
             raise ConfigError(f"{name}: no such file; `python -m harness configs` lists what has a name")
         return path
-    begins = [each for each in there if name and each.lower().startswith(name.lower())]
+    begins = [each for each in there if each.lower().startswith(name.lower())]
     hint = (
         f"; did you mean {' or '.join(begins)}?" if 1 < len(begins) < 5 else did_you_mean((begins or [name])[0], there)
     )

@@ -2,19 +2,21 @@
 
 A field's annotation holds typer's option or argument, and whatever else its reader wants to know of it (`Field.note`). `verb`
 makes a command line of the fields; `argv` and `environment` say a filled-in one again. This knows of no option in particular.
+`refuse_empty_paths` is for every verb, of a dataclass or not.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
-from typer import Context
-from typer.models import ArgumentInfo, OptionInfo
+from typer import BadParameter, Context
+from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -115,6 +117,32 @@ def verb(kind: type[Asked], handle: Callable[[Asked, frozenset[str]], None]) -> 
         ]
     )
     return run
+
+
+def path(word: str) -> Path:
+    """Of a word on a command line. BadParameter for none: `Path("")` is the current folder, and nobody meant that."""
+    if not word:
+        raise BadParameter(
+            "an empty path, as of a variable that is not set; name one, . for this folder, or leave it out"
+        )
+    return Path(word)
+
+
+def refuse_empty_paths(verbs: Iterable[Callable[..., None]]) -> None:
+    """Each option and argument of these functions that takes a path, or several, takes no empty one any more."""
+    for each in verbs:
+        each.__annotations__ = hints = get_type_hints(each, include_extras=True)
+        for hint in hints.values():
+            for info in getattr(hint, "__metadata__", ()):
+                if isinstance(info, ParameterInfo) and Path in _parts(hint):
+                    info.parser, info.metavar = path, info.metavar or "<path>"
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """The types that a type is made of, itself too: of list[Path] | None, Path among them."""
+    yield hint
+    for each in get_args(hint):
+        yield from _parts(each)
 
 
 def _said(value: Any) -> str:

@@ -12,13 +12,13 @@ import importlib
 import io
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from harness import __version__, exit_codes
+from harness import __version__, exit_codes, options
 
 # What stands for a character that a terminal's encoding lacks
 PLAIN = {"\N{EN DASH}": "-", "\N{MULTIPLICATION SIGN}": "x", "\N{BOX DRAWINGS LIGHT HORIZONTAL}": "-", "\u2026": "..."}
@@ -49,7 +49,18 @@ def build() -> typer.Typer:
     app.callback()(_options)
     for name in MODULES:
         importlib.import_module(f"harness.cli.{name}").register(app)
+    options.refuse_empty_paths(verbs(app))
     return app
+
+
+def verbs(app: typer.Typer) -> Iterator[Callable[..., None]]:
+    """The functions behind them, those of groups too."""
+    for command in app.registered_commands:
+        if command.callback is not None:
+            yield command.callback
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            yield from verbs(group.typer_instance)
 
 
 def _say_version(asked: bool) -> None:

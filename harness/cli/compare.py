@@ -240,7 +240,7 @@ def noise(  # noqa: PLR0917 - typer passes options by name
     from harness.comparison.runs import find as find_runs
 
     target = logs = Path(source)
-    if not logs.is_dir():
+    if not (source and logs.is_dir()):
         from harness.config import CHECKOUT, find, load
 
         name = load(find(source)).name  # what is wrong with it is said before a run

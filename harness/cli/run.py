@@ -40,7 +40,7 @@ def run(request: Request, named: frozenset[str]) -> None:
         signals.end_with_parent(launch.parent)
     name = request.configuration
     try:
-        path = config.find(name) if name else _default()
+        path = _default() if name is None else config.find(name)
         chosen = config.load(path, target=request.target)
     except config.ConfigError as error:
         if request.out is not None and not launch.as_rank and not request.series:

@@ -74,6 +74,8 @@ def find(words: str, arm: int) -> list[ComparedRun]:
     paths: list[Path] = []
     unread: list[str] = []
     for word in [words] if _there(words) else words.split(","):  # names may have commas, and brackets
+        if not word:
+            raise ValueError(f"{NAMES[arm]}: an empty path; name a folder with result_*.txt, or logs; . is this folder")
         if _there(word) or not glob.has_magic(word):
             paths += find_logs(Path(word), unread.append)
             continue
