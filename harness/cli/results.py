@@ -104,7 +104,7 @@ def score(
     official: Annotated[bool, typer.Option("--official", help="Exit 1 also for a score that is not official.")] = False,
     json: Json = False,
 ) -> None:
-    """Minutes to train by MLPerf's rules, for any number of runs. Exit 1 when a series has no score."""
+    """Minutes to train by MLPerf's rules, for any number of runs. Exit 1 when a series has no score or a log cannot be read."""
     from harness.config import CHECKOUT
     from harness.results import score as scoring
     from harness.results import score_text, table
@@ -117,6 +117,7 @@ def score(
     unread: list[str] = []
     opinions = Opinions(environment.checks(CHECKOUT))
     scores = [scoring.score(series, ruleset) for series in find_series(folders, unread.append)]
+    unread += [line for each in scores for line in each.series.unread]
     for line in unread:
         typer.echo(printable(line), err=True)
     if json:
@@ -223,7 +224,7 @@ def package(
     from harness.system import facts
 
     found = find_series([folder])
-    if unread := [f"{each.path}: {each.reason}" for series in found for each in series.records if not each.events]:
+    if unread := [line for series in found for line in series.unread]:
         raise ValueError("\n".join(unread))
     if len(found) != 1:
         raise ValueError(

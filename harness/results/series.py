@@ -41,6 +41,11 @@ class Series:
         return next((record for record in self.records if record.events), self.records[0])
 
     @property
+    def unread(self) -> list[str]:
+        """A line for each log that says nothing, with the reason."""
+        return [f"{each.path}: {each.reason}" for each in self.records if not each.events]
+
+    @property
     def system(self) -> str:
         """SYSTEM of SYSTEM/BENCHMARK, the place of a series in every submission and collection; else the folder's name."""
         folder = self.folder.resolve()
@@ -182,14 +187,18 @@ def _has_mark(file: Path, say: Say | None) -> bool:
 
 
 def _split(folder: Path, logs: list[Path]) -> Iterator[Series]:
+    """By configuration. A log without a line says none: it is a run of the folder's series, where there is but one."""
+    records = [read_whatever(log) for log in sorted(logs, key=natural)]
+    told = {record.configuration_sha256 for record in records if record.events}
     groups: dict[str | None, list[RunRecord]] = {}
-    for record in map(read_whatever, sorted(logs, key=natural)):
-        groups.setdefault(record.configuration_sha256, []).append(record)
-    for sha256, records in groups.items():
-        name = series_name(folder, records[0])
+    for record in records:
+        (sha256,) = told if len(told) == 1 else (record.configuration_sha256,)
+        groups.setdefault(sha256, []).append(record)
+    for sha256, alike in groups.items():
+        name = series_name(folder, alike[0])
         if len(groups) > 1:
-            name += f" [{records[0].configuration_name or (sha256 or 'no configuration')[:12]}]"
-        yield Series(name, folder, tuple(records))
+            name += f" [{alike[0].configuration_name or (sha256 or 'no configuration')[:12]}]"
+        yield Series(name, folder, tuple(alike))
 
 
 def series_name(folder: Path, record: RunRecord) -> str:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.cli import main
 from harness.results.score import Score, as_json, four_decimals, score, split
 from harness.results.series import find_logs, find_series
 from tests.harness.results.logs import changed, event, events, text, without, write, write_package, write_series
@@ -238,3 +239,20 @@ def test_many_series_of_noisy_logs(tmp_path: Path) -> None:
             )
     scores = [score(series) for series in find_series([tmp_path])]
     assert len(scores) == 20 and all(each.minutes for each in scores)
+
+
+def test_a_log_that_says_nothing_is_a_run_of_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was a series of its own, of no configuration, and the other four were scored as if there were no fifth."""
+    own = {"configuration": "[x]", "configuration_sha256": "ab" * 32, "configuration_name": "one"}
+    folder = write_series(tmp_path / "ssd", own=own)
+    (folder / "result_2.txt").write_bytes(b"\0\0\0\0")
+    (series,) = find_series([folder])
+    assert len(series.records) == 5
+    result = score(series)
+    assert result.minutes is not None and not result.official
+    assert main(["score", str(folder)]) == 1
+    assert f"{folder}/result_2.txt: it begins with zeros" in capsys.readouterr().err
+    write(
+        folder / "result_3.txt", events(own={**own, "configuration_sha256": "cd" * 32, "configuration_name": "other"})
+    )
+    assert sorted(len(each.records) for each in find_series([folder])) == [1, 1, 3]  # of which it was nobody knows
