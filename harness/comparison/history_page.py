@@ -9,7 +9,6 @@ from pathlib import Path
 from harness import whole
 from harness.comparison import history_text
 from harness.comparison.history import History, Series
-from harness.comparison.pictures import Dot
 from harness.results.reporting import axes
 from harness.results.reporting.axes import Tick
 from harness.results.reporting.page import HISTORY as PAGE
@@ -18,6 +17,17 @@ from harness.results.reporting.page import environment_of
 GENERATOR = "harness history"
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 WIDTH, HEIGHT, LEFT = 860.0, 190.0, 70.0
+COLOURS = 8  # of drivers, in comparison.css; as many drivers more are rings of the same
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A run."""
+
+    x: float
+    y: float
+    driver: str  # how its driver looks, see `_look`
+    title: str
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,8 @@ class Drawing:
     series: Series
     ticks: tuple[Tick, ...]
     dates: tuple[Tick, ...]
-    dots: tuple[Dot, ...]  # `arm` is the driver's number
+    dots: tuple[Dot, ...]
+    legend: tuple[tuple[str, str], ...]  # how a driver of these runs looks, and which it is
     changes: tuple[Mark, ...]
     levels: tuple[tuple[float, float, float], ...]  # x from, x to, y: the mean between changes
 
@@ -79,7 +90,7 @@ def _draw(series: Series, drivers: tuple[str, ...]) -> Drawing:
     step = (WIDTH - LEFT - 20) / len(points)
     x = [LEFT + step * (index + 0.5) for index in range(len(points))]
     dots = tuple(
-        Dot(at, scale(value), drivers.index(point.driver) if point.driver else 0, _title(series, index))
+        Dot(at, scale(value), _look(point.driver, drivers), _title(series, index))
         for index, (at, value, point) in enumerate(zip(x, values, points, strict=True))
     )
     marks = tuple(
@@ -97,7 +108,19 @@ def _draw(series: Series, drivers: tuple[str, ...]) -> Drawing:
         levels.append((x[start] - step / 2, x[stop - 1] + step / 2, scale(mean)))
     every = max(1, -(-len(points) // 8))
     dates = tuple(Tick(x[index], history_text.date(points[index].started)) for index in range(0, len(points), every))
-    return Drawing(series, ticks, dates, dots, marks, tuple(levels))
+    here = {point.driver for point in points}
+    legend = [(_look(each, drivers), f"driver {each}") for each in drivers if each in here]
+    if legend and not all(here):
+        legend.append((_look(None, drivers), "no driver in the log"))
+    return Drawing(series, ticks, dates, dots, tuple(legend), marks, tuple(levels))
+
+
+def _look(driver: str | None, drivers: tuple[str, ...]) -> str:
+    """Classes of the style sheet: one colour for a driver on the whole page, and none for runs that name no driver."""
+    if not driver:
+        return "driver-none"
+    ring, colour = divmod(drivers.index(driver) % (2 * COLOURS), COLOURS)
+    return f"driver-{colour}{' ring-of' * ring}"
 
 
 def _title(series: Series, index: int) -> str:

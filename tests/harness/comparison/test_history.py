@@ -142,6 +142,27 @@ def test_the_leaderboard_s_page_has_it_beside_it(tmp_path: Path, monkeypatch: py
     assert "Seconds an epoch of ssd" in (tmp_path / "page" / history_page.PAGE).read_text()
 
 
+def test_each_driver_has_a_colour_of_its_own_and_a_legend_says_which(tmp_path: Path) -> None:
+    """The fifth looked like the first, and so did a run that named none."""
+    for number in range(11):
+        software = {"driver": f"5{number}0.1", "libcuda_version": f"5{number}0.1", "driver_mode": "NATIVE"}
+        arms.write(
+            tmp_path,
+            number,
+            turn=number * 144,
+            software=software if number < 10 else {"driver": "", "libcuda_version": ""},
+        )
+    found = read(tmp_path)
+    (drawing,) = (history_page._draw(each, found.drivers) for each in found.series)
+    assert len({dot.driver for dot in drawing.dots}) == 11
+    legend = dict(drawing.legend)
+    assert [legend[dot.driver] for dot in drawing.dots[:3]] == ["driver 500.1", "driver 510.1", "driver 520.1"]
+    assert legend[drawing.dots[10].driver] == "no driver in the log"
+    page = history_page.render(found)
+    styles = (history_page.TEMPLATES / "comparison.css").read_text()
+    assert all(f".{look.split()[0]} {{" in styles for look in legend) and all(text in page for text in legend.values())
+
+
 def test_another_s_page_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "results", 3)
     (tmp_path / "history.html").write_text("my own")
