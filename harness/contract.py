@@ -75,6 +75,7 @@ class DataSummary:
     eval_samples: int  # images, over all ranks
     steps_per_epoch: int  # of the optimizer; the same in each epoch and on every rank, as the harness counts on it
     more: Mapping[str, Plain] = field(default_factory=dict)  # what else a reader of the log should know of the data
+    eval_samples_trained_on: int = 0  # of eval_samples, those that are trained on too: no quality that counts
 
 
 @dataclass(frozen=True)

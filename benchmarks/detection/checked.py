@@ -55,6 +55,7 @@ class Half:
     annotations: Path  # to be read
     original: Path  # what they were made from
     counts: Counts | None  # None of a folder that was not checked
+    trained_on: int = 0  # pictures of this half that are used, and that the training half has too
     category_ids: list[int] | None = None  # the user's own, ascending: those in `annotations` are their places, from 1
 
     def category_id(self, number: int) -> int:
@@ -74,6 +75,7 @@ def half(data_dir: Path, settings: Data, name: Name) -> Half:
         data_dir / f"{name}.json",
         Path(found["annotations"]),
         Counts(**found["counts"]),
+        found["trained_on"],
         found["category_ids"],
     )
 
@@ -176,6 +178,7 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
     for name in HALVES:
         listed = [Listed(*each) for each in zip(read[name].file_names, *read[name].sizes.T.tolist(), strict=True)]
         picture_files.check(originals[name].images, listed, read[name].path, progress)
+    trained_on = {"train": 0, "eval": _in_both(config, originals, read)}
     manifest: dict[str, Any] = {}
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     try:
@@ -186,6 +189,7 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
                 "annotations": str(originals[name].annotations),
                 "sha256": _sha256(making / f"{name}.json"),
                 "counts": asdict(counts(read[name], read["train"])),
+                "trained_on": trained_on[name],
                 "category_ids": sorted(read[name].category_ids.tolist()),
             }
         (making / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -220,6 +224,19 @@ def counts(found: Annotations, train: Annotations) -> Counts:
         int((found.counted & (found.xywh_px[:, 2:] < 1).any(axis=1)).sum()),
         int((~found.counted).sum()),
     )
+
+
+def _in_both(config: DetectorConfig, originals: dict[Name, Half], read: dict[Name, Annotations]) -> int:
+    """Pictures to evaluate that are trained on too, by their files: one list for both halves, or two that overlap."""
+
+    def used(name: Name, *, with_empty: bool) -> Iterator[str]:
+        folder = os.path.realpath(originals[name].images)
+        for file, boxed in zip(read[name].file_names, read[name].boxed.tolist(), strict=True):
+            if boxed or with_empty:
+                yield os.path.normpath(f"{folder}/{file}")
+
+    evaluated = set(used("eval", with_empty=config.data.eval_images_without_boxes))
+    return sum(file in evaluated for file in used("train", with_empty=False))
 
 
 def _same_categories(train: Annotations, evaluated: Annotations) -> None:

@@ -78,6 +78,10 @@ class Folder:
             if found is not None
         }
 
+    def evaluated_and_trained_on(self) -> int:
+        """How many pictures to evaluate are among those to learn from; 0 unchecked."""
+        return self._half("eval").trained_on
+
     def eval_batch_sizes(self) -> set[int]:
         """Numbers of images that this rank's batches of an evaluation have; the last one may be shorter."""
         samples, rank, ranks = self.config.data.eval_samples, self.context.rank, self.context.world_size

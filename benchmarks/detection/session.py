@@ -260,7 +260,12 @@ class DetectorSession(ABC):
             self.train_data = Remembered(self.train_data)
         self.evaluation = self.folder.evaluation()
         samples = self.train_data.samples, self.evaluation.batches.samples
-        found = DataSummary(*samples, self.schedule.steps_per_epoch, {"boxes": self.folder.boxes()})
+        found = DataSummary(
+            *samples,
+            self.schedule.steps_per_epoch,
+            {"boxes": self.folder.boxes()},
+            eval_samples_trained_on=self.folder.evaluated_and_trained_on(),
+        )
         self.folder.check(found.train_samples, found.eval_samples)
         return found
 

@@ -145,6 +145,12 @@ def _train(run: Run) -> Ending:
         log.point(keys.EVAL_SAMPLES, found.eval_samples)
         for name, value in found.more.items():
             log.point(name, value)
+        if both := found.eval_samples_trained_on:
+            log.point("eval_samples_trained_on", both)
+            run.screen.say(
+                f"warning: {both} of {found.eval_samples} images to evaluate are trained on too: the quality says nothing of "
+                "images that are new, and the run is no result"
+            )
         budget = Budget(found, request.max_steps)
         first_epoch = 1
         if resumed is not None:

@@ -121,6 +121,7 @@ LOGGED = (
         "precision",
         "demonstration",
         "other_task",
+        "eval_samples_trained_on",
         "resumed_from_epoch",
         "cache_clear",
     ),

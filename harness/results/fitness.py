@@ -45,6 +45,14 @@ OF_RUN = (
         lambda record: bool(record.other_task),
     ),
     _OfRun(
+        Obstacle(
+            "images that were trained on are evaluated",
+            "the configuration's [data] names the files: evaluate on images that no training saw",
+            "eval_samples_trained_on",
+        ),
+        lambda record: record.eval_samples_trained_on > 0,
+    ),
+    _OfRun(
         Obstacle("a resumed run", "a result is one run without a break, on one clock: run again", "resumed_from_epoch"),
         lambda record: record.resumed_from_epoch is not None,
     ),

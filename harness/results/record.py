@@ -373,6 +373,11 @@ class RunRecord:
         return self.text("other_task")
 
     @property
+    def eval_samples_trained_on(self) -> int:
+        """Images that were trained on and evaluated."""
+        return self.integer("eval_samples_trained_on") or 0
+
+    @property
     def resumed_from_epoch(self) -> int | None:
         return self.integer("resumed_from_epoch")
 

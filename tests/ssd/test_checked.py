@@ -244,6 +244,50 @@ def test_boxes_of_next_to_nothing_are_counted_for_the_log(folder: Path) -> None:
     assert boxes["eval"] == {"boxes": 12, "under_a_pixel": 0, "not_counted": 0}
 
 
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ({}, 0),
+        (
+            {
+                "eval_annotations": "annotations/instances_train2017.json",
+                "eval_images": "train2017",
+                "eval_samples": 12,
+            },
+            12,
+        ),
+        ({"eval_annotations": "annotations/instances_train2017.json", "eval_images": "same/.", "eval_samples": 12}, 12),
+    ],
+)
+def test_pictures_to_evaluate_that_are_trained_on(folder: Path, data: dict[str, Any], found: int) -> None:
+    """One annotation file for both halves was trained and evaluated on without a word; a half that overlaps is no better."""
+    (folder / "same").symlink_to("train2017")
+    settings = tables(data=data)
+    assert (
+        Folder(settings, Context(device="cpu", data_dir=provide(folder, settings))).evaluated_and_trained_on() == found
+    )
+
+
+def test_halves_that_share_a_picture(folder: Path) -> None:
+    (folder / "train2017").rename(folder / "all")
+    for file in (folder / "val2017").iterdir():
+        file.rename(folder / "all" / f"val_{file.name}")
+    edit(
+        folder,
+        "val2017",
+        lambda document: [image.update(file_name=f"val_{image['file_name']}") for image in document["images"]],
+    )
+    settings = tables(data={"train_images": "all", "eval_images": "all"})
+    assert Folder(settings, Context(device="cpu", data_dir=provide(folder, settings))).evaluated_and_trained_on() == 0
+    edit(
+        folder,
+        "val2017",
+        lambda document: document["images"][0].update(file_name=next((folder / "all").glob("0*")).name),
+    )
+    changed = provide(folder, settings)
+    assert Folder(settings, Context(device="cpu", data_dir=changed)).evaluated_and_trained_on() == 1
+
+
 def test_counts_in_a_form_that_is_not_known_are_no_counts(tmp_path: Path) -> None:
     counts = checked.Counts(1, 1, 2, [2])
     for name, content in (("counts.dat", [1, 2]), ("labels.dat", [2, 1, 1])):

@@ -30,7 +30,7 @@ from tests.toy import using
 class Toy(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     fate: Literal["learns", "stands still", "nan", "raises", "sleeps", "bad data", "unsuitable", "rank 1 raises",
-                  "stops short", "long farewell", "never returns", "naps",
+                  "stops short", "long farewell", "never returns", "naps", "knows the answers",
                   "tells its seed", "rank 1 is slow", "rank 1 hangs"]  # fmt: skip
     gain: float = 0.1  # of quality, an epoch
     steps: int = 2  # of an epoch
@@ -65,7 +65,8 @@ class ToySession:
     def load_data(self) -> DataSummary:
         if self.toy.fate == "bad data":
             raise ValueError("the folder has 7 numbers, the configuration says 8")
-        return DataSummary(train_samples=4 * self.toy.steps, eval_samples=4, steps_per_epoch=self.toy.steps)
+        both = 3 if self.toy.fate == "knows the answers" else 0
+        return DataSummary(4 * self.toy.steps, 4, self.toy.steps, eval_samples_trained_on=both)
 
     def train_epoch(self, epoch: int, steps: int | None = None) -> Iterator[Interval]:
         last, since = self.toy.steps if steps is None else steps, 0

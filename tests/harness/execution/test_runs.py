@@ -52,6 +52,15 @@ def test_lines_name_the_place_that_logged_them(learned: tuple[Path, subprocess.C
     assert files == {f"harness/execution/{name}.py" for name in ("lifecycle", "description", "ending")}
 
 
+def test_evaluating_what_was_trained_on_is_said(tmp_path: Path) -> None:
+    finished = run(toy.write(tmp_path, toy.raw("knows the answers")), "--out", tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert "warning: 3 of 4 images to evaluate are trained on too" in finished.stdout
+    log = tmp_path / "result_0.txt"
+    assert [event["value"] for event in events(log) if event["key"] == "eval_samples_trained_on"] == [3]
+    assert complies(log)
+
+
 @pytest.mark.parametrize("ruleset", ["1.0.0", "1.1.0"])
 def test_the_other_rulesets_pass_too(tmp_path: Path, ruleset: str) -> None:
     assert run(toy.write(tmp_path, toy.raw(ruleset=ruleset)), "--out", tmp_path).returncode == 0

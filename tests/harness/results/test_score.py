@@ -95,6 +95,7 @@ def test_a_single_run_that_did_not_converge(tmp_path: Path) -> None:
         ({"demonstration": True}, "demonstration data"),
         ({"other_task": "SSD300 with VGG-16"}, "another task than the benchmark's"),
         ({"resumed_from_epoch": 2}, "a resumed run"),
+        ({"eval_samples_trained_on": 9}, "trained on are evaluated"),
         ({"max_steps": 500}, "--max-steps"),
         ({"tree_dirty": True}, "uncommitted"),
     ],
