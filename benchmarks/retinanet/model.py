@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
+from benchmarks.retinanet.winograd import Conv3x3
+
 PRIOR = 0.01  # probability that a fresh network gives each class at each anchor
 STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")  # by which the reference counts what is trained
 REFERENCE_CHANNELS = 256
@@ -129,7 +131,8 @@ class Pyramid(nn.Module):
 
 
 def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2)
+    plain = kernel != 3 or stride != 1
+    conv = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2) if plain else Conv3x3(channels, out)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return conv
@@ -162,9 +165,9 @@ class Head(nn.Module):
         self.last = last
         layers: list[nn.Module] = []
         for _ in range(depth):
-            layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
+            layers += [Conv3x3(channels, channels), nn.ReLU(inplace=True)]
         self.conv = nn.Sequential(*layers)
-        self.add_module(last, nn.Conv2d(channels, values, 3, padding=1))
+        self.add_module(last, Conv3x3(channels, values))
         # the reference's 0.01 at its 256 channels; narrower, a map's values would fade from layer to layer faster than there
         spread = 0.01 * math.sqrt(REFERENCE_CHANNELS / channels)
         for module in self.modules():
