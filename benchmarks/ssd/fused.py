@@ -2,13 +2,15 @@
 Triton.
 
 They take the place of torchvision's, with its parameters and buffers under its names: a checkpoint of one is one of the
-other. Between them goes a pair: a map and its link (see benchmarks.ssd.kernels.norm), by which a second gradient comes
-back.
+other. Between them goes a map with its link (see benchmarks.ssd.kernels.norm), by which a second gradient comes back, and
+with what the batch norms on its way have found.
 
 Shapes: B images, C channels, H W of a map.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,22 @@ from torchvision.models.resnet import BasicBlock
 from benchmarks.ssd.kernels import norm, stem
 from benchmarks.ssd.model import SSD
 
-Linked = tuple[Tensor, Tensor]
+
+class Found(NamedTuple):
+    """Mean and biased variance (C,) of a batch, of so many rows, by a batch norm."""
+
+    module: nn.BatchNorm2d
+    mean: Tensor
+    variance: Tensor
+    rows: int
+
+
+class Linked(NamedTuple):
+    """A map (B, C, H, W), its link, and what is still to be tracked; in evaluation the map stands for its link, too."""
+
+    map: Tensor
+    link: Tensor
+    found: list[Found]
 
 
 class NormReLUPool(nn.BatchNorm2d):
@@ -27,10 +44,9 @@ class NormReLUPool(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Linked:  # type: ignore[override]
         if not self.training:
             pooled = F.max_pool2d(super().forward(input).relu(), 3, 2, 1)
-            return pooled, pooled
+            return Linked(pooled, pooled, [])
         pooled, link, _, _, mean, variance = stem.batch_norm_relu_pool(input, self.weight, self.bias, self.eps)
-        track(self, input, mean, variance)
-        return pooled, link
+        return Linked(pooled, link, [found_by(self, input, mean, variance)])
 
 
 class Block(nn.Module):
@@ -42,46 +58,78 @@ class Block(nn.Module):
         self.downsample = block.downsample
 
     def forward(self, linked: Linked) -> Linked:
-        x, link = linked
+        x, link, found = linked
         if not self.training:
             skip = x if self.downsample is None else self.downsample(x)
             out = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())) + skip
-            return out.relu(), out
+            return Linked(out.relu(), out, found)
         skip = x
         if self.downsample is not None:
             convolution, last = self.downsample
-            link = skip = batch_norm(last, convolution(x), relu=False)
-        inner = self.conv2(batch_norm(self.bn1, self.conv1(x), relu=True))
+            # what reads the map here is a convolution, whose gradient comes back by the link as a sum's does elsewhere
+            link = skip = batch_norm(last, convolution(ByLink.apply(x, link)), found, relu=False)
+        inner = self.conv2(batch_norm(self.bn1, self.conv1(x), found, relu=True))
         out, link, mean, variance, _ = norm.batch_norm_add_relu(
             inner, skip.detach(), link, self.bn2.weight, self.bn2.bias, self.bn2.eps
         )
-        track(self.bn2, inner, mean, variance)
-        return out, link
+        return Linked(out, link, [*found, found_by(self.bn2, inner, mean, variance)])
 
 
 class Unlinked(nn.Module):
-    """The end of the chain: the map alone."""
+    """The end of the chain: the map alone; what was found is tracked."""
 
     def forward(self, linked: Linked) -> Tensor:
-        return linked[0]
+        if linked.found:
+            track(linked.found)
+        return linked.map
 
 
-def batch_norm(module: nn.BatchNorm2d, x: Tensor, *, relu: bool) -> Tensor:
-    """`module` in training, and a ReLU where asked for."""
+class ByLink(torch.autograd.Function):
+    """(x, link) to x, whose gradient goes to the link: for a second reader of a map that is no sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, link: Tensor) -> Tensor:  # noqa: ARG004
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # noqa: ARG004
+        return None, grad
+
+
+def batch_norm(module: nn.BatchNorm2d, x: Tensor, found: list[Found], *, relu: bool) -> Tensor:
+    """`module` in training, and a ReLU where asked for; adds to `found`."""
     out, mean, variance = norm.batch_norm(x, module.weight, module.bias, module.eps, relu)
-    track(module, x, mean, variance)
+    found.append(found_by(module, x, mean, variance))
     return out  # type: ignore[no-any-return]
 
 
-def track(module: nn.BatchNorm2d, x: Tensor, mean: Tensor, variance: Tensor) -> None:
-    """Running statistics as PyTorch keeps them, the variance unbiased."""
-    assert module.momentum is not None and module.num_batches_tracked is not None
-    assert module.running_mean is not None and module.running_var is not None
-    rows = x.numel() // x.shape[1]
+def found_by(module: nn.BatchNorm2d, x: Tensor, mean: Tensor, variance: Tensor) -> Found:
+    """Of a batch x (B, C, H, W)."""
+    return Found(module, mean, variance, x.numel() // x.shape[1])
+
+
+def track(found: list[Found]) -> None:
+    """Running statistics as PyTorch keeps them, the variance unbiased; of all at once, which the compiler makes few kernels of.
+
+    One by one they were 87 of a step's 686.
+    """
+    modules = [each.module for each in found]
+    (momentum,) = {module.momentum for module in modules}
+    means, variances, batches = zip(*(statistics(module) for module in modules), strict=True)
+    assert momentum is not None
     with torch.no_grad():
-        module.running_mean.lerp_(mean, module.momentum)
-        module.running_var.lerp_(variance * (rows / (rows - 1)), module.momentum)
-        module.num_batches_tracked.add_(1)
+        torch._foreach_add_(batches, 1)
+        unbiased = torch._foreach_mul(
+            [each.variance for each in found], [each.rows / (each.rows - 1) for each in found]
+        )
+        torch._foreach_lerp_([*means, *variances], [*(each.mean for each in found), *unbiased], momentum)
+
+
+def statistics(module: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
+    """Running mean and variance (C,), and the number of batches that they are of."""
+    mean, variance, batches = module.running_mean, module.running_var, module.num_batches_tracked
+    assert mean is not None and variance is not None and batches is not None
+    return mean, variance, batches
 
 
 def fuse_stem(model: SSD) -> None:

@@ -29,8 +29,7 @@ from measuring.ssd import setup
 from measuring.ssd.sections import Batch
 
 Tell = Callable[[str], None]
-# Tables of a configuration, and what of them is other; and "kernels", constants of benchmarks.ssd.kernels.norm that a step is
-# compiled with
+# Tables of a configuration, and what of them is other
 Changes = Mapping[str, Mapping[str, Any]]
 
 Constant = tuple[ModuleType, str, Any]
@@ -51,7 +50,6 @@ GPU_CHOICES: dict[str, Changes] = {
     "decode whole": {"data": {"decode": "whole"}},
     "blocks made by one kernel": {"data": BLOCKS, "compute": FOR_BLOCKS},
     "blocks, matched on the CPU, high priority": {"data": {**BLOCKS, **MATCHED}, "compute": {**FOR_BLOCKS, **HIGH}},
-    "ReLU's mask of a sum as bits": {"kernels": {"MASK_AS_BITS": True}},
     "CUDA graphs": {"compute": {"compile": True, "cuda_graphs": True}},
 }
 CPU_CHOICES: dict[str, Changes] = {
@@ -66,7 +64,6 @@ class Work:
 
     session: SSDSession
     config: SSDConfig
-    kernels: tuple[Constant, ...] = ()
 
 
 def works(ours: Work, choices: Mapping[str, Changes]) -> Iterator[tuple[str, Work]]:
@@ -75,28 +72,18 @@ def works(ours: Work, choices: Mapping[str, Changes]) -> Iterator[tuple[str, Wor
     Choices that need the same step share a session.
     """
     device, folder = ours.session.context.device, ours.session.folder.path
-    known = {f"{_step_of(ours.config)} None": ours.session}
+    known = {_step_of(ours.config): ours.session}
     yield AS_CONFIGURED, ours
     for name, changes in choices.items():
-        tables = {table: values for table, values in changes.items() if table != "kernels"}
-        chosen, kernels = setup.changed(ours.config, **tables), _of_kernels(changes.get("kernels", {}))
-        if chosen == ours.config and not kernels:
+        chosen = setup.changed(ours.config, **changes)
+        if chosen == ours.config:
             continue
-        step = f"{_step_of(chosen)} {changes.get('kernels')}"
+        step = _step_of(chosen)
         if step not in known:
             session = setup.session(setup.changed(chosen, compute={"stream_priority": "default"}), device, folder)
-            with _set(kernels):
-                session.warm_up()
+            session.warm_up()
             known[step] = session
-        yield name, Work(known[step], chosen, kernels)
-
-
-def _of_kernels(values: Mapping[str, Any]) -> tuple[Constant, ...]:
-    if not values:
-        return ()
-    from benchmarks.ssd.kernels import norm
-
-    return tuple((norm, name, value) for name, value in values.items())
+        yield name, Work(known[step], chosen)
 
 
 def _step_of(config: SSDConfig) -> str:
@@ -139,10 +126,9 @@ def turn(work: Work, steps: int) -> float:
     folder = Folder(settled.config, session.context, settled.jpeg_on_device)
     session.train_data = folder.train_batches(session.default_boxes)
     try:
-        with _set(work.kernels):
-            intervals = session.train_epoch(1, filling + steps)
-            next(intervals)
-            measured = 1e3 * wall(lambda: sum(each.steps for each in intervals), session.context.device) / steps
+        intervals = session.train_epoch(1, filling + steps)
+        next(intervals)
+        measured = 1e3 * wall(lambda: sum(each.steps for each in intervals), session.context.device) / steps
     finally:
         session.context, session.schedule, session.stream = before
         session.close()
@@ -170,18 +156,13 @@ def constants() -> dict[str, list[Constant]]:
     once."""
     from benchmarks.ssd.kernels import loss, norm, stem
 
-    together, from_the_end = (norm, "ROWS_TOGETHER", True), (norm, "FROM_THE_END", True)
     return {
-        "whole rows together": [together],
-        "whole rows together, sums from the last one": [together, from_the_end],
-        "sums from the last row": [from_the_end],
+        "tiles of 8,192": [(norm, "TILE", 8192)],
+        "tiles of 64 channels": [(norm, "MOST_C", 64)],
+        "tiles of 128 channels": [(norm, "MOST_C", 128)],
         "528 programs that share the rows": [(norm, "PROGRAMS", 528)],
         "16 positions of the pooled map": [(stem, "POSITIONS", 16)],
         "2 cells of a gradient": [(loss, "GRADIENT_CELLS", 2)],
-        "32 rows of a turn": [(norm, "ROWS", 32)],
-        "as before these were chosen": [
-            (norm, "PROGRAMS", 528), (stem, "POSITIONS", 16), (loss, "GRADIENT_CELLS", 2),
-        ],
     }  # fmt: skip
 
 

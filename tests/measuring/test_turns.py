@@ -22,23 +22,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_choice_is_one_that_the_gpu_s_configuration_can_make() -> None:
     config = setup.read("H100_1x1x256")
-    of_kernels = {name for name, changes in turns.GPU_CHOICES.items() if "kernels" in changes}
-    chosen = {
-        name: setup.changed(config, **changes) for name, changes in turns.GPU_CHOICES.items() if name not in of_kernels
-    }
-    assert len(of_kernels) == 1 and all(each != config for each in chosen.values())
+    chosen = {name: setup.changed(config, **changes) for name, changes in turns.GPU_CHOICES.items()}
+    assert all(each != config for each in chosen.values())
     steps = {name: turns._step_of(each) == turns._step_of(config) for name, each in chosen.items()}
     with_its_step = [name for name, same in steps.items() if same]
     assert with_its_step == list(turns.GPU_CHOICES)[:6], "those that need no other step come first"
-
-
-def test_a_choice_of_the_kernels_has_a_session_of_its_own(folder: Path, tmp_path: Path) -> None:
-    config = setup.read(str(write(tmp_path, small.content(data={"backend": "torch"}), "small")))
-    ours = turns.Work(setup.session(config, "cpu", folder), config)
-    found = dict(turns.works(ours, {"bits": {"kernels": {"MASK_AS_BITS": True}}, "none": {"data": {}}}))
-    assert list(found) == ["as configured", "bits"]
-    assert found["bits"].session is not ours.session and found["bits"].kernels == ((norm, "MASK_AS_BITS", True),)
-    assert norm.MASK_AS_BITS is False
 
 
 def test_end_to_end_in_turns(folder: Path, tmp_path: Path) -> None:
@@ -64,16 +52,16 @@ def test_what_was_measured_before_the_time_was_over_is_kept() -> None:
 
 
 def test_constants_are_set_for_their_turn_alone() -> None:
-    values = (norm.ROWS_TOGETHER, norm.PROGRAMS, loss.GRADIENT_CELLS)
+    values = (norm.MOST_C, norm.PROGRAMS, loss.GRADIENT_CELLS)
     seen: list[tuple[Any, ...]] = []
 
     def train_step(*_: object) -> None:
-        seen.append((norm.ROWS_TOGETHER, norm.PROGRAMS, loss.GRADIENT_CELLS))
+        seen.append((norm.MOST_C, norm.PROGRAMS, loss.GRADIENT_CELLS))
 
     session: Any = SimpleNamespace(context=SimpleNamespace(device="cpu"), train_step=train_step)
     batch = dict.fromkeys(("images", "labels", "offsets"), torch.zeros(1))
     known = list(turns.of_constants(session, batch, 2, 3, lambda _: None))
     assert [each.what for each in known[-1]] == [f"step alone, {name}" for name in turns.constants()]
     assert all(len(each.ratios) == 2 for each in known[-1])
-    assert {(True, *values[1:]), (values[0], 528, values[2]), (values[0], 528, 2), values} <= set(seen)
-    assert values == (norm.ROWS_TOGETHER, norm.PROGRAMS, loss.GRADIENT_CELLS)
+    assert {(64, *values[1:]), (values[0], 528, values[2]), (*values[:2], 2), values} <= set(seen)
+    assert values == (norm.MOST_C, norm.PROGRAMS, loss.GRADIENT_CELLS)

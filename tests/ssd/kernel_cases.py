@@ -236,7 +236,7 @@ def test_one_graph_under_torch_compile() -> None:
 
 # --- batch norm ------------------------------------------------------------------------------------------------------
 
-SHAPES = [(2, 64, 5, 7), (3, 72, 4, 4), (2, 8, 9, 9)]
+SHAPES = [(2, 64, 5, 7), (3, 72, 4, 4), (2, 8, 9, 9), (1, 264, 3, 3)]
 BOUND = {torch.float32: 2e-6, torch.bfloat16: 6e-3}
 
 
@@ -266,12 +266,9 @@ def leaves(*tensors: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize(("shape", "together"), [*((shape, False) for shape in SHAPES), (SHAPES[1], True)])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("relu", [False, True])
-def test_batch_norm_against_float64(
-    shape: tuple[int, ...], dtype: torch.dtype, relu: bool, together: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(norm, "ROWS_TOGETHER", together)
+def test_batch_norm_against_float64(shape: tuple[int, ...], dtype: torch.dtype, relu: bool) -> None:
     x, gradient = numbers(shape, dtype, 1), numbers(shape, dtype, 2) - 20
     weight, bias = parameters(shape[1])
     ours = leaves(x, weight, bias)
@@ -290,19 +287,15 @@ def test_batch_norm_against_float64(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("readers", [1, 2])
-@pytest.mark.parametrize(("shape", "as_bits"), [(SHAPES[0], False), (SHAPES[0], True), (SHAPES[1], True)])
-def test_batch_norm_with_a_sum_against_float64(
-    dtype: torch.dtype, readers: int, shape: tuple[int, ...], as_bits: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batch_norm_with_a_sum_against_float64(dtype: torch.dtype, readers: int, shape: tuple[int, ...]) -> None:
     """The output's second reader gives its gradient through the link, and the skip's comes back through the other."""
-    monkeypatch.setattr(norm, "MASK_AS_BITS", as_bits)
     x, skip, gradient, second = (numbers(shape, dtype, seed) - 20 for seed in range(3, 7))
     weight, bias = parameters(shape[1])
     ours = leaves(x, norm.link_of(skip), weight, bias)
     out, link, _, _, bits = torch.ops.ssd.batch_norm_add_relu(ours[0], skip, *ours[1:], 1e-5)
-    if as_bits:
-        through = (bits.view(-1, shape[1] // 8, 1) >> torch.arange(8, device=bits.device)) & 1
-        assert torch.equal(through.flatten(1), (out > 0).permute(0, 2, 3, 1).flatten(0, 2).to(through.dtype))
+    through = (bits.view(-1, shape[1] // 8, 1) >> torch.arange(8, device=bits.device)) & 1
+    assert torch.equal(through.flatten(1), (out > 0).permute(0, 2, 3, 1).flatten(0, 2).to(through.dtype))
     assert link.shape == out.shape and link.stride() == (0, 0, 0, 0)
     twins = leaves(x.double(), skip.double(), weight.double(), bias.double())
     normalised = torch.nn.functional.batch_norm(twins[0], None, None, twins[2], twins[3], training=True)
@@ -339,17 +332,17 @@ def test_the_variance_of_large_numbers_close_together() -> None:
     torch.testing.assert_close(variance.double(), x.double().var((0, 2, 3), correction=0), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("order", ["FROM_THE_END", "ROWS_TOGETHER"])
-@pytest.mark.parametrize("other", [False, True])
-def test_in_whatever_order_the_sums_are_taken(order: str, other: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that no turn of all programs fills, and more turns than one: none is left out, and none comes twice."""
-    monkeypatch.setattr(norm, order, other)
+@pytest.mark.parametrize("most_channels", [64, 256])
+def test_sums_of_more_rows_than_a_turn_has(most_channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that no turn of all programs fills, and more turns than one: none is left out, and none comes twice. Of more
+    channels than a tile, too."""
+    monkeypatch.setattr(norm, "MOST_C", most_channels)
     monkeypatch.setattr(norm, "PROGRAMS", 3)
     x, gradient = numbers((2, 72, 21, 23), torch.float32, 1), numbers((2, 72, 21, 23), torch.float32, 2) - 20
     mean, variance = norm.moments(x)
     agree([mean, variance], [x.double().mean((0, 2, 3)), x.double().var((0, 2, 3), correction=0)], torch.float32)
     one, two = torch.ones(72, device=DEVICE), torch.zeros(72, device=DEVICE)
-    of_bias, of_weight = norm.sums_of_gradients(gradient, None, x, None, one, two, mean, variance, 1e-5, None, "none")
+    of_bias, of_weight = norm.sums_of_gradients(gradient, None, x, None, one, two, mean, variance, 1e-5, None, False)
     away = (x.double() - mean.double()[:, None, None]) / (variance.double() + 1e-5).sqrt()[:, None, None]
     expected = [gradient.double().sum((0, 2, 3)), (gradient.double() * away).sum((0, 2, 3))]
     agree([of_bias, of_weight], expected, torch.float32)
@@ -366,19 +359,8 @@ def test_a_nan_is_not_lost() -> None:
         assert out[:, 3].isnan().all() and not out[:, :3].isnan().any()
 
 
-@pytest.mark.parametrize(
-    ("operator", "as_bits"),
-    [
-        ("batch_norm", False),
-        ("batch_norm_add_relu", False),
-        ("batch_norm_add_relu", True),
-        ("batch_norm_relu_pool", False),
-    ],
-)
-def test_to_torch_each_is_a_well_behaved_operator(
-    operator: str, as_bits: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(norm, "MASK_AS_BITS", as_bits)
+@pytest.mark.parametrize("operator", ["batch_norm", "batch_norm_add_relu", "batch_norm_relu_pool"])
+def test_to_torch_each_is_a_well_behaved_operator(operator: str) -> None:
     x, (weight, bias) = numbers((2, 8, 4, 4), torch.float32, 9), parameters(8)
     maps = leaves(x)
     operands = {

@@ -51,9 +51,9 @@ from benchmarks.detection.image_format import BORDER
 from benchmarks.ssd.kernels import loss, norm, pixels, stem
 
 F, I, i, f = "*fp32", "*i32", "i32", "fp32"
-ROWS = {"ROWS_TOGETHER": True, "ROWS": norm.ROWS, "BLOCK_C": norm.BLOCK_C}
+WIDE, NARROW = (dict(zip(("ROWS", "BLOCK_C"), norm.tile(channels))) for channels in (256, 64))
 ADDED = {"BLOCK_P": 1024, "BLOCK_C": norm.SUMMED_C}
-POSITIONS = {"POSITIONS": stem.POSITIONS, "BLOCK_C": norm.BLOCK_C}
+POSITIONS = {"POSITIONS": stem.POSITIONS, "BLOCK_C": stem.BLOCK_C}
 CELLS, DEFAULT_BOXES = {"CELLS": loss.CELLS, "BLOCK_K": 128, "BLOCK_D": 8}, {"PER_POSITIVE": 3, "BLOCK_A": 16384}
 OF_NORM = [F, F, F, F, f]
 for x in ("*bf16", F):
@@ -62,24 +62,22 @@ for x in ("*bf16", F):
         (loss._of_cells, [x, F, I, F, F, F, F, i, i, i, i, i, i, i], CELLS, 4),
         (loss._select_and_sum, [F, F, I, F, F, i], DEFAULT_BOXES, loss.IMAGE_WARPS),
         (loss._gradients, [F, x, F, I, F, F, F, x, F, i, i, i, i, i, i, i], gradients, 4),
-        (norm._sums_of_rows, [x, F, i, i], {"FROM_THE_END": False, **ROWS}, 8),
-        (norm._sums_of_rows, [x, F, i, i], {"FROM_THE_END": True, **ROWS}, 8),
+        (norm._sums_of_rows, [x, F, i, i], WIDE, 8),
+        (norm._sums_of_rows, [x, F, i, i], NARROW, 8),
         (norm._moments, [x, F, F, F, i, i, i], ADDED, 4),
         (norm._added, [F, F, F, i, i], ADDED, 4),
         (stem._pool, [x, *OF_NORM, x, "*i8", x, i, i, i, i, i], POSITIONS, 4),
         (stem._unpool, [x, "*i8", x, *OF_NORM, F, F, x, i, i, i, i, i, i], POSITIONS, 4),
     ]
-    for skip, relu, bits in ((False, False, False), (False, True, False), (True, True, False), (True, True, True)):
-        flags = {"SKIP": skip, "RELU": relu, "BITS": bits, **ROWS}
-        cases.append((norm._normalise, [x, x, *OF_NORM, x, "*u8" if bits else x, i, i], flags, 8))
-    for by_y, by_bits, by_x in ((False, False, False), (False, False, True), (True, False, False), (False, True, False)):
-        summed = by_y or by_bits
-        flags = {"SECOND": summed, "BY_Y": by_y, "BY_BITS": by_bits, "BY_X": by_x, "LEAVE": summed}
-        flags = {**flags, "FROM_THE_END": by_x, **ROWS}
-        y = "*u8" if by_bits else x
-        cases.append((norm._sums_of_gradients, [x, x, x, y, *OF_NORM, x, F, i, i], flags, 8))
-    for by_x in (False, True):
-        cases.append((norm._gradient_of_input, [x, x, *OF_NORM, F, F, x, i, i], {"BY_X": by_x, **ROWS}, 8))
+    for skip, relu in ((False, False), (False, True), (True, True)):
+        flags = {"SKIP": skip, "RELU": relu, **WIDE}
+        cases.append((norm._normalise, [x, x, *OF_NORM, x, "*u8" if skip else x, i, i], flags, 8))
+    for by_bits, by_x, tile in ((False, False, WIDE), (False, True, WIDE), (True, False, WIDE), (True, False, NARROW)):
+        flags = {"SECOND": by_bits, "BY_BITS": by_bits, "BY_X": by_x, "LEAVE": by_bits, **tile}
+        bits = "*u8" if by_bits else x
+        cases.append((norm._sums_of_gradients, [x, x, x, bits, *OF_NORM, x, F, i, i], flags, 8))
+    for by_x, tile in ((False, WIDE), (True, WIDE), (True, NARROW)):
+        cases.append((norm._gradient_of_input, [x, x, *OF_NORM, F, F, x, i, i], {"BY_X": by_x, **tile}, 8))
     levels = {"BORDER": BORDER, "POSITIONS": pixels.POSITIONS}
     cases.append((pixels._blocks_of_levels, ["*u8", F, "*bf16", i, i, f, f, f, f, f, f], levels, 4))
     for kernel, types, constants, warps in cases:

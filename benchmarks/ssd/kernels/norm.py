@@ -4,9 +4,10 @@
     batch_norm_add_relu   batch norm, sum with the block's input, ReLU
 
 PyTorch's compiler fuses the same operators, and moves more than it needs to: it reads the ReLU's output to know its mask,
-which the convolution's output tells as well, and where a block's output has two readers (the next convolution, the next
-sum) it adds their gradients again in every kernel that wants the sum. Here batch_norm_add_relu takes both gradients, adds
-them once and leaves the masked sum, which is the gradient of the block's input and what its own batch norm goes on with.
+which the convolution's output tells as well, and a bit for each number where a sum comes between; and where a block's
+output has two readers (the next convolution, the next sum) it adds their gradients again in every kernel that wants the
+sum. Here batch_norm_add_relu takes both gradients, adds them once and leaves the masked sum, which is the gradient of the
+block's input and what its own batch norm goes on with.
 
 For that the second reader's gradient must not be added to the first's by autograd. So the sum with the block's input is
 of two arguments: `skip`, its numbers, detached, and `link`, a tensor of the same shape without memory (one number,
@@ -24,63 +25,62 @@ Shapes: B images, C channels, H W of a map, R rows = B*H*W. Tensors are channels
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,import-untyped"
 # ruff: noqa: PLR0917, ARG001
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK_C = 64  # channels of a program: rows of 128 bytes in bf16
-ROWS = 64  # of one turn of a program: 64 x 64 numbers are 16 for each of its 256 threads
-# That share the rows of a sum: two for each of an H100's 132 multiprocessors. There, 189 MB of a layer: 0.096 ms for the
-# statistics with 264 and 64 rows, 0.107 with 528, 0.138 with 128 rows; 3 % of both directions
+# A tile: neighbouring rows of all channels, up to 256 of them, which lie together in memory; 16 numbers for each of a
+# program's 256 threads. A step of an H100, ms: 58.3 so, 58.3 where a pass that sums nothing has twice as many, 59.6 with 64
+# channels (before the mask was kept as bits: 58.9, 59.2)
+TILE = 4096
+MOST_C = 256
+# That share the rows of a sum: two for each of an H100's 132 multiprocessors
 PROGRAMS = 264
-# For a GPU to judge; off, as the figures were measured.
-# Sums are taken from a map's last rows to its first: what was written last still lies in the second-level cache (an H100's
-# has 50 MB, a map 94 to 189), and the pass after it, which goes from the first row on, finds there what was read last
-FROM_THE_END = False
-# Neighbours in the grid have the same rows and other channels, and so read whole rows together, in place of all rows of their
-# channels first, 128 bytes of each
-ROWS_TOGETHER = False
-# Of a sum's ReLU the backward pass reads its mask as bits that the forward pass leaves, a sixteenth of its output in bf16.
-# What is compiled is compiled for one or the other
-MASK_AS_BITS = False
 SUMMED_C = 8  # channels of a program that adds up what the others found
 
 
 @triton.jit
-def _place(C, ROWS_TOGETHER: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Of a program in a grid of one axis: which share of the rows it has, of how many, and which of channels."""
+def _place(C, BLOCK_C: tl.constexpr):
+    """Of a program in a grid of one axis: which share of the rows it has, of how many; its channels, and which are there."""
     blocks = tl.cdiv(C, BLOCK_C)
-    parts = tl.num_programs(0) // blocks
-    if ROWS_TOGETHER:
-        share, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    else:
-        share, block = tl.program_id(0) % parts, tl.program_id(0) // parts
-    return share, parts, block
+    channel = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    return tl.program_id(0) // blocks, tl.num_programs(0) // blocks, channel, channel < C
 
 
 @triton.jit
-def _sums_of_rows(
-    x, sums, R, C,
-    FROM_THE_END: tl.constexpr, ROWS_TOGETHER: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
-    share, parts, block = _place(C, ROWS_TOGETHER, BLOCK_C)
-    channel = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    there = channel < C
+def _tile(which, R, C, channel, there, ROWS: tl.constexpr):
+    """Rows of a tile; which of its places (ROWS, BLOCK_C) are there, and where they are."""
+    row = which * ROWS + tl.arange(0, ROWS)
+    return row, (row < R)[:, None] & there[None, :], row.to(tl.int64)[:, None] * C + channel[None, :]
+
+
+@triton.jit
+def _sums_of_rows(x, sums, R, C, ROWS: tl.constexpr, BLOCK_C: tl.constexpr):
+    share, parts, channel, there = _place(C, BLOCK_C)
     first = tl.load(x + channel, mask=there, other=0.0).to(tl.float32)
     one = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
     two = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
-    turns = tl.cdiv(R, parts * ROWS)
-    for turn in range(turns):
-        which = turns - 1 - turn if FROM_THE_END else turn
-        row = (which * parts + share) * ROWS + tl.arange(0, ROWS)
-        here = (row < R)[:, None] & there[None, :]
-        found = tl.load(x + row.to(tl.int64)[:, None] * C + channel[None, :], mask=here, other=0.0).to(tl.float32)
-        away = tl.where(here, found - first[None, :], 0.0)
-        one += away
-        two += away * away
+    for turn in range(tl.cdiv(R, parts * ROWS * 4)):
+        # four tiles are on their way before the first is used: with one, a sum of 256 channels read 1.9 TB/s on an H100
+        _, here_0, at_0 = _tile((turn * 4 + 0) * parts + share, R, C, channel, there, ROWS)
+        _, here_1, at_1 = _tile((turn * 4 + 1) * parts + share, R, C, channel, there, ROWS)
+        _, here_2, at_2 = _tile((turn * 4 + 2) * parts + share, R, C, channel, there, ROWS)
+        _, here_3, at_3 = _tile((turn * 4 + 3) * parts + share, R, C, channel, there, ROWS)
+        x_0 = tl.load(x + at_0, mask=here_0, other=0.0)
+        x_1 = tl.load(x + at_1, mask=here_1, other=0.0)
+        x_2 = tl.load(x + at_2, mask=here_2, other=0.0)
+        x_3 = tl.load(x + at_3, mask=here_3, other=0.0)
+        away_0 = tl.where(here_0, x_0.to(tl.float32) - first[None, :], 0.0)
+        away_1 = tl.where(here_1, x_1.to(tl.float32) - first[None, :], 0.0)
+        one += away_0 + away_1
+        two += away_0 * away_0 + away_1 * away_1
+        away_2 = tl.where(here_2, x_2.to(tl.float32) - first[None, :], 0.0)
+        away_3 = tl.where(here_3, x_3.to(tl.float32) - first[None, :], 0.0)
+        one += away_2 + away_3
+        two += away_2 * away_2 + away_3 * away_3
     place = sums + share * 2 * C + channel
     tl.store(place, tl.sum(one, axis=0), mask=there)
     tl.store(place + C, tl.sum(two, axis=0), mask=there)
@@ -109,71 +109,57 @@ def scale_and_shift(weight, bias, mean, variance, eps, channel, there):
 
 
 @triton.jit
-def _bytes(bits, row, block, R, C, BLOCK_C: tl.constexpr):
-    """Where the bits of these rows and of this block of channels are, and which there are."""
-    eighth = block * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
-    return bits + row.to(tl.int64)[:, None] * (C // 8) + eighth[None, :], (row < R)[:, None] & (eighth < C // 8)[
-        None, :
-    ]
+def _bytes(bits, row, R, C, BLOCK_C: tl.constexpr):
+    """Where the bits of these rows and of this program's channels are, and which there are."""
+    eighth = tl.program_id(0) % tl.cdiv(C, BLOCK_C) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
+    at = bits + row.to(tl.int64)[:, None] * (C // 8) + eighth[None, :]
+    return at, (row < R)[:, None] & (eighth < C // 8)[None, :]
 
 
 @triton.jit
 def _normalise(
     x, skip, weight, bias, mean, variance, eps, y, bits, R, C,
-    SKIP: tl.constexpr, RELU: tl.constexpr, BITS: tl.constexpr,
-    ROWS_TOGETHER: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+    SKIP: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    share, _, block = _place(C, ROWS_TOGETHER, BLOCK_C)
-    channel = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    there = channel < C
+    share, _, channel, there = _place(C, BLOCK_C)
+    row, here, at = _tile(share, R, C, channel, there, ROWS)
+    found = tl.load(x + at, mask=here, other=0.0)
     scale, shift, _, _ = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
-    row = share * ROWS + tl.arange(0, ROWS)
-    here = (row < R)[:, None] & there[None, :]
-    at = row.to(tl.int64)[:, None] * C + channel[None, :]
-    z = tl.load(x + at, mask=here, other=0.0).to(tl.float32) * scale[None, :] + shift[None, :]
+    z = found.to(tl.float32) * scale[None, :] + shift[None, :]
     if SKIP:
         z += tl.load(skip + at, mask=here, other=0.0).to(tl.float32)
     if RELU:
         z = tl.where(z < 0.0, 0.0, z)  # lets a NaN through
     tl.store(y + at, z, mask=here)
-    if BITS:  # where it let through, eight channels in a byte
+    if SKIP:  # where the ReLU let through, eight channels in a byte
         through = tl.reshape((z > 0.0).to(tl.int32), [ROWS, BLOCK_C // 8, 8])
         byte = tl.sum(through << tl.arange(0, 8)[None, None, :], axis=2)
-        to, known = _bytes(bits, row, block, R, C, BLOCK_C)
+        to, known = _bytes(bits, row, R, C, BLOCK_C)
         tl.store(to, byte.to(tl.uint8), mask=known)
 
 
 @triton.jit
 def _sums_of_gradients(
-    grad, second, x, y, weight, bias, mean, variance, eps, masked, sums, R, C,
-    SECOND: tl.constexpr, BY_Y: tl.constexpr, BY_BITS: tl.constexpr, BY_X: tl.constexpr, LEAVE: tl.constexpr,
-    FROM_THE_END: tl.constexpr, ROWS_TOGETHER: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+    grad, second, x, bits, weight, bias, mean, variance, eps, masked, sums, R, C,
+    SECOND: tl.constexpr, BY_BITS: tl.constexpr, BY_X: tl.constexpr, LEAVE: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    # The sums for shift and scale. The ReLU's mask is its output's (BY_Y), or the bits that stand in its place (BY_BITS), or
-    # found again from the input (BY_X). SECOND: there is another gradient to be added. LEAVE: the masked sum of both is left
-    # in `masked`.
-    share, parts, block = _place(C, ROWS_TOGETHER, BLOCK_C)
-    channel = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    there = channel < C
+    # The sums for shift and scale. The ReLU's mask is read as bits (BY_BITS) or found again from the input (BY_X). SECOND:
+    # there is another gradient to be added. LEAVE: the masked sum of both is left in `masked`.
+    share, parts, channel, there = _place(C, BLOCK_C)
     scale, shift, middle, inverse = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
     one = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
     two = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
-    turns = tl.cdiv(R, parts * ROWS)
-    for turn in range(turns):
-        which = turns - 1 - turn if FROM_THE_END else turn
-        row = (which * parts + share) * ROWS + tl.arange(0, ROWS)
-        here = (row < R)[:, None] & there[None, :]
-        at = row.to(tl.int64)[:, None] * C + channel[None, :]
+    for turn in range(tl.cdiv(R, parts * ROWS)):
+        row, here, at = _tile(turn * parts + share, R, C, channel, there, ROWS)
         found = tl.load(x + at, mask=here, other=0.0).to(tl.float32)
         g = tl.load(grad + at, mask=here, other=0.0).to(tl.float32)
         if SECOND:
             g += tl.load(second + at, mask=here, other=0.0).to(tl.float32)
         if BY_X:
             g = tl.where(found * scale[None, :] + shift[None, :] > 0.0, g, 0.0)
-        if BY_Y:
-            g = tl.where(tl.load(y + at, mask=here, other=0.0).to(tl.float32) > 0.0, g, 0.0)
         if BY_BITS:
-            to, known = _bytes(y, row, block, R, C, BLOCK_C)
+            to, known = _bytes(bits, row, R, C, BLOCK_C)
             byte = tl.load(to, mask=known, other=0).to(tl.int32)
             through = (byte[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1
             g = tl.where(tl.reshape(through, [ROWS, BLOCK_C]) != 0, g, 0.0)
@@ -201,28 +187,40 @@ def _added(sums, one, two, programs, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.const
 @triton.jit
 def _gradient_of_input(
     grad, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, grad_x, R, C,
-    BY_X: tl.constexpr, ROWS_TOGETHER: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+    BY_X: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    share, _, block = _place(C, ROWS_TOGETHER, BLOCK_C)
-    channel = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    there = channel < C
+    share, _, channel, there = _place(C, BLOCK_C)
+    _, here, at = _tile(share, R, C, channel, there, ROWS)
+    found = tl.load(x + at, mask=here, other=0.0).to(tl.float32)
+    g = tl.load(grad + at, mask=here, other=0.0).to(tl.float32)
     scale, shift, middle, inverse = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
     one = tl.load(grad_bias + channel, mask=there, other=0.0) / R
     two = tl.load(grad_weight + channel, mask=there, other=0.0) / R
-    row = share * ROWS + tl.arange(0, ROWS)
-    here = (row < R)[:, None] & there[None, :]
-    at = row.to(tl.int64)[:, None] * C + channel[None, :]
-    found = tl.load(x + at, mask=here, other=0.0).to(tl.float32)
-    g = tl.load(grad + at, mask=here, other=0.0).to(tl.float32)
     if BY_X:
         g = tl.where(found * scale[None, :] + shift[None, :] > 0.0, g, 0.0)
     away = (found - middle[None, :]) * inverse[None, :]
     tl.store(grad_x + at, scale[None, :] * (g - one[None, :] - away * two[None, :]), mask=here)
 
 
-def shares(rows: int) -> int:
-    """Programs among which `rows` are dealt out."""
-    return min(PROGRAMS, -(-rows // ROWS))
+def tile(channels: int) -> tuple[int, int]:
+    """Rows and channels of a tile of a map of so many channels."""
+    across = min(MOST_C, max(16, int(triton.next_power_of_2(channels))))
+    return TILE // across, across
+
+
+def summing(x: Tensor) -> tuple[int, int, tuple[int], tuple[int, int]]:
+    """Rows of x, programs among which they are dealt out, the grid of these, and a tile of one's turn."""
+    c, r = x.shape[1], x.numel() // x.shape[1]
+    of_turn = tile(c)
+    programs = min(PROGRAMS, -(-r // of_turn[0]))
+    return r, programs, (programs * triton.cdiv(c, of_turn[1]),), of_turn
+
+
+def passing(x: Tensor) -> tuple[int, tuple[int], tuple[int, int]]:
+    """Rows of x, the grid of a pass over them, and a tile of one program."""
+    c, r = x.shape[1], x.numel() // x.shape[1]
+    rows, across = tile(c)
+    return r, (triton.cdiv(r, rows) * triton.cdiv(c, across),), (rows, across)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -232,13 +230,11 @@ def channels_last(x: Tensor) -> Tensor:
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (C,) float32 of channels-last x (B, C, H, W)."""
-    c, r = x.shape[1], x.numel() // x.shape[1]
-    programs = shares(r)
+    c = x.shape[1]
+    r, programs, grid, of_turn = summing(x)
     sums = x.new_empty(programs, 2, c, dtype=torch.float32)
     mean, variance = (x.new_empty(c, dtype=torch.float32) for _ in range(2))
-    _sums_of_rows[(programs * triton.cdiv(c, BLOCK_C),)](
-        x, sums, r, c, FROM_THE_END, ROWS_TOGETHER, ROWS, BLOCK_C, num_warps=8
-    )
+    _sums_of_rows[grid](x, sums, r, c, *of_turn, num_warps=8)
     _moments[(triton.cdiv(c, SUMMED_C),)](
         x, sums, mean, variance, programs, r, c, triton.next_power_of_2(programs), SUMMED_C, num_warps=4
     )
@@ -256,27 +252,27 @@ def added(sums: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sums_of_gradients(
-    grad: Tensor, second: Tensor | None, x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor, mean: Tensor,
-    variance: Tensor, eps: float, masked: Tensor | None, mask: Literal["none", "input", "output", "bits"],
+    grad: Tensor, second: Tensor | None, x: Tensor, bits: Tensor | None, weight: Tensor, bias: Tensor, mean: Tensor,
+    variance: Tensor, eps: float, masked: Tensor | None, relu: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Gradients of bias and weight (C,). `masked`, where given, is filled with both gradients' sum where ReLU let through."""
-    c, r = x.shape[1], x.numel() // x.shape[1]
-    sums = x.new_empty(shares(r), 2, c, dtype=torch.float32)
+    """Gradients of bias and weight (C,). A ReLU's mask is read from `bits` where they are given, else found from x. `masked`,
+    where given, is filled with both gradients' sum where the ReLU let through."""
+    c = x.shape[1]
+    r, programs, grid, of_turn = summing(x)
+    sums = x.new_empty(programs, 2, c, dtype=torch.float32)
     second = second if second is None else channels_last(second)
-    _sums_of_gradients[(shares(r) * triton.cdiv(c, BLOCK_C),)](
-        grad, grad if second is None else second, x, x if y is None else y, weight, bias, mean, variance, eps,
-        grad if masked is None else masked, sums, r, c, second is not None, mask == "output", mask == "bits",
-        mask == "input",
-        masked is not None, FROM_THE_END, ROWS_TOGETHER, ROWS, BLOCK_C, num_warps=8,
+    _sums_of_gradients[grid](
+        grad, grad if second is None else second, x, x if bits is None else bits, weight, bias, mean, variance, eps,
+        grad if masked is None else masked, sums, r, c, second is not None, relu and bits is not None,
+        relu and bits is None, masked is not None, *of_turn, num_warps=8,
     )  # fmt: skip
     return added(sums)
 
 
 def bits_for(x: Tensor) -> Tensor:
-    """Room for the ReLU's mask of x as bits, (R, C / 8) uint8; none where it is not kept so."""
+    """Room for the ReLU's mask of x as bits, (R, C / 8) uint8: a sixteenth of what reading its output in bf16 would be."""
     c = x.shape[1]
-    shape = (x.numel() // c, c // 8) if MASK_AS_BITS and c % 8 == 0 else (0,)
-    return x.new_empty(shape, dtype=torch.uint8)
+    return x.new_empty((x.numel() // c, c // 8), dtype=torch.uint8)
 
 
 def link_of(x: Tensor) -> Tensor:
@@ -293,26 +289,9 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) 
     x = channels_last(x)
     mean, variance = moments(x)
     y = torch.empty_like(x)
-    c, r = x.shape[1], x.numel() // x.shape[1]
-    _normalise[(triton.cdiv(r, ROWS) * triton.cdiv(c, BLOCK_C),)](
-        x,
-        x,
-        weight,
-        bias,
-        mean,
-        variance,
-        eps,
-        y,
-        y,
-        r,
-        c,
-        False,
-        relu,
-        False,
-        ROWS_TOGETHER,
-        ROWS,
-        BLOCK_C,
-        num_warps=8,
+    r, grid, of_program = passing(x)
+    _normalise[grid](
+        x, x, weight, bias, mean, variance, eps, y, y, r, x.shape[1], False, relu, *of_program, num_warps=8
     )
     return y, mean, variance
 
@@ -326,26 +305,9 @@ def batch_norm_add_relu(
     x, skip = channels_last(x), channels_last(skip)
     mean, variance = moments(x)
     y, bits = torch.empty_like(x), bits_for(x)
-    c, r = x.shape[1], x.numel() // x.shape[1]
-    _normalise[(triton.cdiv(r, ROWS) * triton.cdiv(c, BLOCK_C),)](
-        x,
-        skip,
-        weight,
-        bias,
-        mean,
-        variance,
-        eps,
-        y,
-        bits,
-        r,
-        c,
-        True,
-        True,
-        bits.numel() > 0,
-        ROWS_TOGETHER,
-        ROWS,
-        BLOCK_C,
-        num_warps=8,
+    r, grid, of_program = passing(x)
+    _normalise[grid](
+        x, skip, weight, bias, mean, variance, eps, y, bits, r, x.shape[1], True, True, *of_program, num_warps=8
     )
     return y, link_of(y), mean, variance, bits
 
@@ -376,26 +338,19 @@ def batch_norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x in its number format, of weight and bias in float32."""
     grad, x = channels_last(grad), channels_last(x)
-    grad_bias, grad_weight = sums_of_gradients(
-        grad, None, x, None, weight, bias, mean, variance, eps, None, "input" if relu else "none"
-    )
+    grad_bias, grad_weight = sums_of_gradients(grad, None, x, None, weight, bias, mean, variance, eps, None, relu)
     return _rest(grad, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, relu), grad_weight, grad_bias
 
 
 @torch.library.custom_op("ssd::batch_norm_add_relu_backward", mutates_args=())
 def batch_norm_add_relu_backward(
-    grad: Tensor, second: Tensor | None, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, mean: Tensor,
+    grad: Tensor, second: Tensor | None, x: Tensor, bits: Tensor, weight: Tensor, bias: Tensor, mean: Tensor,
     variance: Tensor, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of x and the skip in their number format, of weight and bias in float32. `second` came through the link; `y` is
-    the output, or the bits of its mask."""
+    """Gradients of x and the skip in their number format, of weight and bias in float32. `second` came through the link."""
     grad, x = channels_last(grad), channels_last(x)
     masked = torch.empty_like(x)
-    as_bits = y.dtype == torch.uint8
-    grad_bias, grad_weight = sums_of_gradients(
-        grad, second, x, y if as_bits else channels_last(y), weight, bias, mean, variance, eps, masked,
-        "bits" if as_bits else "output",
-    )  # fmt: skip
+    grad_bias, grad_weight = sums_of_gradients(grad, second, x, bits, weight, bias, mean, variance, eps, masked, True)
     grad_x = _rest(masked, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, False)
     return grad_x, masked, grad_weight, grad_bias
 
@@ -405,9 +360,9 @@ def _rest(
     grad_bias: Tensor, grad_weight: Tensor, by_x: bool,
 ) -> Tensor:  # fmt: skip
     grad_x = torch.empty_like(x)
-    c, r = x.shape[1], x.numel() // x.shape[1]
-    _gradient_of_input[(triton.cdiv(r, ROWS) * triton.cdiv(c, BLOCK_C),)](
-        grad, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, grad_x, r, c, by_x, ROWS_TOGETHER, ROWS, BLOCK_C,
+    r, grid, of_program = passing(x)
+    _gradient_of_input[grid](
+        grad, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, grad_x, r, x.shape[1], by_x, *of_program,
         num_warps=8,
     )  # fmt: skip
     return grad_x
@@ -423,7 +378,7 @@ def _(
 
 @batch_norm_add_relu_backward.register_fake
 def _(
-    grad: Tensor, second: Tensor | None, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, mean: Tensor,
+    grad: Tensor, second: Tensor | None, x: Tensor, bits: Tensor, weight: Tensor, bias: Tensor, mean: Tensor,
     variance: Tensor, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     of_maps = (torch.empty_like(x, memory_format=torch.channels_last) for _ in range(2))
@@ -448,10 +403,10 @@ batch_norm.register_autograd(_backward_norm, setup_context=_keep_norm)
 
 def _keep_sum(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, _, _, weight, bias, ctx.eps = inputs
-    y, _, mean, variance, bits = output
+    _, _, mean, variance, bits = output
     ctx.mark_non_differentiable(mean, variance, bits)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, bits if bits.numel() else y, weight, bias, mean, variance)
+    ctx.save_for_backward(x, bits, weight, bias, mean, variance)
 
 
 def _backward_sum(ctx: Any, grad: Tensor, second: Tensor | None, *_: Any) -> tuple[Any, ...]:
