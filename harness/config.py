@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 from harness import outside, rules
 from harness.contract import Benchmark
 from harness.names import same_accelerator
-from harness.rules import Rules
+from harness.rules import Division, Rules, Status
 from harness.system import accelerator, numa
 from harness.validation import did_you_mean, not_finite, validate
 
@@ -71,8 +71,8 @@ class Submission(Table):
 
     org: Text
     platform: Text
-    division: Literal["open", "closed"]
-    status: Literal["cloud", "onprem", "preview", "research"]
+    division: Division
+    status: Status
 
 
 class RunTable(Table):

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,6 +76,11 @@ class DataSummary:
     steps_per_epoch: int  # of the optimizer; the same in each epoch and on every rank, as the harness counts on it
     more: Mapping[str, Plain] = field(default_factory=dict)  # what else a reader of the log should know of the data
     eval_samples_trained_on: int = 0  # of eval_samples, those that are trained on too: no quality that counts
+
+
+# Where the time of a step goes, as far as a session tells: the keys of Interval.phases, in their order
+STEP_PHASES = ("data_starved", "forward_loss", "backward", "all_reduce_wait", "optimizer", "logging")
+Precision = Literal["fp32", "bf16", "fp16"]  # formats that a network may be computed in
 
 
 @dataclass(frozen=True)

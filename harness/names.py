@@ -123,6 +123,11 @@ def of_platform(platform: str) -> str:
     return re.sub(r"[^a-z0-9.-]+", "_", platform.lower()).strip("_.")[:NAME_LIMIT] or "system"
 
 
+def anchor(text: str) -> str:
+    """Of a place in a page."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "row"
+
+
 def plain(text: str) -> str:
     """A name that MLPerf's tools take in a package: Latin letters, digits and . _ + - alone, no leading dot.
 

@@ -28,6 +28,14 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def text(path: Path) -> str:
+    """Of a file of the kernel's or the system's, stripped; empty where there is none or we may not read it."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def opened(path: Path, limit: int) -> BinaryIO:
     """A regular file of at most `limit` bytes, open for reading. Refused for others, OSError where it cannot be opened."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # of a FIFO this does not wait for its writer

@@ -16,14 +16,15 @@ from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from harness import outside
 
 FILE = "rules.toml"
 DEFAULT = "0.7.0"  # of a log that shows nothing
-DIVISIONS = ("closed", "open")
-STATUSES = ("cloud", "onprem", "preview", "research")
+Division = Literal["open", "closed"]
+Status = Literal["cloud", "onprem", "preview", "research"]
+DIVISIONS, STATUSES = get_args(Division), get_args(Status)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from benchmarks.detection import annotation_checks as checks
 from benchmarks.detection.annotation_checks import F64, I64, Annotation, Category, Image
-from benchmarks.detection.faults import SHOWN, Faults, Records, shortened, shown, where
+from benchmarks.detection.faults import SHOWN, TABLES, Faults, Records, shortened, shown, where
 from benchmarks.detection.json_tables import Table
 
 # DALI's size_threshold; COCO 2017 itself has boxes without height, which no reader counts
@@ -38,9 +38,6 @@ LEAST_SHARE = 2.0**-20  # of a picture's side, that a box must have within it: f
 BOM = b"\xef\xbb\xbf"
 NOT_NUMBERS = re.compile(r"\b(NaN|Infinity)\b")  # as some libraries write them
 NEAR_BYTES = 20  # before and behind a place
-LISTS = ("images", "categories", "annotations")
-
-
 ROWS = 50_000  # records that are written at once
 
 
@@ -234,12 +231,12 @@ def _once(content: bytes, path: Path) -> None:
 
     def count(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
-        if {"images", "annotations"} <= set(names) and (twice := [name for name in LISTS if names.count(name) > 1]):
+        if {"images", "annotations"} <= set(names) and (twice := [name for name in TABLES if names.count(name) > 1]):
             raise ValueError(f"{path}: the list {twice[0]} is there {names.count(twice[0])} times; join them into one")
         return {}
 
     # the slow look, which holds nothing of what it reads, where one of the names is in the file again
-    if any(content.count(b'"%s"' % name.encode()) > 1 for name in LISTS):
+    if any(content.count(b'"%s"' % name.encode()) > 1 for name in TABLES):
         json.loads(content.decode("utf-8-sig"), object_pairs_hook=count, parse_int=len)
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import PositiveInt, ValidationError
 
 from benchmarks.detection.tables import Table
-from harness.contract import Context
+from harness.contract import Context, Precision
 
 
 class Chosen(Table):
     """None: nobody chose yet, and init measures."""
 
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    precision: Precision | None = None
     threads: PositiveInt | None = None  # of the processor, each rank's
 
 

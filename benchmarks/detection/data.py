@@ -17,7 +17,7 @@ from typing import Protocol
 from benchmarks.detection import annotation_file, checked, picture_files
 from benchmarks.detection.checked import Counts
 from benchmarks.detection.found import Batches
-from benchmarks.detection.image_format import Format
+from benchmarks.detection.tables import ImageFormat
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Source:
     shard: int
     shards: int
     skip_empty: bool  # leave out images without boxes
-    image_format: Format = "fp32_chw"
+    image_format: ImageFormat = "fp32_chw"
     backend: str = "dali"  # or "torch"
     jpeg_on_device: bool = True  # torch, on a device that says it is CUDA's: decode with nvJPEG, else on the CPU
     whole: bool = False  # DALI: in training, decode all of a picture and cut the crop out of it

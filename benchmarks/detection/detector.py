@@ -21,10 +21,10 @@ from torch import Tensor
 
 from benchmarks.detection import capabilities, panels, picture_files, pictures
 from benchmarks.detection.normalisation import imagenet, normalised, preprocessing
-from benchmarks.detection.precision import AUTOCAST_DTYPE, Precision
+from benchmarks.detection.precision import AUTOCAST_DTYPE
 from benchmarks.detection.session import DetectorSession
 from benchmarks.detection.tables import DetectorConfig
-from harness.contract import Context, Detection, NotSuitable, Plain, Sample
+from harness.contract import Context, Detection, NotSuitable, Plain, Precision, Sample
 
 Opens = Callable[[Any, Context], DetectorSession]
 Rows = npt.NDArray[np.float32]  # (N, 7): image of the batch, left, top, right, bottom as fractions, score, label

@@ -12,13 +12,12 @@ Shapes: B images, C channels, S image side in px, P side of the map of blocks.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Format = Literal["fp32_chw", "fp16_hwc4", "bf16_blocks"]
+from benchmarks.detection.tables import ImageFormat
+
 KERNEL, STRIDE, PADDING, CHANNELS = 7, 2, 3, 4  # of the convolution that blocks are for; channels, padded
 BORDER = PADDING + 1  # of zeros before a picture's first row and column
 
@@ -32,7 +31,9 @@ class PaddedChannels(nn.Conv2d):
         return out
 
 
-def network_input(images: Tensor, form: Format, layout: torch.memory_format, autocast: torch.dtype | None) -> Tensor:
+def network_input(
+    images: Tensor, form: ImageFormat, layout: torch.memory_format, autocast: torch.dtype | None
+) -> Tensor:
     """Images in `form` as (B, 3 or 4, S, S), or their blocks, in the network's layout. No copy where they arrive in it.
 
     `autocast` is the number format that the network computes in, None for float32.
@@ -44,7 +45,7 @@ def network_input(images: Tensor, form: Format, layout: torch.memory_format, aut
     return images.contiguous(memory_format=layout)
 
 
-def made(images: Tensor, form: Format) -> Tensor:
+def made(images: Tensor, form: ImageFormat) -> Tensor:
     """Images (B, 3, S, S) float32 in `form`, for a data path that does not make them in it."""
     if form == "fp32_chw":
         return images
@@ -53,7 +54,7 @@ def made(images: Tensor, form: Format) -> Tensor:
     return F.pad(images.permute(0, 2, 3, 1), (0, 1)).half()
 
 
-def blank(form: Format, batch_size: int, image_px: int, device: torch.device) -> Tensor:
+def blank(form: ImageFormat, batch_size: int, image_px: int, device: torch.device) -> Tensor:
     """A batch of mid-grey images as the data path would bring it, for warming up."""
     if form == "bf16_blocks":
         p = blocks_side(image_px)

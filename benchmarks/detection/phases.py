@@ -20,8 +20,6 @@ from collections.abc import Mapping
 
 import torch
 
-NAMES = ("data_starved", "forward_loss", "backward", "all_reduce_wait", "optimizer", "logging")
-
 
 class Phases:
     """A chain of phases: one ends where the next begins."""
@@ -33,7 +31,7 @@ class Phases:
         self.range: object = None
 
     def begin(self, name: str) -> None:
-        """End the phase before and begin `name`, one of NAMES."""
+        """End the phase before and begin `name`, one of harness.contract.STEP_PHASES."""
         if not self.on_cuda:
             self.chain.append((name, time.perf_counter()))
             return

@@ -8,14 +8,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 
 from benchmarks.detection.capabilities import autocasts
-from harness.contract import NotSuitable
-
-Precision = Literal["fp32", "bf16", "fp16"]
+from harness.contract import NotSuitable, Precision
 
 AUTOCAST_DTYPE: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

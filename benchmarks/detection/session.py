@@ -33,7 +33,7 @@ from benchmarks.detection.normalisation import preprocessing
 from benchmarks.detection.phases import Phases
 from benchmarks.detection.suppression import Limits
 from benchmarks.detection.tables import Compute, DetectorConfig
-from harness.contract import Context, DataSummary, Interval, Plain
+from harness.contract import Context, DataSummary, Interval, Plain, Precision
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class DetectorSession(ABC):
         compute = self.settings.compute
         self.device = torch.device(context.device)
         self.layout = torch.channels_last if compute.channels_last else torch.contiguous_format
-        self.precision: precision.Precision = "fp32"  # until warm_up has measured, where the configuration says auto
+        self.precision: Precision = "fp32"  # until warm_up has measured, where the configuration says auto
         if compute.precision != "auto":
             self.precision = compute.precision
         self.precision_seconds: dict[str, float] = {}
@@ -180,7 +180,7 @@ class DetectorSession(ABC):
             clock.append(time.perf_counter())
             self.last_phases[name] = clock[-1] - clock[-2]
 
-        def synthetic_step(number_format: precision.Precision) -> None:
+        def synthetic_step(number_format: Precision) -> None:
             self.precision = number_format
             self.train_step(*batch).item()
 

@@ -9,8 +9,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from harness.contract import Precision
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
+ImageFormat = Literal["fp32_chw", "fp16_hwc4", "bf16_blocks"]
 
 
 class Table(BaseModel):
@@ -48,7 +51,7 @@ class Data(Table):
     decode: Literal["region", "whole"] = "region"
     hw_decoder_load: Fraction = 0.65  # of DALI: share of the pictures for a GPU's JPEG engine; the default is DALI's
     # What the data path hands to the network: see benchmarks/detection/image_format.py
-    image_format: Literal["fp32_chw", "fp16_hwc4", "bf16_blocks"] = "fp32_chw"
+    image_format: ImageFormat = "fp32_chw"
 
     @model_validator(mode="after")
     def _choices_are_the_backend_s(self) -> Self:
@@ -74,7 +77,7 @@ class Compute(Table):
     """How the same maths is run."""
 
     # auto: what this machine trains fastest in, measured in init; fp32 is PyTorch's, whose convolutions on a GPU are TF32
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    precision: Literal["auto", Precision]
     # Of the processor, for PyTorch. auto: as many as a step is fastest with, measured in init where no accelerator computes it
     threads: Literal["auto"] | PositiveInt = "auto"
     channels_last: bool = True

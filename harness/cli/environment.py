@@ -79,6 +79,11 @@ def checks(checkout: Path | None) -> Path:
     return cache_dir(checkout) / "checks"
 
 
+def results(root: Path) -> list[Path]:
+    """Where results are looked for that nobody named a folder of: the project's own, where it has any."""
+    return [folder for folder in (root / "results",) if folder.is_dir()]
+
+
 def benchmark_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     return [Path(each) for each in environment.get(BENCHMARKS, "").split(os.pathsep) if each]
 

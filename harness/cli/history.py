@@ -37,7 +37,7 @@ def history(
     from harness.results.table import show_json
 
     limit = fraction(delta)
-    named = folders or [folder for folder in (ROOT / "results",) if folder.is_dir()]
+    named = folders or environment.results(ROOT)
     gathered, left_out = points.gather(named, environment.cache_dir(CHECKOUT))
     found = histories.history(gathered, left_out, system=system, delta=limit)
     if html is not None:

@@ -50,7 +50,7 @@ def report(  # noqa: PLR0917  typer's options
 
     if json and csv:
         raise ValueError("--json and --csv both print to stdout: choose one")
-    named = folders or [folder for folder in (ROOT / "results",) if folder.is_dir()]
+    named = folders or environment.results(ROOT)
     board = reporting.gather(
         named, generated=datetime.now(UTC), published=published, checks=environment.checks(CHECKOUT)
     )

@@ -11,14 +11,14 @@ import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from harness.comparison.identity import FORWARD_COMPAT
 from harness.comparison.runs import NAMES, ComparedRun
 from harness.rules import rules_for
 
 SHOWN = 100  # characters of a value in a sentence; the table and --json have it whole
-Standing = Literal["allowed", "refused", "not told"]
+Standing = Literal["refused", "allowed", "not told"]  # in the order in which they are shown
 
 # What a change of driver brings with it
 DRIVER_FIELDS = (
@@ -207,8 +207,7 @@ def _merged(found: Iterable[Difference]) -> list[Difference]:
         key = (each.field, each.values, each.standing, each.note)
         known = by_content.get(key)
         by_content[key] = each if known is None else Difference(each.field, each.values, None, each.standing, each.note)
-    order = {"refused": 0, "allowed": 1, "not told": 2}
-    return sorted(by_content.values(), key=lambda each: order[each.standing])
+    return sorted(by_content.values(), key=lambda each: get_args(Standing).index(each.standing))
 
 
 def _sentence(each: Difference) -> str:

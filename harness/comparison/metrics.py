@@ -10,16 +10,16 @@ import numpy as np
 
 from harness.comparison.runs import ComparedRun, blocks
 from harness.comparison.sample import Sample
+from harness.contract import STEP_PHASES
 from harness.results import telemetry
 
 STAMPS_S = 0.001 / math.sqrt(6)  # standard deviation of the difference of two stamps of whole milliseconds
 
 # Parts of an epoch or a run that are timed in every run, in the order of a step and of the run
-EPOCH_PHASES = ("data_starved", "forward_loss", "backward", "all_reduce_wait", "optimizer", "logging")
 EVALUATION_PHASES = ("evaluation_data_starved", "evaluation_forward", "evaluation_metric")
 # precision: the formats that `auto` tried; first_step: compiling and autotuning; evaluation: the same for its shapes
 INIT_PHASES = ("init_threads", "init_precision", "init_first_step", "init_further_steps", "init_evaluation")
-PHASES = (*EPOCH_PHASES, *EVALUATION_PHASES, *INIT_PHASES)
+PHASES = (*STEP_PHASES, *EVALUATION_PHASES, *INIT_PHASES)
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from harness.contract import Context, Detector, NotSuitable, Plain, Published, Sample
+from harness.contract import Context, Detector, NotSuitable, Plain, Precision, Published, Sample
 from harness.execution import detectors
 from harness.execution.detectors import Model
 from harness.system.facts import Machine
@@ -35,7 +35,7 @@ from harness.system.facts import Machine
 SINGLE_STREAM, OFFLINE = "single-stream", "offline"
 SCENARIOS = (SINGLE_STREAM, OFFLINE)
 PIXELS, JPEG = "pixels", "JPEG"  # what a query begins with
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = get_args(Precision)
 RULES = "MLPerf Inference Rules 0.5"
 LEAST = {SINGLE_STREAM: {"queries": 1024, "seconds": 60}, OFFLINE: {"pictures": 24_576, "seconds": 60}}
 LIBRARY = 64  # pictures that queries are drawn from; as many as those rules say for large ones

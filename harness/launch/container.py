@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psutil
 
 from harness.contract import NotSuitable
-from harness.launch import caches, engine
+from harness.launch import caches, engine, stacks
 from harness.launch.container_spec import ContainerSpec, Gpus, Host, gpus, spec_of
 from harness.launch.reaper import Reaper
 from harness.launch.trial import Order
@@ -234,7 +234,7 @@ class RunningContainer:
         from docker.errors import APIError
 
         try:
-            done = self._container.exec_run(["python", "-m", "harness.launch.stacks"])
+            done = self._container.exec_run(list(stacks.COMMAND))
         except (APIError, requests.exceptions.RequestException) as error:
             return f"no stacks could be asked for: {error}"
         return str(done.output.decode(errors="replace").strip())

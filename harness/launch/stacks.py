@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+COMMAND = ("python", "-m", "harness.launch.stacks")  # inside a container
 FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 LIBRARIES = "site-packages"
 WAITING = (

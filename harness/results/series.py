@@ -16,6 +16,7 @@ from typing import Any
 
 from harness import names, outside
 from harness.names import natural
+from harness.results import sysdesc
 from harness.results.lines import MARK
 from harness.results.logfile import read_whatever
 from harness.results.record import RunRecord
@@ -72,9 +73,7 @@ class Series:
     @property
     def accelerators(self) -> int | None:
         """As the system description says, else as the first log does."""
-        nodes, each = (str(self.description.get(key, ""))[:9] for key in ("number_of_nodes", "accelerators_per_node"))
-        described = int(nodes) * int(each) if nodes.isdecimal() and each.isdecimal() else 0
-        return described or self.first.accelerators
+        return sysdesc.accelerators(self.description) or self.first.accelerators
 
 
 def description_places(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness import outside
 from harness.results.record import number
 
 FIELDS = (
@@ -106,9 +107,9 @@ def storage(root: Path = Path("/")) -> dict[str, str]:
     for disk in sorted((root / "sys/block").glob("*")):
         if not re.match(r"nvme\d|sd|vd|hd|mmcblk", disk.name):
             continue
-        sectors = _text(disk / "size")
+        sectors = outside.text(disk / "size")
         if sectors.isdecimal() and int(sectors):
-            turning = _text(disk / "queue/rotational") == "1"
+            turning = outside.text(disk / "queue/rotational") == "1"
             virtual = disk.name.startswith("vd")  # whatever a virtual disk says of itself
             kinds.append(
                 "NVMe" if disk.name.startswith("nvme") else "virtual disk" if virtual else "HDD" if turning else "SSD"
@@ -219,8 +220,7 @@ def _count(value: Any) -> int | None:
     return int(found) if found is not None and found > 0 else None
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
+def accelerators(description: Mapping[str, Any]) -> int | None:
+    """How many a system's description says, of all nodes; None where one of the two is no number."""
+    nodes, each = (str(description.get(key, ""))[:9] for key in ("number_of_nodes", "accelerators_per_node"))
+    return int(nodes) * int(each) if nodes.isdecimal() and each.isdecimal() else None

@@ -9,6 +9,8 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import outside
+
 GIB = 1 << 30
 CONTAINER_MARKS = (".dockerenv", "run/.containerenv")  # Docker's and Podman's
 
@@ -56,25 +58,19 @@ def read(root: Path = Path("/")) -> Host:
 
 def in_container(root: Path = Path("/")) -> bool:
     """Whether this is a container of Docker or Podman, or one that says so itself."""
-    return any((root / mark).exists() for mark in CONTAINER_MARKS) or "container=" in _text(root / "proc/1/environ")
-
-
-def _text(path: Path) -> str:
-    """A file's content, empty where this kernel has no such file or does not let us read it."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
+    return any((root / mark).exists() for mark in CONTAINER_MARKS) or "container=" in outside.text(
+        root / "proc/1/environ"
+    )
 
 
 def _cpu(root: Path) -> Cpu:
-    text = _text(root / "proc/cpuinfo")
+    text = outside.text(root / "proc/cpuinfo")
     blocks = [dict(re.findall(r"^([^\t:\n]+?)[ \t]*:[ \t]*(.*)$", block, re.MULTILINE)) for block in text.split("\n\n")]
     processors = [block for block in blocks if "processor" in block]
     packages = {block.get("physical id", "0") for block in processors}
     cores = {(block.get("physical id", "0"), block.get("core id", block["processor"])) for block in processors}
     folder = root / "sys/devices/system"
-    governors = {_text(path) for path in folder.glob("cpu/cpu[0-9]*/cpufreq/scaling_governor")} - {""}
+    governors = {outside.text(path) for path in folder.glob("cpu/cpu[0-9]*/cpufreq/scaling_governor")} - {""}
     return Cpu(
         model=_model(processors[0] if processors else {}),
         sockets=len(packages),
@@ -96,28 +92,28 @@ def _model(block: dict[str, str]) -> str:
 
 
 def _quota(root: Path) -> float | None:
-    quota, _, period = _text(root / "sys/fs/cgroup/cpu.max").partition(" ")
+    quota, _, period = outside.text(root / "sys/fs/cgroup/cpu.max").partition(" ")
     if not quota:  # cgroup version 1
         folder = root / "sys/fs/cgroup/cpu"
-        quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+        quota, period = outside.text(folder / "cpu.cfs_quota_us"), outside.text(folder / "cpu.cfs_period_us")
     if not quota.isdigit() or not period.isdigit() or int(period) == 0:  # "max", -1 or none
         return None
     return int(quota) / int(period)
 
 
 def _memory_kib(root: Path) -> int:
-    match = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
+    match = re.search(r"^MemTotal:\s+(\d+) kB", outside.text(root / "proc/meminfo"), re.MULTILINE)
     return int(match[1]) if match else 0
 
 
 def _memory_limit_gib(root: Path) -> float | None:
     folder = root / "sys/fs/cgroup"
-    limit = _text(folder / "memory.max") or _text(folder / "memory/memory.limit_in_bytes")
+    limit = outside.text(folder / "memory.max") or outside.text(folder / "memory/memory.limit_in_bytes")
     if not limit.isdigit() or int(limit) >= _memory_kib(root) * 1024:  # version 1 says "none" by a huge number
         return None
     return round(int(limit) / GIB, 1)
 
 
 def _os(root: Path) -> str:
-    match = re.search(r'^PRETTY_NAME="?([^"\n]*)', _text(root / "etc/os-release"), re.MULTILINE)
+    match = re.search(r'^PRETTY_NAME="?([^"\n]*)', outside.text(root / "etc/os-release"), re.MULTILINE)
     return match[1] if match else platform.system()

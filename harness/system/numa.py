@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness import outside
 from harness.contract import NotSuitable
-from harness.system.pci import text
 
 # node: all of its NUMA node's processors, shared with the node's other ranks; cores: a part of its node's cores that is its own
 Way = Literal["none", "node", "cores"]
@@ -34,7 +34,7 @@ def nodes(usable: Collection[int], root: Path = Path("/")) -> list[Node]:
     """The nodes with a processor of `usable`, in order. A kernel that shows none has one."""
     folder = root / "sys/devices/system"
     lists = {
-        int(path.parent.name.removeprefix("node")): cpus_of(text(path))
+        int(path.parent.name.removeprefix("node")): cpus_of(outside.text(path))
         for path in folder.glob("node/node[0-9]*/cpulist")
     }
     found = []
@@ -47,7 +47,7 @@ def nodes(usable: Collection[int], root: Path = Path("/")) -> list[Node]:
 
 def of_device(bus: str, root: Path = Path("/")) -> int:
     """The node that a PCI device ("0000:c1:00.0") hangs on. NotSuitable where the machine does not say which of several."""
-    said = text(root / "sys/bus/pci/devices" / bus / "numa_node")
+    said = outside.text(root / "sys/bus/pci/devices" / bus / "numa_node")
     if said.isdecimal():
         return int(said)
     there = list((root / "sys/devices/system/node").glob("node[0-9]*"))
@@ -108,4 +108,4 @@ def listed(cpus: Collection[int]) -> str:
 
 
 def _core(folder: Path, cpu: int) -> frozenset[int]:
-    return frozenset(cpus_of(text(folder / f"cpu/cpu{cpu}/topology/thread_siblings_list"))) or frozenset({cpu})
+    return frozenset(cpus_of(outside.text(folder / f"cpu/cpu{cpu}/topology/thread_siblings_list"))) or frozenset({cpu})

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import outside
+
 DISPLAY, ACCELERATOR = "03", "12"  # the first byte of a device's class
 VGA = "0300"  # of graphics built into a processor too, which nobody misses as an accelerator
 NAME_LISTS = ("usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids")  # where a distribution puts the bus's own list
@@ -31,7 +33,7 @@ def accelerators(root: Path = Path("/")) -> list[PciDevice]:
     """Display controllers and processing accelerators, whoever made them, in the order of the bus."""
     found = []
     for folder in sorted((root / "sys/bus/pci/devices").glob("*")):
-        numbers = [text(folder / name).removeprefix("0x") for name in ("vendor", "device", "class")]
+        numbers = [outside.text(folder / name).removeprefix("0x") for name in ("vendor", "device", "class")]
         if numbers[2][:2] in (DISPLAY, ACCELERATOR):
             found.append(PciDevice(folder.name, numbers[0], numbers[1], numbers[2][:4], folder))
     return found
@@ -53,11 +55,3 @@ def _named(path: Path, device: PciDevice) -> Iterator[str]:
                 mine = line.startswith(device.vendor)
             elif mine and line.startswith(f"\t{device.device}"):
                 yield line[5:].strip()
-
-
-def text(path: Path) -> str:
-    """A file's content, empty where the kernel has no such file or does not let us read it."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

@@ -127,7 +127,7 @@ def test_on_a_gpu_blocks_and_boxes_matched_on_the_cpu_are_the_same_batches(patte
 
 @pytest.mark.parametrize("form", ["fp32_chw", "bf16_blocks"])
 def test_a_batch_stays_whole_however_late_the_device_reads_it(
-    patterned: data.Source, form: image_format.Format
+    patterned: data.Source, form: image_format.ImageFormat
 ) -> None:
     """The host asks for reading, lets the batch go, and takes the next: DALI has all of an epoch to write over it."""
     source = replace(patterned, image_format=form)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from harness.contract import NotSuitable
+from harness.launch import stacks
 from harness.launch.kubernetes import cluster as clusters
 from harness.launch.kubernetes.cluster import Cluster, ClusterAway, LoggedOut
 from harness.launch.kubernetes.frames import Damaged, Receiver
@@ -169,7 +170,7 @@ class RunningJob:
         said = []
         for pod in self._pods:
             try:
-                said.append(f"{pod}: {self._cluster.run_in(pod, ['python', '-m', 'harness.launch.stacks']).strip()}")
+                said.append(f"{pod}: {self._cluster.run_in(pod, [*stacks.COMMAND]).strip()}")
             except NotSuitable as error:
                 said.append(str(error))
         return "; ".join(said)

@@ -15,7 +15,7 @@ from typing import Any
 from harness import outside
 from harness.results.checking.findings import Finding, Severity, is_placeholder
 from harness.results.record import RunRecord
-from harness.results.sysdesc import FIELDS
+from harness.results.sysdesc import FIELDS, accelerators
 from harness.rules import DIVISIONS, STATUSES
 
 # A meaningful answer is required by the rules of v0.7 (submission_rules.adoc); of a core and a vCPU count one is enough.
@@ -100,18 +100,18 @@ def _disagreements(
     if platform and not is_placeholder(platform) and not _names_system(platform, description, system):
         text = f"{platform}, the system is {description.get('system_name')} ({system})"
         yield "submission_platform", text, fix, "error"
-    accelerators = _accelerators(description)
-    if accelerators is None or record.accelerators is None:
+    described = accelerators(description)
+    if described is None or record.accelerators is None:
         return
     fix = "correct number_of_nodes or accelerators_per_node"
-    if accelerators == 0:
+    if described == 0:
         # ranks on processors are none of its business; of a log of another's nobody knows where it ran
         run = record.configuration.get("run")
         device = run.get("device") if isinstance(run, Mapping) else None
         if device not in (None, "cpu"):
             yield "configuration", f'{record.accelerators} accelerators ("{device}"), the system has none', fix, "error"
-    elif record.accelerators != accelerators:
-        text = f"{record.accelerators} ranks, the system has {accelerators} accelerators"
+    elif record.accelerators != described:
+        text = f"{record.accelerators} ranks, the system has {described} accelerators"
         yield "init_start", text, fix, "warning"
 
 
@@ -125,11 +125,6 @@ def _texts(key: str, value: Any, found: Any) -> Iterator[Finding]:
         yield found(key, "system texts", text, "put it in quotes: MLPerf's checker joins texts and breaks down")
     elif is_placeholder(value):
         yield found(key, "placeholder", value, "write what is true of this system")
-
-
-def _accelerators(description: Mapping[str, Any]) -> int | None:
-    nodes, each = (str(description.get(key, ""))[:9] for key in ("number_of_nodes", "accelerators_per_node"))
-    return int(nodes) * int(each) if nodes.isdecimal() and each.isdecimal() else None
 
 
 def _names_system(platform: str, description: Mapping[str, Any], system: str) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
+
+from harness import names
 
 FORMAT = 2  # of the JSON; grows when a reader of the old form would go wrong. 2: rank is in the class, group_rank in the group
 SIZES = (1, 8, 64, 512)  # accelerators up to which a system is of one class; larger ones are the last
@@ -315,7 +316,7 @@ def _order(group: Group) -> tuple[object, ...]:
 
 def _unique_ids(rows: Iterable[Row]) -> list[Row]:
     """Each id once, and the same whatever else is shown: of rows with one name each ends in a hash of its runs."""
-    named = [(re.sub(r"[^a-z0-9]+", "-", row.id.lower()).strip("-") or "row", row) for row in rows]
+    named = [(names.anchor(row.id), row) for row in rows]
     count = Counter(slug for slug, _ in named)
     seen: Counter[str] = Counter()
     unique = []

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from harness import outside
 from harness.system import pci
 from harness.system.torch_build import TorchBuild
 
@@ -50,7 +51,7 @@ class Trace:
         """Of the cards, as well as the bus can tell; one a node where it cannot."""
         if self.cards:
             return [
-                pci.text(card.folder / "product_name")  # of AMD's server cards
+                outside.text(card.folder / "product_name")  # of AMD's server cards
                 or f"{self.maker.name} {pci.name(card, self.root) or f'device {card.device}'}"
                 for card in self.cards
             ]
@@ -66,7 +67,7 @@ class Trace:
         """The kernel module's version, where it says one; a module of the kernel's own has the kernel's."""
         files = [*self.maker.versions, *(f"/sys/module/{each}/version" for each in self.maker.modules)]
         for file in files:
-            found = re.search(r"^(?:[Vv]ersion=)?(\d[\w.+-]*)", pci.text(self.root / file[1:]), re.MULTILINE)
+            found = re.search(r"^(?:[Vv]ersion=)?(\d[\w.+-]*)", outside.text(self.root / file[1:]), re.MULTILINE)
             if found:
                 return found[1]
         if any((self.root / f"sys/module/{each}").is_dir() for each in self.maker.modules):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harness import outside
 from harness.contract import Plain
 from harness.system import pci
 from harness.system.accelerator import Reading, Sensors, Unavailable
@@ -75,7 +76,7 @@ def _reading(folder: Path, files: Sequence[str], convert: Convert) -> Reading:
         for file in files:
             hwmon = file.removeprefix("hwmon:")
             paths = sorted(folder.glob(f"hwmon/hwmon*/{hwmon}")) if hwmon != file else [folder / file]
-            for text in filter(None, map(pci.text, paths)):
+            for text in filter(None, map(outside.text, paths)):
                 try:
                     return convert(text)
                 except ValueError as error:

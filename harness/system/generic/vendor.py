@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract import Plain
-from harness.system import torch_build
+from harness.system import asked, torch_build
 from harness.system.accelerator import ContainerNeeds, Finding, Level, Resource, Sensors, Suitability, Surroundings
 from harness.system.generic import makers, sensors, torch_probe
 from harness.system.generic.makers import Trace
@@ -156,13 +154,13 @@ def ask_torch() -> TorchSees:
     """Run the probe, once in a process's life. A probe that hangs or dies is an answer too."""
     command = [sys.executable, torch_probe.__file__]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return TorchSees(f"torch did not say what it sees within {PROBE_SECONDS} s")
-    if done.returncode != 0 or not done.stdout.strip():
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return TorchSees(f"the process that asked torch ended with {done.returncode}: {last}")
-    return parse(json.loads(done.stdout.strip().splitlines()[-1]))
+        return parse(
+            asked.answer(
+                command, PROBE_SECONDS, late="torch did not say what it sees", dead="the process that asked torch"
+            )
+        )
+    except asked.NoAnswer as why:
+        return TorchSees(str(why))
 
 
 def parse(answer: dict[str, Any]) -> TorchSees:

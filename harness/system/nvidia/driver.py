@@ -6,14 +6,13 @@ these can come from different places, so each is asked on its own and nothing is
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.system import asked
 from harness.system.nvidia import libcuda_probe
 from harness.system.nvidia.nvml import Nvml
 from harness.system.nvidia.nvml import read as read_nvml
@@ -89,13 +88,11 @@ def read_libcuda() -> Libcuda:
     """Run the probe. A probe that hangs or dies is an answer too."""
     command = [sys.executable, "-I", "-S", libcuda_probe.__file__]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return Libcuda(error=f"libcuda did not answer within {PROBE_SECONDS} s")
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return Libcuda(error=f"the process that loaded libcuda ended with {done.returncode}: {last}")
-    return parse_probe(json.loads(done.stdout))
+        return parse_probe(
+            asked.answer(command, PROBE_SECONDS, late="libcuda did not answer", dead="the process that loaded libcuda")
+        )
+    except asked.NoAnswer as why:
+        return Libcuda(error=str(why))
 
 
 def parse_probe(answer: dict[str, Any]) -> Libcuda:

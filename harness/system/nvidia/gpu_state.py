@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
 
+from harness.system.accelerator import Level
 from harness.system.nvidia.nvml import Gpu
 
 # level, subject, text, fix
-State = tuple[Literal["ok", "warning", "problem"], str, str, str]
+State = tuple[Level, str, str, str]
 
 # NVML's bits for "the clock is lower than it could be" that are no matter of course, as idling or a set limit are
 SLOWED = {
