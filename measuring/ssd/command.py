@@ -41,7 +41,7 @@ from benchmarks.ssd.session import SSDSession
 from harness.config import ROOT
 from harness.contract import Context, NotSuitable
 from measuring.measure import Comparison, Figure, wall
-from measuring.ssd import accuracy, checks, data, run, sections, setup, turns
+from measuring.ssd import accuracy, checks, data, power, run, sections, setup, turns
 from measuring.ssd import report as reports
 
 CHECK_FAILED, USAGE, BROKE, NOT_SUITABLE, INTERRUPTED = 1, 2, 5, 6, 130
@@ -225,7 +225,8 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
             found.losses = _trained(config, device, work.folder, asked.accuracy, console)
             found.figures += accuracy.figures(found.losses)
         else:
-            _measure(name, asked, found, work, lambda line: say(f"  {line}", highlight=False))
+            with power.watched(name, device, scratch, found.figures):
+                _measure(name, asked, found, work, lambda line: say(f"  {line}", highlight=False))
         for each in (*found.figures[before[0] :], *found.comparisons[before[1] :]):
             say(f"  {each}", highlight=False)
     found.left_out = []
