@@ -14,7 +14,7 @@ def test_the_format_is_what_each_turn_says(monkeypatch: pytest.MonkeyPatch) -> N
     """bf16 takes half as long, but for a burst of other work in the middle, which makes everything eight times as slow."""
     now, steps = [0.0], []
 
-    def step(form: precision.Precision) -> None:
+    def step(form: Precision) -> None:
         steps.append(form)
         now[0] += {"fp32": 0.2, "bf16": 0.1}[form] * (8 if len(steps) in (4, 5, 6) else 1)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks.detection import phases
-from benchmarks.detection.phases import NAMES, Phases
+from benchmarks.detection.phases import Phases
 from harness import config
-from harness.contract import Context
+from harness.contract import STEP_PHASES, Context
 from tests.ssd import small
 
 
@@ -76,6 +76,6 @@ def test_a_session_s_intervals_account_for_all_their_time(tmp_path: Path, device
     session.close()
     assert len(intervals) == steps
     names = {name for each in intervals for name in each.phases}
-    assert names == set(NAMES) - {"all_reduce_wait"}
+    assert names == set(STEP_PHASES) - {"all_reduce_wait"}
     told = sum(sum(each.phases.values()) for each in intervals)
     assert 0.5 * whole < told <= whole, "all but the end of the last interval"
