@@ -66,7 +66,7 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Submission(Table):
+class SubmissionTable(Table):
     """What the log's submission_* lines say."""
 
     org: Text
@@ -115,7 +115,7 @@ class Own(Table):
     """The harness's part of a file."""
 
     benchmark: Text
-    submission: Submission
+    submission: SubmissionTable
     run: RunTable
     also_called: list[Text] = []  # names by which published recipes ask for it
     default: bool = False  # what runs when none is named and no accelerator is found; one file may say so
@@ -129,7 +129,7 @@ class Configuration:
     source: str  # where it was read, for messages
     benchmark_name: str
     benchmark: Benchmark
-    submission: Submission
+    submission: SubmissionTable
     run: RunTable
     tables: BaseModel  # the benchmark's config_type
 

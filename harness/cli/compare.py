@@ -28,7 +28,7 @@ class Plain(TyperCommand):
         formatter.write_usage(ctx.command_path.removesuffix(" results"), " ".join(self.collect_usage_pieces(ctx)))
 
 
-class Group(TyperGroup):
+class CompareGroup(TyperGroup):
     """`compare A B` beside `compare plan`: what is no verb of its own is two sets of results."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -38,7 +38,7 @@ class Group(TyperGroup):
 
 
 def register(app: typer.Typer) -> None:
-    verbs = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None)
+    verbs = typer.Typer(cls=CompareGroup, add_completion=False, rich_markup_mode=None)
     verbs.command("results", cls=Plain)(compare)
     verbs.command("plan")(plan)
     verbs.command("run")(run)
@@ -191,7 +191,7 @@ def run(
 
     variables = _of_runs()
 
-    def launch(plan: plans.Plan, item: plans.Item, target: Path) -> int:
+    def launch(plan: plans.Plan, item: plans.PlannedRun, target: Path) -> int:
         seed, arm = plan.seed_of(number, item), plan.arms[item.arm]
         return child.start(plan, arm, target, seed=seed, root=root, environment=variables, say=_say)
 
@@ -201,7 +201,7 @@ def run(
     try:
         with as_exceptions():
             code = work.Work(root, made, number, here, launch, _say, _again(root), probe).run()
-    except work.Refused as refused:
+    except work.NotDue as refused:
         sys.stderr.write(f"refused: {refused}\n")
         code = exit_codes.NOT_SUITABLE
     except Interrupted as interrupted:

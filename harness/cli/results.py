@@ -117,7 +117,7 @@ def score(
     unread: list[str] = []
     opinions = Opinions(environment.checks(CHECKOUT))
     scores = [scoring.score(series, ruleset) for series in find_series(folders, unread.append)]
-    unread += [line for each in scores for line in each.series.unread]
+    unread += [f"{log.path}: {log.reason}" for each in scores for log in each.series.unread]
     for line in unread:
         typer.echo(printable(line), err=True)
     if json:
@@ -224,7 +224,7 @@ def package(
     from harness.system import facts
 
     found = find_series([folder])
-    if unread := [line for series in found for line in series.unread]:
+    if unread := [f"{each.path}: {each.reason}" for series in found for each in series.unread]:
         raise ValueError("\n".join(unread))
     if len(found) != 1:
         raise ValueError(
@@ -236,7 +236,7 @@ def package(
     )
     try:
         built, report = packaging.package(found[0], submission)
-    except packaging.Refused as refused:
+    except packaging.Unpublishable as refused:
         if json:
             table.show_json({"package": None, "refused_because": refused.reasons})
         else:

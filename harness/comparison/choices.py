@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.comparison.plan import Item, Plan
+from harness.comparison.plan import Plan, PlannedRun
 
 CHOSEN = "chosen"  # what such a line of the ledger is about
 OPTION = "--chosen"  # of `run`
@@ -31,7 +31,7 @@ class Choices:
         """What the first arm of this configuration chose; the plan's own is None."""
         return next((entry["chosen"] for entry in self.entries if entry["config"] == name), None)
 
-    def handed_on(self, plan: Plan, item: Item) -> Plan:
+    def handed_on(self, plan: Plan, item: PlannedRun) -> Plan:
         """The plan by which `item` is to run: with the common choice, unless it is a warm-up or the plan names one itself."""
         arm = plan.arms[item.arm]
         common = self.of_configuration(arm.config)

@@ -17,9 +17,9 @@ from harness.comparison.floor import Floor
 from harness.comparison.health import Symptom
 from harness.comparison.metrics import Metric
 from harness.comparison.numbers import Quality, quality
+from harness.comparison.observations import Observations
 from harness.comparison.probes import Probes
 from harness.comparison.runs import ComparedRun, Invalid, check_apart, entering, find, invalid, ordered, paired_hosts
-from harness.comparison.sample import Sample
 from harness.comparison.verdict import Judged, Word
 
 DELTA = 0.005  # of one node; `compare --delta`
@@ -45,7 +45,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """One metric of both arms."""
 
     metric: Metric
@@ -104,7 +104,7 @@ class Comparison:
     invalid: tuple[Invalid, ...]
     comparability: Comparability | None  # None where invalid runs ended it
     symptoms: tuple[Symptom, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[MetricRow, ...]
     phases: tuple[Phase, ...]
     minutes: tuple[Minutes, Minutes] | None
     quality: Quality | None
@@ -199,14 +199,14 @@ def _delta(metric: Metric, delta: float, floor: Floor | None) -> float:
     return max(delta, known)
 
 
-def _row(metric: Metric, gated: bool, sample: Sample, judged: Judged, runs: Sequence[ComparedRun]) -> Row:
+def _row(metric: Metric, gated: bool, sample: Observations, judged: Judged, runs: Sequence[ComparedRun]) -> MetricRow:
     sign = 1 if metric.more_is_slower else -1
     paired = sample.paired()
     means = tuple(math.exp(sign * float(paired.log_slowness[paired.arm == arm].mean())) for arm in (0, 1))
     values = tuple(
         (run.name, run.arm, math.exp(sign * float(value))) for run, value in zip(runs, sample.log_slowness, strict=True)
     )
-    return Row(
+    return MetricRow(
         metric,
         gated,
         (means[0], means[1]),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.comparison import statistics, verdict, words
-from harness.comparison.comparison import Comparison, Row
+from harness.comparison.comparison import Comparison, MetricRow
 from harness.comparison.runs import NAMES
 from harness.comparison.terminal import arm_text
 from harness.results.table import printable
@@ -86,7 +86,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _metric(row: Row) -> dict[str, Any]:
+def _metric(row: MetricRow) -> dict[str, Any]:
     judged, estimate = row.judged, row.judged.estimate
     content: dict[str, Any] = {
         "metric": row.metric.name,

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.comparison import verdict
+from harness.comparison.observations import Floats, Observations
 from harness.comparison.points import LeftOut, Point
-from harness.comparison.sample import Floats, Sample
 from harness.system import accelerator
 
 DELTA = 0.005
@@ -39,7 +39,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Series:
+class SystemHistory:
     """Runs of the same work on one host, in the order of time."""
 
     benchmark: str
@@ -69,9 +69,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class History:
-    series: tuple[Series, ...]
+    series: tuple[SystemHistory, ...]
     drivers: tuple[str, ...]  # in the order in which they were first seen
-    matrix: tuple[tuple[Series, tuple[Cell | None, ...]], ...]  # of the series that tell a driver
+    matrix: tuple[tuple[SystemHistory, tuple[Cell | None, ...]], ...]  # of the series that tell a driver
     tested: tuple[dict[str, str], ...]  # proposed for drivers.toml
     left_out: tuple[LeftOut, ...]
 
@@ -104,11 +104,11 @@ def _about(point: Point, word: str) -> bool:
     return not word or any(word.lower() in text.lower() for text in told)
 
 
-def _series(points: Sequence[Point], delta: float) -> Series:
+def _series(points: Sequence[Point], delta: float) -> SystemHistory:
     first = points[0]
     values = np.log([point.seconds_per_epoch for point in points])
     changes = tuple(_changes(points, values, delta))
-    return Series(
+    return SystemHistory(
         first.benchmark,
         first.system,
         first.configuration,
@@ -122,7 +122,9 @@ def _series(points: Sequence[Point], delta: float) -> Series:
 def _changes(points: Sequence[Point], values: Floats, delta: float) -> Iterable[Change]:
     bounds = [0, *_break_points(values), len(points)]
     for before, at, after in zip(bounds, bounds[1:], bounds[2:], strict=False):
-        judged = verdict.judge(Sample.of(np.exp(values[before:at]).tolist(), np.exp(values[at:after]).tolist()), delta)
+        judged = verdict.judge(
+            Observations.of(np.exp(values[before:at]).tolist(), np.exp(values[at:after]).tolist()), delta
+        )
         percent, interval = judged.percent, judged.percent_interval
         if judged.word in ("SLOWER", "FASTER") and percent is not None and interval is not None:
             last, first = points[at - 1], points[at]
@@ -178,7 +180,7 @@ def _cells(points: Sequence[Point], drivers: Sequence[str], delta: float) -> Ite
         seconds = [point.seconds_per_epoch for point in own]
         percent, word = None, None
         if before is not None:
-            judged = verdict.judge(Sample.of([point.seconds_per_epoch for point in before[1]], seconds), delta)
+            judged = verdict.judge(Observations.of([point.seconds_per_epoch for point in before[1]], seconds), delta)
             percent, word = judged.percent, judged.word
         yield Cell(
             len(own),

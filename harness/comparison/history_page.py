@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness import whole
 from harness.comparison import history_text
-from harness.comparison.history import History, Series
+from harness.comparison.history import History, SystemHistory
 from harness.results.reporting import axes
 from harness.results.reporting.axes import Tick
 from harness.results.reporting.page import HISTORY as PAGE
@@ -21,7 +21,7 @@ COLOURS = 8  # of drivers, in comparison.css; as many drivers more are rings of 
 
 
 @dataclass(frozen=True)
-class Dot:
+class RunDot:
     """A run."""
 
     x: float
@@ -31,7 +31,7 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Mark:
+class ChangeMark:
     """A change point."""
 
     x: float
@@ -41,12 +41,12 @@ class Mark:
 
 @dataclass(frozen=True)
 class Drawing:
-    series: Series
+    series: SystemHistory
     ticks: tuple[Tick, ...]
     dates: tuple[Tick, ...]
-    dots: tuple[Dot, ...]
+    dots: tuple[RunDot, ...]
     legend: tuple[tuple[str, str], ...]  # how a driver of these runs looks, and which it is
-    changes: tuple[Mark, ...]
+    changes: tuple[ChangeMark, ...]
     levels: tuple[tuple[float, float, float], ...]  # x from, x to, y: the mean between changes
 
 
@@ -80,7 +80,7 @@ def write(found: History, folder: Path) -> Path:
     return target
 
 
-def _draw(series: Series, drivers: tuple[str, ...]) -> Drawing:
+def _draw(series: SystemHistory, drivers: tuple[str, ...]) -> Drawing:
     """Runs at even distances: what matters is their order, and a pause of months would squeeze them."""
     points = series.points
     values = [point.seconds_per_epoch for point in points]
@@ -90,11 +90,11 @@ def _draw(series: Series, drivers: tuple[str, ...]) -> Drawing:
     step = (WIDTH - LEFT - 20) / len(points)
     x = [LEFT + step * (index + 0.5) for index in range(len(points))]
     dots = tuple(
-        Dot(at, scale(value), _look(point.driver, drivers), _title(series, index))
+        RunDot(at, scale(value), _look(point.driver, drivers), _title(series, index))
         for index, (at, value, point) in enumerate(zip(x, values, points, strict=True))
     )
     marks = tuple(
-        Mark(
+        ChangeMark(
             x[change.index] - step / 2,
             f"{history_text.date(change.at)}: {abs(change.percent):.2g} % {change.word.lower()}; "
             f"{'; '.join(change.reasons) or 'nothing that the logs tell changed'}",
@@ -123,7 +123,7 @@ def _look(driver: str | None, drivers: tuple[str, ...]) -> str:
     return f"driver-{colour}{' ring-of' * ring}"
 
 
-def _title(series: Series, index: int) -> str:
+def _title(series: SystemHistory, index: int) -> str:
     point = series.points[index]
     driver = f", driver {point.driver}" if point.driver else ""
     return f"{history_text.date(point.started)}: {point.seconds_per_epoch:,.5g} s an epoch{driver}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 
-from harness.comparison.history import Cell, History, Series
+from harness.comparison.history import Cell, History, SystemHistory
 from harness.results.table import printable
 
 WIDTH = 80
@@ -37,7 +37,7 @@ def lines(found: History) -> Iterator[str]:
         yield "no runs yet: `harness run` makes one and `harness collect` brings it here"
 
 
-def _series(each: Series) -> Iterator[str]:
+def _series(each: SystemHistory) -> Iterator[str]:
     yield _cut(each.name, WIDTH)
     first, last = each.points[0], each.points[-1]
     trend = "" if each.percent_a_month is None else f"  trend {each.percent_a_month:+.2f} % a month"
@@ -52,7 +52,7 @@ def _series(each: Series) -> Iterator[str]:
         yield f"              {_cut(why, WIDTH - 14)}"
 
 
-def spark(each: Series) -> str:
+def spark(each: SystemHistory) -> str:
     """Seconds an epoch from the first run to the last; higher is slower."""
     values = [point.seconds_per_epoch for point in each.points][-SPARK:]
     low, high = min(values), max(values)

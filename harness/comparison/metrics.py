@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.comparison.observations import Observations
 from harness.comparison.runs import ComparedRun, blocks
-from harness.comparison.sample import Sample
 from harness.contract import STEP_PHASES
 from harness.results import telemetry
 
@@ -99,7 +99,7 @@ def named(names: Sequence[str]) -> list[Metric]:
     return list(dict.fromkeys(found))
 
 
-def sample(metric: Metric, runs: Sequence[ComparedRun]) -> tuple[Sample, list[ComparedRun]] | None:
+def sample(metric: Metric, runs: Sequence[ComparedRun]) -> tuple[Observations, list[ComparedRun]] | None:
     """The metric of all runs for the statistics, and the runs in its order; None where a run does not tell it.
 
     Nothing is left out: a metric that one run lacks is not compared.
@@ -118,7 +118,7 @@ def sample(metric: Metric, runs: Sequence[ComparedRun]) -> tuple[Sample, list[Co
     elif resolution:
         resolution /= float(figures.mean())
     return (
-        Sample(
+        Observations(
             np.log(figures) * (1 if metric.more_is_slower else -1),
             np.array([run.arm for run in runs]),
             np.array([hosts[run.host] for run in runs]),

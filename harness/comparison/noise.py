@@ -13,8 +13,8 @@ import numpy as np
 
 from harness.comparison import metrics, statistics, verdict
 from harness.comparison.floor import FILE
+from harness.comparison.observations import Floats, Observations
 from harness.comparison.runs import ComparedRun, check_apart, invalid, ordered
-from harness.comparison.sample import Floats, Sample
 
 ARMS = (3, 5, 10, 20)
 DELTAS = (0.001, 0.0025, 0.005, 0.01, 0.02)
@@ -62,7 +62,7 @@ def measure(runs: Sequence[ComparedRun]) -> list[Noise]:
     return found
 
 
-def _of(name: str, sample: Sample) -> Noise:
+def _of(name: str, sample: Observations) -> Noise:
     spread = max(float(sample.log_slowness.std(ddof=1)), sample.resolution)
     estimate = statistics.estimate(sample)
     reach = max(abs(bound) for bound in estimate.interval(1 - 2 * verdict.BEYOND_DELTA))
@@ -84,14 +84,14 @@ def _of(name: str, sample: Sample) -> Noise:
     return Noise(name, len(sample.arm), spread, math.expm1(reach), alarms, needed)
 
 
-def _drawn(generator: np.random.Generator, values: Floats, count: int) -> Sample:
+def _drawn(generator: np.random.Generator, values: Floats, count: int) -> Observations:
     """Two arms from the machine's own runs, smoothed so that none repeats another to the digit."""
     size, sd = len(values), float(values.std(ddof=1))
     width = 1.06 * sd * size**-0.2
     shrink = math.sqrt(1 + (width / sd) ** 2) if sd > 0 else 1.0
     drawn = generator.choice((values - values.mean()) * math.sqrt(size / (size - 1)), 2 * count)
     drawn = (drawn + width * generator.normal(size=2 * count)) / shrink
-    return Sample.of(np.exp(drawn[:count]).tolist(), np.exp(drawn[count:]).tolist())
+    return Observations.of(np.exp(drawn[:count]).tolist(), np.exp(drawn[count:]).tolist())
 
 
 def write(found: Sequence[Noise], runs: Sequence[ComparedRun], folder: Path) -> Path:

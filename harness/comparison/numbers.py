@@ -19,7 +19,7 @@ POWER = 0.8
 
 
 @dataclass(frozen=True)
-class Difference:
+class EpochDifference:
     """Candidate less baseline at one epoch, in the quantity's own unit; intervals at 95 % by Welch's t over runs."""
 
     epoch: float
@@ -37,8 +37,8 @@ class Difference:
 
 @dataclass(frozen=True)
 class Quality:
-    accuracy: Difference | None
-    loss: Difference | None
+    accuracy: EpochDifference | None
+    loss: EpochDifference | None
 
 
 def quality(runs: Sequence[ComparedRun]) -> Quality:
@@ -52,7 +52,9 @@ def quality(runs: Sequence[ComparedRun]) -> Quality:
     return Quality(_at_last(runs, accuracies), _at_last(runs, losses))
 
 
-def _at_last(runs: Sequence[ComparedRun], values: Sequence[Mapping[int | float, float | None]]) -> Difference | None:
+def _at_last(
+    runs: Sequence[ComparedRun], values: Sequence[Mapping[int | float, float | None]]
+) -> EpochDifference | None:
     shared = set.intersection(*(set(each) for each in values)) if values else set()
     if not shared:
         return None
@@ -69,14 +71,14 @@ def _at_last(runs: Sequence[ComparedRun], values: Sequence[Mapping[int | float, 
     counts = len(a), len(b)
     difference = means[1] - means[0]
     if min(counts) < 2:
-        return Difference(epoch, (means[0], means[1]), difference, None, None, counts)
+        return EpochDifference(epoch, (means[0], means[1]), difference, None, None, counts)
     if np.ptp(a) == 0 == np.ptp(b):
-        return Difference(epoch, (means[0], means[1]), difference, (difference, difference), 0.0, counts)
+        return EpochDifference(epoch, (means[0], means[1]), difference, (difference, difference), 0.0, counts)
     parts = [float(arm.var(ddof=1)) / len(arm) for arm in arms]
     variance = sum(parts)
     df = variance**2 / sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
     reach = student.quantile(df, 0.975) * math.sqrt(variance)
     visible = reach + student.quantile(df, POWER) * math.sqrt(variance)
-    return Difference(
+    return EpochDifference(
         epoch, (means[0], means[1]), difference, (difference - reach, difference + reach), visible, counts
     )

@@ -56,7 +56,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Item:
+class PlannedRun:
     """One run of the schedule."""
 
     index: int  # from 0, on its host
@@ -96,11 +96,11 @@ class Plan:
         told = {name: value for name, value in asdict(self).items() if name not in ("hosts", "probe")}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
-    def schedule(self, host: int) -> list[Item]:
+    def schedule(self, host: int) -> list[PlannedRun]:
         """Of the `host`-th host, from 1."""
         first = (host - 1) % 2
         items = self._blocks(first) if self.by_hand else self._turns(first)
-        return [Item(index, *each) for index, each in enumerate(items)]
+        return [PlannedRun(index, *each) for index, each in enumerate(items)]
 
     def _blocks(self, first: int) -> Iterator[tuple[int, int, Kind, int]]:
         order = [first, 1 - first, 1 - first, first]
@@ -117,12 +117,12 @@ class Plan:
             for arm in (first, 1 - first) if number % 2 else (1 - first, first):
                 yield 0, arm, "run", number
 
-    def seed_of(self, host: int, item: Item) -> int:
+    def seed_of(self, host: int, item: PlannedRun) -> int:
         """Runs of both arms have the same seeds in the same order."""
         alike = [each.index for each in self.schedule(host) if (each.arm, each.kind) == (item.arm, item.kind)]
         return (self.seed + alike.index(item.index)) % 2**32
 
-    def folder(self, root: Path, host: int, item: Item) -> Path:
+    def folder(self, root: Path, host: int, item: PlannedRun) -> Path:
         """Where a run's log goes: all that counts lies under arms/NAME."""
         place = f"host-{host}_block-{item.block}_{item.kind}-{item.number}"
         top = {"run": "arms", "warm-up": "warm-up", "again": "again"}[item.kind]

@@ -23,7 +23,7 @@ SHOWN = 40  # figures; a file from elsewhere may hold any number
 
 
 @dataclass(frozen=True)
-class Row:
+class ProbeRow:
     """One figure that both arms have."""
 
     name: str
@@ -41,7 +41,7 @@ class Probes:
     """Of both arms."""
 
     counts: tuple[int, int] = (0, 0)
-    rows: tuple[Row, ...] = ()
+    rows: tuple[ProbeRow, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -65,7 +65,7 @@ def beside(runs: Sequence[ComparedRun]) -> Probes:
     for key in dict.fromkeys(key for probe in arms[0] for key in probe):
         values = [[probe[key] for probe in each if key in probe] for each in arms]
         if all(values):
-            rows.append(Row(*key, (statistics.median(values[0]), statistics.median(values[1]))))
+            rows.append(ProbeRow(*key, (statistics.median(values[0]), statistics.median(values[1]))))
     sizes = [{name: what for probe in each for name, _, what in probe} for each in arms]
     for name in sorted(sizes[0].keys() & sizes[1].keys() - {row.name for row in rows}):
         notes.append(f"{name}: {NAMES[0]} of {sizes[0][name]}, {NAMES[1]} of {sizes[1][name]}: not the same thing")

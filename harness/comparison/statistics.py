@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from harness.comparison import student
-from harness.comparison.sample import Floats, Level, Sample, Units, units
+from harness.comparison.observations import Floats, Level, Observations, Units, units
 
 FEW = 30
 RESAMPLES = 10_000
@@ -79,7 +79,7 @@ class Drift:
         return student.upper(self.df, (self.log_ratio - bound) / self.se) if self.se > 0 else 1.0
 
 
-def enough(sample: Sample) -> bool:
+def enough(sample: Observations) -> bool:
     """Whether a spread can be estimated: two units or more in an arm of some host, both arms somewhere."""
     paired = sample.paired()
     if not len(paired.arm):
@@ -90,7 +90,7 @@ def enough(sample: Sample) -> bool:
     )
 
 
-def estimate(sample: Sample, *, bootstrap: bool = False) -> Estimate:
+def estimate(sample: Observations, *, bootstrap: bool = False) -> Estimate:
     """The difference of the arms of the hosts that have both. ValueError where `enough` is false.
 
     `bootstrap` computes BCa's interval also where it decides nothing, to be shown.
@@ -180,7 +180,7 @@ def _bca(found: Units) -> tuple[tuple[float, float] | None, tuple[float, float] 
     return intervals[0], intervals[1]
 
 
-def _drift(sample: Sample) -> Drift | None:
+def _drift(sample: Observations) -> Drift | None:
     """The difference beside a linear trend, where arm and time go together; None where they do not, or time is not known."""
     if np.isnan(sample.time).any():
         return None
@@ -222,7 +222,7 @@ class Permutation:
         return min(1.0, 2 * min(self.p_slower, self.p_faster))
 
 
-def permutation(sample: Sample) -> Permutation:
+def permutation(sample: Observations) -> Permutation:
     """Arms permuted among each host's units, blocks as they are; where hosts are the units, signs of their differences."""
     found = units(sample)
     if found.level == "host":
@@ -291,7 +291,7 @@ class Outlier:
 OUTLIER_P = 0.01
 
 
-def outliers(sample: Sample) -> list[Outlier]:
+def outliers(sample: Observations) -> list[Outlier]:
     """By the deviation from the others of its cell, studentized without the run itself, Bonferroni over the runs."""
     cells: dict[tuple[int, int], list[int]] = {}
     for index, key in enumerate(zip(sample.host.tolist(), sample.arm.tolist(), strict=True)):
@@ -314,17 +314,17 @@ def outliers(sample: Sample) -> list[Outlier]:
     return found
 
 
-def hodges_lehmann(sample: Sample) -> float:
+def hodges_lehmann(sample: Observations) -> float:
     """The median of all differences candidate - baseline within hosts: what the typical runs say, outliers aside."""
     return float(np.median(_pairs(sample.paired())))
 
 
-def cliffs_delta(sample: Sample) -> float:
+def cliffs_delta(sample: Observations) -> float:
     """Share of pairs in which the candidate is slower less the share in which it is faster: -1 to 1."""
     return float(np.sign(_pairs(sample.paired())).mean())
 
 
-def _pairs(sample: Sample) -> Floats:
+def _pairs(sample: Observations) -> Floats:
     return np.concatenate(
         [
             np.subtract.outer(

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.comparison import words
-from harness.comparison.comparison import Comparison, Phase, Row
+from harness.comparison.comparison import Comparison, MetricRow, Phase
 from harness.comparison.probes import Probes
 from harness.comparison.runs import ComparedRun
 from harness.results.table import printable
@@ -92,7 +92,7 @@ def _heading(first: str, labels: tuple[str, str], last: str) -> str:
     return f"{first:18}{a:>10}{b:>10}  {'slower by':>9}  {'95 % interval':>16}  {last}"
 
 
-def _row(row: Row) -> str:
+def _row(row: MetricRow) -> str:
     judged = row.judged
     word = judged.word if row.gated else f"({judged.word.lower()})"
     a, b = row.means

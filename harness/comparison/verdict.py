@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.comparison import statistics, student
-from harness.comparison.sample import Sample
+from harness.comparison.observations import Observations
 from harness.comparison.statistics import Estimate, Permutation
 
 Word = Literal["SLOWER", "EQUAL", "FASTER", "CANNOT TELL", "SUSPECT"]
@@ -57,7 +57,7 @@ class Judged:
         return 100 * math.expm1(low), 100 * math.expm1(high)
 
 
-def judge(sample: Sample, delta: float, *, tests: int = 1, family: int = 1, bootstrap: bool = False) -> Judged:
+def judge(sample: Observations, delta: float, *, tests: int = 1, family: int = 1, bootstrap: bool = False) -> Judged:
     """The verdict on one metric of a `family`. `tests`: by how many to divide the levels of a difference (Holm's)."""
     if not statistics.enough(sample):
         missing = max(1, *(2 - count for count in sample.counts))
@@ -87,7 +87,7 @@ def judge(sample: Sample, delta: float, *, tests: int = 1, family: int = 1, boot
     return Judged("CANNOT TELL", delta, found, dealt, reason, more_runs(found, delta), scaled)
 
 
-def holm(samples: Sequence[Sample], deltas: Sequence[float], *, bootstrap: bool = False) -> list[Judged]:
+def holm(samples: Sequence[Observations], deltas: Sequence[float], *, bootstrap: bool = False) -> list[Judged]:
     """Verdicts on several gated metrics: differences by Holm's step-down over all of them; equality needs no correction.
 
     Metrics that are the same figure written in two ways (seconds an epoch and images a second) count once.
@@ -187,7 +187,7 @@ def _p_drift(found: Estimate, sign: float) -> float:
     return p if sign > 0 else 1 - p
 
 
-def _same(one: Sample, other: Sample) -> bool:
+def _same(one: Observations, other: Observations) -> bool:
     """Whether two samples hold the same figures except for a constant factor."""
     if len(one.arm) != len(other.arm) or (one.arm != other.arm).any():
         return False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.comparison.comparison import Comparison, Minutes, Phase, Row
-from harness.comparison.numbers import Difference, Quality
+from harness.comparison.comparison import Comparison, MetricRow, Minutes, Phase
+from harness.comparison.numbers import EpochDifference, Quality
 
 SHARE = 0.25  # of the whole difference that a phase must make to be named
 
@@ -36,7 +36,7 @@ def sentence(found: Comparison) -> str:
     return f"{what}{f', in {named}' if named else ''}."
 
 
-def deciding(found: Comparison) -> Row:
+def deciding(found: Comparison) -> MetricRow:
     """The gated metric that made the verdict."""
     gated = [row for row in found.rows if row.gated]
     words = ("SLOWER", "CANNOT TELL", "FASTER", "EQUAL")
@@ -68,7 +68,7 @@ def interval(bounds: tuple[float, float] | None) -> str:
     return "-" if bounds is None else f"{bounds[0]:+.2f} to {bounds[1]:+.2f}"
 
 
-def _interval(row: Row) -> str:
+def _interval(row: MetricRow) -> str:
     """As the sentence has it: on the side of its word."""
     bounds, percent = row.judged.percent_interval, row.judged.percent
     assert bounds is not None and percent is not None
@@ -77,7 +77,7 @@ def _interval(row: Row) -> str:
     return f"{low:.{digits}g} to {high:.{digits}g}"
 
 
-def _n(row: Row) -> str:
+def _n(row: MetricRow) -> str:
     """Runs that entered the ratio: those of a host with one arm alone did not."""
     assert row.judged.estimate is not None
     return " + ".join(map(str, row.judged.estimate.runs))
@@ -120,7 +120,7 @@ def quality(found: Quality | None, labels: tuple[str, str]) -> Iterator[str]:
             yield f"{name} after epoch {each.epoch:g}: {_difference(each, labels)}"
 
 
-def _difference(each: Difference, labels: tuple[str, str]) -> str:
+def _difference(each: EpochDifference, labels: tuple[str, str]) -> str:
     a, b = each.means
     text = f"{labels[0]} {a:.4f}, {labels[1]} {b:.4f}"
     if each.interval is None:

@@ -19,7 +19,7 @@ from typing import Any
 from harness.comparison import choices, hosts, identity
 from harness.comparison.choices import Choices
 from harness.comparison.identity import Identity
-from harness.comparison.plan import Item, Plan
+from harness.comparison.plan import Plan, PlannedRun
 from harness.comparison.runs import ComparedRun, invalid
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.launch import ledger
@@ -55,11 +55,11 @@ class Here:
 
 
 Probing = Callable[[Plan, int, Path], str]  # probes an arm into a folder; returns why it could not, or ""
-Launch = Callable[[Plan, Item, Path], int]  # runs one item into a folder; returns its exit code
+Launch = Callable[[Plan, PlannedRun, Path], int]  # runs one item into a folder; returns its exit code
 Say = Callable[[str], None]
 
 
-class Refused(Exception):
+class NotDue(Exception):
     """This machine is not what the plan's next block needs; the message says what it needs and what to type then."""
 
 
@@ -115,14 +115,14 @@ class Work:
 
     # --- what is due ---
 
-    def _due(self, items: list[Item]) -> Item | None:
+    def _due(self, items: list[PlannedRun]) -> PlannedRun | None:
         done = self.book.account.finished
         return next((item for item in items if item.index not in done), None)
 
-    def _warm_ups(self, items: list[Item], item: Item) -> list[Item]:
+    def _warm_ups(self, items: list[PlannedRun], item: PlannedRun) -> list[PlannedRun]:
         return [each for each in items if each.kind == "warm-up" and each.block == item.block]
 
-    def _learn_steps(self, first: Item) -> int:
+    def _learn_steps(self, first: PlannedRun) -> int:
         """By a run of one step, whose log tells how many images an epoch has; 0 when it is known."""
         assert self.plan.epochs is not None
         known = next((entry["steps"] for entry in self._about(STEPS)), None)
@@ -152,7 +152,7 @@ class Work:
                 self.book.append(ledger.BROKEN, trial=each.number, attempt=each.attempt)
                 self.say(f"{folder.name} was broken off; it is done again")
 
-    def _suits(self, items: list[Item], item: Item) -> None:
+    def _suits(self, items: list[PlannedRun], item: PlannedRun) -> None:
         """Refused where this is not the driver, or the boot, that the block needs; else both are entered."""
         if not self.plan.by_hand:
             return
@@ -160,23 +160,23 @@ class Work:
         now, known = self.here.driver, self._drivers()
         then = f"Then type\n    {self.again}"
         if not now.present:
-            raise Refused(
+            raise NotDue(
                 f"this machine shows no driver, and arm {arm} is one: nothing could tell it from {other}. Arms that need no "
                 "driver have a setting: --arm NAME:image=... (or config, commit, env)"
             )
         if now.replaced:
-            raise Refused(
+            raise NotDue(
                 f"libcuda comes from {now.libcuda}: an image's cuda-compat takes the place of the driver under test. "
                 f"Start where the host's own is loaded. {then}"
             )
         if arm in known and now.key != known[arm].key:
             said = "; ".join(identity.differences(known[arm], now))
-            raise Refused(
+            raise NotDue(
                 f"block {item.block} is of arm {arm}, whose driver was {known[arm]} when its first block began; now {said}. "
                 f"Install {arm}'s driver again and reboot. {then}"
             )
         if arm not in known and other in known and now.key == known[other].key:
-            raise Refused(
+            raise NotDue(
                 f"block {item.block} is of arm {arm}, and the driver is still that of {other}: {now}. Install {arm}'s driver "
                 f"and reboot. {then}"
             )
@@ -184,7 +184,7 @@ class Work:
         if before is not None and before["block"] != item.block and before["boot"] == self.here.boot:
             last = next(each for each in items if each.block == before["block"])
             if last.arm == item.arm:
-                raise Refused(
+                raise NotDue(
                     f"block {item.block} is of arm {arm} like the block before, and this is still the same boot: what a boot "
                     f"alone changes is what two blocks are for. Reboot. {then}"
                 )
@@ -204,7 +204,7 @@ class Work:
             self.say(f"arm {name} has no probe: {why_not}; its runs go on without")
         self._enter(PROBED, arm=name, why_not=why_not)
 
-    def _learn_choices(self, item: Item, record: RunRecord) -> None:
+    def _learn_choices(self, item: PlannedRun, record: RunRecord) -> None:
         arm, known = self.plan.arms[item.arm], self._choices()
         if not record.chosen or known.of_arm(arm.name):
             return
@@ -230,7 +230,7 @@ class Work:
 
     # --- one run ---
 
-    def _one(self, items: list[Item], item: Item) -> int:
+    def _one(self, items: list[PlannedRun], item: PlannedRun) -> int:
         """Run it; 0 when it did its work, else the exit code with which to end."""
         attempt = 1 + sum(each.number == item.index for each in self.book.account.attempts)
         folder = self.plan.folder(self.root, self.number, item)
@@ -313,14 +313,14 @@ class Work:
 
     # --- what is said ---
 
-    def _place(self, items: list[Item], item: Item) -> str:
+    def _place(self, items: list[PlannedRun], item: PlannedRun) -> str:
         name = self.plan.arms[item.arm].name
         of = sum(each.block == item.block and each.arm == item.arm and each.kind == item.kind for each in items)
         block = f"block {item.block} of {items[-1].block}, " if item.block else ""
         what = "warm-up, which does not count" if item.kind == "warm-up" else f"{item.kind} {item.number} of {of}"
         return f"host {self.number} of {self.plan.hosts}, {block}arm {name}, {what}"
 
-    def _left(self, items: list[Item]) -> str:
+    def _left(self, items: list[PlannedRun]) -> str:
         """By the median of this host's runs so far."""
         account = self.book.account
         todo = sum(item.index not in account.finished for item in items)
@@ -334,7 +334,7 @@ class Work:
             else f"{todo} runs left here, under a minute"
         )
 
-    def _next_block(self, done: Item, following: Item) -> str:
+    def _next_block(self, done: PlannedRun, following: PlannedRun) -> str:
         arm = self.plan.arms[following.arm].name
         known = self._drivers().get(arm)
         if following.arm == done.arm:

@@ -111,7 +111,7 @@ def _gathered(context: Context, mine: Any) -> list[Any]:
     return everyone
 
 
-def _homes(device: str, ranks: int, there: Sequence[numa.Node]) -> list[int]:
+def _homes(device: str, ranks: int, there: Sequence[numa.NumaNode]) -> list[int]:
     """The NUMA node of each rank of this machine: its device's, or one of the nodes in turn."""
     kind = device.partition(":")[0]
     if kind == accelerator.CPU:

@@ -11,7 +11,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from harness.contract import Interval
-from harness.execution.history import Evaluated, History
+from harness.execution.learning_curve import Evaluated, LearningCurve
 from harness.execution.throughput import Rate
 
 EVERY_S = 30.0  # between two lines about an epoch that goes on, where there is no bar
@@ -25,7 +25,7 @@ class Console(Protocol):
 
     def say(self, text: str) -> None: ...
     def working(self, what: str, done: int, total: int) -> None: ...
-    def started(self, history: History, images: float) -> None: ...
+    def started(self, history: LearningCurve, images: float) -> None: ...
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None: ...
     def epoch(self, epoch: int, loss: float, rate: Rate, cut: int | None) -> None: ...
     def evaluated(self, evaluated: Evaluated) -> None: ...
@@ -49,7 +49,7 @@ class Silent:
 
     def say(self, text: str) -> None: ...
     def working(self, what: str, done: int, total: int) -> None: ...
-    def started(self, history: History, images: float) -> None: ...
+    def started(self, history: LearningCurve, images: float) -> None: ...
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None: ...
     def epoch(self, epoch: int, loss: float, rate: Rate, cut: int | None) -> None: ...
     def evaluated(self, evaluated: Evaluated) -> None: ...
@@ -61,7 +61,7 @@ class Lines:
 
     def __init__(self, tee: Callable[[str], None]) -> None:
         self._tee = tee
-        self._history: History
+        self._history: LearningCurve
         self._total: float
         self._images: int
         self._shown: float  # monotonic, when a line about an interval was printed last
@@ -77,7 +77,7 @@ class Lines:
             self._tenth = tenth
             self._print(f"{what}: {done} of {total}")
 
-    def started(self, history: History, images: float) -> None:
+    def started(self, history: LearningCurve, images: float) -> None:
         self._history, self._total, self._images, self._shown = history, images, 0, time.monotonic()
 
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None:
@@ -130,7 +130,7 @@ class Terminal(Lines):
     def working(self, what: str, done: int, total: int) -> None:
         self._bar.update(self._work, description=what, completed=done, total=total, visible=done < total)
 
-    def started(self, history: History, images: float) -> None:
+    def started(self, history: LearningCurve, images: float) -> None:
         super().started(history, images)
         self._bar.update(self._training, total=images, visible=True)
 

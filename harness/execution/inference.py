@@ -84,7 +84,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Figure:
+class ScenarioResult:
     """One scenario measured in one way."""
 
     scenario: str
@@ -120,7 +120,7 @@ class Measured:
     here: Context
     machine: Machine
     pictures: str  # which ones
-    figures: list[Figure] = field(default_factory=list)
+    figures: list[ScenarioResult] = field(default_factory=list)
     batches: dict[str, dict[int, float]] = field(default_factory=dict)  # images/s by batch, by variant: the search
     left_out: dict[str, str] = field(default_factory=dict)
     published: Sequence[Published] = ()
@@ -249,14 +249,14 @@ def _drawn(model: Model, folder: Path) -> list[Path]:
     return paths
 
 
-def _figure(library: _Library, scenario: str, begins_with: str, batch: int, wanted: Wanted) -> Figure:
+def _figure(library: _Library, scenario: str, begins_with: str, batch: int, wanted: Wanted) -> ScenarioResult:
     if scenario == SINGLE_STREAM:
         seconds, total_s = _single_stream(library, begins_with, wanted)
     else:
         seconds, total_s = _offline(library, begins_with, batch, wanted.least_s, least_pictures=wanted.least_pictures)
     shown = library.first(batch)
     found = library.detector.detections(library.answer(shown), shown)
-    return Figure(
+    return ScenarioResult(
         scenario,
         begins_with,
         dict(library.detector.properties()),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness.execution import provenance
-from harness.execution.inference import LEAST, OFFLINE, RULES, SINGLE_STREAM, Figure, Measured
+from harness.execution.inference import LEAST, OFFLINE, RULES, SINGLE_STREAM, Measured, ScenarioResult
 from harness.system import accelerator
 
 VERSION = 1  # of the file's shape
@@ -98,9 +98,9 @@ def lines(found: Measured) -> Iterator[str]:
         yield from textwrap.wrap(text, 80, subsequent_indent="    ")
 
 
-def _mark(each: Figure) -> str:
+def _mark(each: ScenarioResult) -> str:
     return "" if each.long_enough else SHORT
 
 
-def _variant(each: Figure) -> str:
+def _variant(each: ScenarioResult) -> str:
     return f"{each.properties.get('precision', '')}{', compiled' if each.properties.get('compiled') else ''}"

@@ -36,7 +36,7 @@ from harness.execution import (
 )
 from harness.execution.budget import Budget
 from harness.execution.events import EventLog, LogLost, keys
-from harness.execution.history import Evaluated, History, Loss
+from harness.execution.learning_curve import Evaluated, LearningCurve, Loss
 from harness.execution.pace import Pace
 from harness.execution.run import Ending, NotFinite, Run
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, TARGET_MET
@@ -50,7 +50,7 @@ def execute(configuration: Configuration, request: Request, launch: context.Laun
         log = own if launch.rank == 0 else EventLog(None)
         screen = console.for_rank(launch.rank, log.plain)
         rules, asked = configuration.rules, configuration.run
-        history = History(rules.metric, asked.target, asked.epochs, rules.lower_is_better)
+        history = LearningCurve(rules.metric, asked.target, asked.epochs, rules.lower_is_better)
         run = Run(configuration, request, launch, log, own, screen, history)
         guard.overdue = functools.partial(ending.overdue, run)
         try:

@@ -28,7 +28,7 @@ ANSWER_S = 60.0  # for the answer of a store that took a connection: it takes mi
 
 
 @dataclass(frozen=True)
-class Place:
+class MeetingPlace:
     """Of rank 0, for the others."""
 
     address: str
@@ -62,7 +62,9 @@ class Waiting:
             self._next_s += TELL_S
 
 
-def of_ranks(place: Place, rank: int, ranks: int, *, keeps: bool, say: Callable[[str], None] = console.complain) -> Any:
+def of_ranks(
+    place: MeetingPlace, rank: int, ranks: int, *, keeps: bool, say: Callable[[str], None] = console.complain
+) -> Any:
     """The ranks' store, once all of them are there. ValueError that says who is not, or why they cannot meet."""
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
@@ -87,7 +89,7 @@ def of_ranks(place: Place, rank: int, ranks: int, *, keeps: bool, say: Callable[
         raise ValueError(f"the ranks cannot meet at {place}: {str(error).splitlines()[0]}; {fix}") from error
 
 
-def _await(shared: Any, ranks: int, place: Place, say: Callable[[str], None]) -> None:
+def _await(shared: Any, ranks: int, place: MeetingPlace, say: Callable[[str], None]) -> None:
     """Wait for every rank's word, and say of whom."""
     import torch.distributed as dist
 
@@ -108,7 +110,7 @@ def _await(shared: Any, ranks: int, place: Place, say: Callable[[str], None]) ->
             shared.wait([f"here/{missing[0]}"], datetime.timedelta(seconds=min(FIRST_S, left_s)))
 
 
-def reach(who: str, place: Place, say: Callable[[str], None] = console.complain) -> None:
+def reach(who: str, place: MeetingPlace, say: Callable[[str], None] = console.complain) -> None:
     """Wait until something takes a connection there. ValueError where nothing does in time, or the address has no meaning."""
     waiting = Waiting(say)
     while True:
@@ -137,7 +139,9 @@ def _why(error: OSError) -> str:
     return f"{error.strerror or error}; is the address rank 0's?"
 
 
-def store(who: str, place: Place, ranks: int, *, keeps: bool, say: Callable[[str], None] = console.complain) -> Any:
+def store(
+    who: str, place: MeetingPlace, ranks: int, *, keeps: bool, say: Callable[[str], None] = console.complain
+) -> Any:
     """The ranks' TCPStore, kept by this process where `keeps`. ValueError where no such store answers, torch's error where its
     port is taken.
 
@@ -175,7 +179,7 @@ def store(who: str, place: Place, ranks: int, *, keeps: bool, say: Callable[[str
     return answer
 
 
-def _no_store(who: str, place: Place, keeps: bool) -> str:
+def _no_store(who: str, place: MeetingPlace, keeps: bool) -> str:
     if keeps:
         return (
             f"{who} waits for the others on {platform.node()} and does not reach itself at {place} within "

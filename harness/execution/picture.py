@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import whole
-from harness.execution.history import History
+from harness.execution.learning_curve import LearningCurve
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ PANELS_IN_ROW = 4
 LOSS_COLOUR, QUALITY_COLOUR, TARGET_COLOUR = "#0072B2", "#D55E00", "#555555"
 
 
-def save(path: Path, history: History, panels: Sequence[npt.NDArray[np.uint8]], title: str) -> None:
+def save(path: Path, history: LearningCurve, panels: Sequence[npt.NDArray[np.uint8]], title: str) -> None:
     """Write the picture, whole or not at all, and point result.png beside it at it."""
     from matplotlib.figure import Figure
 
@@ -40,13 +40,13 @@ def save(path: Path, history: History, panels: Sequence[npt.NDArray[np.uint8]], 
         whole.point_at(path.with_name("result.png"), path)
 
 
-def _loss(axes: Any, history: History) -> None:
+def _loss(axes: Any, history: LearningCurve) -> None:
     axes.plot([each.epoch for each in history.losses], [each.loss for each in history.losses], color=LOSS_COLOUR)
     axes.set(title="training loss", xlabel="epoch", yscale="log" if history.losses else "linear")
     axes.grid(alpha=0.3, which="both")
 
 
-def _quality(axes: Any, history: History) -> None:
+def _quality(axes: Any, history: LearningCurve) -> None:
     epochs = [each.epoch for each in history.evaluations]
     axes.plot(epochs, [each.quality for each in history.evaluations], "o-", color=QUALITY_COLOUR)
     axes.axhline(history.target, color=TARGET_COLOUR, linestyle="--")

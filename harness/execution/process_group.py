@@ -74,7 +74,7 @@ def _meeting(context: Context, patience_s: float) -> Any:
             "torchrun does"
         )
     store = meeting.of_ranks(
-        meeting.Place(address, int(port), patience_s),
+        meeting.MeetingPlace(address, int(port), patience_s),
         context.rank,
         context.world_size,
         # torchrun's own process keeps the store on that port, else rank 0 does

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from harness.config import Configuration
 from harness.execution import console, context
 from harness.execution.events import EventLog, keys
-from harness.execution.history import History
+from harness.execution.learning_curve import LearningCurve
 from harness.execution.pace import Pace
 from harness.exit_codes import TARGET_MET
 from harness.request import Request
@@ -41,7 +41,7 @@ class Run:
     log: EventLog  # of rank 0; the others' takes events and writes nothing
     own: EventLog  # the same file for this rank's own lines: init_start, a traceback, stacks on request
     screen: console.Console
-    history: History
+    history: LearningCurve
     pace: Pace | None = None  # once init has measured
     asking: bool = True  # while a ValueError means that what the user asked for cannot be done
     started: float | None = None  # perf_counter at run_start

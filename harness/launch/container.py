@@ -14,7 +14,7 @@ import psutil
 
 from harness.contract import NotSuitable
 from harness.launch import caches, engine, stacks
-from harness.launch.container_spec import ContainerSpec, Gpus, Host, gpus, spec_of
+from harness.launch.container_spec import ContainerSpec, EngineHost, Gpus, gpus, spec_of
 from harness.launch.reaper import Reaper
 from harness.launch.trial import Order
 from harness.request import Request
@@ -42,7 +42,7 @@ class ContainerLauncher:
     client: DockerClient
     image: Image
     reference: str  # as the user named it
-    host: Host
+    host: EngineHost
     request: Request
     gpus: Gpus
     series: str
@@ -151,7 +151,7 @@ def launcher(
         client,
         image,
         request.image,
-        Host.here(info),
+        EngineHost.here(info),
         request,
         given,
         series,

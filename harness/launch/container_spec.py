@@ -177,7 +177,7 @@ def _by_nodes(needs: ContainerNeeds, chosen: Sequence[str], root: Path = Path("/
 
 
 @dataclass(frozen=True)
-class Host:
+class EngineHost:
     """What a container depends on apart from what was asked for: the engine and who asks."""
 
     info: Mapping[str, Any]
@@ -186,12 +186,12 @@ class Host:
     groups: tuple[int, ...]
 
     @classmethod
-    def here(cls, info: Mapping[str, Any]) -> Host:
+    def here(cls, info: Mapping[str, Any]) -> EngineHost:
         return cls(info, os.getuid(), os.getgid(), tuple(sorted(set(os.getgroups()) - {os.getgid()})))
 
 
 def spec_of(
-    host: Host,
+    host: EngineHost,
     image: str,
     order: Order,
     request: Request,

@@ -20,7 +20,7 @@ POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class Mark:
+class TrialMark:
     """Which trial a process is of."""
 
     series: str
@@ -32,7 +32,7 @@ class Mark:
         return f"{self.series}:{self.number}:{self.launcher}:{self.folder}"
 
     @classmethod
-    def of(cls, process: psutil.Process) -> Mark | None:
+    def of(cls, process: psutil.Process) -> TrialMark | None:
         """None for a process of no trial, one that is gone, and one that is not ours to see."""
         try:
             series, number, launcher, folder = process.environ().get(VARIABLE, "").split(":", 3)
@@ -41,11 +41,11 @@ class Mark:
             return None
 
 
-def marked(belongs: Callable[[Mark], bool]) -> list[psutil.Process]:
+def marked(belongs: Callable[[TrialMark], bool]) -> list[psutil.Process]:
     """Every living process, except for this one, whose mark says so."""
     found = []
     for process in psutil.process_iter():
-        mark = Mark.of(process) if process.pid != os.getpid() else None
+        mark = TrialMark.of(process) if process.pid != os.getpid() else None
         if mark is not None and belongs(mark) and _lives(process):
             found.append(process)
     return found
@@ -74,9 +74,9 @@ def remove(series: str, folder: Path, grace_s: float) -> list[str]:
 
     `folder` is the caller's own, whose ledger it holds. What the caller itself is part of is left alone.
     """
-    own = Mark.of(psutil.Process())
+    own = TrialMark.of(psutil.Process())
 
-    def left(mark: Mark) -> bool:
+    def left(mark: TrialMark) -> bool:
         gone = not psutil.pid_exists(mark.launcher)
         return mark != own and (gone or mark.series == series or mark.folder == folder)
 

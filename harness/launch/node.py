@@ -22,7 +22,7 @@ CLOCKS_S = 30.0  # that clocks may differ, beyond the time that it took to ask
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeReport:
     """What it found."""
 
     name: str
@@ -33,13 +33,13 @@ class Node:
     problem: str = ""  # what is to be read and is not there
 
     @classmethod
-    def read(cls, output: str) -> list[Node]:
+    def read(cls, output: str) -> list[NodeReport]:
         """The nodes that answered, among whatever else was printed."""
         found = [line.partition(MARK)[2] for line in output.splitlines() if MARK in line]
         return sorted((cls(**json.loads(each)) for each in found), key=lambda node: node.name)
 
 
-def judge(found: Sequence[Node], sha256: str, began_s: float, ended_s: float) -> None:
+def judge(found: Sequence[NodeReport], sha256: str, began_s: float, ended_s: float) -> None:
     """Whether a trial may begin on these nodes, which were asked between two moments of this machine's clock.
 
     ValueError when data or code are not the same everywhere, NotSuitable when their clocks are apart.
@@ -73,7 +73,9 @@ def judge(found: Sequence[Node], sha256: str, began_s: float, ended_s: float) ->
         )
 
 
-def look(name: str, configuration: Path, target: float, data_dir: Path | None, initial_weights: Path | None) -> Node:
+def look(
+    name: str, configuration: Path, target: float, data_dir: Path | None, initial_weights: Path | None
+) -> NodeReport:
     """This node, as a trial would find it."""
     from harness import config
     from harness.execution import provenance
@@ -90,7 +92,7 @@ def look(name: str, configuration: Path, target: float, data_dir: Path | None, i
     with socket.socket() as listening:
         listening.bind(("", 0))
         port = int(listening.getsockname()[1])
-    return Node(name or platform.node(), time.time(), sha256, f"{commit}{'-changed' * changed}", port, problem)
+    return NodeReport(name or platform.node(), time.time(), sha256, f"{commit}{'-changed' * changed}", port, problem)
 
 
 def words(configuration: str, target: float, data_dir: Path | None, initial_weights: Path | None) -> list[str]:

@@ -13,7 +13,7 @@ import psutil
 
 from harness.config import ROOT
 from harness.launch import caches, leftovers, stacks
-from harness.launch.leftovers import Mark
+from harness.launch.leftovers import TrialMark
 from harness.launch.reaper import GRACE_S, Reaper
 from harness.launch.trial import Order
 
@@ -45,7 +45,7 @@ class LocalLauncher:
 
     def start(self, order: Order) -> LocalProcess:
         """The trial, running. OSError when its program cannot be started."""
-        mark = Mark(self._series, order.number, os.getpid(), order.folder)
+        mark = TrialMark(self._series, order.number, os.getpid(), order.folder)
         self._reaper.watch_processes(self._series)
         command = self._command(order)
         process = subprocess.Popen(
@@ -70,7 +70,7 @@ class LocalLauncher:
 class LocalProcess:
     """One trial; see watchdog.Running. It is all the processes that bear its mark."""
 
-    def __init__(self, process: subprocess.Popen[str], command: list[str], mark: Mark) -> None:
+    def __init__(self, process: subprocess.Popen[str], command: list[str], mark: TrialMark) -> None:
         self._process, self._command, self._mark = process, command, mark
         self._outlived = 0
 
@@ -98,7 +98,7 @@ class LocalProcess:
         return f"{self._outlived} of its processes outlived it and were ended" if self._outlived else ""
 
     def owns(self, process: psutil.Process) -> bool:
-        return Mark.of(process) == self._mark
+        return TrialMark.of(process) == self._mark
 
     def facts(self) -> dict[str, Any]:
         """For the record."""

@@ -103,7 +103,7 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
 
 def _must_meet(node: Node, patience_s: float) -> None:
     """Node 0's port is free, and the others wait until it answers there. ValueError where that cannot be."""
-    place = meeting.Place(node.address, node.port, patience_s)
+    place = meeting.MeetingPlace(node.address, node.port, patience_s)
     if node.rank == 0:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -154,7 +154,7 @@ def _watched(log: Path) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        progress = watchdog.Progress(log)
+        progress = watchdog.LogGrowth(log)
         while not over.wait(watchdog.POLL_S):
             if progress.silent_s() > watchdog.PATIENCE_S:
                 children = sorted(each.pid for each in psutil.Process().children(recursive=True))

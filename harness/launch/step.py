@@ -56,7 +56,7 @@ class SlurmLauncher:
     say: Callable[[str], None]
     here: bool = field(default=False, init=False)
     _nodes: Allocation | None = field(default=None, init=False)
-    _found: list[node.Node] = field(default_factory=list, init=False)
+    _found: list[node.NodeReport] = field(default_factory=list, init=False)
     _last: RunningStep | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class SlurmLauncher:
         ]
         began = time.time()
         said = self._everywhere(runtime, [*command, "node", runtime.python, *words])
-        self._found = node.Node.read(said)
+        self._found = node.NodeReport.read(said)
         if len(self._found) != run.nodes:
             lines = [line for line in said.splitlines() if line.strip() and node.MARK not in line]
             raise NotSuitable(

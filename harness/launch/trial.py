@@ -46,42 +46,42 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Judged:
+class TrialEnd:
     """What a trial's end is worth."""
 
     status: str  # of the ledger
     reason: str
 
 
-def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) -> Judged:
+def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) -> TrialEnd:
     """Believe an exit code only where the log says the same: a crash before the first line also ends with 1."""
     why = f"; {outcome.why}" if outcome.why else ""
     code = outcome.exit_code
     if outcome.ended_by == "watchdog":
-        return Judged(ledger.STALLED, f"stopped by the watchdog, exit code {code}{why}")
+        return TrialEnd(ledger.STALLED, f"stopped by the watchdog, exit code {code}{why}")
     if outcome.ended_by == "signal":
-        return Judged(ledger.INTERRUPTED, f"the series was asked to end{why}")
+        return TrialEnd(ledger.INTERRUPTED, f"the series was asked to end{why}")
     if code == INTERRUPTED and not why:
-        return Judged(ledger.INTERRUPTED, "someone asked the trial alone to end")
+        return TrialEnd(ledger.INTERRUPTED, "someone asked the trial alone to end")
     began = log is not None and bool(log.epochs)  # a disk that fills in the middle ends with 6 too
     if code in (USAGE, NOT_SUITABLE) and not began:
-        return Judged(ledger.REFUSED, _last_words(outcome, log))
+        return TrialEnd(ledger.REFUSED, _last_words(outcome, log))
     if code not in (TARGET_MET, EPOCHS_SPENT):
         signal = f" (signal {code - 128})" if code > 128 and code != INTERRUPTED else ""
-        return Judged(ledger.FAILED, f"exit code {code}{signal}{why}; {_last_words(outcome, log)}")
+        return TrialEnd(ledger.FAILED, f"exit code {code}{signal}{why}; {_last_words(outcome, log)}")
     if log is None:
-        return Judged(ledger.FAILED, f"exit code {code}, but it left no log; {_last_words(outcome, log)}")
+        return TrialEnd(ledger.FAILED, f"exit code {code}, but it left no log; {_last_words(outcome, log)}")
     if log.configuration_sha256 != configuration_sha256:
         found = log.configuration_sha256
-        return Judged(
+        return TrialEnd(
             ledger.FAILED, f"its log names another configuration: {found}; is the image of this checkout's code?"
         )
     if code == TARGET_MET and log.outcome == "success":
-        return Judged(ledger.SUCCESS, "")
+        return TrialEnd(ledger.SUCCESS, "")
     # a crash before the first evaluation ends with 1 too; not so a run whose --max-steps allowed none
     if code == EPOCHS_SPENT and log.outcome == "aborted" and (log.evaluations or log.max_steps is not None):
-        return Judged(ledger.NOT_MET, _last_words(outcome, log))
-    return Judged(ledger.FAILED, f"exit code {code}, but its log ends as {log.outcome}: {log.reason}")
+        return TrialEnd(ledger.NOT_MET, _last_words(outcome, log))
+    return TrialEnd(ledger.FAILED, f"exit code {code}, but its log ends as {log.outcome}: {log.reason}")
 
 
 def read_log(path: Path) -> RunRecord | None:

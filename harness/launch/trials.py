@@ -28,7 +28,7 @@ from harness.launch.watchdog import Outcome
 from harness.system.neighbours import Neighbours
 
 
-class Running(watchdog.Running, Protocol):
+class StartedTrial(watchdog.Running, Protocol):
     """What a launcher's `start` returns."""
 
     def facts(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Launcher(Protocol):
         """The page cache of whatever machines the trial will run on."""
         ...
 
-    def start(self, order: Order) -> Running:
+    def start(self, order: Order) -> StartedTrial:
         """The trial, running. NotSuitable when it cannot be started here."""
         ...
 
@@ -80,7 +80,7 @@ def run(series: SeriesOrder, launcher: Launcher, say: Callable[[str], None]) -> 
     try:
         with ledger.opened(series.folder) as book:
             admission.may_begin(series, launcher.where, book.account)
-            work = _Work(series, launcher, book, say)
+            work = _HeldSeries(series, launcher, book, say)
             work.mark_broken()
             book.append(
                 ledger.SERIES,
@@ -116,7 +116,7 @@ def run(series: SeriesOrder, launcher: Launcher, say: Callable[[str], None]) -> 
 
 
 @dataclass
-class _Work:
+class _HeldSeries:
     """A series that holds its ledger."""
 
     series: SeriesOrder
@@ -192,7 +192,7 @@ class _Work:
             seed=order.seed,
         )
         facts: dict[str, Any] = {}
-        running: Running | None = None
+        running: StartedTrial | None = None
         neighbours = (
             Neighbours(lambda process: running is not None and running.owns(process)) if self.launcher.here else None
         )

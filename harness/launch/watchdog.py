@@ -64,7 +64,7 @@ class Outcome:
     why: str = ""  # what is known beyond the exit code
 
 
-class Progress:
+class LogGrowth:
     """How long ago the log grew."""
 
     def __init__(self, log: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -96,7 +96,7 @@ def follow(running: Running, log: Path, patience_s: float | None, say: Callable[
 
     reader = threading.Thread(target=pass_on, name=name, daemon=True)
     reader.start()
-    progress = Progress(log)
+    progress = LogGrowth(log)
     ended_by: Literal["itself", "watchdog"] = "itself"
     why = ""
     while (code := running.poll()) is None:

@@ -32,7 +32,7 @@ from harness.rules import DEFAULT, DIVISIONS, Rules, checkable, rules_for
 IMPLEMENTATION = "pytorch"
 
 
-class Refused(Exception):
+class Unpublishable(Exception):
     """What the series lacks to be published, a sentence each."""
 
     def __init__(self, reasons: list[str]) -> None:
@@ -64,7 +64,7 @@ def package(series: Series, submission: Submission) -> tuple[Path, Report]:
     description = _description(series, submission, system)
     reasons = [*refusals(series, rules, submission), *_unanswered(description)]
     if reasons:
-        raise Refused(reasons)
+        raise Unpublishable(reasons)
     target = submission.out / plain(submission.org)
     if target.exists():
         raise ValueError(f"{target} is there already and is not overwritten; name another folder with --out")
@@ -75,7 +75,7 @@ def package(series: Series, submission: Submission) -> tuple[Path, Report]:
         (report,) = check([built], ruleset)
         if not report.ok:
             wrong = [each for each in report.findings if each.severity == "error"]
-            raise Refused([f"{each.file}: {each.key or each.rule}: {each.found}; {each.fix}" for each in wrong])
+            raise Unpublishable([f"{each.file}: {each.key or each.rule}: {each.found}; {each.fix}" for each in wrong])
         built.rename(target)
     return target, report
 

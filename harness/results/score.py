@@ -25,7 +25,7 @@ Place = Literal["counted", "fastest", "slowest", "not converged"]
 
 
 @dataclass(frozen=True)
-class Split:
+class TimeSplit:
     """Where a run's seconds went. Evaluation that runs beside training costs nothing, and counts nothing here."""
 
     init_s: float | None  # before the clock
@@ -148,7 +148,7 @@ def four_decimals(value: Fraction | float) -> Decimal:
 # --- where the time went -----------------------------------------------------------------------------------------------
 
 
-def split(record: RunRecord) -> Split | None:
+def split(record: RunRecord) -> TimeSplit | None:
     """The parts of one run; None where it has no end."""
     start, stop = record.run_start_s, record.run_stop_s
     if start is None or stop is None or stop <= start:
@@ -162,7 +162,7 @@ def split(record: RunRecord) -> Split | None:
     epochs = _clip(epochs, start, stop)
     both = _clip(both, start, stop)
     epochs_s, both_s = _length(epochs), _length(both)
-    return Split(record.init_seconds, epochs_s, both_s - epochs_s, stop - start - both_s)
+    return TimeSplit(record.init_seconds, epochs_s, both_s - epochs_s, stop - start - both_s)
 
 
 def _within(spans: Iterable[tuple[float | None, float | None]]) -> list[tuple[float, float]]:

@@ -42,9 +42,9 @@ class Series:
         return next((record for record in self.records if record.events), self.records[0])
 
     @property
-    def unread(self) -> list[str]:
-        """A line for each log that says nothing, with the reason."""
-        return [f"{each.path}: {each.reason}" for each in self.records if not each.events]
+    def unread(self) -> list[RunRecord]:
+        """Runs whose logs say nothing, each with its reason."""
+        return [each for each in self.records if not each.events]
 
     @property
     def system(self) -> str:

@@ -19,7 +19,7 @@ Way = Literal["none", "node", "cores"]
 
 
 @dataclass(frozen=True)
-class Node:
+class NumaNode:
     """One NUMA node's processors, as far as this process may use them: by core, in order."""
 
     number: int
@@ -30,7 +30,7 @@ class Node:
         return frozenset(cpu for core in self.cores for cpu in core)
 
 
-def nodes(usable: Collection[int], root: Path = Path("/")) -> list[Node]:
+def nodes(usable: Collection[int], root: Path = Path("/")) -> list[NumaNode]:
     """The nodes with a processor of `usable`, in order. A kernel that shows none has one."""
     folder = root / "sys/devices/system"
     lists = {
@@ -41,7 +41,7 @@ def nodes(usable: Collection[int], root: Path = Path("/")) -> list[Node]:
     for number, cpus in sorted((lists or {0: set(usable)}).items()):
         cores = {_core(folder, cpu) & set(usable) or {cpu} for cpu in cpus & set(usable)}
         if cores:
-            found.append(Node(number, tuple(sorted(tuple(sorted(core)) for core in cores))))
+            found.append(NumaNode(number, tuple(sorted(tuple(sorted(core)) for core in cores))))
     return found
 
 
@@ -59,12 +59,12 @@ def of_device(bus: str, root: Path = Path("/")) -> int:
     )
 
 
-def spread(ranks: int, there: Sequence[Node]) -> list[int]:
+def spread(ranks: int, there: Sequence[NumaNode]) -> list[int]:
     """A node for each rank of a machine whose ranks have no device, in order: neighbours get the same one."""
     return [there[rank * len(there) // ranks].number for rank in range(ranks)]
 
 
-def share(way: Way, there: Sequence[Node], homes: Sequence[int], local_rank: int) -> frozenset[int]:
+def share(way: Way, there: Sequence[NumaNode], homes: Sequence[int], local_rank: int) -> frozenset[int]:
     """The processors of one rank. `homes` are the nodes of all ranks of this machine. NotSuitable where they do not suffice."""
     home = homes[local_rank]
     node = next((each for each in there if each.number == home), None)

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.comparison import statistics, verdict
-from harness.comparison.sample import Sample
+from harness.comparison.observations import Observations
 
 HERE = Path(__file__).resolve().parent
 SEED = 20_261_126
@@ -79,12 +79,14 @@ def draw(generator: np.random.Generator, values: Floats, count: int) -> Floats:
     return drawn / math.sqrt(1 + (width / sd) ** 2)
 
 
-def sample(values: Floats, arm: list[int], *, block: list[int] | None = None, host: list[int] | None = None) -> Sample:
+def sample(
+    values: Floats, arm: list[int], *, block: list[int] | None = None, host: list[int] | None = None
+) -> Observations:
     """Runs in the order of time, a minute apart."""
     arms = np.array(arm)
     zeros = np.zeros(len(arms), np.int64)
     # runs taken in turns are blocks of one, and then runs are the units
-    return Sample(
+    return Observations(
         values,
         arms,
         zeros if host is None else np.array(host),
@@ -111,7 +113,7 @@ def blocks(count: int, first: int = 0) -> tuple[list[int], list[int]]:
     return [arm for arm in order for _ in range(count)], [number for number in (0, 0, 1, 1) for _ in range(count)]
 
 
-def share(make: Callable[[], Sample], delta: float, repeats: int) -> Counter[str]:
+def share(make: Callable[[], Observations], delta: float, repeats: int) -> Counter[str]:
     return Counter(verdict.judge(make(), delta).word for _ in range(repeats))
 
 
@@ -151,7 +153,9 @@ def real_splits(noise: Noise) -> Iterator[dict[str, Any]]:
             for six in itertools.combinations(range(len(values)), 6) if len(values) >= 6 else ():
                 for first in itertools.combinations(six, 3):
                     rest = [each for each in six if each not in first]
-                    total[verdict.judge(Sample.of(np.exp(values[list(first)]), np.exp(values[rest])), delta).word] += 1
+                    total[
+                        verdict.judge(Observations.of(np.exp(values[list(first)]), np.exp(values[rest])), delta).word
+                    ] += 1
                 if len(values) > 8 and total.total() > 60_000:
                     break
         yield {
@@ -232,7 +236,7 @@ def coverage(generator: np.random.Generator, noise: Noise) -> Iterator[dict[str,
         }
 
 
-def reboots(generator: np.random.Generator, sd: float, reboot: float, count: int, truth: float) -> Sample:
+def reboots(generator: np.random.Generator, sd: float, reboot: float, count: int, truth: float) -> Observations:
     """A B B A of four runs a block on `count` hosts, every second in opposite order; each block has a shift of its own."""
     arms, numbers, names, values = [], [], [], []
     for host in range(count):
@@ -256,7 +260,7 @@ def hostile(generator: np.random.Generator, sd: float) -> Iterator[dict[str, Any
         drawn: Floats = generator.normal(0, 1, count) * np.where(generator.random(count) < 0.1, 10 * sd, sd)
         return drawn
 
-    cases: list[tuple[str, int, Callable[[], Sample]]] = []
+    cases: list[tuple[str, int, Callable[[], Observations]]] = []
     for count in ARMS:
         order = in_turns(count)
         cases.append(("heavy tails: Student's t of 2", count, lambda n=count, o=order: sample(heavy(2 * n), o)))

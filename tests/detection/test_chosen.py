@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.detection import chosen, precision
-from harness.contract import Context, NotSuitable
+from harness.contract import Context, NotSuitable, Precision
 
 
 def test_the_format_is_what_each_turn_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ class RunningJob:
 
     def _read(self, node: int) -> None:
         """All that a pod prints, through lost connections, each line once."""
-        pod, place = self._pods[node], Place()
+        pod, place = self._pods[node], ReadSoFar()
         try:
             while True:
                 over = self._over(pod)  # before reading: what is read after it is all there will be
@@ -220,7 +220,7 @@ class RunningJob:
             time.sleep(POLL_S)
 
 
-class Place:
+class ReadSoFar:
     """How far a pod's output was read, by the times of its lines: a second reading begins at the first line again."""
 
     def __init__(self) -> None:

@@ -65,7 +65,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Subject:
     """One log, series or package to report on."""
 
     found: tuple[Series, ...]
@@ -89,7 +89,7 @@ def check(
     MLPerf's tools run in `workers` processes, their answers are kept in `cache`; `progress` is told how many of how many are
     done, and `say` of what cannot be read.
     """
-    work: list[_Work] = []
+    work: list[_Subject] = []
     alone: list[Path] = []
     for path in paths:
         packages = find_packages(path)
@@ -111,7 +111,7 @@ def check(
     return [_report(each, next(answers) if each.job is not None else []) for each in work]
 
 
-def _series_work(series: Series, asked: str | None) -> _Work:
+def _series_work(series: Series, asked: str | None) -> _Subject:
     chosen, guess = _ruleset([series], asked)
     # what we refuse to read keeps their parsers busy for minutes
     logs = [record for record in series.records if record.outcome != "empty" and not _beyond_limits(record)]
@@ -119,7 +119,7 @@ def _series_work(series: Series, asked: str | None) -> _Work:
     if logs and chosen in checkable() and official.knows(series.first.benchmark, chosen):
         rcp = series.first.division == "closed" and len(logs) == rules_for(series.first.benchmark, chosen).runs
         job = Job(chosen, tuple((Path(record.path), record.path) for record in logs), rcp)
-    return _Work((series,), chosen, guess, job)
+    return _Subject((series,), chosen, guess, job)
 
 
 def job_of(series: Series, ruleset: str | None) -> Job | None:
@@ -127,13 +127,13 @@ def job_of(series: Series, ruleset: str | None) -> Job | None:
     return _series_work(series, ruleset).job
 
 
-def _package_work(package: Path, asked: str | None) -> _Work:
+def _package_work(package: Path, asked: str | None) -> _Subject:
     found = tuple(series for folder in _result_folders(package) for series in find_series([folder]))
     chosen, guess = _ruleset(list(found), asked)
     known = not found or any(official.knows(series.first.benchmark, chosen) for series in found)
     beyond = any(_beyond_limits(record) for series in found for record in series.records)
     job = Job(chosen, package=package) if known and not beyond and chosen in checkable() else None
-    return _Work(found, chosen, guess, job, package)
+    return _Subject(found, chosen, guess, job, package)
 
 
 def _beyond_limits(record: RunRecord) -> bool:
@@ -144,7 +144,7 @@ def _kept_back(record: RunRecord) -> bool:
     return record.outcome != "empty" and _beyond_limits(record)
 
 
-def _report(work: _Work, answer: list[OfficialVerdict] | RuntimeError) -> Report:
+def _report(work: _Subject, answer: list[OfficialVerdict] | RuntimeError) -> Report:
     verdicts = [] if isinstance(answer, RuntimeError) else answer
     name = str(work.package or work.found[0].folder)
     findings: list[Finding] = [_no_answer(name, answer)] if isinstance(answer, RuntimeError) else []
@@ -170,7 +170,9 @@ def _report(work: _Work, answer: list[OfficialVerdict] | RuntimeError) -> Report
     return Report(name, work.ruleset, work.guess, runs, _errors_first(findings), tuple(verdicts))
 
 
-def _of_package(work: _Work, package: Path, verdicts: list[OfficialVerdict], findings: list[Finding]) -> list[Finding]:
+def _of_package(
+    work: _Subject, package: Path, verdicts: list[OfficialVerdict], findings: list[Finding]
+) -> list[Finding]:
     """All findings of a package; `findings` are the tools' own."""
     findings = [*check_tree(package), *_descriptions(package), *findings]
     if not work.found:

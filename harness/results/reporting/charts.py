@@ -33,7 +33,7 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Mark:
+class ChartMark:
     """One row of the leaderboard at its place in a chart."""
 
     x: float
@@ -81,7 +81,7 @@ class Chart:
     y_label: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[ChartMark, ...] = ()
     guides: tuple[Guide, ...] = ()
     curves: tuple[Curve, ...] = ()
     note: str = ""
@@ -222,7 +222,7 @@ def _middle(values: Sequence[float]) -> float:
 
 
 def _equal_rates(
-    counts: Sequence[int], rates: Sequence[float], x: Scale, y: Scale, marks: Sequence[Mark]
+    counts: Sequence[int], rates: Sequence[float], x: Scale, y: Scale, marks: Sequence[ChartMark]
 ) -> Iterable[Guide]:
     """Lines of 100, 300, 1,000 ... images/s per accelerator, as far as they lie among the marks."""
     low, high = min(counts), max(*counts, min(counts) * 4)
@@ -235,7 +235,9 @@ def _equal_rates(
                 yield Guide(start, end, f"{each:,} each", _clear_place(start, end, marks))
 
 
-def _clear_place(start: tuple[float, float], end: tuple[float, float], marks: Sequence[Mark]) -> tuple[float, float]:
+def _clear_place(
+    start: tuple[float, float], end: tuple[float, float], marks: Sequence[ChartMark]
+) -> tuple[float, float]:
     """The point of the line where a label that ends there keeps most distance from the marks."""
     length = math.dist(start, end) or 1.0
     middle = 25.0 / length  # of a label of 50 units, as a share of the line
@@ -249,10 +251,10 @@ def _clear_place(start: tuple[float, float], end: tuple[float, float], marks: Se
     return at(max((1.0, 0.85, 0.7, 0.55, 0.4), key=distance))
 
 
-def _mark(row: Row, x: float, y: float, styles: dict[str, Style]) -> Mark:
+def _mark(row: Row, x: float, y: float, styles: dict[str, Style]) -> ChartMark:
     score = f"{text.minutes(row.minutes)} min" if row.minutes else "no score"
     each = text.rate(row.images_per_s_per_accelerator)
-    return Mark(
+    return ChartMark(
         x=x,
         y=y,
         style=styles[accelerator_family(row.accelerator)],

@@ -46,8 +46,8 @@ def rows(folders: Iterable[Path], checks: Path | None = None) -> tuple[list[Row]
     found: dict[frozenset[str], Row] = {}
     opinions = Opinions(checks)
     for series in find_series(with_logs, said.append) if with_logs else []:
-        if not any(record.events for record in series.records):
-            left_out += [LeftOut(path=record.path, reason=record.reason) for record in series.records]
+        left_out += [LeftOut(path=record.path, reason=record.reason) for record in series.unread]
+        if len(series.unread) == len(series.records):
             continue
         runs = frozenset(record.sha256 for record in series.records)
         if runs in found and not series.description:

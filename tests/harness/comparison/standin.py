@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.comparison import hosts, plan, work
-from harness.comparison.plan import Item, Plan
+from harness.comparison.plan import Plan, PlannedRun
 from harness.system import facts
 from harness.system.nvidia.driver import Driver
 from harness.system.nvidia.nvml import ask
@@ -58,7 +58,7 @@ class Machine:
         self.change = change
         self.ran: list[str] = []
 
-    def launch(self, made: Plan, item: Item, folder: Path) -> int:
+    def launch(self, made: Plan, item: PlannedRun, folder: Path) -> int:
         self.started += 1
         self.ran.append(folder.name)
         turn = 100 * item.block + 10 * ("warm-up", "run", "again").index(item.kind) + item.number
@@ -98,5 +98,5 @@ if __name__ == "__main__":
     root, driver, boot, *die_at = sys.argv[1:]
     try:
         sys.exit(go(Path(root), Machine(driver, die_at=int(die_at[0]) if die_at else 0), boot))
-    except work.Refused as refused:
+    except work.NotDue as refused:
         sys.exit(f"refused: {refused}")

@@ -216,7 +216,7 @@ def test_arms_by_turns_are_both_probed_first(tmp_path: Path) -> None:
 
 def test_the_driver_must_have_changed(root: Path) -> None:
     go(root, Machine(OLD), "boot 1")
-    with pytest.raises(work.Refused, match="the driver is still that of old"):
+    with pytest.raises(work.NotDue, match="the driver is still that of old"):
         go(root, Machine(OLD), "boot 2")
 
 
@@ -224,7 +224,7 @@ def test_the_driver_must_be_the_arms_own(root: Path) -> None:
     go(root, Machine(OLD), "boot 1")
     go(root, Machine(NEW), "boot 2")
     other = Machine("595.10.00")
-    with pytest.raises(work.Refused, match=r"whose driver was 590.44.01.*kernel module is 595.10.00, was 590.44.01"):
+    with pytest.raises(work.NotDue, match=r"whose driver was 590.44.01.*kernel module is 595.10.00, was 590.44.01"):
         go(root, other, "boot 3")
     assert not other.ran
 
@@ -235,14 +235,14 @@ def test_a_version_string_is_not_enough(root: Path) -> None:
     go(root, Machine(NEW), "boot 2")
     stale = Machine(NEW)
     stale.tables = machine(NEW, firmware=OLD)
-    with pytest.raises(work.Refused, match=r"GSP firmware is 580\.65\.06, was 590\.44\.01"):
+    with pytest.raises(work.NotDue, match=r"GSP firmware is 580\.65\.06, was 590\.44\.01"):
         go(root, stale, "boot 3")
 
 
 def test_two_blocks_of_an_arm_need_a_reboot_between_them(root: Path) -> None:
     go(root, Machine(OLD), "boot 1")
     go(root, Machine(NEW), "boot 2")
-    with pytest.raises(work.Refused, match="still the same boot"):
+    with pytest.raises(work.NotDue, match="still the same boot"):
         go(root, Machine(NEW), "boot 2")
     assert go(root, Machine(NEW), "boot 3") == 0
 
@@ -251,7 +251,7 @@ def test_a_host_whose_libcuda_is_an_images_is_refused(root: Path) -> None:
     replaced = Machine(OLD)
     replaced.tables = machine(OLD, libcuda=COMPAT)
     assert replaced.tables["software"]["driver_mode"] == "FORWARD-COMPAT"
-    with pytest.raises(work.Refused, match=f"libcuda comes from {COMPAT}"):
+    with pytest.raises(work.NotDue, match=f"libcuda comes from {COMPAT}"):
         go(root, replaced, "boot 1")
 
 
@@ -270,7 +270,7 @@ def test_a_machine_without_a_driver_has_no_driver_arms(root: Path) -> None:
 
     bare = Machine(OLD)
     bare.tables = facts.describe(recorded.machine(recorded.BARE))
-    with pytest.raises(work.Refused, match="shows no driver"):
+    with pytest.raises(work.NotDue, match="shows no driver"):
         go(root, bare, "boot 1")
 
 
@@ -323,7 +323,7 @@ def test_a_run_that_fails_ends_it_and_is_done_again(root: Path) -> None:
     machine_ = Machine(OLD)
     codes = iter([0, 5, 0, 0, 0, 0])
 
-    def launch(made: plan.Plan, item: plan.Item, folder: Path) -> int:
+    def launch(made: plan.Plan, item: plan.PlannedRun, folder: Path) -> int:
         code = next(codes)
         return code or Machine.launch(machine_, made, item, folder)
 
@@ -342,7 +342,7 @@ def test_code_that_changes_between_blocks_is_found_at_once(root: Path) -> None:
     go(root, Machine(NEW), "boot 2")
     later = Machine(NEW)
 
-    def launch(made: plan.Plan, item: plan.Item, folder: Path) -> int:
+    def launch(made: plan.Plan, item: plan.PlannedRun, folder: Path) -> int:
         code = Machine.launch(later, made, item, folder)
         log = folder / "result_0.txt"
         log.write_text(log.read_text().replace("c" * 40, "d" * 40))
@@ -399,7 +399,7 @@ def test_epochs_are_counted_in_steps_by_a_run_of_one(tmp_path: Path) -> None:
     seen: list[int | None] = []
     on = Machine(OLD)
 
-    def launch(made: plan.Plan, item: plan.Item, folder: Path) -> int:
+    def launch(made: plan.Plan, item: plan.PlannedRun, folder: Path) -> int:
         seen.append(made.max_steps)
         return on.launch(made, item, folder)
 
@@ -420,7 +420,7 @@ def test_what_a_warm_up_chose_by_its_speed_holds_for_all_that_counts(
     told: list[tuple[int, str, tuple[str, ...]]] = []
     heard: list[str] = []
 
-    def launch(made: plan.Plan, item: plan.Item, folder: Path) -> int:
+    def launch(made: plan.Plan, item: plan.PlannedRun, folder: Path) -> int:
         told.append((item.arm, item.kind, made.options))
         chosen = "fp32" if item.arm == 0 else of_b
 

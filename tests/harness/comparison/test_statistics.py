@@ -11,22 +11,22 @@ import pytest
 from scipy import stats
 
 from harness.comparison import statistics, verdict
-from harness.comparison.sample import Sample, units
+from harness.comparison.observations import Observations, units
 
 A = [10.0, 10.02, 9.99, 10.01, 10.0]
 B = [10.13, 10.12, 10.15, 10.14, 10.11]
 
 
-def normal(generator: np.random.Generator, count: int, sd: float = 0.001, shift: float = 0.0) -> Sample:
+def normal(generator: np.random.Generator, count: int, sd: float = 0.001, shift: float = 0.0) -> Observations:
     values = generator.normal(0, sd, 2 * count) + shift * np.repeat([0, 1], count)
-    return Sample.of(np.exp(values[:count]).tolist(), np.exp(values[count:]).tolist())
+    return Observations.of(np.exp(values[:count]).tolist(), np.exp(values[count:]).tolist())
 
 
 def sample(
     values: list[float], arm: list[int], host: list[int] | None = None, block: list[int] | None = None
-) -> Sample:
+) -> Observations:
     count = len(values)
-    return Sample(
+    return Observations(
         np.array(values),
         np.array(arm),
         np.array(host or [0] * count),
@@ -36,7 +36,7 @@ def sample(
 
 
 def test_few_runs_are_judged_by_welch() -> None:
-    found = statistics.estimate(Sample.of(A, B))
+    found = statistics.estimate(Observations.of(A, B))
     reference = stats.ttest_ind(np.log(B), np.log(A), equal_var=False)
 
     assert found.method == "Welch's t"
@@ -64,7 +64,7 @@ def replace_decides(found: statistics.Estimate) -> statistics.Estimate:
 
 
 def test_permutation_is_exact_where_it_can_be() -> None:
-    found = statistics.permutation(Sample.of(A, B))
+    found = statistics.permutation(Observations.of(A, B))
 
     assert found.arrangements == math.comb(10, 5)
     assert found.p_slower == pytest.approx(1 / math.comb(10, 5))
@@ -131,13 +131,13 @@ def test_many_hosts_are_what_was_sampled() -> None:
 
 
 def test_alike_to_the_digit_is_no_certainty_beyond_the_clock() -> None:
-    found = statistics.estimate(Sample.of([1.0, 1.0, 1.0], [1.002, 1.002, 1.002], resolution=0.001))
+    found = statistics.estimate(Observations.of([1.0, 1.0, 1.0], [1.002, 1.002, 1.002], resolution=0.001))
     assert found.se == pytest.approx(0.001 * math.sqrt(2 / 3))
 
 
 def test_one_run_an_arm_has_no_spread() -> None:
-    assert not statistics.enough(Sample.of([1.0], [1.1]))
-    judged = verdict.judge(Sample.of([1.0], [1.1]), 0.005)
+    assert not statistics.enough(Observations.of([1.0], [1.1]))
+    judged = verdict.judge(Observations.of([1.0], [1.1]), 0.005)
     assert (judged.word, judged.more_runs) == ("CANNOT TELL", 2)
 
 
@@ -156,17 +156,17 @@ def test_a_drift_is_not_taken_for_the_candidate() -> None:
 
 
 def test_an_outlier_is_named_and_counts() -> None:
-    made = Sample.of(A, [*B[:4], 11.5])
+    made = Observations.of(A, [*B[:4], 11.5])
     (found,) = statistics.outliers(made)
 
     assert found.index == 9
     assert found.log_deviation == pytest.approx(math.log(11.5) - np.log(B[:4]).mean())
-    assert statistics.estimate(made).log_ratio > statistics.estimate(Sample.of(A, B)).log_ratio
-    assert not statistics.outliers(Sample.of(A, B))
+    assert statistics.estimate(made).log_ratio > statistics.estimate(Observations.of(A, B)).log_ratio
+    assert not statistics.outliers(Observations.of(A, B))
 
 
 def test_effect_sizes_that_outliers_do_not_move() -> None:
-    made = Sample.of(A, [*B[:4], 11.5])
+    made = Observations.of(A, [*B[:4], 11.5])
 
     assert math.expm1(statistics.hodges_lehmann(made)) == pytest.approx(0.014, abs=0.001)
     assert statistics.cliffs_delta(made) == 1.0
@@ -193,24 +193,24 @@ def test_power_at_the_median_hosts_noise() -> None:
 
 
 def test_holm_asks_more_of_many_metrics_and_counts_a_mirrored_one_once() -> None:
-    slow = Sample.of(A, B)
+    slow = Observations.of(A, B)
     alone = verdict.judge(slow, 0.005)
     assert alone.word == "SLOWER"
-    twice = verdict.holm([slow, Sample.of([2 * each for each in A], [2 * each for each in B])], [0.005, 0.005])
+    twice = verdict.holm([slow, Observations.of([2 * each for each in A], [2 * each for each in B])], [0.005, 0.005])
     assert [each.word for each in twice] == ["SLOWER", "SLOWER"]
 
     just = 0.0105
     level = verdict.judge(slow, just)
     assert level.word == "SLOWER" and 0.2 < level.scaled_p <= 1, "just found alone"
-    others = [Sample.of(np.random.default_rng(seed).normal(10, 0.01, 5).tolist(), A) for seed in range(9)]
+    others = [Observations.of(np.random.default_rng(seed).normal(10, 0.01, 5).tolist(), A) for seed in range(9)]
     many = verdict.holm([slow, *others], [just] * 10)
     assert many[0].word == "CANNOT TELL" and "at once" in many[0].reason
 
 
 def test_five_runs_an_arm_can_be_slower_in_one_of_many_metrics() -> None:
     """Five against five have 252 arrangements, too few for a permutation at a tenth of 1 %: Welch's t takes its place."""
-    others = [Sample.of(np.random.default_rng(seed).normal(10, 0.01, 5).tolist(), A) for seed in range(9)]
-    assert verdict.holm([Sample.of(A, B), *others], [0.005] * 10)[0].word == "SLOWER"
+    others = [Observations.of(np.random.default_rng(seed).normal(10, 0.01, 5).tolist(), A) for seed in range(9)]
+    assert verdict.holm([Observations.of(A, B), *others], [0.005] * 10)[0].word == "SLOWER"
 
 
 def test_overall() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from harness.contract import Sample
 from harness.execution import detectors, inference, inference_report
-from harness.execution.inference import JPEG, OFFLINE, PIXELS, SINGLE_STREAM, Figure
+from harness.execution.inference import JPEG, OFFLINE, PIXELS, SINGLE_STREAM, ScenarioResult
 from tests.harness.execution.models import harness, numbers, saved
 from tests.toy import configuration as toy
 from tests.toy.using import ToyDetector
@@ -160,8 +160,8 @@ def test_pictures_are_drawn_alike_each_time_and_files_give_the_same_ones(tmp_pat
     assert drawn[0] == drawn[1] == drawn[2] and len({number for batch in drawn[0] for number in batch}) == 8
 
 
-def figure(seconds: list[float], batch: int = 1, scenario: str = SINGLE_STREAM) -> Figure:
-    return Figure(scenario, PIXELS, {}, batch, seconds, sum(seconds), 0.0)
+def figure(seconds: list[float], batch: int = 1, scenario: str = SINGLE_STREAM) -> ScenarioResult:
+    return ScenarioResult(scenario, PIXELS, {}, batch, seconds, sum(seconds), 0.0)
 
 
 def test_a_percentile_is_a_latency_that_was_measured() -> None:
@@ -214,7 +214,7 @@ def interrupted_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Ctrl-C while so many figures are there."""
     real, made = inference._figure, []
 
-    def figure(*arguments: Any) -> Figure:
+    def figure(*arguments: Any) -> ScenarioResult:
         if len(made) == number:
             raise KeyboardInterrupt
         made.append(real(*arguments))

@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 
 from harness.execution import meeting
-from harness.execution.meeting import Place
+from harness.execution.meeting import MeetingPlace
 from tests.harness.execution.runs import run
 from tests.toy import configuration as toy
 
@@ -69,7 +69,7 @@ def test_an_address_that_never_answers(black_hole: int, monkeypatch: pytest.Monk
     monkeypatch.setattr(meeting, "AGAIN_S", 0.1)
     said: list[str] = []
     with pytest.raises(ValueError, match=rf"rank 3 has tried to reach rank 0 at {HERE}:{black_hole} .*nothing answers"):
-        meeting.reach("rank 3", Place(HERE, black_hole, 2.0), said.append)
+        meeting.reach("rank 3", MeetingPlace(HERE, black_hole, 2.0), said.append)
     assert 2 <= len(said) <= 5
     assert said[0].startswith(f"rank 3 cannot reach rank 0 at {HERE}:{black_hole} (MASTER_ADDR, MASTER_PORT) yet: ")
     assert "s so far" in said[0]
@@ -79,12 +79,12 @@ def test_a_machine_that_answers_and_where_nobody_listens(free_port: int) -> None
     with pytest.raises(
         ValueError, match=r"nothing listens on the port; is rank 0 started there\?.*--rendezvous-timeout"
     ):
-        meeting.reach("rank 1", Place(HERE, free_port, 0.5))
+        meeting.reach("rank 1", MeetingPlace(HERE, free_port, 0.5))
 
 
 def test_rank_0_may_come_later(free_port: int) -> None:
     found: list[object] = []
-    place = Place(HERE, free_port, 60.0)
+    place = MeetingPlace(HERE, free_port, 60.0)
     other = Thread(target=lambda: found.append(meeting.of_ranks(place, 1, 2, keeps=False)))
     other.start()
     time.sleep(1.5)
@@ -98,7 +98,7 @@ def test_another_program_on_the_port(another_program: int, monkeypatch: pytest.M
     monkeypatch.setattr(meeting, "ANSWER_S", 1.0)
     monkeypatch.setattr(meeting, "TRY_S", 0.3)
     with pytest.raises(ValueError, match="what answers there is not rank 0 of a run: another program has that port"):
-        meeting.of_ranks(Place(HERE, another_program, 30.0), 1, 2, keeps=False)
+        meeting.of_ranks(MeetingPlace(HERE, another_program, 30.0), 1, 2, keeps=False)
 
 
 def test_rank_0_that_does_not_find_itself(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_rank_0_that_does_not_find_itself(free_port: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(meeting, "TRY_S", 1.0)
     said = rf"rank 0 waits for the others on .* and does not reach itself at 192\.0\.2\.1:{free_port}"
     with pytest.raises(ValueError, match=said):
-        meeting.of_ranks(Place("192.0.2.1", free_port, 2.0), 0, 2, keeps=True)
+        meeting.of_ranks(MeetingPlace("192.0.2.1", free_port, 2.0), 0, 2, keeps=True)
 
 
 def test_a_run_whose_rank_0_is_nowhere_is_over_in_seconds(tmp_path: Path, black_hole: int) -> None:
@@ -125,5 +125,5 @@ def test_who_has_not_come_is_said_while_rank_0_waits(free_port: int, monkeypatch
     monkeypatch.setattr(meeting, "FIRST_S", 0.5)
     said: list[str] = []
     with pytest.raises(ValueError, match=r"of 3 ranks 2 did not come"):
-        meeting.of_ranks(Place(HERE, free_port), 0, 3, keeps=True, say=said.append)
+        meeting.of_ranks(MeetingPlace(HERE, free_port), 0, 3, keeps=True, say=said.append)
     assert said[0].startswith("of 3 ranks 2 are not at") and "rank 1, 2" in said[0]

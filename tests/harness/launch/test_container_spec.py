@@ -12,7 +12,7 @@ import pytest
 from harness.config import RunTable
 from harness.contract import NotSuitable
 from harness.launch import engine
-from harness.launch.container_spec import Gpus, Host, Mount, _by_nodes, gpus, spec_of
+from harness.launch.container_spec import EngineHost, Gpus, Mount, _by_nodes, gpus, spec_of
 from harness.launch.trial import Order
 from harness.request import Request
 from harness.system.accelerator import ContainerNeeds
@@ -122,7 +122,7 @@ NONE = Gpus()
 
 def a_spec(info: dict[str, Any], wanted: Gpus = NONE, **options: Any) -> Any:
     order = Order(3, Path("/home/ada/out"), seed=5, caches_cleared=True)
-    host = Host(info, 1000, 1001, (44, 27))
+    host = EngineHost(info, 1000, 1001, (44, 27))
     request = Request(configuration="/home/ada/a b.toml", trials=5, **options)
     return spec_of(host, "ssd", order, request, image_id="sha256:5d", gpus=wanted)
 
@@ -168,7 +168,7 @@ def test_a_probe_s_container_is_a_trial_s_with_another_command() -> None:
     request = Request(configuration="/home/ada/a b.toml", image="ssd", cache_dir=Path("/home/ada/.cache/containers"))
     reaper: Any = None
     made = ProbeLauncher(
-        client, image, "ssd", Host(NO_GPU, 1000, 1001, ()), request, Gpus(), "s", "a b", reaper, print, seconds=5
+        client, image, "ssd", EngineHost(NO_GPU, 1000, 1001, ()), request, Gpus(), "s", "a b", reaper, print, seconds=5
     )
     order = Order(0, Path("/home/ada/out"), None, caches_cleared=False)
     trial = spec_of(made.host, "ssd", order, request, image_id="sha256:5d")
@@ -181,7 +181,7 @@ def test_a_probe_s_container_is_a_trial_s_with_another_command() -> None:
 
 def test_ranks_that_take_their_memory_from_a_node_are_allowed_to() -> None:
     """The engine's seccomp profile forbids set_mempolicy unless a container has this."""
-    order, host = Order(0, Path("/out"), seed=5, caches_cleared=True), Host(NO_GPU, 1000, 1001, ())
+    order, host = Order(0, Path("/out"), seed=5, caches_cleared=True), EngineHost(NO_GPU, 1000, 1001, ())
     request = Request(configuration="/home/ada/a.toml", trials=1)
     made = spec_of(host, "ssd", order, request, image_id="sha256:5d", binds_memory=True)
     assert made.arguments()["cap_add"] == ["CAP_SYS_NICE"]

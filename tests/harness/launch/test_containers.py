@@ -25,7 +25,7 @@ from docker.errors import DockerException
 
 from harness import config
 from harness.launch import container, engine, ledger, stacks, watchdog
-from harness.launch.container_spec import ContainerSpec, Host, spec_of
+from harness.launch.container_spec import ContainerSpec, EngineHost, spec_of
 from harness.launch.trial import Order
 from harness.request import Request
 from tests.conftest import CHECKOUT
@@ -146,10 +146,10 @@ def containers(client: Any, folder: Path) -> list[str]:
 
 
 def a_spec(client: Any, place: Place, order: Order, **options: Any) -> ContainerSpec:
-    return a_spec_for(Host.here(client.info()), client, place, order, **options)
+    return a_spec_for(EngineHost.here(client.info()), client, place, order, **options)
 
 
-def a_spec_for(host: Host, client: Any, place: Place, order: Order, **options: Any) -> ContainerSpec:
+def a_spec_for(host: EngineHost, client: Any, place: Place, order: Order, **options: Any) -> ContainerSpec:
     found = str(client.images.get(place.image).id)
     path = place.root / "a toy.toml"
     request = Request(configuration=str(path), **options)
@@ -323,7 +323,7 @@ def test_run_with_docker_is_the_same_thing(client: Any, place: Place) -> None:
 def test_results_belong_to_a_caller_without_rights(client: Any, place: Place) -> None:
     os.chown(place.folder, 12345, 54321)
     order = Order(0, place.folder, None, caches_cleared=False)
-    host = Host(client.info(), 12345, 54321, ())
+    host = EngineHost(client.info(), 12345, 54321, ())
     made = client.containers.create(**a_spec_for(host, client, place, order).arguments())
     made.start()
     assert made.wait()["StatusCode"] == 0, made.logs()

@@ -14,7 +14,7 @@ import pytest
 from harness.contract import NotSuitable
 from harness.execution.events import EventLog
 from harness.launch import node, running_step, slurm
-from harness.launch.node import Node
+from harness.launch.node import NodeReport
 from harness.launch.running_step import RunningStep
 from harness.launch.runtime import Runtime
 from harness.launch.slurm import Allocation
@@ -121,12 +121,12 @@ def test_a_step_whose_node_is_gone_is_not_waited_for(tmp_path: Path, monkeypatch
 # --- what nodes answer -------------------------------------------------------------------------------------------------
 
 
-def nodes(*changes: Callable[[Node], Node]) -> list[Node]:
-    found = [Node(f"node{number}", 1000.0, SHA256, "c0ffee", 29500) for number in (1, 2, 3)]
+def nodes(*changes: Callable[[NodeReport], NodeReport]) -> list[NodeReport]:
+    found = [NodeReport(f"node{number}", 1000.0, SHA256, "c0ffee", 29500) for number in (1, 2, 3)]
     return [change(each) for change, each in zip((*changes, *([lambda node: node] * 3)), found, strict=False)]
 
 
-def ahead(seconds: float) -> Callable[[Node], Node]:
+def ahead(seconds: float) -> Callable[[NodeReport], NodeReport]:
     return lambda found: replace(found, time_s=found.time_s + seconds)
 
 
@@ -146,7 +146,7 @@ def test_nodes_that_are_as_they_should_be() -> None:
         (nodes(ahead(25), ahead(-25)), "that of node node1 is 50 s ahead of that of node node2"),
     ],
 )
-def test_clocks_that_are_apart(found: list[Node], said: str) -> None:
+def test_clocks_that_are_apart(found: list[NodeReport], said: str) -> None:
     with pytest.raises(NotSuitable, match=said):
         node.judge(found, SHA256, 1000.0, 1000.0)
 
@@ -162,7 +162,7 @@ def test_clocks_that_are_apart(found: list[Node], said: str) -> None:
         (lambda each: replace(each, commit="beef"), "node1 is at commit c0ffee, node2 at beef"),
     ],
 )
-def test_nodes_that_differ_are_named(change: Callable[[Node], Node], said: str) -> None:
+def test_nodes_that_differ_are_named(change: Callable[[NodeReport], NodeReport], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         node.judge(nodes(lambda each: each, change), SHA256, 999.0, 1001.0)
 
@@ -172,10 +172,10 @@ def test_a_node_s_answer_is_found_among_other_lines(capsys: pytest.CaptureFixtur
 
     path = toy.write(tmp_path, toy.raw())
     node.main(["node7", *node.words(str(path), 0.25, tmp_path / "absent", None)])
-    (found,) = Node.read(f"pyxis: imported docker image\n0: {capsys.readouterr().out}\n")
+    (found,) = NodeReport.read(f"pyxis: imported docker image\n0: {capsys.readouterr().out}\n")
     assert found.name == "node7" and "there is no such folder" in found.problem and 0 < found.port < 1 << 16
     node.main(["node8", *node.words(str(path), 0.25, tmp_path, None)])
-    (found,) = Node.read(capsys.readouterr().out)
+    (found,) = NodeReport.read(capsys.readouterr().out)
     assert not found.problem and len(found.configuration_sha256) == 64
 
 

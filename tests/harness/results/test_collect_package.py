@@ -16,7 +16,7 @@ from harness.results import sources, sysdesc
 from harness.results.checking.findings import is_placeholder
 from harness.results.collect import LOCK, collect
 from harness.results.collection import IDENTITY, INDEX, system_name, write_index
-from harness.results.package import Refused, Submission, package
+from harness.results.package import Submission, Unpublishable, package
 from harness.results.series import find_series
 from tests.conftest import CHECKOUT
 from tests.harness.results.logs import events, text, write, write_series
@@ -416,7 +416,7 @@ def test_what_is_refused_and_in_which_words(
     tmp_path: Path, project: str, keys: dict[str, Any], count: int, words: str
 ) -> None:
     (series,) = find_series([write_series(tmp_path / "out", count, own=own(**{"commit": project, **keys}))])
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Unpublishable) as refused:
         package(series, order(tmp_path / "packages"))
     (reason,) = refused.value.reasons
     assert words in reason
@@ -425,7 +425,7 @@ def test_what_is_refused_and_in_which_words(
 
 def test_a_dirty_tree_is_refused_whatever_sources_are_named(tmp_path: Path) -> None:
     (series,) = find_series([write_series(tmp_path / "out", own=own(tree_dirty=True))])
-    with pytest.raises(Refused, match="uncommitted changes"):
+    with pytest.raises(Unpublishable, match="uncommitted changes"):
         package(series, order(tmp_path / "packages", sources=tmp_path / "out"))
 
 
@@ -442,7 +442,7 @@ def test_all_reasons_come_at_once(tmp_path: Path, project: str) -> None:
     (series,) = find_series(
         [write_series(tmp_path / "out", 1, own=own(commit=project, demonstration=True), division="open")]
     )
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Unpublishable) as refused:
         package(series, order(tmp_path / "packages", org="Other", given={}))
     reasons = "\n".join(refused.value.reasons)
     for words in (
@@ -461,7 +461,7 @@ def test_what_only_check_finds_lets_no_package_out(tmp_path: Path, project: str)
     write(folder / "result_1.txt", log)
     write(folder / "result_2.txt", [{**each, "value": 10} if each["key"] == "seed" else each for each in log])
     (series,) = find_series([folder])
-    with pytest.raises(Refused, match="model_bn_span"):
+    with pytest.raises(Unpublishable, match="model_bn_span"):
         package(series, order(tmp_path / "packages"))
     assert not (tmp_path / "packages").exists()
 

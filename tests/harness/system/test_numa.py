@@ -79,4 +79,4 @@ def test_where_a_device_is(machine: Path, tmp_path: Path) -> None:
 
 
 def test_a_kernel_that_shows_no_nodes_has_one(tmp_path: Path) -> None:
-    assert numa.nodes({3, 1}, tmp_path) == [numa.Node(0, ((1,), (3,)))]
+    assert numa.nodes({3, 1}, tmp_path) == [numa.NumaNode(0, ((1,), (3,)))]

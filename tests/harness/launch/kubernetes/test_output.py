@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.launch.kubernetes.frames import MARK, PIECE, Damaged, Receiver, Sender
-from harness.launch.kubernetes.running import Place
+from harness.launch.kubernetes.running import ReadSoFar
 
 
 def sent(folder: Path, content: dict[str, bytes]) -> list[str]:
@@ -121,7 +121,7 @@ def test_what_does_not_fit_writes_nothing(tmp_path: Path, line: str) -> None:
 def test_lines_of_an_output_that_is_read_again_come_once() -> None:
     """By their times, of which several lines may have the same, and of which servers leave out zeros."""
     stamps = ["2026-11-26T10:00:00.1Z", "2026-11-26T10:00:00.1Z", "2026-11-26T10:00:00.12Z", "2026-11-26T10:00:01Z"]
-    place = Place()
+    place = ReadSoFar()
     assert [place.is_new(each) for each in stamps[:2]] == [True, True]
     place.again()
     assert [place.is_new(each) for each in stamps] == [False, False, True, True]

@@ -22,7 +22,7 @@ HOSTS_AS_UNITS = 5  # from so many paired hosts on they are what was sampled; fe
 
 
 @dataclass(frozen=True)
-class Sample:
+class Observations:
     """Runs of one metric; all arrays have one entry a run, in any order."""
 
     log_slowness: Floats
@@ -33,16 +33,16 @@ class Sample:
     resolution: float = 0.0  # standard deviation of log_slowness that the log's clock alone brings
 
     @classmethod
-    def of(cls, baseline: Sequence[float], candidate: Sequence[float], resolution: float = 0.0) -> Sample:
+    def of(cls, baseline: Sequence[float], candidate: Sequence[float], resolution: float = 0.0) -> Observations:
         """Figures (seconds, say) of one host without blocks or times."""
         values = np.log(np.array([*baseline, *candidate], float))
         arm = np.repeat([0, 1], [len(baseline), len(candidate)])
         zeros = np.zeros(len(values), np.int64)
         return cls(values, arm, zeros, zeros, np.full(len(values), np.nan), resolution)
 
-    def chosen(self, keep: NDArray[np.bool_]) -> Sample:
+    def chosen(self, keep: NDArray[np.bool_]) -> Observations:
         """The runs where `keep` is true."""
-        return Sample(
+        return Observations(
             self.log_slowness[keep],
             self.arm[keep],
             self.host[keep],
@@ -51,7 +51,7 @@ class Sample:
             self.resolution,
         )
 
-    def paired(self) -> Sample:
+    def paired(self) -> Observations:
         """The runs of hosts that have both arms: only within a host do the arms differ in nothing else."""
         both = set(self.host[self.arm == 0].tolist()) & set(self.host[self.arm == 1].tolist())
         return self.chosen(np.isin(self.host, list(both)))
@@ -83,7 +83,7 @@ class Units:
         return sorted(set(self.host.tolist()))
 
 
-def units(sample: Sample) -> Units:
+def units(sample: Observations) -> Units:
     """What was repeated with the arm changed in between. ValueError where no host has both arms.
 
     Where each arm has two blocks or more on every host, as in A B B A, its blocks are the replicates: what a reboot or an
@@ -111,7 +111,7 @@ def units(sample: Sample) -> Units:
     )
 
 
-def cells_of_hosts(sample: Sample) -> Units:
+def cells_of_hosts(sample: Observations) -> Units:
     """One value an arm and host: the mean of its runs."""
     value, arms, hosts, runs = [], [], [], []
     for host in sorted(set(sample.host.tolist())):
@@ -124,7 +124,7 @@ def cells_of_hosts(sample: Sample) -> Units:
     return Units("host", np.array(value), np.array(arms), np.array(hosts), np.array(runs))
 
 
-def _cells(sample: Sample) -> dict[tuple[int, int, int], NDArray[np.intp]]:
+def _cells(sample: Observations) -> dict[tuple[int, int, int], NDArray[np.intp]]:
     """Indices of the runs of each host, arm and block."""
     keys = list(zip(sample.host.tolist(), sample.arm.tolist(), sample.block.tolist(), strict=True))
     return {key: np.array([i for i, each in enumerate(keys) if each == key]) for key in sorted(set(keys))}

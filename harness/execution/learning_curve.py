@@ -25,7 +25,7 @@ class Evaluated:
 
 
 @dataclass
-class History:
+class LearningCurve:
     """Grows while the run goes on."""
 
     metric: str
