@@ -19,12 +19,12 @@ INTERVAL_S = 0.2
 @contextlib.contextmanager
 def watched(section: str, device: str, scratch: Path, figures: list[Figure]) -> Iterator[None]:
     """Adds `drawn` to `figures` when the block ends, however it ends. Nothing on a CPU, or where no sensor answers."""
-    log = scratch / f"result_{section}.txt"  # there is none: the name of the file beside it is made of its
+    log = scratch / f"{section}.txt"  # there is none: the name of the file beside it is made of its
     try:
         with telemetry.beside(log, device.partition(":")[0], INTERVAL_S):
             yield
     finally:
-        figures += drawn(section, log.with_name(f"telemetry_{section}.jsonl"))
+        figures += drawn(section, log.with_suffix(".jsonl"))
 
 
 def drawn(section: str, path: Path) -> list[Figure]:

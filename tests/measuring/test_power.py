@@ -47,7 +47,7 @@ def test_a_section_that_breaks_off_keeps_what_was_drawn(tmp_path: Path, monkeypa
     with pytest.raises(KeyboardInterrupt), power.watched("step", "cpu", tmp_path, figures):
         raise KeyboardInterrupt
     assert [each.what for each in figures] == ["step"]
-    assert seen == [("step", tmp_path / "telemetry_step.jsonl")]
+    assert seen == [("step", tmp_path / "step.jsonl")]
 
 
 def test_on_a_cpu_there_is_nothing_to_tell(tmp_path: Path) -> None:
