@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness import ROOT as ROOT  # noqa: PLC0414 - for those who import it from here
 from harness import outside, rules
 from harness.contract import Benchmark
 from harness.names import same_accelerator
@@ -32,7 +33,6 @@ from harness.rules import Division, Rules, Status
 from harness.system import accelerator, numa
 from harness.validation import did_you_mean, not_finite, validate
 
-ROOT = Path(__file__).resolve().parent.parent  # of the checkout, or of the image's copy of it; installed: site-packages
 CHECKOUT = ROOT if (ROOT / "run_and_time.sh").is_file() else None
 FOLDER = ROOT / "configs" if CHECKOUT else ROOT / "harness" / "configs"  # where pyproject.toml puts them in a wheel
 BENCHMARK_MEMBERS = (

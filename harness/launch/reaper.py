@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from harness.config import ROOT
+from harness import ROOT
 from harness.contract import NotSuitable
 from harness.launch import leftovers
 

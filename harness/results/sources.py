@@ -10,9 +10,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from harness import outside
+from harness import ROOT, outside
 
-ROOT = Path(__file__).resolve().parents[2]  # of the checkout, or of the image's copy of it
 RECORD = "image.json"  # an image's account of what it was built from
 GIT_S = 120  # that git may take: a hung file system hangs it
 PROGRAM = frozenset((".py", ".sh", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".rs", ".go", ".java", ".jl", ".ipynb"))

@@ -16,6 +16,7 @@ from harness.results.checking.official import knows
 from harness.results.score import score
 from harness.results.series import find_series
 from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import harness
 from tests.harness.results.logs import changed, event, events, text, without, write
 from tests.harness.results.test_logfile import parsed
 from tests.toy import configuration as toy
@@ -170,11 +171,6 @@ def test_a_benchmark_of_error_runs_scores_checks_and_reports(tmp_path: Path) -> 
     """Another keyword, metric, direction and target, and no line of the harness for it."""
     content = toy.raw(target=0.65) | {"benchmark": "tests.toy_error"}
     path = toy.write(tmp_path, content)
-
-    def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "harness", *map(str, arguments)]
-        return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-
     out = tmp_path / "out"
     ran = harness("run", path, "--out", out)
     assert ran.returncode == 0, ran.stdout + ran.stderr

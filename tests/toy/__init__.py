@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import ctypes
 import math
 import sys
 import time
@@ -75,10 +75,10 @@ class ToySession:
                 raise RuntimeError("the toy broke")
             if self.toy.fate == "rank 1 raises" and self.context.rank == 1 and epoch == 2:
                 raise RuntimeError("rank 1 broke")
-            if self.toy.fate == "never returns" and epoch == 2:
-                hashlib.pbkdf2_hmac(
-                    "sha256", b"", b"", 1 << 27
-                )  # minutes in C, deaf to signals, as a dead disk's read is
+            if self.toy.fate == "never returns" and epoch == 2:  # in C, deaf to signals, as a dead disk's read is
+                mutex = ctypes.create_string_buffer(64)  # zeros are PTHREAD_MUTEX_INITIALIZER
+                for _ in range(2):
+                    ctypes.CDLL(None).pthread_mutex_lock(mutex)
             time.sleep(2 if self.toy.fate == "naps" and epoch == 2 else 0)
             time.sleep(600 if self.toy.fate == "rank 1 hangs" and self.context.rank == 1 and epoch == 2 else 0)
             time.sleep(0.2 if self.toy.fate == "rank 1 is slow" and self.context.rank == 1 else 0)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +37,49 @@ FORKING.set_forkserver_preload(["torch", "matplotlib.figure", "harness.execution
 
 
 def run(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    words = ["run", *map(str, arguments)]
+    return harness("run", *arguments, **more)
+
+
+def harness(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """What a verb ends with."""
+    with begun(*arguments, **more) as process:
+        code = process.wait(540)
+        return subprocess.CompletedProcess(process.words, code, process.said("out"), process.said("errors"))
+
+
+class Begun:
+    """A process of the harness, for tests that do something to it meanwhile."""
+
+    def __init__(self, words: list[str], variables: dict[str, str], folder: Path) -> None:
+        self.words, self._folder = words, folder
+        self._process = FORKING.Process(target=_harness, args=(words, variables, str(folder)))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        self.terminate, self.kill = self._process.terminate, self._process.kill
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, timeout: float = LOADING) -> int:
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, f"harness {' '.join(self.words)} goes on and on"
+        return self._process.exitcode
+
+    def said(self, *names: str) -> str:
+        """What it has written by now to "out" and "errors"."""
+        return "".join(path.read_text() for name in names if (path := self._folder / name).is_file())
+
+
+@contextmanager
+def begun(*arguments: object, **more: str) -> Iterator[Begun]:
     with tempfile.TemporaryDirectory() as folder:
-        process = FORKING.Process(target=_harness, args=(words, environment(**more), folder))
-        process.start()
-        process.join(540)
-        assert process.exitcode is not None, f"harness {' '.join(words)} goes on and on"
-        out, errors = ((Path(folder) / name).read_text() for name in ("out", "errors"))
-    return subprocess.CompletedProcess(words, process.exitcode, out, errors)
+        process = Begun([*map(str, arguments)], environment(**more), Path(folder))
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _harness(words: list[str], variables: dict[str, str], folder: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHECKOUT, gpus
-from tests.harness.execution.runs import LOADING, command, complies, environment, events, run, stop, wait_for
+from tests.harness.execution.runs import begun, command, complies, environment, events, run, stop, wait_for
 from tests.toy import configuration as toy
 
 
@@ -101,13 +101,11 @@ def test_every_other_way_out(tmp_path: Path, fate: str, code: int, reason: str) 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_truthfully(tmp_path: Path, which: signal.Signals, device: str) -> None:
     path = toy.write(tmp_path, toy.raw("sleeps", device=device.partition(":")[0]))
-    with subprocess.Popen(
-        command(path, "--out", tmp_path), cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE, text=True
-    ) as process:
+    with begun("run", path, "--out", tmp_path) as process:
         wait_for(tmp_path / "result_0.txt", '"epoch_num": 2')
         process.send_signal(which)
-        out, _ = process.communicate(timeout=LOADING)
-    assert process.returncode == 130
+        assert process.wait() == 130
+        out = process.said("out")
     assert stop(tmp_path / "result_0.txt") == stop(tmp_path / "result_0.txt") | {
         "status": "aborted",
         "reason": which.name,
@@ -118,13 +116,12 @@ def test_a_signal_ends_the_run_truthfully(tmp_path: Path, which: signal.Signals,
 def test_stacks_are_written_on_request(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw("sleeps"))
     log = tmp_path / "result_0.txt"
-    with subprocess.Popen(
-        command(path, "--out", tmp_path), cwd=CHECKOUT, env=environment(), stdout=subprocess.DEVNULL
-    ) as process:
+    with begun("run", path, "--out", tmp_path) as process:
         wait_for(log, '"epoch_num": 2')
         process.send_signal(signal.SIGUSR1)
         wait_for(log, "train_epoch")
         process.terminate()
+        process.wait()
     assert "most recent call first" in log.read_text()
     assert stop(log)["status"] == "aborted"
 

@@ -10,31 +10,41 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from tests.conftest import CHECKOUT
-from tests.harness.execution.runs import command, environment, run, stop, wait_for
+from tests.harness.execution.runs import Begun, begun, command, environment, run, stop, wait_for
 from tests.toy import configuration as toy
 
 SECOND_EPOCH = '"epoch_num": 2'
 
 
 @contextmanager
-def in_second_epoch(folder: Path, fate: str = "sleeps", **options: Any) -> Iterator[subprocess.Popen[str]]:
-    path = toy.write(folder, toy.raw(fate, ranks=options.pop("ranks", 1)))
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options}
-    process = subprocess.Popen(command(path, "--out", folder / "out"), cwd=CHECKOUT, env=environment(), **streams)
-    try:
+def in_second_epoch(folder: Path, fate: str = "sleeps", ranks: int = 1) -> Iterator[Begun]:
+    with begun("run", toy.write(folder, toy.raw(fate, ranks=ranks)), "--out", folder / "out") as process:
         wait_for(folder / "out" / "result_0.txt", SECOND_EPOCH)
         yield process
-    finally:
-        process.kill()
-        process.wait()
+
+
+@contextmanager
+def with_signal(
+    folder: Path, number: signal.Signals, disposition: signal.Handlers
+) -> Iterator[subprocess.Popen[bytes]]:
+    """In its second epoch, a process that Python itself has started with the signal so disposed."""
+    with subprocess.Popen(
+        command(toy.write(folder, toy.raw("sleeps")), "--out", folder / "out"), cwd=CHECKOUT, env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(number, disposition),  # noqa: PLW1509 - it takes no lock
+    ) as process:  # fmt: skip
+        try:
+            wait_for(folder / "out" / "result_0.txt", SECOND_EPOCH)
+            yield process
+        finally:
+            process.kill()
 
 
 SELDOM = (signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM, signal.SIGXCPU)
@@ -47,8 +57,7 @@ SELDOM = (signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM, signal.SIGXCPU)
 )
 def test_whatever_signal_ends_a_run_its_log_is_closed(tmp_path: Path, number: signal.Signals) -> None:
     # a shell starts what runs in its background with some signals ignored, and an ignored one stays so
-    heard = {"preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)}
-    with in_second_epoch(tmp_path, **heard) as process:
+    with with_signal(tmp_path, number, signal.SIG_DFL) as process:
         process.send_signal(number)
         assert process.wait(timeout=30) == 130
     found = stop(tmp_path / "out" / "result_0.txt")
@@ -57,8 +66,7 @@ def test_whatever_signal_ends_a_run_its_log_is_closed(tmp_path: Path, number: si
 
 @pytest.mark.long
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
-    ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
-    with in_second_epoch(tmp_path, **ignore) as process:
+    with with_signal(tmp_path, signal.SIGHUP, signal.SIG_IGN) as process:
         process.send_signal(signal.SIGHUP)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=2)
@@ -70,8 +78,8 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
 def test_a_main_thread_that_never_comes_back_is_ended_too(tmp_path: Path) -> None:
     with in_second_epoch(tmp_path, "never returns") as process:
         process.terminate()
-        said, _ = process.communicate(timeout=60)
-        assert process.returncode == 130
+        assert process.wait(timeout=60) == 130
+        said = process.said("out", "errors")
     assert "SIGTERM, and it did not stop by itself within" in stop(tmp_path / "out" / "result_0.txt")["reason"]
     assert "RESULT" not in said
 
@@ -121,18 +129,11 @@ def test_a_log_that_was_taken_away_is_no_success(tmp_path: Path, harm: Callable[
     content = toy.raw("naps")
     path = toy.write(tmp_path, content)
     log = tmp_path / "out" / "result_0.txt"
-    with subprocess.Popen(
-        command(path, "--out", log.parent),
-        cwd=CHECKOUT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    with begun("run", path, "--out", log.parent) as process:
         wait_for(log, SECOND_EPOCH)
         harm(log)
-        said, _ = process.communicate(timeout=60)
-    assert process.returncode == 5, said
+        code, said = process.wait(timeout=60), process.said("out", "errors")
+    assert code == 5, said
     assert "RESULT" not in said and "Traceback" not in said
     assert str(log) in said
     if harm is cut:
@@ -179,7 +180,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def rank(of: subprocess.Popen[str], number: int) -> psutil.Process:
+def rank(of: Begun, number: int) -> psutil.Process:
     (found,) = [each for each in psutil.Process(of.pid).children() if each.environ().get("RANK") == str(number)]
     return found
 
@@ -203,16 +204,14 @@ def test_ranks_end_with_the_process_that_started_them(tmp_path: Path) -> None:
 def by_hand(folder: Path, *words: tuple[object, ...], port: int, machines: int = 1) -> list[tuple[int, str]]:
     """Ranks as any launcher starts them: by their environment alone, which says that they are on so many machines."""
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    started = []
-    for number, each in enumerate(words):
-        of, here = len(words), len(words) // machines
-        said_to_it = {"RANK": number, "LOCAL_RANK": number % here, "WORLD_SIZE": of, "LOCAL_WORLD_SIZE": here}
-        rank = {name: str(value) for name, value in said_to_it.items()}
-        run_it = command(*each, "--out", folder / "out")
-        started.append(subprocess.Popen(run_it, cwd=CHECKOUT, env=environment(**meeting, **rank), **streams))  # type: ignore[call-overload]
-    said = [process.communicate(timeout=120)[0] for process in started]
-    return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
+    of, here = len(words), len(words) // machines
+    with ExitStack() as stack:
+        started = []
+        for number, each in enumerate(words):
+            said_to_it = {"RANK": number, "LOCAL_RANK": number % here, "WORLD_SIZE": of, "LOCAL_WORLD_SIZE": here}
+            rank = {name: str(value) for name, value in said_to_it.items()}
+            started.append(stack.enter_context(begun("run", *each, "--out", folder / "out", **meeting, **rank)))
+        return [(process.wait(), process.said("out", "errors")) for process in started]
 
 
 def test_ranks_that_were_asked_for_different_things_say_so(tmp_path: Path, free_port: int) -> None:

@@ -35,10 +35,25 @@ from tests.toy import configuration as toy
 VENDORS = Path(__file__).parent / "vendors"
 
 
-def harness_with(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness", *map(str, arguments)]
+ONE_AFTER_THE_OTHER = """
+import contextlib, io, json, sys
+from harness.cli import main
+ended = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as errors:
+        code = main(words)
+    ended.append([words, code, out.getvalue(), errors.getvalue()])
+print(json.dumps(ended))
+"""
+
+
+def verbs_with(environment: dict[str, str], *asked: list[object]) -> list[subprocess.CompletedProcess[str]]:
+    """Several verbs in one process, to which the device is plugged in: to import torch takes longer than all of them."""
+    command = [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps([[*map(str, each)] for each in asked])]
     known = runs.environment(**environment)
-    return subprocess.run(command, cwd=CHECKOUT, env=known, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, env=known, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [subprocess.CompletedProcess(*each) for each in json.loads(done.stdout.splitlines()[-1])]
 
 
 @pytest.fixture(scope="module", params=["a folder of its own", pytest.param("torch alone", marks=pytest.mark.long)])
@@ -48,18 +63,33 @@ def plugged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return request.param, private_device.plugged_in(tmp_path_factory.mktemp("plug"), "register_name", vendors)
 
 
+Done = dict[str, subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture(scope="module")
-def log(plugged: tuple[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(plugged: tuple[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """What each verb said, in an order in which nothing is there that another left: the run comes last but for its report."""
     folder = tmp_path_factory.mktemp("run")
-    done = harness_with(plugged[1], "run", toy.write(folder, toy.raw(device="accelerator")), "--out", folder / "out")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "out" / "result_0.txt"
+    configuration = toy.write(folder, toy.raw(device="accelerator"))
+    asked: dict[str, list[object]] = {
+        "doctor": ["doctor", "--json", "--out", folder / "doctor"],
+        "sysinfo": ["sysinfo", "--json"],
+        "run without a configuration": ["run", "--out", folder / "none"],
+        "run": ["run", configuration, "--out", folder / "out"],
+        "report": ["report", "--json", "--no-published", folder / "out"],
+    }
+    return dict(zip(asked, verbs_with(plugged[1], *asked.values()), strict=True))
 
 
-def test_doctor_names_it(plugged: tuple[str, dict[str, str]], tmp_path: Path) -> None:
-    known, environment = plugged
-    done = harness_with(environment, "doctor", "--json", "--out", tmp_path)
-    found = json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def log(done: Done) -> Path:
+    assert done["run"].returncode == 0, done["run"].stdout + done["run"].stderr
+    return Path(done["run"].args[-1]) / "result_0.txt"
+
+
+def test_doctor_names_it(plugged: tuple[str, dict[str, str]], done: Done) -> None:
+    known, _ = plugged
+    found = json.loads(done["doctor"].stdout)
 
     assert found["hardware"]["accelerators"] == ["Abacus 13", "Abacus 13"]
     assert found["verdict"]["runnable"]
@@ -72,18 +102,18 @@ def test_doctor_names_it(plugged: tuple[str, dict[str, str]], tmp_path: Path) ->
         ]
 
 
-def test_sysinfo_names_it(plugged: tuple[str, dict[str, str]]) -> None:
-    found = json.loads(harness_with(plugged[1], "sysinfo", "--json").stdout)
+def test_sysinfo_names_it(done: Done) -> None:
+    found = json.loads(done["sysinfo"].stdout)
 
     assert (found["accelerators_per_node"], found["accelerator_model_name"]) == ("2", "Abacus 13")
 
 
-def test_its_owner_is_asked_for_a_configuration(plugged: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+def test_its_owner_is_asked_for_a_configuration(done: Done) -> None:
     """And does not get a demonstration on the processor without a word."""
-    done = harness_with(plugged[1], "run", "--out", tmp_path)
+    asked = done["run without a configuration"]
 
-    assert done.returncode == 2
-    assert "this machine has 2x Abacus 13: name the configuration" in done.stderr
+    assert asked.returncode == 2
+    assert "this machine has 2x Abacus 13: name the configuration" in asked.stderr
 
 
 def test_the_log_names_it(plugged: tuple[str, dict[str, str]], log: Path) -> None:
@@ -108,10 +138,8 @@ def test_telemetry_has_its_readings(plugged: tuple[str, dict[str, str]], log: Pa
     assert lines[-1]["gpus"][0]["during_run"] == {"beads_moved": 1}
 
 
-def test_the_report_names_it(plugged: tuple[str, dict[str, str]], log: Path) -> None:
-    done = harness_with(plugged[1], "report", "--json", "--no-published", log.parent)
-
-    (group,) = json.loads(done.stdout)["groups"]
+def test_the_report_names_it(done: Done) -> None:
+    (group,) = json.loads(done["report"].stdout)["groups"]
     assert (group["accelerator"], group["accelerators"]) == ("Abacus 13", 1)
 
 
