@@ -69,12 +69,11 @@ class DetectorBenchmark(ABC):
                 f"compute.cuda_graphs = true is for one accelerator under CUDA, not for {context.world_size} on "
                 f"{context.device.partition(':')[0]}: leave it out"
             )
-        for name, value in (("autotune", "all"), ("stream_priority", "high")):
-            if getattr(config.compute, name) == value and not context.device.startswith("cuda"):
-                raise ValueError(
-                    f'compute.{name} = "{value}" is for CUDA, and has no effect on {context.device.partition(":")[0]}: '
-                    "leave it out"
-                )
+        if config.compute.autotune == "all" and not context.device.startswith("cuda"):
+            raise ValueError(
+                'compute.autotune = "all" is for CUDA, and has no effect on '
+                f"{context.device.partition(':')[0]}: leave it out"
+            )
         if config.model.initial_weights == "imagenet" and context.initial_weights is None:
             raise ValueError(
                 f'model.initial_weights = "imagenet" needs torchvision\'s {config.model.backbone} file: give its path with '

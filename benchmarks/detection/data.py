@@ -38,9 +38,6 @@ class Source:
     jpeg_on_device: bool = True  # torch, on a device that says it is CUDA's: decode with nvJPEG, else on the CPU
     whole: bool = False  # DALI: in training, decode all of a picture and cut the crop out of it
     hw_decoder_load: float = 0.65  # DALI: share of a batch for a GPU's JPEG engine
-    # "device" or "cpu"; DALI, on a GPU, in training: who decodes, and who matches boxes to default boxes
-    decode_on: str = "device"
-    match_on: str = "device"
     counts: Counts | None = None  # that its reader must find; None: what the annotation file holds
     antialias: bool = (
         True  # make pictures smaller by a filter as wide as the scale, not by interpolation between four pixels

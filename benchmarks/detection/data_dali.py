@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from torch import Tensor
 
-from benchmarks.detection import image_format, reader_counts
+from benchmarks.detection import reader_counts
 from benchmarks.detection.data import Source, blamed, counts
 from benchmarks.detection.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
@@ -34,7 +34,6 @@ DECODERS = "fn.decoders."  # in an error of theirs, which names no file
 MOST_KEPT = 4  # batches that the device has not finished with
 
 Batch = dict[str, Tensor]
-Finish = Callable[[Batch], Batch]  # what is left to be done to a whole batch, where its images shall be
 
 
 @dataclass
@@ -69,7 +68,6 @@ class DaliBatches:
 
     iterator: DALIGenericIterator
     source: Source
-    finish: Finish
     in_use: InUse
     wait_s: float = field(default=0.0)
 
@@ -92,9 +90,8 @@ class DaliBatches:
                 raise RuntimeError(f"{error}\n{blamed(self.source)}") from error
             finally:
                 self.wait_s += time.perf_counter() - start
-            made = self.finish(batch)
             try:
-                yield {name: tensor.to(self.source.device, non_blocking=True) for name, tensor in made.items()}
+                yield {name: tensor.to(self.source.device, non_blocking=True) for name, tensor in batch.items()}
             finally:  # at the end of an epoch that is left before its own, too
                 self.in_use.asked(batch)
 
@@ -136,28 +133,15 @@ def _decoding_graph(jpegs: list[npt.NDArray[np.uint8]], arguments: dict[str, Any
 
 
 def batches(
-    pipe: Any,
-    source: Source,
-    saved: tempfile.TemporaryDirectory[str],
-    outputs: list[str],
-    policy: LastBatchPolicy,
-    *,
-    finish: Finish | None = None,
+    pipe: Any, source: Source, saved: tempfile.TemporaryDirectory[str], outputs: list[str], policy: LastBatchPolicy
 ) -> DaliBatches:
-    """`saved` is where the graph's reader saves what it reads, and is removed. Without `finish` the graph's images are float32
-    or, where they shall be, fp16_hwc4."""
+    """`saved` is where the graph's reader saves what it reads, and is removed."""
     iterator = DALIGenericIterator(
         [pipe], outputs, reader_name=READER, last_batch_policy=policy, auto_reset=True, prepare_first_batch=False
     )
     with saved:
         reader_counts.compare(Path(saved.name), counts(source), source.annotations, with_empty=not source.skip_empty)
-    return DaliBatches(iterator, source, finish or _formatted(source), InUse(torch.device(source.device)))
-
-
-def _formatted(source: Source) -> Finish:
-    if source.image_format == "bf16_blocks":
-        return lambda batch: {**batch, "images": image_format.made(batch["images"], "bf16_blocks")}
-    return lambda batch: batch
+    return DaliBatches(iterator, source, InUse(torch.device(source.device)))
 
 
 def reader(source: Source, **arguments: Any) -> Any:
@@ -201,7 +185,7 @@ def training(source: Source, augmentation_seed: int, checkpoint: bytes | None) -
 
 def decoding_of(source: Source) -> dict[str, Any]:
     """How JPEG files are decoded, in whole or in part."""
-    return _decoding(source.gpu if source.decode_on == "device" else None, source.hw_decoder_load)
+    return _decoding(source.gpu, source.hw_decoder_load)
 
 
 def _decoding(gpu: int | None, hw_decoder_load: float) -> dict[str, Any]:
@@ -216,8 +200,8 @@ def _decoding(gpu: int | None, hw_decoder_load: float) -> dict[str, Any]:
 
 def normalised(images: Any, source: Source, colour: Any = None, **mirror: Any) -> Any:
     """Resize with an antialiasing triangular filter, colour (training), then ImageNet's mean and deviation."""
-    half = source.image_format == "fp16_hwc4"
-    images = resized(images, source)
+    px, half = source.image_px, source.image_format == "fp16_hwc4"
+    images = fn.resize(images, resize_x=px, resize_y=px, interp_type=types.INTERP_LINEAR, antialias=source.antialias)
     if colour is not None:
         images = colour(images)
     return fn.crop_mirror_normalize(
@@ -229,12 +213,6 @@ def normalised(images: Any, source: Source, colour: Any = None, **mirror: Any) -
         std=[255 * value for value in IMAGENET_STD],
         **mirror,
     )
-
-
-def resized(images: Any, source: Source) -> Any:
-    """Levels (S, S, 3), by an antialiasing triangular filter where source.antialias."""
-    px = source.image_px
-    return fn.resize(images, resize_x=px, resize_y=px, interp_type=types.INTERP_LINEAR, antialias=source.antialias)
 
 
 def uniform(ends: tuple[float, float]) -> Any:

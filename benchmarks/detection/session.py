@@ -37,7 +37,6 @@ from harness.contract import Context, DataSummary, Interval, Plain, Precision
 
 T = TypeVar("T")
 
-HIGH_PRIORITY = -1  # CUDA's numbers: lower is more urgent, 0 the default
 BEST_PLANS = 10  # PyTorch's own number of those that cuDNN puts first; 0 is all
 WARM_UP_STEPS = 3  # CUDA graphs take the first to allocate and the second to record
 
@@ -85,9 +84,6 @@ class DetectorSession(ABC):
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = compute.autotune is not False
             torch.backends.cudnn.benchmark_limit = 0 if compute.autotune == "all" else BEST_PLANS
-        self.stream: torch.cuda.Stream | None = None  # of training's steps; None: whichever is current
-        if compute.stream_priority == "high":
-            self.stream = torch.cuda.Stream(self.device, priority=HIGH_PRIORITY)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.step = 0  # of the run, 0-based: the one to be trained next
 
@@ -130,7 +126,6 @@ class DetectorSession(ABC):
             "compiled": compute.compile,
             "autotune": compute.autotune,
             "cuda_graphs": compute.cuda_graphs,
-            "stream_priority": compute.stream_priority,
             "all_reduce": compute.all_reduce,
             "bucket_mb": compute.bucket_mb or 0,  # 0: PyTorch's own
             "data_backend": self.settings.data.backend,
@@ -297,28 +292,15 @@ class DetectorSession(ABC):
 
     def train_step(self, images: Tensor, *targets: Tensor) -> Tensor:
         """One step of the optimizer on images in data.image_format and what belongs to them; its loss, unawaited."""
-        with self._own_stream():
-            self.phases.begin("forward_loss")
-            batch_loss = self.forward_loss(self.network_input(images), *targets)
-            self.phases.begin("backward")
-            self.scaler.scale(batch_loss).backward()
-            self.phases.begin("optimizer")
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad()
+        self.phases.begin("forward_loss")
+        batch_loss = self.forward_loss(self.network_input(images), *targets)
+        self.phases.begin("backward")
+        self.scaler.scale(batch_loss).backward()
+        self.phases.begin("optimizer")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
         return batch_loss.detach()
-
-    @contextlib.contextmanager
-    def _own_stream(self) -> Iterator[None]:
-        """The current stream's work before and after, and in between what is asked of `stream`, where there is one."""
-        if self.stream is None:
-            yield
-            return
-        around = torch.cuda.current_stream(self.device)
-        self.stream.wait_stream(around)
-        with torch.cuda.stream(self.stream):
-            yield
-        around.wait_stream(self.stream)
 
     def network_input(self, images: Tensor) -> Tensor:
         """Images in data.image_format as the network takes them."""

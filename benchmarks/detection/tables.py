@@ -13,7 +13,7 @@ from harness.contract import Precision
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
-ImageFormat = Literal["fp32_chw", "fp16_hwc4", "bf16_blocks"]
+ImageFormat = Literal["fp32_chw", "fp16_hwc4"]
 
 
 class Table(BaseModel):
@@ -84,8 +84,6 @@ class Compute(Table):
     compile: bool = False  # torch.compile of model and loss; on a CPU it needs a C++ compiler
     # On CUDA, cuDNN tries its plans for each shape in init and keeps the fastest: the ten that it thinks best, or all
     autotune: bool | Literal["all"] = True
-    # On CUDA, of training's own work beside the data path's, where both want the same multiprocessors
-    stream_priority: Literal["default", "high"] = "default"
     # Of a compiled step on CUDA: its kernels are recorded in init and replayed, inputs copied into their buffers
     cuda_graphs: bool = False
     # Of several ranks. delayed: all gradients are summed at once after the backward pass, not in buckets while it goes on

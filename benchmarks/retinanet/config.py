@@ -58,7 +58,6 @@ class Model(Network):
 class Data(tables.Data):
     """As every detector's, and how pictures are made smaller."""
 
-    image_format: Literal["fp32_chw", "fp16_hwc4"] = "fp32_chw"
     # The reference interpolates between four pixels whatever the scale; a filter as wide as the scale leaves no moiré
     antialias: bool = False
 

@@ -9,6 +9,7 @@ Shapes: B images, S image side in px, G ground-truth boxes of an image.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -70,31 +71,12 @@ def random_colour(rng: np.random.Generator, augmentation: Augmentation) -> npt.N
 
 def colour(brightness: float, contrast: float, saturation: float, hue_degrees: float) -> npt.NDArray[np.float32]:
     """(3, 4), see random_colour; 1, 1, 1, 0 leaves a picture as it is."""
-    one: npt.NDArray[np.float32] = colours(
-        *(np.array([each]) for each in (brightness, contrast, saturation, hue_degrees))
-    )[0]
-    return one
-
-
-def colours(
-    brightness: npt.NDArray[Any],
-    contrast: npt.NDArray[Any],
-    saturation: npt.NDArray[Any],
-    hue_degrees: npt.NDArray[Any],
-) -> npt.NDArray[np.float32]:
-    """(B, 3, 4) of draws (B,), see colour; the same numbers as DALI's color_twist multiplies with."""
-    angle = np.deg2rad(hue_degrees)
-    cos, sin, zero, one = (
-        saturation * np.cos(angle),
-        saturation * np.sin(angle),
-        np.zeros_like(angle),
-        np.ones_like(angle),
-    )
-    chroma = np.stack([one, zero, zero, zero, cos, sin, zero, -sin, cos], axis=1).reshape(-1, 3, 3)
+    angle = math.radians(hue_degrees)
+    cos, sin = saturation * math.cos(angle), saturation * math.sin(angle)
+    chroma = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])
     matrix = np.linalg.inv(RGB_TO_YIQ) @ chroma @ RGB_TO_YIQ
-    shift = np.repeat((brightness * (1 - contrast) * MID_GREY)[:, None, None], 3, axis=1)
-    scaled = (brightness * contrast)[:, None, None] * matrix
-    return np.concatenate([scaled, shift], axis=2).astype(np.float32)
+    shift = brightness * (1 - contrast) * MID_GREY
+    return np.column_stack([brightness * contrast * matrix, np.full(3, shift)]).astype(np.float32)
 
 
 def coloured(pictures: Tensor, colours: Tensor) -> Tensor:

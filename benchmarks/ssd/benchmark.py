@@ -66,11 +66,6 @@ class SSDBenchmark(DetectorBenchmark):
         super().check(config, context)
         if config.compute.fused:
             _check_fused(list(config.compute.fused), context.device)
-        if config.data.image_format == "bf16_blocks" and context.device.startswith("cuda") and not installed("triton"):
-            raise NotSuitable(
-                'data.image_format = "bf16_blocks" is made by a Triton kernel, and this PyTorch came without Triton; '
-                '"fp16_hwc4" trains alike'
-            )
 
     def published(self, config: SSDConfig) -> Sequence[Published]:  # noqa: ARG002
         from benchmarks.ssd import published

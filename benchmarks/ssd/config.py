@@ -64,22 +64,6 @@ class Model(Network):
         return self
 
 
-class Data(tables.Data):
-    """As every detector's, and which part of DALI's work for a GPU its CPU threads do, in training."""
-
-    # On the CPU regions are decoded, and what is decoded is copied: the multiprocessors are left to training
-    decode_on: Literal["device", "cpu"] = "device"
-    # To default boxes: on the device by two memsets for each picture and a kernel
-    match_on: Literal["device", "cpu"] = "device"
-
-    @model_validator(mode="after")
-    def _what_the_cpu_does_is_dali_s(self) -> Self:
-        for name in ("decode_on", "match_on"):
-            if self.backend == "torch" and getattr(self, name) != "device":
-                raise ValueError(f'{name} = "cpu" is DALI\'s, without effect on backend = "torch"; leave it out')
-        return self
-
-
 class Augmentation(Table):
     """Of the training images; the defaults are v0.7's."""
 
@@ -181,7 +165,6 @@ class SSDConfig(DetectorConfig):
     """All of SSD's tables."""
 
     model: Model
-    data: Data
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer
     compute: Compute
@@ -193,15 +176,6 @@ class SSDConfig(DetectorConfig):
             raise ValueError(
                 f'compute.fused has "loss", which divides by an image\'s boxes, and optimizer.loss_over = '
                 f'"{self.optimizer.loss_over}"; leave out one of them'
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _blocks_are_the_stem_s(self) -> Self:
-        if self.data.image_format == "bf16_blocks" and self.compute.stem != "space_to_depth":
-            raise ValueError(
-                f'data.image_format = "bf16_blocks" is what compute.stem = "space_to_depth" convolves, not '
-                f'"{self.compute.stem}"; say both, or image_format = "fp16_hwc4"'
             )
         return self
 

@@ -9,28 +9,16 @@ Shapes: B images, S image side in px, A default boxes.
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from typing import Any
 
-import torch
-from nvidia.dali import fn, math, pipeline_def, types
+from nvidia.dali import fn, math, pipeline_def
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from torch import Tensor
 
 from benchmarks.detection.data import Source
-from benchmarks.detection.data_dali import (
-    DaliBatches,
-    batches,
-    decoding_of,
-    normalised,
-    resized,
-    shuffled,
-    training,
-    uniform,
-)
+from benchmarks.detection.data_dali import DaliBatches, batches, decoding_of, normalised, shuffled, training, uniform
 from benchmarks.detection.pictures import FILL
-from benchmarks.ssd import pixels
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.matching import MATCH_IOU
@@ -55,14 +43,7 @@ def train_batches(
         saved.name,
         **training(source, augmentation_seed, checkpoint),
     )
-    outputs, finish = ["images", "offsets", "labels"], None
-    if source.image_format == "bf16_blocks":
-        # in this order, and that of pixels.DRAWN, DALI comes to what draws as it does without blocks, and gives the same seeds
-        outputs, finish = (
-            ["images", "drawn", "offsets", "labels"],
-            functools.partial(pixels.finished, device=torch.device(source.device)),
-        )
-    return batches(pipe, source, saved, outputs, LastBatchPolicy.DROP, finish=finish)
+    return batches(pipe, source, saved, ["images", "offsets", "labels"], LastBatchPolicy.DROP)
 
 
 def warm_up(source: Source) -> None:
@@ -113,23 +94,20 @@ def _train_graph(
         images = fn.slice(fn.decoders.image(files, **decoding_of(source)), begin, size)
     else:
         images = fn.decoders.image_slice(files, begin, size, **decoding_of(source))
-    if source.gpu is not None and source.decode_on == "cpu":
-        images = images.gpu()
     flip = fn.random.coin_flip(probability=augmentation.flip_probability)
     boxes = fn.bb_flip(boxes, ltrb=True, horizontal=flip)
-    colours = {
-        "brightness": uniform(augmentation.brightness),
-        "contrast": uniform(augmentation.contrast),
-        "hue": uniform(augmentation.hue_degrees),
-        "saturation": uniform(augmentation.saturation),
-    }
-    in_blocks = source.image_format == "bf16_blocks"
-    if in_blocks:
-        images = resized(images, source)
-        drawn = fn.stack(*colours.values(), fn.cast(flip, dtype=types.FLOAT))  # pixels.DRAWN; done by pixels.finished
-    else:
-        images = normalised(images, source, lambda levels: fn.color_twist(levels, **colours), mirror=flip)
-    if source.gpu is not None and source.match_on == "device":
+
+    def colour(resized: Any) -> Any:
+        return fn.color_twist(
+            resized,
+            brightness=uniform(augmentation.brightness),
+            contrast=uniform(augmentation.contrast),
+            saturation=uniform(augmentation.saturation),
+            hue=uniform(augmentation.hue_degrees),
+        )
+
+    images = normalised(images, source, colour, mirror=flip)
+    if source.gpu is not None:
         boxes, labels = boxes.gpu(), labels.gpu()
     offsets, labels = fn.box_encoder(
         boxes,
@@ -139,6 +117,4 @@ def _train_graph(
         offset=True,
         stds=[SCALE_XY, SCALE_XY, SCALE_WH, SCALE_WH],
     )
-    if source.gpu is not None and source.match_on == "cpu":
-        offsets, labels = offsets.gpu(), labels.gpu()
-    return (images, drawn, offsets, labels) if in_blocks else (images, offsets, labels)
+    return images, offsets, labels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -16,10 +16,6 @@ class Folder(folder.Folder):
     """With SSD's training batches."""
 
     config: SSDConfig
-
-    @property
-    def train_source(self) -> data.Source:
-        return replace(super().train_source, decode_on=self.config.data.decode_on, match_on=self.config.data.match_on)
 
     def train_batches(self, default_boxes: Tensor, checkpoint: bytes | None = None) -> data.TrainBatches:
         """From the first epoch, or from where `checkpoint` stands."""

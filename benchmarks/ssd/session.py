@@ -6,7 +6,7 @@ Shapes: B images of one rank's batch, S image side in px, A default boxes, K cla
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -117,9 +117,6 @@ class SSDSession(DetectorSession):
             "parameters": self.model.used_parameters(),
             "default_boxes": len(self.default_boxes),
         }
-
-    def _decoding(self) -> Mapping[str, float]:
-        return {"cpu": 1.0} if self.config.data.decode_on == "cpu" else super()._decoding()
 
     def weight_names(self) -> list[str]:
         names = [name for name, _ in self.model.named_parameters()]

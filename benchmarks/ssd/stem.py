@@ -7,7 +7,7 @@ padding of channels that cuDNN adds. Space to depth makes it an ordinary one: th
 Parameters, their names and the random state stay as they are: weights are 64x3x7x7 in checkpoints, in the optimizer and
 in the log, and autograd carries their gradient back through the same padding.
 
-Shapes: B images, P side of the map of blocks, O channels of the output.
+Shapes: B images, C channels, S image side in px, O channels of the output.
 """
 
 from __future__ import annotations
@@ -15,27 +15,42 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.detection.image_format import CHANNELS, KERNEL, PADDING, STRIDE, blocks
 from benchmarks.ssd.model import SSD
 from benchmarks.ssd.vgg import VGG16
 
+KERNEL, STRIDE, PADDING, CHANNELS = 7, 2, 3, 4
+
 
 class SpaceToDepth(nn.Conv2d):
-    """The 7x7 convolution of stride 2 as a 4x4 one of stride 1 over blocks of 2x2 pixels; exact, sums in another order.
-
-    Its input may be those blocks (B, 16, P, P) already: see benchmarks.detection.image_format.
-    """
+    """The 7x7 convolution of stride 2 as a 4x4 one of stride 1 over blocks of 2x2 pixels; exact, sums in another order."""
 
     def forward(self, input: Tensor) -> Tensor:
-        given_as_blocks = input.shape[1] == 4 * CHANNELS
-        return F.conv2d(input if given_as_blocks else blocks(input), block_weights(self.weight))
+        return F.conv2d(blocks(input), block_weights(self.weight))
+
+
+def blocks(images: Tensor) -> Tensor:
+    """(B, 3 or 4, S, S) to (B, 16, S', S') channels last, channel = 8*row + 4*column + colour within a block.
+
+    With the border that padding by 3 and one more zero before the kernel ask for: S' is 3 more than the output's side.
+    """
+    b, c, height, width = images.shape
+    border = [(PADDING + 1, 2 * (_side(size) + 3) - size - PADDING - 1) for size in (height, width)]
+    padded = F.pad(images.permute(0, 2, 3, 1), (0, CHANNELS - c, *border[1], *border[0]))
+    h, w = padded.shape[1] // 2, padded.shape[2] // 2
+    whole = padded.reshape(b, h, 2, w, 2, CHANNELS).permute(0, 1, 3, 2, 4, 5).reshape(b, h, w, 4 * CHANNELS)
+    return whole.permute(0, 3, 1, 2)
 
 
 def block_weights(weight: Tensor) -> Tensor:
-    """(O, 3, 7, 7) to (O, 16, 4, 4), for benchmarks.detection.image_format.blocks."""
+    """(O, 3, 7, 7) to (O, 16, 4, 4), for `blocks`."""
     o, c, _, _ = weight.shape
     padded = F.pad(weight, (1, 0, 1, 0, 0, CHANNELS - c))  # (O, 4, 8, 8)
     return padded.reshape(o, CHANNELS, 4, 2, 4, 2).permute(0, 3, 5, 1, 2, 4).reshape(o, 4 * CHANNELS, 4, 4)
+
+
+def _side(size: int) -> int:
+    """Of the convolution's output."""
+    return (size + 2 * PADDING - KERNEL) // STRIDE + 1
 
 
 def replace(model: SSD, form: type[nn.Conv2d]) -> None:

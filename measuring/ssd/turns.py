@@ -16,10 +16,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-import torch
-
 from benchmarks.detection import capabilities
-from benchmarks.detection.session import HIGH_PRIORITY
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.schedule import Schedule
@@ -35,26 +32,15 @@ Changes = Mapping[str, Mapping[str, Any]]
 Constant = tuple[ModuleType, str, Any]
 
 AS_CONFIGURED = "as configured"
-BLOCKS: dict[str, Any] = {"image_format": "bf16_blocks"}
-FOR_BLOCKS: dict[str, Any] = {"stem": "space_to_depth"}
-MATCHED: dict[str, Any] = {"match_on": "cpu"}
-DECODED: dict[str, Any] = {**MATCHED, "decode_on": "cpu"}
-HIGH: dict[str, Any] = {"stream_priority": "high"}
-# The most promising first: results/LOG.md says what each is worth by arithmetic
+# Those that need no other step first
 GPU_CHOICES: dict[str, Changes] = {
-    "boxes matched on the CPU": {"data": MATCHED},
-    "training's stream of high priority": {"compute": HIGH},
-    "both": {"data": MATCHED, "compute": HIGH},
-    "decoded and matched on the CPU": {"data": DECODED},
     "hw_decoder_load 0.9": {"data": {"hw_decoder_load": 0.9}},
     "decode whole": {"data": {"decode": "whole"}},
-    "blocks made by one kernel": {"data": BLOCKS, "compute": FOR_BLOCKS},
-    "blocks, matched on the CPU, high priority": {"data": {**BLOCKS, **MATCHED}, "compute": {**FOR_BLOCKS, **HIGH}},
     "CUDA graphs": {"compute": {"compile": True, "cuda_graphs": True}},
 }
 CPU_CHOICES: dict[str, Changes] = {
     "DALI": {"data": {"backend": "dali"}},
-    "blocks": {"data": {"backend": "dali", **BLOCKS}, "compute": FOR_BLOCKS},
+    "fp16_hwc4": {"data": {"backend": "dali", "image_format": "fp16_hwc4"}},
 }
 
 
@@ -80,7 +66,7 @@ def works(ours: Work, choices: Mapping[str, Changes]) -> Iterator[tuple[str, Wor
             continue
         step = _step_of(chosen)
         if step not in known:
-            session = setup.session(setup.changed(chosen, compute={"stream_priority": "default"}), device, folder)
+            session = setup.session(chosen, device, folder)
             session.warm_up()
             known[step] = session
         yield name, Work(known[step], chosen)
@@ -88,8 +74,7 @@ def works(ours: Work, choices: Mapping[str, Changes]) -> Iterator[tuple[str, Wor
 
 def _step_of(config: SSDConfig) -> str:
     """What the compiled step depends on."""
-    compute = config.compute.model_copy(update={"stream_priority": "default"})
-    return f"{compute.model_dump_json()} {config.data.image_format}"
+    return f"{config.compute.model_dump_json()} {config.data.image_format}"
 
 
 def end_to_end(
@@ -116,12 +101,10 @@ def end_to_end(
 def turn(work: Work, steps: int) -> float:
     """Milliseconds a step."""
     session, filling = work.session, max(1, steps // 4)
-    before = session.context, session.schedule, session.stream
+    before = session.context, session.schedule
     session.context = replace(session.context, log_every_steps=filling)
     # the learning rate of a large batch would make NaN of a fresh network, and numbers that do not change cost less power
     session.schedule = Schedule(setup.LEARNING_RATE, 1, 0, (), session.schedule.steps_per_epoch)
-    if work.config.compute.stream_priority == "high":
-        session.stream = torch.cuda.Stream(session.device, priority=HIGH_PRIORITY)
     settled = capabilities.settle(work.config, session.context)
     folder = Folder(settled.config, session.context, settled.jpeg_on_device)
     session.train_data = folder.train_batches(session.default_boxes)
@@ -130,7 +113,7 @@ def turn(work: Work, steps: int) -> float:
         next(intervals)
         measured = 1e3 * wall(lambda: sum(each.steps for each in intervals), session.context.device) / steps
     finally:
-        session.context, session.schedule, session.stream = before
+        session.context, session.schedule = before
         session.close()
         setup.give_back_memory(session.context.device)
     return measured

@@ -26,23 +26,23 @@ def test_each_choice_is_one_that_the_gpu_s_configuration_can_make() -> None:
     assert all(each != config for each in chosen.values())
     steps = {name: turns._step_of(each) == turns._step_of(config) for name, each in chosen.items()}
     with_its_step = [name for name, same in steps.items() if same]
-    assert with_its_step == list(turns.GPU_CHOICES)[:6], "those that need no other step come first"
+    assert with_its_step == list(turns.GPU_CHOICES)[:2], "those that need no other step come first"
 
 
 def test_end_to_end_in_turns(folder: Path, tmp_path: Path) -> None:
     config = setup.read(str(write(tmp_path, small.content(data={"backend": "torch"}), "small")))
     session = setup.session(config, "cpu", folder)
-    before = session.context, session.schedule, session.stream, session.default_boxes
+    before = session.context, session.schedule, session.default_boxes
     said: list[str] = []
     coming = turns.end_to_end(turns.Work(session, config), turns.CPU_CHOICES, 2, 2, said.append)
     known = list(coming)
     assert known[0] == [], "the configuration itself is compared with nothing"
-    assert [each.what for each in known[-1]] == ["end to end, DALI", "end to end, blocks"]
+    assert [each.what for each in known[-1]] == ["end to end, DALI", "end to end, fp16_hwc4"]
     assert all(len(each.ratios) == 2 and each.ratio > 0 for each in known[-1])
     assert [line.partition(":")[0] for line in said] == [
-        *("as configured", "DALI", "blocks"), *("blocks", "DALI", "as configured")
+        *("as configured", "DALI", "fp16_hwc4"), *("fp16_hwc4", "DALI", "as configured")
     ]  # fmt: skip
-    assert (session.context, session.schedule, session.stream, session.default_boxes) == before
+    assert (session.context, session.schedule, session.default_boxes) == before
 
 
 def test_what_was_measured_before_the_time_was_over_is_kept() -> None:

@@ -12,12 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.detection import image_format
-from benchmarks.detection.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from benchmarks.ssd import fused, loss, pixels, stem
+from benchmarks.ssd import fused, loss, stem
 from benchmarks.ssd.kernels import loss as loss_kernels
 from benchmarks.ssd.kernels import norm
-from benchmarks.ssd.kernels import pixels as pixel_kernels
 from benchmarks.ssd.kernels import stem as stem_kernels
 from benchmarks.ssd.model import SSD, FusedHead, HeadOutputs
 from tests.ssd.test_loss import case, slow_loss
@@ -369,51 +366,6 @@ def test_to_torch_each_is_a_well_behaved_operator(operator: str) -> None:
         "batch_norm_relu_pool": (*maps, *leaves(weight, bias), 1e-5),
     }[operator]
     torch.library.opcheck(getattr(torch.ops.ssd, operator).default, operands)
-
-
-# --- pixels ----------------------------------------------------------------------------------------------------------
-
-
-def test_every_level_without_a_change_of_colour() -> None:
-    """As in float64; in bf16 that rounded once, by a GPU to the nearest, while the interpreter cuts off."""
-    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3).contiguous().to(DEVICE)
-    drawn = np.array([[1, 1, 0, 1, 0]], dtype=np.float32)
-    change = torch.from_numpy(pixels.changes(drawn))
-
-    operands = levels, change.to(DEVICE)
-    exact, found = pixel_kernels.blocks_of_levels(*operands, torch.float32), pixel_kernels.blocks_of_levels(*operands)
-    mean, std = (255 * torch.tensor(each, dtype=torch.float64) for each in (IMAGENET_MEAN, IMAGENET_STD))
-    expected = image_format.blocks(((levels.cpu().double() - mean) / std).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    assert found.dtype == torch.bfloat16 and found.shape == expected.shape
-    torch.testing.assert_close(exact.cpu().double(), expected, rtol=1e-6, atol=1e-7)
-    if DEVICE == "cuda":
-        assert torch.equal(found.cpu(), expected.bfloat16())
-    torch.testing.assert_close(found.cpu().double(), expected, rtol=torch.finfo(torch.bfloat16).eps, atol=0)
-
-
-@pytest.mark.parametrize("side", [33, 64])
-def test_blocks_of_levels_against_float64(side: int) -> None:
-    """Draws of all that training draws from, mirrored or not; an even and an odd side; borders and padding are zero."""
-    rng = np.random.default_rng(side)
-    levels = torch.from_numpy(rng.integers(0, 256, (5, side, side, 3), dtype=np.uint8)).to(DEVICE)
-    drawn = np.column_stack(
-        [rng.uniform(low, high, 5) for low, high in ((0.8, 1.2), (0.5, 1.5), (-18, 18), (0.5, 1.5))] + [[0, 1, 0, 1, 1]]
-    ).astype(np.float32)
-    change = torch.from_numpy(pixels.changes(drawn))
-    found = pixel_kernels.blocks_of_levels(levels, change.to(DEVICE), torch.float32).cpu()
-    colour = change[:, : pixels.COLOUR].double().reshape(5, 3, 4)
-    exact = torch.einsum("bcd,bhwd->bchw", colour[:, :, :3], levels.cpu().double()) + colour[:, :, 3, None, None]
-    whole = exact.clamp(0, 255).round()
-    whole = torch.where(change[:, pixels.COLOUR, None, None, None] > 0, whole.flip(3), whole)
-    mean, std = (255 * torch.tensor(each, dtype=torch.float64)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
-    expected = image_format.blocks((whole - mean) / std).permute(0, 2, 3, 1)
-    difference = (found.double() - expected).abs()
-    assert found.shape == expected.shape and difference.max() <= 1.001 / (255 * min(IMAGENET_STD)), "one level"
-    assert (difference > 1e-5).double().mean() < 1e-3  # a product that rounds to either side of a half
-    plain = pixels.plain(levels.cpu(), change)
-    assert (found.bfloat16() != plain).float().mean() < 1e-3
-    blank = image_format.made(torch.zeros(1, 3, side, side) + 1, "bf16_blocks") == 0
-    assert (found[blank.expand_as(found)] == 0).all()
 
 
 # --- the network -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.detection import image_format
 from benchmarks.detection.image_format import PaddedChannels
 from benchmarks.ssd import stem
 from benchmarks.ssd.model import SSD
@@ -21,7 +20,7 @@ def test_space_to_depth_is_the_same_convolution(channels: int, height: int, widt
     images[:, 3:] = 0.0
     weight = torch.randn(5, 3, 7, 7, dtype=torch.float64, generator=generator).requires_grad_()
     expected = F.conv2d(images[:, :3], weight, None, 2, 3)
-    blocks = image_format.blocks(images)
+    blocks = stem.blocks(images)
     assert blocks.is_contiguous(memory_format=torch.channels_last)
     found = F.conv2d(blocks, stem.block_weights(weight))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
