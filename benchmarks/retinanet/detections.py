@@ -34,27 +34,31 @@ def detect(
     """Detections from logits (B, L, K) and offsets (B, L, 4) map by map, and anchors (A, 4) ltrb_px."""
     sides = [each.shape[1] for each in logits]
     of_maps = [_candidates(*each) for each in zip(logits, offsets, anchors_px.split(sides), strict=True)]
-    images, ltrb_px, scores, labels = (torch.cat(part) for part in zip(*of_maps, strict=True))
-    candidates = Detections(images, ltrb_px.clamp(0, image_px) / image_px, scores, labels)
+    images, of_best, anchors, scores, labels = (torch.cat(part) for part in zip(*of_maps, strict=True))
+    ltrb = decode(of_best.float(), anchors).clamp(0, image_px) / image_px
 
     group = images * (logits[0].shape[2] + 1) + labels
     order = best_first(scores, group)
-    candidates, rank = candidates[order], rank_in(group[order])
+    candidates, rank = Detections(images, ltrb, scores, labels)[order], rank_in(group[order])
     kept = candidates[unsuppressed(candidates.ltrb, rank)]
     order = best_first(kept.scores, kept.images)
     return kept[order[rank_in(kept.images[order]) < max_detections]]
 
 
-def _candidates(logits: Tensor, offsets: Tensor, anchors_px: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of one map: images, boxes (N, 4) ltrb_px, scores and labels."""
+def _candidates(logits: Tensor, offsets: Tensor, anchors_px: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Of one map: images, offsets (N, 4), their anchors (N, 4) ltrb_px, scores and labels."""
     # Most anchors have no class above the threshold, which one reduction tells: a third of the time of looking at each logit.
     # NaN compares false: a network that has diverged detects nothing
-    images, anchors = (logits.amax(dim=2) > MIN_LOGIT).nonzero(as_tuple=True)
-    rows = logits[images, anchors]
-    row, classes = (rows > MIN_LOGIT).nonzero(as_tuple=True)
-    images, anchors, scores = images[row], anchors[row], rows[row, classes].float().sigmoid()
-    order = best_first(scores, images)
-    order = order[rank_in(images[order]) < MAX_PER_MAP]
-    images, anchors = images[order], anchors[order]
-    boxes = decode(offsets[images, anchors].float(), anchors_px[anchors])
-    return images, boxes, scores[order], classes[order] + 1
+    rows = (logits.amax(dim=2) > MIN_LOGIT).flatten().nonzero()[:, 0]  # of all images' anchors
+    of_rows = logits.flatten(0, 1).index_select(0, rows)  # (rows, K)
+    at = (of_rows > MIN_LOGIT).flatten().nonzero()[:, 0]
+    row = torch.div(at, logits.shape[2], rounding_mode="floor")
+    rows, classes = rows[row], at - row * logits.shape[2]
+    scores = of_rows.flatten().index_select(0, at).float().sigmoid()
+    images = torch.div(rows, logits.shape[1], rounding_mode="floor")
+    if len(rows) > MAX_PER_MAP:  # else no image has more
+        order = best_first(scores, images)
+        order = order[rank_in(images[order]) < MAX_PER_MAP]
+        rows, classes, scores, images = (each[order] for each in (rows, classes, scores, images))
+    of_best = offsets.flatten(0, 1).index_select(0, rows)
+    return images, of_best, anchors_px.index_select(0, rows - images * logits.shape[1]), scores, classes + 1
