@@ -19,8 +19,8 @@ from torchvision.ops import nms
 MAX_IOU = 0.5
 PAIRS_AT_ONCE = 2**21  # of a candidate and a better one: about 100 MB
 # On a CPU, pairs for each candidate, from which it is faster to compare only with what stays. One thread, candidates that
-# hardly overlap and that mostly do: 200 of each of 40 groups 7 and 2 ms that way, 54 and 61 in pairs; 60 of 640 25 and 7, 87 and
-# 87; 30 of 100 1.8 and 0.7, 1.9 and 2.4; but 20 of 600 6.4 and 2.8, 4.6 and 6.1
+# hardly overlap and that mostly do: 200 of each of 40 groups 7 and 2 ms that way, 54 and 61 in pairs; 60 of 640 25 and 7, 87
+# both; 30 of 100 1.8 and 0.7, 1.9 and 2.4; but 20 of 600 6.4 and 2.8, 4.6 and 6.1
 MANY_PAIRS = 12
 # Candidates of a call, whole groups: those of different ones are compared too, for nothing. 1,024: 43 and 5 ms for 60 of 640
 ONE_BY_ONE = 256
