@@ -86,7 +86,7 @@ def go(  # noqa: PLR0917
     host: int | None = None,
     probe: work.Probing | None = None,
 ) -> int:
-    """One call of `compare run`. work.Refused where it refuses."""
+    """One call of `compare run`. work.NotDue where it refuses."""
     made = plan.read(root)
     here = work.Here.of(on.tables, boot)
     number = hosts.claim(root, made, here.host, host)

@@ -1,0 +1,86 @@
+"""Whether a run of a plan was the run that was due: this machine's driver, and the code and the settings of those before it.
+
+A comparison would refuse it too, days later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.comparison import identity
+from harness.comparison.identity import Identity
+from harness.comparison.plan import Plan
+from harness.launch.ledger import Attempt
+from harness.results.logfile import read
+from harness.results.record import RunRecord
+from harness.results.series import find_logs
+
+# What an end in the ledger says of the run's code and settings, by RunRecord's names
+CODE, SETTINGS = ("commit", "tree_dirty"), ("configuration_sha256",)
+
+
+def record_in(folder: Path) -> RunRecord | None:
+    """Of the log in a run's folder."""
+    logs = find_logs(folder) if folder.is_dir() else []
+    return read(logs[0]) if logs else None
+
+
+def ran(record: RunRecord) -> dict[str, Any]:
+    """What an end is to say of a run."""
+    return {key: getattr(record, key) for key in (*CODE, *SETTINGS)}
+
+
+def not_the_arm(plan: Plan, driver: Identity, record: RunRecord | None) -> str:
+    """Why the run's own account of its driver is not this machine's, `driver`; empty where it is."""
+    if record is None:
+        return "it left no log that can be read"
+    if not plan.by_hand:
+        return ""
+    gpus = record.hardware.get("gpus")
+    ran = identity.of(record.software, gpus if isinstance(gpus, list) else [])
+    if ran.replaced:
+        return f"it loaded libcuda from {ran.libcuda}: the image's cuda-compat took the place of the driver under test"
+    if ran.key != driver.key:
+        return f"it met another driver than this machine's: {'; '.join(identity.differences(driver, ran))}"
+    return ""
+
+
+def other_work(plan: Plan, arm: int, record: RunRecord | None, attempts: Iterable[Attempt]) -> str:
+    """Why what ran is not what ran before; a comparison would refuse it days later.
+
+    The code is one for both arms, and so is the configuration, unless an arm brings its own.
+    """
+    if record is None:
+        return ""
+    arms = plan.arms
+    own_code = any(each.commit or each.image for each in arms)
+    own_settings = own_code or any(each.config for each in arms)
+    now = ran(record)
+    ends = [(str(each.start.get("arm")), each.end) for each in attempts if each.finished and each.end is not None]
+    if then := _before(ends, arms[arm].name if own_code else None, CODE, now):
+        return (
+            f"the code is not what {arms[arm].name if own_code else 'the plan'} began with: {_code(now)}, was "
+            f"{_code(then)}; check that out, or begin a new plan"
+        )
+    if then := _before(ends, arms[arm].name if own_settings else None, SETTINGS, now):
+        return (
+            f"the configuration is not what {arms[arm].name if own_settings else 'the plan'} began with: SHA-256 "
+            f"{str(now['configuration_sha256'])[:12]}, was {str(then['configuration_sha256'])[:12]}; put the file back, or "
+            "begin a new plan"
+        )
+    return ""
+
+
+def _before(
+    ends: Iterable[tuple[str, Mapping[str, Any]]], arm: str | None, keys: Sequence[str], now: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """What the first finished run had (of `arm`, or of any), where one of the keys differs from what `now` has."""
+    mine = (end for name, end in ends if arm in (None, name))
+    first = next((end for end in mine if all(key in end for key in keys)), None)
+    return first if first is not None and any(first[key] != now[key] for key in keys) else None
+
+
+def _code(ran: Mapping[str, Any]) -> str:
+    return f"commit {ran['commit']}{' with changes' * bool(ran['tree_dirty'])}"
