@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from harness.results import telemetry
 from harness.results.checking.own import judge
-from harness.results.record import Block, Epoch, RunRecord
+from harness.results.parts import Block, Epoch
+from harness.results.record import RunRecord
 from harness.results.rules import images_per_s, shortfall, target_of
 from harness.results.series import Series
 from harness.rules import rules_for

@@ -10,7 +10,8 @@ from typing import Any
 
 from harness.results import slowest
 from harness.results.lines import Event, Problem
-from harness.results.record import Block, Epoch, Evaluation, Outcome, number, seconds_by_name
+from harness.results.parts import Block, Epoch, Evaluation
+from harness.results.record import Outcome, number, seconds_by_name
 from harness.results.slowest import Slowest
 
 KEEP_LIMIT = 10_000  # epochs, blocks, evaluations of one log; the longest known has 128 epochs

@@ -220,48 +220,41 @@ def of_trial(  # noqa: PLR0917 - what one trial depends on
 def _pod(  # noqa: PLR0917
     configuration: Configuration, request: Request, site: Site, order: Order, name: str, labels: Manifest
 ) -> Manifest:
-    run = configuration.run
-    inside = CONFIGURATION / _file(configuration)
-    seed = order.seed
-    if seed is None and run.nodes > 1:  # every node is told the same
-        seed = seeding.draw()
-    told = replace(
-        request.of_trial(order.number, order.folder, seed).inside(inside, RESULTS)[0],
-        data_dir=request.data_dir or (Path(DATA.folder) if site.data else None),
-        initial_weights=request.initial_weights,
-        cache_dir=None,  # the pod's own, which ends with it
-        rendezvous_timeout=request.rendezvous_timeout or (PULLED_S if run.nodes > 1 else None),
-    )
-    first = f"{name}-0.{name}"
-    image = {ID_VARIABLE: site.image} if "@sha256:" in site.image else {}  # which the log names
-    environment: list[Manifest] = [
-        {"name": key, "value": value} for key, value in {**order.environment, "HOME": "/tmp", **image}.items()
-    ]
-    meet = []
-    if run.nodes > 1:
-        index = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
-        environment += [
-            {"name": NODE_RANK, "valueFrom": index},
-            {"name": MASTER_ADDR, "value": first},
-            {"name": MASTER_PORT, "value": str(PORT)},
-        ]
-        meet = ["--wait-for", first]
-    keep = ["--keep", f"{CLAIMED_RESULTS}/{name}"] if site.results else []
-    accelerators = {site.resource: str(run.accelerators_per_node)} if site.resource else {}
-    container = {
+    memory = {"medium": "Memory", **({"sizeLimit": site.shm} if site.shm else {})}
+    spec = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_S,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,  # variables of other services, some of which a run would read
+        **({"subdomain": name} if configuration.run.nodes > 1 else {}),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(configuration, request, site, order, name)],
+        "volumes": [
+            {"name": "configuration", "configMap": {"name": name}},
+            {"name": "results", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": memory},
+            *([site.data.volume("data", read_only=True)] if site.data else []),
+            *([site.results.volume("results-claim", read_only=False)] if site.results else []),
+        ],
+    }
+    return {"metadata": {"labels": labels}, "spec": spec}
+
+
+def _container(configuration: Configuration, request: Request, site: Site, order: Order, name: str) -> Manifest:
+    accelerators = {site.resource: str(configuration.run.accelerators_per_node)} if site.resource else {}
+    return {
         "name": CONTAINER,
         "image": site.image,
-        "command": [
-            "python",
-            "-m",
-            "harness.launch.kubernetes.pod",
-            *meet,
-            *keep,
-            *("--out", str(RESULTS), str(order.number)),
-            "--",
-            *told.argv(),
-        ],
-        "env": environment,
+        "command": _command(configuration, request, site, order, name),
+        "env": _environment(configuration, site, order, name),
         "resources": {"limits": accelerators} if accelerators else {},
         "volumeMounts": [
             {"name": "configuration", "mountPath": str(CONFIGURATION), "readOnly": True},
@@ -277,32 +270,48 @@ def _pod(  # noqa: PLR0917
             "readOnlyRootFilesystem": True,
         },
     }
-    memory = {"medium": "Memory", **({"sizeLimit": site.shm} if site.shm else {})}
-    spec = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": GRACE_S,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,  # variables of other services, some of which a run would read
-        **({"subdomain": name} if run.nodes > 1 else {}),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [
-            {"name": "configuration", "configMap": {"name": name}},
-            {"name": "results", "emptyDir": {}},
-            {"name": "tmp", "emptyDir": {}},
-            {"name": "shm", "emptyDir": memory},
-            *([site.data.volume("data", read_only=True)] if site.data else []),
-            *([site.results.volume("results-claim", read_only=False)] if site.results else []),
-        ],
-    }
-    return {"metadata": {"labels": labels}, "spec": spec}
+
+
+def _command(configuration: Configuration, request: Request, site: Site, order: Order, name: str) -> list[str]:
+    """A pod waits for node 0 where there are several, runs the trial, and keeps what it left."""
+    several = configuration.run.nodes > 1
+    seed = order.seed
+    if seed is None and several:  # every node is told the same
+        seed = seeding.draw()
+    told = replace(
+        request.of_trial(order.number, order.folder, seed).inside(CONFIGURATION / _file(configuration), RESULTS)[0],
+        data_dir=request.data_dir or (Path(DATA.folder) if site.data else None),
+        initial_weights=request.initial_weights,
+        cache_dir=None,  # the pod's own, which ends with it
+        rendezvous_timeout=request.rendezvous_timeout or (PULLED_S if several else None),
+    )
+    return [
+        *("python", "-m", "harness.launch.kubernetes.pod"),
+        *(["--wait-for", _first(name)] if several else []),
+        *(["--keep", f"{CLAIMED_RESULTS}/{name}"] if site.results else []),
+        *("--out", str(RESULTS), str(order.number)),
+        "--",
+        *told.argv(),
+    ]
+
+
+def _environment(configuration: Configuration, site: Site, order: Order, name: str) -> list[Manifest]:
+    image = {ID_VARIABLE: site.image} if "@sha256:" in site.image else {}  # which the log names
+    variables = {**order.environment, "HOME": "/tmp", **image}
+    said: list[Manifest] = [{"name": key, "value": value} for key, value in variables.items()]
+    if configuration.run.nodes > 1:
+        index = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
+        said += [
+            {"name": NODE_RANK, "valueFrom": index},
+            {"name": MASTER_ADDR, "value": _first(name)},
+            {"name": MASTER_PORT, "value": str(PORT)},
+        ]
+    return said
+
+
+def _first(name: str) -> str:
+    """The address of node 0."""
+    return f"{name}-0.{name}"
 
 
 def merged(ours: Any, added: Any, where: str) -> Any:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from harness.results.checking.findings import Finding, Log, Severity
-from harness.results.record import Epoch, Evaluation
+from harness.results.parts import Epoch, Evaluation
 from harness.rules import Rules
 
 KEY = "eval_accuracy"
