@@ -228,7 +228,7 @@ class Benchmark(Protocol):
 
 
 class Digested(Protocol):
-    """What a Benchmark may offer besides, for runs of several machines. It is found by its name."""
+    """What a Benchmark may also offer, for runs of several machines. It is found by its name."""
 
     def data_digest(self, config: Any, data_dir: Path) -> str:
         """A short word for what lies in the folder that provide_data returned, wherever it lies: machines compare it.
@@ -239,7 +239,7 @@ class Digested(Protocol):
 
 
 class Placed(Protocol):
-    """What a Benchmark may offer besides, for `doctor`. It is found by its name."""
+    """What a Benchmark may also offer, for `doctor`. It is found by its name."""
 
     def lacks(self, config: Any, data_dir: Path) -> list[str] | None:
         """What of the folder this configuration reads and is not there, by its name in it; looked at by name alone.
@@ -250,7 +250,7 @@ class Placed(Protocol):
 
 
 class Varied(Protocol):
-    """What a Benchmark may offer besides, each found by its name: other tasks than its rules', and data sets to choose from."""
+    """What a Benchmark may also offer, each found by its name: other tasks than its rules', and data sets to choose from."""
 
     # Names that `prepare --dataset` takes, with a line on each; the first is what is prepared without it. `prepare` then
     # has one argument more, data_set: str, one of these names, passed where the user named one
@@ -265,7 +265,7 @@ class Varied(Protocol):
 
 
 class Probed(Protocol):
-    """What a Benchmark may offer besides. It is found by its name; a benchmark without it is probed as far as its machine."""
+    """What a Benchmark may also offer. It is found by its name; a benchmark without it is probed as far as its machine."""
 
     def probe(self, config: Any, context: Context, seconds_of: SecondsOf) -> Iterator[Figure]:
         """Parts of a run that say where a difference comes from: its step on synthetic input, its decoder alone.
@@ -362,7 +362,7 @@ class Detector(Protocol):
 
 
 class Detecting(Protocol):
-    """What a Benchmark may offer besides, for `harness detect`, `export` and `inference`. Found by the name `detector`."""
+    """What a Benchmark may also offer, for `harness detect`, `export` and `inference`. Found by the name `detector`."""
 
     def detector(
         self,

@@ -7,9 +7,12 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from harness.cli import build
 from tests.conftest import CHECKOUT
 
 PAGES = [
@@ -66,3 +69,43 @@ def test_files_that_are_named_are_there() -> None:
     for page in CHECKOUT.glob("docs/*.md"):
         for name in re.findall(r"`((?:harness|benchmarks|configs|tests|results)/[\w./-]+)`", page.read_text()):
             assert (CHECKOUT / name).exists(), f"{page.name} names {name}"
+
+
+def written() -> list[tuple[str, list[str]]]:
+    """Each command of the tool that a page shows, with the page: in a block, or in backticks."""
+    found = []
+    for page in PAGES:
+        text = re.sub(r"\\\n\s*", " ", page.read_text())
+        spans = [
+            *re.findall(r"`([^`\n]+)`", text),
+            *re.findall(r"^(?:    |\$ )?((?:\S*python|harness) .+)$", text, re.MULTILINE),
+        ]
+        for span in spans:
+            match = re.match(r"(?:(?:\S*/)?python3? -m )?harness ((?:compare )?[a-z]+.*)", span.strip())
+            if match is not None:
+                found.append((page.name, match[1].split()))
+    return found
+
+
+def test_every_verb_and_option_of_a_written_command_exists() -> None:
+    known = verbs((), get_command(build()))
+    commands = written()
+    assert len(commands) > 40
+    for page, words in commands:
+        name = next((n for n in (tuple(words[:2]), tuple(words[:1])) if n in known), None)
+        if name is None and words[0] == "compare":
+            name = ("compare", "results")
+        assert name is not None, f"{page}: harness {' '.join(words)}: there is no such verb"
+        for word in words:
+            option = re.match(r"\[?(--[a-z][a-z-]*)", word)
+            assert option is None or option[1] in known[name], (
+                f"{page}: harness {' '.join(words)}: no option {option[1]}"
+            )
+
+
+def verbs(name: tuple[str, ...], command: Any) -> dict[tuple[str, ...], set[str]]:
+    """The options of each verb, by its words."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        return {name: {"--help", *(word for each in command.params for word in (*each.opts, *each.secondary_opts))}}
+    return {key: found for word, each in inner.items() for key, found in verbs((*name, word), each).items()}

@@ -146,7 +146,7 @@ def _format(form: str, config: DetectorConfig, context: Context, state: Mapping[
     if on == "cuda" and chosen == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         if not form:
             return "fp32"
-        raise NotSuitable(f"{context.device} computes no bf16; fp16 is what it has besides fp32")
+        raise NotSuitable(f"{context.device} computes no bf16; fp16 is what it has next to fp32")
     dtype = AUTOCAST_DTYPE[chosen]
     if dtype is not None and not capabilities.autocasts(on, dtype):
         raise NotSuitable(f"this PyTorch does not cast automatically to {chosen} on {on}")

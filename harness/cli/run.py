@@ -138,7 +138,7 @@ def prepare(
 
 
 def _data_set(benchmark: Benchmark, name: str) -> dict[str, str]:
-    """What `prepare` is told besides. ValueError for a name that the benchmark has not."""
+    """What `prepare` is also told. ValueError for a name that the benchmark has not."""
     if not name:
         return {}
     offered = getattr(benchmark, "data_sets", {})

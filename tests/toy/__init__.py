@@ -1,4 +1,4 @@
-"""A whole benchmark in about sixty lines, which proves the contract: it fits one number and can be told to fail."""
+"""A whole benchmark in one file, which proves the contract: it fits one number and can be told to fail."""
 
 from __future__ import annotations
 
