@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -41,8 +42,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("long"):
             limit = item.get_closest_marker("timeout")
             may_take[item.path] = max(may_take[item.path], limit.args[0] if limit else float(config.getini("timeout")))
+        elif item.get_closest_marker("early"):
+            may_take[item.path] = max(may_take[item.path], 1.0)
     # files with long tests first, so that no process is left with one of them when the others have ended
     items.sort(key=lambda item: -may_take[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """What collecting made stays: the collector that looks for garbage need not walk through it all, 5 % of the tests' time."""
+    gc.collect()
+    gc.freeze()
 
 
 @cache

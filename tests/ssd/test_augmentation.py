@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,22 @@ from benchmarks.ssd import augmentation as maths
 from benchmarks.ssd import data
 from benchmarks.ssd.config import Augmentation
 from tests.ssd.test_data import AS_IT_IS, BOXES
+
+
+@pytest.fixture(scope="module", params=[24, pytest.param(126, marks=pytest.mark.long)])
+def photographs(
+    request: pytest.FixtureRequest, test_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, Path, Path]:
+    """How many, their folder, and the annotations of these alone."""
+    whole = json.loads((test_data / "coco256/annotations/instances_train2017.json").read_bytes())
+    kept = sorted({box["image_id"] for box in whole["annotations"]})[: request.param]
+    some = whole | {
+        "images": [each for each in whole["images"] if each["id"] in kept],
+        "annotations": [each for each in whole["annotations"] if each["image_id"] in kept],
+    }
+    annotations = tmp_path_factory.mktemp("photographs") / "instances.json"
+    annotations.write_text(json.dumps(some))
+    return len(kept), test_data / "coco256/train2017", annotations
 
 
 @pytest.mark.parametrize(
@@ -27,12 +44,12 @@ from tests.ssd.test_data import AS_IT_IS, BOXES
     ],
     ids=str,
 )
-def test_colours_are_dali_s_on_photographs(test_data: Path, change: dict[str, tuple[float, float]]) -> None:
-    folder = test_data / "coco256"
+def test_colours_are_dali_s_on_photographs(
+    photographs: tuple[int, Path, Path], change: dict[str, tuple[float, float]]
+) -> None:
+    count, pictures, annotations = photographs
     settings = AS_IT_IS.model_copy(update=change)
-    source = data.Source(
-        folder / "train2017", folder / "annotations/instances_train2017.json", 64, 126, 1, "cpu", 0, 1, skip_empty=True
-    )
+    source = data.Source(pictures, annotations, 64, count, 1, "cpu", 0, 1, skip_empty=True)
     by_dali, by_torch = (
         data.unnormalise(
             next(iter(data.train_batches(each, settings, BOXES, order_seed=1, augmentation_seed=1)))["images"]

@@ -24,6 +24,8 @@ from tests.harness.execution.runs import complies, events, run
 from tests.ssd import small
 from tests.toy.configuration import write
 
+pytestmark = pytest.mark.early
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

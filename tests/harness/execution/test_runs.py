@@ -13,6 +13,8 @@ from tests.conftest import CHECKOUT, gpus
 from tests.harness.execution.runs import begun, command, complies, environment, events, run, stop, wait_for
 from tests.toy import configuration as toy
 
+pytestmark = pytest.mark.early
+
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory, device: str) -> tuple[Path, subprocess.CompletedProcess[str]]:

@@ -20,6 +20,8 @@ from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import Begun, begun, command, environment, run, stop, wait_for
 from tests.toy import configuration as toy
 
+pytestmark = pytest.mark.early
+
 SECOND_EPOCH = '"epoch_num": 2'
 
 

@@ -25,6 +25,8 @@ from harness.results.series import find_series
 from harness.system import neighbours
 from tests.harness.launch.series import FAKE, SHA256, Fakes
 
+pytestmark = pytest.mark.early
+
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Fakes:

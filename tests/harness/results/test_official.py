@@ -17,6 +17,8 @@ from harness.results.reporting import report
 from harness.results.series import find_series
 from tests.harness.results.logs import DESCRIPTION, changed, events, text, without, write, write_package, write_series
 
+pytestmark = pytest.mark.early
+
 
 def verdicts(folder: Path, ruleset: str = "0.7.0", *, rcp: bool = False) -> list[OfficialVerdict]:
     return answer(Job(ruleset, tuple((path, path.name) for path in sorted(folder.glob("result_*.txt"))), rcp))

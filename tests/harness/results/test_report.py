@@ -28,6 +28,8 @@ from harness.results.reporting.leaderboard import Row
 from tests.harness.results import logs, synthetic_logs
 from tests.harness.results.synthetic_logs import Made
 
+pytestmark = pytest.mark.early
+
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 HOSTILE = """<img src=x onerror="alert(1)">'&amp;"""
 

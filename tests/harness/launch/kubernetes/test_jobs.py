@@ -23,6 +23,8 @@ from tests.harness.launch import fake_run
 from tests.harness.launch.kubernetes.stand_in import IMAGE_ID, TOKEN, Cluster, serving
 from tests.toy import configuration as toy
 
+pytestmark = pytest.mark.early
+
 
 class Lab:
     """A cluster, and the command that runs trials in it."""
