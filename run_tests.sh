@@ -24,10 +24,11 @@ lint() {
 unset PYTHONDONTWRITEBYTECODE # else each of the tests' hundred processes compiles the harness anew, 0.3 s each
 # A file's tests stay together: they share what their fixtures make. In the order of tests/conftest.py, not xdist's own, which
 # has the files of one long test last
+processors=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # which believes those
 together=(--maxprocesses 8 --dist loadfile --no-loadscope-reorder)
 if [[ " $* " == *" -m gpu "* ]]; then
     # several on one GPU: their models are small, and each process waits for its host most of the time
-    exec "$python" -m pytest --numprocesses "$(($(nproc) < 6 ? $(nproc) : 6))" "${together[@]}" "$@"
+    exec "$python" -m pytest --numprocesses "$((processors < 6 ? processors : 6))" "${together[@]}" "$@"
 elif [[ $* != "" && $* != --all ]]; then
     exec "$python" -m pytest "$@"
 fi
@@ -37,7 +38,7 @@ lint > "$said" 2>&1 & # mypy takes a minute
 linting=$!
 status=0
 # One process more than processors: many tests wait, for Slurm, signals, a watchdog
-"$python" -m pytest --numprocesses "$(($(nproc) + 1))" "${together[@]}" --durations 15 --durations-min 10 "$@" || status=$?
+"$python" -m pytest --numprocesses "$((processors + 1))" "${together[@]}" --durations 15 --durations-min 10 "$@" || status=$?
 wait $linting || status=1
 printf '\nlinters:\n'
 cat "$said"
