@@ -85,7 +85,7 @@ def command() -> int:
 def main(arguments: Sequence[str] | None = None, name: str = "python -m harness") -> int:
     """Run one verb; returns the exit code (130 on Ctrl-C, which typer sees to)."""
     from harness import rules
-    from harness.cli import recipes, screen
+    from harness.cli import recipe_words, screen
     from harness.cli.environment import benchmark_folders
     from harness.contract import NotSuitable
 
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
     rules.also_search(benchmark_folders())
     write_what_can_be_written()
     try:
-        build()(args=recipes.translated(sys.argv[1:] if arguments is None else arguments), prog_name=name)
+        build()(args=recipe_words.translated(sys.argv[1:] if arguments is None else arguments), prog_name=name)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except ValueError as error:

@@ -70,11 +70,11 @@ def check(
     """All that is wrong with results, by MLPerf's own tools and by checks that they lack. Exit 1 on an error."""
     from harness.config import CHECKOUT
     from harness.results import table
+    from harness.results.by_rules import check_ruleset
     from harness.results.checking import checker as checking
     from harness.results.checking import text as check_text
     from harness.results.checking.findings import COLUMNS, FIGURES
     from harness.results.checking.official import version
-    from harness.results.rules import check_ruleset
 
     check_ruleset(ruleset)
     unread: list[str] = []
@@ -108,8 +108,8 @@ def score(
     from harness.config import CHECKOUT
     from harness.results import score as scoring
     from harness.results import score_text, table
+    from harness.results.by_rules import check_ruleset
     from harness.results.checking.kept import Opinions
-    from harness.results.rules import check_ruleset
     from harness.results.series import find_series
     from harness.results.table import printable
 

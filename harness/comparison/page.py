@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.comparison import pictures, words
+from harness.comparison import plots, words
 from harness.comparison.comparison import Comparison
 from harness.comparison.terminal import arm_text
 from harness.results.reporting.page import environment_of
@@ -27,9 +27,9 @@ def render(found: Comparison) -> str:
         refusals=comparable.refusals if comparable is not None else (),
         minutes=[words.minutes(each) for each in found.minutes or ()],
         quality=list(words.quality(found.quality, found.question.labels)),
-        forest=pictures.forest(found),
-        time=pictures.over_time(found),
-        waterfall=pictures.waterfall(found),
-        width=pictures.WIDTH,
-        labels_width=pictures.LABELS,
+        forest=plots.forest(found),
+        time=plots.over_time(found),
+        waterfall=plots.waterfall(found),
+        width=plots.WIDTH,
+        labels_width=plots.LABELS,
     )

@@ -18,8 +18,8 @@ from typing import Any
 from harness import outside
 from harness.comparison.metrics import METRICS
 from harness.comparison.runs import ComparedRun, invalid
+from harness.results.by_rules import rules_for, shortfall
 from harness.results.logfile import read
-from harness.results.rules import rules_for, shortfall
 from harness.results.series import find_logs
 
 VERSION = 4

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from harness.results.by_rules import shortfall
 from harness.results.record import RunRecord
-from harness.results.rules import shortfall
 from harness.results.series import Series, differences
 from harness.rules import Rules
 

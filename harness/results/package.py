@@ -20,12 +20,12 @@ from pathlib import Path
 
 from harness.names import all_figures_in, plain, result
 from harness.results import sources, sysdesc
+from harness.results.by_rules import shortfall
 from harness.results.checking.checker import Report, check
 from harness.results.checking.findings import is_placeholder
 from harness.results.checking.own import judge
 from harness.results.checking.system import read_description
 from harness.results.package_text import implementation_json, system_files
-from harness.results.rules import shortfall
 from harness.results.series import Series
 from harness.rules import DEFAULT, DIVISIONS, Rules, checkable, rules_for
 

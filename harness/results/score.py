@@ -15,10 +15,10 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from harness.results import telemetry
+from harness.results.by_rules import images_per_s, shortfall, target_of
 from harness.results.checking.own import judge
 from harness.results.parts import Block, Epoch
 from harness.results.record import RunRecord
-from harness.results.rules import images_per_s, shortfall, target_of
 from harness.results.series import Series
 from harness.rules import rules_for
 
@@ -81,7 +81,7 @@ class Score:
         return statistics.median(known) if known else None
 
     def speed(self, record: RunRecord) -> float | None:
-        """Images per second of one run; see results.rules."""
+        """Images per second of one run; see results.by_rules."""
         return images_per_s(record, rules_for(record.benchmark, self.ruleset))
 
     @property

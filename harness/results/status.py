@@ -12,9 +12,9 @@ from typing import Any
 
 from harness import outside
 from harness.results import slowest
+from harness.results.by_rules import images_per_s, shortfall
 from harness.results.logfile import PIECE, LogReader, unreadable
 from harness.results.record import RunRecord
-from harness.results.rules import images_per_s, shortfall
 from harness.results.series import Series
 from harness.results.table import figure
 from harness.rules import rules_for

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.names import RESULTS
+from harness.results.by_rules import shortfall
 from harness.results.checking import official, own
 from harness.results.checking.findings import Finding
 from harness.results.checking.official import Job, OfficialVerdict
@@ -16,7 +17,6 @@ from harness.results.checking.package import check_tree, find_packages
 from harness.results.checking.series import soften_one_failure
 from harness.results.checking.system import check_description, read_description
 from harness.results.record import RunRecord
-from harness.results.rules import shortfall
 from harness.results.score import score
 from harness.results.series import Say, Series, find_logs, find_series
 from harness.rules import DEFAULT, checkable, rules_for

@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Iterator
 
 from harness.results import fitness
+from harness.results.by_rules import shortfall
 from harness.results.checking.evaluations import check_evaluations, check_schedule
 from harness.results.checking.findings import Finding, Log, Severity, is_placeholder
 from harness.results.record import number
-from harness.results.rules import shortfall
 from harness.rules import DIVISIONS, STATUSES, ruleset
 
 ONCE = (

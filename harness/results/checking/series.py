@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.names import number
+from harness.results.by_rules import shortfall
 from harness.results.checking.findings import Finding, Severity
 from harness.results.record import RunRecord
-from harness.results.rules import shortfall
 from harness.results.series import Series, differences
 from harness.rules import Rules, ruleset
 

@@ -502,7 +502,7 @@ def test_the_page_shows_all_and_runs_nothing(tmp_path: Path, capsys: pytest.Capt
 
 def test_runs_of_one_name_in_both_arms_keep_their_own_marks(tmp_path: Path) -> None:
     """A plan's folders are called alike in both arms."""
-    from harness.comparison import pictures
+    from harness.comparison import plots
 
     a, b = arms.in_turns(tmp_path, 3, slower=1.05)
     for arm in (a, b):
@@ -511,7 +511,7 @@ def test_runs_of_one_name_in_both_arms_keep_their_own_marks(tmp_path: Path) -> N
             place.mkdir(parents=True)
             log.rename(place / "result_0.txt")
     found = judged((tmp_path / "arms/a", tmp_path / "arms/b"))
-    time = pictures.over_time(found)
+    time = plots.over_time(found)
     assert time is not None
     heights = [[dot.y for dot in time.strips[0].dots if dot.arm == arm] for arm in (0, 1)]
     assert max(heights[1]) < min(heights[0]), "slower is higher: smaller y"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.comparison import comparison, noise, pictures, runs, terminal, words
+from harness.comparison import comparison, noise, plots, runs, terminal, words
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import judged
 from tests.harness.results import synthetic_logs
@@ -66,7 +66,7 @@ def test_runs_of_an_unpaired_host_enter_no_figure(tmp_path: Path) -> None:
     assert found.word == "EQUAL" and "n 5 + 5" in words.sentence(found)
     for phase in found.phases:
         assert phase.seconds[1] == pytest.approx(phase.seconds[0], rel=0.01)
-    drawn = pictures.over_time(found)
+    drawn = plots.over_time(found)
     assert drawn is not None
     (_, a_mean), (_, b_mean) = drawn.strips[0].means
     assert abs(a_mean - b_mean) < 2, "nor a line of the picture"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.results.by_rules import rules_for
 from harness.results.checking.findings import Finding, Log, is_placeholder
 from harness.results.checking.log import check_log
 from harness.results.checking.package import check_tree
 from harness.results.checking.series import check_series, soften_one_failure
 from harness.results.checking.system import FIELDS, check_agreement, check_description
-from harness.results.rules import rules_for
 from harness.results.series import find_series
 from tests.harness.results.logs import (
     DESCRIPTION,

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.results.by_rules import rules_for
 from harness.results.checking.findings import Log
 from harness.results.checking.log import check_log
 from harness.results.logfile import LogReader
-from harness.results.rules import rules_for
 from harness.results.status import as_json
 from tests.harness.results.logs import events, text
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from harness import config
-from harness.cli import recipes
+from harness.cli import recipe_words
 from tests.harness.execution import runs
 
 RECIPE = ("--name", "iluvatar", "--config", "V100x1x8", "--data_dir", "D", "--backbone_path", "F")
 
 
 def test_the_recipe_in_our_words() -> None:
-    assert recipes.translated(["run", *RECIPE]) == [
+    assert recipe_words.translated(["run", *RECIPE]) == [
         "run",
         "iluvatar/V100x1x8",
         "--data-dir",
@@ -23,14 +23,18 @@ def test_the_recipe_in_our_words() -> None:
         "F",
     ]
     joined = [f"{RECIPE[i]}={RECIPE[i + 1]}" for i in range(0, len(RECIPE), 2)]
-    assert recipes.translated(["run", *joined]) == recipes.translated(["run", *RECIPE])
+    assert recipe_words.translated(["run", *joined]) == recipe_words.translated(["run", *RECIPE])
     ours = ["run", "H100_1x1x256", "--data-dir", "D", "--seed=3"]
-    assert recipes.translated(ours) == ours
-    assert recipes.translated(["score", "--name", "x"]) == ["score", "--name", "x"]
+    assert recipe_words.translated(ours) == ours
+    assert recipe_words.translated(["score", "--name", "x"]) == ["score", "--name", "x"]
 
 
 def test_prepare_takes_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    assert recipes.translated(["prepare", "--name", "iluvatar", "--data_dir", "D"]) == ["prepare", "--data-dir", "D"]
+    assert recipe_words.translated(["prepare", "--name", "iluvatar", "--data_dir", "D"]) == [
+        "prepare",
+        "--data-dir",
+        "D",
+    ]
     assert "--name" in capsys.readouterr().err
 
 
