@@ -168,3 +168,15 @@ def test_names_of_results_are_given_in_one_place() -> None:
     for path in SOURCES:
         found = [pattern for pattern in patterns if pattern in path.read_text()]
         assert not found or name(path) in allowed, f"{name(path)} spells {found[0]} itself: use harness.names"
+
+
+def test_a_class_of_the_harness_has_a_name_of_its_own() -> None:
+    """One meaning for each: Sample, Judged, History, Series, Node, Place, Refused, Row and Mark had two or three."""
+    same = {"Finding", "LeftOut"}  # what a look found, doctor's and check's; a file that is left out, and why
+    where: dict[str, list[str]] = {}
+    for path in SOURCES:
+        if name(path).startswith("harness/"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    where.setdefault(node.name, []).append(name(path))
+    assert {each: files for each, files in where.items() if len(files) > 1 and each not in same} == {}

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.comparison import statistics, verdict, words
+from harness.comparison.comparability import Difference
 from harness.comparison.comparison import Comparison, MetricRow
-from harness.comparison.runs import NAMES
+from harness.comparison.probes import Probes
+from harness.comparison.runs import NAMES, ComparedRun
 from harness.comparison.terminal import arm_text
 from harness.results.table import printable
 
@@ -25,31 +27,11 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "sentence": words.sentence(found),
         "labels": list(found.question.labels),
         "delta_percent": 100 * found.question.delta,
-        "runs": [
-            {
-                "arm": NAMES[run.arm],
-                "log": run.record.path,
-                "sha256": run.record.sha256,
-                "host": run.host,
-                "driver": run.record.software.get("driver"),
-                "started": run.record.run_start_s,
-                "outcome": run.record.outcome,
-            }
-            for run in found.runs
-        ],
+        "runs": [_run(each) for each in found.runs],
         "invalid": [{"log": each.run.record.path, "reason": each.reason} for each in found.invalid],
         "comparable": comparable is not None and comparable.ok,
         "refusals": list(comparable.refusals) if comparable is not None else [],
-        "differences": [
-            {
-                "field": each.field,
-                **dict(zip(NAMES, map(list, each.values), strict=True)),
-                "host": each.host,
-                "standing": each.standing,
-                "note": each.note,
-            }
-            for each in (comparable.differences if comparable is not None else ())
-        ],
+        "differences": [_difference(each) for each in (comparable.differences if comparable is not None else ())],
         "health": [{"where": each.where, "text": each.text} for each in found.symptoms],
         "metrics": [_metric(row) for row in found.rows],
         "phases": [
@@ -66,23 +48,49 @@ def as_json(found: Comparison) -> dict[str, Any]:
             {"arm": name, **each.__dict__} for name, each in zip(NAMES, found.minutes or (), strict=False)
         ],
         "numbers": None if found.bits is None else {"text": found.bits.text, "equal_to_the_bit": found.bits.equal},
-        "probes": {
-            "note": "they explain; no verdict rests on them",
-            "count": dict(zip(NAMES, found.probes.counts, strict=True)),
-            "figures": [
-                {
-                    "name": each.name,
-                    "unit": each.unit,
-                    "what": each.what,
-                    **dict(zip(NAMES, each.medians, strict=True)),
-                    "ratio": each.ratio,
-                }
-                for each in found.probes.rows
-            ],
-            "notes": list(found.probes.notes),
-        },
+        "probes": _probes(found.probes),
         "outliers": [each.__dict__ for each in found.outlying],
         "notes": [*found.notes, *words.quality(found.quality, found.question.labels)],
+    }
+
+
+def _run(run: ComparedRun) -> dict[str, Any]:
+    return {
+        "arm": NAMES[run.arm],
+        "log": run.record.path,
+        "sha256": run.record.sha256,
+        "host": run.host,
+        "driver": run.record.software.get("driver"),
+        "started": run.record.run_start_s,
+        "outcome": run.record.outcome,
+    }
+
+
+def _difference(found: Difference) -> dict[str, Any]:
+    return {
+        "field": found.field,
+        **dict(zip(NAMES, map(list, found.values), strict=True)),
+        "host": found.host,
+        "standing": found.standing,
+        "note": found.note,
+    }
+
+
+def _probes(found: Probes) -> dict[str, Any]:
+    return {
+        "note": "they explain; no verdict rests on them",
+        "count": dict(zip(NAMES, found.counts, strict=True)),
+        "figures": [
+            {
+                "name": each.name,
+                "unit": each.unit,
+                "what": each.what,
+                **dict(zip(NAMES, each.medians, strict=True)),
+                "ratio": each.ratio,
+            }
+            for each in found.rows
+        ],
+        "notes": list(found.notes),
     }
 
 
