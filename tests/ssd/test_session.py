@@ -286,6 +286,11 @@ def test_a_run_on_a_gpu_from_its_first_line_to_its_checkpoint(data: Path, tmp_pa
     assert epochs == [2]
 
 
+# 13 s of a processor on a CPU: two processes that each import torch, torchvision and DALI. The short form has two ranks of the
+# toy's run (test_runs.py) and a session of SSD's over ranks that are forked (test_many_ranks.py)
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=pytest.mark.long), pytest.param("cuda:0", marks=pytest.mark.gpu)]
+)
 def test_two_ranks_train_one_network_and_agree_on_one_map(data: Path, tmp_path: Path, device: str) -> None:
     if device != "cpu" and gpus() < 2:
         pytest.skip("two ranks of a run need two GPUs; test_two_ranks.py has two on one")

@@ -95,9 +95,8 @@ def test_more_ranks_than_cores_are_refused_before_they_train(tmp_path: Path) -> 
     configuration = write(tmp_path, raw(ranks=ranks, epochs=1, cpu_binding="cores"))
     done = run(configuration, "--out", tmp_path)
     assert done.returncode == 6
-    assert re.search(
-        r'run\.cpu_binding = "cores": NUMA node 0 has \d+ cores that this process may use, for', done.stdout
-    )
+    said = done.stdout + done.stderr  # on a busy machine another rank than the first may be the one that says it
+    assert re.search(r'run\.cpu_binding = "cores": NUMA node 0 has \d+ cores that this process may use, for', said)
 
 
 def test_a_rank_that_comes_when_the_run_was_refused_does_not_blame_its_environment(tmp_path: Path) -> None:

@@ -157,21 +157,25 @@ def test_runs_with_one_seed(tmp_path: Path) -> None:
     assert not verdict.passed and "Seed checker failed" in verdict.quote
 
 
-# --- what upstream lets pass: when one of these fails, a check of ours has become superfluous ---
+# --- what upstream lets pass: when one of these fails, a check of ours has become superfluous. Long, since what they try
+# changes with the lock file alone ---
 
 
+@pytest.mark.long
 def test_upstream_still_accepts_a_run_stop_before_run_start(tmp_path: Path) -> None:
     log = changed(events(), "run_stop", lambda e: e.update(time_ms=1_592_000_000_000))
     write(tmp_path / "result_0.txt", log)
     assert verdicts(tmp_path)[0].passed
 
 
+@pytest.mark.long
 def test_upstream_still_accepts_any_first_boundary_and_schedule(tmp_path: Path) -> None:
     key = "opt_learning_rate_decay_boundary_epochs"
     write(tmp_path / "result_0.txt", changed(events(evaluations=((7, 0.24),)), key, lambda e: e.update(value=[41, 50])))
     assert verdicts(tmp_path)[0].passed
 
 
+@pytest.mark.long
 def test_upstream_still_skips_seeds_and_convergence_of_a_capital_closed(tmp_path: Path) -> None:
     package = write_package(tmp_path / "Someone", ruleset="1.0.0", evaluations=((40, 0.1), (45, 0.24)))
     (package / "systems/dgxa100_test.json").write_text(json.dumps({**DESCRIPTION, "division": "Closed"}))
