@@ -97,6 +97,8 @@ def test_more_ranks_than_cores_are_refused_before_they_train(tmp_path: Path) -> 
     assert done.returncode == 6
     said = done.stdout + done.stderr  # on a busy machine another rank than the first may be the one that says it
     assert re.search(r'run\.cpu_binding = "cores": NUMA node 0 has \d+ cores that this process may use, for', said)
+    # by rank 0, or by the launcher where another rank's refusal ended it first
+    assert list(tmp_path.rglob("refused_0.txt")) and not list(tmp_path.rglob("result_*.txt"))
 
 
 def test_a_rank_that_comes_when_the_run_was_refused_does_not_blame_its_environment(tmp_path: Path) -> None:
