@@ -345,6 +345,13 @@ def test_sums_of_more_rows_than_a_turn_has(most_channels: int, monkeypatch: pyte
     agree([of_bias, of_weight], expected, torch.float32)
 
 
+def test_channels_that_fill_no_byte_are_refused() -> None:
+    """Their bits would be lost, and their gradients with them."""
+    x, (weight, bias) = numbers((2, 12, 4, 4), torch.float32, 9), parameters(12)
+    with pytest.raises(ValueError, match="12 channels"):
+        torch.ops.ssd.batch_norm_add_relu(x, x, norm.link_of(x), weight, bias, 1e-5)
+
+
 def test_a_nan_is_not_lost() -> None:
     x, (weight, bias) = numbers((2, 64, 6, 6), torch.float32, 8), parameters(64)
     x[1, 3, 2, 2] = float("nan")

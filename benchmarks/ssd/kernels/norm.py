@@ -270,8 +270,15 @@ def sums_of_gradients(
 
 
 def bits_for(x: Tensor) -> Tensor:
-    """Room for the ReLU's mask of x as bits, (R, C / 8) uint8: a sixteenth of what reading its output in bf16 would be."""
+    """Room for the ReLU's mask of x as bits, (R, C / 8) uint8: a sixteenth of what reading its output in bf16 would be.
+
+    ValueError where C is no multiple of 8; a ResNet's always is.
+    """
     c = x.shape[1]
+    if c % 8:
+        raise ValueError(
+            f"a sum of {c} channels: its ReLU's mask is kept as bytes of eight; leave blocks out of compute.fused"
+        )
     return x.new_empty((x.numel() // c, c // 8), dtype=torch.uint8)
 
 
