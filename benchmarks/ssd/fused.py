@@ -31,7 +31,8 @@ class Found(NamedTuple):
 
 
 class Linked(NamedTuple):
-    """A map (B, C, H, W), its link, and what is still to be tracked; in evaluation the map stands for its link, too."""
+    """A map (B, C, H, W), its link, and one list of all that is still to be tracked; in evaluation that is empty, and the map
+    stands for its link, too."""
 
     map: Tensor
     link: Tensor
@@ -72,7 +73,8 @@ class Block(nn.Module):
         out, link, mean, variance, _ = norm.batch_norm_add_relu(
             inner, skip.detach(), link, self.bn2.weight, self.bn2.bias, self.bn2.eps
         )
-        return Linked(out, link, [*found, found_by(self.bn2, inner, mean, variance)])
+        found.append(found_by(self.bn2, inner, mean, variance))
+        return Linked(out, link, found)
 
 
 class Unlinked(nn.Module):
