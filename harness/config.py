@@ -25,8 +25,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness import ROOT as ROOT  # noqa: PLC0414 - for those who import it from here
-from harness import outside, rules
+from harness import ROOT, outside, rules
 from harness.contract import Benchmark
 from harness.names import same_accelerator
 from harness.rules import Division, Rules, Status

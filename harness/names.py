@@ -30,6 +30,12 @@ def of_node(number: int, node: int) -> str:
     return f"result_{number}.node{node}.log"
 
 
+def telemetry(log: Path) -> Path | None:
+    """What lies beside a run's log and says what its accelerators did; None for a log of another name."""
+    name = log.name.replace("result_", "telemetry_", 1)
+    return None if name == log.name else log.with_name(name).with_suffix(".jsonl")
+
+
 def refused(number: int) -> str:
     """The log of a run that never began, which nobody counts."""
     return f"{REFUSED}{number}.txt"

@@ -42,7 +42,7 @@ from benchmarks.retinanet import data, detections
 from benchmarks.retinanet.anchors import encode
 from benchmarks.retinanet.config import Augmentation, RetinaNetConfig
 from benchmarks.retinanet.session import RetinaNetSession
-from harness.config import ROOT
+from harness import ROOT
 from harness.contract import Context
 from measuring.measure import Comparison, Figure, Measure, interleaved, processor_time_of_background_work, wall
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import scipy.stats
 
-from harness import config, exit_codes, names
+from harness import ROOT, config, exit_codes, names
 from harness.results import logfile
 
 OUT_OF_REACH = 0.99
@@ -31,7 +31,7 @@ def run(configuration: str, seed: int, folder: Path) -> dict[str, Any]:
     """One run's evaluations, read from its log."""
     command = [sys.executable, "-m", "harness", "run", configuration]
     command += ["--seed", str(seed), "--target", str(OUT_OF_REACH), "--out", str(folder), "--number", str(seed)]
-    code = subprocess.run(command, cwd=config.ROOT, check=False).returncode
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
     if code != exit_codes.EPOCHS_SPENT:
         sys.exit(f"seed {seed} ended with {code}, not with {exit_codes.EPOCHS_SPENT} as a run that spends its epochs")
     record = logfile.read(folder / names.result(seed))

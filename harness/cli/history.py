@@ -30,10 +30,11 @@ def history(
     """Every series over time: trend, change points and what changed there; drivers against systems; drivers seen to work."""
     from dataclasses import asdict
 
+    from harness import ROOT
     from harness.cli.compare import fraction
     from harness.comparison import history as histories
     from harness.comparison import history_page, history_text, points
-    from harness.config import CHECKOUT, ROOT
+    from harness.config import CHECKOUT
     from harness.results.table import show_json
 
     limit = fraction(delta)

@@ -44,7 +44,8 @@ def report(  # noqa: PLR0917  typer's options
     """
     from datetime import UTC, datetime
 
-    from harness.config import CHECKOUT, ROOT
+    from harness import ROOT
+    from harness.config import CHECKOUT
     from harness.results.reporting import report as reporting
     from harness.results.table import printable
 

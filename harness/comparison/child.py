@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from harness import ROOT
 from harness.comparison.plan import Arm, Plan
-from harness.config import ROOT
 from harness.exit_codes import INTERRUPTED
 from harness.launch import watchdog
 from harness.launch.process import LocalLauncher

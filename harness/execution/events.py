@@ -20,8 +20,7 @@ from typing import Any
 from mlperf_logging.mllog import constants as keys
 from mlperf_logging.mllog.mllog import MLLogger
 
-from harness import names
-from harness.config import ROOT
+from harness import ROOT, names
 from harness.names import next_number, result
 
 __all__ = ["EventLog", "LogLost", "close_abandoned", "keys", "next_number", "refused"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from harness.config import ROOT
+from harness import ROOT
 from harness.contract import Plain
 from harness.system import facts, image
 from harness.system.facts import Machine

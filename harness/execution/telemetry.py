@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from harness import ROOT, names
 from harness.contract import Plain
 from harness.system import accelerator
 from harness.system.accelerator import CPU, Reading, Sensors, Unavailable
@@ -32,18 +33,24 @@ INTERVAL_S = 1.0
 
 @contextlib.contextmanager
 def beside(log: Path | None, device: str, interval_s: float = INTERVAL_S) -> Iterator[None]:
-    """For as long as the block runs, sample this machine's accelerators into telemetry_N.jsonl beside result_N.txt.
+    """`into` telemetry_N.jsonl beside result_N.txt; nothing where there is no log."""
+    path = None if log is None else names.telemetry(log)
+    with contextlib.nullcontext() if path is None else into(path, device, interval_s):
+        yield
 
-    `device` is run.device. Nothing where there is no log, and for a run on the processor.
+
+@contextlib.contextmanager
+def into(path: Path, device: str, interval_s: float) -> Iterator[None]:
+    """For as long as the block runs, sample this machine's accelerators into a new file.
+
+    `device` is run.device. Nothing for what runs on the processor.
     """
-    if log is None or device == CPU:
+    if device == CPU:
         yield
         return
-    path = log.with_name(log.name.replace("result_", "telemetry_", 1)).with_suffix(".jsonl")
     command = [sys.executable, "-m", "harness.execution.telemetry", str(path), str(interval_s), device]
-    root = Path(__file__).resolve().parents[2]
     sampler = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=root, start_new_session=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
     )
     try:
         yield

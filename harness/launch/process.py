@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from harness.config import ROOT
+from harness import ROOT
 from harness.launch import caches, leftovers, stacks
 from harness.launch.leftovers import TrialMark
 from harness.launch.reaper import GRACE_S, Reaper

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from harness.config import ROOT
+from harness import ROOT
 from harness.contract import NotSuitable
 from harness.system.accelerator import CPU
 

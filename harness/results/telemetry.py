@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness import outside
+from harness import names, outside
 from harness.results.record import RunRecord, number
 
 GAP_S, GAP = 10.0, 0.05  # the longest time, and share of a run, over which power is taken to be what it was
@@ -95,11 +95,9 @@ def trained_images(record: RunRecord) -> float | None:
 
 def beside(record: RunRecord) -> Telemetry | None:
     """Of the file that lies beside the log; None where there is none, or nothing in it. One that cannot be read says so."""
-    log = Path(record.path)
-    name = log.name.replace("result_", "telemetry_", 1)
-    if name == log.name:
+    path = names.telemetry(Path(record.path))
+    if path is None:
         return None
-    path = log.with_name(name).with_suffix(".jsonl")
     try:
         return read(path, record.run_start_s, record.run_stop_s)
     except OSError as error:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness import ROOT
 from harness.contract import Plain
 
-RECORD = Path(__file__).resolve().parents[2] / "image.json"  # written by docker/image_record.py when the image is built
+RECORD = ROOT / "image.json"  # written by docker/image_record.py when the image is built
 ID_VARIABLE = "HARNESS_IMAGE_ID"  # an image cannot know its own id: whoever starts the container says it
 
 

@@ -26,7 +26,7 @@ from benchmarks.detection.embedded import dataset as embedded
 from benchmarks.detection.found import Detections
 from benchmarks.ssd import loss
 from benchmarks.ssd.session import SSDSession
-from harness.config import ROOT
+from harness import ROOT
 from harness.contract import Context
 from measuring.ssd import setup
 

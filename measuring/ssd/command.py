@@ -38,7 +38,7 @@ from benchmarks.detection.capabilities import installed
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
-from harness.config import ROOT
+from harness import ROOT
 from harness.contract import Context, NotSuitable
 from measuring.measure import Comparison, Figure, wall
 from measuring.ssd import accuracy, checks, data, power, run, sections, setup, turns

@@ -19,12 +19,12 @@ INTERVAL_S = 0.2
 @contextlib.contextmanager
 def watched(section: str, device: str, scratch: Path, figures: list[Figure]) -> Iterator[None]:
     """Adds `drawn` to `figures` when the block ends, however it ends. Nothing on a CPU, or where no sensor answers."""
-    log = scratch / f"{section}.txt"  # there is none: the name of the file beside it is made of its
+    path = scratch / f"{section}.jsonl"
     try:
-        with telemetry.beside(log, device.partition(":")[0], INTERVAL_S):
+        with telemetry.into(path, device.partition(":")[0], INTERVAL_S):
             yield
     finally:
-        figures += drawn(section, log.with_suffix(".jsonl"))
+        figures += drawn(section, path)
 
 
 def drawn(section: str, path: Path) -> list[Figure]:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ssd.config import SSDConfig
-from harness import exit_codes
-from harness.config import ROOT
+from harness import ROOT, exit_codes
 from harness.results import logfile
 from harness.results.lines import Event, Scanner
 from measuring.measure import Figure
