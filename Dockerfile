@@ -30,7 +30,7 @@ ARG ACCELERATOR=cuda13
 # Of requirements/*.lock; the build stops where one is another
 ARG CUDA12_LOCK_SHA256=0ee8039c61b2f126607d5a9f8a585ac3333f342ce8ea8c2a77e0e7b2bb869beb
 ARG VENDOR_LOCK_SHA256=838aa87181395b72a594c98f26d67be7a26565a8fc02e8f99bd64fb57cfc97d3
-ARG RUN_LOCK_SHA256=5248416e84d6d96d86d77b571292500167bfaaeb8cf2aadcba9459f4243773cc
+ARG RUN_LOCK_SHA256=a169685b9223caf2eaebab76f69960e8adad87dc6e257bb121526f0498c7ef9e
 
 
 # What runs: Python, and what torch.compile needs, which every NVIDIA configuration uses. Triton compiles its driver's module

@@ -102,6 +102,11 @@ def _check_fused(parts: list[str], device: str) -> None:
         raise NotSuitable(
             f"compute.fused = {parts} needs Triton, which this PyTorch came without; leave it out, which computes the same"
         )
+    if "convolutions" in parts and not installed("cudnn"):
+        raise NotSuitable(
+            f'compute.fused = {parts}: "convolutions" needs nvidia-cudnn-frontend, which is not installed; leave it out, which '
+            "computes the same, or install requirements/run.lock"
+        )
 
 
 BENCHMARK: Any = SSDBenchmark()

@@ -18,7 +18,7 @@ ExtraBlock = (
     tuple[PositiveInt, PositiveInt, Literal[1, 2], Literal[0, 1]]
     | tuple[PositiveInt, PositiveInt, Literal[1, 2], Literal[0, 1], Literal[3, 4]]
 )  # fmt: skip
-OF_A_RESNET = ("stem", "blocks")  # parts of compute.fused
+OF_A_RESNET = ("stem", "blocks", "convolutions")  # parts of compute.fused
 
 
 class Model(Network):
@@ -139,8 +139,9 @@ class Compute(tables.Compute):
     stem: Literal["direct", "space_to_depth"] = "direct"
     # What Triton kernels for CUDA do instead of PyTorch, the same values to rounding. stem: batch norm, ReLU and pool
     # after the first convolution; blocks: batch norm in the backbone's blocks, with the ReLU and the sum that follow;
-    # loss: read where the heads' convolutions leave their outputs
-    fused: tuple[Literal["stem", "blocks", "loss"], ...] = ()
+    # convolutions: in these blocks, by graphs of cuDNN's, with what batch norm sums up and masks of their outputs, each where
+    # init finds it faster; loss: read where the heads' convolutions leave their outputs
+    fused: tuple[Literal["stem", "blocks", "convolutions", "loss"], ...] = ()
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Self:
@@ -148,6 +149,12 @@ class Compute(tables.Compute):
             raise ValueError(f"fused = {list(self.fused)} names a part twice")
         if "blocks" in self.fused and "stem" not in self.fused:
             raise ValueError(f'fused = {list(self.fused)}: "blocks" goes on from "stem"; name both')
+        if "convolutions" in self.fused and "blocks" not in self.fused:
+            raise ValueError(f'fused = {list(self.fused)}: "convolutions" are those of "blocks"; name both')
+        if "convolutions" in self.fused and not self.autotune:
+            raise ValueError(
+                f'fused = {list(self.fused)}: "convolutions" are chosen by their speed, which autotune = false forbids'
+            )
         if self.fused and not self.channels_last:
             raise ValueError(f"fused = {list(self.fused)} is for channels_last = true alone")
         return self

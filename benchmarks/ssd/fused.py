@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from benchmarks.ssd.kernels import norm, stem
+from benchmarks.ssd.kernels import convolution, norm, stem
 from benchmarks.ssd.model import SSD
 
 
@@ -30,13 +30,25 @@ class Found(NamedTuple):
     rows: int
 
 
+class Sent(NamedTuple):
+    """What a convolution must know of the batch norm with ReLU that made its input and sends its gradient to it."""
+
+    sent: Tensor
+    bits: Tensor
+    before: Tensor  # the batch norm's input, and its moments
+    mean: Tensor
+    variance: Tensor
+    eps: float
+
+
 class Linked(NamedTuple):
     """A map (B, C, H, W), its link, and one list of all that is still to be tracked; in evaluation that is empty, and the map
-    stands for its link, too."""
+    stands for its link, too. A map that was sent has its link from the convolution that reads it."""
 
     map: Tensor
-    link: Tensor
+    link: Tensor | None
     found: list[Found]
+    sent: Sent | None = None
 
 
 class NormReLUPool(nn.BatchNorm2d):
@@ -46,35 +58,80 @@ class NormReLUPool(nn.BatchNorm2d):
         if not self.training:
             pooled = F.max_pool2d(super().forward(input).relu(), 3, 2, 1)
             return Linked(pooled, pooled, [])
-        pooled, link, _, _, mean, variance = stem.batch_norm_relu_pool(input, self.weight, self.bias, self.eps)
+        mean, variance = norm.batch_moments(input.detach())
+        pooled, link, _, _ = stem.batch_norm_relu_pool(input, mean, variance, self.weight, self.bias, self.eps)
         return Linked(pooled, link, [found_by(self, input, mean, variance)])
 
 
 class Block(nn.Module):
-    """A basic block of a ResNet, from and to a linked map."""
+    """A basic block of a ResNet, from and to a linked map.
 
-    def __init__(self, block: BasicBlock) -> None:
+    With `convolutions` those of benchmarks.ssd.kernels.convolution; `sends` where the output is read by the next such
+    block alone.
+    """
+
+    def __init__(self, block: BasicBlock, *, convolutions: bool = False, sends: bool = False) -> None:
         super().__init__()
         self.conv1, self.bn1, self.conv2, self.bn2 = block.conv1, block.bn1, block.conv2, block.bn2
         self.downsample = block.downsample
+        self.convolutions, self.sends = convolutions, sends
 
     def forward(self, linked: Linked) -> Linked:
-        x, link, found = linked
+        x, link, found, sent = linked
         if not self.training:
             skip = x if self.downsample is None else self.downsample(x)
             out = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())) + skip
             return Linked(out.relu(), out, found)
+        first, link_of_first = self.convolved(self.conv1, self.bn1, x, sent, found)
+        link = link if sent is None else link_of_first
         skip = x
         if self.downsample is not None:
-            convolution, last = self.downsample
+            layer, last = self.downsample
             # what reads the map here is a convolution, whose gradient comes back by the link as a sum's does elsewhere
-            link = skip = batch_norm(last, convolution(ByLink.apply(x, link)), found, relu=False)
-        inner = self.conv2(batch_norm(self.bn1, self.conv1(x), found, relu=True))
-        out, link, mean, variance, _ = norm.batch_norm_add_relu(
-            inner, skip.detach(), link, self.bn2.weight, self.bn2.bias, self.bn2.eps
+            branch, _ = self.convolved(layer, last, ByLink.apply(x, link), None, found)
+            link = skip = norm.batch_norm(*branch, last.weight, last.bias, last.eps, False)
+        if self.convolutions:
+            inner, of_inner = send(self.bn1, first, None, None)
+        else:
+            inner, of_inner = norm.batch_norm(*first, self.bn1.weight, self.bn1.bias, self.bn1.eps, True), None
+        second, _ = self.convolved(self.conv2, self.bn2, inner, of_inner, found)
+        if self.sends:
+            out, of_out = send(self.bn2, second, skip.detach(), link)
+            return Linked(out, None, found, of_out)
+        out, link, _ = norm.batch_norm_add_relu(
+            *second, skip.detach(), link, self.bn2.weight, self.bn2.bias, self.bn2.eps
         )
-        found.append(found_by(self.bn2, inner, mean, variance))
         return Linked(out, link, found)
+
+    def convolved(
+        self, layer: nn.Conv2d, following: nn.BatchNorm2d, x: Tensor, sent: Sent | None, found: list[Found]
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+        """The layer's output and its moments, for the batch norm that follows it; a link to x where x was sent."""
+        link = None
+        if not self.convolutions:
+            out = layer(x)
+            mean, variance = norm.batch_moments(out.detach())
+        else:
+            assert not isinstance(layer.padding, str)
+            # autocast does not know our operators: the maps have its number format already
+            weight, stride, padding = layer.weight.to(x.dtype), layer.stride[0], layer.padding[0]
+            shift, _, _ = statistics(following)
+            if sent is None:
+                out, mean, variance = convolution.convolution(x, weight, shift, stride, padding)
+            else:
+                out, mean, variance, link = convolution.convolution_of_sent(
+                    x, sent.sent, sent.bits, sent.before.detach(), *sent[3:], weight, shift, stride, padding
+                )
+        found.append(found_by(following, out, mean, variance))
+        return (out, mean, variance), link
+
+
+def send(
+    module: nn.BatchNorm2d, x: tuple[Tensor, Tensor, Tensor], skip: Tensor | None, link: Tensor | None
+) -> tuple[Tensor, Sent]:
+    """`module` in training and a ReLU, of a map and its moments, for one convolution that sends the gradient back."""
+    out, sent, bits = norm.batch_norm_relu_sent(*x, skip, link, module.weight, module.bias, module.eps)
+    return out, Sent(sent, bits, *x, module.eps)
 
 
 class Unlinked(nn.Module):
@@ -96,13 +153,6 @@ class ByLink(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # noqa: ARG004
         return None, grad
-
-
-def batch_norm(module: nn.BatchNorm2d, x: Tensor, found: list[Found], *, relu: bool) -> Tensor:
-    """`module` in training, and a ReLU where asked for; adds to `found`."""
-    out, mean, variance = norm.batch_norm(x, module.weight, module.bias, module.eps, relu)
-    found.append(found_by(module, x, mean, variance))
-    return out  # type: ignore[no-any-return]
 
 
 def found_by(module: nn.BatchNorm2d, x: Tensor, mean: Tensor, variance: Tensor) -> Found:
@@ -149,15 +199,20 @@ def fuse_stem(model: SSD) -> None:
     trunk[2], trunk[3] = Unlinked(), nn.Identity()
 
 
-def fuse_blocks(model: SSD) -> None:
-    """Give `model`, whose stem is fused, our Block for torchvision's; what it computes, its parameters and its state
-    stay."""
+def fuse_blocks(model: SSD, *, convolutions: bool = False) -> None:
+    """Give `model`, whose stem is fused, our Block for torchvision's; what it computes, its parameters and its state stay.
+
+    `convolutions`: with those of benchmarks.ssd.kernels.convolution.
+    """
     describe_briefly()
     trunk = _trunk(model)
     trunk[2] = nn.Identity()
-    for index, stage in enumerate(trunk):
-        if isinstance(stage, nn.Sequential):
-            trunk[index] = nn.Sequential(*(Block(block) for block in stage))
+    stages = {index: [*stage] for index, stage in enumerate(trunk) if isinstance(stage, nn.Sequential)}
+    last = [*stages.values()][-1][-1]
+    for index, blocks in stages.items():
+        trunk[index] = nn.Sequential(
+            *(Block(each, convolutions=convolutions, sends=convolutions and each is not last) for each in blocks)
+        )
     trunk.append(Unlinked())
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from benchmarks.detection import capabilities, gradients
+from benchmarks.detection.capabilities import Settled
 from benchmarks.detection.data import TrainBatches
 from benchmarks.detection.found import Detections
 from benchmarks.detection.image_format import PaddedChannels
@@ -43,7 +45,7 @@ class SSDSession(DetectorSession):
     folder: Folder
 
     def __init__(self, config: SSDConfig, context: Context) -> None:
-        settled = capabilities.settle(config, context)
+        settled = _in_one_order(capabilities.settle(config, context), context)
         self.config = config = settled.config
         super().__init__(settled, Folder(config, context, settled.jpeg_on_device), context)
 
@@ -164,6 +166,17 @@ class SSDSession(DetectorSession):
         )
 
 
+def _in_one_order(settled: Settled[SSDConfig], context: Context) -> Settled[SSDConfig]:
+    """Without convolutions that sum up in no order, where equal input is to give equal bits."""
+    compute = settled.config.compute
+    if not context.deterministic or "convolutions" not in compute.fused:
+        return settled
+    fused = tuple(part for part in compute.fused if part != "convolutions")
+    config = settled.config.model_copy(update={"compute": compute.model_copy(update={"fused": fused})})
+    reason = "convolutions of PyTorch's: the others sum up in no order, and are chosen by their speed"
+    return replace(settled, config=config, left_out={**settled.left_out, "fused": reason})
+
+
 def _built(config: SSDConfig, initial_weights: Path | None) -> SSD:
     """The network with its weights, on the host, and with the parts that the configuration puts in others' place."""
     geometry = config.model
@@ -186,5 +199,5 @@ def _built(config: SSDConfig, initial_weights: Path | None) -> SSD:
 
         fused.fuse_stem(model)
         if "blocks" in config.compute.fused:
-            fused.fuse_blocks(model)
+            fused.fuse_blocks(model, convolutions="convolutions" in config.compute.fused)
     return model

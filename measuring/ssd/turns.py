@@ -35,7 +35,7 @@ AS_CONFIGURED = "as configured"
 # Those that need no other step first
 GPU_CHOICES: dict[str, Changes] = {
     "hw_decoder_load 0.9": {"data": {"hw_decoder_load": 0.9}},
-    "decode whole": {"data": {"decode": "whole"}},
+    "convolutions that sum up": {"compute": {"fused": ["stem", "blocks", "convolutions", "loss"]}},
     "CUDA graphs": {"compute": {"compile": True, "cuda_graphs": True}},
 }
 CPU_CHOICES: dict[str, Changes] = {

@@ -269,7 +269,8 @@ def test_batch_norm_against_float64(shape: tuple[int, ...], dtype: torch.dtype, 
     x, gradient = numbers(shape, dtype, 1), numbers(shape, dtype, 2) - 20
     weight, bias = parameters(shape[1])
     ours = leaves(x, weight, bias)
-    out, mean, variance = torch.ops.ssd.batch_norm(*ours, 1e-5, relu)
+    mean, variance = torch.ops.ssd.moments(x)
+    out = torch.ops.ssd.batch_norm(ours[0], mean, variance, *ours[1:], 1e-5, relu)
     twins = leaves(x.double(), weight.double(), bias.double())
     expected = torch.nn.functional.batch_norm(twins[0], None, None, *twins[1:], training=True)
     expected = expected.relu() if relu else expected
@@ -290,7 +291,7 @@ def test_batch_norm_with_a_sum_against_float64(dtype: torch.dtype, readers: int,
     x, skip, gradient, second = (numbers(shape, dtype, seed) - 20 for seed in range(3, 7))
     weight, bias = parameters(shape[1])
     ours = leaves(x, norm.link_of(skip), weight, bias)
-    out, link, _, _, bits = torch.ops.ssd.batch_norm_add_relu(ours[0], skip, *ours[1:], 1e-5)
+    out, link, bits = torch.ops.ssd.batch_norm_add_relu(ours[0], *torch.ops.ssd.moments(x), skip, *ours[1:], 1e-5)
     through = (bits.view(-1, shape[1] // 8, 1) >> torch.arange(8, device=bits.device)) & 1
     assert torch.equal(through.flatten(1), (out > 0).permute(0, 2, 3, 1).flatten(0, 2).to(through.dtype))
     assert link.shape == out.shape and link.stride() == (0, 0, 0, 0)
@@ -310,7 +311,7 @@ def test_the_stem_against_float64(shape: tuple[int, ...], dtype: torch.dtype) ->
     x, (weight, bias) = numbers(shape, dtype, 7), parameters(shape[1])
     weight = weight + 0.01  # where it is zero, which place of a window wins is open
     ours, twins = leaves(x, weight, bias), leaves(x.double(), weight.double(), bias.double())
-    out, link, place, _, _, _ = torch.ops.ssd.batch_norm_relu_pool(*ours, 1e-5)
+    out, link, place, _ = torch.ops.ssd.batch_norm_relu_pool(ours[0], *torch.ops.ssd.moments(x), *ours[1:], 1e-5)
     expected = stem_kernels.plain(*twins, 1e-5)
     agree([out], [expected], dtype)
     assert int(place.min()) >= 0 and int(place.max()) <= 8
@@ -348,51 +349,141 @@ def test_sums_of_more_rows_than_a_turn_has(most_channels: int, monkeypatch: pyte
 def test_channels_that_fill_no_byte_are_refused() -> None:
     """Their bits would be lost, and their gradients with them."""
     x, (weight, bias) = numbers((2, 12, 4, 4), torch.float32, 9), parameters(12)
+    moments = torch.ops.ssd.moments(x)
     with pytest.raises(ValueError, match="12 channels"):
-        torch.ops.ssd.batch_norm_add_relu(x, x, norm.link_of(x), weight, bias, 1e-5)
+        torch.ops.ssd.batch_norm_add_relu(x, *moments, x, norm.link_of(x), weight, bias, 1e-5)
+    with pytest.raises(ValueError, match="12 channels"):
+        torch.ops.ssd.batch_norm_relu_sent(x, *moments, None, None, weight, bias, 1e-5)
 
 
 def test_a_nan_is_not_lost() -> None:
     x, (weight, bias) = numbers((2, 64, 6, 6), torch.float32, 8), parameters(64)
     x[1, 3, 2, 2] = float("nan")
+    moments = torch.ops.ssd.moments(x)
     outputs = (
-        torch.ops.ssd.batch_norm(x, weight, bias, 1e-5, True)[0],
-        torch.ops.ssd.batch_norm_relu_pool(x, weight, bias, 1e-5)[0],
+        torch.ops.ssd.batch_norm(x, *moments, weight, bias, 1e-5, True),
+        torch.ops.ssd.batch_norm_relu_pool(x, *moments, weight, bias, 1e-5)[0],
+        torch.ops.ssd.batch_norm_relu_sent(x, *moments, None, None, weight, bias, 1e-5)[0],
     )
     for out in outputs:
         assert out[:, 3].isnan().all() and not out[:, :3].isnan().any()
 
 
-@pytest.mark.parametrize("operator", ["batch_norm", "batch_norm_add_relu", "batch_norm_relu_pool"])
+@pytest.mark.parametrize(
+    "operator",
+    [
+        "batch_norm",
+        "batch_norm_add_relu",
+        "batch_norm_relu_sent",
+        "batch_norm_relu_pool",
+        "convolution",
+        "convolution_of_sent",
+    ],
+)
 def test_to_torch_each_is_a_well_behaved_operator(operator: str) -> None:
     x, (weight, bias) = numbers((2, 8, 4, 4), torch.float32, 9), parameters(8)
-    maps = leaves(x)
+    normed = (*leaves(x), *torch.ops.ssd.moments(x))
+    linked = (x, norm.link_of(x).requires_grad_())
+    filters = leaves(numbers((8, 8, 3, 3), torch.float32, 10))
+    y, sent, bits = torch.ops.ssd.batch_norm_relu_sent(*normed, None, None, *leaves(weight, bias), 1e-5)
     operands = {
-        "batch_norm": (*maps, *leaves(weight, bias), 1e-5, True),
-        "batch_norm_add_relu": (*maps, x, norm.link_of(x).requires_grad_(), *leaves(weight, bias), 1e-5),
-        "batch_norm_relu_pool": (*maps, *leaves(weight, bias), 1e-5),
-    }[operator]
+        "batch_norm": (*normed, *leaves(weight, bias), 1e-5, True),
+        "batch_norm_add_relu": (*normed, *linked, *leaves(weight, bias), 1e-5),
+        "batch_norm_relu_sent": (*normed, *linked, *leaves(weight, bias), 1e-5),
+        "batch_norm_relu_pool": (*normed, *leaves(weight, bias), 1e-5),
+        "convolution": (*leaves(x), *filters, bias, 1, 1),
+        "convolution_of_sent": (
+            *leaves(y), sent.detach().requires_grad_(), bits, x, *normed[1:], 1e-5, *filters, bias, 2, 1
+        ),
+    }[operator]  # fmt: skip
     torch.library.opcheck(getattr(torch.ops.ssd, operator).default, operands)
+
+
+# --- convolutions that sum up ------------------------------------------------------------------------------------------
+
+GEOMETRIES = {"3x3": (3, 1, 1), "3x3, stride 2": (3, 2, 1), "1x1": (1, 1, 0), "1x1, stride 2": (1, 2, 0)}
+OF_CONVOLUTIONS = {torch.float32: 2e-5, torch.bfloat16: 6e-3}
+
+
+def close(found: list[Tensor], expected: list[Tensor], bound: float) -> None:
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == b.shape
+        assert ((a.double() - b).norm() / b.norm().clamp(min=1e-12)).item() < bound
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_a_convolution_and_its_moments_against_float64(geometry: tuple[int, int, int], dtype: torch.dtype) -> None:
+    """Whatever the shift; on a GPU in bf16 through cuDNN's graphs, where it has them."""
+    kernel, stride, padding = geometry
+    x, filters = numbers((3, 16, 9, 7), dtype, 1), numbers((64, 16, kernel, kernel), dtype, 2) - 20
+    shift = torch.linspace(-3, 3, 64, device=DEVICE)
+    ours, twins = leaves(x, filters), leaves(x.double(), filters.double())
+    out, mean, variance = torch.ops.ssd.convolution(*ours, shift, stride, padding)
+    expected = torch.nn.functional.conv2d(*twins, stride=stride, padding=padding)
+    close([out], [expected], OF_CONVOLUTIONS[dtype])
+    close([mean, variance], [expected.mean((0, 2, 3)), expected.var((0, 2, 3), correction=0)], OF_CONVOLUTIONS[dtype])
+    gradient = torch.randn(out.shape, device=DEVICE).to(dtype)
+    found = torch.autograd.grad(out, ours, gradient)
+    close(list(found), list(torch.autograd.grad(expected, twins, gradient.double())), OF_CONVOLUTIONS[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("skipped", [False, True], ids=["alone", "with a skip"])
+@pytest.mark.parametrize("readers", [1, 2])
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_a_sent_map_and_its_convolution_against_float64(
+    geometry: tuple[int, int, int], readers: int, skipped: bool, dtype: torch.dtype
+) -> None:
+    """Batch norm, its sum and ReLU, and the convolution that masks and sums up its gradient."""
+    kernel, stride, padding = geometry
+    x, skip = numbers((3, 64, 9, 7), dtype, 3), numbers((3, 64, 9, 7), dtype, 4) - 20
+    filters, (weight, bias) = numbers((32, 64, kernel, kernel), dtype, 5) - 20, parameters(64)
+    ours = leaves(x, norm.link_of(skip), weight, bias, filters)
+    moments = torch.ops.ssd.moments(x)
+    y, sent, bits = torch.ops.ssd.batch_norm_relu_sent(
+        ours[0], *moments, *((skip, ours[1]) if skipped else (None, None)), *ours[2:4], 1e-5
+    )
+    shift = torch.zeros(32, device=DEVICE)
+    out, _, _, link = torch.ops.ssd.convolution_of_sent(
+        y, sent, bits, x, *moments, 1e-5, ours[4], shift, stride, padding
+    )
+    twins = leaves(x.double(), skip.double(), weight.double(), bias.double(), filters.double())
+    normalised = torch.nn.functional.batch_norm(twins[0], None, None, *twins[2:4], training=True)
+    between = (normalised + twins[1] if skipped else normalised).relu()
+    # the convolution sees the map as it is written
+    seen = between + (y.double() - between).detach()
+    expected = torch.nn.functional.conv2d(seen, twins[4], stride=stride, padding=padding)
+    close([y, out], [between, expected], OF_CONVOLUTIONS[dtype])
+    gradient, second = torch.randn(out.shape, device=DEVICE).to(dtype), torch.randn(y.shape, device=DEVICE).to(dtype)
+    wanted = [0, *([1] if skipped else []), 2, 3, 4]
+    outputs, gradients = [out, link][:readers], [gradient, second][:readers]
+    found = torch.autograd.grad(outputs, [ours[i] for i in wanted], gradients)
+    whole, parts = [expected, between][:readers], [each.double() for each in gradients]
+    known = torch.autograd.grad(whole, [twins[i] for i in wanted], parts)
+    # in bf16 a mask may differ where the float64 sum is within rounding of zero
+    close(list(found), list(known), OF_CONVOLUTIONS[dtype] * (1 if dtype == torch.float32 else 2))
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
 
 
-def network(*, ours: bool) -> SSD:
+def network(*, ours: bool, convolutions: bool = False) -> SSD:
     torch.manual_seed(3)
     model = SSD("resnet18", 4, (4, 4), ((32, 64, 2, 1),))
     if ours:
         before = torch.get_rng_state()
         stem.replace(model, stem.SpaceToDepth)
         fused.fuse_stem(model)
-        fused.fuse_blocks(model)
+        fused.fuse_blocks(model, convolutions=convolutions)
         assert torch.equal(before, torch.get_rng_state())
     return model.to(DEVICE).to(memory_format=torch.channels_last)
 
 
-def test_the_fused_network_is_the_same_network() -> None:
+@pytest.mark.parametrize("convolutions", [False, True], ids=["blocks", "convolutions"])
+def test_the_fused_network_is_the_same_network(convolutions: bool) -> None:
     """Names, loss, gradients, running statistics, and what it says in evaluation."""
-    plain, ours = network(ours=False), network(ours=True)
+    plain, ours = network(ours=False), network(ours=True, convolutions=convolutions)
     assert list(plain.state_dict()) == list(ours.state_dict())
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     logits, offsets = plain(images)

@@ -1,7 +1,9 @@
 """Batch norm of a ResNet's blocks with what follows it, in training, for CUDA. Needs Triton.
 
+    moments               of a batch, where a convolution has not made them (see benchmarks.ssd.kernels.convolution)
     batch_norm            batch norm, with a ReLU or, in a downsampling branch, without
     batch_norm_add_relu   batch norm, sum with the block's input, ReLU
+    batch_norm_relu_sent  either of the two with a ReLU, whose gradient comes back masked and summed up
 
 PyTorch's compiler fuses the same operators, and moves more than it needs to: it reads the ReLU's output to know its mask,
 which the convolution's output tells as well, and a bit for each number where a sum comes between; and where a block's
@@ -12,6 +14,10 @@ block's input and what its own batch norm goes on with.
 For that the second reader's gradient must not be added to the first's by autograd. So the sum with the block's input is
 of two arguments: `skip`, its numbers, detached, and `link`, a tensor of the same shape without memory (one number,
 strides of 0), which autograd knows; the gradient comes back through `link`.
+
+In batch_norm_relu_sent that is the part of the convolution that reads the output, and nothing else may read it: its backward
+pass adds the link's gradient, masks the sum and adds it up where it makes it. The sums come back as the gradient of `sent`,
+a tensor of two numbers a channel without memory.
 
 Statistics are in float32 whatever the numbers are. Sums are made over shares of the rows and added in one order: equal
 input gives equal bits. Variance: sums of differences from the first row, which is as far from the mean as any, so nothing
@@ -87,14 +93,14 @@ def _sums_of_rows(x, sums, R, C, ROWS: tl.constexpr, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
-def _moments(x, sums, mean, variance, programs, R, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+def _moments(shift, sums, mean, variance, programs, R, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     program = tl.arange(0, BLOCK_P)
     here = (program < programs)[:, None] & (channel < C)[None, :]
     place = sums + program[:, None] * 2 * C + channel[None, :]
     one = tl.sum(tl.load(place, mask=here, other=0.0), axis=0) / R
     two = tl.sum(tl.load(place + C, mask=here, other=0.0), axis=0) / R
-    first = tl.load(x + channel, mask=channel < C, other=0.0).to(tl.float32)
+    first = tl.load(shift + channel, mask=channel < C, other=0.0).to(tl.float32)
     tl.store(mean + channel, first + one, mask=channel < C)
     tl.store(variance + channel, tl.maximum(two - one * one, 0.0), mask=channel < C)
 
@@ -119,7 +125,7 @@ def _bytes(bits, row, R, C, BLOCK_C: tl.constexpr):
 @triton.jit
 def _normalise(
     x, skip, weight, bias, mean, variance, eps, y, bits, R, C,
-    SKIP: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+    SKIP: tl.constexpr, RELU: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     share, _, channel, there = _place(C, BLOCK_C)
     row, here, at = _tile(share, R, C, channel, there, ROWS)
@@ -131,7 +137,7 @@ def _normalise(
     if RELU:
         z = tl.where(z < 0.0, 0.0, z)  # lets a NaN through
     tl.store(y + at, z, mask=here)
-    if SKIP:  # where the ReLU let through, eight channels in a byte
+    if BITS:  # where the ReLU let through, eight channels in a byte
         through = tl.reshape((z > 0.0).to(tl.int32), [ROWS, BLOCK_C // 8, 8])
         byte = tl.sum(through << tl.arange(0, 8)[None, None, :], axis=2)
         to, known = _bytes(bits, row, R, C, BLOCK_C)
@@ -185,6 +191,14 @@ def _added(sums, one, two, programs, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.const
 
 
 @triton.jit
+def _by_deviation(two, variance, eps, C, BLOCK_C: tl.constexpr):
+    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    there = channel < C
+    inverse = tl.rsqrt(tl.load(variance + channel, mask=there, other=1.0) + eps)
+    tl.store(two + channel, tl.load(two + channel, mask=there, other=0.0) * inverse, mask=there)
+
+
+@triton.jit
 def _gradient_of_input(
     grad, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, grad_x, R, C,
     BY_X: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -233,18 +247,25 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     c = x.shape[1]
     r, programs, grid, of_turn = summing(x)
     sums = x.new_empty(programs, 2, c, dtype=torch.float32)
-    mean, variance = (x.new_empty(c, dtype=torch.float32) for _ in range(2))
     _sums_of_rows[grid](x, sums, r, c, *of_turn, num_warps=8)
+    return moments_of(sums, x, r)
+
+
+def moments_of(sums: Tensor, shift: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) float32 of so many rows, from sums (programs, 2, C) over their differences from `shift`
+    (C,), or from the first row of a channels-last map, and over their squares."""
+    programs, _, c = sums.shape
+    mean, variance = (sums.new_empty(c) for _ in range(2))
     _moments[(triton.cdiv(c, SUMMED_C),)](
-        x, sums, mean, variance, programs, r, c, triton.next_power_of_2(programs), SUMMED_C, num_warps=4
+        shift, sums, mean, variance, programs, rows, c, triton.next_power_of_2(programs), SUMMED_C, num_warps=4
     )
     return mean, variance
 
 
-def added(sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Each program's two rows of sums (programs, 2, C) as two of all (C,)."""
+def added(sums: Tensor, into: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Each program's two rows of sums (programs, 2, C) as two of all (C,), those of `into` (2, C) where it is given."""
     programs, _, c = sums.shape
-    one, two = (sums.new_empty(c) for _ in range(2))
+    one, two = (sums.new_empty(c) for _ in range(2)) if into is None else into.unbind()
     _added[(triton.cdiv(c, SUMMED_C),)](
         sums, one, two, programs, c, triton.next_power_of_2(programs), SUMMED_C, num_warps=4
     )
@@ -253,10 +274,11 @@ def added(sums: Tensor) -> tuple[Tensor, Tensor]:
 
 def sums_of_gradients(
     grad: Tensor, second: Tensor | None, x: Tensor, bits: Tensor | None, weight: Tensor, bias: Tensor, mean: Tensor,
-    variance: Tensor, eps: float, masked: Tensor | None, relu: bool,
+    variance: Tensor, eps: float, masked: Tensor | None, relu: bool, into: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Gradients of bias and weight (C,). A ReLU's mask is read from `bits` where they are given, else found from x. `masked`,
-    where given, is filled with both gradients' sum where the ReLU let through."""
+    """Gradients of bias and weight (C,), in the rows of `into` (2, C) where it is given. A ReLU's mask is read from `bits`
+    where they are given, else found from x. `masked`, where given, is filled with both gradients' sum where the ReLU let
+    through."""
     c = x.shape[1]
     r, programs, grid, of_turn = summing(x)
     sums = x.new_empty(programs, 2, c, dtype=torch.float32)
@@ -266,7 +288,13 @@ def sums_of_gradients(
         grad if masked is None else masked, sums, r, c, second is not None, relu and bits is not None,
         relu and bits is None, masked is not None, *of_turn, num_warps=8,
     )  # fmt: skip
-    return added(sums)
+    return added(sums, into)
+
+
+def by_deviation(sum_away: Tensor, variance: Tensor, eps: float) -> None:
+    """Make of a sum (C,) of gradients by differences from the mean the weight's gradient, in place."""
+    c = len(sum_away)
+    _by_deviation[(triton.cdiv(c, MOST_C),)](sum_away, variance, eps, c, MOST_C, num_warps=1)
 
 
 def bits_for(x: Tensor) -> Tensor:
@@ -287,53 +315,93 @@ def link_of(x: Tensor) -> Tensor:
     return x.new_zeros(()).expand(x.shape)
 
 
+def sent_of(x: Tensor) -> Tensor:
+    """A tensor (2, C) float32 without memory, whose gradient is of bias and weight."""
+    return x.new_zeros((), dtype=torch.float32).expand(2, x.shape[1])
+
+
 # --- forward ---------------------------------------------------------------------------------------------------------
 
 
+@torch.library.custom_op("ssd::moments", mutates_args=())
+def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) float32 of x (B, C, H, W). Without a gradient: a batch norm's own has theirs in it."""
+    return moments(channels_last(x))
+
+
 @torch.library.custom_op("ssd::batch_norm", mutates_args=())
-def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """x (B, C, H, W) normalised by its own batch, with or without ReLU; mean and biased variance (C,) float32."""
+def batch_norm(
+    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
+) -> Tensor:
+    """x (B, C, H, W) normalised by its own moments (C,), with or without ReLU."""
     x = channels_last(x)
-    mean, variance = moments(x)
     y = torch.empty_like(x)
-    r, grid, of_program = passing(x)
-    _normalise[grid](
-        x, x, weight, bias, mean, variance, eps, y, y, r, x.shape[1], False, relu, *of_program, num_warps=8
-    )
-    return y, mean, variance
+    normalise(x, None, weight, bias, mean, variance, eps, y, None, relu)
+    return y
 
 
 @torch.library.custom_op("ssd::batch_norm_add_relu", mutates_args=())
 def batch_norm_add_relu(
-    x: Tensor, skip: Tensor, link: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """ReLU of x normalised plus `skip`, whose gradient goes to `link`; a link to itself; mean and biased variance (C,); the
-    ReLU's mask, see bits_for."""
-    x, skip = channels_last(x), channels_last(skip)
-    mean, variance = moments(x)
+    x: Tensor, mean: Tensor, variance: Tensor, skip: Tensor, link: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """ReLU of x normalised by its own moments plus `skip`, whose gradient goes to `link`; a link to itself; the ReLU's mask,
+    see bits_for."""
+    x = channels_last(x)
     y, bits = torch.empty_like(x), bits_for(x)
+    normalise(x, skip, weight, bias, mean, variance, eps, y, bits, True)
+    return y, link_of(y), bits
+
+
+@torch.library.custom_op("ssd::batch_norm_relu_sent", mutates_args=())
+def batch_norm_relu_sent(
+    x: Tensor, mean: Tensor, variance: Tensor, skip: Tensor | None, link: Tensor | None, weight: Tensor, bias: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """ReLU of x normalised by its own moments, plus `skip` where given, as in batch_norm_add_relu; `sent` (2, C); the ReLU's
+    mask, see bits_for."""
+    x = channels_last(x)
+    y, bits = torch.empty_like(x), bits_for(x)
+    normalise(x, skip, weight, bias, mean, variance, eps, y, bits, True)
+    return y, sent_of(x), bits
+
+
+def normalise(
+    x: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float, y: Tensor,
+    bits: Tensor | None, relu: bool,
+) -> None:  # fmt: skip
+    """Fill y, and `bits` where given."""
     r, grid, of_program = passing(x)
     _normalise[grid](
-        x, skip, weight, bias, mean, variance, eps, y, bits, r, x.shape[1], True, True, *of_program, num_warps=8
-    )
-    return y, link_of(y), mean, variance, bits
+        x, x if skip is None else channels_last(skip), weight, bias, mean, variance, eps, y, y if bits is None else bits, r,
+        x.shape[1], skip is not None, relu, bits is not None, *of_program, num_warps=8,
+    )  # fmt: skip
+
+
+@batch_moments.register_fake
+def _(x: Tensor) -> tuple[Tensor, Tensor]:
+    mean, variance = (x.new_empty(x.shape[1], dtype=torch.float32) for _ in range(2))
+    return mean, variance
 
 
 @batch_norm.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
-    c = x.shape[1]
-    of_channels = (x.new_empty(c, dtype=torch.float32) for _ in range(2))
-    return (torch.empty_like(x, memory_format=torch.channels_last), *of_channels)  # type: ignore[return-value]
+def _(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last)
 
 
 @batch_norm_add_relu.register_fake
 def _(
-    x: Tensor, skip: Tensor, link: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    c = x.shape[1]
+    x: Tensor, mean: Tensor, variance: Tensor, skip: Tensor, link: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     y = torch.empty_like(x, memory_format=torch.channels_last)
-    of_channels = (x.new_empty(c, dtype=torch.float32) for _ in range(2))
-    return (y, link_of(y), *of_channels, bits_for(x))  # type: ignore[return-value]
+    return y, link_of(y), bits_for(x)
+
+
+@batch_norm_relu_sent.register_fake
+def _(
+    x: Tensor, mean: Tensor, variance: Tensor, skip: Tensor | None, link: Tensor | None, weight: Tensor, bias: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    return torch.empty_like(x, memory_format=torch.channels_last), sent_of(x), bits_for(x)
 
 
 # --- backward --------------------------------------------------------------------------------------------------------
@@ -360,6 +428,14 @@ def batch_norm_add_relu_backward(
     grad_bias, grad_weight = sums_of_gradients(grad, second, x, bits, weight, bias, mean, variance, eps, masked, True)
     grad_x = _rest(masked, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, False)
     return grad_x, masked, grad_weight, grad_bias
+
+
+@torch.library.custom_op("ssd::batch_norm_relu_sent_backward", mutates_args=())
+def batch_norm_relu_sent_backward(
+    grad: Tensor, sums: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
+) -> Tensor:
+    """Gradient of x in its number format. `grad` is masked, and `sums` (2, C) are the gradients of bias and weight."""
+    return _rest(channels_last(grad), channels_last(x), weight, bias, mean, variance, eps, sums[0], sums[1], False)
 
 
 def _rest(
@@ -393,25 +469,30 @@ def _(
     return (*of_maps, *of_channels)  # type: ignore[return-value]
 
 
-def _keep_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, ctx.eps, ctx.relu = inputs
-    _, mean, variance = output
-    ctx.mark_non_differentiable(mean, variance)
+@batch_norm_relu_sent_backward.register_fake
+def _(
+    grad: Tensor, sums: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
+) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def _keep_norm(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, mean, variance, weight, bias, ctx.eps, ctx.relu = inputs
     ctx.save_for_backward(x, weight, bias, mean, variance)
 
 
-def _backward_norm(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
-    found = torch.ops.ssd.batch_norm_backward(grad, *ctx.saved_tensors, ctx.eps, ctx.relu)
-    return (*found, None, None)
+def _backward_norm(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    grad_x, grad_weight, grad_bias = torch.ops.ssd.batch_norm_backward(grad, *ctx.saved_tensors, ctx.eps, ctx.relu)
+    return grad_x, None, None, grad_weight, grad_bias, None, None
 
 
 batch_norm.register_autograd(_backward_norm, setup_context=_keep_norm)
 
 
 def _keep_sum(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, _, _, weight, bias, ctx.eps = inputs
-    _, _, mean, variance, bits = output
-    ctx.mark_non_differentiable(mean, variance, bits)
+    x, mean, variance, _, _, weight, bias, ctx.eps = inputs
+    _, _, bits = output
+    ctx.mark_non_differentiable(bits)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, bits, weight, bias, mean, variance)
 
@@ -420,7 +501,24 @@ def _backward_sum(ctx: Any, grad: Tensor, second: Tensor | None, *_: Any) -> tup
     grad_x, masked, grad_weight, grad_bias = torch.ops.ssd.batch_norm_add_relu_backward(
         grad, second, *ctx.saved_tensors, ctx.eps
     )
-    return grad_x, None, masked, grad_weight, grad_bias, None
+    return grad_x, None, None, None, masked, grad_weight, grad_bias, None
 
 
 batch_norm_add_relu.register_autograd(_backward_sum, setup_context=_keep_sum)
+
+
+def _keep_sent(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, mean, variance, _, link, weight, bias, ctx.eps = inputs
+    _, _, bits = output
+    ctx.linked = link is not None
+    ctx.mark_non_differentiable(bits)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, weight, bias, mean, variance)
+
+
+def _backward_sent(ctx: Any, grad: Tensor, sums: Tensor, *_: Any) -> tuple[Any, ...]:
+    grad_x = torch.ops.ssd.batch_norm_relu_sent_backward(grad, sums, *ctx.saved_tensors, ctx.eps)
+    return grad_x, None, None, None, grad if ctx.linked else None, sums[1], sums[0], None
+
+
+batch_norm_relu_sent.register_autograd(_backward_sent, setup_context=_keep_sent)

@@ -1,0 +1,211 @@
+"""cuDNN's plans for a graph of operations: the fastest is measured once, and kept on disk.
+
+PyTorch asks cuDNN for convolutions alone, and what it measures is forgotten with the process. A graph may have more in it:
+what a convolution's output is added to, masked with or summed up into while it is still in registers. Such a graph's kernels
+are generated and compiled at first use, half a second each, so that its plan is kept as it is, machine code included: with
+torch.compile's own, for this card and these versions alone.
+
+Needs nvidia-cudnn-frontend. Nothing here knows what a graph computes.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+TRIED = 4  # of a graph's plans, those that cuDNN puts first; compiling one takes half a second
+REPEATS = 5  # of a measurement, in turns; the median counts
+FORM = 1  # of the files
+
+
+class Plan:
+    """One way to compute a graph on this device."""
+
+    def __init__(self, graph: Any, workspace: int) -> None:
+        """`graph` has the plan as the one that it would execute; `workspace` in bytes."""
+        self._graph, self._workspace = graph, workspace
+
+    def run(self, tensors: Mapping[int, Tensor]) -> None:
+        """Fill the graph's outputs, in the current stream. `tensors` by the numbers that the graph gave them."""
+        device = next(iter(tensors.values())).device
+        workspace = torch.empty(self._workspace, dtype=torch.uint8, device=device)
+        handle = _handle(device.index)
+        _cudnn().set_stream(handle=handle, stream=torch.cuda.current_stream(device).cuda_stream)
+        pointers = {number: tensor.data_ptr() for number, tensor in tensors.items()}
+        self._graph.execute(pointers, workspace.data_ptr(), handle=handle)
+
+
+class Wanted(NamedTuple):
+    """A graph, by a text that says all that it depends on, and how to build it: `fill` gives it operations and numbers."""
+
+    text: str
+    fill: Callable[[Any], None]
+
+
+_CHOSEN: dict[tuple[str, int], Plan | None] = {}  # of this process, by text and device
+
+
+def fastest(
+    wanted: Wanted, device: torch.device, by_plan: Callable[[Plan], object], without: Callable[[], object]
+) -> Plan | None:
+    """The plan with which `by_plan` takes least time, None where `without` takes less or cuDNN has no plan.
+
+    Both do the same work on the device. Measured where no earlier run has, and what was found is kept.
+    """
+    key = (wanted.text, device.index)
+    if key not in _CHOSEN:
+        path = _path(wanted.text, device)
+        if path.exists():
+            _CHOSEN[key] = _read(path, device)
+        else:
+            _CHOSEN[key] = _measure(wanted, device, path, by_plan, without)
+    return _CHOSEN[key]
+
+
+def candidates(wanted: Wanted, **of_graph: Any) -> tuple[Any, list[str]]:
+    """The graph and the names of its plans, cuDNN's best first; none where it has none. `of_graph`: a handle, or the
+    properties of a device that need not be there."""
+    cudnn = _cudnn()
+    graph = cudnn.pygraph(
+        compute_data_type=cudnn.data_type.FLOAT, intermediate_data_type=cudnn.data_type.FLOAT, **of_graph
+    )
+    wanted.fill(graph)
+    graph.validate()
+    graph.build_operation_graph()
+    try:
+        graph.create_execution_plans([cudnn.heur_mode.A])
+    except cudnn.cudnnGraphNotSupportedError:
+        return graph, []
+    return graph, [graph.get_plan_name_at_index(index) for index in range(graph.get_execution_plan_count())]
+
+
+def _measure(
+    wanted: Wanted,
+    device: torch.device,
+    path: Path,
+    by_plan: Callable[[Plan], object],
+    without: Callable[[], object],
+) -> Plan | None:
+    graph, names = candidates(wanted, handle=_handle(device.index))
+    tried: dict[str, Callable[[], object]] = {"without": without}
+    plans: dict[str, tuple[int, Plan]] = {}
+    for index, name in enumerate(names[:TRIED]):
+        try:
+            graph.build_plan_at_index(index)
+        except _cudnn().cudnnGraphNotSupportedError:
+            continue  # a plan that the heuristics put forward and the compiler does not make
+        plan = Plan(_OneOf(graph, index), graph.get_workspace_size_plan_at_index(index))
+        plans[name] = index, plan
+        tried[name] = functools.partial(by_plan, plan)
+    seconds = _seconds(tried)
+    best = min(seconds, key=lambda name: seconds[name])
+    content: dict[str, object] = {"form": FORM, "of": wanted.text, "ms": {name: 1e3 * s for name, s in seconds.items()}}
+    if best in plans:
+        graph.build_plan_at_index(plans[best][0])  # which `serialize` writes
+        content |= {"best": best, "plan": base64.b64encode(bytes(graph.serialize())).decode()}
+    _write(path, content)
+    return plans[best][1] if best in plans else None
+
+
+class _OneOf(NamedTuple):
+    """Executes one of a graph's plans as if it were the only one."""
+
+    graph: Any
+    place: int
+
+    def execute(self, pointers: dict[int, int], workspace: int, *, handle: int) -> None:
+        self.graph.execute_plan_at_index(pointers, workspace, self.place, handle=handle)
+
+
+def _seconds(tried: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Of each, on the device: the median of turns, each once before."""
+    for each in tried.values():
+        each()
+    found: dict[str, list[float]] = {name: [] for name in tried}
+    for _ in range(REPEATS):
+        for name, each in tried.items():
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            each()
+            end.record()
+            end.synchronize()
+            found[name].append(begin.elapsed_time(end) / 1e3)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+# --- on disk ---------------------------------------------------------------------------------------------------------
+
+
+def folder() -> Path:
+    """Where plans are kept: beside what torch.compile keeps."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return Path(cache_dir()) / "cudnn"
+
+
+def kept() -> Iterator[tuple[str, dict[str, float]]]:
+    """What was measured, by any process: of each graph its text and the milliseconds of each plan and without one."""
+    for path in sorted(folder().glob("*.json")):
+        content = json.loads(path.read_text())
+        yield content["of"], content["ms"]
+
+
+def _path(text: str, device: torch.device) -> Path:
+    card = torch.cuda.get_device_properties(device)
+    cudnn = _cudnn()
+    whole = f"{text}\n{card.name} {card.multi_processor_count} cuDNN {cudnn.backend_version()} {cudnn.__version__}"
+    return folder() / f"{hashlib.sha256(whole.encode()).hexdigest()}.json"
+
+
+def _read(path: Path, device: torch.device) -> Plan | None:
+    """ValueError for a file that is none of ours."""
+    try:
+        content = json.loads(path.read_text())
+        if content["form"] != FORM:
+            raise ValueError(f"form {content['form']}, known is {FORM}")
+        kept = content.get("plan")
+        if kept is None:
+            return None
+        handle = _handle(device.index)
+        graph = _cudnn().pygraph(handle=handle)
+        graph.deserialize(handle, base64.b64decode(kept))
+        return Plan(graph, graph.get_workspace_size())
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: no plan of cuDNN's can be read from it ({error}); delete it, and it is made anew"
+        ) from error
+
+
+def _write(path: Path, content: Mapping[str, object]) -> None:
+    """All of it or nothing: ranks write the same file at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        json.dump(content, file)
+    Path(file.name).replace(path)
+
+
+# --- the library -----------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _cudnn() -> Any:
+    import cudnn
+
+    return cudnn
+
+
+@functools.cache
+def _handle(device_index: int) -> int:
+    with torch.cuda.device(device_index):
+        handle: int = _cudnn().create_handle()
+    return handle

@@ -1,0 +1,73 @@
+"""The step with convolutions that sum up (`compute.fused` with "convolutions") against the step without, and what each of
+cuDNN's plans took that init tried."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.ssd.session import SSDSession
+from measuring.measure import Comparison, Figure, interleaved, wall
+from measuring.ssd import setup
+from measuring.ssd.checks import Check
+from measuring.ssd.sections import Batch
+
+PART = "convolutions"
+NAME = "convolutions that sum up"
+# Of a parameter's gradient, relative: bf16 keeps 8 bits, and other kernels round other sums. A gradient without one of its
+# readers, or with a mask of other bits, differs by about itself
+GRADIENT_BOUND = 0.1
+
+
+def with_and_without(ours: SSDSession, batch: Batch, rounds: int, steps: int) -> tuple[Check, Comparison, list[Figure]]:
+    """`ours` is as configured, with or without. A sample is `steps` steps."""
+    device, parts = ours.context.device, ours.config.compute.fused
+    others = [part for part in parts if part != PART] if PART in parts else [*parts, PART]
+    other = setup.session(setup.changed(ours.config, compute={"fused": others}), device, ours.folder.path)
+    warm_up = Figure(f"warm-up, {'without' if PART in parts else NAME}", "s", [wall(other.warm_up, device)])
+    named = {NAME: ours, "without": other} if PART in parts else {NAME: other, "without": ours}
+    check = same_gradients(named[NAME], named["without"], batch)
+    tensors = _tensors(batch)
+
+    def several(session: SSDSession) -> None:
+        for _ in range(steps):
+            session.train_step(*tensors)
+
+    found = interleaved(
+        {name: lambda each=each: 1e3 * wall(lambda: several(each), device) / steps for name, each in named.items()},  # type: ignore[misc]
+        rounds,
+    )
+    mine, baseline = (Figure(name, "ms", found[name]) for name in named)
+    return check, Comparison(f"training step, {NAME}", mine, baseline), [warm_up, *of_plans()]
+
+
+def same_gradients(one: SSDSession, other: SSDSession, batch: Batch) -> Check:
+    """The largest difference of a parameter's gradient, the weights being those of `one`."""
+    other.model.load_state_dict(one.model.state_dict())
+    mine, theirs = (_gradients(each, batch) for each in (one, other))
+    differences = [
+        ((mine[name] - known).norm() / known.norm()).item() for name, known in theirs.items() if known.norm() > 0
+    ]
+    return Check(f"gradients, {NAME} against without, relative", max(differences), GRADIENT_BOUND)
+
+
+def _gradients(session: SSDSession, batch: Batch) -> dict[str, Tensor]:
+    """By name; unscaled, which bf16 does not need."""
+    named = dict(session.model.named_parameters())
+    found = torch.autograd.grad(session.forward_loss(*_tensors(batch)), [*named.values()], allow_unused=True)
+    return {name: each.double() for name, each in zip(named, found, strict=True) if each is not None}
+
+
+def _tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    return batch["images"], batch["labels"], batch["offsets"]
+
+
+def of_plans() -> list[Figure]:
+    """Of every graph that was tried, by this process or an earlier one, the time of each plan and without one."""
+    from benchmarks.ssd.kernels import plans  # needs what a CPU's environment need not have
+
+    return [
+        Figure(f"{text}: {name}", "ms", [milliseconds])
+        for text, tried in plans.kept()
+        for name, milliseconds in tried.items()
+    ]
