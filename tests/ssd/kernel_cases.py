@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.ssd import fused, loss, stem
+from benchmarks.ssd.kernels import convolution, norm, plans
 from benchmarks.ssd.kernels import loss as loss_kernels
-from benchmarks.ssd.kernels import norm
 from benchmarks.ssd.kernels import stem as stem_kernels
 from benchmarks.ssd.model import SSD, FusedHead, HeadOutputs
 from tests.ssd.test_loss import case, slow_loss
@@ -463,6 +463,125 @@ def test_a_sent_map_and_its_convolution_against_float64(
     known = torch.autograd.grad(whole, [twins[i] for i in wanted], parts)
     # in bf16 a mask may differ where the float64 sum is within rounding of zero
     close(list(found), list(known), OF_CONVOLUTIONS[dtype] * (1 if dtype == torch.float32 else 2))
+
+
+class StandInTensor:
+    """A graph's tensor: how it is computed of those that a run is given, by number."""
+
+    def __init__(self, compute: Callable[[dict[int, Tensor]], Tensor]) -> None:
+        self.compute = compute
+        self.number, self.dtype = 0, torch.float32
+
+    def set_uid(self, number: int) -> StandInTensor:
+        self.number = number
+        return self
+
+    def set_output(self, _: bool) -> StandInTensor:
+        return self
+
+    def set_dim(self, size: list[int]) -> StandInTensor:
+        self.size = size
+        return self
+
+    def set_stride(self, strides: list[int]) -> StandInTensor:
+        _, channels, _, width = self.size
+        assert strides[1] == 1 and strides[3] == channels and strides[2] == width * channels
+        return self
+
+    def set_data_type(self, _: object) -> None: ...
+
+
+class StandInGraph:
+    """cuDNN's operations by PyTorch's in float64, and the plan of whatever was built of them."""
+
+    def __init__(self, fill: Callable[[StandInGraph], None]) -> None:
+        self.made: list[StandInTensor] = []
+        fill(self)
+
+    def run(self, tensors: dict[int, Tensor]) -> None:
+        outputs = [each for each in self.made if each.number]
+        assert {each.number for each in outputs} <= set(tensors)
+        for each, found in [(each, each.compute(tensors)) for each in outputs]:
+            place = tensors[each.number]
+            # sums are added to what is there, as atomic additions are; maps are written
+            place.add_(found.flatten()) if place.dim() == 1 else place.copy_(found)
+
+    def _made(self, compute: Callable[[dict[int, Tensor]], Tensor]) -> StandInTensor:
+        self.made.append(StandInTensor(compute))
+        return self.made[-1]
+
+    def tensor(self, *, name: str, dim: list[int], stride: list[int], data_type: object) -> StandInTensor:
+        number, (_, channels, height, width) = int(name), dim
+
+        def given(tensors: dict[int, Tensor]) -> Tensor:
+            found = tensors[number]
+            if found.dtype == torch.uint8:  # truth values, the first of eight channels in the lowest bit
+                bits = (found[..., None] >> torch.arange(8, device=found.device)) & 1
+                found = bits.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+            return found.double().reshape(dim)
+
+        return StandInTensor(given)
+
+    def conv_fprop(self, *, image: StandInTensor, weight: StandInTensor, **place: list[int]) -> StandInTensor:
+        return self._made(lambda t: torch.nn.functional.conv2d(image.compute(t), weight.compute(t), **place))
+
+    def conv_dgrad(self, *, loss: StandInTensor, filter: StandInTensor, **place: list[int]) -> StandInTensor:
+        def gradient(tensors: dict[int, Tensor]) -> Tensor:
+            return torch.nn.grad.conv2d_input(found.size, filter.compute(tensors), loss.compute(tensors), **place)
+
+        found = self._made(gradient)
+        return found
+
+    def add(self, *, a: StandInTensor, b: StandInTensor) -> StandInTensor:
+        return self._made(lambda t: a.compute(t) + b.compute(t))
+
+    def sub(self, *, a: StandInTensor, b: StandInTensor) -> StandInTensor:
+        return self._made(lambda t: a.compute(t) - b.compute(t))
+
+    def mul(self, *, a: StandInTensor, b: StandInTensor) -> StandInTensor:
+        return self._made(lambda t: a.compute(t) * b.compute(t))
+
+    def reduction(self, *, input: StandInTensor, mode: object) -> StandInTensor:
+        return self._made(lambda t: input.compute(t).sum((0, 2, 3), keepdim=True))
+
+
+@pytest.fixture
+def by_graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every convolution by its graph, in PyTorch's operations; the graphs that were asked for."""
+    pytest.importorskip("cudnn")
+    asked: list[str] = []
+
+    def fastest(wanted: plans.Wanted, *_: object) -> StandInGraph:
+        asked.append(wanted.text)
+        return StandInGraph(wanted.fill)
+
+    monkeypatch.setattr(convolution, "has_graph", lambda _: True)
+    monkeypatch.setattr(plans, "fastest", fastest)
+    return asked
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_the_graph_of_a_convolution_and_its_moments(geometry: tuple[int, int, int], by_graphs: list[str]) -> None:
+    test_a_convolution_and_its_moments_against_float64(geometry, torch.float32)
+    assert len(by_graphs) == 1 and "moments" in by_graphs[0]
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+@pytest.mark.parametrize("skipped", [False, True], ids=["alone", "with a skip"])
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_the_graph_of_a_masked_gradient(
+    geometry: tuple[int, int, int], skipped: bool, readers: int, by_graphs: list[str]
+) -> None:
+    """But for strides, of which cuDNN compiles none."""
+    test_a_sent_map_and_its_convolution_against_float64(geometry, readers, skipped, torch.float32)
+    backwards = [text for text in by_graphs if "masked" in text]
+    assert len(backwards) == (geometry[1] == 1)
+    assert all(("two readers" in text) == (readers == 2) for text in backwards)
+
+
+def test_the_whole_network_by_graphs(by_graphs: list[str]) -> None:
+    test_the_fused_network_is_the_same_network(True)
+    assert len(by_graphs) > 20
 
 
 # --- the network -----------------------------------------------------------------------------------------------------

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.detection import capabilities
+from benchmarks.ssd import benchmark, session
 from benchmarks.ssd.benchmark import BENCHMARK
 from harness import config
-from harness.contract import Context
+from harness.contract import Context, NotSuitable
 from tests.conftest import CHECKOUT
 from tests.ssd import small
 
@@ -68,8 +70,9 @@ for x in ("*bf16", F):
         (stem._pool, [x, *OF_NORM, x, "*i8", x, i, i, i, i, i], POSITIONS, 4),
         (stem._unpool, [x, "*i8", x, *OF_NORM, F, F, x, i, i, i, i, i, i], POSITIONS, 4),
     ]
+    cases.append((norm._by_deviation, [F, F, f, i], {"BLOCK_C": norm.MOST_C}, 1))
     for skip, relu in ((False, False), (False, True), (True, True)):
-        flags = {"SKIP": skip, "RELU": relu, **WIDE}
+        flags = {"SKIP": skip, "RELU": relu, "BITS": skip, **WIDE}
         cases.append((norm._normalise, [x, x, *OF_NORM, x, "*u8" if skip else x, i, i], flags, 8))
     for by_bits, by_x, tile in ((False, False, WIDE), (False, True, WIDE), (True, False, WIDE), (True, False, NARROW)):
         flags = {"SECOND": by_bits, "BY_BITS": by_bits, "BY_X": by_x, "LEAVE": by_bits, **tile}
@@ -103,4 +106,38 @@ def test_the_kernels_compile_for_ampere_hopper_and_blackwell(capability: int) ->
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
-    assert finished.stdout.count("compiled") == 38, finished.stdout
+    assert finished.stdout.count("compiled") == 40, finished.stdout
+
+
+ALL_PARTS = ["stem", "blocks", "convolutions", "loss"]
+
+
+@pytest.mark.parametrize(
+    ("compute", "says"),
+    [
+        ({"fused": ["stem", "convolutions"]}, 'are those of "blocks"; name both'),
+        ({"fused": ALL_PARTS, "autotune": False}, "chosen by their speed, which autotune = false forbids"),
+    ],
+)
+def test_convolutions_that_cannot_be(compute: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        config.parse(small.content(compute=compute), name="small", source="small")
+
+
+def test_convolutions_need_cudnn_s_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables: Any = config.parse(small.content(compute={"fused": ALL_PARTS}), name="small", source="small").tables
+    monkeypatch.setattr(benchmark, "installed", lambda name: name != "cudnn")
+    with pytest.raises(NotSuitable, match="nvidia-cudnn-frontend, which is not installed"):
+        BENCHMARK.check(tables, Context(device="cuda:0"))
+    monkeypatch.undo()
+    BENCHMARK.check(tables, Context(device="cuda:0"))
+
+
+def test_equal_bits_leave_out_what_sums_up_in_no_order() -> None:
+    """And the log says so: its list of parts has the rest, and `left_out` the reason."""
+    tables: Any = config.parse(small.content(compute={"fused": ALL_PARTS}), name="small", source="small").tables
+    for deterministic, parts in ((True, ("stem", "blocks", "loss")), (False, tuple(ALL_PARTS))):
+        context = Context(device="cuda:0", deterministic=deterministic)
+        settled = session._in_one_order(capabilities.settle(tables, context), context)
+        assert settled.config.compute.fused == parts
+        assert ("no order" in settled.left_out.get("fused", "")) == deterministic
