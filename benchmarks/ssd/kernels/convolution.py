@@ -8,7 +8,8 @@ Statistics are of the output before it is rounded: sums of differences, and of t
 that is near the mean (the running mean: from the second step on nothing cancels). They are added up by atomic additions, in no
 order: equal input does not give equal bits.
 
-Of the nineteen times that a block's batch norms, sum and ReLUs read or write a map it saves four. But such a kernel's tile is
+Of the 21 times that a block's batch norms, sum and ReLUs, and what they get from its convolutions' backward pass, read or
+write a map, it saves five. But such a kernel's tile is
 smaller than the best of a convolution alone (128 x 128 against 128 x 256 on Hopper), so that for each shape the two are timed
 against each other in init, see benchmarks.ssd.kernels.plans. Where there is no graph (a CPU, float32) it is PyTorch's
 convolution and kernels of benchmarks.ssd.kernels.norm: the definition.
