@@ -59,13 +59,16 @@ class StandInGraph:
     def get_workspace_size(self) -> int:
         return 0
 
-    def serialize(self) -> bytes:
-        return self.last.encode()
+    def serialize(self) -> list[int]:
+        return list(self.last.encode())
 
-    def deserialize(self, _: object, kept: bytes) -> None:
-        if kept == b"":
-            raise RuntimeError("nothing there")
-        self.last = kept.decode()
+    def deserialize(self, _: object, kept: list[int]) -> None:
+        """As the library itself: of bytes it can make nothing."""
+        if not isinstance(kept, list) or not kept:
+            raise RuntimeError("Unable to cast")
+        if bytes(kept) == b"another's":
+            raise NotSupported
+        self.last = bytes(kept).decode()
 
 
 class Library:
@@ -170,7 +173,16 @@ def test_another_library_graph_or_card_is_measured_for_itself(library: Library, 
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"form": 0}', '{"form": 1, "plan": ""}', '{"form": 1, "plan": 3}']
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"form": 0}',
+        '{"form": 1, "plan": ""}',
+        '{"form": 1, "plan": 3}',
+        '{"form": 1, "plan": "YW5vdGhlcidz"}',
+    ],
 )
 def test_a_file_that_is_none_of_ours_is_named(
     content: str, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -81,8 +81,8 @@ def candidates(wanted: Wanted, **of_graph: Any) -> tuple[Any, list[str]]:
     )
     wanted.fill(graph)
     graph.validate()
-    graph.build_operation_graph()
     try:
+        graph.build_operation_graph()
         graph.create_execution_plans([cudnn.heur_mode.A])
     except cudnn.cudnnGraphNotSupportedError:
         return graph, []
@@ -178,9 +178,9 @@ def _read(path: Path, device: torch.device) -> Plan | None:
             return None
         handle = _handle(device.index)
         graph = _cudnn().pygraph(handle=handle)
-        graph.deserialize(handle, base64.b64decode(kept))
+        graph.deserialize(handle, list(base64.b64decode(kept)))  # of bytes it takes none
         return Plan(graph, graph.get_workspace_size())
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, _cudnn().cudnnGraphNotSupportedError) as error:
         raise ValueError(
             f"{path}: no plan of cuDNN's can be read from it ({error}); delete it, and it is made anew"
         ) from error
