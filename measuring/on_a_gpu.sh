@@ -39,7 +39,7 @@ measured() { # name, seconds, sections
 # several at a time: one after the other they would take three times as long, most of it on the host
 tests=("$python" -m pytest -q -p no:cacheprovider -m gpu --numprocesses 6 --dist loadfile)
 part correct 180 "${tests[@]}" --durations=10 \
-    tests/ssd/test_image_format.py tests/ssd/test_kernels.py::test_the_cases tests/ssd/test_golden.py tests/ssd/test_phases.py \
+    tests/ssd/test_image_format.py tests/ssd/test_kernels.py::test_the_cases tests/ssd/test_plans.py tests/ssd/test_golden.py tests/ssd/test_phases.py \
     tests/ssd/test_session.py
 measured end_to_end 300 convolutions,end-to-end,turns
 measured parts 240 step,constants,evaluation,kernels,plans

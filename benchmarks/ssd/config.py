@@ -139,8 +139,8 @@ class Compute(tables.Compute):
     stem: Literal["direct", "space_to_depth"] = "direct"
     # What Triton kernels for CUDA do instead of PyTorch, the same values to rounding. stem: batch norm, ReLU and pool
     # after the first convolution; blocks: batch norm in the backbone's blocks, with the ReLU and the sum that follow;
-    # convolutions: in these blocks, by graphs of cuDNN's, with what batch norm sums up and masks of their outputs, each where
-    # init finds it faster; loss: read where the heads' convolutions leave their outputs
+    # convolutions: in these blocks, with what batch norm sums up and masks of their outputs, by graphs of cuDNN's where init
+    # finds these faster than one after the other; loss: read where the heads' convolutions leave their outputs
     fused: tuple[Literal["stem", "blocks", "convolutions", "loss"], ...] = ()
 
     @model_validator(mode="after")

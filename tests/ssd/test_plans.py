@@ -31,7 +31,7 @@ class NotSupported(Exception):
 class StandInGraph:
     """Has the plans of its text, and writes which one was built last."""
 
-    def __init__(self, names: list[str], broken: set[str]) -> None:
+    def __init__(self, names: list[str], broken: dict[str, Exception]) -> None:
         self.names, self.broken, self.last = names, broken, ""
 
     def validate(self) -> None: ...
@@ -50,7 +50,7 @@ class StandInGraph:
 
     def build_plan_at_index(self, index: int) -> None:
         if self.names[index] in self.broken:
-            raise NotSupported
+            raise self.broken[self.names[index]]
         self.last = self.names[index]
 
     def get_workspace_size_plan_at_index(self, _: int) -> int:
@@ -76,7 +76,7 @@ class Library:
 
     def __init__(self) -> None:
         self.names = ["a", "b", "c", "d", "e"]
-        self.broken: set[str] = set()
+        self.broken: dict[str, Exception] = {}
         self.seconds = {"without": 3.0, "a": 2.0, "b": 1.0, "c": 4.0, "d": 5.0, "e": 0.1}
         self.measured: list[str] = []
         self.graphs: list[StandInGraph] = []
@@ -136,7 +136,9 @@ def test_the_fastest_of_the_first_plans_is_taken_and_kept(
     assert chosen() is plan and len(library.graphs) == 1, "asked once in a process"
     kept = json.loads(the_file(tmp_path).read_text())
     assert kept["best"] == "b" and base64.b64decode(kept["plan"]) == b"b" and kept["ms"]["without"] == 3000
-    assert [*plans.kept()] == [("graph", {"without": 3000, "a": 2000, "b": 1000, "c": 4000, "d": 5000})]
+    ((of, milliseconds),) = plans.kept()
+    assert of == "graph, a card (1), cuDNN 92400 (1)"
+    assert milliseconds == {"without": 3000, "a": 2000, "b": 1000, "c": 4000, "d": 5000}
     another_process(monkeypatch)
     assert chosen() is not None
     assert library.graphs[-1].last == "b" and len(library.measured) == 5, "read, not measured again"
@@ -150,10 +152,12 @@ def test_without_a_plan_where_that_is_faster(library: Library, tmp_path: Path, m
     assert "plan" not in json.loads(the_file(tmp_path).read_text())
 
 
-def test_a_plan_that_does_not_compile_is_left_out(library: Library) -> None:
-    library.broken = {"b", "c"}
+@pytest.mark.parametrize("error", [NotSupported, RuntimeError])
+def test_a_plan_that_does_not_compile_is_left_out(error: type[Exception], library: Library, tmp_path: Path) -> None:
+    library.broken = {"b": error("no such"), "c": error("registers")}
     plan = chosen()
     assert plan is not None and library.measured == ["without", "a", "d"]
+    assert json.loads(the_file(tmp_path).read_text())["left_out"] == {"b": "no such", "c": "registers"}
 
 
 def test_no_plan_at_all(library: Library) -> None:
@@ -210,6 +214,31 @@ def test_a_run_s_tensors_reach_the_plan_by_their_numbers(monkeypatch: pytest.Mon
     assert done[0] == {"handle": 7, "stream": 11}
     pointers, workspace, handle = done[1]
     assert pointers == {4: one.data_ptr(), 9: two.data_ptr()} and workspace != 0 and handle == 7
+
+
+def test_what_the_plans_of_a_gpu_compute(gpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against float64, whichever is the fastest: of each graph another one; and once more as it is read from the disk."""
+    pytest.importorskip("cudnn")
+    assert gpu.startswith("cuda")
+    from tests.ssd import kernel_cases as cases  # needs Triton
+
+    taken: list[str] = []
+
+    def seconds(tried: dict[str, Any]) -> dict[str, float]:
+        _, *names = tried
+        assert names, "cuDNN has a plan of each of these"
+        taken.append(names[len(taken) % len(names)])
+        return {name: float(name != taken[-1]) for name in tried}
+
+    monkeypatch.setattr(plans, "_seconds", seconds)
+    monkeypatch.setattr(plans, "folder", lambda: tmp_path)
+    for _ in range(2):
+        monkeypatch.setattr(plans, "_CHOSEN", {})
+        for geometry in ((3, 1, 1), (1, 1, 0)):
+            cases.test_a_convolution_and_its_moments_against_float64(geometry, torch.bfloat16)
+            for readers in (1, 2):
+                cases.test_a_sent_map_and_its_convolution_against_float64(geometry, readers, True, torch.bfloat16)
+    assert len(taken) == len([*tmp_path.iterdir()]) == 8, "the second time nothing was chosen anew"
 
 
 # --- the true library --------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ import base64
 import functools
 import hashlib
 import json
+import os
 import statistics
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,10 @@ from torch import Tensor
 
 TRIED = 4  # of a graph's plans, those that cuDNN puts first; compiling one takes half a second
 REPEATS = 5  # of a measurement, in turns; the median counts
+CALLS = 3  # in one measurement
+HEAD_START = (
+    2_000_000  # cycles that the device waits, a millisecond, so that the host's own time is not measured with them
+)
 FORM = 1  # of the files
 
 
@@ -96,20 +100,25 @@ def _measure(
     by_plan: Callable[[Plan], object],
     without: Callable[[], object],
 ) -> Plan | None:
+    cudnn = _cudnn()
     graph, names = candidates(wanted, handle=_handle(device.index))
     tried: dict[str, Callable[[], object]] = {"without": without}
     plans: dict[str, tuple[int, Plan]] = {}
+    left_out: dict[str, str] = {}
     for index, name in enumerate(names[:TRIED]):
         try:
             graph.build_plan_at_index(index)
-        except _cudnn().cudnnGraphNotSupportedError:
-            continue  # a plan that the heuristics put forward and the compiler does not make
+        # heuristics put forward what the compiler may not make, in more than one way; what fails when it runs is an error
+        except (cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
+            left_out[name] = str(error)[:300]
+            continue
         plan = Plan(_OneOf(graph, index), graph.get_workspace_size_plan_at_index(index))
         plans[name] = index, plan
         tried[name] = functools.partial(by_plan, plan)
     seconds = _seconds(tried)
     best = min(seconds, key=lambda name: seconds[name])
-    content: dict[str, object] = {"form": FORM, "of": wanted.text, "ms": {name: 1e3 * s for name, s in seconds.items()}}
+    content: dict[str, object] = {"form": FORM, "of": _whole(wanted.text, device), "left_out": left_out}
+    content["ms"] = {name: 1e3 * each for name, each in seconds.items()}
     if best in plans:
         graph.build_plan_at_index(plans[best][0])  # which `serialize` writes
         content |= {"best": best, "plan": base64.b64encode(bytes(graph.serialize())).decode()}
@@ -135,11 +144,13 @@ def _seconds(tried: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     for _ in range(REPEATS):
         for name, each in tried.items():
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda._sleep(HEAD_START)
             begin.record()
-            each()
+            for _ in range(CALLS):
+                each()
             end.record()
             end.synchronize()
-            found[name].append(begin.elapsed_time(end) / 1e3)
+            found[name].append(begin.elapsed_time(end) / 1e3 / CALLS)
     return {name: statistics.median(times) for name, times in found.items()}
 
 
@@ -154,17 +165,20 @@ def folder() -> Path:
 
 
 def kept() -> Iterator[tuple[str, dict[str, float]]]:
-    """What was measured, by any process: of each graph its text and the milliseconds of each plan and without one."""
+    """What was measured, by any process: of each graph and card the text and the milliseconds of each plan and without one."""
     for path in sorted(folder().glob("*.json")):
         content = json.loads(path.read_text())
         yield content["of"], content["ms"]
 
 
+def _whole(text: str, device: torch.device) -> str:
+    """All that a measurement is of."""
+    card, cudnn = torch.cuda.get_device_properties(device), _cudnn()
+    return f"{text}, {card.name} ({card.multi_processor_count}), cuDNN {cudnn.backend_version()} ({cudnn.__version__})"
+
+
 def _path(text: str, device: torch.device) -> Path:
-    card = torch.cuda.get_device_properties(device)
-    cudnn = _cudnn()
-    whole = f"{text}\n{card.name} {card.multi_processor_count} cuDNN {cudnn.backend_version()} {cudnn.__version__}"
-    return folder() / f"{hashlib.sha256(whole.encode()).hexdigest()}.json"
+    return folder() / f"{hashlib.sha256(_whole(text, device).encode()).hexdigest()}.json"
 
 
 def _read(path: Path, device: torch.device) -> Plan | None:
@@ -189,9 +203,9 @@ def _read(path: Path, device: torch.device) -> Plan | None:
 def _write(path: Path, content: Mapping[str, object]) -> None:
     """All of it or nothing: ranks write the same file at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(content, file)
-    Path(file.name).replace(path)
+    written = path.with_name(f"{path.name}.{os.getpid()}")
+    written.write_text(json.dumps(content))
+    written.replace(path)
 
 
 # --- the library -----------------------------------------------------------------------------------------------------
