@@ -2,7 +2,7 @@
 Triton.
 
 They take the place of torchvision's, with its parameters and buffers under its names: a checkpoint of one is one of the
-other. Between them goes a map with its link (see benchmarks.ssd.kernels.norm), by which a second gradient comes back, and
+other. Between them goes a map with its link (see benchmarks.ssd.kernels.batch_norm), by which a second gradient comes back, and
 with what the batch norms on its way have found.
 
 Shapes: B images, C channels, H W of a map.
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from benchmarks.ssd.kernels import convolution, norm, stem
+from benchmarks.ssd.kernels import batch_norm, convolution, stem
 from benchmarks.ssd.model import SSD
 
 
@@ -58,7 +58,7 @@ class NormReLUPool(nn.BatchNorm2d):
         if not self.training:
             pooled = F.max_pool2d(super().forward(input).relu(), 3, 2, 1)
             return Linked(pooled, pooled, [])
-        mean, variance = norm.batch_moments(input.detach())
+        mean, variance = batch_norm.batch_moments(input.detach())
         pooled, link, _, _ = stem.batch_norm_relu_pool(input, mean, variance, self.weight, self.bias, self.eps)
         return Linked(pooled, link, [found_by(self, input, mean, variance)])
 
@@ -89,16 +89,16 @@ class Block(nn.Module):
             layer, last = self.downsample
             # what reads the map here is a convolution, whose gradient comes back by the link as a sum's does elsewhere
             branch, _ = self.convolved(layer, last, ByLink.apply(x, link), None, found)
-            link = skip = norm.batch_norm(*branch, last.weight, last.bias, last.eps, False)
+            link = skip = batch_norm.batch_norm(*branch, last.weight, last.bias, last.eps, False)
         if self.convolutions:
             inner, of_inner = send(self.bn1, first, None, None)
         else:
-            inner, of_inner = norm.batch_norm(*first, self.bn1.weight, self.bn1.bias, self.bn1.eps, True), None
+            inner, of_inner = batch_norm.batch_norm(*first, self.bn1.weight, self.bn1.bias, self.bn1.eps, True), None
         second, _ = self.convolved(self.conv2, self.bn2, inner, of_inner, found)
         if self.sends:
             out, of_out = send(self.bn2, second, skip.detach(), link)
             return Linked(out, None, found, of_out)
-        out, link, _ = norm.batch_norm_add_relu(
+        out, link, _ = batch_norm.batch_norm_add_relu(
             *second, skip.detach(), link, self.bn2.weight, self.bn2.bias, self.bn2.eps
         )
         return Linked(out, link, found)
@@ -110,7 +110,7 @@ class Block(nn.Module):
         link = None
         if not self.convolutions:
             out = layer(x)
-            mean, variance = norm.batch_moments(out.detach())
+            mean, variance = batch_norm.batch_moments(out.detach())
         else:
             assert not isinstance(layer.padding, str)
             # autocast does not know our operators: the maps have its number format already
@@ -130,7 +130,7 @@ def send(
     module: nn.BatchNorm2d, x: tuple[Tensor, Tensor, Tensor], skip: Tensor | None, link: Tensor | None
 ) -> tuple[Tensor, Sent]:
     """`module` in training and a ReLU, of a map and its moments, for one convolution that sends the gradient back."""
-    out, sent, bits = norm.batch_norm_relu_sent(*x, skip, link, module.weight, module.bias, module.eps)
+    out, sent, bits = batch_norm.batch_norm_relu_sent(*x, skip, link, module.weight, module.bias, module.eps)
     return out, Sent(sent, bits, *x, module.eps)
 
 

@@ -465,6 +465,18 @@ def test_a_sent_map_and_its_convolution_against_float64(
     close(list(found), list(known), OF_CONVOLUTIONS[dtype] * (1 if dtype == torch.float32 else 2))
 
 
+def test_sums_that_come_back_as_one_number() -> None:
+    """Without memory of their own for each channel, which a kernel would read beyond."""
+    x, (weight, bias) = numbers((2, 64, 5, 7), torch.float32, 1), parameters(64)
+    moments, gradient = torch.ops.ssd.moments(x), numbers((2, 64, 5, 7), torch.float32, 2) - 20
+    one = torch.full((), 7.0, device=DEVICE)
+    found, expected = (
+        torch.ops.ssd.batch_norm_relu_sent_backward(gradient, sums, x, weight, bias, *moments, 1e-5)
+        for sums in (one.expand(2, 64), torch.full((2, 64), 7.0, device=DEVICE))
+    )
+    assert torch.equal(found, expected)
+
+
 class StandInTensor:
     """A graph's tensor: how it is computed of those that a run is given, by number."""
 

@@ -6,7 +6,8 @@ forward pass reads it twice (statistics, pool) and writes only the pooled map; t
 alone, since no gradient reaches any other place, and then reads and writes the large one once.
 
 What the backward pass keeps: the convolution's output, of each pooled value its place in the window (a byte) and the
-convolution's output there. Statistics, sums and the link that brings a second gradient: benchmarks.ssd.kernels.norm.
+convolution's output there. Statistics and sums: benchmarks.ssd.kernels.norm. The link that brings a second
+gradient: benchmarks.ssd.kernels.batch_norm.
 
 Shapes: B images, C channels, H W of the convolution's output, P Q of the pooled map.
 """
