@@ -35,7 +35,7 @@ class Sent(NamedTuple):
 
     sent: Tensor
     bits: Tensor
-    before: Tensor  # the batch norm's input, and its moments
+    before: Tensor  # the batch norm's input, detached, and its moments
     mean: Tensor
     variance: Tensor
     eps: float
@@ -119,9 +119,7 @@ class Block(nn.Module):
             if sent is None:
                 out, mean, variance = convolution.convolution(x, weight, shift, stride, padding)
             else:
-                out, mean, variance, link = convolution.convolution_of_sent(
-                    x, sent.sent, sent.bits, sent.before.detach(), *sent[3:], weight, shift, stride, padding
-                )
+                out, mean, variance, link = convolution.convolution_of_sent(x, *sent, weight, shift, stride, padding)
         found.append(found_by(following, out, mean, variance))
         return (out, mean, variance), link
 
@@ -130,8 +128,9 @@ def send(
     module: nn.BatchNorm2d, x: tuple[Tensor, Tensor, Tensor], skip: Tensor | None, link: Tensor | None
 ) -> tuple[Tensor, Sent]:
     """`module` in training and a ReLU, of a map and its moments, for one convolution that sends the gradient back."""
+    before, mean, variance = x
     out, sent, bits = batch_norm.batch_norm_relu_sent(*x, skip, link, module.weight, module.bias, module.eps)
-    return out, Sent(sent, bits, *x, module.eps)
+    return out, Sent(sent, bits, before.detach(), mean, variance, module.eps)
 
 
 class Unlinked(nn.Module):

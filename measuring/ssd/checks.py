@@ -111,7 +111,7 @@ def of_detections(network: tuple[Tensor, Tensor], default_boxes: Tensor) -> Chec
 def of_step(ours: SSDSession, plain: SSDSession, batch: dict[str, Tensor]) -> Check:
     """Loss of the first step of two sessions of equal weights, before either has trained."""
     assert plain.config.data.image_format == ours.config.data.image_format
-    tensors = (batch["images"], batch["labels"], batch["offsets"])
+    tensors = setup.tensors(batch)
     found, expected = (each.train_step(*tensors).item() for each in (ours, plain))
     return Check(
         f"first loss in {ours.precision} against plain fp32, relative", abs(found - expected) / expected,

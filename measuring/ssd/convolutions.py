@@ -27,7 +27,7 @@ def with_and_without(ours: SSDSession, batch: Batch, rounds: int, steps: int) ->
     warm_up = Figure(f"warm-up, {'without' if PART in parts else NAME}", "s", [wall(other.warm_up, device)])
     named = {NAME: ours, "without": other} if PART in parts else {NAME: other, "without": ours}
     check = same_gradients(named[NAME], named["without"], batch)
-    tensors = _tensors(batch)
+    tensors = setup.tensors(batch)
 
     def several(session: SSDSession) -> None:
         for _ in range(steps):
@@ -57,12 +57,8 @@ def same_gradients(one: SSDSession, other: SSDSession, batch: Batch) -> Check:
 def _gradients(session: SSDSession, batch: Batch) -> dict[str, Tensor]:
     """By name; unscaled, which bf16 does not need."""
     named = dict(session.model.named_parameters())
-    found = torch.autograd.grad(session.forward_loss(*_tensors(batch)), [*named.values()], allow_unused=True)
+    found = torch.autograd.grad(session.forward_loss(*setup.tensors(batch)), [*named.values()], allow_unused=True)
     return {name: each.double() for name, each in zip(named, found, strict=True) if each is not None}
-
-
-def _tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    return batch["images"], batch["labels"], batch["offsets"]
 
 
 def of_plans() -> list[Figure]:

@@ -60,7 +60,7 @@ def step(
     device = ours.context.device
 
     def timed(session: SSDSession) -> Measure:
-        tensors = (batch["images"], batch["labels"], batch["offsets"])
+        tensors = setup.tensors(batch)
         return lambda: 1e3 * wall(lambda: session.train_step(*tensors), device, clock)
 
     plain_name = "fp32 NCHW, eager"
@@ -114,7 +114,7 @@ def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batc
     dtype = AUTOCAST_DTYPE[session.precision] or torch.float32
     outputs = setup.network_outputs(session, *(x.to(dtype) for x in network))
     leaves = [x.requires_grad_() for part in outputs for x in ([part] if isinstance(part, Tensor) else part)]
-    tensors = (batch["images"], batch["labels"], batch["offsets"])
+    tensors = setup.tensors(batch)
     epochs = endless(session.folder.train_batches(session.default_boxes))
     measured: dict[str, Callable[[], Any]] = {
         "data alone": lambda: [next(epochs) for _ in range(batches)],
@@ -156,7 +156,7 @@ def kernels(session: SSDSession, batch: Batch, steps: int, rows: int = 15) -> li
     """Where the time of a training step goes, by kernel on a GPU, by operator on a CPU."""
     on_gpu = session.context.device.startswith("cuda")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    tensors = (batch["images"], batch["labels"], batch["offsets"])
+    tensors = setup.tensors(batch)
     session.train_step(*tensors)
     with profile(activities=activities) as profiled:
         for _ in range(steps):

@@ -117,6 +117,11 @@ def give_back_memory(device: str) -> None:
         torch.cuda.empty_cache()
 
 
+def tensors(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """What train_step takes."""
+    return batch["images"], batch["labels"], batch["offsets"]
+
+
 def first_batch(opened: SSDSession) -> dict[str, Tensor]:
     """Real images with encoded boxes, in the session's own format, kept while others are drawn."""
     batches = opened.folder.train_batches(opened.default_boxes)

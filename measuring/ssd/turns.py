@@ -151,7 +151,7 @@ def constants() -> dict[str, list[Constant]]:
 
 def of_constants(session: SSDSession, batch: Batch, rounds: int, steps: int, tell: Tell) -> Iterator[list[Comparison]]:
     """The step alone with other constants, in turns; after every one what is known so far."""
-    tensors = (batch["images"], batch["labels"], batch["offsets"])
+    tensors = setup.tensors(batch)
 
     def several() -> None:
         for _ in range(steps):

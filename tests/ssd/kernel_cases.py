@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.ssd import fused, loss, stem
-from benchmarks.ssd.kernels import convolution, norm, plans
 from benchmarks.ssd.kernels import loss as loss_kernels
+from benchmarks.ssd.kernels import norm
 from benchmarks.ssd.kernels import stem as stem_kernels
 from benchmarks.ssd.model import SSD, FusedHead, HeadOutputs
 from tests.ssd.test_loss import case, slow_loss
@@ -346,6 +346,18 @@ def test_sums_of_more_rows_than_a_turn_has(most_channels: int, monkeypatch: pyte
     agree([of_bias, of_weight], expected, torch.float32)
 
 
+def test_sums_that_come_back_as_one_number() -> None:
+    """Without memory of their own for each channel, which a kernel would read beyond."""
+    x, (weight, bias) = numbers((2, 64, 5, 7), torch.float32, 1), parameters(64)
+    moments, gradient = torch.ops.ssd.moments(x), numbers((2, 64, 5, 7), torch.float32, 2) - 20
+    one = torch.full((), 7.0, device=DEVICE)
+    found, expected = (
+        torch.ops.ssd.batch_norm_relu_sent_backward(gradient, sums, x, weight, bias, *moments, 1e-5)
+        for sums in (one.expand(2, 64), torch.full((2, 64), 7.0, device=DEVICE))
+    )
+    assert torch.equal(found, expected)
+
+
 def test_channels_that_fill_no_byte_are_refused() -> None:
     """Their bits would be lost, and their gradients with them."""
     x, (weight, bias) = numbers((2, 12, 4, 4), torch.float32, 9), parameters(12)
@@ -399,203 +411,6 @@ def test_to_torch_each_is_a_well_behaved_operator(operator: str) -> None:
     torch.library.opcheck(getattr(torch.ops.ssd, operator).default, operands)
 
 
-# --- convolutions that sum up ------------------------------------------------------------------------------------------
-
-GEOMETRIES = {"3x3": (3, 1, 1), "3x3, stride 2": (3, 2, 1), "1x1": (1, 1, 0), "1x1, stride 2": (1, 2, 0)}
-OF_CONVOLUTIONS = {torch.float32: 2e-5, torch.bfloat16: 6e-3}
-
-
-def close(found: list[Tensor], expected: list[Tensor], bound: float) -> None:
-    for a, b in zip(found, expected, strict=True):
-        assert a.shape == b.shape
-        assert ((a.double() - b).norm() / b.norm().clamp(min=1e-12)).item() < bound
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-def test_a_convolution_and_its_moments_against_float64(geometry: tuple[int, int, int], dtype: torch.dtype) -> None:
-    """Whatever the shift; on a GPU in bf16 through cuDNN's graphs, where it has them."""
-    kernel, stride, padding = geometry
-    x, filters = numbers((3, 16, 9, 7), dtype, 1), numbers((64, 16, kernel, kernel), dtype, 2) - 20
-    shift = torch.linspace(-3, 3, 64, device=DEVICE)
-    ours, twins = leaves(x, filters), leaves(x.double(), filters.double())
-    out, mean, variance = torch.ops.ssd.convolution(*ours, shift, stride, padding)
-    expected = torch.nn.functional.conv2d(*twins, stride=stride, padding=padding)
-    close([out], [expected], OF_CONVOLUTIONS[dtype])
-    close([mean, variance], [expected.mean((0, 2, 3)), expected.var((0, 2, 3), correction=0)], OF_CONVOLUTIONS[dtype])
-    gradient = torch.randn(out.shape, device=DEVICE).to(dtype)
-    found = torch.autograd.grad(out, ours, gradient)
-    close(list(found), list(torch.autograd.grad(expected, twins, gradient.double())), OF_CONVOLUTIONS[dtype])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("skipped", [False, True], ids=["alone", "with a skip"])
-@pytest.mark.parametrize("readers", [1, 2])
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-def test_a_sent_map_and_its_convolution_against_float64(
-    geometry: tuple[int, int, int], readers: int, skipped: bool, dtype: torch.dtype
-) -> None:
-    """Batch norm, its sum and ReLU, and the convolution that masks and sums up its gradient."""
-    kernel, stride, padding = geometry
-    x, skip = numbers((3, 64, 9, 7), dtype, 3), numbers((3, 64, 9, 7), dtype, 4) - 20
-    filters, (weight, bias) = numbers((32, 64, kernel, kernel), dtype, 5) - 20, parameters(64)
-    ours = leaves(x, norm.link_of(skip), weight, bias, filters)
-    moments = torch.ops.ssd.moments(x)
-    y, sent, bits = torch.ops.ssd.batch_norm_relu_sent(
-        ours[0], *moments, *((skip, ours[1]) if skipped else (None, None)), *ours[2:4], 1e-5
-    )
-    shift = torch.zeros(32, device=DEVICE)
-    out, _, _, link = torch.ops.ssd.convolution_of_sent(
-        y, sent, bits, x, *moments, 1e-5, ours[4], shift, stride, padding
-    )
-    twins = leaves(x.double(), skip.double(), weight.double(), bias.double(), filters.double())
-    normalised = torch.nn.functional.batch_norm(twins[0], None, None, *twins[2:4], training=True)
-    between = (normalised + twins[1] if skipped else normalised).relu()
-    # the convolution sees the map as it is written
-    seen = between + (y.double() - between).detach()
-    expected = torch.nn.functional.conv2d(seen, twins[4], stride=stride, padding=padding)
-    close([y, out], [between, expected], OF_CONVOLUTIONS[dtype])
-    gradient, second = torch.randn(out.shape, device=DEVICE).to(dtype), torch.randn(y.shape, device=DEVICE).to(dtype)
-    wanted = [0, *([1] if skipped else []), 2, 3, 4]
-    outputs, gradients = [out, link][:readers], [gradient, second][:readers]
-    found = torch.autograd.grad(outputs, [ours[i] for i in wanted], gradients)
-    whole, parts = [expected, between][:readers], [each.double() for each in gradients]
-    known = torch.autograd.grad(whole, [twins[i] for i in wanted], parts)
-    # in bf16 a mask may differ where the float64 sum is within rounding of zero
-    close(list(found), list(known), OF_CONVOLUTIONS[dtype] * (1 if dtype == torch.float32 else 2))
-
-
-def test_sums_that_come_back_as_one_number() -> None:
-    """Without memory of their own for each channel, which a kernel would read beyond."""
-    x, (weight, bias) = numbers((2, 64, 5, 7), torch.float32, 1), parameters(64)
-    moments, gradient = torch.ops.ssd.moments(x), numbers((2, 64, 5, 7), torch.float32, 2) - 20
-    one = torch.full((), 7.0, device=DEVICE)
-    found, expected = (
-        torch.ops.ssd.batch_norm_relu_sent_backward(gradient, sums, x, weight, bias, *moments, 1e-5)
-        for sums in (one.expand(2, 64), torch.full((2, 64), 7.0, device=DEVICE))
-    )
-    assert torch.equal(found, expected)
-
-
-class StandInTensor:
-    """A graph's tensor: how it is computed of those that a run is given, by number."""
-
-    def __init__(self, compute: Callable[[dict[int, Tensor]], Tensor]) -> None:
-        self.compute = compute
-        self.number, self.dtype = 0, torch.float32
-
-    def set_uid(self, number: int) -> StandInTensor:
-        self.number = number
-        return self
-
-    def set_output(self, _: bool) -> StandInTensor:
-        return self
-
-    def set_dim(self, size: list[int]) -> StandInTensor:
-        self.size = size
-        return self
-
-    def set_stride(self, strides: list[int]) -> StandInTensor:
-        _, channels, _, width = self.size
-        assert strides[1] == 1 and strides[3] == channels and strides[2] == width * channels
-        return self
-
-    def set_data_type(self, _: object) -> None: ...
-
-
-class StandInGraph:
-    """cuDNN's operations by PyTorch's in float64, and the plan of whatever was built of them."""
-
-    def __init__(self, fill: Callable[[StandInGraph], None]) -> None:
-        self.made: list[StandInTensor] = []
-        fill(self)
-
-    def run(self, tensors: dict[int, Tensor]) -> None:
-        outputs = [each for each in self.made if each.number]
-        assert {each.number for each in outputs} <= set(tensors)
-        for each, found in [(each, each.compute(tensors)) for each in outputs]:
-            place = tensors[each.number]
-            # sums are added to what is there, as atomic additions are; maps are written
-            place.add_(found.flatten()) if place.dim() == 1 else place.copy_(found)
-
-    def _made(self, compute: Callable[[dict[int, Tensor]], Tensor]) -> StandInTensor:
-        self.made.append(StandInTensor(compute))
-        return self.made[-1]
-
-    def tensor(self, *, name: str, dim: list[int], stride: list[int], data_type: object) -> StandInTensor:
-        number, (_, channels, height, width) = int(name), dim
-
-        def given(tensors: dict[int, Tensor]) -> Tensor:
-            found = tensors[number]
-            if found.dtype == torch.uint8:  # truth values, the first of eight channels in the lowest bit
-                bits = (found[..., None] >> torch.arange(8, device=found.device)) & 1
-                found = bits.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
-            return found.double().reshape(dim)
-
-        return StandInTensor(given)
-
-    def conv_fprop(self, *, image: StandInTensor, weight: StandInTensor, **place: list[int]) -> StandInTensor:
-        return self._made(lambda t: torch.nn.functional.conv2d(image.compute(t), weight.compute(t), **place))
-
-    def conv_dgrad(self, *, loss: StandInTensor, filter: StandInTensor, **place: list[int]) -> StandInTensor:
-        def gradient(tensors: dict[int, Tensor]) -> Tensor:
-            return torch.nn.grad.conv2d_input(found.size, filter.compute(tensors), loss.compute(tensors), **place)
-
-        found = self._made(gradient)
-        return found
-
-    def add(self, *, a: StandInTensor, b: StandInTensor) -> StandInTensor:
-        return self._made(lambda t: a.compute(t) + b.compute(t))
-
-    def sub(self, *, a: StandInTensor, b: StandInTensor) -> StandInTensor:
-        return self._made(lambda t: a.compute(t) - b.compute(t))
-
-    def mul(self, *, a: StandInTensor, b: StandInTensor) -> StandInTensor:
-        return self._made(lambda t: a.compute(t) * b.compute(t))
-
-    def reduction(self, *, input: StandInTensor, mode: object) -> StandInTensor:
-        return self._made(lambda t: input.compute(t).sum((0, 2, 3), keepdim=True))
-
-
-@pytest.fixture
-def by_graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every convolution by its graph, in PyTorch's operations; the graphs that were asked for."""
-    pytest.importorskip("cudnn")
-    asked: list[str] = []
-
-    def fastest(wanted: plans.Wanted, *_: object) -> StandInGraph:
-        asked.append(wanted.text)
-        return StandInGraph(wanted.fill)
-
-    monkeypatch.setattr(convolution, "has_graph", lambda _: True)
-    monkeypatch.setattr(plans, "fastest", fastest)
-    return asked
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-def test_the_graph_of_a_convolution_and_its_moments(geometry: tuple[int, int, int], by_graphs: list[str]) -> None:
-    test_a_convolution_and_its_moments_against_float64(geometry, torch.float32)
-    assert len(by_graphs) == 1 and "moments" in by_graphs[0]
-
-
-@pytest.mark.parametrize("readers", [1, 2])
-@pytest.mark.parametrize("skipped", [False, True], ids=["alone", "with a skip"])
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-def test_the_graph_of_a_masked_gradient(
-    geometry: tuple[int, int, int], skipped: bool, readers: int, by_graphs: list[str]
-) -> None:
-    """But for strides, of which cuDNN compiles none."""
-    test_a_sent_map_and_its_convolution_against_float64(geometry, readers, skipped, torch.float32)
-    backwards = [text for text in by_graphs if "masked" in text]
-    assert len(backwards) == (geometry[1] == 1)
-    assert all(("two readers" in text) == (readers == 2) for text in backwards)
-
-
-def test_the_whole_network_by_graphs(by_graphs: list[str]) -> None:
-    test_the_fused_network_is_the_same_network(True)
-    assert len(by_graphs) > 20
-
-
 # --- the network -----------------------------------------------------------------------------------------------------
 
 
@@ -611,8 +426,11 @@ def network(*, ours: bool, convolutions: bool = False) -> SSD:
     return model.to(DEVICE).to(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("convolutions", [False, True], ids=["blocks", "convolutions"])
-def test_the_fused_network_is_the_same_network(convolutions: bool) -> None:
+def test_the_fused_network_is_the_same_network() -> None:
+    the_fused_network_is_the_same_network(convolutions=False)
+
+
+def the_fused_network_is_the_same_network(*, convolutions: bool) -> None:
     """Names, loss, gradients, running statistics, and what it says in evaluation."""
     plain, ours = network(ours=False), network(ours=True, convolutions=convolutions)
     assert list(plain.state_dict()) == list(ours.state_dict())

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +19,15 @@ from harness.contract import Context, NotSuitable
 from tests.conftest import CHECKOUT
 from tests.ssd import small
 
-CASES = CHECKOUT / "tests" / "ssd" / "kernel_cases.py"
+CASES = [CHECKOUT / "tests" / "ssd" / f"{name}_cases.py" for name in ("kernel", "convolution")]
 
 
 @pytest.mark.long
-def test_the_cases(device: str) -> None:
+@pytest.mark.parametrize("cases", CASES, ids=[each.stem for each in CASES])
+def test_the_cases(cases: Path, device: str) -> None:
     interpret = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)],
         cwd=CHECKOUT,
         env=os.environ | interpret,
         capture_output=True,

@@ -53,6 +53,10 @@ class StandInGraph:
             raise self.broken[self.names[index]]
         self.last = self.names[index]
 
+    def execute(self) -> None: ...
+
+    def execute_plan_at_index(self) -> None: ...
+
     def get_workspace_size_plan_at_index(self, _: int) -> int:
         return 0
 
@@ -208,9 +212,9 @@ def test_a_run_s_tensors_reach_the_plan_by_their_numbers(monkeypatch: pytest.Mon
     module = library.module()
     module.set_stream = lambda **said: done.append(said)
     monkeypatch.setattr(plans, "_cudnn", lambda: module)
-    graph = SimpleNamespace(execute=lambda pointers, workspace, handle: done.append((pointers, workspace, handle)))
+    execute = lambda pointers, workspace, handle: done.append((pointers, workspace, handle))  # noqa: E731
     one, two = torch.zeros(3), torch.ones(2)
-    plans.Plan(graph, 64).run({4: one, 9: two})
+    plans.Plan(execute, 64).run({4: one, 9: two})
     assert done[0] == {"handle": 7, "stream": 11}
     pointers, workspace, handle = done[1]
     assert pointers == {4: one.data_ptr(), 9: two.data_ptr()} and workspace != 0 and handle == 7
@@ -220,7 +224,7 @@ def test_what_the_plans_of_a_gpu_compute(gpu: str, tmp_path: Path, monkeypatch: 
     """Against float64, whichever is the fastest: of each graph another one; and once more as it is read from the disk."""
     pytest.importorskip("cudnn")
     assert gpu.startswith("cuda")
-    from tests.ssd import kernel_cases as cases  # needs Triton
+    from tests.ssd import convolution_cases as cases  # needs Triton
 
     taken: list[str] = []
 

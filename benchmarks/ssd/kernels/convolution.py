@@ -32,10 +32,9 @@ from torch import Tensor
 from benchmarks.ssd.kernels import norm, plans
 from benchmarks.ssd.kernels.norm import channels_last, link_of
 
-# Numbers of a graph's tensors, forwards: input, weights, shift, output, sums
-X, WEIGHT, SHIFT, Y, DIFFERENCES, SQUARES = range(1, 7)
-# Backwards: gradient, weights, ReLU's mask, batch norm's input, its mean, the second reader's gradient; masked gradient, sums
-GRAD, _WEIGHT, BITS, BEFORE, MEAN, SECOND, MASKED, ONE, TWO = range(1, 10)
+# Numbers of a graph's tensors. Forwards: input, weights, shift; output, sums. Backwards: gradient, weights, ReLU's mask, batch
+# norm's input, its mean, the second reader's gradient; masked gradient, sums
+X, WEIGHT, SHIFT, Y, DIFFERENCES, SQUARES, GRAD, BITS, BEFORE, MEAN, SECOND, MASKED, ONE, TWO = range(1, 15)
 
 
 class Shape(NamedTuple):
@@ -77,11 +76,13 @@ def shape_of(x: Tensor, weight: Tensor, stride: int, padding: int) -> Shape:
 # --- graphs ----------------------------------------------------------------------------------------------------------
 
 
+@functools.cache  # asked for at every step
 def forward_graph(shape: Shape) -> plans.Wanted:
     """Output, sums over (output - shift) and over its square."""
     return plans.Wanted(f"convolution and moments, {shape}", functools.partial(_fill_forward, shape))
 
 
+@functools.cache
 def backward_graph(shape: Shape, *, second: bool) -> plans.Wanted:
     """(Gradient of the input, plus the second reader's) where the ReLU let through; its sum and that with (before - mean)."""
     text = f"masked gradient and sums{' of two readers' if second else ''}, {shape}"
@@ -100,7 +101,7 @@ def _fill_forward(shape: Shape, graph: Any) -> None:
 
 def _fill_backward(shape: Shape, second: bool, graph: Any) -> None:
     channels = shape.channels
-    grad, weight = _map(graph, GRAD, shape.output, shape.dtype), _map(graph, _WEIGHT, shape.weight, shape.dtype)
+    grad, weight = _map(graph, GRAD, shape.output, shape.dtype), _map(graph, WEIGHT, shape.weight, shape.dtype)
     found = graph.conv_dgrad(loss=grad, filter=weight, **_geometry(shape))
     found.set_dim(list(shape.input))
     if second:
@@ -256,7 +257,7 @@ def masked_gradient(
 
     def by_plan(plan: plans.Plan) -> tuple[Tensor, Tensor]:
         masked, sums = torch.empty_like(before), mean.new_zeros(2, len(mean))
-        tensors = {GRAD: grad, _WEIGHT: weight, BITS: bits, BEFORE: before, MEAN: mean}
+        tensors = {GRAD: grad, WEIGHT: weight, BITS: bits, BEFORE: before, MEAN: mean}
         tensors |= {MASKED: masked, ONE: sums[0], TWO: sums[1]}
         plan.run(tensors if second is None else {**tensors, SECOND: second})
         norm.by_deviation(sums[1], variance, eps)

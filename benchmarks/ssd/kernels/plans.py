@@ -35,9 +35,9 @@ FORM = 1  # of the files
 class Plan:
     """One way to compute a graph on this device."""
 
-    def __init__(self, graph: Any, workspace: int) -> None:
-        """`graph` has the plan as the one that it would execute; `workspace` in bytes."""
-        self._graph, self._workspace = graph, workspace
+    def __init__(self, execute: Callable[..., None], workspace: int) -> None:
+        """`execute` takes pointers by number, the workspace's and a handle; `workspace` in bytes."""
+        self._execute, self._workspace = execute, workspace
 
     def run(self, tensors: Mapping[int, Tensor]) -> None:
         """Fill the graph's outputs, in the current stream. `tensors` by the numbers that the graph gave them."""
@@ -46,7 +46,7 @@ class Plan:
         handle = _handle(device.index)
         _cudnn().set_stream(handle=handle, stream=torch.cuda.current_stream(device).cuda_stream)
         pointers = {number: tensor.data_ptr() for number, tensor in tensors.items()}
-        self._graph.execute(pointers, workspace.data_ptr(), handle=handle)
+        self._execute(pointers, workspace.data_ptr(), handle=handle)
 
 
 class Wanted(NamedTuple):
@@ -112,7 +112,8 @@ def _measure(
         except (cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
             left_out[name] = str(error)[:300]
             continue
-        plan = Plan(_OneOf(graph, index), graph.get_workspace_size_plan_at_index(index))
+        execute = functools.partial(graph.execute_plan_at_index, index=index)
+        plan = Plan(execute, graph.get_workspace_size_plan_at_index(index))
         plans[name] = index, plan
         tried[name] = functools.partial(by_plan, plan)
     seconds = _seconds(tried)
@@ -124,16 +125,6 @@ def _measure(
         content |= {"best": best, "plan": base64.b64encode(bytes(graph.serialize())).decode()}
     _write(path, content)
     return plans[best][1] if best in plans else None
-
-
-class _OneOf(NamedTuple):
-    """Executes one of a graph's plans as if it were the only one."""
-
-    graph: Any
-    place: int
-
-    def execute(self, pointers: dict[int, int], workspace: int, *, handle: int) -> None:
-        self.graph.execute_plan_at_index(pointers, workspace, self.place, handle=handle)
 
 
 def _seconds(tried: Mapping[str, Callable[[], object]]) -> dict[str, float]:
@@ -187,13 +178,13 @@ def _read(path: Path, device: torch.device) -> Plan | None:
         content = json.loads(path.read_text())
         if content["form"] != FORM:
             raise ValueError(f"form {content['form']}, known is {FORM}")
-        kept = content.get("plan")
-        if kept is None:
+        serialized = content.get("plan")
+        if serialized is None:
             return None
         handle = _handle(device.index)
         graph = _cudnn().pygraph(handle=handle)
-        graph.deserialize(handle, list(base64.b64decode(kept)))  # of bytes it takes none
-        return Plan(graph, graph.get_workspace_size())
+        graph.deserialize(handle, list(base64.b64decode(serialized)))  # of bytes it takes none
+        return Plan(graph.execute, graph.get_workspace_size())
     except (ValueError, KeyError, TypeError, RuntimeError, _cudnn().cudnnGraphNotSupportedError) as error:
         raise ValueError(
             f"{path}: no plan of cuDNN's can be read from it ({error}); delete it, and it is made anew"
