@@ -16,6 +16,11 @@ from torch import Tensor, nn
 
 from benchmarks.detection.tables import ImageFormat
 
+LOWEST, HIGHEST = (
+    -2.1,
+    2.6,
+)  # of a normalised pixel: black is 2.1 standard deviations of ImageNet's pixels below their mean
+
 
 class PaddedChannels(nn.Conv2d):
     """A convolution whose input may have more channels than its weights; they are zero, and meet weights of zero."""
@@ -52,3 +57,12 @@ def blank(form: ImageFormat, batch_size: int, image_px: int, device: torch.devic
     if form == "fp16_hwc4":
         return torch.zeros(batch_size, image_px, image_px, 4, dtype=torch.float16, device=device)
     return torch.zeros(batch_size, 3, image_px, image_px, device=device)
+
+
+def noise(form: ImageFormat, batch_size: int, image_px: int, device: torch.device) -> Tensor:
+    """A batch of noise in the range of normalised pixels, always the same: for steps whose speed or result decides something.
+
+    Of grey images a map's numbers are all alike: a wrong kernel may give the right ones, and a card draws less power.
+    """
+    numbers = torch.rand(batch_size, 3, image_px, image_px, generator=torch.Generator().manual_seed(0))
+    return made(numbers.mul_(HIGHEST - LOWEST).add_(LOWEST), form).to(device)

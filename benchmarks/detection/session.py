@@ -32,7 +32,7 @@ from benchmarks.detection.found import Detections
 from benchmarks.detection.normalisation import preprocessing
 from benchmarks.detection.phases import Phases
 from benchmarks.detection.suppression import Limits
-from benchmarks.detection.tables import Compute, DetectorConfig
+from benchmarks.detection.tables import Compute, DetectorConfig, ImageFormat
 from harness.contract import Context, DataSummary, Interval, Plain, Precision
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ class DetectorSession(ABC):
 
     @abstractmethod
     def synthetic_batch(self) -> tuple[Tensor, ...]:
-        """What train_step takes, of a run's size."""
+        """What train_step takes, of a run's size: images of noise, and something to find in them."""
 
     @abstractmethod
     def warm_up_data(self) -> None:
@@ -167,6 +167,9 @@ class DetectorSession(ABC):
         before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.scaler.state_dict()))
         random_state = torch.get_rng_state()
         batch = self.synthetic_batch()
+        self.optimizer.param_groups[0]["lr"] = (
+            0.0  # with the configuration's, which a run warms up to, weights may become NaN
+        )
 
         clock = [time.perf_counter()]
         self.last_phases = {}
@@ -223,8 +226,15 @@ class DetectorSession(ABC):
 
     def blank(self, batch_size: int) -> Tensor:
         """Grey images in data.image_format."""
-        form, side = self.settings.data.image_format, self.settings.model.image_px
-        return image_format.blank(form, batch_size, side, self.device)
+        return image_format.blank(*self._batch_of(batch_size))
+
+    def noise(self, batch_size: int) -> Tensor:
+        """Images of noise in data.image_format."""
+        return image_format.noise(*self._batch_of(batch_size))
+
+    def _batch_of(self, size: int) -> tuple[ImageFormat, int, int, torch.device]:
+        settings = self.settings
+        return settings.data.image_format, size, settings.model.image_px, self.device
 
     def _threads_are_to_be_measured(self) -> bool:
         """Not where a device does the work, where there is no choice, and where nothing may be chosen by its speed."""

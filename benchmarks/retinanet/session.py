@@ -109,10 +109,10 @@ class RetinaNetSession(DetectorSession):
     # --- batches -----------------------------------------------------------------------------------------------------
 
     def synthetic_batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What train_step takes, of a run's size: grey images, ltrb (B, G, 4), labels (B, G)."""
+        """What train_step takes, of a run's size: noise, ltrb (B, G, 4), labels (B, G)."""
         b = self.config.optimizer.batch_size
         ltrb = torch.tensor([[0.1, 0.1, 0.3, 0.4], [0.5, 0.4, 0.9, 0.8]], device=self.device).expand(b, -1, -1)
-        return self.blank(b), ltrb, torch.ones(b, 2, dtype=torch.int64, device=self.device)
+        return self.noise(b), ltrb, torch.ones(b, 2, dtype=torch.int64, device=self.device)
 
     def warm_up_data(self) -> None:
         data.warm_up(self.folder.train_source)

@@ -128,11 +128,11 @@ class SSDSession(DetectorSession):
     # --- batches -----------------------------------------------------------------------------------------------------
 
     def synthetic_batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What train_step takes, of a run's size: grey images, labels (B, A), offsets (B, A, 4)."""
+        """What train_step takes, of a run's size: noise, labels (B, A), offsets (B, A, 4)."""
         b = self.config.optimizer.batch_size
         labels = torch.zeros(b, len(self.default_boxes), dtype=torch.int32, device=self.device)
         labels[:, :10] = 1
-        return self.blank(b), labels, torch.zeros(b, len(self.default_boxes), 4, device=self.device)
+        return self.noise(b), labels, torch.zeros(b, len(self.default_boxes), 4, device=self.device)
 
     def warm_up_data(self) -> None:
         data.warm_up(self.folder.train_source)

@@ -137,6 +137,14 @@ def test_what_arrives_in_the_network_s_layout_is_not_copied() -> None:
     assert image_format.network_input(half, "fp16_hwc4", last, None).dtype == torch.float32
 
 
+def test_noise_is_the_same_in_either_form_and_takes_no_random_numbers() -> None:
+    cpu, before = torch.device("cpu"), torch.get_rng_state()
+    plain, half = (image_format.noise(form, 2, 8, cpu) for form in ("fp32_chw", "fp16_hwc4"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(half[..., :3].permute(0, 3, 1, 2), plain.half()) and not half[..., 3].any()
+    assert plain.min() < -1.9 and plain.max() > 2.4 and torch.equal(plain, image_format.noise("fp32_chw", 2, 8, cpu))
+
+
 @pytest.mark.parametrize(("precision", "channels_last"), [("fp32", True), ("bf16", True), ("fp32", False)])
 def test_a_session_trains_alike_on_either(folder: Path, precision: str, channels_last: bool) -> None:
     first = []

@@ -175,6 +175,23 @@ def test_warm_up_leaves_no_trace(data: Path, device: str) -> None:
     assert losses(warm, 1) == same(losses(cold, 1), device), "no momentum of the synthetic steps is left"
 
 
+def test_warm_up_measures_numbers_and_not_nan(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whatever learning rate the configuration has, to which a run warms up; and pictures that differ from each other."""
+    session = opened(data, optimizer={"learning_rate": 1e12})
+    found: list[float] = []
+    step = session.train_step
+
+    def told(images: torch.Tensor, *targets: torch.Tensor) -> torch.Tensor:
+        assert not torch.equal(images[0], images[1]) and images.std() > 1
+        loss = step(images, *targets)
+        found.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(session, "train_step", told)
+    session.warm_up()
+    assert len(found) >= 3 and found == pytest.approx([found[0]] * len(found), rel=1e-3)
+
+
 def test_a_restored_state_goes_on_bit_for_bit(data: Path, tmp_path: Path, device: str) -> None:
     straight = opened(data, device)
     straight.load_data()
