@@ -9,12 +9,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks.detection.capabilities import installed
 from benchmarks.ssd.kernels import plans
@@ -55,7 +57,8 @@ class StandInGraph:
 
     def execute(self) -> None: ...
 
-    def execute_plan_at_index(self) -> None: ...
+    def execute_plan_at_index(self, index: int) -> str:
+        return self.names[index]
 
     def get_workspace_size_plan_at_index(self, _: int) -> int:
         return 0
@@ -118,8 +121,22 @@ def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Library:
     return found
 
 
-def chosen(text: str = "graph", device: torch.device = DEVICE) -> plans.Plan | None:
-    return plans.fastest(plans.Wanted(text, lambda _: None), device, lambda _: None, lambda: None)
+RIGHT = (torch.tensor([3.0, -4.0]), torch.tensor([0.5]))
+
+
+def chosen(
+    text: str = "graph",
+    device: torch.device = DEVICE,
+    *,
+    expected: Sequence[Tensor] = RIGHT,
+    found: Mapping[str, Sequence[Tensor]] | None = None,
+) -> plans.Plan | None:
+    """`found` by the name of a plan: what it gives that is not `expected`."""
+
+    def by_plan(plan: plans.Plan) -> Sequence[Tensor]:
+        return (found or {}).get(plan._execute(), expected)  # type: ignore[call-overload,no-any-return]
+
+    return plans.fastest(plans.Wanted(text, lambda _: None), device, by_plan, lambda: expected)
 
 
 def another_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +179,50 @@ def test_a_plan_that_does_not_compile_is_left_out(error: type[Exception], librar
     plan = chosen()
     assert plan is not None and library.measured == ["without", "a", "d"]
     assert json.loads(the_file(tmp_path).read_text())["left_out"] == {"b": "no such", "c": "registers"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (torch.tensor([3.0, -3.5]), torch.tensor([0.5])),
+        (torch.tensor([3.0, -4.0]), torch.tensor([1.0])),
+        (torch.tensor([3.0, -4.0]), torch.tensor([torch.nan])),
+        (torch.tensor([3.0, torch.inf]), torch.tensor([0.5])),
+        (torch.zeros(2), torch.tensor([0.5])),
+    ],
+    ids=["another number", "sums made twice", "NaN", "infinity", "zeros"],
+)
+def test_a_plan_that_computes_something_else_is_left_out(
+    wrong: Sequence[Tensor], library: Library, tmp_path: Path
+) -> None:
+    """However fast; and whoever runs it hears of it."""
+    with pytest.warns(UserWarning, match=r"cuDNN's b of graph, a card \(1\), cuDNN .* computes something else"):
+        plan = chosen(found={"b": wrong})
+    assert plan is not None and library.measured == ["without", "a", "c", "d"]
+    kept = json.loads(the_file(tmp_path).read_text())
+    assert kept["best"] == "a" and "something else" in kept["left_out"]["b"]
+
+
+def test_a_tile_that_is_wrong_does_not_hide_in_a_large_map(library: Library) -> None:
+    right = (torch.ones(1_000_000),)
+    wrong = (torch.ones(1_000_000),)
+    wrong[0][17:20] = 0
+    with pytest.warns(UserWarning, match="something else"):
+        chosen(expected=right, found={"b": wrong})
+    assert "b" not in library.measured
+
+
+def test_rounding_is_not_something_else(library: Library) -> None:
+    numbers = torch.linspace(-1, 1, 1000)
+    chosen(expected=(numbers, torch.zeros(3)), found={"b": (numbers.to(torch.bfloat16).float(), torch.zeros(3))})
+    assert "b" in library.measured
+
+
+def test_nothing_is_judged_by_numbers_that_are_not_finite(library: Library, tmp_path: Path) -> None:
+    """As the first steps in float16 may give, whose loss is scaled until it does not."""
+    assert chosen(expected=(torch.tensor([1.0, torch.inf]),)) is None
+    assert library.measured == [] and not (tmp_path / "cudnn").exists()
+    assert chosen() is not None and library.measured
 
 
 def test_no_plan_at_all(library: Library) -> None:
