@@ -19,6 +19,7 @@ from torchvision.models.resnet import BasicBlock
 
 from benchmarks.ssd.kernels import batch_norm, convolution, stem
 from benchmarks.ssd.model import SSD
+from benchmarks.ssd.stem import SpaceToDepth, block_weights, blocks, replace
 
 
 class Found(NamedTuple):
@@ -51,16 +52,39 @@ class Linked(NamedTuple):
     sent: Sent | None = None
 
 
+class ToConvolve(NamedTuple):
+    """What a convolution of stride 1 without padding is still to be made of: by the batch norm that wants its moments."""
+
+    input: Tensor
+    weight: Tensor
+
+
+class SpaceToDepthLater(SpaceToDepth):
+    """Which in training leaves the convolution to the batch norm that follows."""
+
+    def forward(self, input: Tensor) -> Tensor | ToConvolve:  # type: ignore[override]
+        if not self.training:
+            return super().forward(input)
+        device = input.device.type
+        # autocast does not know our operators
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
+        return ToConvolve(blocks(input).to(dtype), block_weights(self.weight).to(dtype))
+
+
 class NormReLUPool(nn.BatchNorm2d):
     """The stem's batch norm, ReLU and 3x3 max pool of stride 2: (B, C, H, W) to a linked (B, C, P, Q)."""
 
-    def forward(self, input: Tensor) -> Linked:  # type: ignore[override]
-        if not self.training:
+    def forward(self, input: Tensor | ToConvolve) -> Linked:  # type: ignore[override]
+        if isinstance(input, ToConvolve):
+            shift, _, _ = statistics(self)
+            x, mean, variance = convolution.convolution(*input, shift, 1, 0)
+        elif self.training:
+            x, (mean, variance) = input, batch_norm.batch_moments(input.detach())
+        else:
             pooled = F.max_pool2d(super().forward(input).relu(), 3, 2, 1)
             return Linked(pooled, pooled, [])
-        mean, variance = batch_norm.batch_moments(input.detach())
-        pooled, link, _, _ = stem.batch_norm_relu_pool(input, mean, variance, self.weight, self.bias, self.eps)
-        return Linked(pooled, link, [found_by(self, input, mean, variance)])
+        pooled, link, _, _ = stem.batch_norm_relu_pool(x, mean, variance, self.weight, self.bias, self.eps)
+        return Linked(pooled, link, [found_by(self, x, mean, variance)])
 
 
 class Block(nn.Module):
@@ -201,16 +225,18 @@ def fuse_stem(model: SSD) -> None:
 def fuse_blocks(model: SSD, *, convolutions: bool = False) -> None:
     """Give `model`, whose stem is fused, our Block for torchvision's; what it computes, its parameters and its state stay.
 
-    `convolutions`: with those of benchmarks.ssd.kernels.convolution.
+    `convolutions`: with those of benchmarks.ssd.kernels.convolution, the stem's too where it is space to depth.
     """
     describe_briefly()
     trunk = _trunk(model)
+    if convolutions and isinstance(trunk[0], SpaceToDepth):
+        replace(model, SpaceToDepthLater)
     trunk[2] = nn.Identity()
     stages = {index: [*stage] for index, stage in enumerate(trunk) if isinstance(stage, nn.Sequential)}
     last = [*stages.values()][-1][-1]
-    for index, blocks in stages.items():
+    for index, stage in stages.items():
         trunk[index] = nn.Sequential(
-            *(Block(each, convolutions=convolutions, sends=convolutions and each is not last) for each in blocks)
+            *(Block(each, convolutions=convolutions, sends=convolutions and each is not last) for each in stage)
         )
     trunk.append(Unlinked())
 

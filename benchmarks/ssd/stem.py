@@ -58,7 +58,7 @@ def replace(model: SSD, form: type[nn.Conv2d]) -> None:
     trunk = model.backbone.to_conv4_3 if isinstance(model.backbone, VGG16) else model.backbone
     first = trunk[0]
     assert isinstance(first, nn.Conv2d) and not isinstance(first.padding, str)
-    if form is SpaceToDepth:
+    if issubclass(form, SpaceToDepth):
         assert first.bias is None
         assert (first.kernel_size, first.stride, first.padding) == ((KERNEL,) * 2, (STRIDE,) * 2, (PADDING,) * 2)
     # on the device meta it has no numbers of its own, for which random ones would be drawn

@@ -10,12 +10,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.ssd.kernels import convolution, norm, plans
 from tests.ssd.kernel_cases import (
     DEVICE,
     _float32_in_full,
     leaves,
+    network,
     numbers,
     parameters,
     the_fused_network_is_the_same_network,
@@ -203,8 +205,29 @@ def test_the_graph_of_a_masked_gradient(
 
 def test_the_whole_network_by_graphs(by_graphs: list[str]) -> None:
     the_fused_network_is_the_same_network(convolutions=True)
-    assert len(by_graphs) > 20
+    assert len(by_graphs) > 20 and "channels=16, height=35" in by_graphs[0], "the stem's, of blocks of pixels, first"
 
 
 def test_the_network_with_these_convolutions_is_the_same_network() -> None:
     the_fused_network_is_the_same_network(convolutions=True)
+
+
+def test_under_autocast_every_convolution_is_in_its_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stem's too, whose pictures come in float16."""
+    seen: list[torch.dtype] = []
+    made = convolution.shape_of
+
+    def shape_of(x: Tensor, weight: Tensor, stride: int, padding: int) -> convolution.Shape:
+        seen.extend((x.dtype, weight.dtype))
+        return made(x, weight, stride, padding)
+
+    monkeypatch.setattr(convolution, "shape_of", shape_of)
+    images = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(1)).half().to(DEVICE)
+    images[:, 3] = 0
+    found = []
+    for ours in (True, False):
+        model = network(ours=ours, convolutions=ours)
+        with torch.autocast(torch.device(DEVICE).type, torch.bfloat16), FakeTensorMode(allow_non_fake_inputs=True):
+            maps = model.maps(images if ours else images[:, :3])
+        found.append([(each.shape, each.dtype) for each in maps])
+    assert found[0] == found[1] and len(seen) > 20 and set(seen) == {torch.bfloat16}
