@@ -140,8 +140,9 @@ class Compute(tables.Compute):
     # What Triton kernels for CUDA do instead of PyTorch, the same values to rounding. stem: batch norm, ReLU and pool
     # after the first convolution; blocks: batch norm in the backbone's blocks, with the ReLU and the sum that follow;
     # convolutions: in these blocks, with what batch norm sums up and masks of their outputs, by graphs of cuDNN's where init
-    # finds these faster than one after the other; loss: read where the heads' convolutions leave their outputs
-    fused: tuple[Literal["stem", "blocks", "convolutions", "loss"], ...] = ()
+    # finds these faster than one after the other; loss: read where the heads' convolutions leave their outputs; weights: see
+    # benchmarks/detection/casts.py, on one rank
+    fused: tuple[Literal["stem", "blocks", "convolutions", "loss", "weights"], ...] = ()
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Self:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmarks.detection import capabilities, gradients
 from benchmarks.detection.capabilities import Settled
+from benchmarks.detection.casts import WeightsAtOnce
 from benchmarks.detection.data import TrainBatches
 from benchmarks.detection.found import Detections
 from benchmarks.detection.image_format import PaddedChannels
@@ -45,7 +46,7 @@ class SSDSession(DetectorSession):
     folder: Folder
 
     def __init__(self, config: SSDConfig, context: Context) -> None:
-        settled = _in_one_order(capabilities.settle(config, context), context)
+        settled = _parts_that_fit(capabilities.settle(config, context), context)
         self.config = config = settled.config
         super().__init__(settled, Folder(config, context, settled.jpeg_on_device), context)
 
@@ -71,6 +72,8 @@ class SSDSession(DetectorSession):
 
             self.network = HeadOutputs(self.model)
             self.detection_loss = functools.partial(loss_kernels.detection_loss, classes=geometry.categories + 1)
+        if "weights" in config.compute.fused:
+            self.network = WeightsAtOnce(self.network)
         if context.world_size > 1:
             group_batch_norm.share(self.model, context.world_size, geometry.batch_norm_ranks)
             self.network = gradients.averaged(self.network, config.compute, self.phases)
@@ -166,15 +169,22 @@ class SSDSession(DetectorSession):
         )
 
 
-def _in_one_order(settled: Settled[SSDConfig], context: Context) -> Settled[SSDConfig]:
-    """Without convolutions that sum up in no order, where equal input is to give equal bits."""
-    compute = settled.config.compute
-    if not context.deterministic or "convolutions" not in compute.fused:
+def _parts_that_fit(settled: Settled[SSDConfig], context: Context) -> Settled[SSDConfig]:
+    """Without parts of compute.fused that would take something from this run."""
+    compute, reasons = settled.config.compute, {}
+    if context.deterministic:  # equal input is to give equal bits
+        reasons["convolutions"] = "those of PyTorch's: the others sum up in no order, and are chosen by their speed"
+    if context.world_size > 1:
+        reasons["weights"] = (
+            "one by one: gradients of all at once come too late to be averaged beside the backward pass"
+        )
+    reasons = {part: reason for part, reason in reasons.items() if part in compute.fused}
+    if not reasons:
         return settled
-    fused = tuple(part for part in compute.fused if part != "convolutions")
+    fused = tuple(part for part in compute.fused if part not in reasons)
     config = settled.config.model_copy(update={"compute": compute.model_copy(update={"fused": fused})})
-    reason = "convolutions of PyTorch's: the others sum up in no order, and are chosen by their speed"
-    return replace(settled, config=config, left_out={**settled.left_out, "fused": reason})
+    said = "; ".join(f"{part}: {reason}" for part, reason in reasons.items())
+    return replace(settled, config=config, left_out={**settled.left_out, "fused": said})
 
 
 def _built(config: SSDConfig, initial_weights: Path | None) -> SSD:

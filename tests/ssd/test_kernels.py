@@ -140,6 +140,6 @@ def test_equal_bits_leave_out_what_sums_up_in_no_order() -> None:
     tables: Any = config.parse(small.content(compute={"fused": ALL_PARTS}), name="small", source="small").tables
     for deterministic, parts in ((True, ("stem", "blocks", "loss")), (False, tuple(ALL_PARTS))):
         context = Context(device="cuda:0", deterministic=deterministic)
-        settled = session._in_one_order(capabilities.settle(tables, context), context)
+        settled = session._parts_that_fit(capabilities.settle(tables, context), context)
         assert settled.config.compute.fused == parts
         assert ("no order" in settled.left_out.get("fused", "")) == deterministic

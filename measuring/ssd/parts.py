@@ -1,5 +1,5 @@
-"""The step with convolutions that sum up (`compute.fused` with "convolutions") against the step without, and what each of
-cuDNN's plans took that init tried."""
+"""The step with a part of `compute.fused` that no GPU has judged yet, against the step without; and what each of cuDNN's plans
+took that init tried."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from measuring.ssd import setup
 from measuring.ssd.checks import Check
 from measuring.ssd.sections import Batch
 
-PART = "convolutions"
-NAME = "convolutions that sum up"
+PARTS = {"convolutions": "convolutions that sum up", "weights": "weights converted at once"}
 # Of a parameter's gradient, relative, the median: bf16 keeps 8 bits, and other kernels round other sums. A gradient without one
 # of its readers, or with a mask of other bits, differs by about itself, and so do those of all layers before it
 GRADIENT_BOUND = 0.05
 
 
-def with_and_without(ours: SSDSession, batch: Batch, rounds: int, steps: int) -> tuple[Check, Comparison, list[Figure]]:
-    """`ours` is as configured, with or without. A sample is `steps` steps."""
-    device, parts = ours.context.device, ours.config.compute.fused
-    others = [part for part in parts if part != PART] if PART in parts else [*parts, PART]
+def with_and_without(
+    part: str, ours: SSDSession, batch: Batch, rounds: int, steps: int
+) -> tuple[Check, Comparison, Figure]:
+    """Gradients of both, their steps in turns, and the other's warm-up. `ours` is as configured, with the part or without. A
+    sample is `steps` steps."""
+    device, configured, name = ours.context.device, ours.config.compute.fused, PARTS[part]
+    others = [each for each in configured if each != part] if part in configured else [*configured, part]
     other = setup.session(setup.changed(ours.config, compute={"fused": others}), device, ours.folder.path)
-    warm_up = Figure(f"warm-up, {'without' if PART in parts else NAME}", "s", [wall(other.warm_up, device)])
-    named = {NAME: ours, "without": other} if PART in parts else {NAME: other, "without": ours}
-    check = same_gradients(named[NAME], named["without"], batch)
+    warm_up = Figure(f"warm-up, {'without' if part in configured else name}", "s", [wall(other.warm_up, device)])
+    named = {name: ours, "without": other} if part in configured else {name: other, "without": ours}
+    check = same_gradients(name, named[name], named["without"], batch)
     tensors = setup.tensors(batch)
 
     def several(session: SSDSession) -> None:
@@ -37,20 +39,20 @@ def with_and_without(ours: SSDSession, batch: Batch, rounds: int, steps: int) ->
         {name: lambda each=each: 1e3 * wall(lambda: several(each), device) / steps for name, each in named.items()},  # type: ignore[misc]
         rounds,
     )
-    mine, baseline = (Figure(name, "ms", found[name]) for name in named)
-    return check, Comparison(f"training step, {NAME}", mine, baseline), [warm_up, *of_plans()]
+    mine, baseline = (Figure(each, "ms", found[each]) for each in named)
+    return check, Comparison(f"training step, {name}", mine, baseline), warm_up
 
 
-def same_gradients(one: SSDSession, other: SSDSession, batch: Batch) -> Check:
+def same_gradients(name: str, one: SSDSession, other: SSDSession, batch: Batch) -> Check:
     """The difference of a parameter's gradient, the weights being those of `one`; NaN where any is NaN."""
     other.model.load_state_dict(one.model.state_dict())
     mine, theirs = (_gradients(each, batch) for each in (one, other))
     differences = {
-        name: ((mine[name] - known).norm() / known.norm()).item() if known.norm() != 0 else mine[name].norm().item()
-        for name, known in theirs.items()
+        of: ((mine[of] - known).norm() / known.norm()).item() if known.norm() != 0 else mine[of].norm().item()
+        for of, known in theirs.items()
     }
-    worst = max(differences, key=lambda name: differences[name])
-    what = f"gradients, {NAME} against without, relative: the median; the worst {differences[worst]:.2g} of {worst}"
+    worst = max(differences, key=lambda of: differences[of])
+    what = f"gradients, {name} against without, relative: the median; the worst {differences[worst]:.2g} of {worst}"
     return Check(what, torch.tensor([*differences.values()]).median().item(), GRADIENT_BOUND)
 
 
