@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.ssd.kernels import convolution, norm, plans
+from benchmarks.ssd.kernels import convolution, norm, plans, sums
 from tests.ssd.kernel_cases import (
     DEVICE,
     _float32_in_full,
@@ -201,6 +201,44 @@ def test_the_graph_of_a_masked_gradient(
     backwards = [text for text in by_graphs if "masked" in text]
     assert len(backwards) == (geometry[1] == 1)
     assert all(("two readers" in text) == (readers == 2) for text in backwards)
+
+
+def zeros_of(channels: int) -> Tensor:
+    found = sums.room(torch.device(DEVICE), channels)
+    assert not found.any()
+    return found
+
+
+def test_room_for_sums_is_used_again_and_zero(by_graphs: list[str]) -> None:
+    test_a_convolution_and_its_moments_against_float64((3, 1, 1), torch.float32)
+    first, second = zeros_of(64), zeros_of(64)
+    assert first.data_ptr() != second.data_ptr(), "what is taken is nobody else's"
+    first.fill_(3)
+    sums.moments(first, torch.zeros(64, device=DEVICE), 2)
+    assert zeros_of(64).data_ptr() == first.data_ptr()
+    first.fill_(torch.nan)
+    assert sums.gradients(first, torch.ones(64, device=DEVICE), 0.0).isnan().all()
+    assert zeros_of(64).data_ptr() == first.data_ptr(), "whatever was in it"
+    assert len(by_graphs) == 1
+
+
+def test_room_that_a_failure_left_full_is_not_used_again(by_graphs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+
+    def interrupted(_: StandInGraph, tensors: dict[int, Tensor]) -> None:
+        tensors[convolution.SQUARES].fill_(9)
+        used.append(tensors[convolution.DIFFERENCES].data_ptr())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StandInGraph, "run", interrupted)
+    x, filters = numbers((1, 16, 4, 4), torch.float32, 1), numbers((64, 16, 1, 1), torch.float32, 2)
+    for _ in range(2):
+        kept = zeros_of(64)  # so that the same memory is not given out once more
+        with pytest.raises(KeyboardInterrupt):
+            torch.ops.ssd.convolution(x, filters, torch.zeros(64, device=DEVICE), 1, 0)
+        assert kept.data_ptr() not in used
+    zeros_of(64)
+    assert len(by_graphs) == 2
 
 
 def test_the_whole_network_by_graphs(by_graphs: list[str]) -> None:

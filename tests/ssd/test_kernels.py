@@ -51,7 +51,7 @@ COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from benchmarks.ssd.kernels import loss, norm, stem
+from benchmarks.ssd.kernels import loss, norm, stem, sums
 
 F, I, i, f = "*fp32", "*i32", "i32", "fp32"
 WIDE, NARROW = (dict(zip(("ROWS", "BLOCK_C"), norm.tile(channels))) for channels in (256, 64))
@@ -72,7 +72,8 @@ for x in ("*bf16", F):
         (stem._pool, [x, *OF_NORM, x, "*i8", x, i, i, i, i, i], POSITIONS, 4),
         (stem._unpool, [x, "*i8", x, *OF_NORM, F, F, x, i, i, i, i, i, i], POSITIONS, 4),
     ]
-    cases.append((norm._by_deviation, [F, F, f, i], {"BLOCK_C": norm.MOST_C}, 1))
+    cases.append((sums._moments, [F, F, F, F, i, i], {"BLOCK_C": sums.BLOCK_C}, 1))
+    cases.append((sums._gradients, [F, F, f, F, i], {"BLOCK_C": sums.BLOCK_C}, 1))
     for skip, relu in ((False, False), (False, True), (True, True)):
         flags = {"SKIP": skip, "RELU": relu, "BITS": skip, **WIDE}
         cases.append((norm._normalise, [x, x, *OF_NORM, x, "*u8" if skip else x, i, i], flags, 8))
@@ -108,7 +109,7 @@ def test_the_kernels_compile_for_ampere_hopper_and_blackwell(capability: int) ->
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
-    assert finished.stdout.count("compiled") == 40, finished.stdout
+    assert finished.stdout.count("compiled") == 42, finished.stdout
 
 
 ALL_PARTS = ["stem", "blocks", "convolutions", "loss"]
@@ -118,6 +119,7 @@ ALL_PARTS = ["stem", "blocks", "convolutions", "loss"]
     ("compute", "says"),
     [
         ({"fused": ["stem", "convolutions"]}, 'are those of "blocks"; name both'),
+        ({"fused": ALL_PARTS, "compile": True, "cuda_graphs": True}, "which cuda_graphs = true forbids"),
         ({"fused": ALL_PARTS, "autotune": False}, "chosen by their speed, which autotune = false forbids"),
     ],
 )

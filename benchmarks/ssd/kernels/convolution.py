@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.ssd.kernels import norm, plans
+from benchmarks.ssd.kernels import norm, plans, sums
 from benchmarks.ssd.kernels.norm import channels_last, link_of
 
 # Numbers of a graph's tensors. Forwards: input, weights, shift; output, sums. Backwards: gradient, weights, ReLU's mask, batch
@@ -178,9 +178,9 @@ def with_moments(x: Tensor, weight: Tensor, shift: Tensor, stride: int, padding:
 
     def by_plan(plan: plans.Plan) -> tuple[Tensor, Tensor, Tensor]:
         y = _new_map(x, shape.output)
-        sums = x.new_zeros(1, 2, shape.filters, dtype=torch.float32)
-        plan.run({X: x, WEIGHT: weight, SHIFT: shift, Y: y, DIFFERENCES: sums[0, 0], SQUARES: sums[0, 1]})
-        return (y, *norm.moments_of(sums, shift, y.numel() // shape.filters))
+        found = sums.room(x.device, shape.filters)
+        plan.run({X: x, WEIGHT: weight, SHIFT: shift, Y: y, DIFFERENCES: found[0], SQUARES: found[1]})
+        return (y, *sums.moments(found, shift, y.numel() // shape.filters))
 
     plan = plans.fastest(forward_graph(shape), x.device, by_plan, without)
     return without() if plan is None else by_plan(plan)
@@ -244,24 +244,23 @@ def masked_gradient(
         found = torch.ops.aten.convolution_backward(
             grad, before, weight, None, *_aten(stride, padding), [True, False, False]
         )
-        masked, sums = torch.empty_like(before), mean.new_empty(2, len(mean))
+        masked, of_both = torch.empty_like(before), mean.new_empty(2, len(mean))
         norm.sums_of_gradients(
             # with the mask as bits weight and bias say nothing
-            channels_last(found[0]), second, before, bits, mean, mean, mean, variance, eps, masked, True, sums
+            channels_last(found[0]), second, before, bits, mean, mean, mean, variance, eps, masked, True, of_both
         )  # fmt: skip
-        return masked, sums
+        return masked, of_both
 
     if not has_graph(before) or stride != 1:  # of a stride of 2 cuDNN 9.24 has plans, and none of them compiles
         return without()
     shape = shape_of(before, weight, stride, padding)
 
     def by_plan(plan: plans.Plan) -> tuple[Tensor, Tensor]:
-        masked, sums = torch.empty_like(before), mean.new_zeros(2, len(mean))
+        masked, found = torch.empty_like(before), sums.room(before.device, len(mean))
         tensors = {GRAD: grad, WEIGHT: weight, BITS: bits, BEFORE: before, MEAN: mean}
-        tensors |= {MASKED: masked, ONE: sums[0], TWO: sums[1]}
+        tensors |= {MASKED: masked, ONE: found[0], TWO: found[1]}
         plan.run(tensors if second is None else {**tensors, SECOND: second})
-        norm.by_deviation(sums[1], variance, eps)
-        return masked, sums
+        return masked, sums.gradients(found, variance, eps)
 
     plan = plans.fastest(backward_graph(shape, second=second is not None), before.device, by_plan, without)
     return without() if plan is None else by_plan(plan)
@@ -305,10 +304,10 @@ def _backward_sent(ctx: Any, grad: Tensor, _mean: Any, _variance: Any, second: T
     _, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad, x, weight, None, *_aten(ctx.stride, ctx.padding), [False, True, False]
     )
-    masked, sums = torch.ops.ssd.masked_gradient(
+    masked, of_norm = torch.ops.ssd.masked_gradient(
         grad, second, weight, bits, before, mean, variance, ctx.eps, ctx.stride, ctx.padding
     )
-    return masked, sums, None, None, None, None, None, grad_weight, None, None, None
+    return masked, of_norm, None, None, None, None, None, grad_weight, None, None, None
 
 
 convolution_of_sent.register_autograd(_backward_sent, setup_context=_keep_sent)

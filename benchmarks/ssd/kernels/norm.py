@@ -74,14 +74,14 @@ def _sums_of_rows(x, sums, R, C, ROWS: tl.constexpr, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
-def _moments(shift, sums, mean, variance, programs, R, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+def _moments(x, sums, mean, variance, programs, R, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     program = tl.arange(0, BLOCK_P)
     here = (program < programs)[:, None] & (channel < C)[None, :]
     place = sums + program[:, None] * 2 * C + channel[None, :]
     one = tl.sum(tl.load(place, mask=here, other=0.0), axis=0) / R
     two = tl.sum(tl.load(place + C, mask=here, other=0.0), axis=0) / R
-    first = tl.load(shift + channel, mask=channel < C, other=0.0).to(tl.float32)
+    first = tl.load(x + channel, mask=channel < C, other=0.0).to(tl.float32)
     tl.store(mean + channel, first + one, mask=channel < C)
     tl.store(variance + channel, tl.maximum(two - one * one, 0.0), mask=channel < C)
 
@@ -172,14 +172,6 @@ def _added(sums, one, two, programs, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.const
 
 
 @triton.jit
-def _by_deviation(two, variance, eps, C, BLOCK_C: tl.constexpr):
-    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    there = channel < C
-    inverse = tl.rsqrt(tl.load(variance + channel, mask=there, other=1.0) + eps)
-    tl.store(two + channel, tl.load(two + channel, mask=there, other=0.0) * inverse, mask=there)
-
-
-@triton.jit
 def _gradient_of_input(
     grad, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, grad_x, R, C,
     BY_X: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -229,16 +221,9 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     r, programs, grid, of_turn = summing(x)
     sums = x.new_empty(programs, 2, c, dtype=torch.float32)
     _sums_of_rows[grid](x, sums, r, c, *of_turn, num_warps=8)
-    return moments_of(sums, x, r)
-
-
-def moments_of(sums: Tensor, shift: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,) float32 of so many rows, from sums (programs, 2, C) over their differences from `shift`
-    (C,), or from the first row of a channels-last map, and over their squares."""
-    programs, _, c = sums.shape
     mean, variance = (sums.new_empty(c) for _ in range(2))
     _moments[(triton.cdiv(c, SUMMED_C),)](
-        shift, sums, mean, variance, programs, rows, c, triton.next_power_of_2(programs), SUMMED_C, num_warps=4
+        x, sums, mean, variance, programs, r, c, triton.next_power_of_2(programs), SUMMED_C, num_warps=4
     )
     return mean, variance
 
@@ -297,12 +282,6 @@ def gradient_of_input(
         num_warps=8,
     )  # fmt: skip
     return grad_x
-
-
-def by_deviation(sum_away: Tensor, variance: Tensor, eps: float) -> None:
-    """Make of a sum (C,) of gradients by differences from the mean the weight's gradient, in place."""
-    c = len(sum_away)
-    _by_deviation[(triton.cdiv(c, MOST_C),)](sum_away, variance, eps, c, MOST_C, num_warps=1)
 
 
 def bits_for(x: Tensor) -> Tensor:
