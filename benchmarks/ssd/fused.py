@@ -21,6 +21,8 @@ from benchmarks.ssd.kernels import batch_norm, convolution, stem
 from benchmarks.ssd.model import SSD
 from benchmarks.ssd.stem import SpaceToDepth, block_weights, blocks, replace
 
+LARGE_EXTRAS = 2  # extra blocks: of SSD300's five these two write 179 of 185 million numbers
+
 
 class Found(NamedTuple):
     """Mean and biased variance (C,) of a batch, of so many rows, by a batch norm."""
@@ -157,6 +159,18 @@ def send(
     return out, Sent(sent, bits, before.detach(), mean, variance, module.eps)
 
 
+class ConvolutionReLU(nn.Conv2d):
+    """A convolution with its bias, and a ReLU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input).relu()
+        assert self.bias is not None and not isinstance(self.padding, str)
+        weight = self.weight.to(input.dtype)
+        out: Tensor = convolution.convolution_relu(input, weight, self.bias, self.stride[0], self.padding[0])
+        return out
+
+
 class Unlinked(nn.Module):
     """The end of the chain: the map alone; what was found is tracked."""
 
@@ -225,12 +239,15 @@ def fuse_stem(model: SSD) -> None:
 def fuse_blocks(model: SSD, *, convolutions: bool = False) -> None:
     """Give `model`, whose stem is fused, our Block for torchvision's; what it computes, its parameters and its state stay.
 
-    `convolutions`: with those of benchmarks.ssd.kernels.convolution, the stem's too where it is space to depth.
+    `convolutions`: with those of benchmarks.ssd.kernels.convolution, the stem's too where it is space to depth, and those of
+    LARGE_EXTRAS.
     """
     describe_briefly()
     trunk = _trunk(model)
-    if convolutions and isinstance(trunk[0], SpaceToDepth):
-        replace(model, SpaceToDepthLater)
+    if convolutions:
+        if isinstance(trunk[0], SpaceToDepth):
+            replace(model, SpaceToDepthLater)
+        _fuse_relu(model)
     trunk[2] = nn.Identity()
     stages = {index: [*stage] for index, stage in enumerate(trunk) if isinstance(stage, nn.Sequential)}
     last = [*stages.values()][-1][-1]
@@ -239,6 +256,28 @@ def fuse_blocks(model: SSD, *, convolutions: bool = False) -> None:
             *(Block(each, convolutions=convolutions, sends=convolutions and each is not last) for each in stage)
         )
     trunk.append(Unlinked())
+
+
+def convolutions_with_relu(model: SSD) -> list[nn.Conv2d]:
+    """Of the extra blocks those whose maps are large enough to be worth a plan of their own."""
+    return [
+        layer for extra in model.extras[:LARGE_EXTRAS] for layer in extra.children() if isinstance(layer, nn.Conv2d)
+    ]
+
+
+def _fuse_relu(model: SSD) -> None:
+    fused: dict[nn.Module, nn.Module] = {layer: _with_relu(layer) for layer in convolutions_with_relu(model)}
+    for index, extra in enumerate(model.extras[:LARGE_EXTRAS]):
+        model.extras[index] = nn.Sequential(*(fused.get(layer, nn.Identity()) for layer in extra.children()))
+
+
+def _with_relu(layer: nn.Conv2d) -> ConvolutionReLU:
+    """With the layer's parameters; on the device meta it has no numbers of its own, for which random ones would be drawn."""
+    kernel, stride, padding = layer.kernel_size[0], layer.stride[0], layer.padding[0]
+    assert not isinstance(padding, str)
+    made = ConvolutionReLU(layer.in_channels, layer.out_channels, kernel, stride, padding, device="meta")
+    made.weight, made.bias = layer.weight, layer.bias
+    return made
 
 
 def _trunk(model: SSD) -> nn.Sequential:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.ssd.kernels import convolution, norm, plans, sums
+from benchmarks.ssd.kernels import convolution, graphs, norm, plans, sums
 from tests.ssd.kernel_cases import (
     DEVICE,
     _float32_in_full,
@@ -89,6 +89,26 @@ def test_a_sent_map_and_its_convolution_against_float64(
     close(list(found), list(known), OF_CONVOLUTIONS[dtype] * (1 if dtype == torch.float32 else 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_a_convolution_with_its_bias_and_a_relu_against_float64(
+    geometry: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    kernel, stride, padding = geometry
+    x, filters = numbers((3, 16, 9, 7), dtype, 1) - 20, numbers((64, 16, kernel, kernel), dtype, 2) - 20
+    bias = torch.linspace(-9, 9, 64, device=DEVICE)
+    ours, twins = leaves(x, filters, bias), leaves(x.double(), filters.double(), bias.double())
+    out = torch.ops.ssd.convolution_relu(*ours, stride, padding)
+    whole = torch.nn.functional.conv2d(*twins, stride=stride, padding=padding)
+    close([out], [whole.relu()], OF_CONVOLUTIONS[dtype])
+    gradient = torch.randn(out.shape, device=DEVICE).to(dtype)
+    found = torch.autograd.grad(out, ours, gradient)
+    assert [each.dtype for each in found] == [dtype, dtype, torch.float32]
+    # where the sum is within rounding of zero either side is right
+    known = torch.autograd.grad(whole, twins, gradient.double() * (out > 0))
+    close(list(found), list(known), OF_CONVOLUTIONS[dtype])
+
+
 class StandInTensor:
     """A graph's tensor: how it is computed of those that a run is given, by number."""
 
@@ -156,6 +176,9 @@ class StandInGraph:
         found = self._made(gradient)
         return found
 
+    def relu(self, *, input: StandInTensor) -> StandInTensor:
+        return self._made(lambda t: input.compute(t).relu())
+
     def add(self, *, a: StandInTensor, b: StandInTensor) -> StandInTensor:
         return self._made(lambda t: a.compute(t) + b.compute(t))
 
@@ -188,6 +211,14 @@ def by_graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_graph_of_a_convolution_and_its_moments(geometry: tuple[int, int, int], by_graphs: list[str]) -> None:
     test_a_convolution_and_its_moments_against_float64(geometry, torch.float32)
     assert len(by_graphs) == 1 and "moments" in by_graphs[0]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_the_graph_of_a_convolution_with_its_bias_and_a_relu(
+    geometry: tuple[int, int, int], by_graphs: list[str]
+) -> None:
+    test_a_convolution_with_its_bias_and_a_relu_against_float64(geometry, torch.float32)
+    assert len(by_graphs) == 1 and "bias and ReLU" in by_graphs[0]
 
 
 @pytest.mark.parametrize("readers", [1, 2])
@@ -226,8 +257,8 @@ def test_room_that_a_failure_left_full_is_not_used_again(by_graphs: list[str], m
     used: list[int] = []
 
     def interrupted(_: StandInGraph, tensors: dict[int, Tensor]) -> None:
-        tensors[convolution.SQUARES].fill_(9)
-        used.append(tensors[convolution.DIFFERENCES].data_ptr())
+        tensors[graphs.SQUARES].fill_(9)
+        used.append(tensors[graphs.DIFFERENCES].data_ptr())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(StandInGraph, "run", interrupted)
@@ -253,13 +284,13 @@ def test_the_network_with_these_convolutions_is_the_same_network() -> None:
 def test_under_autocast_every_convolution_is_in_its_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stem's too, whose pictures come in float16."""
     seen: list[torch.dtype] = []
-    made = convolution.shape_of
+    made = graphs.shape_of
 
-    def shape_of(x: Tensor, weight: Tensor, stride: int, padding: int) -> convolution.Shape:
+    def shape_of(x: Tensor, weight: Tensor, stride: int, padding: int) -> graphs.Shape:
         seen.extend((x.dtype, weight.dtype))
         return made(x, weight, stride, padding)
 
-    monkeypatch.setattr(convolution, "shape_of", shape_of)
+    monkeypatch.setattr(graphs, "shape_of", shape_of)
     images = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(1)).half().to(DEVICE)
     images[:, 3] = 0
     found = []

@@ -389,6 +389,7 @@ def test_a_nan_is_not_lost() -> None:
         "batch_norm_relu_sent",
         "batch_norm_relu_pool",
         "convolution",
+        "convolution_relu",
         "convolution_of_sent",
     ],
 )
@@ -404,6 +405,7 @@ def test_to_torch_each_is_a_well_behaved_operator(operator: str) -> None:
         "batch_norm_relu_sent": (*normed, *linked, *leaves(weight, bias), 1e-5),
         "batch_norm_relu_pool": (*normed, *leaves(weight, bias), 1e-5),
         "convolution": (*leaves(x), *filters, bias, 1, 1),
+        "convolution_relu": (*leaves(x), *filters, *leaves(bias), 1, 1),
         "convolution_of_sent": (
             *leaves(y), sent.detach().requires_grad_(), bits, x, *normed[1:], 1e-5, *filters, bias, 2, 1
         ),

@@ -301,9 +301,10 @@ def test_what_the_plans_of_a_gpu_compute(gpu: str, tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(plans, "_CHOSEN", {})
         for geometry in ((3, 1, 1), (1, 1, 0)):
             cases.test_a_convolution_and_its_moments_against_float64(geometry, torch.bfloat16)
+            cases.test_a_convolution_with_its_bias_and_a_relu_against_float64(geometry, torch.bfloat16)
             for readers in (1, 2):
                 cases.test_a_sent_map_and_its_convolution_against_float64(geometry, readers, True, torch.bfloat16)
-    assert len(taken) == len([*tmp_path.iterdir()]) == 8, "the second time nothing was chosen anew"
+    assert len(taken) == len([*tmp_path.iterdir()]) == 10, "the second time nothing was chosen anew"
 
 
 # --- the true library --------------------------------------------------------------------------------------------------
@@ -348,8 +349,8 @@ CARDS = {
 MADE = """
 import json, sys
 import cudnn, torch
-from benchmarks.ssd.kernels import convolution, plans
-from benchmarks.ssd import stem
+from benchmarks.ssd.kernels import graphs, plans
+from benchmarks.ssd import fused, stem
 from benchmarks.ssd.model import SSD
 from benchmarks.ssd.geometry import REFERENCE_EXTRAS
 from torchvision.models.resnet import BasicBlock
@@ -361,7 +362,7 @@ shapes, backwards = {}, {}
 
 def seen(layer, inputs, _):
     (x,) = inputs
-    shape = convolution.shape_of(x.to(torch.bfloat16), layer.weight, layer.stride[0], layer.padding[0])
+    shape = graphs.shape_of(x.to(torch.bfloat16), layer.weight, layer.stride[0], layer.padding[0])
     shapes[shape] = None
     if layer.stride[0] == 1 and layer.kernel_size[0] == 3:
         backwards[shape] = None
@@ -370,17 +371,23 @@ for block in model.modules():
     if isinstance(block, BasicBlock):
         for layer in (block.conv1, block.conv2, *([block.downsample[0]] if block.downsample else [])):
             layer.register_forward_hook(seen)
+extras = []
+for layer in fused.convolutions_with_relu(model):
+    layer.register_forward_hook(lambda layer, inputs, _: extras.append(
+        graphs.shape_of(inputs[0].to(torch.bfloat16), layer.weight, layer.stride[0], layer.padding[0])
+    ))
 model(torch.empty(256, 3, 300, 300, device="meta"))
 first = model.backbone[0]
-stem_shape = convolution.shape_of(
+stem_shape = graphs.shape_of(
     stem.blocks(torch.empty(256, 3, 300, 300, device="meta", dtype=torch.bfloat16)), stem.block_weights(first.weight), 1, 0
 )
-graphs = [convolution.forward_graph(shape) for shape in (stem_shape, *shapes)]
-graphs += [convolution.backward_graph(shape, second=second) for shape in backwards for second in (False, True)]
-for wanted in graphs:
+all_wanted = [graphs.forward_graph(shape) for shape in (stem_shape, *shapes)]
+all_wanted += [graphs.relu_graph(shape) for shape in extras]
+all_wanted += [graphs.backward_graph(shape, second=second) for shape in backwards for second in (False, True)]
+for wanted in all_wanted:
     graph, names = plans.candidates(wanted, device_property=card)
     assert names, wanted.text
-    if sys.argv[2] == "all" or wanted in graphs[-2:]:
+    if sys.argv[2] == "all" or wanted in all_wanted[-2:]:
         graph.build_plan_at_index(0)
         print("made", names[0], len(bytes(graph.serialize())), wanted.text)
 """
@@ -388,7 +395,7 @@ for wanted in graphs:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("card", "built", "count"), [("H100", "all", 8 + 2 * 4), ("B200", "two", 2), ("A100", "two", 2)]
+    ("card", "built", "count"), [("H100", "all", 8 + 4 + 2 * 4), ("B200", "two", 2), ("A100", "two", 2)]
 )
 def test_cudnn_makes_kernels_of_every_graph_of_ssd300(card: str, built: str, count: int, tmp_path: Path) -> None:
     """In bf16, 256 images, as on the card itself: its heuristics and its compiler need its properties alone. Compiling takes
