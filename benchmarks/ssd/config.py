@@ -198,7 +198,7 @@ class SSDConfig(DetectorConfig):
             return self
         if parts := [each for each in self.compute.fused if each in OF_A_RESNET]:
             raise ValueError(
-                f'compute.fused = {parts} are of a ResNet\'s batch norm, of which vgg16 has none; "loss" is what fits it'
+                f'compute.fused = {parts} are of a ResNet\'s batch norm, of which vgg16 has none; "loss" and "weights" fit it'
             )
         if self.compute.stem != "direct":
             raise ValueError(

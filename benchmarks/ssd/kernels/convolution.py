@@ -11,9 +11,11 @@ order: equal input does not give equal bits.
 
 Of the 21 times that a block's batch norms, sum and ReLUs, and what they get from its convolutions' backward pass, read or
 write a map, it saves five. But such a kernel's tile is smaller than the best of a convolution alone (128 x 128 against 128 x
-256 on Hopper), so that for each shape the two are timed against each other in init, see benchmarks.ssd.kernels.plans. Where there is no graph (a CPU, float32, a gradient of stride 2)
-it is PyTorch's convolution and kernels of benchmarks.ssd.kernels.norm: the definition. That writes a block's inner gradient
-once more than batch_norm does, so that without any graph this form is slower than leaving it out.
+256 on Hopper), so that for each shape the two are timed against each other in init, see benchmarks.ssd.kernels.plans.
+
+Where there is no graph (a CPU, float32, a gradient of stride 2) it is PyTorch's convolution and kernels of
+benchmarks.ssd.kernels.norm: the definition. That writes a block's inner gradient once more than batch_norm does, so that
+without any graph this form is slower than leaving it out.
 
 Shapes: B images, C channels, H W of the input, K filters, P Q of the output.
 """
