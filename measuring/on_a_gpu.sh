@@ -4,7 +4,8 @@
 #   DATA=/data/coco2017 PYTHON=.venv/bin/python ./measuring/on_a_gpu.sh [CONFIGURATION [PART...]]
 #
 #   correct      180 s   kernels compiled, losses against recorded ones, what training reads, phases, the session
-#   end_to_end   300 s   parts of compute.fused not judged yet, the run itself, then each choice end to end, in turns
+#   end_to_end   300 s   the run itself, then the step with and without each part of compute.fused that is not judged yet
+#   turns        240 s   each choice end to end, in turns
 #   parts        240 s   the step, constants of the kernels in turns, an evaluation, the kernels' table, all of cuDNN's plans
 #   tests        240 s   every test of a GPU
 #
@@ -16,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 
 configuration=${1:-H100_1x1x256}
 shift $(($# > 0))
-asked=${*:-correct end_to_end parts tests}
+asked=${*:-correct end_to_end turns parts tests}
 python=${PYTHON:-python3}
 out=${OUT:-out/gpu}
 : "${DATA:?names a folder in COCO form}"
@@ -41,7 +42,8 @@ tests=("$python" -m pytest -q -p no:cacheprovider -m gpu --numprocesses 6 --dist
 part correct 180 "${tests[@]}" --durations=10 \
     tests/ssd/test_image_format.py tests/ssd/test_kernels.py::test_the_cases tests/ssd/test_plans.py tests/ssd/test_golden.py \
     tests/ssd/test_phases.py tests/ssd/test_session.py
-measured end_to_end 300 parts,end-to-end,turns
+measured end_to_end 300 end-to-end,fused
+measured turns 240 turns
 measured parts 240 step,constants,evaluation,kernels,plans
 part tests 240 "${tests[@]}" --durations=25 tests
 exit $failed

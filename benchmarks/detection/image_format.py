@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from benchmarks.detection.tables import ImageFormat
 
-LOWEST, HIGHEST = (
-    -2.1,
-    2.6,
-)  # of a normalised pixel: black is 2.1 standard deviations of ImageNet's pixels below their mean
+# Of a normalised pixel: black is 2.1 standard deviations of ImageNet's pixels below their mean
+LOWEST, HIGHEST = -2.1, 2.6
 
 
 class PaddedChannels(nn.Conv2d):

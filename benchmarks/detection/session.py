@@ -167,9 +167,8 @@ class DetectorSession(ABC):
         before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.scaler.state_dict()))
         random_state = torch.get_rng_state()
         batch = self.synthetic_batch()
-        self.optimizer.param_groups[0]["lr"] = (
-            0.0  # with the configuration's, which a run warms up to, weights may become NaN
-        )
+        # with the configuration's, which a run warms up to, weights may become NaN
+        self.optimizer.param_groups[0]["lr"] = 0.0
 
         clock = [time.perf_counter()]
         self.last_phases = {}

@@ -139,9 +139,9 @@ class Compute(tables.Compute):
     stem: Literal["direct", "space_to_depth"] = "direct"
     # What Triton kernels for CUDA do instead of PyTorch, the same values to rounding. stem: batch norm, ReLU and pool
     # after the first convolution; blocks: batch norm in the backbone's blocks, with the ReLU and the sum that follow;
-    # convolutions: in these blocks, with what batch norm sums up and masks of their outputs, by graphs of cuDNN's where init
-    # finds these faster than one after the other; loss: read where the heads' convolutions leave their outputs; weights: see
-    # benchmarks/detection/casts.py, on one rank
+    # convolutions: in stem and blocks with what batch norm sums up and masks of their outputs, in large extra blocks with bias
+    # and ReLU, by graphs of cuDNN's where init finds these faster than one after the other; loss: read where the heads'
+    # convolutions leave their outputs. And weights, which needs no kernel of ours, on one rank: benchmarks/detection/casts.py
     fused: tuple[Literal["stem", "blocks", "convolutions", "loss", "weights"], ...] = ()
 
     @model_validator(mode="after")

@@ -173,11 +173,9 @@ def _parts_that_fit(settled: Settled[SSDConfig], context: Context) -> Settled[SS
     """Without parts of compute.fused that would take something from this run."""
     compute, reasons = settled.config.compute, {}
     if context.deterministic:  # equal input is to give equal bits
-        reasons["convolutions"] = "those of PyTorch's: the others sum up in no order, and are chosen by their speed"
+        reasons["convolutions"] = "PyTorch's instead, for the others sum up in no order and are chosen by their speed"
     if context.world_size > 1:
-        reasons["weights"] = (
-            "one by one: gradients of all at once come too late to be averaged beside the backward pass"
-        )
+        reasons["weights"] = "one by one, for gradients that come all at once leave no backward pass to average beside"
     reasons = {part: reason for part, reason in reasons.items() if part in compute.fused}
     if not reasons:
         return settled

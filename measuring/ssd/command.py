@@ -41,7 +41,7 @@ from benchmarks.ssd.session import SSDSession
 from harness import ROOT
 from harness.contract import Context, NotSuitable
 from measuring.measure import Comparison, Figure, wall
-from measuring.ssd import accuracy, checks, data, parts, power, run, sections, setup, turns
+from measuring.ssd import accuracy, checks, data, fused, power, run, sections, setup, turns
 from measuring.ssd import report as reports
 
 CHECK_FAILED, USAGE, BROKE, NOT_SUITABLE, INTERRUPTED = 1, 2, 5, 6, 130
@@ -55,10 +55,10 @@ STEPS_IN_BUDGET = 100  # of the end-to-end run on a GPU, where time is short: fi
 ACCURACY_STEPS = 200
 # In the order in which they are measured; those that are no default are asked for by name or by their own option
 SECTIONS = (
-    "parts", "end-to-end", "turns", "step", "constants", "data", "detection", "evaluation", "kernels", "plans",
+    "end-to-end", "fused", "turns", "step", "constants", "data", "detection", "evaluation", "kernels", "plans",
     "variants", "choices", "evaluator", "accuracy",
 )  # fmt: skip
-BY_NAME = ("turns", "parts", "constants", "plans")  # nowhere but in --only: for a GPU, and long
+BY_NAME = ("turns", "fused", "constants", "plans")  # nowhere but in --only: for a GPU in the main, and long
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
@@ -258,8 +258,8 @@ def _measure(
             chosen = turns.CPU_CHOICES if on_cpu else turns.GPU_CHOICES
             steps = min(work.steps, STEPS_OF_A_TURN)
             _so_far(found, turns.end_to_end(turns.Work(ours, config), chosen, rounds, steps, tell))
-        case "parts":
-            _of_parts(asked, found, work)
+        case "fused":
+            _of_fused(asked, found, work)
         case "constants":
             if on_cpu or not config.compute.fused:
                 raise ValueError(
@@ -299,20 +299,16 @@ def _measure(
             found.comparisons += [sections.evaluators(images, rounds), sections.evaluation_of_ranks(images, rounds)]
 
 
-def _of_parts(asked: argparse.Namespace, found: reports.Report, work: Workload) -> None:
-    if work.device == "cpu" or "blocks" not in work.config.compute.fused:
-        raise ValueError(
-            f'--only parts is of what compute.fused may have beside "blocks" under CUDA; {asked.configuration} has none'
-        )
-    for part in parts.PARTS:
-        check, comparison, warm_up = parts.with_and_without(
-            part, work.ours, work.batch, asked.rounds, STEPS_OF_A_TURN // 2
+def _of_fused(asked: argparse.Namespace, found: reports.Report, work: Workload) -> None:
+    for part in fused.here(work.config, work.device):
+        check, comparison, warm_up = fused.with_and_without(
+            part, work.ours, work.batch, asked.rounds, STEPS_OF_A_TURN // 2 if work.device != "cpu" else 1
         )
         found.checks.append(check)
         found.comparisons.append(comparison)
         found.figures.append(warm_up)
         setup.give_back_memory(work.device)
-    found.figures += parts.of_plans()
+    found.figures += fused.of_plans()
 
 
 def _so_far(found: reports.Report, coming: Iterator[list[Comparison]]) -> None:

@@ -35,10 +35,7 @@ AS_CONFIGURED = "as configured"
 # Those that need no other step first
 GPU_CHOICES: dict[str, Changes] = {
     "hw_decoder_load 0.9": {"data": {"hw_decoder_load": 0.9}},
-    "convolutions that sum up, weights at once": {
-        "compute": {"fused": ["stem", "blocks", "convolutions", "loss", "weights"]}
-    },
-    "weights at once": {"compute": {"fused": ["stem", "blocks", "loss", "weights"]}},
+    "convolutions and weights": {"compute": {"fused": ["stem", "blocks", "convolutions", "loss", "weights"]}},
 }
 CPU_CHOICES: dict[str, Changes] = {
     "DALI": {"data": {"backend": "dali"}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch._functorch.aot_autograd import make_boxed_func
 from torch.fx import GraphModule
 
 from benchmarks.detection import capabilities
-from benchmarks.ssd import session
+from benchmarks.ssd import benchmark, session
 from benchmarks.ssd.session import SSDSession
 from harness import config
 from harness.contract import Context
@@ -27,11 +28,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small.folder(tmp_path_factory.mktemp("data"))
 
 
-def opened(folder: Path, fused: list[str], device: str = "cpu", precision: str = "bf16", ranks: int = 1) -> SSDSession:
+def opened(folder: Path, fused: list[str], precision: str = "bf16") -> SSDSession:
     content = small.content(compute={"fused": fused, "precision": precision})
     tables: Any = config.parse(content, name="small", source="small").tables
     torch.manual_seed(5)
-    return SSDSession(tables, Context(device=device, seed=5, data_dir=folder, log_every_steps=1, world_size=ranks))
+    return SSDSession(tables, Context(device="cpu", seed=5, data_dir=folder, log_every_steps=1))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
@@ -84,4 +85,15 @@ def test_with_several_ranks_gradients_come_back_as_they_are_found(data: Path) ->
     tables: Any = config.parse(content, name="small", source="small").tables
     context = Context(device="cpu", seed=5, data_dir=data, world_size=2)
     found = session._parts_that_fit(capabilities.settle(tables, context), context)
-    assert found.config.compute.fused == () and "averaged beside" in found.left_out["fused"]
+    assert found.config.compute.fused == () and "to average beside" in found.left_out["fused"]
+
+
+def test_it_needs_neither_cuda_nor_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "installed", lambda _: False)
+    for fused in (["weights"], ["weights", "loss"]):
+        tables: Any = config.parse(small.content(compute={"fused": fused}), name="small", source="small").tables
+        refused = (
+            pytest.raises(ValueError, match=r"\['loss'\] are Triton kernels") if "loss" in fused else nullcontext()
+        )
+        with refused:
+            benchmark.BENCHMARK.check(tables, Context(device="cpu"))

@@ -184,7 +184,7 @@ def test_a_plan_that_does_not_compile_is_left_out(error: type[Exception], librar
 @pytest.mark.parametrize(
     "wrong",
     [
-        (torch.tensor([3.0, -3.5]), torch.tensor([0.5])),
+        (torch.tensor([3.0, -3.7]), torch.tensor([0.5])),
         (torch.tensor([3.0, -4.0]), torch.tensor([1.0])),
         (torch.tensor([3.0, -4.0]), torch.tensor([torch.nan])),
         (torch.tensor([3.0, torch.inf]), torch.tensor([0.5])),
@@ -212,6 +212,14 @@ def test_a_tile_that_is_wrong_does_not_hide_in_a_large_map(library: Library) -> 
     assert "b" not in library.measured
 
 
+def test_many_small_differences_do_not_hide_behind_a_large_number(library: Library) -> None:
+    right, wrong = (torch.ones(100_000),), (torch.ones(100_000) * 2,)
+    right[0][0] = wrong[0][0] = 100
+    with pytest.warns(UserWarning, match="something else"):
+        chosen(expected=right, found={"b": wrong})
+    assert "b" not in library.measured
+
+
 def test_rounding_is_not_something_else(library: Library) -> None:
     numbers = torch.linspace(-1, 1, 1000)
     chosen(expected=(numbers, torch.zeros(3)), found={"b": (numbers.to(torch.bfloat16).float(), torch.zeros(3))})
@@ -219,7 +227,6 @@ def test_rounding_is_not_something_else(library: Library) -> None:
 
 
 def test_nothing_is_judged_by_numbers_that_are_not_finite(library: Library, tmp_path: Path) -> None:
-    """As the first steps in float16 may give, whose loss is scaled until it does not."""
     assert chosen(expected=(torch.tensor([1.0, torch.inf]),)) is None
     assert library.measured == [] and not (tmp_path / "cudnn").exists()
     assert chosen() is not None and library.measured
@@ -241,6 +248,18 @@ def test_another_library_graph_or_card_is_measured_for_itself(library: Library, 
     assert len([*(tmp_path / "cudnn").iterdir()]) == 3
 
 
+def test_what_nobody_had_compared_is_measured_again(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of an earlier form stays as it is, and is not read."""
+    chosen()
+    before = the_file(tmp_path)
+    another_process(monkeypatch)
+    monkeypatch.setattr(plans, "FORM", plans.FORM + 1)
+    chosen()
+    assert len(library.measured) == 10 and before.exists() and len([*before.parent.iterdir()]) == 2
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -248,9 +267,10 @@ def test_another_library_graph_or_card_is_measured_for_itself(library: Library, 
         "[]",
         "{}",
         '{"form": 0}',
-        '{"form": 1, "plan": ""}',
-        '{"form": 1, "plan": 3}',
-        '{"form": 1, "plan": "YW5vdGhlcidz"}',
+        '{"form": 1, "plan": "YQ=="}',
+        '{"form": 2, "plan": ""}',
+        '{"form": 2, "plan": 3}',
+        '{"form": 2, "plan": "YW5vdGhlcidz"}',
     ],
 )
 def test_a_file_that_is_none_of_ours_is_named(
@@ -281,8 +301,12 @@ def test_a_run_s_tensors_reach_the_plan_by_their_numbers(monkeypatch: pytest.Mon
     assert pointers == {4: one.data_ptr(), 9: two.data_ptr()} and workspace != 0 and handle == 7
 
 
-def test_what_the_plans_of_a_gpu_compute(gpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against float64, whichever is the fastest: of each graph another one; and once more as it is read from the disk."""
+@pytest.mark.filterwarnings("error:cuDNN")
+@pytest.mark.parametrize("number", range(plans.TRIED))
+def test_what_the_plans_of_a_gpu_compute(
+    number: int, gpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against float64, whichever is the fastest: each plan of each graph; and once more as it is read from the disk."""
     pytest.importorskip("cudnn")
     assert gpu.startswith("cuda")
     from tests.ssd import convolution_cases as cases  # needs Triton
@@ -292,7 +316,7 @@ def test_what_the_plans_of_a_gpu_compute(gpu: str, tmp_path: Path, monkeypatch: 
     def seconds(tried: dict[str, Any]) -> dict[str, float]:
         _, *names = tried
         assert names, "cuDNN has a plan of each of these"
-        taken.append(names[len(taken) % len(names)])
+        taken.append(names[min(number, len(names) - 1)])
         return {name: float(name != taken[-1]) for name in tried}
 
     monkeypatch.setattr(plans, "_seconds", seconds)

@@ -13,7 +13,7 @@ Of the 21 times that a block's batch norms, sum and ReLUs, and what they get fro
 write a map, it saves five. But such a kernel's tile is smaller than the best of a convolution alone (128 x 128 against 128 x
 256 on Hopper), so that for each shape the two are timed against each other in init, see benchmarks.ssd.kernels.plans.
 
-Where there is no graph (a CPU, float32, a gradient of stride 2) it is PyTorch's convolution and kernels of
+Where there is no graph (a CPU, another format than bf16, a gradient of stride 2) it is PyTorch's convolution and kernels of
 benchmarks.ssd.kernels.norm: the definition. That writes a block's inner gradient once more than batch_norm does, so that
 without any graph this form is slower than leaving it out.
 
@@ -25,6 +25,7 @@ Shapes: B images, C channels, H W of the input, K filters, P Q of the output.
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
 # ruff: noqa: PLR0917, ARG001
 
+import functools
 from typing import Any
 
 import torch
@@ -35,8 +36,8 @@ from benchmarks.ssd.kernels.norm import channels_last, link_of
 
 
 def has_graph(x: Tensor) -> bool:
-    """Whether cuDNN may have one for maps like x."""
-    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
+    """Whether cuDNN may have one for maps like x. In float16 init's steps may overflow, and say nothing then."""
+    return x.is_cuda and x.dtype == torch.bfloat16
 
 
 # --- forward ---------------------------------------------------------------------------------------------------------
@@ -98,10 +99,9 @@ def convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int, paddi
 
     def without() -> tuple[Tensor]:
         y = channels_last(torch.ops.aten.convolution(x, weight, None, *_aten(stride, padding)))
-        one, zero = torch.ones_like(bias), torch.zeros_like(bias)
-        norm.normalise(
-            y, None, one, bias, zero, one, 0.0, y, None, True
-        )  # each number is read and written by one thread
+        one, zero = _one_and_zero(y.device, len(bias))
+        # in place: each number is read and written by one thread
+        norm.normalise(y, None, one, bias, zero, one, 0.0, y, None, True)
         return (y,)
 
     shape = graphs.shape_of(x, weight, stride, padding)
@@ -114,6 +114,12 @@ def convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int, paddi
     plan = plans.fastest(graphs.relu_graph(shape), x.device, by_plan, without) if has_graph(x) else None
     (y,) = without() if plan is None else by_plan(plan)
     return y
+
+
+@functools.cache
+def _one_and_zero(device: torch.device, channels: int) -> tuple[Tensor, Tensor]:
+    """(C,) each, of a batch norm that changes nothing."""
+    return torch.ones(channels, device=device), torch.zeros(channels, device=device)
 
 
 @convolution_relu.register_fake

@@ -27,13 +27,12 @@ from torch import Tensor
 TRIED = 4  # of a graph's plans, those that cuDNN puts first; compiling one takes half a second
 REPEATS = 5  # of a measurement, in turns; the median counts
 CALLS = 3  # in one measurement
-HEAD_START = (
-    2_000_000  # cycles that the device waits, a millisecond, so that the host's own time is not measured with them
-)
+# Cycles that the device waits, a millisecond, so that the host's own time is not measured with them
+HEAD_START = 2_000_000
 # Between a plan and doing without: rounding to 8 bits and another order of sums are below 0.01. A mask in another order, a
 # reader left out or sums made twice are about 1
 MOST_APART = 0.05
-FORM = 1  # of the files
+FORM = 2  # of the files; 1 had plans that nobody had compared
 
 
 class Plan:
@@ -72,7 +71,7 @@ def fastest(
     """The plan with which `by_plan` takes least time, None where `without` takes less or cuDNN has no plan.
 
     Both give the same tensors. A plan that gives others is left out, with a warning. Measured where no earlier run has, and
-    what was found is kept; not where `without` gives what is not finite, as the first steps in float16 may.
+    what was found is kept; not where `without` gives what is not finite, as the step of a network that diverges does.
     """
     key = (wanted.text, device.index)
     if key not in _CHOSEN:
@@ -202,7 +201,7 @@ def _whole(text: str, device: torch.device) -> str:
 
 
 def _path(text: str, device: torch.device) -> Path:
-    return folder() / f"{hashlib.sha256(_whole(text, device).encode()).hexdigest()}.json"
+    return folder() / f"{hashlib.sha256(f'{FORM} {_whole(text, device)}'.encode()).hexdigest()}.json"
 
 
 def _read(path: Path, device: torch.device) -> Plan | None:

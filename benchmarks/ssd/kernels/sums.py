@@ -1,7 +1,7 @@
 """Where graphs of benchmarks.ssd.kernels.convolution add up what they find, and what becomes of it.
 
 They add to what is there, so that it must be zero: the kernel that takes the sums leaves zeros for the next one, and no step
-has 55 more kernels that write them. Room that is taken and not given back, for something failed in between, is not used again.
+has 53 more kernels that write them. Room that is taken and not given back, for something failed in between, is not used again.
 
 Shapes: C channels.
 """
