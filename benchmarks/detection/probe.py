@@ -46,6 +46,7 @@ def _step(opens: Opens, config: DetectorConfig, context: Context, seconds_of: Se
         session = opens(replace(context, data_dir=Path(folder)))
         try:
             session.warm_up()
+            session.stand_still()
             batch = session.synthetic_batch()
             seconds = seconds_of(lambda: session.train_step(*batch))
         finally:

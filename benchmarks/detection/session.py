@@ -167,8 +167,7 @@ class DetectorSession(ABC):
         before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.scaler.state_dict()))
         random_state = torch.get_rng_state()
         batch = self.synthetic_batch()
-        # with the configuration's, which a run warms up to, weights may become NaN
-        self.optimizer.param_groups[0]["lr"] = 0.0
+        self.stand_still()
 
         clock = [time.perf_counter()]
         self.last_phases = {}
@@ -222,6 +221,13 @@ class DetectorSession(ABC):
         self.optimizer.load_state_dict(optimizer)
         self.scaler.load_state_dict(scaler)
         torch.set_rng_state(random_state)
+
+    def stand_still(self) -> None:
+        """From here on steps leave the weights as they are, until a run or `restore` sets a learning rate.
+
+        With the configuration's own, which a run warms up to, weights may become NaN, which costs a device less.
+        """
+        self.optimizer.param_groups[0]["lr"] = 0.0
 
     def blank(self, batch_size: int) -> Tensor:
         """Grey images in data.image_format."""

@@ -50,6 +50,21 @@ def test_the_step_is_the_session_s(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(taken)) == 1 and taken[0][0] == (4, 3, 64, 64)
 
 
+def test_the_step_is_on_numbers_and_not_on_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it is measured, and whatever the learning rate."""
+    losses: list[float] = []
+    step = SSDSession.train_step
+
+    def told(session: SSDSession, *batch: torch.Tensor) -> torch.Tensor:
+        loss = step(session, *batch)
+        losses.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(SSDSession, "train_step", told)
+    figures("cpu", optimizer={"learning_rate": 1e12})
+    assert len(losses) > 3 and losses == pytest.approx(losses[:1] * len(losses), rel=1e-3)
+
+
 def test_nobody_need_have_the_backbone_s_file() -> None:
     assert "step" in figures("cpu", model={"initial_weights": "imagenet"}, data={"backend": "torch"})
 
