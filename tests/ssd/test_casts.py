@@ -63,7 +63,9 @@ def test_nothing_is_converted_one_by_one(data: Path, parts: list[str]) -> None:
         graphs.append(graph)
         return make_boxed_func(graph.forward)
 
-    compiled = torch.compile(ours.network, backend=aot_autograd(fw_compiler=kept, bw_compiler=kept), fullgraph=True)
+    torch.compiler.reset()  # after other networks in this process it would make sizes symbols
+    backend = aot_autograd(fw_compiler=kept, bw_compiler=kept)
+    compiled = torch.compile(ours.network, backend=backend, fullgraph=True, dynamic=False)
     images, *_ = ours.synthetic_batch()
     with ours.autocast():
         logits, offsets = compiled(images)
