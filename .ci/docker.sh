@@ -5,8 +5,7 @@
 # a folder of its own and takes both away again. The base image is made here with debootstrap, so that no registry is needed.
 # PIP_CERT and PIP_INDEX_URL, where set, go into the build as they would on any such site; ACCELERATOR says which image
 # (cuda13, cuda12 or cpu: the others need a maker's base image). ALSO="cpu cuda12" builds these too, with a short run in each.
-# PRUNE_BUILDS=1 takes the build's cache away between images, of an engine that was there too. AFTER names a file that what runs
-# in the image waits for, as long as whoever started this lives.
+# PRUNE_BUILDS=1 takes the build's cache away between images, of an engine that was there too.
 set -euo pipefail
 
 IMAGE=${IMAGE:-ssd-ci}
@@ -179,14 +178,6 @@ own_images+=("$IMAGE")
 began=$SECONDS
 build "${ACCELERATOR:-cuda13}" "$IMAGE"
 say "built; once more with nothing changed: $((SECONDS - began)) s"
-
-if [ -n "${AFTER:-}" ]; then
-    say "waiting for $AFTER"
-    until [ -e "$AFTER" ]; do
-        kill -0 "$PPID" || { echo "whoever was to make $AFTER has ended" >&2; exit 1; }
-        sleep 1
-    done
-fi
 
 say "a site's own package index leaves no trace"
 leaves_no_trace
