@@ -54,11 +54,13 @@ def kept(
             say(
                 f"rank {rank}: not every machine that goes silent will be noticed at once, for want of a connection: {error}"
             )
+        selector = selectors.DefaultSelector()
         for each in peers:
             _ask_for_life(each)
+            selector.register(each, selectors.EVENT_READ)  # not by the thread: a short run is over before it begins
         over = threading.Event()
         closing.callback(_leave, peers, over)
-        threading.Thread(target=_watch, args=(peers, over, lost), name="lifeline", daemon=True).start()
+        threading.Thread(target=_watch, args=(selector, peers, over, lost), name="lifeline", daemon=True).start()
         yield
 
 
@@ -102,10 +104,8 @@ def _ask_for_life(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _watch(peers: Peers, over: threading.Event, lost: Callable[[str], None]) -> None:
-    with selectors.DefaultSelector() as selector:
-        for each in peers:
-            selector.register(each, selectors.EVENT_READ)
+def _watch(selector: selectors.BaseSelector, peers: Peers, over: threading.Event, lost: Callable[[str], None]) -> None:
+    with selector:
         while selector.get_map() and not over.is_set():
             for key, _ in selector.select(timeout=1.0):
                 connection = key.fileobj

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,6 +73,23 @@ def test_a_run_that_is_left_well_has_lost_nobody(monkeypatch: pytest.MonkeyPatch
         three[rank].end()
         assert not three[8].known.wait(0.3)
     assert not [each.lost or each.said for each in three.values() if each.lost or each.said]
+
+
+def test_a_run_that_is_over_before_its_watch_begins_has_lost_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the thread may begin when the connections are closed already."""
+    late: list[Callable[[], None]] = []
+
+    def thread(*, target: Callable[..., None], args: tuple[object, ...], **_: object) -> SimpleNamespace:
+        late.append(lambda: target(*args))
+        return SimpleNamespace(start=lambda: None)
+
+    monkeypatch.setattr(lifeline, "threading", SimpleNamespace(Event=threading.Event, Thread=thread))
+    three = begun()
+    for each in three.values():
+        each.end()
+    for watch in late:
+        watch()
+    assert len(late) == 3 and not [each.lost or each.said for each in three.values() if each.lost or each.said]
 
 
 def test_a_process_that_ends_without_a_word_is_told_where_no_launcher_does(monkeypatch: pytest.MonkeyPatch) -> None:
