@@ -19,7 +19,7 @@ from torchvision.models.resnet import BasicBlock
 
 from benchmarks.ssd.kernels import batch_norm, convolution, stem
 from benchmarks.ssd.model import SSD
-from benchmarks.ssd.stem import SpaceToDepth, block_weights, blocks, replace
+from benchmarks.ssd.stem import SpaceToDepth, block_weights, blocks, in_form, replace
 
 LARGE_EXTRAS = 2  # extra blocks: of SSD300's five these two write 179 of 185 million numbers
 
@@ -266,18 +266,11 @@ def convolutions_with_relu(model: SSD) -> list[nn.Conv2d]:
 
 
 def _fuse_relu(model: SSD) -> None:
-    fused: dict[nn.Module, nn.Module] = {layer: _with_relu(layer) for layer in convolutions_with_relu(model)}
+    fused: dict[nn.Module, nn.Module] = {
+        layer: in_form(layer, ConvolutionReLU) for layer in convolutions_with_relu(model)
+    }
     for index, extra in enumerate(model.extras[:LARGE_EXTRAS]):
         model.extras[index] = nn.Sequential(*(fused.get(layer, nn.Identity()) for layer in extra.children()))
-
-
-def _with_relu(layer: nn.Conv2d) -> ConvolutionReLU:
-    """With the layer's parameters; on the device meta it has no numbers of its own, for which random ones would be drawn."""
-    kernel, stride, padding = layer.kernel_size[0], layer.stride[0], layer.padding[0]
-    assert not isinstance(padding, str)
-    made = ConvolutionReLU(layer.in_channels, layer.out_channels, kernel, stride, padding, device="meta")
-    made.weight, made.bias = layer.weight, layer.bias
-    return made
 
 
 def _trunk(model: SSD) -> nn.Sequential:

@@ -57,14 +57,20 @@ def replace(model: SSD, form: type[nn.Conv2d]) -> None:
     """Give `model` its first convolution in another form, with the weights that it has."""
     trunk = model.backbone.to_conv4_3 if isinstance(model.backbone, VGG16) else model.backbone
     first = trunk[0]
-    assert isinstance(first, nn.Conv2d) and not isinstance(first.padding, str)
+    assert isinstance(first, nn.Conv2d)
     if issubclass(form, SpaceToDepth):
         assert first.bias is None
         assert (first.kernel_size, first.stride, first.padding) == ((KERNEL,) * 2, (STRIDE,) * 2, (PADDING,) * 2)
+    trunk[0] = in_form(first, form)
+
+
+def in_form(layer: nn.Conv2d, form: type[nn.Conv2d]) -> nn.Conv2d:
+    """The layer as one of `form`, with its parameters."""
+    kernel, stride, padding = layer.kernel_size[0], layer.stride[0], layer.padding[0]
+    assert not isinstance(padding, str)
     # on the device meta it has no numbers of its own, for which random ones would be drawn
-    kernel, stride, padding = first.kernel_size[0], first.stride[0], first.padding[0]
-    other = form(
-        first.in_channels, first.out_channels, kernel, stride, padding, bias=first.bias is not None, device="meta"
+    made = form(
+        layer.in_channels, layer.out_channels, kernel, stride, padding, bias=layer.bias is not None, device="meta"
     )
-    other.weight, other.bias = first.weight, first.bias
-    trunk[0] = other
+    made.weight, made.bias = layer.weight, layer.bias
+    return made

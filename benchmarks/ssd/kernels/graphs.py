@@ -76,9 +76,7 @@ def backward_graph(shape: Shape, *, second: bool) -> plans.Wanted:
 
 
 def _fill_forward(shape: Shape, graph: Any) -> None:
-    place = _geometry(shape)
-    x, weight = _map(graph, X, shape.input, shape.dtype), _map(graph, WEIGHT, shape.weight, shape.dtype)
-    y = graph.conv_fprop(image=x, weight=weight, **place)
+    y = _convolved(shape, graph)
     _out(y, Y, shape.output, shape.dtype)
     away = graph.sub(a=y, b=_of_channels(graph, SHIFT, shape.filters))
     _sum(graph, away, DIFFERENCES, shape.filters)
@@ -86,10 +84,13 @@ def _fill_forward(shape: Shape, graph: Any) -> None:
 
 
 def _fill_relu(shape: Shape, graph: Any) -> None:
-    x, weight = _map(graph, X, shape.input, shape.dtype), _map(graph, WEIGHT, shape.weight, shape.dtype)
-    found = graph.conv_fprop(image=x, weight=weight, **_geometry(shape))
-    biased = graph.add(a=found, b=_of_channels(graph, BIAS, shape.filters))
+    biased = graph.add(a=_convolved(shape, graph), b=_of_channels(graph, BIAS, shape.filters))
     _out(graph.relu(input=biased), Y, shape.output, shape.dtype)
+
+
+def _convolved(shape: Shape, graph: Any) -> Any:
+    x, weight = _map(graph, X, shape.input, shape.dtype), _map(graph, WEIGHT, shape.weight, shape.dtype)
+    return graph.conv_fprop(image=x, weight=weight, **_geometry(shape))
 
 
 def _fill_backward(shape: Shape, second: bool, graph: Any) -> None:
@@ -143,7 +144,6 @@ def _data_type(dtype: torch.dtype) -> Any:
     kinds = cudnn.data_type
     return {
         torch.bfloat16: kinds.BFLOAT16,
-        torch.float16: kinds.HALF,
         torch.float32: kinds.FLOAT,
         torch.bool: kinds.BOOLEAN,
     }[dtype]

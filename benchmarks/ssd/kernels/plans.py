@@ -160,9 +160,7 @@ def _furthest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 
 def _seconds(tried: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Of each, on the device: the median of turns, each once before."""
-    for each in tried.values():
-        each()
+    """Of each, on the device: the median of turns. Each has run once before, for what it gives."""
     found: dict[str, list[float]] = {name: [] for name in tried}
     for _ in range(REPEATS):
         for name, each in tried.items():
