@@ -1,20 +1,17 @@
 """One run's tensors on one rank, as far as detectors share them: the order of calls is the harness's, see harness.contract.
 
 A detector's own session builds the network, the loss and the optimizer, and says what a batch is. What is here is what none can
-do without: number formats, warming up, the loop over batches, the evaluation, the state of a checkpoint.
+do without: the loop over batches, the evaluation, the state of a checkpoint. Init is benchmarks.detection.init's.
 
 Shapes: B images of one rank's batch.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import itertools
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,23 +19,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from benchmarks.detection import chosen, image_format, nvjpeg, panels, precision, threads
+from benchmarks.detection import image_format, nvjpeg, panels
 from benchmarks.detection.capabilities import Settled
 from benchmarks.detection.data import TrainBatches
 from benchmarks.detection.evaluation import Evaluation, average_running_statistics
 from benchmarks.detection.first_batch import Remembered
 from benchmarks.detection.folder import Folder
 from benchmarks.detection.found import Detections
+from benchmarks.detection.init import Init
 from benchmarks.detection.normalisation import preprocessing
 from benchmarks.detection.phases import Phases
+from benchmarks.detection.precision import AUTOCAST_DTYPE
 from benchmarks.detection.suppression import Limits
 from benchmarks.detection.tables import Compute, DetectorConfig, ImageFormat
 from harness.contract import Context, DataSummary, Interval, Plain, Precision
 
-T = TypeVar("T")
-
 BEST_PLANS = 10  # PyTorch's own number of those that cuDNN puts first; 0 is all
-WARM_UP_STEPS = 3  # CUDA graphs take the first to allocate and the second to record
 
 
 class Schedule(Protocol):
@@ -71,20 +67,13 @@ class DetectorSession(ABC):
         compute = self.settings.compute
         self.device = torch.device(context.device)
         self.layout = torch.channels_last if compute.channels_last else torch.contiguous_format
-        self.precision: Precision = "fp32"  # until warm_up has measured, where the configuration says auto
-        if compute.precision != "auto":
-            self.precision = compute.precision
-        self.precision_seconds: dict[str, float] = {}
-        self.before = chosen.of(context)
-        self.threads = (self.before.threads or context.threads) if compute.threads == "auto" else compute.threads
-        self.threads_seconds: dict[int, float] = {}
-        self.init_step_seconds: float | None = None  # of the step as it is going to be trained
+        self.init = Init(compute, context)
         self.last_phases: dict[str, float] = {}
         self.phases = Phases(self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = compute.autotune is not False
             torch.backends.cudnn.benchmark_limit = 0 if compute.autotune == "all" else BEST_PLANS
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.scaler = self.init.scaler()
         self.step = 0  # of the run, 0-based: the one to be trained next
 
     # --- a detector's own ----------------------------------------------------------------------------------------------
@@ -114,14 +103,7 @@ class DetectorSession(ABC):
     def properties(self) -> dict[str, Plain]:
         compute = self.settings.compute
         return {
-            "precision": precision.named(self.precision, self.context.device),
-            "precision_requested": compute.precision,
-            "precision_step_seconds": {name: round(value, 4) for name, value in self.precision_seconds.items()},
-            "torch_threads": self.threads,
-            "torch_threads_step_seconds": {
-                str(count): round(value, 4) for count, value in self.threads_seconds.items()
-            },
-            **({"init_images_per_s": self._images_per_s(self.init_step_seconds)} if self.init_step_seconds else {}),
+            **self.init.properties(self.settings.optimizer.batch_size * self.context.world_size),
             "memory_format": "channels_last" if compute.channels_last else "contiguous",
             "compiled": compute.compile,
             "autotune": compute.autotune,
@@ -146,13 +128,7 @@ class DetectorSession(ABC):
         return nvjpeg.asked_for(settings.backend, device, settings.hw_decoder_load)
 
     def chosen(self) -> Mapping[str, Plain]:
-        compute = self.settings.compute
-        found: dict[str, Plain] = {}
-        if compute.precision == "auto":
-            found["precision"] = self.precision
-        if self.threads_seconds or (compute.threads == "auto" and self.before.threads is not None):
-            found["threads"] = self.threads
-        return found
+        return self.init.chosen()
 
     def phase_seconds(self) -> Mapping[str, float]:
         return self.last_phases
@@ -160,67 +136,8 @@ class DetectorSession(ABC):
     # --- init --------------------------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Choose threads and number format by their speed where that is asked for; compile and tune step and evaluation.
-
-        On synthetic input alone; state and random numbers end as they began.
-        """
-        before = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.scaler.state_dict()))
-        random_state = torch.get_rng_state()
-        batch = self.synthetic_batch()
-        self.stand_still()
-
-        clock = [time.perf_counter()]
-        self.last_phases = {}
-
-        def took(name: str) -> None:
-            clock.append(time.perf_counter())
-            self.last_phases[name] = clock[-1] - clock[-2]
-
-        def synthetic_step(number_format: Precision) -> None:
-            self.precision = number_format
-            self.train_step(*batch).item()
-
-        def step_with(count: int) -> None:
-            torch.set_num_threads(count)
-            with uncompiled():
-                synthetic_step(self.precision)
-
-        def uncompiled() -> contextlib.AbstractContextManager[Any]:
-            """A compiled step is compiled for one number of threads, and a minute each is too much."""
-            return (
-                torch.compiler.set_stance("force_eager") if self.settings.compute.compile else contextlib.nullcontext()
-            )
-
-        torch.set_num_threads(self.threads)
-        if self._threads_are_to_be_measured():
-            self.threads, self.threads_seconds = threads.fastest(step_with, self.context.threads, self._agreed)
-            torch.set_num_threads(self.threads)
-            took("init_threads")
-        if self.settings.compute.precision == "auto":
-            if self.before.precision is None:
-                fastest, self.precision_seconds = precision.fastest(synthetic_step, self.context.device)
-                self.precision = self._agreed(fastest)
-            else:
-                self.precision = precision.available(self.before.precision, self.context.device)
-            self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-            before = (*before[:2], self.scaler.state_dict())
-            took("init_precision")
-        for number in range(WARM_UP_STEPS):
-            synthetic_step(self.precision)
-            if number == 0:
-                took("init_first_step")  # compiles and autotunes
-        took("init_further_steps")
-        self.init_step_seconds = self.last_phases["init_further_steps"] / (WARM_UP_STEPS - 1)
-        for size in self.folder.eval_batch_sizes():  # autotuning is by shape
-            self._detect(self.blank(size))
-        took("init_evaluation")
-        self.warm_up_data()
-
-        model, optimizer, scaler = before
-        self.model.load_state_dict(model)
-        self.optimizer.load_state_dict(optimizer)
-        self.scaler.load_state_dict(scaler)
-        torch.set_rng_state(random_state)
+        self.init.run(self)
+        self.last_phases = self.init.phase_seconds
 
     def stand_still(self) -> None:
         """From here on steps leave the weights as they are, until a run or `restore` sets a learning rate.
@@ -240,29 +157,6 @@ class DetectorSession(ABC):
     def _batch_of(self, size: int) -> tuple[ImageFormat, int, int, torch.device]:
         settings = self.settings
         return settings.data.image_format, size, settings.model.image_px, self.device
-
-    def _threads_are_to_be_measured(self) -> bool:
-        """Not where a device does the work, where there is no choice, and where nothing may be chosen by its speed."""
-        compute, context = self.settings.compute, self.context
-        on_cpu = self.device.type == "cpu"
-        return (
-            on_cpu
-            and compute.threads == "auto"
-            and self.before.threads is None
-            and self._agreed(context.threads) > 1
-            and not context.deterministic
-        )
-
-    def _images_per_s(self, step_seconds: float) -> float:
-        return round(self.settings.optimizer.batch_size * self.context.world_size / step_seconds, 3)
-
-    def _agreed(self, chosen: T) -> T:
-        """Rank 0's choice, on every rank."""
-        if self.context.world_size == 1:
-            return chosen
-        box = [chosen]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
 
     def load_data(self) -> DataSummary:
         self.train_data = self.train_batches()
@@ -317,26 +211,31 @@ class DetectorSession(ABC):
         self.optimizer.zero_grad()
         return batch_loss.detach()
 
+    @property
+    def precision(self) -> Precision:
+        """The number format that the network computes in."""
+        return self.init.precision
+
     def network_input(self, images: Tensor) -> Tensor:
         """Images in data.image_format as the network takes them."""
-        dtype = precision.AUTOCAST_DTYPE[self.precision]
+        dtype = AUTOCAST_DTYPE[self.precision]
         return image_format.network_input(images, self.settings.data.image_format, self.layout, dtype)
 
     def autocast(self) -> torch.autocast:
-        """The number format that the network computes in."""
-        dtype = precision.AUTOCAST_DTYPE[self.precision]
+        dtype = AUTOCAST_DTYPE[self.precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
     def evaluate(self, epoch: int) -> float:  # noqa: ARG002
         average_running_statistics(self.model, self.context.world_size)
-        quality = self.evaluation.run(self._detect)
+        quality = self.evaluation.run(self.detect)
         self.last_phases = dict(self.evaluation.phase_seconds)
         return quality
 
     @torch.no_grad()
-    def _detect(self, images: Tensor) -> Detections:
+    def detect(self, images: Tensor) -> Detections:
+        """In images in data.image_format, by the model as it stands."""
         self.model.eval()
         found = self.detections(self.network_input(images))
         self.model.train()

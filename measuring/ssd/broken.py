@@ -50,7 +50,7 @@ def trained(seed: int, epochs: int) -> SSDSession:
 
 def evaluation_faults(session: SSDSession) -> dict[str, float]:
     """mAP of one network, evaluated wrongly in one way after the other."""
-    detect, px, truth = session._detect, session.config.model.image_px, session.evaluation.ground_truth
+    detect, px, truth = session.detect, session.config.model.image_px, session.evaluation.ground_truth
 
     def moved(images: Tensor) -> Detections:
         found = detect(images)

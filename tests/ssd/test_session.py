@@ -79,8 +79,8 @@ def test_what_another_run_chose_is_not_measured_again(data: Path) -> None:
     chosen: dict[str, Plain] = {"precision": "bf16", "threads": 1}
     session = SSDSession(found, Context(device="cpu", seed=5, data_dir=data, threads=2, chosen=chosen))
     session.warm_up()
-    assert (session.precision, session.threads) == ("bf16", 1)
-    assert session.precision_seconds == {} == session.threads_seconds
+    assert (session.precision, session.init.threads) == ("bf16", 1)
+    assert session.init.precision_seconds == {} == session.init.threads_seconds
     assert session.chosen() == chosen, "for the run after this one"
     session.close()
 
@@ -154,7 +154,7 @@ def test_warm_up_sees_every_shape_that_an_evaluation_has(  # noqa: PLR0917
     monkeypatch.setattr(session, "folder", Folder(tables, here))
     monkeypatch.setattr(session, "train_step", lambda *_: torch.zeros(()))
     seen: list[int] = []
-    monkeypatch.setattr(session, "_detect", lambda images: seen.append(len(images)))
+    monkeypatch.setattr(session, "detect", lambda images: seen.append(len(images)))
     session.warm_up()
     assert set(seen) == sizes and len(seen) == len(sizes)
 
