@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.detection import annotation_file, checked
 from benchmarks.detection.capabilities import installed
+from benchmarks.detection.data_set import annotation_file, checked
 from benchmarks.retinanet import openimages_boxes
 from benchmarks.retinanet.config import RetinaNetConfig
 from benchmarks.retinanet.openimages import MLPERF_CLASSES, OPENIMAGES_MLPERF, Split
@@ -172,7 +172,7 @@ def dali_reader(folder: Path) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Of the data, for the log, once the clock has stopped."""
-    from benchmarks.detection import coco
+    from benchmarks.detection.quality import coco
 
     return coco.fingerprint([(folder / each.annotations, folder / each.pictures) for each in OPENIMAGES_MLPERF.splits])
 

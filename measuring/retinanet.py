@@ -33,11 +33,11 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.transforms.v2 import functional as transforms
 
 from benchmarks.detection.capabilities import installed
-from benchmarks.detection.data import Source
+from benchmarks.detection.data_path.data import Source
+from benchmarks.detection.data_path.image_format import blank
+from benchmarks.detection.data_path.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from benchmarks.detection.data_path.pictures import Picture, read
 from benchmarks.detection.embedded import dataset as embedded
-from benchmarks.detection.image_format import blank
-from benchmarks.detection.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from benchmarks.detection.pictures import Picture, read
 from benchmarks.retinanet import data, detections
 from benchmarks.retinanet.anchors import encode
 from benchmarks.retinanet.config import Augmentation, RetinaNetConfig

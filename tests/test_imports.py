@@ -20,12 +20,12 @@ ONE_IMPORTER = {
         "harness/execution/lifecycle.py",
     },  # the latter: its key names
     "nvidia.dali": {
-        "benchmarks/detection/data_dali.py",
+        "benchmarks/detection/data_path/data_dali.py",
         "benchmarks/retinanet/data_dali.py",
         "benchmarks/ssd/data_dali.py",
     },
-    "pycocotools": {"benchmarks/detection/coco.py"},
-    "hotcoco": {"benchmarks/detection/coco.py"},
+    "pycocotools": {"benchmarks/detection/quality/coco.py"},
+    "hotcoco": {"benchmarks/detection/quality/coco.py"},
 }
 ENVIRONMENT = (
     *("harness/execution/context.py", "harness/execution/process_group.py"),  # torchrun's variables
@@ -51,6 +51,17 @@ BELOW = {
     "comparison": {"system", "execution", "results", "launch"},
     "cli": {"system", "execution", "results", "launch", "comparison"},
 }
+
+# Those of benchmarks/detection, in the same way. What lies at its top is a detector made of them, but for these three, which
+# all may look into
+DETECTION_BELOW: dict[str, set[str]] = {
+    "data_set": set(),
+    "download": {"data_set"},
+    "data_path": {"data_set"},
+    "quality": {"data_set"},
+    "embedded": set(),
+}
+DETECTION_FOR_ALL = {"found", "own_folder", "tables"}
 
 
 def name(path: Path) -> str:
@@ -125,6 +136,19 @@ def test_no_arrow_runs_up(path: Path) -> None:
         if of(module, "harness") and name(path) != "harness/__main__.py":
             other = room_of(module)
             assert other in {"", own, *BELOW[own]}, f"{name(path)} imports {module}, which is above it"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("benchmarks/detection/")], ids=name)
+def test_no_arrow_runs_up_among_what_detectors_share(path: Path) -> None:
+    first, *inside = name(path).removeprefix("benchmarks/detection/").split("/")
+    own = first if inside else first.removesuffix(".py")
+    if not inside and own not in DETECTION_FOR_ALL:
+        return
+    for module in imports(path):
+        if of(module, "benchmarks.detection"):
+            other = module.split(".")[2]
+            assert other in {own, *DETECTION_FOR_ALL, *DETECTION_BELOW.get(own, ())}, f"{name(path)} imports {module}"
+            assert inside or other == own, f"{name(path)} is for all, and imports {module}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)

@@ -27,7 +27,7 @@ class DetectorBenchmark(ABC):
     def provide_data(
         self, config: Any, data_dir: Path | None, cache_dir: Path, progress: Callable[[str, int, int], None]
     ) -> Path:
-        from benchmarks.detection import checked
+        from benchmarks.detection.data_set import checked
         from benchmarks.detection.embedded import dataset as embedded
 
         if config.data.source == "embedded":
@@ -41,11 +41,11 @@ class DetectorBenchmark(ABC):
             )
         if data_dir is None:
             raise ValueError("this configuration needs a COCO folder: name it with --data-dir or DATADIR")
-        # Off the clock, as the verification of a download is, and before anything is built: see benchmarks/detection/checked.py
+        # Off the clock, as the verification of a download is, and before anything is built: see data_set/checked.py
         return checked.ensure(config, data_dir, cache_dir, progress)
 
     def data_digest(self, config: Any, data_dir: Path) -> str:  # noqa: ARG002 - all of it is of the folder
-        from benchmarks.detection import checked
+        from benchmarks.detection.data_set import checked
 
         return checked.digest(data_dir)
 
@@ -87,7 +87,7 @@ class DetectorBenchmark(ABC):
 
     def open(self, config: Any, context: Context) -> DetectorSession:
         if context.device.startswith("cuda"):
-            from benchmarks.detection import nvjpeg
+            from benchmarks.detection.data_path import nvjpeg
 
             nvjpeg.prefer_installed()  # before torchvision brings its own
         if config.compute.compile:
@@ -130,7 +130,7 @@ class DetectorBenchmark(ABC):
         context = replace(context, initial_weights=None)
         self.check(scratch, context)
         if context.device.startswith("cuda"):
-            from benchmarks.detection import nvjpeg
+            from benchmarks.detection.data_path import nvjpeg
 
             nvjpeg.prefer_installed()
         from benchmarks.detection import probe

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from benchmarks.detection import nvjpeg
+from benchmarks.detection.data_path import nvjpeg
 from benchmarks.detection.tables import DetectorConfig, dali_defaults
 from harness.contract import Context, NotSuitable
 

@@ -19,9 +19,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.detection import capabilities, panels, picture_files, pictures
-from benchmarks.detection.normalisation import imagenet, normalised, preprocessing
+from benchmarks.detection import capabilities
+from benchmarks.detection.data_path import pictures
+from benchmarks.detection.data_path.normalisation import imagenet, normalised, preprocessing
+from benchmarks.detection.data_set import picture_files
 from benchmarks.detection.precision import AUTOCAST_DTYPE
+from benchmarks.detection.quality import panels
 from benchmarks.detection.session import DetectorSession
 from benchmarks.detection.tables import DetectorConfig
 from harness.contract import Context, Detection, NotSuitable, Plain, Precision, Sample

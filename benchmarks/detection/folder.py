@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.detection import capabilities, checked, coco, data
-from benchmarks.detection.evaluation import Evaluation
+from benchmarks.detection import capabilities
+from benchmarks.detection.data_path import data
+from benchmarks.detection.data_set import checked
+from benchmarks.detection.quality import coco
+from benchmarks.detection.quality.evaluation import Evaluation
 from benchmarks.detection.tables import DetectorConfig
 from harness.contract import Context, Plain
 
@@ -94,7 +97,7 @@ class Folder:
         return self._half("eval").category_id(number)
 
     def fingerprint(self) -> str:
-        """See benchmarks.detection.coco.fingerprint; of the files as the user has them."""
+        """See benchmarks.detection.quality.coco.fingerprint; of the files as the user has them."""
         halves = [self._half(name) for name in checked.HALVES]
         return coco.fingerprint([(half.original, half.images) for half in halves])
 

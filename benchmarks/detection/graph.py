@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.detection.normalisation import imagenet, normalised, preprocessing
+from benchmarks.detection.data_path.normalisation import imagenet, normalised, preprocessing
 from benchmarks.detection.suppression import Limits, best_first, rank_in, unsuppressed
 from harness.contract import Graph
 

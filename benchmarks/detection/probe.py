@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
-from benchmarks.detection import capabilities, nvjpeg, precision
+from benchmarks.detection import capabilities, precision
+from benchmarks.detection.data_path import nvjpeg
 from benchmarks.detection.session import DetectorSession
 from benchmarks.detection.tables import DetectorConfig
 from harness.contract import Context, Figure, SecondsOf
@@ -84,7 +85,7 @@ def _decoders(
             yield "gpu", None, lambda: decode_jpeg(list(files), mode=ImageReadMode.RGB, device=device)
         return
 
-    from benchmarks.detection import data_dali
+    from benchmarks.detection.data_path import data_dali
 
     bytes_ = [file.numpy() for file in files]
     gpu = torch.device(context.device).index or 0

@@ -19,17 +19,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from benchmarks.detection import image_format, nvjpeg, panels
 from benchmarks.detection.capabilities import Settled
-from benchmarks.detection.data import TrainBatches
-from benchmarks.detection.evaluation import Evaluation, average_running_statistics
-from benchmarks.detection.first_batch import Remembered
+from benchmarks.detection.data_path import image_format, nvjpeg
+from benchmarks.detection.data_path.data import TrainBatches
+from benchmarks.detection.data_path.first_batch import Remembered
+from benchmarks.detection.data_path.normalisation import preprocessing
 from benchmarks.detection.folder import Folder
 from benchmarks.detection.found import Detections
 from benchmarks.detection.init import Init
-from benchmarks.detection.normalisation import preprocessing
 from benchmarks.detection.phases import Phases
 from benchmarks.detection.precision import AUTOCAST_DTYPE
+from benchmarks.detection.quality import panels
+from benchmarks.detection.quality.evaluation import Evaluation, average_running_statistics
 from benchmarks.detection.suppression import Limits
 from benchmarks.detection.tables import Compute, DetectorConfig, ImageFormat
 from harness.contract import Context, DataSummary, Interval, Plain, Precision

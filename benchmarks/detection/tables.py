@@ -50,7 +50,7 @@ class Data(Table):
     # Of DALI: training decodes the crop alone, or the whole picture and then cuts; the same pixels either way
     decode: Literal["region", "whole"] = "region"
     hw_decoder_load: Fraction = 0.65  # of DALI: share of the pictures for a GPU's JPEG engine; the default is DALI's
-    # What the data path hands to the network: see benchmarks/detection/image_format.py
+    # What the data path hands to the network: see benchmarks/detection/data_path/image_format.py
     image_format: ImageFormat = "fp32_chw"
 
     @model_validator(mode="after")

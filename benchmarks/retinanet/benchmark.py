@@ -34,7 +34,7 @@ class RetinaNetBenchmark(DetectorBenchmark):
         say: Callable[[str], None],
         progress: Callable[[str, int, int | None], None],
     ) -> list[str]:
-        from benchmarks.detection import prepare
+        from benchmarks.detection.download import prepare
         from benchmarks.retinanet.full_openimages import OpenImagesFiles
         from benchmarks.retinanet.openimages import OPENIMAGES_MLPERF
 

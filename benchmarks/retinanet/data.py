@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from benchmarks.detection.data import Source, TrainBatches
+from benchmarks.detection.data_path.data import Source, TrainBatches
 from benchmarks.retinanet.config import Augmentation
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from nvidia.dali import fn, math, pipeline_def
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 
-from benchmarks.detection.data import Source
-from benchmarks.detection.data_dali import DaliBatches, batches, decoding_of, normalised, shuffled, training
+from benchmarks.detection.data_path.data import Source
+from benchmarks.detection.data_path.data_dali import DaliBatches, batches, decoding_of, normalised, shuffled, training
 from benchmarks.retinanet.config import Augmentation
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from benchmarks.detection import image_format
-from benchmarks.detection.data import Source
-from benchmarks.detection.data_torch import Draw, ShuffledBatches, begins
-from benchmarks.detection.normalisation import normalised
-from benchmarks.detection.pictures import Picture, flipped, padded, read
+from benchmarks.detection.data_path import image_format
+from benchmarks.detection.data_path.data import Source
+from benchmarks.detection.data_path.data_torch import Draw, ShuffledBatches, begins
+from benchmarks.detection.data_path.normalisation import normalised
+from benchmarks.detection.data_path.pictures import Picture, flipped, padded, read
 from benchmarks.retinanet.config import Augmentation
 
 

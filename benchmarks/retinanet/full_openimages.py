@@ -1,6 +1,6 @@
 """MLPerf's subset of OpenImages and the backbone's weights: what a whole folder is, and how its parts are got.
 
-What `python -m harness prepare --benchmark retinanet` does, within benchmarks.detection.prepare. The folder is the reference's.
+What `python -m harness prepare --benchmark retinanet` does, by benchmarks/detection/download. The folder is the reference's.
 Pictures are files of their own at the publisher's, so that what is missing or damaged is got alone.
 """
 
@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from benchmarks.detection import picture_files
-from benchmarks.detection.download import Progress, RemoteFile, Say, described, digest, fetch, gigabytes
-from benchmarks.detection.many_files import fetch_all
-from benchmarks.detection.prepare import Needs, Problem, some
+from benchmarks.detection.data_set import picture_files
+from benchmarks.detection.download.fetching import Progress, RemoteFile, Say, described, digest, fetch, gigabytes
+from benchmarks.detection.download.many_files import fetch_all
+from benchmarks.detection.download.prepare import Needs, Problem, some
 from benchmarks.retinanet import openimages_boxes
 from benchmarks.retinanet.openimages import OpenImages, Split
 
@@ -33,7 +33,7 @@ GETS = "gets it"  # what `prepare` does about a problem: see Problem.otherwise
 
 @dataclass(frozen=True)
 class OpenImagesFiles:
-    """Implements benchmarks.detection.prepare.DataSet."""
+    """Implements benchmarks.detection.download.prepare.DataSet."""
 
     data_set: OpenImages
 

@@ -23,7 +23,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.detection.download import Progress, opened
+from benchmarks.detection.download.fetching import Progress, opened
 
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax", "IsGroupOf")
 BOX = '"bbox":[{:.3f},{:.3f},{:.3f},{:.3f}],"area":{:.3f}'

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.detection import capabilities, gradients
-from benchmarks.detection.data import TrainBatches
+from benchmarks.detection.data_path.data import TrainBatches
 from benchmarks.detection.folder import Folder
 from benchmarks.detection.found import Detections
 from benchmarks.detection.session import DetectorSession, compiler_options

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmarks.detection.pictures import WHOLE, Boxes, Picture, flipped
+from benchmarks.detection.data_path.pictures import WHOLE, Boxes, Picture, flipped
 from benchmarks.ssd.config import Augmentation
 
 MID_GREY = 128.0

@@ -82,9 +82,9 @@ class SSDBenchmark(DetectorBenchmark):
         progress: Callable[[str, int, int | None], None],
         data_set: str = "coco",
     ) -> list[str]:
-        from benchmarks.detection import prepare
-        from benchmarks.detection.full_coco import COCO_2017
-        from benchmarks.detection.full_voc import VOC_0712
+        from benchmarks.detection.download import prepare
+        from benchmarks.detection.download.full_coco import COCO_2017
+        from benchmarks.detection.download.full_voc import VOC_0712
 
         named: dict[str, prepare.DataSet] = {"coco": COCO_2017, "voc": VOC_0712}
         return prepare.prepare(

@@ -13,9 +13,9 @@ from types import ModuleType
 
 from torch import Tensor
 
-from benchmarks.detection.data import Source, TrainBatches, eval_batches
+from benchmarks.detection.data_path.data import Source, TrainBatches, eval_batches
+from benchmarks.detection.data_path.normalisation import unnormalise
 from benchmarks.detection.found import Batches
-from benchmarks.detection.normalisation import unnormalise
 from benchmarks.ssd.config import Augmentation
 
 __all__ = ["Batches", "Source", "TrainBatches", "eval_batches", "train_batches", "unnormalise", "warm_up"]

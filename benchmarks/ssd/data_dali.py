@@ -16,9 +16,17 @@ from nvidia.dali import fn, math, pipeline_def
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from torch import Tensor
 
-from benchmarks.detection.data import Source
-from benchmarks.detection.data_dali import DaliBatches, batches, decoding_of, normalised, shuffled, training, uniform
-from benchmarks.detection.pictures import FILL
+from benchmarks.detection.data_path.data import Source
+from benchmarks.detection.data_path.data_dali import (
+    DaliBatches,
+    batches,
+    decoding_of,
+    normalised,
+    shuffled,
+    training,
+    uniform,
+)
+from benchmarks.detection.data_path.pictures import FILL
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.matching import MATCH_IOU

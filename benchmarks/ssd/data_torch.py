@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.detection import image_format
-from benchmarks.detection.data import Source
-from benchmarks.detection.data_torch import Draw, ShuffledBatches, begins
-from benchmarks.detection.normalisation import imagenet, normalised
-from benchmarks.detection.pictures import Picture, padded, read
+from benchmarks.detection.data_path import image_format
+from benchmarks.detection.data_path.data import Source
+from benchmarks.detection.data_path.data_torch import Draw, ShuffledBatches, begins
+from benchmarks.detection.data_path.normalisation import imagenet, normalised
+from benchmarks.detection.data_path.pictures import Picture, padded, read
 from benchmarks.ssd import augmentation as maths
 from benchmarks.ssd.augmentation import augmented
 from benchmarks.ssd.config import Augmentation

@@ -16,9 +16,9 @@ from torch import Tensor
 from benchmarks.detection import capabilities, gradients
 from benchmarks.detection.capabilities import Settled
 from benchmarks.detection.casts import WeightsAtOnce
-from benchmarks.detection.data import TrainBatches
+from benchmarks.detection.data_path.data import TrainBatches
+from benchmarks.detection.data_path.image_format import PaddedChannels
 from benchmarks.detection.found import Detections
-from benchmarks.detection.image_format import PaddedChannels
 from benchmarks.detection.session import DetectorSession, compiler_options
 from benchmarks.ssd import data, detections, group_batch_norm, loss, stem
 from benchmarks.ssd.boxes import default_boxes

@@ -17,9 +17,9 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.ops import box_iou
 
+from benchmarks.detection.data_path.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from benchmarks.detection.data_path.pictures import Picture
 from benchmarks.detection.found import Detections
-from benchmarks.detection.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from benchmarks.detection.pictures import Picture
 from benchmarks.detection.suppression import MAX_IOU
 from benchmarks.ssd import boxes
 from benchmarks.ssd.augmentation import augmented

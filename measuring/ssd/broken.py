@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.detection import coco
 from benchmarks.detection.embedded import dataset as embedded
 from benchmarks.detection.found import Detections
+from benchmarks.detection.quality import coco
 from benchmarks.ssd import loss
 from benchmarks.ssd.session import SSDSession
 from harness import ROOT

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.detection.capabilities import backend
-from benchmarks.detection.pictures import read
+from benchmarks.detection.data_path.pictures import read
 from benchmarks.ssd import boxes, data, detections, loss
 from benchmarks.ssd.config import Augmentation, SSDConfig
 from benchmarks.ssd.session import SSDSession

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.detection import coco
 from benchmarks.detection.capabilities import installed
-from benchmarks.detection.pictures import read
+from benchmarks.detection.data_path.pictures import read
+from benchmarks.detection.quality import coco
 from benchmarks.detection.tables import dali_defaults
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.data import Batches

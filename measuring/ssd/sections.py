@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.detection import annotation_file, coco
+from benchmarks.detection.data_set import annotation_file
 from benchmarks.detection.precision import AUTOCAST_DTYPE
+from benchmarks.detection.quality import coco
 from benchmarks.ssd import detections
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.detection import coco
 from benchmarks.detection.embedded import dataset as embedded
+from benchmarks.detection.quality import coco
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.model import FusedHead
 from benchmarks.ssd.session import SSDSession

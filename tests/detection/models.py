@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from benchmarks.detection import coco
+from benchmarks.detection.quality import coco
 from harness import config
 from harness.contract import Context
 from harness.execution import checkpoint
@@ -28,7 +28,7 @@ class Kept:
     state: dict[str, Any]
     rows: npt.NDArray[
         np.float64
-    ]  # (N, 7), see benchmarks.detection.coco.GroundTruth.rows, with the user's category ids
+    ]  # (N, 7), see benchmarks.detection.quality.coco.GroundTruth.rows, with the user's category ids
 
 
 def small_retinanet() -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageOps
 
-from benchmarks.detection import pictures
+from benchmarks.detection.data_path import pictures
 from benchmarks.detection.precision import candidates
 from benchmarks.ssd.benchmark import BENCHMARK
 from harness import config

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.detection.data_path.normalisation import preprocessing
 from benchmarks.detection.detector import as_anywhere
-from benchmarks.detection.normalisation import preprocessing
 from harness import config
 from harness.contract import Context
 from harness.execution import checkpoint

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.detection import data_dali
-from benchmarks.detection.data_dali import MOST_KEPT, DaliBatches, InUse
+from benchmarks.detection.data_path import data_dali
+from benchmarks.detection.data_path.data_dali import MOST_KEPT, DaliBatches, InUse
 from benchmarks.retinanet.session import RetinaNetSession
 from benchmarks.ssd.session import SSDSession
 from harness import config

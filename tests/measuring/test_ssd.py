@@ -17,9 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.detection import coco
+from benchmarks.detection.data_path.pictures import read
 from benchmarks.detection.found import Detections
-from benchmarks.detection.pictures import read
+from benchmarks.detection.quality import coco
 from benchmarks.ssd import detections
 from benchmarks.ssd import loss as plain_loss
 from benchmarks.ssd.boxes import decode

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.detection.data import Source, TrainBatches, eval_batches
-from benchmarks.detection.normalisation import unnormalise
+from benchmarks.detection.data_path.data import Source, TrainBatches, eval_batches
+from benchmarks.detection.data_path.normalisation import unnormalise
 from benchmarks.retinanet import data
 from benchmarks.retinanet.config import Augmentation
 from tests.ssd import coco_folder

@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.detection import annotation_file, download, many_files
-from benchmarks.detection.download import FetchError
-from benchmarks.detection.many_files import fetch_all
-from benchmarks.detection.prepare import prepare
+from benchmarks.detection.data_set import annotation_file
+from benchmarks.detection.download import fetching, many_files
+from benchmarks.detection.download.fetching import FetchError
+from benchmarks.detection.download.many_files import fetch_all
+from benchmarks.detection.download.prepare import prepare
 from benchmarks.retinanet import openimages_boxes
 from benchmarks.retinanet.full_openimages import OpenImagesFiles
 from benchmarks.retinanet.openimages import MLPERF_CLASSES, OPENIMAGES_MLPERF, Backbone, OpenImages, Split
-from tests.detection.http_server import FileServer
+from tests.detection.download.http_server import FileServer
 
 WEIGHTS = b"weights " * 1000
 HEADER = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
@@ -73,9 +74,9 @@ def published() -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(fetching, "time", SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(many_files, "LONGEST_PAUSE_S", 0.0)
-    for module in (download, many_files):
+    for module in (fetching, many_files):
         monkeypatch.setattr(module, "TIMEOUT_S", 0.5)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
@@ -257,7 +258,7 @@ def test_no_network_is_a_problem_with_a_way_out(tmp_path: Path) -> None:
     (problem,) = Prepared(tmp_path / "data", data_set).problems
     assert "weights.pth" in problem and "run again" in problem
     with pytest.raises(FetchError, match="HTTP Error 404"), FileServer({}) as server:
-        download.described(server.url("none"), "none")
+        fetching.described(server.url("none"), "none")
 
 
 def test_memory_stays_small_however_many_boxes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.detection.normalisation import imagenet, normalised, unnormalise
+from benchmarks.detection.data_path.normalisation import imagenet, normalised, unnormalise
 from benchmarks.ssd import augmentation as maths
 from benchmarks.ssd import data
 from benchmarks.ssd.config import Augmentation

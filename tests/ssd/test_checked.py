@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.detection import annotation_file, checked, picture_files, reader_counts
-from benchmarks.detection.coco import GroundTruth
+from benchmarks.detection.data_path import reader_counts
+from benchmarks.detection.data_set import annotation_file, checked, picture_files
 from benchmarks.detection.folder import Folder
+from benchmarks.detection.quality.coco import GroundTruth
 from benchmarks.ssd import BENCHMARK, data
 from benchmarks.ssd.config import SSDConfig
 from harness import config
@@ -217,7 +218,7 @@ def source(folder: Path) -> data.Source:
 @pytest.mark.parametrize("value", [False, None, 0.0, "0"])
 def test_half_a_file_is_never_read_in_silence(value: object, folder: Path) -> None:
     """As if a value had been let through that stops DALI's reader."""
-    from benchmarks.detection import data_dali
+    from benchmarks.detection.data_path import data_dali
 
     src = source(folder)
     data_dali.eval_batches(src)

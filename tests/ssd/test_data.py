@@ -186,7 +186,7 @@ def decoded(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     ids=["from 0", "from 1", "gaps", "descending, with 0"],
 )
 def test_categories_become_1_to_k_and_come_back(tmp_path: Path, categories: tuple[int, ...]) -> None:
-    from benchmarks.detection.coco import GroundTruth
+    from benchmarks.detection.quality.coco import GroundTruth
 
     pictures = [Picture(10 + 60 * i, [(8, 8, 24, 20, c)]) for i, c in enumerate(categories)]
     folder = coco_folder.write(tmp_path, pictures, categories)
@@ -386,7 +386,7 @@ def test_matching_and_offsets_against_the_definition_in_float64(tmp_path: Path) 
 
 
 def areas_by_dali(src: data.Source, epochs: int) -> Iterator[npt.NDArray[Any]]:
-    from benchmarks.detection.data_dali import reader
+    from benchmarks.detection.data_path.data_dali import reader
     from benchmarks.ssd import data_dali
 
     @pipeline_def(batch_size=126, num_threads=1, device_id=None, seed=4)
@@ -401,7 +401,7 @@ def areas_by_dali(src: data.Source, epochs: int) -> Iterator[npt.NDArray[Any]]:
 
 
 def areas_by_numpy(src: data.Source, epochs: int) -> Iterator[npt.NDArray[Any]]:
-    from benchmarks.detection.pictures import read
+    from benchmarks.detection.data_path.pictures import read
     from benchmarks.ssd import augmentation
 
     pictures, rng = read(src), np.random.default_rng(4)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision.io import decode_jpeg
 
-from benchmarks.detection import data_torch, pictures
+from benchmarks.detection.data_path import data_torch, pictures
 from benchmarks.detection.tables import Data
 from benchmarks.ssd import data
 from benchmarks.ssd.config import Augmentation

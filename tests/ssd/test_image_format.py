@@ -12,8 +12,8 @@ import torch
 from nvidia.dali import fn, pipeline_def
 from torch import Tensor
 
-from benchmarks.detection import image_format
-from benchmarks.detection.data_dali import decoding_of
+from benchmarks.detection.data_path import image_format
+from benchmarks.detection.data_path.data_dali import decoding_of
 from benchmarks.ssd import augmentation, data, data_dali
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.folder import Folder

@@ -18,8 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.detection import evaluation
 from benchmarks.detection.gradients import averaged
+from benchmarks.detection.quality import evaluation
 from benchmarks.ssd import group_batch_norm
 from benchmarks.ssd.session import SSDSession
 from harness import config

@@ -12,7 +12,8 @@ import pytest
 import torch
 from nvidia.dali import fn, pipeline_def
 
-from benchmarks.detection import annotation_file, overlap
+from benchmarks.detection import overlap
+from benchmarks.detection.data_set import annotation_file
 from benchmarks.detection.overlap import overlaps
 from benchmarks.ssd import matching
 from benchmarks.ssd.boxes import SCALE_WH, SCALE_XY, cxcywh_to_ltrb, decode, default_boxes, encode

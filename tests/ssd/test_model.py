@@ -113,7 +113,7 @@ def test_a_file_whose_checksum_only_begins_alike_is_refused(
 
 
 def test_the_published_backbone_is_the_one_that_prepare_gets() -> None:
-    from benchmarks.detection.full_coco import COCO_2017
+    from benchmarks.detection.download.full_coco import COCO_2017
 
     assert COCO_2017.backbone.sha256 == model_module.BACKBONE_SHA256["resnet34"]
     assert COCO_2017.backbone.name == f"resnet34-{COCO_2017.backbone.sha256[:8]}.pth"

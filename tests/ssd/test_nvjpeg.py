@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.detection import capabilities, nvjpeg
+from benchmarks.detection import capabilities
+from benchmarks.detection.data_path import nvjpeg
 from harness import config
 from harness.contract import Context
 from tests.conftest import CHECKOUT
 from tests.ssd import small
 
 LOADED = """
-from benchmarks.detection import nvjpeg
+from benchmarks.detection.data_path import nvjpeg
 assert not nvjpeg.loaded() and nvjpeg.first() is None
 nvjpeg.prefer_installed()
 import torchvision.io

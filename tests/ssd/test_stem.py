@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.detection.image_format import PaddedChannels
+from benchmarks.detection.data_path.image_format import PaddedChannels
 from benchmarks.ssd import stem
 from benchmarks.ssd.model import SSD
 

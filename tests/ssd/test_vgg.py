@@ -16,7 +16,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG, SSDHead
 from torchvision.models.vgg import cfgs, make_layers
 
-from benchmarks.detection.image_format import PaddedChannels
+from benchmarks.detection.data_path.image_format import PaddedChannels
 from benchmarks.ssd import model as model_module
 from benchmarks.ssd import stem, vgg
 from benchmarks.ssd.boxes import cxcywh_to_ltrb, default_boxes
@@ -272,7 +272,7 @@ def test_a_run_of_it_says_what_it_is_and_is_evaluated_by_voc_s_metric(tmp_path: 
 
 def test_its_quality_is_voc_s(tmp_path: Path) -> None:
     """Of what a session finds: equal to the metric of its rows, and not COCO's."""
-    from benchmarks.detection import coco, voc_metric
+    from benchmarks.detection.quality import coco, voc_metric
     from benchmarks.ssd.session import SSDSession
     from harness.contract import Context
 

@@ -1,0 +1,250 @@
+"""Pictures before a run: missing, unlike what is listed, damaged, none at all; and the pixels of both data paths."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from nvidia.dali import fn, pipeline_def, types
+from PIL import Image
+
+from benchmarks.detection.data_path.pictures import Picture, decoded
+from benchmarks.detection.data_set import picture_files
+from benchmarks.detection.data_set.picture_files import Listed, check, fault
+
+
+def photograph(mode: str = "RGB") -> Image.Image:
+    """64 x 48, of a gradient and noise."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 60, (48, 64, 3)) + np.linspace(0, 190, 64)[None, :, None]
+    picture = Image.fromarray(pixels.astype(np.uint8))
+    if mode in {"RGBA", "LA"}:
+        picture.putalpha(Image.linear_gradient("L").resize((64, 48)))
+        return picture if mode == "RGBA" else picture.convert("LA")
+    return picture.convert(mode)
+
+
+def encoded(form: str, mode: str = "RGB", **how: object) -> bytes:
+    file = io.BytesIO()
+    photograph(mode).save(file, form, **how)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def png16(channels: int) -> tuple[bytes, npt.NDArray[np.uint16]]:
+    """A PNG file of 16 bits a channel, which Pillow writes in grey alone, and what it holds."""
+    pixels = np.random.default_rng(channels).integers(0, 2**16, (48, 64, channels), dtype=np.uint16)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", 64, 48, 16, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""),
+        pixels,
+    )
+
+
+def by_dali(path: Path) -> npt.NDArray[np.uint8]:
+    @pipeline_def(batch_size=1, num_threads=1, device_id=None)
+    def graph() -> object:
+        files, _ = fn.readers.file(files=[str(path)])
+        return fn.decoders.image(
+            files, device="cpu", output_type=types.RGB, adjust_orientation=False, jpeg_fancy_upsampling=True
+        )
+
+    pipe = graph()
+    pipe.build()
+    found: npt.NDArray[np.uint8] = np.array(pipe.run()[0].at(0))
+    return found
+
+
+def by_torch(path: Path) -> npt.NDArray[np.uint8]:
+    pixels = decoded(Picture(1, path, np.empty((0, 4), dtype=np.float32), np.empty(0, dtype=np.int64)))
+    assert pixels.dtype == torch.uint8
+    return pixels.permute(1, 2, 0).numpy()
+
+
+LET_THROUGH: dict[str, bytes] = {
+    "rgb.jpg": encoded("JPEG"),
+    "progressive.jpg": encoded("JPEG", progressive=True),
+    "grey.jpg": encoded("JPEG", "L"),
+    "cmyk.jpg": encoded("JPEG", "CMYK"),
+    "called.jpg": encoded("PNG"),
+    "grey.png": encoded("PNG", "L"),
+    "alpha.png": encoded("PNG", "RGBA"),
+    "grey alpha.png": encoded("PNG", "LA"),
+    "palette.png": encoded("PNG", "P"),
+    "palette with a hole.png": encoded("PNG", "P", transparency=3),
+    "1 bit.png": encoded("PNG", "1"),
+    **{f"16 bits {channels}.png": png16(channels)[0] for channels in (1, 2, 3, 4)},
+    "rgb.webp": encoded("WEBP", lossless=True),
+    "rgb.bmp": encoded("BMP"),
+    "rgb.tif": encoded("TIFF"),
+    "rgb.jp2": encoded("JPEG2000"),
+    "rgb.ppm": encoded("PPM"),
+    "padded.jpg": encoded("JPEG") + bytes(5000),
+}
+
+
+@pytest.mark.parametrize("name", LET_THROUGH)
+def test_what_is_let_through_comes_out_the_same_from_both_data_paths(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(LET_THROUGH[name])
+    assert fault(path, Listed(name, 64, 48)) is None
+    assert np.array_equal(by_dali(path), by_torch(path))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bits_a_channel_are_rounded_to_8(channels: int, tmp_path: Path) -> None:
+    content, pixels = png16(channels)
+    (tmp_path / "a.png").write_bytes(content)
+    colours = pixels[..., :3] if channels > 2 else np.repeat(pixels[..., :1], 3, axis=2)
+    assert np.array_equal(by_torch(tmp_path / "a.png"), np.rint(colours / 257))
+
+
+JPEG, PNG = encoded("JPEG"), encoded("PNG")
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "empty"),
+    "html": (b"<html>403 Forbidden</html>", "an HTML page"),
+    "doctype": (b"\n  <!DOCTYPE html><p>", "an HTML page"),
+    "xml": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML page"),
+    "json": (b'{"error": 5}', "JSON"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer"),
+    "zeros": (bytes(3000), "zeros"),
+    "newline": (b"\n" + JPEG, "behind white space"),
+    "jpeg cut off": (JPEG[: len(JPEG) * 2 // 3], "cut off"),
+    "jpeg without its end": (JPEG[:-2], "cut off"),
+    "jpeg header": (JPEG[:100], "cut off or damaged in its header"),
+    "png cut off": (PNG[: len(PNG) // 2], "cut off"),
+    "webp cut off": (encoded("WEBP")[:-50], "cut off"),
+    "gif": (encoded("GIF"), "a GIF file; convert it"),
+    "gif header": (b"GIF89a" + bytes(20), "a GIF file cut off"),
+    "avif": (encoded("AVIF"), "an AVIF file; convert it"),
+    "cmyk tiff": (encoded("TIFF", "CMYK"), "colours CMYK; convert it"),
+    "text": (b"not a picture", "begins with the bytes 6e 6f 74"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_whole_picture_is_named_with_what_it_is(name: str, tmp_path: Path) -> None:
+    content, says = REFUSED[name]
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert says in (fault(tmp_path / "x.jpg") or "")
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+def test_a_decompression_bomb_is_not_decoded(tmp_path: Path) -> None:
+    """20,000 x 20,000 px of one colour in 50 kB: 1.2 GB decoded."""
+    content = bytearray(encoded("PNG"))
+    content[16:24] = struct.pack(">II", 20_000, 20_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
+    (tmp_path / "x.png").write_bytes(content)
+    assert "178,956,970 px, expected 89,478,485 at most" in (fault(tmp_path / "x.png") or "")
+    content[16:24] = struct.pack(">II", 10_000, 10_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
+    (tmp_path / "x.png").write_bytes(content)
+    assert "10000 x 10000 px, expected 89,478,485 px at most" in (fault(tmp_path / "x.png") or "")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    assert fault(tmp_path / "pipe.jpg") == "not a file"
+    assert "cannot be read" in (fault(tmp_path / "gone.jpg") or "")
+    assert fault(tmp_path / "folder.jpg") is not None
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of what it finds odd
+@pytest.mark.parametrize("count", [300, pytest.param(20_000, marks=pytest.mark.long)])
+def test_whatever_the_bytes_there_is_an_answer(count: int, tmp_path: Path) -> None:
+    rng, path = random.Random(count), tmp_path / "x.jpg"
+    sources = [*LET_THROUGH.values(), *(content for content, _ in REFUSED.values() if content)]
+    for _ in range(count):
+        content = bytearray(rng.choice(sources))
+        for _ in range(rng.choice([1, 2, 5, 20])):
+            content[rng.randrange(rng.choice([min(30, len(content)), len(content)]))] = rng.choice(
+                [0, 255, rng.randrange(256)]
+            )
+        path.write_bytes(content[: rng.choice([len(content), rng.randrange(1, len(content) + 1)])])
+        said = [fault(path), picture_files.first_damaged(tmp_path, [path.name])]
+        assert all(each is None or isinstance(each, str) for each in said)
+
+
+# --- a folder of them ------------------------------------------------------------------------------------------------
+
+
+def ignore(what: str, done: int, total: int) -> None:
+    pass
+
+
+def folder_of(tmp_path: Path, count: int) -> tuple[Path, list[Listed]]:
+    names = [f"{'in/' if i % 2 else ''}{i:03}.jpg" for i in range(count)]
+    for name in names:
+        (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "train" / name).write_bytes(JPEG)
+    return tmp_path / "train", [Listed(name, 64, 48) for name in names]
+
+
+def test_a_whole_folder_passes_and_progress_is_told(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    folder, listed = folder_of(tmp_path, 6)
+    check(folder, listed, Path("x.json"), lambda _, done, total: told.append((done, total)))
+    assert told[-1] == (6, 6)
+
+
+SPOIL: list[tuple[Callable[[Path], object], str]] = [
+    (lambda path: path.unlink(), r"train lacks what x\.json lists: 002\.jpg"),
+    (lambda path: path.write_bytes(b""), r"train: 002\.jpg: empty"),
+    (lambda path: path.write_bytes(encoded("GIF")), r"train: 002\.jpg: a GIF file"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "says"), SPOIL)
+def test_the_one_bad_file_is_named(spoil: Callable[[Path], object], says: str, tmp_path: Path) -> None:
+    folder, listed = folder_of(tmp_path, 6)
+    spoil(folder / "002.jpg")
+    with pytest.raises(ValueError, match=says):
+        check(folder, listed, Path("x.json"), ignore)
+
+
+@pytest.mark.parametrize(("listed", "there"), [("é.jpg", "e\u0301.jpg"), ("A.JPG", "a.jpg")])
+def test_a_name_that_looks_alike_is_shown_by_its_letters(listed: str, there: str, tmp_path: Path) -> None:
+    """An archive made on another system: the accent became a letter of its own, or capitals were lost."""
+    (tmp_path / there).write_bytes(JPEG)
+    with pytest.raises(ValueError, match="lacks what") as refused:
+        check(tmp_path, [Listed(listed, 64, 48)], Path("x.json"), ignore)
+    assert f"(there is {there!a}, not {listed!a})" in str(refused.value)
+
+
+def test_the_first_ten_are_named(tmp_path: Path) -> None:
+    folder, listed = folder_of(tmp_path, 30)
+    with pytest.raises(ValueError, match=r"001\.jpg; and 14 more:\n(.*\n){9}.*15 in all") as refused:
+        check(folder, listed[::2] + [Listed(f"in/x{i:03}.jpg", 1, 1) for i in range(1, 16)], Path("x.json"), ignore)
+    assert "lacks what" in str(refused.value)
+
+
+def test_a_size_that_is_another_than_listed(tmp_path: Path) -> None:
+    folder, listed = folder_of(tmp_path, 4)
+    turned = [Listed(listed[0].name, 48, 64), Listed(listed[1].name, 65, 48), *listed[2:]]
+    with pytest.raises(ValueError, match=r"000\.jpg: is 64 x 48 px, listed as 48 x 64: .*EXIF") as refused:
+        check(folder, turned, Path("x.json"), ignore)
+    assert "in/001.jpg: is 64 x 48 px, listed as 65 x 48" in str(refused.value)
+
+
+def test_the_first_that_pillow_cannot_decode_is_found(tmp_path: Path) -> None:
+    folder, listed = folder_of(tmp_path, 6)
+    names = [each.name for each in listed]
+    assert picture_files.first_damaged(folder, names) is None
+    (folder / "004.jpg").write_bytes(JPEG[:-200])
+    assert (picture_files.first_damaged(folder, names) or "").startswith(f"{folder / '004.jpg'}: cut off")

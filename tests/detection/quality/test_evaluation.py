@@ -1,0 +1,186 @@
+"""One evaluation over one rank and over two: every image once, the same mAP everywhere, and the same as one rank's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch import Tensor, nn
+
+from benchmarks.detection.found import Detections
+from benchmarks.detection.quality import coco, panels
+from benchmarks.detection.quality.evaluation import Evaluation, average_running_statistics
+from benchmarks.ssd.data import Source, eval_batches, unnormalise
+from tests.ssd.coco_folder import Folder, Picture, write
+from tests.ssd.ranks import WORLD, joined
+
+STEP = 10  # between the red levels that tell the pictures apart
+# images and batch size: shards of 4 and 5, of which one ends at a batch's end where the other goes on; of 3 and 4, of
+# which only one has a rest; of one image each, in batches that are never full
+CASES = ((9, 4), (7, 3), (2, 8))
+
+
+def pictures(count: int) -> list[Picture]:
+    """Each with one box of its own place, every fifth with none."""
+    return [
+        Picture(STEP * k, [(2 + k, 4, 20, 15 + k, 7 if k % 2 else 90)] if k % 5 else [], id=100 - k)
+        for k in range(1, count + 1)
+    ]
+
+
+def look(images: Tensor) -> Detections:
+    """A detector that tells the picture by its colour and then knows, more or less, what is in it."""
+    reds = unnormalise(images)[..., 0].mean(axis=(1, 2))
+    found: list[tuple[int, int, float, list[float]]] = []
+    for position, k in enumerate(np.round(reds / STEP).astype(int).tolist()):
+        if k % 4 == 0:
+            continue  # nothing found
+        x, y, w, h = 2 + k, 4, 20, 15 + k
+        wrong = 4 if k % 3 == 0 else 0  # IoU 2/3, not near a threshold
+        ltrb = [(x + wrong) / 64, y / 48, (x + wrong + w) / 64, (y + h) / 48]
+        found.append((position, 2 if k % 2 else 1, 0.9 - 0.01 * k, ltrb))
+    at, labels, scores, boxes = zip(*found, strict=True) if found else ((), (), (), ())
+    return Detections(
+        torch.tensor(at, dtype=torch.int64),
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(scores, dtype=torch.float32),
+        torch.tensor(labels, dtype=torch.int64),
+    )
+
+
+def evaluation(
+    folder: Path, half: str, batch_size: int, rank: int = 0, world: int = 1, *, device: str = "cpu"
+) -> Evaluation:
+    truth = coco.GroundTruth.load(folder / "annotations" / f"instances_{half}.json")
+    source = Source(
+        images=folder / half,
+        annotations=truth.path,
+        image_px=32,
+        batch_size=batch_size,
+        threads=1,
+        device=device,
+        shard=rank,
+        shards=world,
+        skip_empty=False,
+    )
+    return Evaluation(eval_batches(source), truth, truth.image_ids, "hotcoco", world, rank)
+
+
+def counting(seen: list[int]) -> Callable[[Tensor], Detections]:
+    """`look`, noting which pictures it was shown."""
+
+    def noted(images: Tensor) -> Detections:
+        assert len(images) > 0, "an empty batch would reach the network"
+        seen.extend(np.round(unnormalise(images)[..., 0].mean(axis=(1, 2)) / STEP).astype(int).tolist())
+        return look(images)
+
+    return noted
+
+
+# --- one rank ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nine(tmp_path: Path) -> Folder:
+    return write(tmp_path, pictures(9), categories=(90, 7), half="val")
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 9, 16])
+def test_the_batch_size_changes_nothing(nine: Folder, batch_size: int, device: str) -> None:
+    seen: list[int] = []
+    found = evaluation(nine.path, "val", batch_size, device=device).run(counting(seen))
+    assert sorted(seen) == list(range(1, 10))
+    assert found == pytest.approx(by_hand(nine), abs=1e-12)
+    assert 0.2 < found < 0.8
+
+
+def by_hand(folder: Folder) -> float:
+    """mAP of what `look` finds, by pycocotools, without batches or DALI."""
+    truth = coco.GroundTruth.load(folder.annotations)
+    rows = []
+    for k in (k for k in range(1, 10) if k % 4):
+        x = 2 + k + (4 if k % 3 == 0 else 0)
+        rows.append([100 - k, x, 4, 20, 15 + k, 0.9 - 0.01 * k, 7 if k % 2 else 90])
+    return coco.evaluate(truth, np.array(rows, dtype=float), evaluator="pycocotools", image_ids=truth.image_ids).mAP
+
+
+def test_again_gives_the_same(nine: Folder, device: str) -> None:
+    """A run evaluates several times with one reader."""
+    once = evaluation(nine.path, "val", 4, device=device)
+    seen: list[int] = []
+    assert len({once.run(counting(seen)) for _ in range(3)}) == 1
+    assert sorted(seen) == sorted([*range(1, 10)] * 3)
+
+
+def test_nothing_found_in_any_image(nine: Folder) -> None:
+    def blind(images: Tensor) -> Detections:
+        none = torch.empty(0)
+        return Detections(none.long(), none.reshape(0, 4), none, none.long())
+
+    assert evaluation(nine.path, "val", 4).run(blind) == 0.0
+
+
+def test_an_image_missing_or_twice_is_an_error(nine: Folder) -> None:
+    whole = evaluation(nine.path, "val", 4)
+    ids = whole.image_ids
+    whole.image_ids = ids[1:]
+    with pytest.raises(RuntimeError, match="saw 9 images, 9 of them different; each of 8"):
+        whole.run(look)
+    whole.image_ids = np.append(ids, 12345)
+    with pytest.raises(RuntimeError, match="each of 10 must come exactly once"):
+        whole.run(look)
+
+
+def test_panels_show_the_first_images(nine: Folder) -> None:
+    whole = evaluation(nine.path, "val", 4)
+    assert panels.draw(whole, nine.images, 3) == [], "before any evaluation"
+    whole.run(look)
+    drawn = panels.draw(whole, nine.images, 3)
+    assert [panel.shape for panel in drawn] == [(240, 320, 3)] * 3
+    found, nothing = (panels.draw(whole, nine.images, 4)[position] for position in (0, 3))
+    orange = np.array([0xE6, 0x9F, 0x00])  # the colour of category 7, which only `look` draws
+    assert (found == orange).all(axis=2).any()
+    assert not (nothing == orange).all(axis=2).any()
+
+
+# --- two ranks ---------------------------------------------------------------------------------------------------------
+
+
+def as_rank(rank: int, folder: Path, device: str) -> None:
+    """One of WORLD processes: evaluates each case twice, averages statistics, and writes down what it got."""
+    device = joined(rank, folder, device)
+    try:
+        results = {}
+        for count, batch_size in CASES:
+            mine = evaluation(folder, f"val{count}", batch_size, rank, WORLD, device=device)
+            seen: list[int] = []
+            results[str(count)] = {"mAP": [mine.run(counting(seen)), mine.run(counting([]))], "seen": seen}
+        statistics = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)).to(device)
+        norm = statistics[1]
+        norm.running_mean.fill_(rank)  # type: ignore[union-attr, operator]
+        norm.running_var.fill_(2 + 4 * rank)  # type: ignore[union-attr, operator]
+        average_running_statistics(statistics, WORLD)
+        results["statistics"] = {"mean": norm.running_mean.tolist(), "var": norm.running_var.tolist()}  # type: ignore[union-attr, operator]
+        (folder / f"rank{rank}.json").write_text(json.dumps(results))
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.long
+def test_two_ranks_agree_with_one(tmp_path: Path, device: str) -> None:
+    for count, _ in CASES:
+        write(tmp_path, pictures(count), categories=(90, 7), half=f"val{count}")
+    torch.multiprocessing.spawn(as_rank, args=(tmp_path, device), nprocs=WORLD)
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(WORLD)]
+    for count, batch_size in CASES:
+        alone = evaluation(tmp_path, f"val{count}", batch_size, device=device).run(look)
+        found = [rank[str(count)] for rank in ranks]
+        assert sorted(found[0]["seen"] + found[1]["seen"]) == list(range(1, count + 1)), "each image once"
+        assert [rank["mAP"] for rank in found] == [[alone, alone]] * WORLD
+    assert ranks[0]["statistics"] == ranks[1]["statistics"] == {"mean": [0.5, 0.5], "var": [4.0, 4.0]}
