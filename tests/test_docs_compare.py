@@ -8,7 +8,8 @@ import shlex
 import yaml
 
 from harness.cli import build
-from harness.comparison import comparison, statistics
+from harness.comparison import comparison
+from harness.comparison.judging import statistics
 from tests.conftest import CHECKOUT
 
 TEXT = (CHECKOUT / "docs/compare.md").read_text()
@@ -38,7 +39,7 @@ def test_every_option_exists() -> None:
 
 
 def test_every_plan_is_one() -> None:
-    from harness.comparison import plan
+    from harness.comparison.planning import plan
 
     for words in commands():
         if words[:2] == ["compare", "plan"]:

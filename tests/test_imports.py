@@ -52,16 +52,26 @@ BELOW = {
     "cli": {"system", "execution", "results", "launch", "comparison"},
 }
 
-# Those of benchmarks/detection, in the same way. What lies at its top is a detector made of them, but for these three, which
-# all may look into
-DETECTION_BELOW: dict[str, set[str]] = {
-    "data_set": set(),
-    "download": {"data_set"},
-    "data_path": {"data_set"},
-    "quality": {"data_set"},
-    "embedded": set(),
+# The rooms within a room, and the modules at its top that are for them: what else of the room each may look into
+INNER: dict[str, dict[str, set[str]]] = {
+    "benchmarks/detection": {
+        "found": set(),
+        "own_folder": set(),
+        "tables": set(),
+        "data_set": {"own_folder", "tables"},
+        "download": {"data_set"},
+        "data_path": {"data_set", "found", "tables"},
+        "quality": {"data_set", "found"},
+        "embedded": {"own_folder"},
+    },
+    "harness/comparison": {
+        "identity": set(),
+        "planning": {"identity", "runs"},
+        "judging": {"runs"},
+        "history": {"judging", "runs"},
+        "reporting": {"comparability", "comparison", "judging", "probes", "runs"},
+    },
 }
-DETECTION_FOR_ALL = {"found", "own_folder", "tables"}
 
 
 def name(path: Path) -> str:
@@ -138,17 +148,14 @@ def test_no_arrow_runs_up(path: Path) -> None:
             assert other in {"", own, *BELOW[own]}, f"{name(path)} imports {module}, which is above it"
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("benchmarks/detection/")], ids=name)
-def test_no_arrow_runs_up_among_what_detectors_share(path: Path) -> None:
-    first, *inside = name(path).removeprefix("benchmarks/detection/").split("/")
-    own = first if inside else first.removesuffix(".py")
-    if not inside and own not in DETECTION_FOR_ALL:
-        return
-    for module in imports(path):
-        if of(module, "benchmarks.detection"):
+@pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith(tuple(INNER))], ids=name)
+def test_no_arrow_runs_up_within_a_room(path: Path) -> None:
+    room = next(room for room in INNER if name(path).startswith(room))
+    own = name(path).removeprefix(f"{room}/").split("/")[0].removesuffix(".py")
+    for module in imports(path) if own in INNER[room] else ():
+        if of(module, room.replace("/", ".")):
             other = module.split(".")[2]
-            assert other in {own, *DETECTION_FOR_ALL, *DETECTION_BELOW.get(own, ())}, f"{name(path)} imports {module}"
-            assert inside or other == own, f"{name(path)} is for all, and imports {module}"
+            assert other in {own, *INNER[room][own]}, f"{name(path)} imports {module}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)

@@ -84,8 +84,9 @@ def compare(  # noqa: PLR0917 - typer passes options by name
 
     Also: `compare plan` and `compare run` make such results, `compare noise` measures what a machine can show; each has --help.
     """
-    from harness.comparison import comparison, terminal
-    from harness.comparison import floor as floors
+    from harness.comparison import comparison
+    from harness.comparison.judging import floor as floors
+    from harness.comparison.reporting import terminal
     from harness.comparison.runs import find
 
     question = comparison.Question(tuple(metric or ()), fraction(delta), tuple(allow_diff or ()), numbers=numbers)
@@ -93,7 +94,7 @@ def compare(  # noqa: PLR0917 - typer passes options by name
     found = comparison.of_runs(runs, question, floors.find(runs))
     write(found, junit=junit, markdown=markdown, html=html, bundle=bundle)
     if json:
-        from harness.comparison import documents
+        from harness.comparison.reporting import documents
         from harness.results.table import show_json
 
         show_json(documents.as_json(found))
@@ -133,8 +134,8 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     ] = None,
 ) -> None:
     """Write a schedule: blocks A B B A of a driver each, or runs of two arms by turns where no reboot is needed."""
-    from harness.comparison import child
-    from harness.comparison import plan as plans
+    from harness.comparison.planning import child
+    from harness.comparison.planning import plan as plans
     from harness.config import CHECKOUT, find, load
 
     found = find(configuration)
@@ -177,8 +178,8 @@ def run(
 
     Exit codes: 0 done, or done up to the next driver; 2 usage; 6 this is not the driver that is due; those of `run`.
     """
-    from harness.comparison import child, hosts, work
-    from harness.comparison import plan as plans
+    from harness.comparison.planning import child, hosts, work
+    from harness.comparison.planning import plan as plans
     from harness.contract import NotSuitable
     from harness.execution.signals import Interrupted, as_exceptions
     from harness.launch.ledger import LedgerLost
@@ -236,7 +237,7 @@ def noise(  # noqa: PLR0917 - typer passes options by name
     ] = None,
 ) -> None:
     """A against A on this machine: its floor, its false alarms at each delta, and how many runs a difference needs."""
-    from harness.comparison import noise as measuring
+    from harness.comparison.judging import noise as measuring
     from harness.comparison.runs import find as find_runs
 
     target = logs = Path(source)
@@ -256,8 +257,8 @@ def noise(  # noqa: PLR0917 - typer passes options by name
 
 def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> None:
     """What is missing of `runs` runs and a warm-up, each in a process of its own. typer.Exit where one fails."""
-    from harness.comparison import child, work
-    from harness.comparison import plan as plans
+    from harness.comparison.planning import child, work
+    from harness.comparison.planning import plan as plans
     from harness.execution.signals import as_exceptions
 
     arm = plans.Arm("noise")
@@ -304,7 +305,7 @@ def write(
     found: Comparison, *, junit: Path | None, markdown: Path | None, html: Path | None, bundle: Path | None
 ) -> None:
     """The files that were asked for. ValueError where one cannot be written, or would take the place of a result."""
-    from harness.comparison import documents
+    from harness.comparison.reporting import documents
 
     logs = {outside.real(Path(run.record.path)) for run in found.runs}
     for target in (junit, markdown, html, bundle):
@@ -315,11 +316,11 @@ def write(
     if markdown is not None:
         _put(markdown, documents.markdown(found))
     if html is not None:
-        from harness.comparison import page
+        from harness.comparison.reporting import page
 
         _put(html, page.render(found))
     if bundle is not None:
-        from harness.comparison import bundle as bundles
+        from harness.comparison.reporting import bundle as bundles
 
         bundles.write(found, bundle)
 

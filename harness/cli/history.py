@@ -32,8 +32,8 @@ def history(
 
     from harness import ROOT
     from harness.cli.compare import fraction
-    from harness.comparison import history as histories
-    from harness.comparison import history_page, history_text, points
+    from harness.comparison.history import history as histories
+    from harness.comparison.history import history_page, history_text, points
     from harness.config import CHECKOUT
     from harness.results.table import show_json
 

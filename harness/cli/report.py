@@ -74,7 +74,7 @@ def report(  # noqa: PLR0917  typer's options
 
 
 def _write_history(folders: list[Path], html: Path) -> None:
-    from harness.comparison import history, history_page, points
+    from harness.comparison.history import history, history_page, points
     from harness.config import CHECKOUT
 
     found = history.history(*points.gather(folders, environment.cache_dir(CHECKOUT)))

@@ -10,17 +10,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.comparison import bits, comparability, health, metrics, probes, statistics, verdict
+from harness.comparison import bits, comparability, health, probes
 from harness.comparison.bits import Bits
 from harness.comparison.comparability import Comparability
-from harness.comparison.floor import Floor
 from harness.comparison.health import Symptom
-from harness.comparison.metrics import Metric
-from harness.comparison.numbers import Quality, quality
-from harness.comparison.observations import Observations
+from harness.comparison.judging import metrics, statistics, verdict
+from harness.comparison.judging.floor import Floor
+from harness.comparison.judging.metrics import Metric
+from harness.comparison.judging.numbers import Quality, quality
+from harness.comparison.judging.observations import Observations
+from harness.comparison.judging.verdict import Judged, Word
 from harness.comparison.probes import Probes
 from harness.comparison.runs import ComparedRun, Invalid, check_apart, entering, find, invalid, ordered, paired_hosts
-from harness.comparison.verdict import Judged, Word
 
 DELTA = 0.005  # of one node; `compare --delta`
 SHOWN = ("evaluation_seconds", "init_seconds", "joules_per_image")  # beside what is gated

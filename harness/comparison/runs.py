@@ -13,7 +13,7 @@ from typing import Any
 from harness import outside
 from harness.comparison import identity
 from harness.comparison.identity import Identity
-from harness.comparison.plan import PLACE
+from harness.comparison.planning.plan import PLACE
 from harness.names import natural
 from harness.results import telemetry
 from harness.results.logfile import read

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.comparison import statistics, verdict
-from harness.comparison.observations import Observations
+from harness.comparison.judging import statistics, verdict
+from harness.comparison.judging.observations import Observations
 
 HERE = Path(__file__).resolve().parent
 SEED = 20_261_126

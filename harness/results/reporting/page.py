@@ -26,7 +26,9 @@ GENERATOR = "harness report"
 TITLE = "Time to train: leaderboard"
 COLUMNS = 12
 QUALITY = "Quality"  # where benchmarks have different words for it
-HISTORY = "history.html"  # beside the page, where `history` or `report` wrote it (harness/comparison/history_page.py)
+HISTORY = (
+    "history.html"  # beside the page, where `history` or `report` wrote it (harness/comparison/history/history_page.py)
+)
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 SORTS = (
     ("accelerators", "accelerators"),

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.comparison import hosts, plan, work
-from harness.comparison.plan import Plan, PlannedRun
+from harness.comparison.planning import hosts, plan, work
+from harness.comparison.planning.plan import Plan, PlannedRun
 from harness.system import facts
 from harness.system.nvidia.driver import Driver
 from harness.system.nvidia.nvml import ask

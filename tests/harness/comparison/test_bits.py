@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from harness.comparison import bits, documents, terminal
+from harness.comparison import bits
 from harness.comparison.comparison import Question, compare
+from harness.comparison.reporting import documents, terminal
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import judged
 

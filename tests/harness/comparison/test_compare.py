@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.comparison import terminal, words
+from harness.comparison.reporting import terminal, words
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import NEW, OLD, judged, put
 from tests.harness.results import logs
@@ -460,7 +460,7 @@ def test_json_junit_and_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_junit_of_what_cannot_be_told_is_no_pass(tmp_path: Path) -> None:
-    from harness.comparison import documents
+    from harness.comparison.reporting import documents
 
     for found in (judged(arms.in_turns(tmp_path, 1)), judged(arms.in_turns(tmp_path / "2", a={"gpu": {"ecc": False}}))):
         suite = ET.fromstring(documents.junit(found))
@@ -502,7 +502,7 @@ def test_the_page_shows_all_and_runs_nothing(tmp_path: Path, capsys: pytest.Capt
 
 def test_runs_of_one_name_in_both_arms_keep_their_own_marks(tmp_path: Path) -> None:
     """A plan's folders are called alike in both arms."""
-    from harness.comparison import plots
+    from harness.comparison.reporting import plots
 
     a, b = arms.in_turns(tmp_path, 3, slower=1.05)
     for arm in (a, b):

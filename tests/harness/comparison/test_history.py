@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from harness.cli import main
-from harness.comparison import history as histories
-from harness.comparison import history_page, history_text, points
+from harness.comparison.history import history as histories
+from harness.comparison.history import history_page, history_text, points
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import NEW, OLD
 

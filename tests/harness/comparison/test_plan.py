@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.comparison import hosts, plan, work
 from harness.comparison.comparison import Question, compare
+from harness.comparison.planning import hosts, plan, work
 from harness.launch.ledger import Account
 from tests.conftest import CHECKOUT
 from tests.harness.comparison import arms
@@ -447,7 +447,7 @@ def test_what_a_warm_up_chose_by_its_speed_holds_for_all_that_counts(
 
 
 def test_the_command_of_an_arm(tmp_path: Path) -> None:
-    from harness.comparison import child
+    from harness.comparison.planning import child
 
     made = plan.make(
         "embedded", ["a:image=ssd:1,env=X=1", "b:config=H100_1x1x256"], max_steps=20, options=["--data-dir", "/d"]
@@ -461,7 +461,7 @@ def test_the_command_of_an_arm(tmp_path: Path) -> None:
 
 
 def test_an_image_is_probed_in_a_container_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.comparison import child
+    from harness.comparison.planning import child
 
     asked: list[list[str]] = []
 
@@ -495,7 +495,7 @@ def test_a_shell_s_variables_change_no_run_of_a_plan(
 
 
 def test_commits_are_pinned_when_the_plan_is_made() -> None:
-    from harness.comparison import child
+    from harness.comparison.planning import child
 
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, check=False

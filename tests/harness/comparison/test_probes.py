@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.comparison import documents, page, terminal
+from harness.comparison.reporting import documents, page, terminal
 from harness.results import logfile
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import NEW, OLD, judged

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.comparison import statistics, verdict
-from harness.comparison.observations import Observations, units
+from harness.comparison.judging import statistics, verdict
+from harness.comparison.judging.observations import Observations, units
 
 A = [10.0, 10.02, 9.99, 10.01, 10.0]
 B = [10.13, 10.12, 10.15, 10.14, 10.11]

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.comparison import comparison, noise, plots, runs, terminal, words
+from harness.comparison import comparison, runs
+from harness.comparison.judging import noise
+from harness.comparison.reporting import plots, terminal, words
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import judged
 from tests.harness.results import synthetic_logs
@@ -129,7 +131,7 @@ def test_deterministic_runs_are_not_held_against_others(tmp_path: Path) -> None:
 
 
 def test_deterministic_runs_are_no_change_of_a_history(tmp_path: Path) -> None:
-    from harness.comparison import history, points
+    from harness.comparison.history import history, points
 
     def said(events: list[dict[str, Any]]) -> None:
         events.insert(5, {**events[0], "key": "deterministic", "value": True})
@@ -178,7 +180,7 @@ def test_telemetry_that_is_none_costs_a_line(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_noise_file_that_is_none_is_passed_over(tmp_path: Path) -> None:
-    from harness.comparison import floor
+    from harness.comparison.judging import floor
 
     a, _ = arms.in_turns(tmp_path)
     os.mkfifo(tmp_path / "noise.json")
@@ -335,7 +337,7 @@ def test_no_result_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_bundle_tells_nothing_of_people_and_places(tmp_path: Path) -> None:
     import tarfile
 
-    from harness.comparison import bundle
+    from harness.comparison.reporting import bundle
 
     secrets = {
         "alice": "the folder's owner",
@@ -378,7 +380,7 @@ def _slowest(events: list[dict[str, Any]]) -> None:
 
 
 def test_stand_ins_cannot_be_found_by_trying_names() -> None:
-    from harness.comparison.redaction import Redaction
+    from harness.comparison.reporting.redaction import Redaction
 
     one, other = (Redaction([("user", "alice")])("alice and alice") for _ in range(2))
     assert one != other and len(set(one.split(" and "))) == 1

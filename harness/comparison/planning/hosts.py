@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from harness import outside, whole
-from harness.comparison.plan import FILE, Plan
+from harness.comparison.planning.plan import FILE, Plan
 from harness.launch import ledger
 
 HOST = "host.json"  # which machine it is

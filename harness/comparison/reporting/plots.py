@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.comparison import words
 from harness.comparison.comparison import Comparison
+from harness.comparison.reporting import words
 from harness.comparison.runs import ComparedRun, entering
 from harness.results.reporting import axes
 from harness.results.reporting.axes import Tick

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.comparison import as_planned, choices, hosts, identity, work_text
-from harness.comparison.choices import Choices
+from harness.comparison import identity
 from harness.comparison.identity import Identity
-from harness.comparison.plan import Plan, PlannedRun
+from harness.comparison.planning import as_planned, choices, hosts, work_text
+from harness.comparison.planning.choices import Choices
+from harness.comparison.planning.plan import Plan, PlannedRun
 from harness.comparison.runs import ComparedRun, invalid
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.launch import ledger

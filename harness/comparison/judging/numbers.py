@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.comparison import student
+from harness.comparison.judging import student
 from harness.comparison.runs import ComparedRun
 
 POWER = 0.8

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.comparison import plots, words
 from harness.comparison.comparison import Comparison
-from harness.comparison.terminal import arm_text
+from harness.comparison.reporting import plots, words
+from harness.comparison.reporting.terminal import arm_text
 from harness.results.reporting.page import environment_of
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
 
 def render(found: Comparison) -> str:

@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.comparison import statistics, student
-from harness.comparison.observations import Observations
-from harness.comparison.statistics import Estimate, Permutation
+from harness.comparison.judging import statistics, student
+from harness.comparison.judging.observations import Observations
+from harness.comparison.judging.statistics import Estimate, Permutation
 
 Word = Literal["SLOWER", "EQUAL", "FASTER", "CANNOT TELL", "SUSPECT"]
 

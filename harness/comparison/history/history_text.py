@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 
-from harness.comparison.history import Cell, History, SystemHistory
+from harness.comparison.history.history import Cell, History, SystemHistory
 from harness.results.table import printable
 
 WIDTH = 80

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import ROOT
-from harness.comparison.plan import Arm, Plan
+from harness.comparison.planning.plan import Arm, Plan
 from harness.exit_codes import INTERRUPTED
 from harness.launch import watchdog
 from harness.launch.process import LocalLauncher

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.comparison.observations import Observations
+from harness.comparison.judging.observations import Observations
 from harness.comparison.runs import ComparedRun, blocks
 from harness.contract import STEP_PHASES
 from harness.results import telemetry

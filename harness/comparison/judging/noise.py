@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.comparison import metrics, statistics, verdict
-from harness.comparison.floor import FILE
-from harness.comparison.observations import Floats, Observations
+from harness.comparison.judging import metrics, statistics, verdict
+from harness.comparison.judging.floor import FILE
+from harness.comparison.judging.observations import Floats, Observations
 from harness.comparison.runs import ComparedRun, check_apart, invalid, ordered
 
 ARMS = (3, 5, 10, 20)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import outside
-from harness.comparison.metrics import METRICS
+from harness.comparison.judging.metrics import METRICS
 from harness.comparison.runs import ComparedRun, invalid
 from harness.results.by_rules import rules_for, shortfall
 from harness.results.logfile import read

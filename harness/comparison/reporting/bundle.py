@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import names
-from harness.comparison import documents
 from harness.comparison.comparison import Comparison, of_runs
-from harness.comparison.redaction import Redaction, of_this_machine
+from harness.comparison.reporting import documents
+from harness.comparison.reporting.redaction import Redaction, of_this_machine
 from harness.comparison.runs import NAMES, ComparedRun
 
 

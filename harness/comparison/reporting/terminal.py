@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from harness.comparison import words
 from harness.comparison.comparison import Comparison, MetricRow, Phase
 from harness.comparison.probes import Probes
+from harness.comparison.reporting import words
 from harness.comparison.runs import ComparedRun
 from harness.results.table import printable
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.comparison import verdict
-from harness.comparison.observations import Floats, Observations
-from harness.comparison.points import LeftOut, Point
+from harness.comparison.history.points import LeftOut, Point
+from harness.comparison.judging import verdict
+from harness.comparison.judging.observations import Floats, Observations
 from harness.system import accelerator
 
 DELTA = 0.005

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.comparison import student
-from harness.comparison.observations import Floats, Level, Observations, Units, units
+from harness.comparison.judging import student
+from harness.comparison.judging.observations import Floats, Level, Observations, Units, units
 
 FEW = 30
 RESAMPLES = 10_000

@@ -6,12 +6,13 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from typing import Any
 
-from harness.comparison import statistics, verdict, words
 from harness.comparison.comparability import Difference
 from harness.comparison.comparison import Comparison, MetricRow
+from harness.comparison.judging import statistics, verdict
 from harness.comparison.probes import Probes
+from harness.comparison.reporting import words
+from harness.comparison.reporting.terminal import arm_text
 from harness.comparison.runs import NAMES, ComparedRun
-from harness.comparison.terminal import arm_text
 from harness.results.table import printable
 
 VERSION = 1  # of the JSON's shape

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import whole
-from harness.comparison import history_text
-from harness.comparison.history import History, SystemHistory
+from harness.comparison.history import history_text
+from harness.comparison.history.history import History, SystemHistory
 from harness.results.reporting import axes
 from harness.results.reporting.axes import Tick
 from harness.results.reporting.page import HISTORY as PAGE
 from harness.results.reporting.page import environment_of
 
 GENERATOR = "harness history"
-TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 WIDTH, HEIGHT, LEFT = 860.0, 190.0, 70.0
 COLOURS = 8  # of drivers, in comparison.css; as many drivers more are rings of the same
 

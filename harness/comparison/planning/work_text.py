@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.comparison import hosts
-from harness.comparison.as_planned import record_in
 from harness.comparison.identity import Identity
-from harness.comparison.plan import Plan, PlannedRun
+from harness.comparison.planning import hosts
+from harness.comparison.planning.as_planned import record_in
+from harness.comparison.planning.plan import Plan, PlannedRun
 from harness.launch.ledger import Account
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.comparison import identity
 from harness.comparison.identity import Identity
-from harness.comparison.plan import Plan
+from harness.comparison.planning.plan import Plan
 from harness.launch.ledger import Attempt
 from harness.results.logfile import read
 from harness.results.record import RunRecord

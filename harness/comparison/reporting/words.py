@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.comparison.comparison import Comparison, MetricRow, Minutes, Phase
-from harness.comparison.numbers import EpochDifference, Quality
+from harness.comparison.judging.numbers import EpochDifference, Quality
 
 SHARE = 0.25  # of the whole difference that a phase must make to be named
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.comparison.plan import Plan, PlannedRun
+from harness.comparison.planning.plan import Plan, PlannedRun
 
 CHOSEN = "chosen"  # what such a line of the ledger is about
 OPTION = "--chosen"  # of `run`

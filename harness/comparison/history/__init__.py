@@ -1,0 +1,1 @@
+"""A system's series over time and over drivers."""
