@@ -64,6 +64,9 @@ INNER: dict[str, dict[str, set[str]]] = {
         "quality": {"data_set", "found"},
         "embedded": {"own_folder"},
     },
+    "harness/execution": {
+        "trained": {"checkpoint", "context", "provenance"},
+    },
     "harness/comparison": {
         "identity": set(),
         "planning": {"identity", "runs"},

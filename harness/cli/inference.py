@@ -83,7 +83,7 @@ def detect(
     from json import dumps
 
     from harness import whole
-    from harness.execution import detecting, detectors
+    from harness.execution.trained import detecting, detectors
     from harness.results.table import printable
 
     model = detectors.Model.trained(checkpoint)
@@ -145,8 +145,8 @@ def export(
     pixels, and the categories' names. Exit codes: 0 written, 2 usage, 5 it differs, 6 a package of the extra `export` is
     missing.
     """
-    from harness.execution import exporting
-    from harness.execution.detectors import Model
+    from harness.execution.trained import exporting
+    from harness.execution.trained.detectors import Model
     from harness.results.table import printable
 
     _writable("OUT", out, ".onnx")
@@ -214,8 +214,8 @@ def inference(
     from json import dumps
 
     from harness import config, names, whole
-    from harness.execution import detecting, detectors, inference_report
-    from harness.execution import inference as measuring
+    from harness.execution.trained import detecting, detectors, inference_report
+    from harness.execution.trained import inference as measuring
     from harness.results.table import printable
 
     chosen = detectors.Model.named(model)

@@ -18,10 +18,10 @@ from benchmarks.detection.precision import candidates
 from benchmarks.ssd.benchmark import BENCHMARK
 from harness import config
 from harness.contract import Context, NotSuitable
-from harness.execution import detecting
-from harness.execution.detectors import Model
+from harness.execution.trained import detecting
+from harness.execution.trained.detectors import Model
 from tests.detection.models import Kept, kept, small_retinanet
-from tests.harness.execution.models import harness
+from tests.harness.execution.trained.models import harness
 from tests.ssd import coco_folder, small
 from tests.ssd.coco_folder import Picture
 

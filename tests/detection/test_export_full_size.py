@@ -14,7 +14,7 @@ from harness import config
 from harness.contract import Context
 from harness.execution import checkpoint
 from harness.execution.checkpoint import Checkpoint
-from tests.harness.execution.models import harness
+from tests.harness.execution.trained.models import harness
 
 for package in ("onnxruntime", "onnxscript"):
     pytest.importorskip(package, reason="of requirements/export.lock, is not installed")

@@ -14,9 +14,9 @@ import torch
 from harness import config
 from harness.execution import checkpoint
 from harness.execution.checkpoint import Checkpoint
-from tests.harness.execution.models import harness, numbers
-from tests.harness.execution.models import saved as kept_by_a_run
 from tests.harness.execution.runs import events, run
+from tests.harness.execution.trained.models import harness, numbers
+from tests.harness.execution.trained.models import saved as kept_by_a_run
 from tests.toy import configuration as toy
 
 CONFIGURATION = config.parse(toy.raw(epochs=4), name="toy", source="toy")

@@ -10,8 +10,8 @@ import pytest
 from torch import Tensor, nn
 
 from harness.contract import Detection, Graph
-from harness.execution import exporting
-from tests.harness.execution.models import QUALITY, harness, numbers, saved
+from harness.execution.trained import exporting
+from tests.harness.execution.trained.models import QUALITY, harness, numbers, saved
 from tests.toy import ToyBenchmark, using
 
 onnx = pytest.importorskip("onnx", reason="onnx, of requirements/export.lock, is not installed")

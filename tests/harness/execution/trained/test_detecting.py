@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from harness.contract import Detection, Sample
-from harness.execution import detecting
-from tests.harness.execution.models import QUALITY, harness, numbers, saved
+from harness.execution.trained import detecting
+from tests.harness.execution.trained.models import QUALITY, harness, numbers, saved
 from tests.toy import ToyBenchmark
 from tests.toy import configuration as toy
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from harness import whole
 from harness.contract import Context, Detection, Detector, Graph, NotSuitable, Sample
-from harness.execution import detectors
-from harness.execution.detectors import Model
+from harness.execution.trained import detectors
+from harness.execution.trained.detectors import Model
 
 INPUT, OUTPUTS = "images", ("boxes", "scores", "category_ids", "count")
 OPSET = 18

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from harness.contract import Context, Detector, NotSuitable, Plain, Precision, Published, Sample
-from harness.execution import detectors
-from harness.execution.detectors import Model
+from harness.execution.trained import detectors
+from harness.execution.trained.detectors import Model
 from harness.system.facts import Machine
 
 SINGLE_STREAM, OFFLINE = "single-stream", "offline"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness.execution import provenance
-from harness.execution.inference import LEAST, OFFLINE, RULES, SINGLE_STREAM, Measured, ScenarioResult
+from harness.execution.trained.inference import LEAST, OFFLINE, RULES, SINGLE_STREAM, Measured, ScenarioResult
 from harness.system import accelerator
 
 VERSION = 1  # of the file's shape

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from harness.contract import Sample
-from harness.execution import detectors, inference, inference_report
-from harness.execution.inference import JPEG, OFFLINE, PIXELS, SINGLE_STREAM, ScenarioResult
-from tests.harness.execution.models import harness, numbers, saved
+from harness.execution.trained import detectors, inference, inference_report
+from harness.execution.trained.inference import JPEG, OFFLINE, PIXELS, SINGLE_STREAM, ScenarioResult
+from tests.harness.execution.trained.models import harness, numbers, saved
 from tests.toy import configuration as toy
 from tests.toy.using import ToyDetector
 
