@@ -318,11 +318,15 @@ def test_what_does_not_fit_it_is_refused_in_words(tables: dict[str, dict[str, An
         config.parse(small.content(**given), name="small", source="small")
 
 
+FIRST_TARGET = 0.38  # of epoch 8: ten seeds reach 0.412 to 0.481 there (results/embedded/vgg_seeds.json)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_the_embedded_run_of_it_learns(tmp_path: Path) -> None:
-    """The whole path from generated pictures to a met target; two minutes of one free core."""
-    done = runs.run("vgg_embedded", "--seed", 1, "--out", tmp_path)
+    """The whole path from generated pictures to a met target, at the first evaluation; over a minute of one free core. The
+    configuration's own target, four epochs later, is what results/embedded/vgg_seeds.json stands for."""
+    done = runs.run("vgg_embedded", "--seed", 1, "--target", FIRST_TARGET, "--out", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert runs.complies(tmp_path / "result_0.txt")
     values = {event["key"]: event["value"] for event in runs.events(tmp_path / "result_0.txt")}
