@@ -1,6 +1,6 @@
 """What the convolutions that sum up must do, against float64; and their graphs, with PyTorch's operations for cuDNN's.
 
-test_kernels.py collects it as it does kernel_cases.py.
+test_kernels.py collects it as it does loss_cases.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.ssd.kernels import convolution, graphs, norm, plans, sums
-from tests.ssd.kernel_cases import (
+from tests.ssd.norm_cases import (
     DEVICE,
     _float32_in_full,
     leaves,

@@ -19,7 +19,7 @@ from harness.contract import Context, NotSuitable
 from tests.conftest import CHECKOUT
 from tests.ssd import small
 
-CASES = [CHECKOUT / "tests" / "ssd" / f"{name}_cases.py" for name in ("kernel", "convolution")]
+CASES = [CHECKOUT / "tests" / "ssd" / f"{name}_cases.py" for name in ("loss", "norm", "convolution")]
 
 
 @pytest.mark.long
@@ -37,7 +37,7 @@ def test_the_cases(cases: Path, device: str) -> None:
     )
     assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
     summary = re.search(r"(\d+) passed", finished.stdout)
-    assert summary is not None and int(summary[1]) >= 50 and "skipped" not in finished.stdout
+    assert summary is not None and int(summary[1]) >= 30 and "skipped" not in finished.stdout
 
 
 def test_a_cpu_is_refused_before_anything_is_built() -> None:

@@ -12,7 +12,7 @@ pattern, 31 counts and no sort: non-negative floats are in the order of their bi
 those of lowest index are counted; which of them is open in the definition, and their sum is the same.
 
 To autograd and torch.compile the whole is one operator, whose kernels the compiler does not look into.
-tests/ssd/kernel_cases.py compares it with the twin, on a CPU in Triton's interpreter.
+tests/ssd/loss_cases.py compares it with the twin, on a CPU in Triton's interpreter.
 
 Shapes: B images, A default boxes, K classes with background 0, D default boxes in a cell, H W of a map, C its channels,
 [K*D classes | 4*D offsets | padding], channel = value * D + shape. Default boxes are in the order map, shape, row, column.
