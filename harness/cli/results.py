@@ -104,7 +104,10 @@ def score(
     official: Annotated[bool, typer.Option("--official", help="Exit 1 also for a score that is not official.")] = False,
     json: Json = False,
 ) -> None:
-    """Minutes to train by MLPerf's rules, for any number of runs. Exit 1 when a series has no score or a log cannot be read."""
+    """Minutes to train by MLPerf's rules, for any number of runs. Exit 1 when a series has no score or a log cannot be read.
+
+    --official asks MLPerf's own tools too, as check does.
+    """
     from harness.config import CHECKOUT
     from harness.results import score as scoring
     from harness.results import score_text, table
@@ -116,7 +119,12 @@ def score(
     check_ruleset(ruleset)
     unread: list[str] = []
     opinions = Opinions(environment.checks(CHECKOUT))
-    scores = [scoring.score(series, ruleset) for series in find_series(folders, unread.append)]
+    found = list(find_series(folders, unread.append))
+    if official:
+        with table.progress("asking MLPerf's tools", "series") as told:
+            opinions.ask(found, ruleset, workers=os.cpu_count() or 1, progress=told)
+    said = [opinions.of(series, ruleset) for series in found]
+    scores = [scoring.score(series, ruleset, opinion) for series, opinion in zip(found, said, strict=True)]
     unread += [f"{log.path}: {log.reason}" for each in scores for log in each.series.unread]
     for line in unread:
         typer.echo(printable(line), err=True)
@@ -124,14 +132,14 @@ def score(
         table.show_json(
             {
                 "series": [
-                    {**scoring.as_json(each), "mlperf": opinions.of(each.series, each.ruleset).as_json()}
-                    for each in scores
+                    {**scoring.as_json(each), "mlperf": opinion.as_json()}
+                    for each, opinion in zip(scores, said, strict=True)
                 ]
             }
         )
     else:
-        for each in scores:
-            table.say(f"{score_text.headline(each)}\n  {opinions.of(each.series, each.ruleset).said}")
+        for each, opinion in zip(scores, said, strict=True):
+            table.say(f"{score_text.headline(each)}\n  {opinion.said}")
             table.show_table(score_text.COLUMNS, score_text.rows(each), right=score_text.FIGURES)
             if watched := list(score_text.telemetry_rows(each)):
                 table.show_table(score_text.TELEMETRY, watched, right=score_text.TELEMETRY[1:5])

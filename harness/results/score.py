@@ -1,8 +1,9 @@
 """The score of a series by MLPerf's rules: the fastest and the slowest run dropped, the mean of the rest, in minutes.
 
 One run that did not converge may take the place of the slowest; with more there is no score. The rules want an exact number
-of runs (harness.rules); any other number is scored the same way and said to be unofficial. Nothing is written anywhere:
-MLPerf's summarizer leaves a scaling.json behind that changes its next answer.
+of runs (harness.rules); any other number is scored the same way and said to be unofficial. Runs that converged sooner than the
+reference's have their mean multiplied by MLPerf's factor, where it is known (harness.results.checking.kept). Nothing is written
+anywhere: MLPerf's package checker leaves a scaling.json behind that changes the summarizer's next answer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.results import telemetry
 from harness.results.by_rules import images_per_s, shortfall, target_of
@@ -21,6 +22,9 @@ from harness.results.parts import Block, Epoch
 from harness.results.record import RunRecord
 from harness.results.series import Series
 from harness.rules import rules_for
+
+if TYPE_CHECKING:
+    from harness.results.checking.kept import Opinion
 
 Place = Literal["counted", "fastest", "slowest", "not converged"]
 
@@ -59,6 +63,7 @@ class Score:
     runs: tuple[ScoredRun, ...]
     exact_minutes: Fraction | None
     unofficial: tuple[str, ...]  # why this is no official score; empty when it is one
+    factor: float = 1.0  # of MLPerf's, and in exact_minutes already
 
     @property
     def minutes(self) -> float | None:
@@ -90,8 +95,8 @@ class Score:
         return speed / count if speed and count else None
 
 
-def score(series: Series, ruleset: str | None = None) -> Score:
-    """The score of a series; `ruleset` in place of what the logs say."""
+def score(series: Series, ruleset: str | None = None, opinion: Opinion | None = None) -> Score:
+    """The score of a series; `ruleset` in place of what the logs say, `opinion` what MLPerf's tools say of it."""
     first = series.first
     ruleset = ruleset or first.ruleset
     rules = rules_for(first.benchmark, ruleset)
@@ -119,9 +124,17 @@ def score(series: Series, ruleset: str | None = None) -> Score:
             )
             for record in series.records
         ),
-        exact_minutes=_mean_minutes(counted),
-        unofficial=tuple(each.what for each in judge(series, rules)),
+        exact_minutes=_mean_minutes(counted, 1.0 if opinion is None else opinion.factor),
+        unofficial=(*(each.what for each in judge(series, rules)), *_refusal(opinion)),
+        factor=1.0 if opinion is None else opinion.factor,
     )
+
+
+def _refusal(opinion: Opinion | None) -> Iterable[str]:
+    if opinion is not None and opinion.accepted is False:
+        yield "MLPerf's tools refuse it"
+    elif opinion is not None and opinion.broke:
+        yield "MLPerf's tools gave no answer"
 
 
 def countable(converged: Sequence[Any], failed: int) -> Sequence[Any]:
@@ -134,9 +147,9 @@ def countable(converged: Sequence[Any], failed: int) -> Sequence[Any]:
     return converged[1:] if failed else converged[1:-1]
 
 
-def _mean_minutes(records: Sequence[RunRecord]) -> Fraction | None:
+def _mean_minutes(records: Sequence[RunRecord], factor: float) -> Fraction | None:
     times = [Fraction(record.run_ms) for record in records if record.run_ms is not None]
-    return sum(times, Fraction(0)) / len(times) / 60_000 if times else None
+    return sum(times, Fraction(0)) / len(times) / 60_000 * Fraction(factor) if times else None
 
 
 def four_decimals(value: Fraction | float) -> Decimal:
@@ -200,6 +213,7 @@ def as_json(result: Score) -> dict[str, Any]:
         "name": result.series.name,
         "folder": str(result.series.folder),
         "minutes": result.minutes,
+        "factor": result.factor,
         "official": result.official,
         "unofficial_because": list(result.unofficial),
         "benchmark": first.benchmark,

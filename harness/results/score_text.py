@@ -24,10 +24,11 @@ def headline(score: Score) -> str:
     standing = "official" if score.official else "not official: " + "; ".join(score.unofficial)
     accelerators = f"{score.accelerators or '?'} accelerator{'s' * (score.accelerators != 1)}"
     target = "" if score.target is None else f", {score.metric} {score.target:g}"
+    scaled = "" if score.factor == 1 else f", multiplied by MLPerf's {score.factor:.4f} as the runs converged too soon"
     guessed = " (by its keys)" if first.ruleset_is_guess and score.ruleset == first.ruleset else ""
     org, platform = ((each or "?")[:200] for each in (first.org, first.platform))
     return (
-        f"{score.series.name}: {minutes} ({standing})\n"
+        f"{score.series.name}: {minutes}{scaled} ({standing})\n"
         f"  {org}, {platform}, {accelerators}, batch {first.global_batch_size or '?'}, "
         f"{first.benchmark or '?'} {score.ruleset or '?'}{guessed}{target}; {_rule(score)}"
     )

@@ -1,11 +1,17 @@
-"""What MLPerf's own tools said of a series when `check` asked them last: read from its cache, so that no other verb waits."""
+"""What MLPerf's own tools say of a series, for its score: as `check` keeps their last answer, so that no other verb waits.
+
+They refuse, and they multiply: the mean of runs that converged sooner than the reference's becomes longer by as much (RCP). The
+factor is theirs; of logs that others published it is the scaling.json beside them, which MLCommons's reviewers left there.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import outside
 from harness.results.checking import checker, official
 from harness.results.checking.official import Job, OfficialVerdict
 from harness.results.checking.package import is_package
@@ -18,6 +24,8 @@ class Opinion:
 
     accepted: bool | None  # None: nobody has asked, or they have nothing to say
     said: str  # for people
+    factor: float = 1.0  # by which the score is multiplied, as far as is known
+    broke: bool = False  # they were asked and gave no answer
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -28,26 +36,39 @@ class Opinions:
 
     def __init__(self, cache: Path | None) -> None:
         self._cache = cache
+        self._asked: dict[str, list[OfficialVerdict] | RuntimeError] = {}  # by the job's key
         self._packages: dict[tuple[Path, str], list[OfficialVerdict] | None] = {}
+
+    def ask(
+        self, all_series: Sequence[Series], ruleset: str | None, *, workers: int, progress: Callable[[int, int], None]
+    ) -> None:
+        """Have an answer for each series: those that nobody has asked for are asked for now, a second or two each."""
+        jobs = [job for each in all_series if (job := checker.job_of(each, ruleset)) is not None]
+        finished = 0
+
+        def done(more: int) -> None:
+            nonlocal finished
+            finished += more
+            progress(finished, len(jobs))
+
+        answers = official.ask(jobs, cache=self._cache, workers=workers, done=done)
+        self._asked |= {job.key(): answer for job, answer in zip(jobs, answers, strict=True)}
 
     def of(self, series: Series, ruleset: str | None) -> Opinion:
         """As `check` sees the series, alone or in the package that it lies in. An unreadable cache has nothing in it."""
+        scaled = _left_beside(series)
         job = checker.job_of(series, ruleset)
         if job is None:
-            return Opinion(None, "MLPerf's tools have no rules for it")
-        verdicts = official.kept(job, self._cache)
+            return Opinion(None, "MLPerf's tools have no rules for it", scaled or 1.0)
+        verdicts = self._asked.get(job.key()) or official.kept(job, self._cache)
+        if isinstance(verdicts, RuntimeError):
+            return Opinion(None, str(verdicts), scaled or 1.0, broke=True)
         if verdicts is None:
             verdicts = self._in_package(series.folder.resolve(), job.ruleset)
         if verdicts is None:
-            return Opinion(None, f"MLPerf's tools were not asked yet: python -m harness check {series.folder}")
-        tools = f"MLPerf's tools (mlperf-logging {official.version()})"
-        refused = [each for each in verdicts if each.passed is False]
-        if not refused:
-            return Opinion(True, f"{tools} accept it")
-        first, more = refused[0], len(refused) - 1
-        why = first.reasons[0][1] if first.reasons else official.gist(first.quote)
-        said = f"{tools} refuse it: {first.tool}, {Path(first.about).name}: {why}"[:400]
-        return Opinion(False, said + (f"; and {more} more" if more else ""))
+            said = f"MLPerf's tools were not asked yet: python -m harness check {series.folder}"
+            return Opinion(None, said, scaled or 1.0)
+        return _opinion(verdicts, scaled)
 
     def _in_package(self, folder: Path, ruleset: str) -> list[OfficialVerdict] | None:
         """What was said of the package's logs in this folder, and of their system's description."""
@@ -62,3 +83,28 @@ class Opinions:
             each for each in verdicts or [] if each.about.startswith(f"{place}/") or each.about in (place, description)
         ]
         return about or None
+
+
+def _opinion(verdicts: Sequence[OfficialVerdict], scaled: float | None) -> Opinion:
+    factors = [each.value for each in verdicts if each.tool == "RCP checker" and each.value is not None]
+    factor = scaled or (factors[0] if factors else 1.0)
+    tools = f"MLPerf's tools (mlperf-logging {official.version()})"
+    refused = [each for each in verdicts if each.passed is False]
+    if not refused:
+        return Opinion(True, f"{tools} accept it", factor)
+    first, more = refused[0], len(refused) - 1
+    why = first.reasons[0][1] if first.reasons else official.gist(first.quote)
+    said = f"{tools} refuse it: {first.tool}, {Path(first.about).name}: {why}"[:400]
+    return Opinion(False, said + (f"; and {more} more" if more else ""), factor)
+
+
+def _left_beside(series: Series) -> float | None:
+    """The factor that lies beside logs which are not this harness's own: beside ours it can only be an earlier answer."""
+    if series.first.configuration_sha256:
+        return None
+    try:
+        found = outside.read_json(series.folder / "scaling.json")
+    except (OSError, ValueError):
+        return None
+    factor = found.get("scaling_factor") if isinstance(found, dict) else None
+    return float(factor) if isinstance(factor, int | float) and 1 <= factor < 10 else None

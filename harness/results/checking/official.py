@@ -29,6 +29,7 @@ from harness.rules import rulesets
 TIMEOUT_S = 600  # of one child process
 TOGETHER = 8  # series that one child checks: it takes a second to import the tools, and less to check a log
 QUOTE_LIMIT = 2_000  # characters of one verdict
+FORM = 2  # of the answers that are kept; 1 had no factor of the RCP checker's
 WORK_LIMIT = 100_000**2  # squares of the lengths of marked lines; a real log has some 20,000**2 at most
 Tool = Literal[
     "compliance checker", "RCP checker", "system description checker", "package checker", "result summarizer"
@@ -44,7 +45,7 @@ class OfficialVerdict:
     passed: bool | None  # None: it cannot tell (not applicable, or it broke down)
     quote: str  # its own words
     reasons: tuple[tuple[str, str, int | None], ...] = ()  # (key, message, line), where it gives them singly
-    value: float | None = None  # the summarizer's minutes
+    value: float | None = None  # the summarizer's minutes; what the RCP checker multiplies the score by
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,7 +83,7 @@ class Job:
 
     def key(self) -> str:
         """Of everything that the answer depends on."""
-        digest = hashlib.sha256(repr((version(), self.ruleset, self.rcp, _points(self.ruleset))).encode())
+        digest = hashlib.sha256(repr((FORM, version(), self.ruleset, self.rcp, _points(self.ruleset))).encode())
         for place, path in self.files():
             digest.update(f"\n{place} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode("utf-8", "replace"))
         return digest.hexdigest()

@@ -145,7 +145,10 @@ def convergence(folder: Path, ruleset: str, judged: str, about: str) -> dict[str
             words.append(f"the score would be multiplied by {factor:.4f}")
         if judged != ruleset:
             words.append(f"advice only: by the points of ruleset {judged}, {ruleset} has none")
-        return verdict("RCP checker", about, bool(passed) if judged == ruleset else None, words)
+        own = judged == ruleset
+        return verdict(
+            "RCP checker", about, bool(passed) if own else None, words, value=float(factor) if passed and own else None
+        )
     return verdict("RCP checker", about, result if judged == ruleset else None, [*words, str(result)])
 
 

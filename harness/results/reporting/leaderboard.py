@@ -260,6 +260,11 @@ def width_note(given: Spread | None) -> str | None:
     )
 
 
+def scaling_note(who: str, factor: float) -> str:
+    """What a reader must know of a score that is no mean of its runs."""
+    return f"{who} multiplied the mean of its runs by {factor:.4f}: they converged sooner than the reference's."
+
+
 # --- ordering ----------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.names import accelerator_model
 from harness.results import telemetry
-from harness.results.checking.kept import Opinions
+from harness.results.checking.kept import Opinion, Opinions
 from harness.results.record import RunRecord
 from harness.results.reporting.leaderboard import (
     EvaluationEntry,
@@ -22,6 +22,7 @@ from harness.results.reporting.leaderboard import (
     RunEntry,
     Section,
     Spread,
+    scaling_note,
     spread,
     width_note,
 )
@@ -53,7 +54,8 @@ def rows(folders: Iterable[Path], checks: Path | None = None) -> tuple[list[Row]
         if runs in found and not series.description:
             continue
         try:
-            found[runs] = row(score(series), opinions)
+            opinion = opinions.of(series, series.first.ruleset)
+            found[runs] = row(score(series, opinion=opinion), opinion)
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             reason = f"a value in its logs cannot be shown ({type(error).__name__}: {error})"
             left_out.append(LeftOut(path=str(series.folder), reason=reason[:300]))
@@ -63,8 +65,8 @@ def rows(folders: Iterable[Path], checks: Path | None = None) -> tuple[list[Row]
     return list(found.values()), left_out
 
 
-def row(result: Score, opinions: Opinions) -> Row:
-    """A scored series as a row of the leaderboard; `opinions` are what MLPerf's tools said of it."""
+def row(result: Score, opinion: Opinion) -> Row:
+    """A scored series as a row of the leaderboard; `opinion` is what MLPerf's tools said of it."""
     series, first = result.series, result.series.first
     system, rules = _system(series), rules_for(first.benchmark, result.ruleset)
     description = series.description
@@ -78,8 +80,8 @@ def row(result: Score, opinions: Opinions) -> Row:
         origin="measured" if first.configuration_sha256 else "read",
         source=None,
         unofficial=result.unofficial,
-        note=_note(series, submitter, times),
-        mlperf=opinions.of(series, result.ruleset).said,
+        note=_note(result, submitter, times),
+        mlperf=opinion.said,
         benchmark=first.benchmark or UNKNOWN,
         task=first.other_task or rules.task,
         metric=result.metric,
@@ -187,10 +189,10 @@ def _driver(record: RunRecord, description: Mapping[str, Any]) -> str | None:
     return said[:60] or None
 
 
-def _note(series: Series, submitter: str, times: Spread | None) -> str | None:
+def _note(result: Score, submitter: str, times: Spread | None) -> str | None:
     """What a reader must know before trusting the row: what changed between its runs, and whose logs they are."""
-    org = series.first.org
-    notes = [width_note(times)]
+    series, org = result.series, result.series.first.org
+    notes = [width_note(times), None if result.factor == 1 else scaling_note("MLPerf's tools", result.factor)]
     if org and org.casefold() != submitter.casefold():
         notes.append(f"Its logs name {org}, its system's description names {submitter}.")
     changed = [

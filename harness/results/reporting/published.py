@@ -20,6 +20,7 @@ from harness.results.reporting.leaderboard import (
     RunEntry,
     Section,
     median,
+    scaling_note,
     spread,
     width_note,
 )
@@ -92,16 +93,14 @@ def _row(round_: PublishedRound, entry: PublishedEntry) -> Row:
     tree = f"{round_.repository}/tree/{round_.commit}"
     times = spread(run.seconds / 60 for run in entry.runs)
     known, rules = ruleset(round_.ruleset), rules_for(round_.benchmark, round_.ruleset)
-    scaled = (
-        f"MLCommons multiplied the mean of its runs by {entry.scaling:.4f}: they converged sooner than the reference's."
-    )
+    scaled = None if entry.scaling == 1 else scaling_note("MLCommons", entry.scaling)
     return Row(
         id=f"{round_.round}-{entry.submitter}-{entry.system}",
         rank=None,
         origin="published",
         source=f"{tree}/{folder}".replace(" ", "%20"),
         unofficial=(),
-        note=" ".join(filter(None, (entry.note, scaled if entry.scaling != 1 else None, width_note(times)))) or None,
+        note=" ".join(filter(None, (entry.note, scaled, width_note(times)))) or None,
         benchmark=round_.benchmark,
         task=rules.task,
         metric=rules.metric,

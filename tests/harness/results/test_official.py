@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from harness.results.checking.checker import check
 from harness.results.checking.kept import Opinions
 from harness.results.checking.official import Job, OfficialVerdict
 from harness.results.reporting import report
+from harness.results.reporting.leaderboard import Row
+from harness.results.score import score
 from harness.results.series import find_series
 from tests.harness.results.logs import DESCRIPTION, changed, events, text, without, write, write_package, write_series
 
@@ -268,3 +273,89 @@ def test_score_and_report_quote_what_check_was_told_last(tmp_path: Path) -> None
     assert said(good)[0] is None
     (row,) = report.gather([bad], generated=datetime.now(UTC), published=False, checks=cache).rows
     assert row.mlperf == words
+
+
+SUMMARIZED = """
+import sys
+from mlperf_logging.package_checker import package_checker
+from mlperf_logging.result_summarizer import result_summarizer
+
+folder = sys.argv[1]
+package_checker.check_training_package(folder, "training", "1.0.0", False, False, False, False, False, "nowhere")
+series = f"{folder}/results/dgxa100_test/ssd"
+score, *_ = result_summarizer._compute_strong_score_standalone(
+    "ssd", "dgxa100_test", False, series, "training", "1.0.0", {"submitter": ""}
+)
+print("minutes", score)
+"""
+
+
+def soon_converged(folder: Path, **how: Any) -> Path:
+    """Five runs of batch 4096 that took 85 epochs, of which the reference takes 85 to 90."""
+    package = write_package(
+        folder,
+        ruleset="1.0.0",
+        evaluations=tuple((at, 0.2301 if at == 85 else 0.1) for at in (40, 50, 55, 60, 65, 70, 75, 80, 85)),
+        **how,
+    )
+    for path in package.rglob("result_*.txt"):
+        path.write_text(path.read_text().replace('batch_size", "value": 912', 'batch_size", "value": 4096'))
+    return package
+
+
+def test_the_score_is_multiplied_as_mlperf_multiplies_it(tmp_path: Path) -> None:
+    """By their package checker's factor, in their summarizer; known as soon as they were asked, alone or in a package."""
+    package, scratch = soon_converged(tmp_path / "Someone"), tmp_path / "scratch"
+    shutil.copytree(package, scratch)
+    done = subprocess.run(
+        [sys.executable, "-c", SUMMARIZED, scratch],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    theirs = float(done.stdout.split("minutes")[-1])
+    (series,) = find_series([package / "results/dgxa100_test/ssd"])
+    opinions = Opinions(None)
+    plain = score(series, opinion=opinions.of(series, "1.0.0"))
+    opinions.ask([series], None, workers=1, progress=lambda done, total: None)
+    scaled = score(series, opinion=opinions.of(series, "1.0.0"))
+    assert plain.factor == 1 < scaled.factor < 1.1
+    assert plain.minutes is not None and plain.minutes * scaled.factor == pytest.approx(theirs, abs=2e-4)
+    assert scaled.minutes == pytest.approx(theirs, abs=1e-4)
+    cache = tmp_path / "cache"
+    check([package], cache=cache)
+    assert Opinions(cache).of(series, "1.0.0").factor == scaled.factor
+    (row,) = report.gather([package], generated=datetime.now(UTC), published=False, checks=cache).rows
+    assert row.minutes == scaled.minutes and "MLPerf's tools multiplied the mean" in (row.note or "")
+
+
+@pytest.mark.parametrize(("own", "factor"), [(None, 1.05), ({"configuration_sha256": "0" * 64}, 1.0)])
+def test_what_reviewers_left_beside_others_logs_counts(
+    tmp_path: Path, own: dict[str, Any] | None, factor: float
+) -> None:
+    """Beside our own it can only be of an earlier check."""
+    folder = write_series(tmp_path / "series", own=own)
+    (folder / "scaling.json").write_text('{"scaling_factor": 1.05}')
+    (series,) = find_series([folder])
+    assert Opinions(None).of(series, None).factor == factor
+    for nonsense in ('{"scaling_factor": "x"}', "[]", "{", '{"scaling_factor": 0.5}'):
+        (folder / "scaling.json").write_text(nonsense)
+        assert Opinions(None).of(series, None).factor == 1
+
+
+def test_what_mlperf_s_tools_refused_is_not_ranked(tmp_path: Path) -> None:
+    """Their rules that ours do not repeat, a key that is missing say."""
+    cache = tmp_path / "cache"
+    package = write_package(tmp_path / "Someone")
+    for path in package.rglob("result_*.txt"):
+        path.write_text("".join(line for line in path.open() if "opt_base_learning_rate" not in line))
+
+    def row() -> Row:
+        (found,) = report.gather([package], generated=datetime.now(UTC), published=False, checks=cache).rows
+        return found
+
+    assert row().rank == 1, "nobody has asked"
+    assert not check([package], cache=cache)[0].ok
+    assert (row().rank, row().unofficial) == (None, ("MLPerf's tools refuse it",))

@@ -262,6 +262,19 @@ def test_check_by_another_ruleset(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert (key, "compliance checker") in {(each["key"], each["rule"]) for each in report["findings"]}
 
 
+def test_an_official_score_is_one_that_mlperf_s_tools_accept(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Asked by the verb itself: nobody had checked."""
+    series = write_series(tmp_path / "series")
+    assert call(capsys, "score", "--official", series)[0] == 0
+    for path in series.glob("result_*.txt"):
+        path.write_text("".join(line for line in path.open() if "opt_base_learning_rate" not in line))
+    assert call(capsys, "score", series)[0] == 0
+    code, out, _ = call(capsys, "score", "--official", series)
+    assert code == 1 and "not official: MLPerf's tools refuse it" in out and "opt_base_learning_rate" in out
+
+
 def test_check_of_a_package(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     package = write_package(tmp_path / "Someone")
     before = sorted((path, path.stat().st_mtime_ns) for path in package.rglob("*"))
