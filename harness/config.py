@@ -278,6 +278,12 @@ def _against_ruleset(own: Own) -> Iterator[str]:
     elif found.quality_range and not found.quality_range[0] < target < found.quality_range[1]:
         low, high = found.quality_range
         yield f"run.target = {target}: not allowed; allowed: a number > {low:g} and < {high:g}, as {found.metric} is"
+    given, due = tuple(own.run.evaluate_after_epochs), found.scheduled(own.run.epochs)
+    if closed and due and given != due:
+        yield (
+            f"run.evaluate_after_epochs = {list(given)}: the closed division of {ruleset} evaluates after "
+            f'{list(due)} of {own.run.epochs} epochs; use those, or submission.division = "open"'
+        )
 
 
 def _rules_of(benchmark_name: str) -> dict[str, Rules]:

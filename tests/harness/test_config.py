@@ -88,6 +88,12 @@ def changed(content: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("run.evaluate_after_epochs", [50, 40, 80], r"evaluate_after_epochs = \[50, 40, 80\] must ascend"),
         ("run.evaluate_after_epochs", [40, 90], r"evaluate_after_epochs ends at 90, beyond epochs = 80"),
         ("run.evaluate_after_epochs", [40], r"the epochs after it would train for nothing"),
+        (
+            "run.evaluate_after_epochs",
+            [40, 47, 50, 55, 60, 65, 70, 75, 80],
+            r"= \[40, 47, .*the closed division of 0\.7\.0 evaluates after \[40, 50, .*80\] of 80 epochs",
+        ),
+        ("run.evaluate_after_epochs", [40, 80], r"the closed division of 0\.7\.0 evaluates after \[40, 50, .*80\]"),
         ("submission.division", "Closed", r'submission\.division = "Closed": not allowed; allowed: "open" \| "closed"'),
         ("submission.org", "", r"submission\.org = \"\": not allowed; allowed: a text, not empty"),
         ("model.steps_px", [8, 16], r"steps_px has 2 entries; 5 extra blocks ask for 6"),
