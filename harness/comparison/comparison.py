@@ -291,8 +291,12 @@ def _notes(
             )
         if first.drift is not None:
             notes.append(
-                "the arms were not taken in turns: a difference counts only where a drift over time does not explain it "
-                f"(with the trend taken out: {100 * math.expm1(first.drift.log_ratio):+.2f} %)"
+                "the arms were not taken in turns: a word counts only where it holds with a drift over time taken out, too "
+                + (
+                    f"(then: {100 * math.expm1(first.drift.log_ratio):+.2f} %)"
+                    if first.drift.se
+                    else "(too few runs to tell)"
+                )
             )
     return [*notes, *_held_up(base)]
 

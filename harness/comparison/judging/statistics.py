@@ -75,6 +75,11 @@ class Drift:
     df: float
     per_hour: float  # log slowness
 
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Without end where the runs leave nothing to judge a trend by."""
+        half = student.quantile(self.df, 0.5 + confidence / 2) * self.se if self.se > 0 else math.inf
+        return self.log_ratio - half, self.log_ratio + half
+
     def p_above(self, bound: float) -> float:
         return student.upper(self.df, (self.log_ratio - bound) / self.se) if self.se > 0 else 1.0
 

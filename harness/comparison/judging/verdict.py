@@ -3,7 +3,8 @@
 SLOWER      the one-sided 95 % bound lies beyond +delta, and no change at all is refused at 1 %: whatever the noise, arms that
             are alike are called slower at most once in a hundred times
 FASTER      the same on the other side
-EQUAL       both one-sided 95 % bounds lie inside +-delta (TOST, Schuirmann 1987): their 90 % interval is inside
+EQUAL       both one-sided 95 % bounds lie inside +-delta (TOST, Schuirmann 1987): their 90 % interval is inside; where the arms
+            were not taken in turns, also with a linear trend over time taken out, which could have hidden a difference
 CANNOT TELL anything else; `more_runs` says how many would
 
 The level of 5 % a side is that of TOST and of tests for non-inferiority; by it five runs an arm find 0.5 % against a delta
@@ -31,6 +32,8 @@ BESIDE_A_DRIFT = 0.005  # the same with a trend taken out, where arms were not t
 ENOUGH_ARRANGEMENTS = round(1 / NO_CHANGE)
 POWER = 0.8  # of more_runs
 RUNS_LIMIT = 1000
+DRIFT = "the arms were not taken in turns, and a drift of the machine would look the same"
+IN_TURNS = "runs in the order A B B A would"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Judged:
     reason: str  # why it cannot be told; empty otherwise
     more_runs: int | None  # an arm, in addition; None where not asked or beyond RUNS_LIMIT
     scaled_p: float = math.inf  # p over its level, of the direction that was tested; at most 1 decides. For Holm
+    remedy: str = ""  # what would settle it where more of the same runs would not
 
     @property
     def percent(self) -> float | None:
@@ -67,11 +71,13 @@ def judge(sample: Observations, delta: float, *, tests: int = 1, family: int = 1
     sign = 1.0 if found.log_ratio > 0 else -1.0
     low, high = found.interval(1 - 2 * BEYOND_DELTA)
     if -bound < low and high < bound:
-        return Judged("EQUAL", delta, found, None, "", None)
+        if not _hidden_by_drift(found, bound):
+            return Judged("EQUAL", delta, found, None, "", None)
+        return Judged("CANNOT TELL", delta, found, None, DRIFT, None, remedy=IN_TURNS)
     beyond = _p_beyond(found, sign, bound)
     dealt: Permutation | None = None
     scaled = beyond / BEYOND_DELTA
-    reason = ""
+    reason = remedy = ""
     if scaled <= 1:
         dealt = statistics.permutation(sample)
         scaled = max(scaled, _p_no_change(found, dealt, sign, family) / NO_CHANGE)
@@ -79,12 +85,13 @@ def judge(sample: Observations, delta: float, *, tests: int = 1, family: int = 1
             reason = "chance alone does as much more than once in a hundred times"
         elif found.drift is not None and (p := _p_drift(found, sign)) > BESIDE_A_DRIFT:
             scaled = max(scaled, p / BESIDE_A_DRIFT)
-            reason = "the arms were not taken in turns, and a drift of the machine would look the same: run A B B A"
+            reason, remedy = DRIFT, IN_TURNS
     if scaled * tests <= 1:
         return Judged("SLOWER" if sign > 0 else "FASTER", delta, found, dealt, "", None, scaled)
     if not reason:
         reason = "the interval reaches over delta" if scaled > 1 else "not sure enough for so many metrics at once"
-    return Judged("CANNOT TELL", delta, found, dealt, reason, more_runs(found, delta), scaled)
+    more = None if remedy else more_runs(found, delta)
+    return Judged("CANNOT TELL", delta, found, dealt, reason, more, scaled, remedy)
 
 
 def holm(samples: Sequence[Observations], deltas: Sequence[float], *, bootstrap: bool = False) -> list[Judged]:
@@ -185,6 +192,14 @@ def _p_drift(found: Estimate, sign: float) -> float:
         return 1.0
     p = found.drift.p_above(0.0)
     return p if sign > 0 else 1 - p
+
+
+def _hidden_by_drift(found: Estimate, bound: float) -> bool:
+    """Whether a trend over time, where arm and time go together, may have made up for a difference beyond `bound`."""
+    if found.drift is None:
+        return False
+    low, high = found.drift.interval(1 - 2 * BEYOND_DELTA)
+    return not (-bound < low and high < bound)
 
 
 def _same(one: Observations, other: Observations) -> bool:

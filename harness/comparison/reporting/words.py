@@ -31,7 +31,7 @@ def sentence(found: Comparison) -> str:
     if found.word == "EQUAL":
         return f"{a} and {b} are equal within {delta}: {what}."
     if found.word == "CANNOT TELL":
-        return f"Cannot tell within {delta}: {judged.reason}. {what}; {_more(judged.more_runs)}."
+        return f"Cannot tell within {delta}: {judged.reason}. {what}; {judged.remedy or _more(judged.more_runs)}."
     named = ", ".join(phase.name.replace("_", " ") for phase in blamed(found))
     return f"{what}{f', in {named}' if named else ''}."
 
