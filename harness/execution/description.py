@@ -5,7 +5,7 @@ When each is written is the lifecycle's matter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from harness.config import Configuration
 from harness.contract import Session
@@ -35,6 +35,15 @@ def submission(
         log.point("max_steps", max_steps)
     if deterministic:
         log.point("deterministic", True)
+
+
+def not_for_submission(configuration: Configuration, *, caches_cleared: bool) -> Iterator[str]:
+    """What will keep this run from being submitted, as far as it is known before anything is built; of the closed division."""
+    if configuration.submission.division == "closed" and not caches_cleared:
+        yield (
+            "the closed division wants the page cache dropped before a run, and it was not: --trials and "
+            "docker/run_with_docker.sh drop it where they are permitted to, as root"
+        )
 
 
 def opened(log: EventLog, configuration: Configuration, session: Session) -> None:

@@ -114,6 +114,8 @@ def _train(run: Run) -> Ending:
     run.screen.say(f"STARTING TIMING RUN AT {ending.clock(run.called)}")
     description.submission(log, configuration, request.max_steps, deterministic=request.deterministic)
     log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
+    for reason in description.not_for_submission(configuration, caches_cleared=run.launch.caches_cleared):
+        run.screen.say(f"not to be submitted: {reason}")
     resumed = preparation.resumed(run)
     here, bound = preparation.prepare(run, resumed)
 

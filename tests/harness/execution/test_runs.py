@@ -63,6 +63,17 @@ def test_evaluating_what_was_trained_on_is_said(tmp_path: Path) -> None:
     assert complies(log)
 
 
+def test_what_keeps_a_run_from_being_submitted_is_said_before_its_hours(tmp_path: Path) -> None:
+    content = toy.raw()
+    content["submission"] |= {"division": "closed", "status": "onprem"}
+    path = toy.write(tmp_path, content)
+    for cleared, said in (("0", 1), ("1", 0)):
+        finished = run(path, "--out", tmp_path / cleared, HARNESS_CACHES_CLEARED=cleared)
+        assert finished.returncode == 0, finished.stderr
+        before = finished.stdout.partition("init took")[0]
+        assert before.count("not to be submitted: the closed division wants the page cache dropped") == said
+
+
 @pytest.mark.parametrize("ruleset", ["1.0.0", "1.1.0"])
 def test_the_other_rulesets_pass_too(tmp_path: Path, ruleset: str) -> None:
     assert run(toy.write(tmp_path, toy.raw(ruleset=ruleset)), "--out", tmp_path).returncode == 0
