@@ -1,13 +1,18 @@
 """Are the numbers of two deterministic runs equal to the bit; and if not, in which step, phase and tensor they first part.
 
-Runs of one seed are held against each other: first within an arm, where nothing may differ, then A against B.
+Runs of one seed are held against each other, every pair of them: first within an arm, where nothing may differ, then A
+against B. What is said to be equal is what every pair has.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import Any
 
@@ -56,42 +61,98 @@ class Bits:
     parting: Parting | None = None
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How far two runs, or several pairs of them, could be held against each other."""
+
+    batch: bool  # hashed in both
+    steps: int  # whose losses both have
+    hashed: frozenset[int]  # steps after which both have hashes of tensors
+    evaluations: int
+
+    @classmethod
+    def of(cls, one: Numbers, other: Numbers) -> Extent:
+        losses = zip(one.losses, other.losses, strict=False)
+        steps = sum(not (math.isnan(a) or math.isnan(b)) for a, b in losses)
+        hashed = {
+            step for step in one.tensors.keys() & other.tensors.keys() if one.tensors[step] and other.tensors[step]
+        }
+        evaluations = len(one.accuracies.keys() & other.accuracies.keys())
+        return cls(bool(one.batch and other.batch), steps, frozenset(hashed), evaluations)
+
+    def __and__(self, other: Extent) -> Extent:
+        """What both have: nothing is said of all pairs that one lacks."""
+        return Extent(
+            self.batch and other.batch,
+            min(self.steps, other.steps),
+            self.hashed & other.hashed,
+            min(self.evaluations, other.evaluations),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.batch or self.steps or self.hashed or self.evaluations)
+
+    def __str__(self) -> str:
+        after = ", ".join(map(str, sorted(self.hashed)))
+        parts = [
+            "first batch" * self.batch,
+            f"losses of {self.steps} step{'s' * (self.steps != 1)}" if self.steps else "",
+            f"tensors after step{'s' * (len(self.hashed) != 1)} {after}" if after else "",
+            f"{self.evaluations} evaluation{'s' * (self.evaluations != 1)}" if self.evaluations else "",
+        ]
+        return ", ".join(filter(None, parts))
+
+
 def compare(runs: Sequence[ComparedRun]) -> Bits | None:
-    """None where no run is deterministic."""
-    told = [read(run) for run in runs if run.record.value("deterministic") is True]
-    if not told:
+    """Every pair of one seed. None where no run is deterministic."""
+    deterministic = [run for run in runs if run.record.value("deterministic") is True]
+    if not deterministic:
         return None
-    arms = [
-        [numbers for run, numbers in zip(_deterministic(runs), told, strict=True) if run.arm == arm] for arm in (0, 1)
-    ]
+    told = [(run.arm, read(run)) for run in deterministic]
+    arms = [[numbers for at, numbers in told if at == arm] for arm in (0, 1)]
     for arm, own in enumerate(arms):
-        for first, other in _same_seed(own, own):
+        for first, other in _same_seed(own):
             if (found := parting(first, other)) is not None:
-                text = (
-                    f"{NAMES[arm]} is not equal to itself ({first.log}, {other.log}): {found}; nothing can be said of B"
-                )
-                return Bits(text, None, found)
-    pairs = list(_same_seed(*arms))
+                text = f"{NAMES[arm]} is not equal to itself ({first.log}, {other.log}): {found}"
+                if arm and next(_same_seed(arms[0]), None):  # so one of these runs is unlike A's
+                    return Bits(f"{text}; {NAMES[0]} is (seed {first.seed})", False, found)
+                return Bits(f"{text}; nothing can be said of {NAMES[1]}", None, found)
+    pairs = [(one, other) for one in arms[0] for other in arms[1] if one.seed is not None and one.seed == other.seed]
     if not pairs:
         return Bits("no two deterministic runs of one seed, one in each arm", None)
-    first, other = pairs[0]
-    if (found := parting(first, other)) is not None:
-        return Bits(f"not equal to the bit, {found} (seed {first.seed})", False, found)
-    after = ", ".join(map(str, sorted(set(first.tensors) & set(other.tensors))))
-    steps = min(len(first.losses), len(other.losses))
-    text = f"equal to the bit: first batch, losses of {steps} steps, tensors after steps {after} (seed {first.seed})"
-    return Bits(text, True)
+    partings = [(found, one.seed) for one, other in pairs if (found := parting(one, other)) is not None]
+    if partings:
+        first_found, seed = min(partings, key=lambda each: each[0].step)
+        of = f"seed {seed}; {len(partings)} of {len(pairs)} pairs of runs differ" if len(pairs) > 1 else f"seed {seed}"
+        return Bits(f"not equal to the bit, {first_found} ({of})", False, first_found)
+    told_of = {one.seed for one, _ in pairs if one.seed is not None}
+    extents = [Extent.of(one, other) for one, other in pairs]
+    extent = reduce(and_, extents)
+    if not extent:
+        bare = next((pair for pair, each in zip(pairs, extents, strict=True) if not each), pairs[0])
+        logs = f"{bare[0].log} and {bare[1].log}"
+        return Bits(
+            f"nobody can say: {logs} have no losses, hashes or evaluations in common (seed {bare[0].seed})", None
+        )
+    alone = {numbers.seed for _, numbers in told if numbers.seed is not None} - told_of
+    parts = [
+        _seeds(told_of),
+        f"{len(pairs)} pairs of runs" if len(pairs) > 1 else "",
+        f"{_seeds(alone)} in one arm alone" if alone else "",
+    ]
+    return Bits(f"equal to the bit: {extent} ({', '.join(filter(None, parts))})", True)
 
 
-def _deterministic(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
-    return [run for run in runs if run.record.value("deterministic") is True]
+def _seeds(numbers: Iterable[int]) -> str:
+    found = sorted(numbers)
+    return f"seed{'s' * (len(found) != 1)} {', '.join(map(str, found))}"
 
 
-def _same_seed(ones: Sequence[Numbers], others: Sequence[Numbers]) -> Iterable[tuple[Numbers, Numbers]]:
-    for one in ones:
-        for other in others:
-            if one is not other and one.seed == other.seed:
-                yield one, other
+def _same_seed(runs: Sequence[Numbers]) -> Iterator[tuple[Numbers, Numbers]]:
+    """Pairs of one arm's runs."""
+    return (
+        pair for pair in itertools.combinations(runs, 2) if pair[0].seed is not None and pair[0].seed == pair[1].seed
+    )
 
 
 def parting(one: Numbers, other: Numbers) -> Parting | None:
@@ -99,7 +160,7 @@ def parting(one: Numbers, other: Numbers) -> Parting | None:
     if found := _hashes(one.batch, other.batch):
         return Parting(1, "data", found[0], None, len(found) - 1)
     for step, (a, b) in enumerate(zip(one.losses, other.losses, strict=False), 1):
-        if a != b:
+        if a != b and not (math.isnan(a) and math.isnan(b)):  # neither tells it
             return Parting(step, "forward and loss", "loss", ulp(a, b), 0)
         if found := _hashes(one.tensors.get(step, {}), other.tensors.get(step, {})):
             return Parting(step, "backward or optimizer", found[0], None, len(found) - 1)

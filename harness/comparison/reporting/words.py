@@ -11,7 +11,14 @@ SHARE = 0.25  # of the whole difference that a phase must make to be named
 
 
 def sentence(found: Comparison) -> str:
-    """What the terminal ends in."""
+    """What the terminal ends in: what was asked for first."""
+    if found.question.numbers and found.rows:
+        said = found.bits.text if found.bits is not None else "nobody can say, without deterministic runs of one seed"
+        return f"Numbers: {said}. {_of_speed(found)}"
+    return _of_speed(found)
+
+
+def _of_speed(found: Comparison) -> str:
     a, b = found.question.labels
     if found.invalid:
         count = len(found.invalid)

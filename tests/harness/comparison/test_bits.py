@@ -13,7 +13,7 @@ import pytest
 
 from harness.comparison import bits
 from harness.comparison.comparison import Question, compare
-from harness.comparison.reporting import documents, terminal
+from harness.comparison.reporting import documents, terminal, words
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import judged
 
@@ -73,7 +73,7 @@ def test_ulp(a: float, b: float, count: int) -> None:
     assert bits.ulp(a, b) == count
 
 
-def deterministic(loss_at_2: float = 0.5, weights: str = "w") -> arms.Change:
+def deterministic(loss_at_2: float = 0.5, weights: str = "w", seed: int = 1) -> arms.Change:
     """What a deterministic run logs beyond the rest; losses change at the second step of the first epoch."""
 
     def change(events: list[dict[str, Any]]) -> None:
@@ -86,9 +86,18 @@ def deterministic(loss_at_2: float = 0.5, weights: str = "w") -> arms.Change:
         events.insert(8, {**events[0], "key": "deterministic", "value": True})
         for event in events:
             if event["key"] == "seed":
-                event["value"] = 1
+                event["value"] = seed
 
     return change
+
+
+def of_seeds(root: Path, **other: Any) -> tuple[Path, Path]:
+    """Two runs an arm of seed 1, and two of seed 2 of which the candidate's are `other`."""
+    for number in range(8):
+        seed = number // 4 + 1
+        given = other if seed == 2 and number % 2 else {}
+        arms.write(root / "ab"[number % 2], number, turn=number, change=deterministic(seed=seed, **given))
+    return root / "a", root / "b"
 
 
 def test_compare_says_so(tmp_path: Path) -> None:
@@ -118,6 +127,57 @@ def test_a_gate_on_the_numbers(tmp_path: Path) -> None:
     assert [[part.tag for part in case] for case in cases if case is not None] == [[], ["failure"], ["error"]]
     assert not any("slower" in str(case.get("name")) for suite in suites for case in suite.iter("testcase"))
     assert any("nobody can say, without runs of --deterministic" in line for line in terminal.lines(found[2]))
+
+
+def test_every_seed_is_compared(tmp_path: Path) -> None:
+    """The first pair alone was, so that what parted with the second seed passed the gate."""
+    same = judged(of_seeds(tmp_path / "1"), numbers=True)
+    assert same.exit_code == 0 and same.bits is not None and same.bits.text.endswith("(seeds 1, 2, 8 pairs of runs)")
+    found = judged(of_seeds(tmp_path / "2", weights="other"), numbers=True)
+    assert found.exit_code == 1 and found.bits is not None
+    assert found.bits.text.endswith("model.w (seed 2; 4 of 8 pairs of runs differ)")
+    assert words.sentence(found).startswith("Numbers: not equal to the bit, first different at step 1")
+
+
+def test_only_what_was_compared_is_said_to_be_equal(tmp_path: Path) -> None:
+    """What one pair of logs lacks is said of none; where nothing is left, nobody can say."""
+
+    def without(*keys: str) -> arms.Change:
+        def change(events: list[dict[str, Any]]) -> None:
+            deterministic()(events)
+            events[:] = [event for event in events if event["key"] not in keys]
+
+        return change
+
+    def told(number: int, *keys: str) -> bits.Bits:
+        bare = {"change": without(*keys)}
+        found = judged(arms.in_turns(tmp_path / str(number), 2, a={"change": deterministic()}, b=bare), numbers=True)
+        assert found.bits is not None and found.exit_code == {True: 0, None: 3}[found.bits.equal]
+        return found.bits
+
+    assert told(1, "batch_sha256").text.startswith(
+        "equal to the bit: losses of 24 steps, tensors after step 1, 2 evalu"
+    )
+    assert told(2, "tensor_sha256").text.startswith("equal to the bit: first batch, losses of 24 steps, 2 evaluations")
+    everything = ("batch_sha256", "tensor_sha256", "tracked_stats", "eval_accuracy")
+    assert (
+        told(3, *everything).equal is None
+        and "have no losses, hashes or evaluations in common" in told(4, *everything).text
+    )
+
+
+def test_losses_that_neither_run_tells_are_no_difference() -> None:
+    blank = [math.nan] * 12
+    assert bits.parting(numbers(losses=blank), numbers(losses=blank)) is None
+    assert bits.Extent.of(numbers(losses=blank), numbers(losses=blank)).steps == 0
+    assert bits.parting(numbers(losses=blank), numbers()) is not None
+
+
+def test_a_candidate_unlike_itself_is_unlike_a_baseline_that_repeats_itself(tmp_path: Path) -> None:
+    a, b = arms.in_turns(tmp_path, 2, a={"change": deterministic()}, b={"change": deterministic()})
+    arms.write(b, 9, turn=9, change=deterministic(0.6))
+    found = judged((a, b), numbers=True)
+    assert found.exit_code == 1 and found.bits is not None and "B is not equal to itself" in found.bits.text
 
 
 def test_an_arm_unlike_itself_says_nothing_of_the_other(tmp_path: Path) -> None:
