@@ -7,6 +7,7 @@ import shlex
 from typing import Any
 
 from harness.names import result as result_name
+from harness.results.checking.kept import Opinions
 from harness.results.record import RunRecord
 from harness.results.score import four_decimals, score
 from harness.results.series import Series
@@ -60,8 +61,15 @@ def implementation_json(record: RunRecord) -> dict[str, str]:
 
 
 def _readme(series: Series, system: str, implementation: str, ruleset: str) -> str:
-    record, result = series.first, score(series, ruleset)
+    opinions = Opinions(None)
+    opinions.ask([series], ruleset)  # for the factor of the score
+    record, result = series.first, score(series, ruleset, opinions.of(series, ruleset))
     minutes = "no score" if result.exact_minutes is None else f"{four_decimals(result.exact_minutes)} minutes"
+    scaled = (
+        ""
+        if result.factor == 1
+        else f", multiplied by {result.factor:.4f} as they converged sooner than the reference's"
+    )
     runs = "\n".join(
         f"| {result_name(index)} | {'-' if each.run_ms is None else four_decimals(each.run_ms / 60_000)} "
         f"| {'-' if each.epochs_run is None else f'{each.epochs_run:g}'} "
@@ -70,7 +78,7 @@ def _readme(series: Series, system: str, implementation: str, ruleset: str) -> s
     )
     return f"""# {record.platform}: {record.benchmark}, ruleset {ruleset}
 
-Score: {minutes} (mean of the runs without the fastest and the slowest) on {result.accelerators} accelerators, global
+Score: {minutes} (mean of the runs without the fastest and the slowest{scaled}) on {result.accelerators} accelerators, global
 batch {record.global_batch_size}.
 
 ## Steps to run

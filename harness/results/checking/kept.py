@@ -40,7 +40,12 @@ class Opinions:
         self._packages: dict[tuple[Path, str], list[OfficialVerdict] | None] = {}
 
     def ask(
-        self, all_series: Sequence[Series], ruleset: str | None, *, workers: int, progress: Callable[[int, int], None]
+        self,
+        all_series: Sequence[Series],
+        ruleset: str | None,
+        *,
+        workers: int = 1,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> None:
         """Have an answer for each series: those that nobody has asked for are asked for now, a second or two each."""
         jobs = [job for each in all_series if (job := checker.job_of(each, ruleset)) is not None]

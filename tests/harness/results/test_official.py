@@ -319,7 +319,7 @@ def test_the_score_is_multiplied_as_mlperf_multiplies_it(tmp_path: Path) -> None
     (series,) = find_series([package / "results/dgxa100_test/ssd"])
     opinions = Opinions(None)
     plain = score(series, opinion=opinions.of(series, "1.0.0"))
-    opinions.ask([series], None, workers=1, progress=lambda done, total: None)
+    opinions.ask([series], None)
     scaled = score(series, opinion=opinions.of(series, "1.0.0"))
     assert plain.factor == 1 < scaled.factor < 1.1
     assert plain.minutes is not None and plain.minutes * scaled.factor == pytest.approx(theirs, abs=2e-4)
