@@ -62,6 +62,10 @@ def compare(  # noqa: PLR0917 - typer passes options by name
         list[str] | None,
         typer.Option(help="A field that may differ beside the driver's; repeatable, * for many.", metavar="FIELD"),
     ] = None,
+    allow_mixed: Annotated[
+        list[str] | None,
+        typer.Option(help="A field, not the driver, that may vary within an arm; repeatable.", metavar="FIELD"),
+    ] = None,
     numbers: Annotated[
         bool,
         typer.Option(
@@ -79,7 +83,7 @@ def compare(  # noqa: PLR0917 - typer passes options by name
 ) -> None:
     """Is B slower than A, faster or equal, how sure is that, and in which phase.
 
-    Exit codes: 0 equal or faster, 1 slower, 2 usage, 3 cannot tell yet or suspect, 4 not comparable, 5 invalid runs; with
+    Exit codes: 0 equal or faster, 1 slower, 2 usage, 3 cannot tell yet, 4 not comparable, 5 invalid runs, 7 suspect; with
     --numbers 0 equal to the bit, 1 different, 3 cannot tell.
 
     Also: `compare plan` and `compare run` make such results, `compare noise` measures what a machine can show; each has --help.
@@ -89,7 +93,9 @@ def compare(  # noqa: PLR0917 - typer passes options by name
     from harness.comparison.reporting import terminal
     from harness.comparison.runs import find
 
-    question = comparison.Question(tuple(metric or ()), fraction(delta), tuple(allow_diff or ()), numbers=numbers)
+    question = comparison.Question(
+        tuple(metric or ()), fraction(delta), tuple(allow_diff or ()), tuple(allow_mixed or ()), numbers=numbers
+    )
     runs = [*find(baseline, 0), *find(candidate, 1)]
     found = comparison.of_runs(runs, question, floors.find(runs))
     write(found, junit=junit, markdown=markdown, html=html, bundle=bundle)

@@ -26,6 +26,18 @@ DRIVER_FIELDS = (
     *("software.fabric_manager*", "gpu.gsp_*", "gpu.vbios", "gpu.inforom", "gpu.memory_mib"),
     *("loaded.libcuda", "loaded.libnvidia*", "loaded.libnvcuvid*", "loaded.libnvoptix*"),
 )
+# What tells one driver from another; an arm has one of it, whatever is allowed
+DRIVER_ITSELF = (
+    *("software.driver", "software.driver_flavour", "software.libcuda_version", "software.nvml", "gpu.gsp_firmware"),
+)
+# Of a host or a GPU alone; an arm has as many as it has hosts
+OF_A_HOST = (
+    "gpu*",
+    "hardware.*",
+    "loaded.*",
+    "chosen.*",
+    *(name for name in DRIVER_FIELDS if name not in DRIVER_ITSELF),
+)
 # Of what a run logs before its clock starts: known otherwise, or a measurement. The rest is what it chose by itself
 NOT_CHOSEN = (
     *("submission_*", "configuration*", "init_*", "seed", "weights_initialization", "software", "hardware", "image"),
@@ -80,11 +92,19 @@ class Comparability:
     def ok(self) -> bool:
         return not self.refusals
 
+    @property
+    def alike(self) -> bool:
+        """Whether the arms differ in nothing that the logs tell."""
+        return all(each.standing == "not told" for each in self.differences)
 
-def examine(runs: Sequence[ComparedRun], allowed: Sequence[str] = ()) -> Comparability:
-    """All differences, judged. ValueError where `allowed` names a field that no log has."""
+
+def examine(runs: Sequence[ComparedRun], allowed: Sequence[str] = (), mixed: Sequence[str] = ()) -> Comparability:
+    """All differences, judged. `allowed` may differ between the arms, `mixed` within one; ValueError for no field of a log."""
     facts = {id(run): fields(run) for run in runs}
-    _check_names(allowed, {name for each in facts.values() for name in each})
+    known = {name for each in facts.values() for name in each}
+    _check_names("--allow-diff", allowed, known)
+    _check_names("--allow-mixed", mixed, known)
+    judge = _Judge(facts, allowed, mixed)
     hosts = list(dict.fromkeys(run.host for run in runs))
     arms_of = {host: {run.arm for run in runs if run.host == host} for host in hosts}
     paired = [host for host in hosts if len(arms_of[host]) == 2]
@@ -95,9 +115,9 @@ def examine(runs: Sequence[ComparedRun], allowed: Sequence[str] = ()) -> Compara
             "each host, or say --allow-diff host to compare machines"
         )
     groups = {host: [run for run in runs if run.host == host] for host in paired} if paired else {None: list(runs)}
-    differences = _merged(
-        difference for host, group in groups.items() for difference in _differences(group, facts, host, allowed)
-    )
+    found = [difference for host, group in groups.items() for difference in judge.differences(group, host)]
+    entering = [run for group in groups.values() for run in group]
+    differences = _merged([*found, *judge.swapped(entering, {each.field for each in found})])
     for each in differences:
         if each.standing == "refused":
             refusals.append(_sentence(each))
@@ -166,26 +186,58 @@ def _chosen(run: ComparedRun) -> dict[str, Any]:
     }
 
 
-def _differences(
-    group: Sequence[ComparedRun], facts: Mapping[int, dict[str, str]], host: str | None, allowed: Sequence[str]
-) -> Iterable[Difference]:
-    names = dict.fromkeys(name for run in group for name in facts[id(run)])
-    for name in names:
-        told = [[facts[id(run)].get(name) for run in group if run.arm == arm] for arm in (0, 1)]
-        sets = tuple(tuple(dict.fromkeys(value for value in values if value is not None)) for values in told)
-        if sets[0] == sets[1] and len(sets[0]) == 1 and all(value is not None for values in told for value in values):
-            continue
-        mixed = [NAMES[arm] for arm in (0, 1) if len(sets[arm]) > 1]
-        permitted = _permitted(name, allowed) or name.startswith("chosen.")
-        if mixed:
-            note = f"mixed within {' and '.join(mixed)}"
-            yield Difference(name, sets, host, "allowed" if permitted else "refused", note)  # type: ignore[arg-type]
-        elif not sets[0] or not sets[1] or sets[0] == sets[1]:
-            yield Difference(name, sets, host, "not told")  # type: ignore[arg-type]
-        else:
-            fine = permitted or _matches(name.split("[")[0], DRIVER_FIELDS)
-            yield Difference(name, sets, host, "allowed" if fine else "refused")  # type: ignore[arg-type]
-    yield from _seeds(group, host, allowed)
+@dataclass(frozen=True)
+class _Judge:
+    """What may differ, held against what does."""
+
+    facts: Mapping[int, dict[str, str]]
+    allowed: Sequence[str]
+    mixed: Sequence[str]
+
+    def differences(self, group: Sequence[ComparedRun], host: str | None) -> Iterable[Difference]:
+        names = dict.fromkeys(name for run in group for name in self.facts[id(run)])
+        for name in names:
+            told = [[self.facts[id(run)].get(name) for run in group if run.arm == arm] for arm in (0, 1)]
+            sets = self._sets(group, name)
+            if sets[0] == sets[1] and len(sets[0]) == 1 and all(each is not None for values in told for each in values):
+                continue
+            permitted = _permitted(name, self.allowed) or name.startswith("chosen.")
+            if any(len(values) > 1 for values in sets):
+                yield self._mixed(name, sets, host)
+            elif not sets[0] or not sets[1] or sets[0] == sets[1]:
+                yield Difference(name, sets, host, "not told")
+            else:
+                fine = permitted or _matches(name.split("[")[0], DRIVER_FIELDS)
+                yield Difference(name, sets, host, "allowed" if fine else "refused")
+        yield from _seeds(group, host, self.allowed)
+
+    def swapped(self, runs: Sequence[ComparedRun], differing: Iterable[str]) -> Iterable[Difference]:
+        """What makes the arms is the same on each host, or their mean over hosts is of nothing: folders that were swapped."""
+        for name in sorted(differing):
+            sets = self._sets(runs, name)
+            if any(len(values) > 1 for values in sets) and name != "seed" and not self._of_a_host(name):
+                yield self._mixed(name, sets, None)
+
+    @staticmethod
+    def _of_a_host(name: str) -> bool:
+        return _matches(name, OF_A_HOST) and name not in DRIVER_ITSELF
+
+    def _sets(self, runs: Sequence[ComparedRun], name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The values of each arm."""
+        a, b = (
+            tuple(
+                dict.fromkeys(v for run in runs if run.arm == arm and (v := self.facts[id(run)].get(name)) is not None)
+            )
+            for arm in (0, 1)
+        )
+        return a, b
+
+    def _mixed(self, name: str, sets: tuple[tuple[str, ...], tuple[str, ...]], host: str | None) -> Difference:
+        """An arm of two things is asked for by a name of its own, and of two drivers it is none."""
+        fine = _permitted(name, self.mixed) and not _permitted(name, DRIVER_ITSELF)
+        where = " and ".join(NAMES[arm] for arm in (0, 1) if len(sets[arm]) > 1)
+        standing: Standing = "allowed" if fine or name.startswith("chosen.") else "refused"
+        return Difference(name, sets, host, standing, f"mixed within {where}")
 
 
 def _seeds(group: Sequence[ComparedRun], host: str | None, allowed: Sequence[str]) -> Iterable[Difference]:
@@ -214,9 +266,13 @@ def _sentence(each: Difference) -> str:
     where = f" on {each.host}" if each.host else ""
     if each.note.startswith("mixed"):
         values = " | ".join(" and ".join(map(_shortened, values)) for values in each.values if len(values) > 1)
-        return f"{each.field} is {each.note}{where} ({values}): an arm is one thing; take runs of one kind"
+        return f"{each.field} is {each.note}{where} ({values}): an arm is one thing; take runs of one kind{_or_mixed(each)}"
     a, b = (" and ".join(map(_shortened, values)) for values in each.values)
     return f"{each.field} differs{where}: {a} and {b}; make it alike, or say --allow-diff {each.field}"
+
+
+def _or_mixed(each: Difference) -> str:
+    return "" if _permitted(each.field, DRIVER_ITSELF) else f", or say --allow-mixed {each.field}"
 
 
 def _replaced_driver(runs: Sequence[ComparedRun]) -> Iterable[str]:
@@ -253,13 +309,13 @@ def _notes(runs: Sequence[ComparedRun]) -> Iterable[str]:
         yield "a demonstration on generated pictures: its speed says nothing of the full benchmark's"
 
 
-def _check_names(allowed: Sequence[str], known: set[str]) -> None:
+def _check_names(option: str, allowed: Sequence[str], known: set[str]) -> None:
     names = known | {"host", "seed", "software.driver_mode"}
     for pattern in allowed:
         if not any(_permitted(name, [pattern]) for name in names):
             close = difflib.get_close_matches(pattern, sorted(names), n=1)
             hint = f"did you mean {close[0]}?" if close else "the table of differences names them"
-            raise ValueError(f"--allow-diff {pattern}: no log has such a field; {hint}")
+            raise ValueError(f"{option} {pattern}: no log has such a field; {hint}")
 
 
 def _permitted(name: str, allowed: Sequence[str]) -> bool:

@@ -25,7 +25,7 @@ from harness.comparison.runs import ComparedRun, Invalid, check_apart, entering,
 
 DELTA = 0.005  # of one node; `compare --delta`
 SHOWN = ("evaluation_seconds", "init_seconds", "joules_per_image")  # beside what is gated
-EXIT = {"EQUAL": 0, "FASTER": 0, "SLOWER": 1, "CANNOT TELL": 3, "SUSPECT": 3}
+EXIT = {"EQUAL": 0, "FASTER": 0, "SLOWER": 1, "CANNOT TELL": 3, "SUSPECT": 7}
 NOT_COMPARABLE, INVALID_RUNS = 4, 5
 NUMBERS_EXIT = {
     True: 0,
@@ -41,6 +41,7 @@ class Question:
     metrics: tuple[str, ...] = ()
     delta: float = DELTA
     allowed: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()  # fields that may differ within an arm
     labels: tuple[str, str] = ("A", "B")
     numbers: bool = False  # whether the exit code says if the numbers are the same, and not which arm is slower
 
@@ -140,7 +141,7 @@ def of_runs(runs: Sequence[ComparedRun], question: Question, floor: Floor | None
     nothing = replace(nothing, probes=probes.beside(found))
     if bad := invalid(found):
         return replace(nothing, invalid=tuple(bad))
-    comparable = comparability.examine(found, question.allowed)
+    comparable = comparability.examine(found, question.allowed, question.mixed)
     nothing = replace(nothing, comparability=comparable, notes=comparable.notes)
     if not comparable.ok:
         return nothing
@@ -282,6 +283,11 @@ def _notes(
     assert base.comparability is not None
     alone = "one arm alone; its runs are shown and do not enter the ratio"
     notes += [f"host {name}: {alone}" for name in base.comparability.unpaired]
+    if base.comparability.alike:
+        notes.append(
+            "the arms differ in nothing that the logs tell, neither in driver nor image, configuration or commit: A against A. "
+            "Where that is not what was meant, the change was not there when B ran"
+        )
     first = judged[0].estimate
     if first is not None:
         drivers = {run.driver.key for run in base.runs}

@@ -211,6 +211,53 @@ def test_drivers_mixed_within_an_arm(tmp_path: Path) -> None:
     assert "mixed within B" in words.sentence(found)
 
 
+def test_an_arm_of_two_drivers_is_none_whatever_is_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for turn in range(10):
+        arms.write(
+            tmp_path / "ab"[turn % 4 in (1, 2)],
+            turn,
+            turn=turn,
+            factor=arms.NOISE[turn],
+            software=OLD if turn < 6 else NEW,
+        )
+    for allow in ("--allow-diff", "--allow-mixed"):
+        code, out = run(capsys, tmp_path / "a", tmp_path / "b", allow, "software.*")
+        assert code == 4 and "mixed within A and B" in " ".join(out.split()) and "--allow-mixed" not in out
+
+
+def test_what_varies_within_an_arm_is_allowed_by_its_own_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = arms.in_turns(tmp_path, b={"software": NEW})
+    arms.write(b, 9, turn=20, software=NEW, change=put("software", {"torch": "2.15.0"}))
+    code, out = run(capsys, a, b, "--allow-diff", "software.torch")
+    assert code == 4 and "--allow-mixed software.torch" in " ".join(out.split())
+    assert run(capsys, a, b, "--allow-mixed", "software.torch")[0] == 0
+
+
+def test_arms_that_are_swapped_on_one_of_two_hosts(tmp_path: Path) -> None:
+    for host, software in (("GPU-1", (OLD, NEW)), ("GPU-2", (NEW, OLD))):
+        for number in range(6):
+            arm, start = number % 2, 0 if host == "GPU-1" else 10
+            arms.write(tmp_path / "ab"[arm], start + number, turn=number, software=software[arm], gpu={"uuid": host})
+    found = judged((tmp_path / "a", tmp_path / "b"))
+    assert found.exit_code == 4 and "software.driver is mixed within A and B" in words.sentence(found)
+
+
+def test_a_reboot_that_was_forgotten_is_told(tmp_path: Path) -> None:
+    assert any("A against A" in note for note in judged(arms.in_turns(tmp_path)).notes)
+    assert not any("A against A" in note for note in judged(arms.in_turns(tmp_path / "2", b={"software": NEW})).notes)
+
+
+def test_slower_on_doubtful_hardware_passes_no_gate(tmp_path: Path) -> None:
+    """Exit code 3 is what a gate may wait on; the next block does not mend a memory."""
+    a, b = arms.in_turns(tmp_path, slower=1.10, b={"software": NEW})
+    for log in (*a.glob("*.txt"), *b.glob("*.txt")):
+        arms.telemetry(log, ecc_corrected=int(log == b / "result_0.txt"))
+    found = judged((a, b))
+    assert (found.word, found.exit_code) == ("SUSPECT", 7)
+
+
 def test_two_machines_are_not_two_drivers(tmp_path: Path) -> None:
     folders = arms.in_turns(tmp_path, b={"software": NEW, "gpu": {"uuid": "GPU-2"}})
     found = judged(folders)
@@ -394,7 +441,7 @@ def test_telemetry_makes_it_suspect(tmp_path: Path, bad: dict[str, Any], text: s
     for log in b.glob("*.txt"):
         arms.telemetry(log, **bad)
     found = judged((a, b))
-    assert (found.word, found.exit_code) == ("SUSPECT", 3)
+    assert (found.word, found.exit_code) == ("SUSPECT", 7)
     assert any(text in each.text for each in found.symptoms)
 
 
