@@ -167,7 +167,11 @@ class Request:
     ] = None
     number: Annotated[int | None, Option(min=0, help="N of result_N.txt.  [default: the next free one]"), ONE] = None
     checkpoint_dir: Annotated[
-        Path | None, Option(help="Keep checkpoints there: the last epoch's and the best one's."), ONE
+        Path | None,
+        Option(
+            help="Keep checkpoints there: the last epoch's and the best one's. Those of an earlier run go to earlier_N in it."
+        ),
+        ONE,
     ] = None
     from_checkpoint: Annotated[
         bool,

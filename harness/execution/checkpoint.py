@@ -3,12 +3,16 @@
     checkpoint.pt   after the last whole epoch: what `run --from-checkpoint` goes on from
     best.pt         after the best evaluation so far: what `detect`, `export` and `inference` take of a folder
 
-A checkpoint says what it is of, so that using a trained model takes no other file. It is read without running code of its own.
+They are of one run: where one starts afresh in a folder that has another's, those are set aside at its first checkpoint, as
+earlier_N/ in the folder, and stay as they are. A checkpoint says what it is of, so that using a trained model takes no other
+file. It is read without running code of its own.
 A resumed run says so in its log and is never a timed result.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import tempfile
 import warnings
 from dataclasses import dataclass, fields
@@ -21,6 +25,7 @@ from harness.exit_codes import DISK_FULL
 
 NAME = "checkpoint.pt"
 BEST = "best.pt"
+EARLIER = "earlier_"  # begins the name of a folder with what an earlier run has left
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,29 @@ def usable(folder: Path) -> None:
         raise ValueError(
             f"--checkpoint-dir {folder}: nothing can be written there ({error.strerror}); name another folder"
         ) from error
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move what an earlier run has left in `folder` into a new one below it, which is returned; None where there is nothing.
+
+    OSError when that cannot be done.
+    """
+    there = [path for name in (BEST, NAME) if (path := folder / name).exists()]
+    if not there:
+        return None
+    try:
+        for number in itertools.count():
+            aside = folder / f"{EARLIER}{number}"
+            with contextlib.suppress(FileExistsError):
+                aside.mkdir()
+                break
+        for path in there:
+            path.rename(aside / path.name)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{folder}: the checkpoints of an earlier run cannot be set aside ({error.strerror})"
+        ) from error
+    return aside
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:

@@ -143,7 +143,7 @@ def _last_words(run: Run, ending: Ending) -> None:
     if log.path is not None and (drawn := log.path.with_suffix(".png")).is_file():
         screen.say(f"picture  {drawn}")
     kept = run.request.checkpoint_dir
-    if kept is not None and (model := checkpoint.to_use(kept)) is not None:
+    if kept is not None and run.has_model and (model := checkpoint.to_use(kept)) is not None:
         screen.say(f"model    {model}")
     ended = time.time()
     screen.say(f"ENDING TIMING RUN AT {clock(ended)}")

@@ -162,7 +162,7 @@ def _train(run: Run) -> Ending:
                     f"{request.max_steps}: they count from the beginning of the whole run"
                 )
             session.restore(resumed.state)
-            run.best_kept = resumed.best
+            run.best_kept, run.has_model = resumed.best, True
             first_epoch = resumed.epoch + 1
             log.point("resumed_from_epoch", resumed.epoch)
         run.asking = False
@@ -285,7 +285,8 @@ def _evaluate(run: Run, session: Session, epoch: int) -> None:
 
 
 def _save(run: Run, here: Context, session: Session, epoch: int) -> None:
-    assert run.request.checkpoint_dir is not None
+    folder = run.request.checkpoint_dir
+    assert folder is not None
     state = session.state()
     last = run.history.evaluations[-1] if run.history.evaluations else None
     quality = last.quality if last is not None and last.epoch == epoch else None
@@ -305,4 +306,7 @@ def _save(run: Run, here: Context, session: Session, epoch: int) -> None:
             run.history.met,
             here.world_size,
         )
-        checkpoint.save(run.request.checkpoint_dir, saved)
+        if not run.has_model and (aside := checkpoint.set_aside(folder)) is not None:
+            run.screen.say(f"{folder} had the checkpoints of an earlier run; they are in {aside} now")
+        checkpoint.save(folder, saved)
+        run.has_model = True

@@ -49,6 +49,7 @@ class Run:
     best_kept: float | None = (
         None  # quality of the best checkpoint so far, those of the run that this one goes on with too
     )
+    has_model: bool = False  # whether what lies in --checkpoint-dir is this run's, or of the one that it goes on with
     stopping: threading.Lock = field(default_factory=threading.Lock)  # who writes run_stop
     hosts: list[str] = field(default_factory=list)  # by rank, once the ranks know of each other
     stopped_minutes: float | None = None  # run_start to run_stop

@@ -121,6 +121,50 @@ def test_a_run_that_goes_on_keeps_the_best_of_the_one_before(tmp_path: Path) -> 
     assert (last.epoch, last.quality, last.best) == (3, pytest.approx(0.1), 0.8)
 
 
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_better_model_of_another_run_is_set_aside_and_stays_usable(tmp_path: Path) -> None:
+    """Another configuration's, or the same command once more: the first run's 0.3 never becomes the second's 0."""
+    first, kept = toy.write(tmp_path, toy.raw(epochs=4)), tmp_path / "kept"
+    assert run(first, "--out", tmp_path, "--checkpoint-dir", kept).returncode == 0
+    before = content(kept)
+    second = toy.write(tmp_path, toy.raw("stands still", epochs=1, target=0.9), "other")
+    for number in range(2):
+        aside = kept / f"{checkpoint.EARLIER}{number}"
+        ended = run(second, "--out", tmp_path, "--checkpoint-dir", kept)
+        assert ended.returncode == 1
+        said = f"{kept} had the checkpoints of an earlier run; they are in {aside} now"
+        assert said in ended.stdout and said in (tmp_path / f"result_{number + 1}.txt").read_text()
+        assert f"model    {kept / checkpoint.BEST}" in ended.stdout
+        own = checkpoint.trained(kept)
+        assert (own.checkpoint.configuration_name, own.checkpoint.quality) == ("other", 0.0)
+        earlier = checkpoint.trained(aside).checkpoint
+        assert earlier.configuration_name == ("toy", "other")[number]
+    assert content(kept / f"{checkpoint.EARLIER}0") == before
+
+
+def test_a_run_that_saved_nothing_leaves_another_s_as_they_were_and_calls_none_its_own(tmp_path: Path) -> None:
+    first, kept = toy.write(tmp_path, toy.raw(epochs=4)), tmp_path / "kept"
+    assert run(first, "--out", tmp_path, "--checkpoint-dir", kept).returncode == 0
+    before = content(kept)
+    second = toy.write(tmp_path, toy.raw("stands still", epochs=2, target=0.9), "other")
+    ended = run(second, "--out", tmp_path, "--checkpoint-dir", kept, "--max-steps", 1)
+    assert ended.returncode == 1 and "steps spent: 1" in ended.stdout
+    assert "model  " not in ended.stdout
+    assert content(kept) == before
+
+
+def test_what_goes_on_sets_nothing_aside(tmp_path: Path) -> None:
+    path, kept = toy.write(tmp_path, toy.raw("stands still", epochs=3, target=0.9)), tmp_path / "kept"
+    steps = ("--out", tmp_path, "--checkpoint-dir", kept)
+    assert run(path, *steps, "--max-steps", 5).returncode == 1
+    ended = run(path, *steps, "--from-checkpoint")
+    assert ended.returncode == 1 and f"model    {kept / checkpoint.BEST}" in ended.stdout
+    assert sorted(content(kept)) == [checkpoint.BEST, checkpoint.NAME]
+
+
 # --- what is none, or is not to be trusted -----------------------------------------------------------------------------
 
 
