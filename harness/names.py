@@ -15,6 +15,12 @@ REFUSED = "refused_"  # begins the log of a run that was not begun
 BROKEN = ".broken-"  # is in the name of what a broken attempt of a trial left
 NAME_LIMIT = 120  # bytes of a folder's name that is made from a text; file systems take 255
 UNNAMED = "unnamed"
+RESULTS_FOLDER, PACKAGES_FOLDER = (
+    "results",
+    "packages",
+)  # of a checkout: what was made with the source and is none of it
+NOT_SOURCE = (RESULTS_FOLDER, PACKAGES_FOLDER)
+SOURCE = (":(top)", *(f":(top,exclude){each}" for each in NOT_SOURCE))  # what is, as git's pathspecs
 
 
 # --- a run's files -----------------------------------------------------------------------------------------------------

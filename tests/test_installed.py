@@ -27,7 +27,7 @@ def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_results_and_caches_are_placed_by_the_checkout_that_may_not_be_there() -> None:
     """ROOT is site-packages where the project is installed: nothing is written there."""
-    placed = re.compile(r"\b(?:out_dir|cache_dir)\((?:config\.)?ROOT\b")
+    placed = re.compile(r"\b(?:out_dir|cache_dir|collection|packages|results)\((?:config\.)?ROOT\b")
     assert not [path for path in (CHECKOUT / "harness").rglob("*.py") if placed.search(path.read_text())]
 
 

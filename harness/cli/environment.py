@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness import request
+from harness import names, request
 from harness.request import DATA_DIR, OUT
 from harness.system import places
 
-__all__ = ["DATA_DIR", "OUT", "cache_dir", "lookalikes", "out_dir"]
+__all__ = ["DATA_DIR", "OUT", "cache_dir", "collection", "lookalikes", "out_dir", "packages", "results"]
 
 CACHE_DIR = "HARNESS_CACHE_DIR"
 IN_IMAGE = "HARNESS_IMAGE_LOCK"  # set by our image alone
@@ -79,9 +79,21 @@ def checks(checkout: Path | None) -> Path:
     return cache_dir(checkout) / "checks"
 
 
-def results(root: Path) -> list[Path]:
-    """Where results are looked for that nobody named a folder of: the project's own, where it has any."""
-    return [folder for folder in (root / "results",) if folder.is_dir()]
+def collection(checkout: Path | None) -> Path:
+    """Where `collect` puts results that nobody named a folder for: as `out_dir`, results/."""
+    return _in_the_checkout(checkout, names.RESULTS_FOLDER)
+
+
+def packages(checkout: Path | None) -> Path:
+    """Where `package` puts one, likewise."""
+    return _in_the_checkout(checkout, names.PACKAGES_FOLDER)
+
+
+def results(checkout: Path | None) -> list[Path]:
+    """Where results are looked for that nobody named a folder of: where `collect` puts them, and the project's own."""
+    places = [collection(checkout), *([checkout / names.RESULTS_FOLDER] if checkout is not None else [])]
+    there = {folder.resolve(): folder for folder in reversed(places) if folder.is_dir()}
+    return list(reversed(there.values()))
 
 
 def benchmark_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
@@ -93,7 +105,11 @@ def out_dir(checkout: Path | None) -> Path:
 
     Without a checkout, or where it is read-only, out/ in the caller's directory.
     """
-    return checkout / "out" if checkout is not None and os.access(checkout, os.W_OK) else Path("out")
+    return _in_the_checkout(checkout, "out")
+
+
+def _in_the_checkout(checkout: Path | None, name: str) -> Path:
+    return checkout / name if checkout is not None and os.access(checkout, os.W_OK) else Path(name)
 
 
 def _folded(name: str) -> str:

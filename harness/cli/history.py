@@ -30,7 +30,6 @@ def history(
     """Every series over time: trend, change points and what changed there; drivers against systems; drivers seen to work."""
     from dataclasses import asdict
 
-    from harness import ROOT
     from harness.cli.compare import fraction
     from harness.comparison.history import history as histories
     from harness.comparison.history import history_page, history_text, points
@@ -38,7 +37,7 @@ def history(
     from harness.results.table import show_json
 
     limit = fraction(delta)
-    named = folders or environment.results(ROOT)
+    named = folders or environment.results(CHECKOUT)
     gathered, left_out = points.gather(named, environment.cache_dir(CHECKOUT))
     found = histories.history(gathered, left_out, system=system, delta=limit)
     if html is not None:

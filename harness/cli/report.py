@@ -44,14 +44,13 @@ def report(  # noqa: PLR0917  typer's options
     """
     from datetime import UTC, datetime
 
-    from harness import ROOT
     from harness.config import CHECKOUT
     from harness.results.reporting import report as reporting
     from harness.results.table import printable
 
     if json and csv:
         raise ValueError("--json and --csv both print to stdout: choose one")
-    named = folders or environment.results(ROOT)
+    named = folders or environment.results(CHECKOUT)
     board = reporting.gather(
         named, generated=datetime.now(UTC), published=published, checks=environment.checks(CHECKOUT)
     )

@@ -174,7 +174,10 @@ def sysinfo(
 
 def collect(
     paths: Annotated[list[Path], typer.Argument(help="Folders of result logs, or logs.", metavar="DIR...")],
-    into: Annotated[Path, typer.Option(help="The collection.", metavar="DIR")] = Path("results"),
+    into: Annotated[
+        Path | None,
+        typer.Option(help="The collection.  [default: results, the checkout's where it has one]", metavar="DIR"),
+    ] = None,
     system: Annotated[
         str | None, typer.Option(help="Folder in the collection.  [default: configuration and a hash of the machine]")
     ] = None,
@@ -182,9 +185,11 @@ def collect(
     json: Json = False,
 ) -> None:
     """Copy finished runs into results/SYSTEM/BENCHMARK, never over another, and index them. Exit 1 if one was refused."""
+    from harness.config import CHECKOUT
     from harness.results import collect as collecting
     from harness.results import collection, table
 
+    into = into or environment.collection(CHECKOUT)
     outcome = collecting.collect(paths, into, system=system or None, rebuild=rebuild)
     if json:
         table.show_json({**outcome.as_json(), "index": str(into / collection.INDEX)})
@@ -209,7 +214,9 @@ def package(
     *,
     org: Annotated[str, typer.Option(help="The organization that submits, as its logs say.")],
     division: Annotated[str, typer.Option(help="closed or open, as its logs say.")],
-    out: Annotated[Path, typer.Option(help="The package becomes OUT/ORG.", metavar="DIR")] = Path("packages"),
+    out: Annotated[
+        Path | None, typer.Option(help="The package becomes OUT/ORG.  [default: packages, likewise]", metavar="DIR")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="Id of the system.  [default: from the series]")] = None,
     describe: Annotated[
         Path | None, typer.Option(help="A system description (see sysinfo).  [default: from the logs]", metavar="FILE")
@@ -225,6 +232,7 @@ def package(
     json: Json = False,
 ) -> None:
     """A submission's whole tree, checked before it is let out. Exit 1, and no package, where the series is not fit."""
+    from harness.config import CHECKOUT
     from harness.results import package as packaging
     from harness.results import table
     from harness.results.checking import text as check_text
@@ -240,7 +248,15 @@ def package(
         )
     hardware = facts.describe(facts.read(os.environ))["hardware"]
     submission = packaging.Submission(
-        org, division, out, system, describe, assignments(given), ruleset, sources, hardware
+        org,
+        division,
+        out or environment.packages(CHECKOUT),
+        system,
+        describe,
+        assignments(given),
+        ruleset,
+        sources,
+        hardware,
     )
     try:
         built, report = packaging.package(found[0], submission)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from harness import ROOT
+from harness import ROOT, names
 from harness.contract import Plain
 from harness.system import facts, image
 from harness.system.facts import Machine
@@ -42,14 +42,14 @@ def surroundings(machine: Machine) -> dict[str, Any]:
 def commit(image: Mapping[str, Plain]) -> tuple[str, bool]:
     """The code's commit and whether the code differs from it: the image's, or the checkout's by git.
 
-    ("unknown", True) where neither can say.
+    What `collect` and `package` leave in the checkout is no code. ("unknown", True) where neither can say.
     """
     if image:
         return str(image["commit"]), bool(image["tree_dirty"])
     if not (ROOT / ".git").exists():  # installed: a checkout further up, of the environment's place, is another's
         return "unknown", True
     try:
-        return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain"))
+        return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--", *names.SOURCE))
     except (OSError, subprocess.SubprocessError):
         return "unknown", True
 
@@ -81,8 +81,8 @@ def libraries() -> dict[str, Plain]:
         "nccl": nccl,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
-    for key, names in DISTRIBUTIONS.items():
-        found[key] = next(filter(None, map(_version, names)), "none")
+    for key, distributions in DISTRIBUTIONS.items():
+        found[key] = next(filter(None, map(_version, distributions)), "none")
     return found
 
 

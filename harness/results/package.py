@@ -104,14 +104,13 @@ def refusals(series: Series, rules: Rules, submission: Submission) -> Iterator[s
 
 
 def _unknown_sources(series: Series) -> Iterator[str]:
-    commits = {record.commit for record in series.records}
-    if len(commits) > 1:
-        yield f"the runs are of different commits: {', '.join(sorted(str(each) for each in commits))}"
-    commit = series.first.commit
-    if commit in (None, "unknown"):
+    commits = {str(record.commit) for record in series.records}
+    if commits & {"None", "unknown"}:
         yield "the logs name no commit, so the sources that ran are not known: name their folder with --sources"
-    elif len(commits) == 1 and (why := sources.unavailable(str(commit))):
-        yield why
+    elif missing := [why for commit in sorted(commits) if (why := sources.unavailable(commit))]:
+        yield from missing
+    elif sources.differ(commits):
+        yield f"the runs are of different commits, and their sources differ: {', '.join(sorted(commits))}"
 
 
 def _usage(submission: Submission) -> None:

@@ -7,16 +7,17 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
-from harness import ROOT, outside
+from harness import ROOT, names, outside
 
 RECORD = "image.json"  # an image's account of what it was built from
 GIT_S = 120  # that git may take: a hung file system hangs it
 PROGRAM = frozenset((".py", ".sh", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".rs", ".go", ".java", ".jl", ".ipynb"))
 SIZE_LIMIT = 200_000_000  # bytes of all sources together; MLPerf takes files of 50 MB
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "out", "results")
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+MADE = frozenset(("out", *names.NOT_SOURCE))  # at the top alone: there are modules of these names
 
 
 def unavailable(commit: str, root: Path = ROOT) -> str:
@@ -28,6 +29,12 @@ def unavailable(commit: str, root: Path = ROOT) -> str:
     if built_from == commit:
         return ""
     return f"the sources of commit {commit} are not here (this is {built_from or 'no checkout'}): package in a checkout"
+
+
+def differ(commits: Collection[str], root: Path = ROOT) -> bool:
+    """Whether these commits have different sources, as far as is known here: results may have been committed in between."""
+    first, *others = sorted(commits)
+    return any(_git(root, "diff", "--quiet", first, each, "--", *names.SOURCE).returncode != 0 for each in others)
 
 
 def export(commit: str, target: Path, root: Path = ROOT) -> None:
@@ -65,7 +72,7 @@ def copy_folder(folder: Path, target: Path) -> None:
 
 def _regular_files(root: Path) -> Iterator[Path]:
     for at, folders, files in os.walk(root):
-        left_out = LEFT_OUT(at, [*folders, *files])
+        left_out = set(LEFT_OUT(at, [*folders, *files])) | (MADE if Path(at) == root else set())
         for name in sorted({*folders, *files} - left_out):
             path = Path(at) / name
             if path.is_symlink() and not outside.real(path).is_relative_to(root):
@@ -82,8 +89,8 @@ def _regular_files(root: Path) -> Iterator[Path]:
 
 
 def _plain(path: PurePosixPath) -> bool:
-    """Neither hidden nor a result of its own: a package holds results in one place."""
-    return not any(part.startswith(".") for part in path.parts) and path.parts[:1] != ("results",)
+    """Neither hidden nor a result or package of the project's own: a package holds results in one place."""
+    return not any(part.startswith(".") for part in path.parts) and path.parts[0] not in names.NOT_SOURCE
 
 
 def _image_commit(root: Path) -> str | None:

@@ -117,3 +117,22 @@ def test_out_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment.out_dir(tmp_path) == tmp_path / "out"
     monkeypatch.setattr(environment.os, "access", lambda *_: False)
     assert environment.out_dir(tmp_path) == Path("out")
+
+
+def test_collections_and_packages_lie_in_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From whichever directory it is called, and `report` looks where `collect` puts them."""
+    monkeypatch.chdir(tmp_path)
+    checkout = tmp_path / "checkout"
+    (checkout / "results").mkdir(parents=True)
+    assert environment.collection(checkout) == checkout / "results"
+    assert environment.packages(checkout) == checkout / "packages"
+    assert environment.results(checkout) == [checkout / "results"]
+    assert environment.results(None) == []
+    (tmp_path / "results").mkdir()
+    assert environment.results(None) == [environment.collection(None)] == [Path("results")]
+    assert environment.results(checkout) == [checkout / "results"]
+    monkeypatch.setattr(environment.os, "access", lambda *_: False)  # the image's, which ships results of its own
+    assert environment.collection(checkout) == Path("results")
+    assert environment.results(checkout) == [Path("results"), checkout / "results"]
+    monkeypatch.chdir(checkout)
+    assert environment.results(checkout) == [Path("results")]

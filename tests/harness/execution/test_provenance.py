@@ -11,13 +11,14 @@ import pytest
 from harness.execution import provenance
 from tests.conftest import CHECKOUT
 
+WHO = ("-c", "user.name=ada", "-c", "user.email=ada@example.org")
+
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    who = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
     (tmp_path / "code.py").write_text("")
-    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "first"]):
+    for words in (["init", "-q"], ["add", "."], [*WHO, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
     return tmp_path
 
@@ -29,12 +30,27 @@ def test_a_clean_checkout_and_a_changed_one(checkout: Path) -> None:
     assert provenance.commit({}) == (commit, True)
 
 
+def test_results_are_no_source(checkout: Path) -> None:
+    """After `collect` and `package` in a clean clone no later run could be published: its source counted as changed."""
+    (checkout / "results/system").mkdir(parents=True)
+    (checkout / "results/index.json").write_text("{}")
+    for words in (["add", "."], [*WHO, "commit", "-q", "-m", "second"]):
+        subprocess.run(["git", "-C", str(checkout), *words], check=True)
+    (checkout / "results/index.json").write_text("changed")
+    (checkout / "results/system/result_0.txt").write_text("")
+    (checkout / "packages/Someone").mkdir(parents=True)
+    (checkout / "packages/Someone/x.json").write_text("")
+    assert not provenance.commit({})[1]
+    (checkout / "harness/results").mkdir(parents=True)
+    (checkout / "harness/results/new.py").write_text("")  # of that name, and source
+    assert provenance.commit({})[1]
+
+
 def test_what_lies_on_another_disk_is_no_change(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """out, .cache and .venv as links: a fresh clone's first run called its source changed."""
     (checkout / ".gitignore").write_bytes((CHECKOUT / ".gitignore").read_bytes())
     subprocess.run(["git", "-C", str(checkout), "add", ".gitignore"], check=True)
-    who = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
-    subprocess.run(["git", "-C", str(checkout), *who, "commit", "-q", "-m", "second"], check=True)
+    subprocess.run(["git", "-C", str(checkout), *WHO, "commit", "-q", "-m", "second"], check=True)
     for name in ("out", ".cache", ".venv"):
         (checkout / name).symlink_to(tmp_path_factory.mktemp("elsewhere"))
     assert not provenance.commit({})[1]

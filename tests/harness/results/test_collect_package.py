@@ -358,6 +358,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         subprocess.run(["git", "-C", str(root), *arguments], check=True)
     monkeypatch.setattr(sources.unavailable, "__defaults__", (root,))
     monkeypatch.setattr(sources.export, "__defaults__", (root,))
+    monkeypatch.setattr(sources.differ, "__defaults__", (root,))
     return subprocess.run(
         ["git", "-C", str(root), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -382,6 +383,26 @@ def test_a_good_series_becomes_a_checked_tree(tmp_path: Path, project: str) -> N
     assert list((tmp_path / "packages").iterdir()) == [built]
     with pytest.raises(ValueError, match="is there already and is not overwritten"):
         package(series, order(tmp_path / "packages"))
+
+
+def test_commits_between_which_only_results_changed_are_one_source(tmp_path: Path, project: str) -> None:
+    """Whoever commits what `collect` made between two runs of a series changed nothing that ran."""
+    git = ["git", "-C", str(tmp_path / "project"), "-c", "user.name=t", "-c", "user.email=t@t"]
+    commits = [project]
+    for name in ("results/new.txt", "train.py"):
+        (tmp_path / "project" / name).write_text("more")
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
+        told = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+        commits.append(told.stdout.strip())
+    folder = write_series(tmp_path / "out", own=own(commit=project))
+    write(folder / "result_4.txt", events(seed=9, own=own(commit=commits[1])))
+    (series,) = find_series([folder])
+    assert package(series, order(tmp_path / "packages"))[1].ok
+    write(folder / "result_4.txt", events(seed=9, own=own(commit=commits[2])))
+    (series,) = find_series([folder])
+    with pytest.raises(Unpublishable, match="of different commits, and their sources differ"):
+        package(series, order(tmp_path / "others"))
 
 
 def test_the_scripts_of_a_package_are_sound(tmp_path: Path, project: str) -> None:
@@ -512,13 +533,16 @@ def test_sources_hold_regular_files_of_their_own_tree_alone(tmp_path: Path) -> N
     (tree / "lib/run.sh").write_text("true")
     (tree / "lib/run.sh").chmod(0o6777)
     (tree / "same.py").symlink_to("train.py")
+    for name in ("results/log.txt", "out/log.txt", "harness/results/score.py"):
+        (tree / name).parent.mkdir(parents=True)
+        (tree / name).write_text("")
     sources.copy_folder(tree, tmp_path / "copy")
     there = {
         path.relative_to(tmp_path / "copy").as_posix(): path
         for path in (tmp_path / "copy").rglob("*")
         if path.is_file()
     }
-    assert set(there) == {"train.py", "same.py", "lib/run.sh"}
+    assert set(there) == {"train.py", "same.py", "lib/run.sh", "harness/results/score.py"}
     assert not any(path.is_symlink() for path in there.values())
     assert there["lib/run.sh"].stat().st_mode & 0o7777 == 0o755
     assert there["same.py"].read_text() == "print()"
