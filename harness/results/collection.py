@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import names, outside, whole
+from harness.results.differences import system_of
 from harness.results.logfile import read_whatever
 from harness.results.record import RunRecord
 from harness.results.series import description_places
@@ -77,10 +78,7 @@ def system_name(record: RunRecord) -> str:
         return folder.parent.name if folder.name == record.benchmark else folder.name
     identity = {
         "configuration": record.configuration_sha256,
-        "accelerators": record.hardware.get("accelerators"),
-        "cpu": record.hardware.get("cpu"),
-        "image": record.image.get("id"),
-        **{key: record.software.get(key) for key in ("driver", "cuda", "cudnn", "nccl", "dali", "torch", "python")},
+        **system_of(record),
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:HASH_LENGTH]
     return f"{names.folder(record.configuration_name or record.platform or names.UNNAMED)}_{digest}"

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from harness.results.by_rules import shortfall
+from harness.results.differences import differences
 from harness.results.record import RunRecord
-from harness.results.series import Series, differences
+from harness.results.series import Series
 from harness.rules import Rules
 
 
@@ -104,8 +105,11 @@ def of_series(series: Series, rules: Rules) -> Iterator[Obstacle]:
     if first.division != "closed":
         text = f"division {first.division or 'unknown'}: reported beside the closed one, not ranked in it"
         yield Obstacle(text, "", "submission_division", publishable=True)
-    for key, values in differences(records):
-        yield Obstacle(f"runs differ in {key}: {', '.join(values)}", "a result is one configuration on one system", key)
+    for each in differences(records):
+        if each.other_result:
+            yield Obstacle(
+                f"runs differ in {each.key}: {each.shown}", "a result is one configuration on one system", each.key
+            )
     if rules.ruleset and first.ruleset and rules.ruleset != first.ruleset and not first.ruleset_is_guess:
         text = f"run for ruleset {first.ruleset}, scored by {rules.ruleset}"
         yield Obstacle(text, "", publishable=True)

@@ -84,20 +84,6 @@ def description_places(folder: Path) -> list[Path]:
     return [folder.parents[2] / "systems" / f"{folder.parent.name}.json", folder.parent / DESCRIPTION]
 
 
-def differences(records: tuple[RunRecord, ...]) -> Iterable[tuple[str, list[str]]]:
-    """In what runs that should be alike are not."""
-    keys = {"submission_benchmark", "submission_org", "submission_platform", "submission_division"}
-    keys.add("precision")  # each run of `auto` may have chosen its own, where no series handed the first one's on
-    keys |= {key for record in records for key in record.hyperparameters}
-    for key in sorted(keys):
-        values = list(dict.fromkeys(str(record.value(key))[:40] for record in records if record.events))
-        if len(values) > 1:
-            yield key, values
-    ranks = list(dict.fromkeys(str(record.ranks) for record in records if record.events))
-    if len(ranks) > 1:
-        yield "number of ranks", ranks
-
-
 def find_series(paths: Iterable[Path], say: Say | None = None) -> list[Series]:
     """Every series under these folders and files. ValueError where a path is not there, or none of them holds a log.
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from harness.names import number
 from harness.results.by_rules import shortfall
 from harness.results.checking.findings import Finding, Severity
+from harness.results.differences import differences
 from harness.results.record import RunRecord
-from harness.results.series import Series, differences
+from harness.results.series import Series
 from harness.rules import Rules, ruleset
 
 CONVERGENCE = ("outcome", "target reached", "compliance checker")  # what a run that did not converge may break
@@ -20,9 +21,12 @@ def check_series(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
     records = [record for record in series.records if record.events]
     yield from _count(series, rules, name)
     yield from _seeds(records, name, rules)
-    for key, values in differences(series.records):
+    for each in differences(series.records):
+        severity: Severity = "error" if each.other_result else "warning"
         fix = "a result is one configuration on one system; move the others to a folder of their own"
-        yield Finding("error", name, key, None, "runs alike", ", ".join(values), fix)
+        if not each.other_result:
+            fix = "a result is of one system: see whether this made runs faster or slower"
+        yield Finding(severity, name, each.key, None, "runs alike", each.shown, fix)
     seen: dict[str, str] = {}
     for record in records:
         file = Path(record.path).name

@@ -13,13 +13,17 @@ from harness.results.checking.log import check_log
 from harness.results.checking.package import check_tree
 from harness.results.checking.series import check_series, soften_one_failure
 from harness.results.checking.system import FIELDS, check_agreement, check_description
+from harness.results.score import score
 from harness.results.series import find_series
 from tests.harness.results.logs import (
     DESCRIPTION,
+    HARDWARE,
+    SOFTWARE,
     Event,
     changed,
     event,
     events,
+    own,
     text,
     write,
     write_package,
@@ -228,6 +232,62 @@ def test_runs_that_do_not_belong_together(tmp_path: Path, log: list[Event], rule
     findings = of_series(tmp_path)
     assert rules(findings) == [rule]
     assert findings[0].found == words
+
+
+def of_machines(folder: Path, *machines: dict[str, object]) -> list[Finding]:
+    """A run of ours on each, told by what their logs say other than on the first."""
+    for index, differing in enumerate(machines):
+        write(folder / f"result_{index}.txt", events(seed=index, epoch_ms=12_000 + 10 * index, own=own(**differing)))
+    return [each for each in of_series(folder) if each.rule != "number of runs"]
+
+
+@pytest.mark.parametrize(
+    ("key", "differing"),
+    [
+        ("hardware.accelerators", {"hardware": {**HARDWARE, "accelerators": ["NVIDIA H100 80GB HBM3"] * 8}}),
+        ("hardware.accelerators", {"hardware": {**HARDWARE, "accelerators": ["NVIDIA A100-SXM4-40GB"] * 7}}),
+        ("hardware.cpu", {"hardware": {**HARDWARE, "cpu": "Intel(R) Xeon(R) Platinum 8480C"}}),
+        ("hardware.cores", {"hardware": {**HARDWARE, "cores": 64}}),
+        ("software.driver", {"software": {**SOFTWARE, "driver": "590.11.02"}}),
+        ("software.torch", {"software": {**SOFTWARE, "torch": "1.13"}}),
+        ("image.id", {"image": {"id": "sha256:4567"}}),
+        ("image", {"image": {}}),
+        ("hardware", {"hardware": {}}),
+        ("data_fingerprint", {"data_fingerprint": "ab" * 31 + "cd"}),
+        ("data_backend", {"data_backend": "torchvision"}),
+    ],
+)
+def test_runs_of_another_system_are_another_result(tmp_path: Path, key: str, differing: dict[str, object]) -> None:
+    """What `collect` keeps apart by the logs' own words, and whatever else is not that machine or that data."""
+    said = {"data_fingerprint": "ab" * 32, "data_backend": "dali"}
+    findings = of_machines(tmp_path, said, {**said, **differing})
+    assert [(each.key, each.severity) for each in findings] == [(key, "error")]
+    (series,) = find_series([tmp_path])
+    assert any(f"runs differ in {key}: " in each for each in score(series).unofficial)
+
+
+@pytest.mark.parametrize(
+    ("key", "differing"),
+    [
+        ("software.kernel", {"software": {**SOFTWARE, "kernel": "6.12"}}),
+        ("hardware.memory_gib", {"hardware": {**HARDWARE, "memory_gib": 1007.3}}),
+        ("hardware.gpus.power_limit_w", {"hardware": {**HARDWARE, "gpus": [{**HARDWARE["gpus"][0], "power_limit_w": 300.0}]}}),
+    ],
+)  # fmt: skip
+def test_what_may_have_changed_a_systems_speed_is_said(tmp_path: Path, key: str, differing: dict[str, object]) -> None:
+    findings = of_machines(tmp_path, {"software": {**SOFTWARE, "kernel": "6.6"}}, differing)
+    assert (key, "warning") in [(each.key, each.severity) for each in findings] and rules(findings) == []
+
+
+def test_what_no_log_says_and_what_varies_by_itself_is_no_difference(tmp_path: Path) -> None:
+    """Memory that the kernel keeps, an older version's log without a key, and a run that broke before its fingerprint."""
+    older = {key: value for key, value in SOFTWARE.items() if key != "dali"}
+    machines: list[dict[str, object]] = [
+        {"data_fingerprint": "ab" * 32},
+        {"hardware": {**HARDWARE, "memory_gib": 2015.6}},
+        {"software": older},
+    ]
+    assert of_machines(tmp_path, *machines) == []
 
 
 def test_a_copy_counts_once(tmp_path: Path) -> None:

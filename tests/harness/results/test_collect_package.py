@@ -19,46 +19,8 @@ from harness.results.collection import IDENTITY, INDEX, system_name, write_index
 from harness.results.package import Submission, Unpublishable, package
 from harness.results.series import find_series
 from tests.conftest import CHECKOUT
-from tests.harness.results.logs import events, text, write, write_series
+from tests.harness.results.logs import HARDWARE, SOFTWARE, events, own, text, write, write_series
 from tests.harness.results.test_logfile import parsed
-
-HARDWARE = {
-    "cpu": "AMD EPYC 7742 64-Core Processor",
-    "sockets": 2,
-    "cores": 128,
-    "threads": 256,
-    "usable_threads": 64,
-    "memory_gib": 2015.5,
-    "accelerators": ["NVIDIA A100-SXM4-40GB"] * 8,
-    "gpus": [{"memory_mib": 40960, "power_limit_w": 400.0, "clock_sm_max_mhz": 1410, "nvlinks": 12}],
-}
-SOFTWARE = {
-    "torch": "2.14.1",
-    "driver": "580.65.06",
-    "cuda": "13.0",
-    "cudnn": "92400",
-    "nccl": "2.30.7",
-    "dali": "2.4.0",
-    "os": "Debian",
-}
-
-
-def own(**more: Any) -> dict[str, Any]:
-    """Our own keys, as a run on a DGX A100 logs them."""
-    return {
-        "configuration_name": "DGXA100_1x8x114",
-        "configuration": {"run": {"ruleset": "0.7.0", "nodes": 1, "accelerators_per_node": 8}},
-        "configuration_sha256": "ab" * 32,
-        "software": SOFTWARE,
-        "hardware": HARDWARE,
-        "image": {"id": "sha256:0123"},
-        "commit": "0" * 40,
-        "tree_dirty": False,
-        "precision": "bf16",
-        "demonstration": False,
-        **more,
-    }
-
 
 # --- collect ---
 
