@@ -83,8 +83,8 @@ def compare(  # noqa: PLR0917 - typer passes options by name
 ) -> None:
     """Is B slower than A, faster or equal, how sure is that, and in which phase.
 
-    Exit codes: 0 equal or faster, 1 slower, 2 usage, 3 cannot tell yet, 4 not comparable, 5 invalid runs, 7 suspect; with
-    --numbers 0 equal to the bit, 1 different, 3 cannot tell.
+    Exit codes: 0 equal or faster, 1 slower or trains worse, 2 usage, 3 cannot tell yet, 4 not comparable, 5 invalid runs, 7
+    suspect; with --numbers 0 equal to the bit, 1 different, 3 cannot tell.
 
     Also: `compare plan` and `compare run` make such results, `compare noise` measures what a machine can show; each has --help.
     """

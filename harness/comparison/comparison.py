@@ -25,7 +25,7 @@ from harness.comparison.runs import ComparedRun, Invalid, check_apart, entering,
 
 DELTA = 0.005  # of one node; `compare --delta`
 SHOWN = ("evaluation_seconds", "init_seconds", "joules_per_image")  # beside what is gated
-EXIT = {"EQUAL": 0, "FASTER": 0, "SLOWER": 1, "CANNOT TELL": 3, "SUSPECT": 7}
+EXIT = {"EQUAL": 0, "FASTER": 0, "SLOWER": 1, "WORSE": 1, "CANNOT TELL": 3, "SUSPECT": 7}
 NOT_COMPARABLE, INVALID_RUNS = 4, 5
 NUMBERS_EXIT = {
     True: 0,
@@ -176,6 +176,7 @@ def _judged(
     symptoms = tuple(health.examine(runs))
     numbers = bits.compare(runs)
     word = verdict.overall(judged)
+    trained = quality(compared)
     outlying = [
         Outlying(each.index, runs[each.index].name, metric.name, 100 * math.expm1(each.log_deviation))
         for metric in gated[:1]
@@ -187,10 +188,12 @@ def _judged(
         rows=tuple(rows),
         phases=tuple(_phases(compared, as_one_host=as_one_host)),
         minutes=(_minutes(compared, 0), _minutes(compared, 1)),
-        quality=quality(compared) if numbers is None or numbers.equal is None else None,  # bits say more than a spread
+        quality=trained
+        if numbers is None or not numbers.equal or trained.worse
+        else None,  # bits say more than a spread
         outlying=tuple(outlying),
         notes=(*base.notes, *_notes(base, judged, deltas, question, missing)),
-        word="SUSPECT" if symptoms else word,
+        word="WORSE" if trained.worse else "SUSPECT" if symptoms else word,
         bits=numbers,
     )
 

@@ -1,7 +1,11 @@
 """Did the candidate train to the same quality? What the runs at hand can say of it, and how small a difference they could show.
 
-Over seeds alone: the quality at one epoch that all runs evaluated, and the loss at the end of one epoch that all trained. One
-pair of runs tells nothing: quality at a fixed epoch varies by 0.0014 to 0.0016 from seed to seed (15 published seeds).
+Over seeds alone: the quality at one epoch that all runs evaluated, the loss at the end of one epoch that all trained, and how
+many runs met their target. One pair of runs tells nothing: quality at a fixed epoch varies by 0.0014 to 0.0016 from seed to
+seed (15 published seeds).
+
+The candidate trains worse where chance alone would do it at most once in a hundred times (NO_CHANGE): by its quality and its
+target together, or by its loss where no epoch was evaluated in every run.
 """
 
 from __future__ import annotations
@@ -13,9 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.comparison.judging import student
+from harness.comparison.judging.observations import Floats
+from harness.comparison.judging.verdict import NO_CHANGE
 from harness.comparison.runs import ComparedRun
+from harness.rules import rules_for
 
 POWER = 0.8
+ONE_SEED = (
+    0.1  # of the baseline's: what is worse of one seed may be that seed's luck; seeds do 0.0015 to a quality of 0.23
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class EpochDifference:
     interval: tuple[float, float] | None  # None with fewer than two runs an arm
     visible: float | None  # the least true difference that so many runs would show with POWER
     runs: tuple[int, int]
+    p_worse: float  # one-sided: how often arms alike would have the candidate so much worse; 1 where it cannot be told
 
     @property
     def within(self) -> bool | None:
@@ -36,9 +47,44 @@ class EpochDifference:
 
 
 @dataclass(frozen=True)
+class Met:
+    """Runs that met their target, of those that were to train until they did."""
+
+    met: tuple[int, int]
+    runs: tuple[int, int]
+
+    @property
+    def p_worse(self) -> float:
+        """One-sided (Fisher's exact test): so few of the candidate's by chance, with as many met in all."""
+        total, hits = sum(self.runs), sum(self.met)
+        lowest = max(0, hits - self.runs[0])
+        ways = sum(
+            math.comb(self.runs[1], count) * math.comb(self.runs[0], hits - count)
+            for count in range(lowest, self.met[1] + 1)
+        )
+        return ways / math.comb(total, hits)
+
+
+@dataclass(frozen=True)
 class Quality:
     accuracy: EpochDifference | None
     loss: EpochDifference | None
+    target: Met | None
+    one_seed: bool  # all runs of an arm have one and the same: their spread is not that over seeds
+
+    @property
+    def worse(self) -> tuple[EpochDifference | Met, ...]:
+        """By what the candidate trains worse."""
+        told = [
+            each for each in (self.accuracy or self.loss, None if self.one_seed else self.target) if each is not None
+        ]
+        level = NO_CHANGE / max(len(told), 1)
+        return tuple(each for each in told if each.p_worse <= level and self._matters(each))
+
+    def _matters(self, found: EpochDifference | Met) -> bool:
+        if isinstance(found, Met) or not self.one_seed:
+            return True
+        return abs(found.difference) > ONE_SEED * abs(found.means[0])
 
 
 def quality(runs: Sequence[ComparedRun]) -> Quality:
@@ -49,12 +95,28 @@ def quality(runs: Sequence[ComparedRun]) -> Quality:
     losses: list[dict[int | float, float | None]] = [
         {each.number: each.loss for each in run.record.epochs if each.loss is not None} for run in runs
     ]
-    return Quality(_at_last(runs, accuracies), _at_last(runs, losses))
+    first = runs[0].record
+    lower = rules_for(first.benchmark, first.ruleset).lower_is_better
+    seeds = [[run.record.seeds[:1] for run in runs if run.arm == arm] for arm in (0, 1)]
+    return Quality(
+        _at_last(runs, accuracies, 1 if lower else -1),
+        _at_last(runs, losses, 1),
+        _met(runs),
+        any(len(values) > 1 and len(set(values)) == 1 and values[0] for values in seeds),
+    )
+
+
+def _met(runs: Sequence[ComparedRun]) -> Met | None:
+    whole = [run for run in runs if run.record.max_steps is None]
+    counts = [sum(run.arm == arm for run in whole) for arm in (0, 1)]
+    met = [sum(run.arm == arm and run.record.outcome == "success" for run in whole) for arm in (0, 1)]
+    return Met((met[0], met[1]), (counts[0], counts[1])) if all(counts) and any(met) else None
 
 
 def _at_last(
-    runs: Sequence[ComparedRun], values: Sequence[Mapping[int | float, float | None]]
+    runs: Sequence[ComparedRun], values: Sequence[Mapping[int | float, float | None]], worse: int
 ) -> EpochDifference | None:
+    """`worse`: 1 where more is, else -1."""
     shared = set.intersection(*(set(each) for each in values)) if values else set()
     if not shared:
         return None
@@ -70,15 +132,30 @@ def _at_last(
     means = tuple(float(arm[0] if np.ptp(arm) == 0 else arm.mean()) for arm in (a, b))
     counts = len(a), len(b)
     difference = means[1] - means[0]
-    if min(counts) < 2:
-        return EpochDifference(epoch, (means[0], means[1]), difference, None, None, counts)
-    if np.ptp(a) == 0 == np.ptp(b):
-        return EpochDifference(epoch, (means[0], means[1]), difference, (difference, difference), 0.0, counts)
-    parts = [float(arm.var(ddof=1)) / len(arm) for arm in arms]
-    variance = sum(parts)
-    df = variance**2 / sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
+    if max(counts) < 2:
+        return EpochDifference(epoch, (means[0], means[1]), difference, None, None, counts, 1.0)
+    if np.ptp(a) == 0 == np.ptp(b):  # as if one of all ways to deal the arms
+        p = 1 / math.comb(sum(counts), counts[0]) if worse * difference > 0 else 1.0
+        return EpochDifference(epoch, (means[0], means[1]), difference, (difference, difference), 0.0, counts, p)
+    variance, df = _welch(a, b)
     reach = student.quantile(df, 0.975) * math.sqrt(variance)
-    visible = reach + student.quantile(df, POWER) * math.sqrt(variance)
     return EpochDifference(
-        epoch, (means[0], means[1]), difference, (difference - reach, difference + reach), visible, counts
+        epoch,
+        (means[0], means[1]),
+        difference,
+        (difference - reach, difference + reach),
+        reach + student.quantile(df, POWER) * math.sqrt(variance),
+        counts,
+        student.upper(df, worse * difference / math.sqrt(variance)),
     )
+
+
+def _welch(a: Floats, b: Floats) -> tuple[float, float]:
+    """Of the difference of two means: its variance and degrees of freedom. A run alone takes the other arm's spread."""
+    counts = len(a), len(b)
+    if min(counts) < 2:
+        pooled = sum(float(((arm - arm.mean()) ** 2).sum()) for arm in (a, b)) / (sum(counts) - 2)
+        return pooled * (1 / counts[0] + 1 / counts[1]), sum(counts) - 2.0
+    parts = [float(arm.var(ddof=1)) / len(arm) for arm in (a, b)]
+    variance = sum(parts)
+    return variance, variance**2 / sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))

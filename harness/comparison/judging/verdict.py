@@ -10,7 +10,7 @@ CANNOT TELL anything else; `more_runs` says how many would
 The level of 5 % a side is that of TOST and of tests for non-inferiority; by it five runs an arm find 0.5 % against a delta
 of 0.25 % at the median host's noise in 98 of 100 cases, where the two-sided 95 % interval beyond delta would find 94
 (results/comparison).
-SUSPECT, the fifth word, is health's (health.py).
+SUSPECT, the fifth word, is health's (health.py), and WORSE, the sixth, training's (numbers.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.comparison.judging import statistics, student
 from harness.comparison.judging.observations import Observations
 from harness.comparison.judging.statistics import Estimate, Permutation
 
-Word = Literal["SLOWER", "EQUAL", "FASTER", "CANNOT TELL", "SUSPECT"]
+Word = Literal["SLOWER", "EQUAL", "FASTER", "CANNOT TELL", "SUSPECT", "WORSE"]
 
 BEYOND_DELTA = 0.05  # one-sided level of both the difference beyond delta and the equivalence within it
 NO_CHANGE = 0.01

@@ -9,6 +9,7 @@ from typing import Any
 from harness.comparison.comparability import Difference
 from harness.comparison.comparison import Comparison, MetricRow
 from harness.comparison.judging import statistics, verdict
+from harness.comparison.judging.numbers import Met, Quality
 from harness.comparison.probes import Probes
 from harness.comparison.reporting import words
 from harness.comparison.reporting.terminal import arm_text
@@ -48,6 +49,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "time_to_train": [
             {"arm": name, **each.__dict__} for name, each in zip(NAMES, found.minutes or (), strict=False)
         ],
+        "training": _training(found.quality),
         "numbers": None if found.bits is None else {"text": found.bits.text, "equal_to_the_bit": found.bits.equal},
         "probes": _probes(found.probes),
         "outliers": [each.__dict__ for each in found.outlying],
@@ -93,6 +95,23 @@ def _probes(found: Probes) -> dict[str, Any]:
         ],
         "notes": list(found.notes),
     }
+
+
+def _training(found: Quality | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    by_name = {"quality": found.accuracy, "loss": found.loss, "target": found.target}
+    content: dict[str, Any] = {
+        "worse": [name for name, each in by_name.items() if each in found.worse and each is not None]
+    }
+    for name, each in by_name.items():
+        if isinstance(each, Met):
+            told = {"met": dict(zip(NAMES, each.met, strict=True)), "runs": dict(zip(NAMES, each.runs, strict=True))}
+            content[name] = {**told, "p_worse": each.p_worse}
+        elif each is not None:
+            means = dict(zip(NAMES, each.means, strict=True))
+            content[name] = {"epoch": each.epoch, "means": means, "interval": each.interval, "p_worse": each.p_worse}
+    return content
 
 
 def _metric(row: MetricRow) -> dict[str, Any]:
@@ -147,6 +166,8 @@ def junit(found: Comparison) -> str:
             said = "no deterministic runs of one seed in both arms" if found.bits is None else found.bits.text
             equal = None if found.bits is None else found.bits.equal
             _case(suite, "numbers are the same", [] if equal else [said], "failure" if equal is False else "error")
+        elif found.quality is not None and any((found.quality.accuracy, found.quality.loss, found.quality.target)):
+            _case(suite, "training is not worse", [f"WORSE: {text}"] if found.quality.worse else [], "failure")
         for row in () if found.question.numbers else found.rows:
             if row.gated:
                 bad = row.judged.word in ("SLOWER", "CANNOT TELL")

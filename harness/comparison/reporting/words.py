@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.comparison.comparison import Comparison, MetricRow, Minutes, Phase
-from harness.comparison.judging.numbers import EpochDifference, Quality
+from harness.comparison.judging.numbers import EpochDifference, Met, Quality
 
 SHARE = 0.25  # of the whole difference that a phase must make to be named
 
@@ -29,18 +29,39 @@ def _of_speed(found: Comparison) -> str:
         return f"Not comparable: {refusals[0]}."
     row = deciding(found)
     judged = row.judged
-    if judged.estimate is None:
-        return f"Cannot tell: {judged.reason}; {_more(judged.more_runs)}."
-    what = f"{b} is {slower(judged.percent)} ({_interval(row)}, n {_n(row)})"
+    what = (
+        f"{b} is {slower(judged.percent)} ({_interval(row)}, n {_n(row)})"
+        if judged.estimate
+        else "The speed cannot be told"
+    )
     delta = f"{100 * judged.delta:.3g} %"
+    if found.word == "WORSE":
+        assert found.quality is not None
+        how = " and ".join(_worse(found.quality, each) for each in found.quality.worse)
+        suspect = f" Suspect, too: {found.symptoms[0].text} ({found.symptoms[0].where})." if found.symptoms else ""
+        return f"{b} trains worse than {a}: {how}. {what}.{suspect}"
     if found.word == "SUSPECT":
         return f"Suspect, whatever the figures say: {found.symptoms[0].text} ({found.symptoms[0].where}). {what}."
+    if judged.estimate is None:
+        return f"Cannot tell: {judged.reason}; {_more(judged.more_runs)}."
     if found.word == "EQUAL":
         return f"{a} and {b} are equal within {delta}: {what}."
     if found.word == "CANNOT TELL":
         return f"Cannot tell within {delta}: {judged.reason}. {what}; {judged.remedy or _more(judged.more_runs)}."
+    return f"{what}{_named(found)}."
+
+
+def _named(found: Comparison) -> str:
     named = ", ".join(phase.name.replace("_", " ") for phase in blamed(found))
-    return f"{what}{f', in {named}' if named else ''}."
+    return f", in {named}" if named else ""
+
+
+def _worse(trained: Quality, found: EpochDifference | Met) -> str:
+    if isinstance(found, Met):
+        (a, b), (of_a, of_b) = found.met, found.runs
+        return f"{b} of {of_b} runs met the target, against {a} of {of_a}"
+    name = "quality" if found is trained.accuracy else "loss"
+    return f"{name} after epoch {found.epoch:g} is {figure(found.means[1])}, against {figure(found.means[0])}"
 
 
 def deciding(found: Comparison) -> MetricRow:
