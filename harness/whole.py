@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 from harness import names
 
+UNFINISHED = ".*.part"  # as a glob: what a process that was killed leaves of one
+
 
 @contextmanager
 def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:

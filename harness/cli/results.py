@@ -184,7 +184,7 @@ def collect(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Take files that have changed as they are now.")] = False,
     json: Json = False,
 ) -> None:
-    """Copy finished runs into results/SYSTEM/BENCHMARK, never over another, and index them. Exit 1 if one was refused."""
+    """Copy finished runs into results/SYSTEM/BENCHMARK, never over another, and index them. Exit 1 if one is refused."""
     from harness.config import CHECKOUT
     from harness.results import collect as collecting
     from harness.results import collection, table
@@ -202,6 +202,8 @@ def collect(
             table.say(each)
         for source, why in outcome.refused:
             table.say(f"{source}: not collected: {why}")
+        for ledger, what in outcome.missing:
+            table.say(f"{ledger}: {what}; put it back: no run is taken out of a series")
         for file, other in outcome.copies:
             table.say(f"{into / file}: is a copy of {into / other}: one run counts once, take one of them out")
         for file, why in outcome.changed:

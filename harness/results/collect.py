@@ -1,8 +1,8 @@
 """Result logs into one folder, SYSTEM/BENCHMARK/result_N.txt: never over another, never twice, never changed.
 
 Whose runs go into which folder is collection.py's to say. With a log come the record, picture and telemetry beside it, its
-series' ledger and the system's description. Where a file has changed since it was collected, the index is left as it is until
-someone asks for it to be rebuilt.
+series' ledger and the system's description; a collection that was broken off between them is made whole by the next. Where a
+file has changed since it was collected, the index is left as it is until someone asks for it to be rebuilt.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness import names, outside, whole
 from harness.results import collection
+from harness.results.account import FILE, departures, ledgers_in
 from harness.results.logfile import read_whatever
 from harness.results.record import RunRecord
 from harness.results.series import DESCRIPTION, description_places, find_logs
 
-LEDGER = "ledger.jsonl"
 LOCK = ".collect.lock"
 READ_ONLY = 0o444
 SIDE_LIMIT = 256 << 20  # bytes of a picture, a record or telemetry
@@ -35,15 +35,16 @@ class Collected:
     already: list[tuple[str, str]] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     changed: list[tuple[str, str]] = field(default_factory=list)
+    missing: list[tuple[str, str]] = field(default_factory=list)  # (ledger, what it knows of and is not there)
     copies: list[tuple[str, str]] = field(default_factory=list)  # (file of the collection, the one it is a copy of)
     unread: list[str] = field(default_factory=list)  # what lies under the paths and could not be looked into
 
     @property
     def ok(self) -> bool:
-        return not self.refused and not self.changed and not self.copies and not self.unread
+        return not (self.refused or self.changed or self.missing or self.copies or self.unread)
 
     def as_json(self) -> dict[str, Any]:
-        parts = ("collected", "already", "refused", "changed", "copies")
+        parts = ("collected", "already", "refused", "changed", "missing", "copies")
         told = {name: [{"file": file, "note": note} for file, note in getattr(self, name)] for name in parts}
         return {**told, "unread": list(self.unread)}
 
@@ -58,7 +59,9 @@ def collect(paths: Iterable[Path], into: Path, *, system: str | None = None, reb
     logs = [log for path in paths for log in find_logs(path, outcome.unread.append)]
     try:
         into.mkdir(parents=True, exist_ok=True)
-        with _locked(into):
+        with _locked(into) as alone:
+            if alone:
+                _clear(into)
             _collect(logs, into, outcome, system, rebuild)
     except OSError as error:
         where = error.filename or into
@@ -74,39 +77,64 @@ def _collect(logs: list[Path], into: Path, outcome: Collected, system: str | Non
     for file, run in there.items():
         if run["outcome"] != "empty" and known.setdefault(run["sha256"], file) != file:
             outcome.copies.append((file, known[run["sha256"]]))
+    logs = [log for log in logs if not outside.real(log).is_relative_to(outside.real(into))]  # not into itself
+    changed = _against_ledgers(logs, known, outcome)
     for log in logs:
-        if outside.real(log).is_relative_to(outside.real(into)):
-            continue  # a collection is not collected into itself
         record = read_whatever(log)
-        if why := _unfit(record):
+        if why := changed.get(log) or _unfit(record):
             outcome.refused.append((str(log), why))
-        elif record.sha256 in known:
+            continue
+        if record.sha256 in known:
             outcome.already.append((str(log), known[record.sha256]))
         else:
             identity = collection.identity_of(record, system)
             copy = _copy(log, collection.folder_for(into, identity), record.sha256)
-            _copy_beside(log, copy)
-            file = copy.relative_to(into).as_posix()
-            known[record.sha256] = file
-            outcome.collected.append((str(log), file))
+            known[record.sha256] = copy.relative_to(into).as_posix()
+            outcome.collected.append((str(log), known[record.sha256]))
+        _copy_beside(
+            log, into / known[record.sha256]
+        )  # also of one that is there: it may be what a killed collect left
     if not outcome.changed:
         collection.write_index(into)
 
 
+def _against_ledgers(logs: list[Path], known: Collection[str], outcome: Collected) -> dict[Path, str]:
+    """The logs that are not what the ledger beside them says, with why. What else it knows and is nowhere is told of."""
+    changed: dict[Path, str] = {}
+    for folder in dict.fromkeys(log.parent for log in logs):
+        for each in departures(folder, elsewhere=known):
+            if each.file in logs:
+                changed[each.file] = each.what
+            elif names.number(each.file) is None:
+                outcome.missing.append((str(each.file), each.what))
+    return changed
+
+
 @contextlib.contextmanager
-def _locked(into: Path) -> Iterator[None]:
-    """One collect at a time: two would each take the other's runs for new ones. ValueError where one is at work."""
-    path = into / LOCK
+def _locked(into: Path) -> Iterator[bool]:
+    """One collect at a time: two would each take the other's runs for new ones. ValueError where one is at work.
+
+    Whether the file system could say so.
+    """
+    path, alone = into / LOCK, True
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"{into}: another collect is at work in it; wait for its end and collect again") from error
-        except (
-            OSError
-        ):  # a file system without locks: links and exclusive names still keep files from being overwritten
-            pass
-        yield
+        except OSError:  # none of locks: links and exclusive names still keep files from being overwritten
+            alone = False
+        yield alone
+
+
+def _clear(into: Path) -> None:
+    """What a killed collect left half-written, which no other can be writing now."""
+    for path in (
+        *into.glob(whole.UNFINISHED),
+        *into.glob(f"*/{whole.UNFINISHED}"),
+        *into.glob(f"*/*/{whole.UNFINISHED}"),
+    ):
+        path.unlink(missing_ok=True)
 
 
 def _unfit(record: RunRecord) -> str:
@@ -140,9 +168,9 @@ def _copy_beside(log: Path, copy: Path) -> None:
     which = names.number(copy)
     for path, name in names.beside(log):
         _copy_file(path, copy.with_name(name.format(which)))
-    for ledger in sorted(log.parent.glob("ledger*.jsonl")):
+    for ledger in ledgers_in(log.parent):
         source = hashlib.sha256(str(outside.real(ledger)).encode()).hexdigest()[: collection.HASH_LENGTH]
-        name = f"ledger_{source}.jsonl" if ledger.name == LEDGER else ledger.name
+        name = f"ledger_{source}.jsonl" if ledger.name == FILE else ledger.name
         _copy_file(ledger, copy.with_name(name), renew=True)
     for beginning, path in names.all_figures_in(log.parent):
         _copy_figures(path, copy.parent, beginning)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from harness import names
+from harness.launch import ledger
+
 START_MS = 1_592_669_895_000
 EPOCH_MS = 12_000
 KEYS_OF = {"0.7.0": (), "1.0.0": ("gradient_accumulation_steps",), "1.1.0": ("gradient_accumulation_steps",)}
@@ -95,6 +98,19 @@ def write_series(folder: Path, count: int = 5, **how: Any) -> Path:
     for index in range(count):
         write(folder / f"result_{index}.txt", events(seed=100 + index, epoch_ms=EPOCH_MS + 10 * index, **how))
     return folder
+
+
+def write_ledger(folder: Path) -> Path:
+    """That of the series in `folder`, as a series of trials writes it, with a record for each."""
+    with ledger.opened(folder) as book:
+        book.append(ledger.SERIES, series="s", trials=len(names.results_in(folder)))
+        for log in names.results_in(folder):
+            trial = {"trial": names.number(log), "attempt": 1}
+            book.append(ledger.START, series="s", **trial)
+            log.with_suffix(".json").write_text(json.dumps(trial))
+            hashes = {"log_sha256": ledger.sha256(log), "record_sha256": ledger.sha256(log.with_suffix(".json"))}
+            book.append(ledger.END, **trial, status=ledger.SUCCESS, **hashes)
+    return folder / ledger.FILE
 
 
 def changed(log: list[Event], key: str, change: Callable[[Event], Any], at: int = 0) -> list[Event]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import whole
 from harness.names import folder, plain
 from harness.results import sources, sysdesc
 from harness.results.checking.findings import is_placeholder
@@ -194,6 +197,39 @@ def test_what_lies_beside_a_log_comes_along(tmp_path: Path) -> None:
     onward = tmp_path / "onward"
     assert collect([into], onward).ok
     assert {path.relative_to(onward).parts[0] for path in onward.rglob("result_*.txt")} == {"box"}
+
+
+class Killed(BaseException):
+    """Where the process would be gone."""
+
+
+@pytest.mark.parametrize("files_written", range(1, 6))
+def test_a_collect_that_was_killed_is_made_whole_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_written: int
+) -> None:
+    """Between a log and what lies beside it: a picture was lost for good, and half-written files stayed."""
+    out = write_series(tmp_path / "out", 2)
+    for number in range(2):
+        (out / f"result_{number}.json").write_text(f"{number}")
+        (out / f"result_{number}.png").write_bytes(b"png")
+    (out / "ledger.jsonl").write_text("{}\n")
+    assert collect([out], tmp_path / "whole").ok
+    into, replacing, calls = tmp_path / "results", whole.replacing, iter(range(files_written))
+
+    @contextlib.contextmanager
+    def until_killed(path: Path, *mode: int) -> Iterator[Any]:
+        if next(calls, None) is None:
+            path.with_name(f".{path.name}.0123.part").write_bytes(b"half")
+            raise Killed
+        with replacing(path, *mode) as file:
+            yield file
+
+    monkeypatch.setattr(whole, "replacing", until_killed)
+    with pytest.raises(Killed):
+        collect([out], into)
+    monkeypatch.undo()
+    assert collect([out], into).ok
+    assert files(into) == files(tmp_path / "whole")
 
 
 def test_two_collects_at_once(tmp_path: Path) -> None:
