@@ -234,8 +234,12 @@ def wrong_files(folder: Path) -> Iterator[tuple[str, str]]:
     whole = folder / "whole.jpg"
     Image.effect_noise((400, 300), 80).convert("RGB").save(whole, quality=90)
     content = whole.read_bytes()
+    Image.effect_noise((40, 30), 80).convert("RGB").save(whole, format="PNG")
+    flipped = bytearray(whole.read_bytes())
+    flipped[flipped.index(b"IDAT") + 1000] ^= 1
     whole.unlink()
     for name, data, says in (
+        ("flipped bit.png", bytes(flipped), "cut off or damaged"),
         ("truncated.jpg", content[: len(content) // 2], "cut off"),
         ("header.jpg", content[:300], "cut off or damaged in its header"),
         ("empty.jpg", b"", "empty"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import time
@@ -57,12 +58,22 @@ def test_compiled_is_the_same_and_compiles_nothing_after_warm_up(tmp_path: Path,
         assert (a["images"] - b["images"]).abs().max() < 0.02
 
 
+def damaged_png() -> bytes:
+    """With one flipped bit among its pixels."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 48), 80).convert("RGB").save(file, "PNG")
+    content = bytearray(file.getvalue())
+    content[content.index(b"IDAT") + 1000] ^= 1
+    return bytes(content)
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
         (lambda p: p.write_bytes(b"not a picture"), "not a picture of a known kind"),
         (lambda p: p.write_bytes(p.read_bytes()[:300]), "cut off or damaged"),
         (lambda p: p.unlink(), "No such file"),
+        (lambda p: p.write_bytes(damaged_png()), "cut off or damaged"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, spoil: object, says: str, device: str) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as transforms
 
+from benchmarks.detection.data_path import png
 from benchmarks.detection.data_path.data import Source
 from benchmarks.detection.data_path.normalisation import IMAGENET_MEAN
 from benchmarks.detection.data_set import annotation_file, picture_files
@@ -93,13 +94,19 @@ def decode(path: Path, *, upright: bool = False) -> Tensor:
     """(3, H, W) uint8, on the CPU; turned as a camera's tag (EXIF) says where `upright`. RuntimeError that names the file."""
     try:
         # torchvision's own read_file takes no name that is not UTF-8
-        content = torch.from_numpy(np.fromfile(path, dtype=np.uint8))
-        pixels: Tensor = decode_image(content, mode=ImageReadMode.RGB)
+        content = np.fromfile(path, dtype=np.uint8)
+        pixels = _pixels(content)
     except (OSError, RuntimeError) as error:
         return _by_pillow(path, error, upright)
-    if pixels.dtype == torch.uint16:  # of a PNG file; rounded as DALI does
-        pixels = ((pixels.to(torch.int32) + 128) // 257).to(torch.uint8)
     return turned(pixels, _orientation(path)) if upright else pixels
+
+
+def _pixels(content: npt.NDArray[np.uint8]) -> Tensor:
+    """(3, H, W) uint8 of a file's bytes (N,). OSError or RuntimeError for what is damaged or of another kind."""
+    if content[: len(png.SIGNATURE)].tobytes() == png.SIGNATURE:
+        return torch.from_numpy(png.decoded(content.tobytes())).permute(2, 0, 1)
+    pixels: Tensor = decode_image(torch.from_numpy(content), mode=ImageReadMode.RGB)
+    return pixels
 
 
 def turned(pixels: Tensor, orientation: int) -> Tensor:

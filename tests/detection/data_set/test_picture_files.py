@@ -179,6 +179,64 @@ def test_whatever_the_bytes_there_is_an_answer(count: int, tmp_path: Path) -> No
         path.write_bytes(content[: rng.choice([len(content), rng.randrange(1, len(content) + 1)])])
         said = [fault(path), picture_files.first_damaged(tmp_path, [path.name])]
         assert all(each is None or isinstance(each, str) for each in said)
+        try:
+            assert by_torch(path).dtype == np.uint8
+        except RuntimeError as error:
+            assert str(error).startswith(f"{path}: ")
+
+
+# --- a PNG file is read to its end --------------------------------------------------------------------------------------
+
+
+PNGS = [name for name, content in LET_THROUGH.items() if content.startswith(b"\x89PNG")]
+
+
+def pixels_begin(content: bytes) -> tuple[int, int]:
+    """Where the first part of a PNG file's compressed pixels begins and ends."""
+    name = content.index(b"IDAT")
+    return name + 4, name + 4 + int.from_bytes(content[name - 4 : name], "big")
+
+
+@pytest.mark.parametrize("name", PNGS)
+def test_a_flipped_bit_is_found_by_the_check_and_ends_no_process(name: str, tmp_path: Path) -> None:
+    """torchvision 0.29.1 answers each of these with SIGSEGV. Of the file's last part the checksum alone may be wrong."""
+    good, rng, path = LET_THROUGH[name], random.Random(name), tmp_path / "x.png"
+    begin, end = pixels_begin(good)
+    for place in (begin, end - 1, end, *(rng.randrange(8, len(good) - 12) for _ in range(20))):
+        content = bytearray(good)
+        content[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+        assert "damaged" in (fault(path) or ""), place
+        assert (picture_files.first_damaged(tmp_path, [path.name]) or "").startswith(f"{path}: "), place
+        with pytest.raises(RuntimeError, match=r"x\.png: .*damaged"):
+            by_torch(path)
+
+
+@pytest.mark.parametrize("lines", [b"", b"\0" * 40, b"\7" * (48 * (3 * 64 + 1))], ids=["none", "few", "filter"])
+def test_what_was_written_wrong_has_right_checksums_and_is_named_when_it_is_decoded(
+    lines: bytes, tmp_path: Path
+) -> None:
+    def part(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = PNG[: PNG.index(b"IDAT") - 4]
+    (tmp_path / "x.png").write_bytes(head + part(b"IDAT", zlib.compress(lines)) + part(b"IEND", b""))
+    with pytest.raises(RuntimeError, match=r"x\.png: .*damaged"):
+        by_torch(tmp_path / "x.png")
+    assert (picture_files.first_damaged(tmp_path, ["x.png"]) or "").startswith(f"{tmp_path / 'x.png'}: ")
+
+
+def test_of_an_animated_png_the_picture_is_taken_that_others_show(tmp_path: Path) -> None:
+    frames = [photograph("L"), photograph("L").transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    photograph().save(tmp_path / "x.png", save_all=True, append_images=frames, default_image=True)
+    assert fault(tmp_path / "x.png") is None
+    assert np.array_equal(by_torch(tmp_path / "x.png"), np.asarray(photograph()))
+
+
+@pytest.mark.filterwarnings("error")
+def test_transparency_is_left_out_without_a_word(tmp_path: Path) -> None:
+    photograph("P").save(tmp_path / "x.png", transparency=bytes(range(256)))
+    assert np.array_equal(by_torch(tmp_path / "x.png"), np.asarray(photograph("P").convert("RGB")))
 
 
 # --- a folder of them ------------------------------------------------------------------------------------------------
