@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models.resnet import BasicBlock
 
 from benchmarks.ssd.kernels import batch_norm, convolution, stem
+from benchmarks.ssd.kernels.plans import Wanted
 from benchmarks.ssd.model import SSD
 from benchmarks.ssd.stem import SpaceToDepth, block_weights, blocks, in_form, replace
 
@@ -256,6 +258,24 @@ def fuse_blocks(model: SSD, *, convolutions: bool = False) -> None:
             *(Block(each, convolutions=convolutions, sends=convolutions and each is not last) for each in stage)
         )
     trunk.append(Unlinked())
+
+
+def graphs_of_step(model: SSD, images: int, image_px: int) -> list[Wanted]:
+    """All of cuDNN's graphs that a step in bf16 on (images, 3, image_px, image_px) asks for. Nothing is computed."""
+    assert model.training
+    device = next(model.parameters()).device
+    with FakeTensorMode():
+        state = {
+            name: torch.empty(each.shape, dtype=torch.bfloat16, device=device, requires_grad=each.requires_grad)
+            for name, each in (*model.named_parameters(), *model.named_buffers())
+        }
+        noise = torch.empty(images, 3, image_px, image_px, dtype=torch.bfloat16, device=device)
+
+        def step() -> None:
+            logits, offsets = torch.func.functional_call(model, state, noise)
+            (logits.sum() + offsets.sum()).backward()
+
+        return convolution.graphs_asked_for(step)
 
 
 def convolutions_with_relu(model: SSD) -> list[nn.Conv2d]:

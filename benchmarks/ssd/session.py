@@ -137,6 +137,18 @@ class SSDSession(DetectorSession):
         labels[:, :10] = 1
         return self.noise(b), labels, torch.zeros(b, len(self.default_boxes), 4, device=self.device)
 
+    def warm_up(self) -> None:
+        compute = self.config.compute
+        if "convolutions" not in compute.fused or compute.precision not in ("auto", "bf16"):
+            super().warm_up()
+            return
+        from benchmarks.ssd import fused
+        from benchmarks.ssd.kernels import plans
+
+        wanted = fused.graphs_of_step(self.model, self.config.optimizer.batch_size, self.config.model.image_px)
+        with plans.made_beside(wanted, self.device, self.context.threads):
+            super().warm_up()
+
     def warm_up_data(self) -> None:
         data.warm_up(self.folder.train_source)
 

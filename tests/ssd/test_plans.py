@@ -1,15 +1,11 @@
-"""cuDNN's plans: which one is taken and how it is kept, with a library that stands in; and that the true library makes kernels
-of SSD300's own graphs for three cards, none of which need be there."""
+"""cuDNN's plans: which one is taken and how it is kept, with a library that stands in. The true one: test_plans_made.py."""
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.detection.capabilities import installed
 from benchmarks.ssd.kernels import plans
-from tests.conftest import CHECKOUT
 
 DEVICE = torch.device("cuda:0")
 OTHER = torch.device("cuda:1")
@@ -55,13 +49,8 @@ class StandInGraph:
             raise self.broken[self.names[index]]
         self.last = self.names[index]
 
-    def execute(self) -> None: ...
-
-    def execute_plan_at_index(self, index: int) -> str:
-        return self.names[index]
-
-    def get_workspace_size_plan_at_index(self, _: int) -> int:
-        return 0
+    def execute(self) -> str:
+        return self.last
 
     def get_workspace_size(self) -> int:
         return 0
@@ -94,6 +83,7 @@ class Library:
             pygraph=self.pygraph,
             data_type=SimpleNamespace(FLOAT=0),
             heur_mode=SimpleNamespace(A=0),
+            create_device_properties=lambda card: card,
             cudnnGraphNotSupportedError=NotSupported,
             backend_version=lambda: self.version,
             __version__="1",
@@ -154,7 +144,7 @@ def test_the_fastest_of_the_first_plans_is_taken_and_kept(
     """Those beyond TRIED are not: compiling each takes time."""
     plan = chosen()
     assert plan is not None and library.measured == ["without", "a", "b", "c", "d"]
-    assert chosen() is plan and len(library.graphs) == 1, "asked once in a process"
+    assert chosen() is plan and len(library.measured) == 5, "asked once in a process"
     kept = json.loads(the_file(tmp_path).read_text())
     assert kept["best"] == "b" and base64.b64decode(kept["plan"]) == b"b" and kept["ms"]["without"] == 3000
     ((of, milliseconds),) = plans.kept()
@@ -163,6 +153,43 @@ def test_the_fastest_of_the_first_plans_is_taken_and_kept(
     another_process(monkeypatch)
     assert chosen() is not None
     assert library.graphs[-1].last == "b" and len(library.measured) == 5, "read, not measured again"
+
+
+def test_what_other_processes_make_is_measured_here(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the graphs that no file has, each once; after it nobody waits for them."""
+    pools: list[Any] = []
+
+    class Elsewhere:
+        """A pool whose processes are this one."""
+
+        def __init__(self, processes: int, **_: object) -> None:
+            self.processes, self.asked = processes, list[tuple[str, int]]()
+            pools.append(self)
+
+        def submit(self, function: Any, wanted: plans.Wanted, card: int) -> Future[plans.Made]:
+            done: Future[plans.Made] = Future()
+            self.asked.append((wanted.text, card))
+            done.set_result(function(wanted, card))
+            return done
+
+        def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
+            assert not wait and cancel_futures
+            self.processes = 0
+
+    monkeypatch.setattr(plans, "ProcessPoolExecutor", Elsewhere)
+    chosen("kept")
+    wanted = [plans.Wanted(text, lambda _: None) for text in ("kept", "new", "broken")]
+    with pytest.raises(KeyError), plans.made_beside(wanted, DEVICE, 8):
+        assert pools[0].asked == [("new", 0), ("broken", 0)] and pools[0].processes == 2
+        library.names = ["z"]  # what is made from here on
+        assert chosen("new") is not None
+        assert library.measured[-5:] == ["without", "a", "b", "c", "d"]
+        raise KeyError
+    assert pools[0].processes == 0 and not plans._BESIDE
+    with plans.made_beside(wanted[:2], DEVICE, 8):
+        assert len(pools) == 1, "all of them are kept"
 
 
 def test_without_a_plan_where_that_is_faster(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,118 +356,3 @@ def test_what_the_plans_of_a_gpu_compute(
             for readers in (1, 2):
                 cases.test_a_sent_map_and_its_convolution_against_float64(geometry, readers, True, torch.bfloat16)
     assert len(taken) == len([*tmp_path.iterdir()]) == 10, "the second time nothing was chosen anew"
-
-
-# --- the true library --------------------------------------------------------------------------------------------------
-
-# A driver without a device: what cuDNN's compiler and CUDA's runtime look up, and what they must be told
-DRIVER = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-static int absent(void) { return 100; }
-int cuInit(unsigned flags) { return 0; }
-int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
-int cuDeviceGetCount(int *count) { *count = 0; return 0; }
-int cuGetProcAddress_v2(const char *name, void **found, int version, unsigned long flags, int *status) {
-    void *known = dlsym(dlopen("libcuda.so.1", RTLD_NOW), name);
-    *found = known ? known : (void *)absent;
-    if (status) *status = 0;
-    return 0;
-}
-"""
-ABSENT = """\
-cuDeviceGet cuGetExportTable cuGetErrorName cuGetErrorString cuCtxGetCurrent cuCtxGetLimit cuCtxPopCurrent cuCtxPushCurrent
-cuStreamGetCtx cuLinkCreate cuLinkAddData cuLinkComplete cuLinkDestroy cuLaunchKernel cuLaunchCooperativeKernel
-cuLaunchKernelEx cuLibraryLoadData cuLibraryLoadFromFile cuLibraryGetKernel cuLibraryUnload cuKernelSetAttribute
-cuKernelGetAttribute cuOccupancyMaxPotentialClusterSize"""
-HOPPER = {
-    "deviceVer": 900, "driverVer": 13000, "cudaDeviceId": 0, "maxGridSize": [2147483647, 65535, 65535],
-    "maxBlockSize": [1024, 1024, 64], "regsPerBlock": 65536, "multiProcessorCount": 132, "smClockRateKHz": 1980000,
-    "memClockRateKHz": 2619000, "l2CacheSize": 52428800, "warpSize": 32, "maxSharedMemoryPerBlock": 49152,
-    "maxSharedMemoryPerBlockOptin": 232448, "reservedSharedMemoryPerBlock": 1024, "maxRegistersPerSM": 65536,
-    "maxCtasPerSM": 32, "maxThreadsPerBlock": 1024, "maxThreadsPerSM": 2048, "pciDeviceId": 0, "isTccDriver": 0,
-    "supportCoopLaunch": 1, "totalGlobalMem": 85029158912, "deviceName": "H100",
-}  # fmt: skip
-CARDS = {
-    "H100": HOPPER,
-    "B200": HOPPER | {"deviceVer": 1000, "multiProcessorCount": 148, "l2CacheSize": 132644864, "deviceName": "B200"},
-    "A100": HOPPER | {
-        "deviceVer": 800, "multiProcessorCount": 108, "l2CacheSize": 41943040, "maxSharedMemoryPerBlockOptin": 166912,
-        "deviceName": "A100",
-    },
-}  # fmt: skip
-
-MADE = """
-import json, sys
-import cudnn, torch
-from benchmarks.ssd.kernels import graphs, plans
-from benchmarks.ssd import fused, stem
-from benchmarks.ssd.model import SSD
-from benchmarks.ssd.geometry import REFERENCE_EXTRAS
-from torchvision.models.resnet import BasicBlock
-
-card = cudnn.create_device_properties(sys.argv[1])
-with torch.device("meta"):
-    model = SSD("resnet34", 81, (4, 6, 6, 6, 4, 4), REFERENCE_EXTRAS)
-shapes, backwards = {}, {}
-
-def seen(layer, inputs, _):
-    (x,) = inputs
-    shape = graphs.shape_of(x.to(torch.bfloat16), layer.weight, layer.stride[0], layer.padding[0])
-    shapes[shape] = None
-    if layer.stride[0] == 1 and layer.kernel_size[0] == 3:
-        backwards[shape] = None
-
-for block in model.modules():
-    if isinstance(block, BasicBlock):
-        for layer in (block.conv1, block.conv2, *([block.downsample[0]] if block.downsample else [])):
-            layer.register_forward_hook(seen)
-extras = []
-for layer in fused.convolutions_with_relu(model):
-    layer.register_forward_hook(lambda layer, inputs, _: extras.append(
-        graphs.shape_of(inputs[0].to(torch.bfloat16), layer.weight, layer.stride[0], layer.padding[0])
-    ))
-model(torch.empty(256, 3, 300, 300, device="meta"))
-first = model.backbone[0]
-stem_shape = graphs.shape_of(
-    stem.blocks(torch.empty(256, 3, 300, 300, device="meta", dtype=torch.bfloat16)), stem.block_weights(first.weight), 1, 0
-)
-all_wanted = [graphs.forward_graph(shape) for shape in (stem_shape, *shapes)]
-all_wanted += [graphs.relu_graph(shape) for shape in extras]
-all_wanted += [graphs.backward_graph(shape, second=second) for shape in backwards for second in (False, True)]
-for wanted in all_wanted:
-    graph, names = plans.candidates(wanted, device_property=card)
-    assert names, wanted.text
-    if sys.argv[2] == "all" or wanted in all_wanted[-2:]:
-        graph.build_plan_at_index(0)
-        print("made", names[0], len(bytes(graph.serialize())), wanted.text)
-"""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("card", "built", "count"), [("H100", "all", 8 + 4 + 2 * 4), ("B200", "two", 2), ("A100", "two", 2)]
-)
-def test_cudnn_makes_kernels_of_every_graph_of_ssd300(card: str, built: str, count: int, tmp_path: Path) -> None:
-    """In bf16, 256 images, as on the card itself: its heuristics and its compiler need its properties alone. Compiling takes
-    most of the time, and so on two cards only the largest two are."""
-    compiler = shutil.which("cc")
-    if not installed("cudnn") or compiler is None:
-        pytest.skip("needs nvidia-cudnn-frontend and a C compiler")
-    source = tmp_path / "driver.c"
-    source.write_text(DRIVER + "".join(f"int {name}(void) {{ return 100; }}\n" for name in ABSENT.split()))
-    driver = tmp_path / "libcuda.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", driver, source, "-ldl"], check=True)
-    finished = subprocess.run(
-        [sys.executable, "-c", MADE, json.dumps(CARDS[card]), built],
-        cwd=CHECKOUT,
-        env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-4000:]
-    made = [line.split() for line in finished.stdout.splitlines() if line.startswith("made")]
-    assert len(made) == count, finished.stdout
-    assert all(int(size) > 20_000 for _, _, size, *_ in made), "a plan has its machine code with it"

@@ -26,10 +26,12 @@ Shapes: B images, C channels, H W of the input, K filters, P Q of the output.
 # ruff: noqa: PLR0917, ARG001
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.ssd.kernels import graphs, norm, plans, sums
 from benchmarks.ssd.kernels.norm import channels_last, link_of
@@ -38,6 +40,42 @@ from benchmarks.ssd.kernels.norm import channels_last, link_of
 def has_graph(x: Tensor) -> bool:
     """Whether cuDNN may have one for maps like x. In float16 init's steps may overflow, and say nothing then."""
     return x.is_cuda and x.dtype == torch.bfloat16
+
+
+def graphs_asked_for(call: Callable[[], object]) -> list[plans.Wanted]:
+    """Each graph that `call` would ask cuDNN for, once; of fake tensors, whose numbers nobody computes."""
+    with _Asked() as asked:
+        call()
+    return list(asked.graphs)
+
+
+class _Asked(TorchDispatchMode):
+    """What our operators are called with."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graphs: dict[plans.Wanted, None] = {}
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        ours, graph = torch.ops.ssd, None
+        if operator is ours.convolution.default:
+            x, weight, _, stride, padding = args
+            graph = graphs.forward_graph(graphs.shape_of(x, weight, stride, padding))
+        elif operator is ours.convolution_of_sent.default:
+            x, *_, weight, _, stride, padding = args
+            graph = graphs.forward_graph(graphs.shape_of(x, weight, stride, padding))
+        elif operator is ours.convolution_relu.default:
+            x, weight, _, stride, padding = args
+            graph = graphs.relu_graph(graphs.shape_of(x, weight, stride, padding))
+        elif operator is ours.masked_gradient.default:
+            _, second, weight, _, before, _, _, _, stride, padding = args
+            if stride == 1:
+                graph = graphs.backward_graph(
+                    graphs.shape_of(before, weight, stride, padding), second=second is not None
+                )
+        if graph is not None:
+            self.graphs[graph] = None
+        return operator(*args, **(kwargs or {}))
 
 
 # --- forward ---------------------------------------------------------------------------------------------------------

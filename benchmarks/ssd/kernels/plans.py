@@ -3,7 +3,8 @@
 PyTorch asks cuDNN for convolutions alone, and what it measures is forgotten with the process. A graph may have more in it:
 what a convolution's output is added to, masked with or summed up into while it is still in registers. Such a graph's kernels
 are generated and compiled at first use, half a second each, so that its plan is kept as it is, machine code included: with
-torch.compile's own, for this card and these versions alone.
+torch.compile's own, for this card and these versions alone. Compiling holds Python's lock and needs a card's properties alone:
+in `made_beside` other processes do it.
 
 Needs nvidia-cudnn-frontend. Nothing here knows what a graph computes.
 """
@@ -11,13 +12,17 @@ Needs nvidia-cudnn-frontend. Nothing here knows what a graph computes.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import json
+import multiprocessing
 import os
+import signal
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +64,15 @@ class Wanted(NamedTuple):
     fill: Callable[[Any], None]
 
 
+class Made(NamedTuple):
+    """A graph's plans with their machine code, by name, cuDNN's best first; and why others could not be made."""
+
+    plans: dict[str, bytes]
+    left_out: dict[str, str]
+
+
 _CHOSEN: dict[tuple[str, int], Plan | None] = {}  # of this process, by text and device
+_BESIDE: dict[str, Future[Made]] = {}  # what other processes make, by text
 
 
 def fastest(
@@ -103,6 +116,46 @@ def candidates(wanted: Wanted, **of_graph: Any) -> tuple[Any, list[str]]:
     return graph, [graph.get_plan_name_at_index(index) for index in range(graph.get_execution_plan_count())]
 
 
+def made(wanted: Wanted, card: int | str) -> Made:
+    """The first TRIED plans. `card`: a device's number, or the properties in JSON of one that need not be there."""
+    cudnn = _cudnn()
+    graph, names = candidates(wanted, device_property=cudnn.create_device_properties(card))
+    found = Made({}, {})
+    for index, name in enumerate(names[:TRIED]):
+        try:
+            graph.build_plan_at_index(index)
+        # heuristics put forward what the compiler may not make, in more than one way
+        except (cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
+            found.left_out[name] = str(error)[:300]
+        else:
+            found.plans[name] = bytes(graph.serialize())  # of the plan that was built last
+    return found
+
+
+@contextlib.contextmanager
+def made_beside(all_wanted: Sequence[Wanted], device: torch.device, processes: int) -> Iterator[None]:
+    """Meanwhile the plans of these graphs, as far as no file has them, are made in so many other processes at most.
+
+    `fastest` waits for those of its graph. A process begins with importing PyTorch, two seconds.
+    """
+    missing = [each for each in all_wanted if not _path(each.text, device).exists()]
+    if not missing:
+        yield
+        return
+    pool = ProcessPoolExecutor(
+        min(processes, len(missing)),
+        mp_context=multiprocessing.get_context("spawn"),  # a fork would have CUDA's state without its threads
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for the run, which ends them
+    )
+    try:
+        _BESIDE.update({each.text: pool.submit(made, each, device.index) for each in missing})
+        yield
+    finally:
+        _BESIDE.clear()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _measure(
     wanted: Wanted,
     device: torch.device,
@@ -112,20 +165,13 @@ def _measure(
     *,
     expected: Sequence[Tensor],
 ) -> Plan | None:
-    cudnn = _cudnn()
-    graph, names = candidates(wanted, handle=_handle(device.index))
+    beside = _BESIDE.get(wanted.text)
+    found = made(wanted, device.index) if beside is None else beside.result()
     tried: dict[str, Callable[[], object]] = {"without": without}
-    plans: dict[str, tuple[int, Plan]] = {}
-    left_out: dict[str, str] = {}
-    for index, name in enumerate(names[:TRIED]):
-        try:
-            graph.build_plan_at_index(index)
-        # heuristics put forward what the compiler may not make, in more than one way; what fails when it runs is an error
-        except (cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
-            left_out[name] = str(error)[:300]
-            continue
-        execute = functools.partial(graph.execute_plan_at_index, index=index)
-        plan = Plan(execute, graph.get_workspace_size_plan_at_index(index))
+    plans: dict[str, Plan] = {}
+    left_out = dict(found.left_out)
+    for name, serialized in found.plans.items():
+        plan = _loaded(serialized, device)
         apart = _furthest(by_plan(plan), expected)
         if not apart <= MOST_APART:  # nor where it is NaN
             left_out[name] = f"computes something else: {apart:.2g} of it"
@@ -133,17 +179,16 @@ def _measure(
                 f"cuDNN's {name} of {_whole(wanted.text, device)} {left_out[name]}; it is left out", stacklevel=2
             )
             continue
-        plans[name] = index, plan
+        plans[name] = plan
         tried[name] = functools.partial(by_plan, plan)
     seconds = _seconds(tried)
     best = min(seconds, key=lambda name: seconds[name])
     content: dict[str, object] = {"form": FORM, "of": _whole(wanted.text, device), "left_out": left_out}
     content["ms"] = {name: 1e3 * each for name, each in seconds.items()}
     if best in plans:
-        graph.build_plan_at_index(plans[best][0])  # which `serialize` writes
-        content |= {"best": best, "plan": base64.b64encode(bytes(graph.serialize())).decode()}
+        content |= {"best": best, "plan": base64.b64encode(found.plans[best]).decode()}
     _write(path, content)
-    return plans[best][1] if best in plans else None
+    return plans.get(best)
 
 
 def _furthest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -209,16 +254,18 @@ def _read(path: Path, device: torch.device) -> Plan | None:
         if content["form"] != FORM:
             raise ValueError(f"form {content['form']}, known is {FORM}")
         serialized = content.get("plan")
-        if serialized is None:
-            return None
-        handle = _handle(device.index)
-        graph = _cudnn().pygraph(handle=handle)
-        graph.deserialize(handle, list(base64.b64decode(serialized)))  # of bytes it takes none
-        return Plan(graph.execute, graph.get_workspace_size())
+        return None if serialized is None else _loaded(base64.b64decode(serialized), device)
     except (ValueError, KeyError, TypeError, RuntimeError, _cudnn().cudnnGraphNotSupportedError) as error:
         raise ValueError(
             f"{path}: no plan of cuDNN's can be read from it ({error}); delete it, and it is made anew"
         ) from error
+
+
+def _loaded(serialized: bytes, device: torch.device) -> Plan:
+    handle = _handle(device.index)
+    graph = _cudnn().pygraph(handle=handle)
+    graph.deserialize(handle, list(serialized))  # of bytes it takes none
+    return Plan(graph.execute, graph.get_workspace_size())
 
 
 def _write(path: Path, content: Mapping[str, object]) -> None:
