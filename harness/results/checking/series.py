@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.names import number
 from harness.results.by_rules import shortfall
+from harness.results.checking.copies import copies
 from harness.results.checking.findings import Finding, Severity
 from harness.results.differences import differences
 from harness.results.record import RunRecord
@@ -27,13 +28,9 @@ def check_series(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
         if not each.other_result:
             fix = "a result is of one system: see whether this made runs faster or slower"
         yield Finding(severity, name, each.key, None, "runs alike", each.shown, fix)
-    seen: dict[str, str] = {}
-    for record in records:
-        file = Path(record.path).name
-        if record.sha256 in seen:
-            text = f"{file} is a copy of {seen[record.sha256]}"
-            yield Finding("error", name, "", None, "runs alike", text, "one file for each run")
-        seen.setdefault(record.sha256, file)
+    for record, earlier, why in copies(records):
+        text = f"{Path(record.path).name} is a copy of {Path(earlier.path).name}: {why}"
+        yield Finding("error", name, "", None, "runs alike", text, "one file for each run, and one run for each file")
 
 
 def soften_one_failure(findings: list[Finding], series: Series, rules: Rules, names: dict[str, str]) -> list[Finding]:

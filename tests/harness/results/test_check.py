@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.results.by_rules import rules_for
+from harness.results.checking.copies import copies
 from harness.results.checking.findings import Finding, Log, is_placeholder
 from harness.results.checking.log import check_log
 from harness.results.checking.package import check_tree
@@ -221,9 +222,9 @@ def test_a_good_series(tmp_path: Path) -> None:
     ("log", "rule", "words"),
     [
         (events(seed=100, epoch_ms=12_345), "seeds", "100, which result_0.txt has too"),
-        (spoilt("submission_org", "Other", seed=9), "runs alike", "Someone, Other"),
-        (spoilt("opt_weight_decay", 1e-4, seed=9), "runs alike", "0.00013, 0.0001"),
-        (events(seed=9, ranks=4), "runs alike", "8, 4"),
+        (spoilt("submission_org", "Other", seed=9, epoch_ms=12_345), "runs alike", "Someone, Other"),
+        (spoilt("opt_weight_decay", 1e-4, seed=9, epoch_ms=12_345), "runs alike", "0.00013, 0.0001"),
+        (events(seed=9, epoch_ms=12_345, ranks=4), "runs alike", "8, 4"),
     ],
 )
 def test_runs_that_do_not_belong_together(tmp_path: Path, log: list[Event], rule: str, words: str) -> None:
@@ -296,6 +297,50 @@ def test_a_copy_counts_once(tmp_path: Path) -> None:
     assert rules(of_series(tmp_path)) == ["seeds", "runs alike"]
 
 
+def shifted(log: list[Event], by_ms: int) -> list[Event]:
+    """The run at another hour."""
+    for each in log:
+        each["time_ms"] += by_ms
+    return log
+
+
+def jittered(log: list[Event]) -> list[Event]:
+    """The run with its seed and every other evaluation at other moments."""
+    for index, each in enumerate(each for each in log if each["key"].startswith("eval_")):
+        each["time_ms"] += index % 2
+    return log
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [events(seed=9), shifted(events(seed=9), 3_600_123), jittered(events(seed=9))],
+    ids=["under another seed", "an hour later", "with some moments changed"],
+)
+def test_a_copy_is_known_by_its_moments(tmp_path: Path, copy: list[Event]) -> None:
+    """Five copies of one run with five seeds were official: every stamp was the same to the millisecond."""
+    write_series(tmp_path)
+    write(tmp_path / "result_4.txt", copy)
+    findings = of_series(tmp_path)
+    assert rules(findings) == ["runs alike"]
+    assert findings[0].found.startswith("result_4.txt is a copy of result_0.txt: ")
+    (series,) = find_series([tmp_path])
+    assert any("is a copy of" in each for each in score(series).unofficial)
+
+
+def test_runs_at_one_time_on_several_machines_are_no_copies(tmp_path: Path) -> None:
+    """Nor are runs of a second, of which many moments agree by chance."""
+    for index in range(5):
+        write(tmp_path / f"at_once/result_{index}.txt", events(seed=index, epoch_ms=12_000 + 3 * index))
+        write(tmp_path / f"short/result_{index}.txt", events(seed=index, epoch_ms=3, evaluations=((3, 0.3),)))
+    assert of_series(tmp_path / "at_once") == []
+    assert "runs alike" not in rules(of_series(tmp_path / "short"))
+
+
+def test_published_runs_are_no_copies_of_each_other(test_data: Path) -> None:
+    for series in find_series([test_data / "mlperf-results"]):
+        assert list(copies(series.records)) == []
+
+
 def test_number_and_names_of_runs(tmp_path: Path) -> None:
     write_series(tmp_path, 3)
     (tmp_path / "result_2.txt").rename(tmp_path / "result_7.txt")
@@ -304,7 +349,7 @@ def test_number_and_names_of_runs(tmp_path: Path) -> None:
 
 def test_one_failure_of_five_is_allowed_and_two_are_not(tmp_path: Path) -> None:
     write_series(tmp_path)
-    write(tmp_path / "result_3.txt", events(seed=9, status="aborted"))
+    write(tmp_path / "result_3.txt", events(seed=9, epoch_ms=12_345, status="aborted"))
 
     def errors() -> list[str]:
         (series,) = find_series([tmp_path])
@@ -314,7 +359,7 @@ def test_one_failure_of_five_is_allowed_and_two_are_not(tmp_path: Path) -> None:
         return rules(soften_one_failure(findings, series, ruleset, {r.path: r.path for r in series.records}))
 
     assert errors() == []
-    write(tmp_path / "result_4.txt", events(seed=10, status="aborted"))
+    write(tmp_path / "result_4.txt", events(seed=10, epoch_ms=12_346, status="aborted"))
     assert errors() == ["outcome", "outcome", "convergence"]
 
 

@@ -394,10 +394,10 @@ def test_commits_between_which_only_results_changed_are_one_source(tmp_path: Pat
         told = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
         commits.append(told.stdout.strip())
     folder = write_series(tmp_path / "out", own=own(commit=project))
-    write(folder / "result_4.txt", events(seed=9, own=own(commit=commits[1])))
+    write(folder / "result_4.txt", events(seed=9, epoch_ms=12_345, own=own(commit=commits[1])))
     (series,) = find_series([folder])
     assert package(series, order(tmp_path / "packages"))[1].ok
-    write(folder / "result_4.txt", events(seed=9, own=own(commit=commits[2])))
+    write(folder / "result_4.txt", events(seed=9, epoch_ms=12_345, own=own(commit=commits[2])))
     (series,) = find_series([folder])
     with pytest.raises(Unpublishable, match="of different commits, and their sources differ"):
         package(series, order(tmp_path / "others"))
@@ -476,7 +476,7 @@ def test_all_reasons_come_at_once(tmp_path: Path, project: str) -> None:
 
 def test_what_only_check_finds_lets_no_package_out(tmp_path: Path, project: str) -> None:
     folder = write_series(tmp_path / "out", own=own(commit=project))
-    log = [each for each in events(seed=9, own=own(commit=project)) if each["key"] != "model_bn_span"]
+    log = [each for each in events(seed=9, epoch_ms=12_345, own=own(commit=project)) if each["key"] != "model_bn_span"]
     write(folder / "result_1.txt", log)
     write(folder / "result_2.txt", [{**each, "value": 10} if each["key"] == "seed" else each for each in log])
     (series,) = find_series([folder])

@@ -240,11 +240,15 @@ def test_what_lies_beside_a_package_is_checked_too(tmp_path: Path) -> None:
 def test_one_failed_run_of_five_passes_a_package_and_two_do_not(tmp_path: Path) -> None:
     package = write_package(tmp_path / "Someone")
     folder = package / "results/dgxa100_test/ssd"
-    (folder / "result_2.txt").write_text(text(events(seed=9, status="aborted", evaluations=((40, 0.1), (50, 0.2)))))
+    (folder / "result_2.txt").write_text(
+        text(events(seed=9, epoch_ms=12_345, status="aborted", evaluations=((40, 0.1), (50, 0.2))))
+    )
     (report,) = check([package])
     assert report.ok, [each for each in report.findings if each.severity == "error"]
     assert {"outcome", "compliance checker"} <= {each.rule for each in report.findings}
-    (folder / "result_3.txt").write_text(text(events(seed=10, status="aborted", evaluations=((40, 0.1), (50, 0.2)))))
+    (folder / "result_3.txt").write_text(
+        text(events(seed=10, epoch_ms=12_346, status="aborted", evaluations=((40, 0.1), (50, 0.2))))
+    )
     assert not check([package])[0].ok
 
 
