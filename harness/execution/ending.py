@@ -95,17 +95,17 @@ def _at_once(run: Run, how: Ending, *, closed: bool) -> None:
         try:
             if run.ending is None:
                 run.log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": how.reason})
-        except LogLost as lost:
+            _number_back(run)
+        except OSError as lost:
             console.complain(str(lost.strerror))
     console.complain(f"{keys.ABORTED}: {how.reason}")
     os._exit(how.exit_code)
 
 
 def settled(run: Run, ending: Ending) -> Ending:
-    """The ending that the log bears out, once all of it should be on the disk. A refused run gives its number back."""
+    """The ending that the log bears out, once all of it should be on the disk."""
     log = run.log
-    if log.path is not None and ending.exit_code in (USAGE, NOT_SUITABLE) and run.asking and log.path.exists():
-        log.path = events.refused(log.path)
+    _number_back(run)
     try:
         log.settle()
     except LogLost as lost:
@@ -119,6 +119,18 @@ def settled(run: Run, ending: Ending) -> Ending:
             console.complain(found.reason)
         return found
     return ending
+
+
+def _number_back(run: Run) -> None:
+    """Of a run that never began to train, whatever ended it: without times it would spoil the results that it lies among.
+
+    A log that a launcher keeps is left to it until it is closed.
+    """
+    log = run.log
+    if log.path is None or not run.asking or not log.path.exists():
+        return
+    if run.launch.log is None or events.says(log.path, keys.RUN_STOP):
+        log.path = events.refused(log.path)
 
 
 def conclude(run: Run, ending: Ending) -> Ending:

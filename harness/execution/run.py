@@ -43,7 +43,7 @@ class Run:
     screen: console.Console
     history: LearningCurve
     pace: Pace | None = None  # once init has measured
-    asking: bool = True  # while a ValueError means that what the user asked for cannot be done
+    asking: bool = True  # until it trains: a ValueError means that what the user asked for cannot be done
     started: float | None = None  # perf_counter at run_start
     ending: Ending | None = None  # from run_stop on
     best_kept: float | None = (

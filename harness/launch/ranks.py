@@ -189,12 +189,12 @@ def _cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, str]:
 
 
 def closed(path: Path, code: int, reason: str) -> bool:
-    """See to it that the log has its run_stop, and its name if it was refused. Says whether it was left without one."""
-    if not path.exists():  # rank 0 gave a refused run's number back, or ended with 5 since somebody took the log away
+    """See to it that the log has its run_stop, and its name if it never began. Says whether it was left without one."""
+    if not path.exists():  # rank 0 gave its number back (it never began), or somebody took the log away
         return False
     try:
         abandoned = close_abandoned(path, reason)
-        if code in (USAGE, NOT_SUITABLE) and not says(path, keys.EPOCH_START):
+        if code not in (TARGET_MET, EPOCHS_SPENT) and not says(path, keys.EPOCH_START):
             refused(path)
     except OSError as error:
         console.complain(f"{path}: the log could not be closed: {error.strerror}")

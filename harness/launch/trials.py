@@ -220,8 +220,8 @@ class _HeldSeries:
 
     def _enter_end(self, order: Order, start: ledger.Entry, outcome: Outcome, facts: dict[str, Any]) -> ledger.Entry:
         path = order.log
-        # what a refused trial leaves never has a result's name; a log of that name would be somebody else's
-        if outcome.exit_code == USAGE or (outcome.exit_code == NOT_SUITABLE and not path.is_file()):
+        # what a trial that never began leaves has no result's name; a log of that name would be somebody else's
+        if outcome.exit_code == USAGE or not path.is_file():
             path = order.refused_log
         log = trial.read_log(path)
         verdict = trial.judge(outcome, log, self.series.configuration_sha256)
@@ -235,7 +235,7 @@ class _HeldSeries:
             "log": path.name if log else None,
             "log_sha256": log.sha256 if log else None,
         }
-        written = order.refused_log if verdict.status == ledger.REFUSED else order.log
+        written = path if path.is_file() else order.refused_log if verdict.status == ledger.REFUSED else order.log
         written = trial.write(written.with_suffix(".json"), order, start, {**end, **facts}, log, outcome.tail)
         entered = self.book.append(ledger.END, **end, record_sha256=ledger.sha256(written))
         if verdict.status in ledger.FINISHED and self.series.also_as is not None:
@@ -264,7 +264,8 @@ class _HeldSeries:
             minutes = (each.end or {}).get("minutes")
             took = f"{minutes:9.3f} min" if minutes is not None else " " * 13
             again = f"  (attempt {each.attempt})" if each.attempt > 1 else ""
-            self.say(f"  trial {number}  {each.status:16} {took}  {names.result(number)}{again}")
+            left = (each.end or {}).get("log", names.result(number)) or "no log"
+            self.say(f"  trial {number}  {each.status:16} {took}  {left}{again}")
         if code in (TARGET_MET, EPOCHS_SPENT):
             self.say(f"next: python -m harness score {self.series.folder}")
         elif code == BROKEN:

@@ -31,7 +31,8 @@ class Toy(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     fate: Literal["learns", "stands still", "nan", "raises", "sleeps", "bad data", "unsuitable", "rank 1 raises",
                   "stops short", "long farewell", "never returns", "naps", "knows the answers",
-                  "tells its seed", "rank 1 is slow", "rank 1 hangs"]  # fmt: skip
+                  "tells its seed", "rank 1 is slow", "rank 1 hangs",
+                  "warms up slowly", "cannot warm up", "warms up for ever", "reads slowly"]  # fmt: skip
     gain: float = 0.1  # of quality, an epoch
     steps: int = 2  # of an epoch
 
@@ -61,10 +62,16 @@ class ToySession:
     def warm_up(self) -> None:
         if self.toy.fate == "tells its seed":
             sys.stdout.write(f"rank {self.context.rank} has seed {self.context.seed}\n")
+        if self.toy.fate == "cannot warm up":
+            raise RuntimeError("the toy broke")
+        if self.toy.fate == "warms up for ever":
+            _deaf_to_signals()
+        time.sleep(60 if self.toy.fate == "warms up slowly" else 0)
 
     def load_data(self) -> DataSummary:
         if self.toy.fate == "bad data":
             raise ValueError("the folder has 7 numbers, the configuration says 8")
+        time.sleep(60 if self.toy.fate == "reads slowly" else 0)
         both = 3 if self.toy.fate == "knows the answers" else 0
         return DataSummary(4 * self.toy.steps, 4, self.toy.steps, eval_samples_trained_on=both)
 
@@ -75,10 +82,8 @@ class ToySession:
                 raise RuntimeError("the toy broke")
             if self.toy.fate == "rank 1 raises" and self.context.rank == 1 and epoch == 2:
                 raise RuntimeError("rank 1 broke")
-            if self.toy.fate == "never returns" and epoch == 2:  # in C, deaf to signals, as a dead disk's read is
-                mutex = ctypes.create_string_buffer(64)  # zeros are PTHREAD_MUTEX_INITIALIZER
-                for _ in range(2):
-                    ctypes.CDLL(None).pthread_mutex_lock(mutex)
+            if self.toy.fate == "never returns" and epoch == 2:
+                _deaf_to_signals()
             time.sleep(2 if self.toy.fate == "naps" and epoch == 2 else 0)
             time.sleep(600 if self.toy.fate == "rank 1 hangs" and self.context.rank == 1 and epoch == 2 else 0)
             time.sleep(0.2 if self.toy.fate == "rank 1 is slow" and self.context.rank == 1 else 0)
@@ -168,6 +173,13 @@ class ToyBenchmark:
 
     def prepare(self, data_dir: Path, *, verify_only: bool, confirm: Callable[[str], bool], **_: Any) -> list[str]:
         return [] if confirm("Count to eight?") else ["the numbers are missing"]
+
+
+def _deaf_to_signals() -> None:
+    """For ever, in C, as a dead disk's read is."""
+    mutex = ctypes.create_string_buffer(64)  # zeros are PTHREAD_MUTEX_INITIALIZER
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
 
 
 def _trained(state: Mapping[str, Any] | None) -> float:

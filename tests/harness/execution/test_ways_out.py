@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.conftest import CHECKOUT
-from tests.harness.execution.runs import Begun, begun, command, environment, run, stop, wait_for
+from tests.harness.execution.runs import Begun, begun, command, environment, harness, run, stop, wait_for
 from tests.toy import configuration as toy
 
 pytestmark = pytest.mark.early
@@ -168,6 +168,43 @@ def test_a_refused_run_gives_its_number_back(tmp_path: Path) -> None:
         assert stop(tmp_path / f"refused_{number}.txt")["status"] == "aborted"
     assert run(toy.write(tmp_path, toy.raw()), "--out", tmp_path).returncode == 0
     assert sorted(path.name for path in tmp_path.glob("result_*.txt")) == ["result_0.txt"]
+
+
+@pytest.mark.parametrize(
+    ("fate", "begun_with", "ranks"),
+    [
+        ("warms up slowly", "init_start", 1),
+        ("reads slowly", "run_start", 1),
+        ("warms up slowly", "init_start", 2),
+        pytest.param("warms up for ever", "init_start", 1, marks=pytest.mark.long),
+    ],
+)
+def test_a_run_that_is_interrupted_before_it_trains_takes_no_number_and_spoils_no_series(
+    tmp_path: Path, fate: str, begun_with: str, ranks: int
+) -> None:
+    out = tmp_path / "out"
+    with begun("run", toy.write(tmp_path, toy.raw(fate, ranks=ranks)), "--out", out) as process:
+        wait_for(out / "result_0.txt", begun_with)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert (ranks > 1 or fate == "warms up for ever") or f"log      {out / 'refused_0.txt'}" in process.said("out")
+    assert [path.name for path in out.iterdir()] == ["refused_0.txt"]
+    assert (stop(out / "refused_0.txt")["status"], stop(out / "refused_0.txt")["reason"][:6]) == ("aborted", "SIGINT")
+    path = toy.write(tmp_path, toy.raw())
+    assert run(path, "--out", out).returncode == 0
+    scored = harness("score", out)
+    assert "1 run" in scored.stdout and "differ" not in scored.stdout, scored.stdout + scored.stderr
+    assert "result_0.txt" in scored.stdout
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_that_breaks_before_it_trains_takes_none_either(tmp_path: Path, ranks: int) -> None:
+    broken = toy.write(tmp_path, toy.raw("cannot warm up", ranks=ranks))
+    finished = run(broken, "--out", tmp_path / "out")
+    assert finished.returncode == 5, finished.stdout + finished.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["refused_0.txt"]
+    assert stop(tmp_path / "out" / "refused_0.txt")["reason"] == "RuntimeError: the toy broke"
+    assert "Traceback" in (tmp_path / "out" / "refused_0.txt").read_text()
 
 
 @pytest.fixture

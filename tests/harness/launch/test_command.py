@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +21,7 @@ from harness.launch.container_spec import ContainerSpec, Mount
 from harness.names import of_platform
 from harness.request import Request, check_inputs
 from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import harness as run
 from tests.toy import configuration as toy
 
 
@@ -42,6 +44,29 @@ def test_a_trial_of_a_true_run(tmp_path: Path) -> None:
     again = harness("run", path, "--trials", 1, "--out", tmp_path / "out", "--no-clear-caches")
     assert again.returncode == 2
     assert "add --resume to go on with it" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("fate", "status", "reason", "code"),
+    [
+        ("cannot warm up", "failed", "exit code 5; RuntimeError: the toy broke", 5),
+        ("bad data", "refused", "the folder has 7 numbers", 2),
+    ],
+)
+def test_a_trial_that_never_began_is_entered_by_the_name_that_its_log_has(
+    tmp_path: Path, fate: str, status: str, reason: str, code: int
+) -> None:
+    path = toy.write(tmp_path, toy.raw(fate))
+    finished = run("run", path, "--trials", 1, "--out", tmp_path / "out", "--no-clear-caches")
+    assert finished.returncode == code, finished.stdout + finished.stderr
+    folder = tmp_path / "out" / "1x_abacus" / "toy"
+    (attempt,) = ledger.Account.read(folder / ledger.FILE).attempts
+    assert attempt.end is not None and attempt.status == status and attempt.end["reason"].startswith(reason)
+    assert attempt.end["log"] == "refused_0.txt"
+    assert attempt.end["log_sha256"] == ledger.sha256(folder / "refused_0.txt")
+    assert json.loads((folder / "refused_0.json").read_text())["log"] == "refused_0.txt"
+    assert re.search(rf"^  trial 0  {status} .* refused_0\.txt$", finished.stdout, re.MULTILINE), finished.stdout
+    assert not list(folder.glob("result_*"))
 
 
 @pytest.mark.long

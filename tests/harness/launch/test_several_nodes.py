@@ -79,4 +79,5 @@ def test_a_node_that_waits_for_one_that_never_comes_can_be_ended(tmp_path: Path)
     time.sleep(2)  # into the call
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 130
-    assert runs.stop(log)["status"] == "aborted"
+    assert runs.stop(log.with_name("refused_0.txt"))["status"] == "aborted"
+    assert not log.exists(), "it never began"

@@ -115,7 +115,7 @@ def test_a_step_whose_node_is_gone_is_not_waited_for(tmp_path: Path, monkeypatch
     assert code == 5 and running.without_answer
     running.close()
     assert process.poll() is not None
-    assert f'"reason": "{lost}"' in order.log.read_text()
+    assert f'"reason": "{lost}"' in order.refused_log.read_text(), "it never began"
 
 
 # --- what nodes answer -------------------------------------------------------------------------------------------------
