@@ -53,7 +53,10 @@ def compare(  # noqa: PLR0917 - typer passes options by name
     candidate: Annotated[str, typer.Argument(help="B: the same.", metavar="B")],
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Gate on this; repeatable.  [default: seconds_per_epoch and images_per_s]", metavar="NAME"),
+        typer.Option(
+            help="Gate on this; repeatable.  [default: seconds_per_epoch, mean_epoch_seconds and images_per_s]",
+            metavar="NAME",
+        ),
     ] = None,
     delta: Annotated[
         str, typer.Option(help="Per cent by which the arms may differ and be equal.", metavar="PERCENT")

@@ -159,12 +159,16 @@ def _judged(
         if made is not None:
             sample = made[0]
             samples[metric.name] = replace(sample, host=sample.host * 0) if as_one_host else sample
+    median, mean = samples.get(metrics.MEDIAN), samples.get(metrics.MEAN)
+    # where no epoch stands out both are one figure, shown once
+    if not question.metrics and (median is None or mean is None or verdict.same(median, mean)):
+        chosen = [metric for metric in chosen if metric.name != metrics.MEAN]
     gated = [metric for metric in chosen if metric.name in samples]
     missing = [metric.name for metric in chosen if metric.name not in samples]
     if (question.metrics and missing) or not gated:
-        sentence = f"no run, or not every run, tells {', '.join(missing)}: the arms have no such metric in common"
+        sentences = [metrics.untold(metric, runs) for metric in chosen if metric.name in missing]
         assert base.comparability is not None
-        refused = replace(base.comparability, refusals=(*base.comparability.refusals, sentence))
+        refused = replace(base.comparability, refusals=(*base.comparability.refusals, *sentences))
         return replace(base, comparability=refused)
     deltas = [_delta(metric, question.delta, floor) for metric in gated]
     judged = verdict.holm([samples[metric.name] for metric in gated], deltas, bootstrap=True)
@@ -232,12 +236,18 @@ def _phases(runs: Sequence[ComparedRun], *, as_one_host: bool) -> list[Phase]:
         means = tuple(sum(value or 0.0 for value in values) / len(values) for values in seconds)
         made = metrics.sample(metrics.phase(name), runs)
         percent, interval, p = None, None, 1.0
-        sample = None if made is None else replace(made[0], host=made[0].host * 0) if as_one_host else made[0]
+        sample = made[0] if made is not None else metrics.in_seconds(metrics.phase(name), runs)
+        if sample is not None and as_one_host:
+            sample = replace(sample, host=sample.host * 0)
         if sample is not None and statistics.enough(sample):
             estimate = statistics.estimate(sample)
-            low, high = estimate.interval()
-            percent = 100 * math.expm1(estimate.log_ratio)
-            interval = (100 * math.expm1(low), 100 * math.expm1(high))
+            bounds = (estimate.log_ratio, *estimate.interval())
+            if made is not None:
+                percent, *ends = (100 * math.expm1(each) for each in bounds)
+                interval = (ends[0], ends[1])
+            elif means[0]:
+                percent = 100 * (means[1] / means[0] - 1)
+                interval = (100 * bounds[1] / means[0], 100 * bounds[2] / means[0])
             one_sided = estimate.p_above(0.0)
             p = 2 * min(one_sided, 1 - one_sided)
         found.append((Phase(name, (means[0], means[1]), percent, interval, False), p))

@@ -157,11 +157,16 @@ class RunRecord:
         return self.init_stop_s - self.init_start_s
 
     @cached_property
-    def epoch_seconds(self) -> float | None:
-        """The median epoch, the first left out where there is another: it pays for caches and warm-up."""
+    def counted_epoch_seconds(self) -> tuple[float, ...]:
+        """Of each epoch, the first left out where there is another: it pays for caches and warm-up."""
         times = [each.seconds for each in self.epochs if each.seconds is not None and each.seconds > 0]
-        if times:
-            return statistics.median(times[1:] or times)
+        return tuple(times[1:] or times)
+
+    @cached_property
+    def epoch_seconds(self) -> float | None:
+        """The median epoch of those that count."""
+        if self.counted_epoch_seconds:
+            return statistics.median(self.counted_epoch_seconds)
         rates = [
             each.seconds / each.epoch_count
             for each in self.blocks

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from harness.comparison.judging.observations import Observations
+from harness.comparison.judging.observations import Floats, Observations
 from harness.comparison.runs import ComparedRun, blocks
 from harness.contract import STEP_PHASES
 from harness.results import telemetry
@@ -20,6 +21,14 @@ EVALUATION_PHASES = ("evaluation_data_starved", "evaluation_forward", "evaluatio
 # precision: the formats that `auto` tried; first_step: compiling and autotuning; evaluation: the same for its shapes
 INIT_PHASES = ("init_threads", "init_precision", "init_first_step", "init_further_steps", "init_evaluation")
 PHASES = (*STEP_PHASES, *EVALUATION_PHASES, *INIT_PHASES)
+
+
+Part = Literal["epoch", "evaluation", "init"]
+
+
+def part(name: str) -> Part:
+    """Of what a phase is one, or what a metric is of: seconds of init explain no epoch."""
+    return "evaluation" if name.startswith("evaluation") else "init" if name.startswith("init") else "epoch"
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,12 @@ def _seconds_per_epoch(run: ComparedRun) -> float | None:
     return record.epoch_samples / rate if record.epoch_samples and rate else None
 
 
+def _mean_epoch_seconds(run: ComparedRun) -> float | None:
+    """Epochs that stall now and then are in no median; where single epochs are not told, the same as that."""
+    times = run.record.counted_epoch_seconds
+    return sum(times) / len(times) if times else _seconds_per_epoch(run)
+
+
 def _images_per_s(run: ComparedRun) -> float | None:
     return run.record.images_per_s
 
@@ -69,6 +84,7 @@ METRICS: dict[str, Metric] = {
     each.name: each
     for each in (
         Metric("seconds_per_epoch", "s", "seconds an epoch", True, _seconds_per_epoch, STAMPS_S),
+        Metric("mean_epoch_seconds", "s", "mean epoch", True, _mean_epoch_seconds, STAMPS_S),
         Metric("images_per_s", "images/s", "images a second", False, _images_per_s),
         Metric("evaluation_seconds", "s", "an evaluation", True, _evaluation, STAMPS_S),
         Metric("init_seconds", "s", "init", True, lambda run: run.record.init_seconds, STAMPS_S),
@@ -76,7 +92,8 @@ METRICS: dict[str, Metric] = {
         *(phase(name) for name in PHASES),
     )
 }
-DEFAULT = ("seconds_per_epoch", "images_per_s")
+MEDIAN, MEAN = "seconds_per_epoch", "mean_epoch_seconds"
+DEFAULT = (MEDIAN, MEAN, "images_per_s")
 NEVER = {
     "time_to_train": "an evaluation point more or less moves it by ten per cent while nothing changed: it is shown as "
     "epochs x seconds an epoch + evaluation + rest, and the rate is what is gated"
@@ -107,7 +124,31 @@ def sample(metric: Metric, runs: Sequence[ComparedRun]) -> tuple[Observations, l
     values = [metric.value(run) for run in runs]
     if not values or any(value is None or not value > 0 or not math.isfinite(value) for value in values):
         return None
+    return _observations(metric, np.array(values, float), runs), list(runs)
+
+
+def in_seconds(metric: Metric, runs: Sequence[ComparedRun]) -> Observations | None:
+    """The same of a metric that is 0 in some runs, which has no ratio: in its own unit, and not its logarithm."""
+    values = [metric.value(run) for run in runs]
+    if not any(values) or any(value is None or not math.isfinite(value) for value in values):
+        return None
     figures = np.array(values, float)
+    return replace(_observations(metric, np.ones(len(runs)), runs), log_slowness=figures)
+
+
+def untold(metric: Metric, runs: Sequence[ComparedRun]) -> str:
+    """Why there is no sample of it."""
+    values = [metric.value(run) for run in runs]
+    nothing = [run.name for run, value in zip(runs, values, strict=True) if value == 0]
+    if nothing and None not in values:
+        return (
+            f"{metric.name} is 0 {metric.unit} in {len(nothing)} of {len(runs)} runs, the first {nothing[0]}: nothing is no "
+            f"ratio's part; gate on {MEDIAN}, and see the phase's difference in seconds"
+        )
+    return f"no run, or not every run, tells {metric.name}: the arms have no such metric in common"
+
+
+def _observations(metric: Metric, figures: Floats, runs: Sequence[ComparedRun]) -> Observations:
     hosts = {name: number for number, name in enumerate(dict.fromkeys(run.host for run in runs))}
     block = blocks(runs)
     times = [math.nan if run.record.run_start_s is None else run.record.run_start_s for run in runs]
@@ -117,14 +158,11 @@ def sample(metric: Metric, runs: Sequence[ComparedRun]) -> tuple[Observations, l
         resolution = STAMPS_S / float(np.mean(epochs))
     elif resolution:
         resolution /= float(figures.mean())
-    return (
-        Observations(
-            np.log(figures) * (1 if metric.more_is_slower else -1),
-            np.array([run.arm for run in runs]),
-            np.array([hosts[run.host] for run in runs]),
-            np.array([block[index] for index in range(len(runs))]),
-            np.array(times, float),
-            resolution,
-        ),
-        list(runs),
+    return Observations(
+        np.log(figures) * (1 if metric.more_is_slower else -1),
+        np.array([run.arm for run in runs]),
+        np.array([hosts[run.host] for run in runs]),
+        np.array([block[index] for index in range(len(runs))]),
+        np.array(times, float),
+        resolution,
     )

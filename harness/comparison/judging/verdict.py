@@ -99,7 +99,7 @@ def holm(samples: Sequence[Observations], deltas: Sequence[float], *, bootstrap:
 
     Metrics that are the same figure written in two ways (seconds an epoch and images a second) count once.
     """
-    distinct = [i for i, each in enumerate(samples) if not any(_same(each, samples[j]) for j in range(i))]
+    distinct = [i for i, each in enumerate(samples) if not any(same(each, samples[j]) for j in range(i))]
     family = len(distinct)
     first = [
         judge(sample, delta, family=family, bootstrap=bootstrap) for sample, delta in zip(samples, deltas, strict=True)
@@ -113,7 +113,7 @@ def holm(samples: Sequence[Observations], deltas: Sequence[float], *, bootstrap:
             final[index] = judge(samples[index], deltas[index], tests=RUNS_LIMIT, family=family, bootstrap=bootstrap)
     for index in range(len(samples)):
         if index not in distinct:
-            twin = next(j for j in distinct if _same(samples[index], samples[j]))
+            twin = next(j for j in distinct if same(samples[index], samples[j]))
             final[index] = replace(first[index], word=final[twin].word, reason=final[twin].reason)
     return final
 
@@ -202,7 +202,7 @@ def _hidden_by_drift(found: Estimate, bound: float) -> bool:
     return not (-bound < low and high < bound)
 
 
-def _same(one: Observations, other: Observations) -> bool:
+def same(one: Observations, other: Observations) -> bool:
     """Whether two samples hold the same figures except for a constant factor."""
     if len(one.arm) != len(other.arm) or (one.arm != other.arm).any():
         return False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.comparison.comparison import Comparison
+from harness.comparison.judging import metrics
 from harness.comparison.reporting import words
 from harness.comparison.runs import ComparedRun, entering
 from harness.results.reporting import axes
@@ -115,7 +116,7 @@ def forest(found: Comparison) -> Forest | None:
     scale, ticks = axes.inside(-reach, reach, LABELS, WIDTH - 175)
     rows = []
     for place, (name, percent, (low, high), word, gated) in enumerate(given):
-        edge = (max(low, -reach), min(high, reach))
+        edge = tuple(min(max(bound, -reach), reach) for bound in (low, high))
         rows.append(
             ForestRow(
                 y=14 + LINE * place,
@@ -203,11 +204,7 @@ def _times(runs: Sequence[ComparedRun], places: dict[int, float]) -> list[Tick]:
 
 def waterfall(found: Comparison) -> Waterfall | None:
     """From A's seconds to B's, phase by phase."""
-    phases = [
-        phase
-        for phase in found.phases
-        if phase.seconds != (0.0, 0.0) and not phase.name.startswith(("init", "evaluation"))
-    ]
+    phases = [phase for phase in found.phases if phase.seconds != (0.0, 0.0) and metrics.part(phase.name) == "epoch"]
     if not phases:
         return None
     a, b = (sum(phase.seconds[arm] for phase in phases) for arm in (0, 1))

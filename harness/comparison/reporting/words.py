@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.comparison.comparison import Comparison, MetricRow, Minutes, Phase
+from harness.comparison.judging import metrics
 from harness.comparison.judging.numbers import EpochDifference, Met, Quality
 
 SHARE = 0.25  # of the whole difference that a phase must make to be named
@@ -14,8 +15,8 @@ def sentence(found: Comparison) -> str:
     """What the terminal ends in: what was asked for first."""
     if found.question.numbers and found.rows:
         said = found.bits.text if found.bits is not None else "nobody can say, without deterministic runs of one seed"
-        return f"Numbers: {said}. {_of_speed(found)}"
-    return _of_speed(found)
+        return f"Numbers: {said}. {_of_speed(found)}{_beside(found)}"
+    return f"{_of_speed(found)}{_beside(found)}"
 
 
 def _of_speed(found: Comparison) -> str:
@@ -30,7 +31,7 @@ def _of_speed(found: Comparison) -> str:
     row = deciding(found)
     judged = row.judged
     what = (
-        f"{b} is {slower(judged.percent)} ({_interval(row)}, n {_n(row)})"
+        f"{_subject(b, row)} is {slower(judged.percent, row)} ({_interval(row)}, n {_n(row)})"
         if judged.estimate
         else "The speed cannot be told"
     )
@@ -49,6 +50,25 @@ def _of_speed(found: Comparison) -> str:
     if found.word == "CANNOT TELL":
         return f"Cannot tell within {delta}: {judged.reason}. {what}; {judged.remedy or _more(judged.more_runs)}."
     return f"{what}{_named(found)}."
+
+
+def _subject(label: str, row: MetricRow) -> str:
+    """What of an arm is slower; the arm itself by the seconds of an epoch and the images of a second."""
+    return (
+        label
+        if row.metric.name in (metrics.MEDIAN, "images_per_s")
+        else f"{label}'s {row.metric.title.removeprefix('an ')}"
+    )
+
+
+def _beside(found: Comparison) -> str:
+    """What is slower and decides nothing: without a word on it, EQUAL would be taken for all of a run."""
+    rows = [row for row in found.rows if not row.gated and row.judged.word == "SLOWER"]
+    label = found.question.labels[1]
+    told = " and ".join(
+        f"{_subject(label, row)} is {slower(row.judged.percent, row)} ({_interval(row)})" for row in rows
+    )
+    return f" Not gated: {told}." if told else ""
 
 
 def _named(found: Comparison) -> str:
@@ -72,20 +92,23 @@ def deciding(found: Comparison) -> MetricRow:
 
 
 def blamed(found: Comparison) -> list[Phase]:
-    """Phases that are surely different, the way of the verdict, and make a good part of it; the largest first."""
-    if found.word not in ("SLOWER", "FASTER"):
+    """Phases of what was decided on that are surely different, its way, and make a good part of it; the largest first."""
+    row = deciding(found)
+    if row.judged.word not in ("SLOWER", "FASTER") or row.metric.name in metrics.PHASES:
         return []
-    sign = 1 if found.word == "SLOWER" else -1
-    same_way = [phase for phase in found.phases if sign * phase.difference_s > 0]
+    sign = 1 if row.judged.word == "SLOWER" else -1
+    of_it = [phase for phase in found.phases if metrics.part(phase.name) == metrics.part(row.metric.name)]
+    same_way = [phase for phase in of_it if sign * phase.difference_s > 0]
     total = sum(abs(phase.difference_s) for phase in same_way)
     chosen = [phase for phase in same_way if phase.sure and abs(phase.difference_s) >= SHARE * total]
     return sorted(chosen, key=lambda phase: -abs(phase.difference_s))
 
 
-def slower(percent: float | None) -> str:
+def slower(percent: float | None, row: MetricRow) -> str:
     if percent is None:
         return "not measured"
-    return f"{abs(percent):.2g} % {'slower' if percent > 0 else 'faster'}"
+    way = ("slower", "faster") if row.metric.unit != "J" else ("more", "less")
+    return f"{_rounded(abs(percent), 2 if abs(percent) < 100 else 3)} % {way[0] if percent > 0 else way[1]}"
 
 
 def signed(percent: float | None) -> str:
@@ -102,7 +125,12 @@ def _interval(row: MetricRow) -> str:
     assert bounds is not None and percent is not None
     low, high = bounds if percent > 0 else (-bounds[1], -bounds[0])
     digits = next((each for each in (2, 3, 4) if f"{low:.{each}g}" != f"{high:.{each}g}"), 2)
-    return f"{low:.{digits}g} to {high:.{digits}g}"
+    return f"{_rounded(low, digits)} to {_rounded(high, digits)}"
+
+
+def _rounded(value: float, digits: int) -> str:
+    """Never as a power of ten: 200, not 2e+02."""
+    return f"{float(f'{value:.{digits}g}'):,.10g}"
 
 
 def _n(row: MetricRow) -> str:

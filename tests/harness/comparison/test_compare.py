@@ -502,7 +502,7 @@ def test_json_junit_and_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert metric["interval_percent"][0] < metric["slower_percent"] < metric["interval_percent"][1]
     assert len(metric["values"]) == 10 and metric["resamples"] == 10_000
     suite = ET.parse(junit).getroot()
-    assert (suite.get("failures"), suite.get("errors")) == ("2", "0")
+    assert (suite.get("failures"), suite.get("errors")) == ("3", "0")
     assert "software.driver" in markdown.read_text()
 
 

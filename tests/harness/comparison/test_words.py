@@ -1,0 +1,124 @@
+"""What the sentence says is slower, and in which phase."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli import main
+from harness.comparison.comparison import Comparison
+from harness.comparison.reporting import plots, words
+from harness.contract import STEP_PHASES
+from tests.harness.comparison import arms
+from tests.harness.comparison.arms import NEW, judged
+
+PHASES = {"data_starved": 0.05, "forward_loss": 2.0, "backward": 3.5, "optimizer": 0.4}
+assert PHASES.keys() <= set(STEP_PHASES)
+
+
+def stalling(events: list[dict[str, Any]]) -> None:
+    """Two epochs of six take 2.4 s more, in backward."""
+    late = 0
+    for event in events:
+        hit = event["metadata"].get("epoch_num") in (3, 5)
+        late += 2400 * (hit and event["key"] == "epoch_stop")
+        event["time_ms"] += late
+        if hit and event["key"] == "phase_seconds":
+            event["value"] = {**event["value"], "backward": event["value"]["backward"] + 2.4}
+
+
+def before(place: str, key: str, value: Any) -> arms.Change:
+    """One more event, right before the first of `place`."""
+
+    def change(events: list[dict[str, Any]]) -> None:
+        at = next(number for number, event in enumerate(events) if event["key"] == place)
+        events.insert(at, {**events[at], "key": key, "event_type": "POINT_IN_TIME", "value": value, "metadata": {}})
+
+    return change
+
+
+def evaluating(seconds: float) -> arms.Change:
+    def change(events: list[dict[str, Any]]) -> None:
+        late = 0.0
+        for event in events:
+            late += 1000 * (seconds - 3) * (event["key"] == "eval_accuracy")
+            event["time_ms"] += round(late)
+
+    return change
+
+
+def one_phase_more(
+    tmp_path: Path, baseline: dict[str, float], candidate: dict[str, float], factor: float
+) -> Comparison:
+    """`factor`: of the whole epoch. `candidate` is in seconds as they will be logged."""
+    logged = {name: seconds / factor for name, seconds in candidate.items()}
+    return judged(arms.in_turns(tmp_path, slower=factor, a={"phases": baseline}, b={"phases": logged, "software": NEW}))
+
+
+def test_epochs_that_stall_now_and_then_are_in_no_median(tmp_path: Path) -> None:
+    found = judged(arms.in_turns(tmp_path, a={"phases": PHASES}, b={"phases": PHASES, "change": stalling}))
+    rows = {row.metric.name: row.judged.word for row in found.rows}
+    assert rows["seconds_per_epoch"] == "EQUAL" and rows["mean_epoch_seconds"] == "SLOWER"
+    assert (found.word, found.exit_code) == ("SLOWER", 1)
+    said = words.sentence(found)
+    assert said.startswith("B's mean epoch is 16 % slower") and said.endswith("in backward.")
+    assert judged((tmp_path / "a", tmp_path / "b"), metrics=("seconds_per_epoch",)).word == "EQUAL", "as it was asked"
+
+
+def test_what_one_epoch_tells_is_one_figure(tmp_path: Path) -> None:
+    short = {"made": arms.made(epochs=2, qualities=((2, 0.2325),))}
+    found = judged(arms.in_turns(tmp_path, a=short, b=short))
+    assert "mean_epoch_seconds" not in {row.metric.name for row in found.rows}
+
+
+def test_what_is_slower_and_gates_nothing_is_in_the_sentence(tmp_path: Path) -> None:
+    found = judged(arms.in_turns(tmp_path, b={"change": evaluating(9)}))
+    assert found.word == "EQUAL" and "Not gated: B's evaluation is 200 % slower (" in words.sentence(found)
+    gated = judged((tmp_path / "a", tmp_path / "b"), metrics=("evaluation_seconds",))
+    assert words.sentence(gated).startswith("B's evaluation is 200 % slower") and "Not gated" not in words.sentence(
+        gated
+    )
+
+
+def test_seconds_of_init_explain_no_epoch(tmp_path: Path) -> None:
+    """Compiling takes 30 s more, once and outside the metric; backward is the whole of what an epoch lost."""
+    more = {**PHASES, "backward": PHASES["backward"] + 0.12}
+    folders = arms.in_turns(
+        tmp_path,
+        slower=1.02,
+        a={"phases": PHASES, "change": before("run_start", "phase_seconds", {"init_first_step": 20.0})},
+        b={
+            "phases": {name: seconds / 1.02 for name, seconds in more.items()},
+            "change": before("run_start", "phase_seconds", {"init_first_step": 50.0}),
+        },
+    )
+    found = judged(folders)
+    assert words.sentence(found).endswith("in backward.")
+    sure = {phase.name for phase in found.phases if phase.sure}
+    assert sure == {"backward", "init_first_step"}, "the table has both"
+    waterfall = plots.waterfall(found)
+    assert waterfall is not None and not any(bar.name.startswith("init") for bar in waterfall.bars)
+
+
+def test_a_phase_out_of_nothing_is_named(tmp_path: Path) -> None:
+    """It has no ratio, and is the whole of the difference."""
+    found = one_phase_more(tmp_path, {**PHASES, "data_starved": 0.0}, {**PHASES, "data_starved": 0.3}, 1.05)
+    assert words.sentence(found).endswith("in data starved.")
+    (phase,) = [each for each in found.phases if each.name == "data_starved"]
+    assert phase.sure and phase.percent is None and phase.difference_s == pytest.approx(0.3, rel=1e-2)
+    assert plots.forest(found) is not None
+
+
+def test_a_phase_that_vanishes_is_named(tmp_path: Path) -> None:
+    found = one_phase_more(tmp_path, {**PHASES, "data_starved": 0.3}, {**PHASES, "data_starved": 0.0}, 1 / 1.05)
+    (phase,) = [each for each in found.phases if each.name == "data_starved"]
+    assert phase.percent == pytest.approx(-100) and words.sentence(found).endswith("in data starved.")
+
+
+def test_a_gate_on_a_phase_that_is_0_says_why_it_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one_phase_more(tmp_path, {**PHASES, "data_starved": 0.0}, {**PHASES, "data_starved": 0.3}, 1.05)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "data_starved"]) == 4
+    said = " ".join(capsys.readouterr().out.split())
+    assert "data_starved is 0 s in 5 of 10 runs" in said and "tells data_starved" not in said
