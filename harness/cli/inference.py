@@ -95,6 +95,7 @@ def detect(
     wanted = _categories(detector, category)
     meant, complaints, notes = detecting.files(images)
     ids = detecting.image_ids(meant) if annotations is None else detecting.listed_ids(meant, annotations)
+    told = detecting.told_names(meant)
     for text in (*complaints, *notes):
         _complain(_line(text))
     bad, good, rows, unwritten = len(complaints), 0, [], 0
@@ -111,7 +112,7 @@ def detect(
                 continue
             shown = replace(each, found=[one for one in each.found if one.category_id in wanted])
             good += 1
-            rows += detecting.results([shown])
+            rows += detecting.results([shown], told)
             sys.stdout.write("\n".join(map(_line, detecting.lines(shown))) + "\n")
             if pictures is not None:
                 try:
@@ -250,13 +251,15 @@ def inference(
 
 
 def _categories(detector: Detector, named: list[str] | None) -> set[int]:
-    """Ids of those named; of all where none is. ValueError for a name that the model does not know."""
-    there = {name: number for number, name in detector.categories.items()}
-    if not named:
-        return set(there.values())
-    if unknown := [each for each in named if each not in there]:
-        raise ValueError(f"--category {unknown[0]}: the model does not know it; it knows: {', '.join(sorted(there))}")
-    return {there[each] for each in named}
+    """Ids of those named; of all where none is. ValueError for a name that the model does not know.
+
+    Two categories of a data set may have one name: then it means both.
+    """
+    there = detector.categories
+    if unknown := [each for each in named or () if each not in there.values()]:
+        known = ", ".join(sorted(set(there.values())))
+        raise ValueError(f"--category {unknown[0]}: the model does not know it; it knows: {known}")
+    return {number for number, name in there.items() if not named or name in named}
 
 
 def _writable(option: str, path: Path | None, suffix: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,20 +80,53 @@ def image_ids(pictures: Sequence[Path]) -> list[int]:
 
 
 def listed_ids(pictures: Sequence[Path], annotations: Path) -> list[int]:
-    """Those that a file in COCO's form gives them, by their names. ValueError where it lists one of them not, or is none."""
+    """Those that a file in COCO's form gives them, by their names, and by their folders where several have one name.
+
+    ValueError where it does not say which id a picture has, or is no such file.
+    """
     content = outside.read_json(annotations, ANNOTATIONS_LIMIT)
+    listed: dict[str, dict[Path, int]] = {}  # by the name without folders
+    twice: list[Path] = []
     try:
-        ids = {Path(each["file_name"]).name: int(each["id"]) for each in content["images"]}
+        for each in content["images"]:
+            name = Path(each["file_name"])
+            known = listed.setdefault(name.name, {}).setdefault(name, int(each["id"]))
+            if known != int(each["id"]):
+                twice.append(name)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{annotations}: no file in COCO's form: it needs images, each with file_name and id"
         ) from error
-    for path in pictures:
-        if path.name not in ids:
+    if twice:
+        raise ValueError(f"{annotations} lists {twice[0]} twice, with two ids")
+    of: dict[int, Path] = {}
+    ids = [_listed_id(path, listed.get(path.name, {}), annotations) for path in pictures]
+    for path, number in zip(pictures, ids, strict=True):
+        if (other := of.setdefault(number, path)).absolute() != path.absolute():
             raise ValueError(
-                f"{annotations} lists no picture {path.name}; name another file, or leave --annotations out"
+                f"{annotations} lists one picture {path.name} for {other} and {path}, the one of id {number}: it is of one of "
+                "them; leave the other out"
             )
-    return [ids[path.name] for path in pictures]
+    return ids
+
+
+def _listed_id(path: Path, listed: Mapping[Path, int], annotations: Path) -> int:
+    """Of those listed that are called as `path` the one that most of its folders agree with."""
+    if not listed:
+        raise ValueError(f"{annotations} lists no picture {path.name}; name another file, or leave --annotations out")
+    parts = path.absolute().parts[::-1]
+    agreeing = {}
+    for name in listed:
+        each = name.parts[::-1]
+        count = next((at for at, (one, other) in enumerate(zip(each, parts, strict=False)) if one != other), len(each))
+        agreeing[name] = (count == len(each), count)
+    best = [name for name in listed if agreeing[name] == max(agreeing.values())]
+    if len(best) > 1:
+        raise ValueError(
+            f"{annotations} lists {best[0]} and {best[1]}, and {path} may be either: its folders must be called as they are "
+            "there"
+        )
+    return listed[best[0]]
 
 
 def look(
@@ -133,16 +166,27 @@ def look(
                     yield Looked(path, number, each, [one for one in next(found) if one.score >= threshold])
 
 
-def results(looked: Iterable[Looked]) -> list[dict[str, Any]]:
-    """COCO's results form, with the file's name in each row besides; what is not UTF-8 in it as \\xNN, so that any JSON reader
-    takes it."""
+def told_names(pictures: Sequence[Path]) -> dict[Path, str]:
+    """What each is called in the results: its name, or the path as it was given where several have that name.
+
+    What is not UTF-8 in it is \\xNN, so that any JSON reader takes it.
+    """
+    files: dict[str, set[Path]] = {}
+    for each in pictures:
+        files.setdefault(each.name, set()).add(each)
+    told = {each: str(each) if len(files[each.name]) > 1 else each.name for each in pictures}
+    return {each: os.fsencode(name).decode(errors="backslashreplace") for each, name in told.items()}
+
+
+def results(looked: Iterable[Looked], told: Mapping[Path, str]) -> list[dict[str, Any]]:
+    """COCO's results form, with the file's name in each row besides, see `told_names`."""
     return [
         {
             "image_id": each.image_id,
             "category_id": one.category_id,
             "bbox": [round(value, DECIMALS) for value in one.xywh_px],
             "score": one.score,
-            "file_name": os.fsencode(each.file.name).decode(errors="backslashreplace"),
+            "file_name": told[each.file],
         }
         for each in looked
         for one in each.found
