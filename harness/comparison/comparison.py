@@ -249,7 +249,7 @@ def _phases(runs: Sequence[ComparedRun], *, as_one_host: bool) -> list[Phase]:
                 percent = 100 * (means[1] / means[0] - 1)
                 interval = (100 * bounds[1] / means[0], 100 * bounds[2] / means[0])
             one_sided = estimate.p_above(0.0)
-            p = 2 * min(one_sided, 1 - one_sided)
+            p = 2 * min(one_sided, 1 - one_sided) if not estimate.confounded else 1.0
         found.append((Phase(name, (means[0], means[1]), percent, interval, False), p))
     ordered_p = sorted(p for _, p in found)
     limit = max((p for rank, p in enumerate(ordered_p, 1) if p <= 0.05 * rank / len(found)), default=-1.0)
@@ -302,21 +302,12 @@ def _notes(
             "Where that is not what was meant, the change was not there when B ran"
         )
     first = judged[0].estimate
-    if first is not None:
-        drivers = {run.driver.key for run in base.runs}
-        if len(drivers) > 1 and first.level == "run":
-            notes.append(
-                "one block an arm: what a reboot alone changes cannot be told from the driver; `compare plan` makes A B B A"
-            )
-        if first.drift is not None:
-            notes.append(
-                "the arms were not taken in turns: a word counts only where it holds with a drift over time taken out, too "
-                + (
-                    f"(then: {100 * math.expm1(first.drift.log_ratio):+.2f} %)"
-                    if first.drift.se
-                    else "(too few runs to tell)"
-                )
-            )
+    if first is not None and first.drift is not None and not first.confounded:
+        then = f"then: {100 * math.expm1(first.drift.log_ratio):+.2f} %" if first.drift.se else "too few runs to tell"
+        notes.append(
+            "the arms were not taken in turns: a word counts only where it holds with a drift over time taken out, too "
+            f"({then})"
+        )
     return [*notes, *_held_up(base)]
 
 

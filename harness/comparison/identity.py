@@ -99,5 +99,11 @@ def host(hardware: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]) -> str 
     return f"{hardware.get('cpu') or 'machine'} {_short(known)}" if known else None
 
 
+def boot(hardware: Mapping[str, Any]) -> str:
+    """By which one boot of a machine is told from another; "" where it is not told."""
+    told = hardware.get("boot_id")
+    return told if isinstance(told, str) and told != NONE else ""
+
+
 def _short(words: Sequence[str]) -> str:
     return hashlib.sha256("|".join(words).encode()).hexdigest()[:8]

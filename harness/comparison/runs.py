@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from harness.results.telemetry import Telemetry
 NAMES = ("A", "B")
 # Beginnings of run_stop's reason with which a run of this harness has done all its work, its target met or not
 DONE = ("steps spent", "epochs spent")
+LEAK = 0.25  # of a boot's shift, up to which runs taken by turns through a reboot are replicates still
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class ComparedRun:
         record = self.record
         known = identity.host(record.hardware, self.gpus)
         return known or " ".join(each for each in (record.org, record.platform) if each) or "not stated"
+
+    @cached_property
+    def boot(self) -> str:
+        """Which boot of its machine; "" where the log does not tell, as older ones do not."""
+        return identity.boot(self.record.hardware)
 
     @cached_property
     def driver(self) -> Identity:
@@ -175,28 +182,61 @@ def ordered(runs: Iterable[ComparedRun]) -> list[ComparedRun]:
 
 
 def blocks(runs: Sequence[ComparedRun]) -> dict[int, int]:
-    """Each run's block, by its index: runs of a host between which the arm did not change.
+    """Each run's block, by its index. A block of both arms has its runs for replicates; one of one arm is a replicate itself.
 
-    Only where the arms differ in their driver: changing it takes a reboot that may shift all runs up to the next, so blocks
-    are what was repeated. A plan's folders name theirs: two of one arm may follow each other, with a reboot between them.
-    Where runs of two images or configurations alternate freely, each is a replicate of its own: all 0 here.
+    A reboot, or a driver's installation, may shift all runs up to the next: these are what was repeated, and not the runs. They
+    are the boots that the logs tell, parted where the driver changed within one. Where only the drivers tell that there was
+    a reboot, as in older logs, a plan's folders name the blocks (two of one arm may follow each other), or else they are
+    the runs between which the arm did not change. Where both arms ran in the same boots, as two images by turns, each run is
+    a replicate: all 0 here.
     """
     drivers = [{run.driver.key for run in runs if run.arm == arm} for arm in (0, 1)]
-    if drivers[0] == drivers[1] or any(run.record.run_start_s is None for run in runs):
-        return dict.fromkeys(range(len(runs)), 0)
+    one = dict.fromkeys(range(len(runs)), 0)
+    if any(run.record.run_start_s is None for run in runs):
+        return one
+    booted = all(run.boot for run in runs)
+    if drivers[0] == drivers[1]:
+        return _numbered([(run.boot, run.arm) for run in runs]) if booted and _leak(runs) > LEAK else one
+    if booted:
+        return _stretches(runs)
     places = [Path(run.record.path).parent for run in runs]
     named = [PLACE.fullmatch(place.name) for place in places]
     if all(named):  # of several plans each has its own block 1
-        keys = [(place.parents[2], found[2]) for place, found in zip(places, named, strict=True) if found]
-        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-        return {index: numbers[key] for index, key in enumerate(keys)}
+        return _numbered([(place.parents[2], found[2]) for place, found in zip(places, named, strict=True) if found])
+    return _stretches(runs)
+
+
+def _leak(runs: Sequence[ComparedRun]) -> float:
+    """The largest share of what one boot shifts that is left in the difference of the arms: 1 with a boot for each arm."""
+    shares = [Counter[tuple[str, str]](), Counter[tuple[str, str]]()]
+    whole = [Counter(run.host for run in runs if run.arm == arm) for arm in (0, 1)]
+    for run in runs:
+        if whole[1 - run.arm][run.host]:
+            shares[run.arm][run.host, run.boot] += 1
+    return max(
+        (
+            abs(shares[0][key] / whole[0][key[0]] - shares[1][key] / whole[1][key[0]])
+            for key in {*shares[0], *shares[1]}
+        ),
+        default=0.0,
+    )
+
+
+def _numbered(keys: Sequence[Hashable]) -> dict[int, int]:
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return {index: numbers[key] for index, key in enumerate(keys)}
+
+
+def _stretches(runs: Sequence[ComparedRun]) -> dict[int, int]:
+    """Runs that followed each other on a host with neither the arm nor the boot changed."""
     found: dict[int, int] = {}
-    last: dict[str, tuple[int, int]] = {}  # host -> arm, number of its block
+    last: dict[str, tuple[tuple[int, str], int]] = {}  # host -> arm and boot, number of its block
     for index in sorted(range(len(runs)), key=lambda i: runs[i].record.run_start_s or 0.0):
         run = runs[index]
-        arm, number_ = last.get(run.host, (run.arm, 0))
-        number_ += arm != run.arm
-        last[run.host] = (run.arm, number_)
+        key = run.arm, run.boot
+        before, number_ = last.get(run.host, (key, 0))
+        number_ += key != before
+        last[run.host] = (key, number_)
         found[index] = number_
     return found
 

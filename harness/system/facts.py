@@ -65,6 +65,7 @@ def describe(machine: Machine) -> dict[str, dict[str, Plain]]:
         "numa_nodes": cpu.numa_nodes,
         "memory_gib": machine.host.memory_gib,
         "memory_limit_gib": machine.host.memory_limit_gib or "none",
+        "boot_id": machine.host.boot_id or "none",
         "accelerator_vendor": chosen.vendor if chosen.names else "none",
         "accelerators": list(chosen.names),
         "accelerators_unusable": list(machine.unusable),

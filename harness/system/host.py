@@ -40,6 +40,7 @@ class Host:
     os: str  # inside a container: the image's
     container: bool
     memlock: int | None  # bytes that may be locked; None is unlimited
+    boot_id: str | None  # the kernel's, another after each boot, the host's in a container too; None where it has none
 
 
 def read(root: Path = Path("/")) -> Host:
@@ -53,6 +54,7 @@ def read(root: Path = Path("/")) -> Host:
         os=_os(root),
         container=in_container(root),
         memlock=None if memlock == resource.RLIM_INFINITY else memlock,
+        boot_id=outside.text(root / "proc/sys/kernel/random/boot_id") or None,
     )
 
 

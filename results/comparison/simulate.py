@@ -108,9 +108,9 @@ def a_then_b(count: int) -> list[int]:
 
 
 def blocks(count: int, first: int = 0) -> tuple[list[int], list[int]]:
-    """A B B A of `count` runs a block (what is left without warm-up runs): arms, and blocks within each arm."""
+    """A B B A of `count` runs a block (what is left without warm-up runs): arms, and blocks."""
     order = [first, 1 - first, 1 - first, first]
-    return [arm for arm in order for _ in range(count)], [number for number in (0, 0, 1, 1) for _ in range(count)]
+    return [arm for arm in order for _ in range(count)], [number for number in range(4) for _ in range(count)]
 
 
 def share(make: Callable[[], Observations], delta: float, repeats: int) -> Counter[str]:
@@ -249,6 +249,75 @@ def reboots(generator: np.random.Generator, sd: float, reboot: float, count: int
     return sample(np.concatenate(values), arms, block=numbers, host=names)
 
 
+def booted(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """A B, A B A, A B B A and so on, five runs a block, each boot with a shift of its own: alike, and with B slower."""
+    runs, sd, delta = 5, 0.0005, 0.005
+    for order, reboot, slowdown in itertools.product(
+        ("AB", "ABA", "ABBA", "ABBAABBA"), (0.0, 0.001, 0.003), (0.0, 0.01, 0.02)
+    ):
+        arm = ["AB".index(each) for each in order for _ in range(runs)]
+        block = [place for place in range(len(order)) for _ in range(runs)]
+
+        def made(
+            arm: list[int] = arm, block: list[int] = block, reboot: float = reboot, slow: float = slowdown
+        ) -> Observations:
+            shifts = generator.normal(0, reboot, max(block) + 1)[block]
+            return sample(
+                generator.normal(0, sd, len(arm)) + shifts + math.log1p(slow) * np.array(arm), arm, block=block
+            )
+
+        found = share(made, delta, REPEATS)
+        yield {
+            "design": " ".join(order),
+            "boot_spread_percent": 100 * reboot,
+            "run_spread_percent": 100 * sd,
+            "slowdown_percent": 100 * slowdown,
+            "delta_percent": 100 * delta,
+            "slower_percent": round(100 * found["SLOWER"] / REPEATS, 2),
+            "equal_percent": round(100 * found["EQUAL"] / REPEATS, 1),
+        }
+
+
+def unlike(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """Arms that are alike on average, of unlike number and spread: neither exchangeable nor of one variance."""
+    delta = 0.005
+    for counts, spreads in itertools.product(
+        ((2, 2), (20, 2), (3, 3), (20, 3), (3, 20), (10, 5)), ((0.001, 0.001), (0.001, 0.03))
+    ):
+        arm = [0] * counts[0] + [1] * counts[1]
+        sd = np.repeat(spreads, counts)
+        zeros, never = np.zeros(len(arm), np.int64), np.full(len(arm), np.nan)
+        found = share(
+            lambda sd=sd, arm=arm, zeros=zeros, never=never: Observations(  # type: ignore[misc]
+                generator.normal(0, 1, len(arm)) * sd, np.array(arm), zeros, zeros, never
+            ),
+            delta,
+            2 * REPEATS,
+        )
+        yield {
+            "runs": " + ".join(map(str, counts)),
+            "spreads_percent": " and ".join(f"{100 * each:g}" for each in spreads),
+            "delta_percent": 100 * delta,
+            "slower_percent": round(100 * found["SLOWER"] / REPEATS / 2, 2),
+            "equal_percent": round(100 * found["EQUAL"] / REPEATS / 2, 1),
+        }
+
+
+def hidden(generator: np.random.Generator, sd: float) -> Iterator[dict[str, Any]]:
+    """B slower by 0.8 % on a machine that gets faster by as much from the middle of A's runs to that of B's."""
+    for name, count in itertools.product(("in turns", "A, then B"), ARMS):
+        arm = in_turns(count) if name == "in turns" else a_then_b(count)
+        line = -math.log(1.008) / count * np.arange(2 * count) + math.log(1.008) * np.array(arm)
+        found = share(lambda: sample(generator.normal(0, sd, 2 * count) + line, arm), 0.005, REPEATS)  # noqa: B023
+        yield {
+            "design": name,
+            "runs_an_arm": count,
+            "delta_percent": 0.5,
+            "equal_percent": round(100 * found["EQUAL"] / REPEATS, 1),
+            "slower_percent": round(100 * found["SLOWER"] / REPEATS, 1),
+        }
+
+
 def hostile(generator: np.random.Generator, sd: float) -> Iterator[dict[str, Any]]:
     """Arms that are alike, on machines that misbehave: how often SLOWER at the median host's spread."""
 
@@ -368,6 +437,9 @@ def main() -> None:
         "power": lambda: power(generator, median),
         "coverage": lambda: coverage(generator, amp),
         "hostile_machines": lambda: hostile(generator, median),
+        "reboots": lambda: booted(generator),
+        "unlike_arms": lambda: unlike(generator),
+        "a_drift_that_hides_a_slower_b": lambda: hidden(generator, median),
     }
     for name, part in parts.items():
         result[name] = list(part())

@@ -7,8 +7,9 @@ counts: steps and epochs within it are not independent (in 46 published runs the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ class Observations:
     log_slowness: Floats
     arm: Ints  # 0 baseline, 1 candidate
     host: Ints  # numbered from 0
-    block: Ints  # numbered within host and arm; runs between which the arm did not change share one
+    block: Ints  # numbered within host; see runs.blocks: one of both arms has its runs for replicates
     time: Floats  # Unix seconds of run_start; NaN where not known
     resolution: float = 0.0  # standard deviation of log_slowness that the log's clock alone brings
 
@@ -72,6 +73,8 @@ class Units:
     arm: Ints
     host: Ints
     runs: Ints  # how many each stands for
+    noise: float = 0.0  # variance of the arms' difference by the spread of runs within blocks; blocks are no quieter
+    confounded: bool = False  # one block an arm, so that what a block shifts is not known: the units are its runs
 
     def of(self, host: int, arm: int) -> Floats:
         """Values of one arm on one host."""
@@ -86,21 +89,23 @@ class Units:
 def units(sample: Observations) -> Units:
     """What was repeated with the arm changed in between. ValueError where no host has both arms.
 
-    Where each arm has two blocks or more on every host, as in A B B A, its blocks are the replicates: what a reboot or an
-    installation changes is shared by all runs of a block. With one block an arm that cannot be told from the arm itself.
+    Where a block is of one arm, as in A B B A, blocks are the replicates: what a reboot or an installation changes is shared
+    by all runs of a block. With one block an arm on one host that cannot be told from the arm itself.
     """
     paired = sample.paired()
     if not len(paired.arm):
         raise ValueError("no host has runs of both arms")
     cells = _cells(paired)
-    if len(set(paired.host.tolist())) >= HOSTS_AS_UNITS:
+    hosts = sorted(set(paired.host.tolist()))
+    by_turns = [host for host in hosts if _shared(cells, host)]
+    runs = Units("run", paired.log_slowness, paired.arm, paired.host, np.ones(len(paired.arm), np.int64))
+    if len(hosts) >= HOSTS_AS_UNITS:
         return cells_of_hosts(paired)
-    fewest = min(
-        sum(1 for each in cells if each[:2] == (host, arm)) for host in set(paired.host.tolist()) for arm in (0, 1)
-    )
-    if fewest < 2:
-        ones = np.ones(len(paired.arm), np.int64)
-        return Units("run", paired.log_slowness, paired.arm, paired.host, ones)
+    if by_turns == hosts:
+        return runs
+    repeated = any(sum(key[:2] == (host, arm) for key in cells) > 1 for host in hosts for arm in (0, 1))
+    if by_turns or not repeated:  # runs in one place and blocks in another, or nothing repeated on a host
+        return cells_of_hosts(paired) if len(hosts) > 1 else replace(runs, confounded=True)
     grouped = [paired.log_slowness[index] for index in cells.values()]
     return Units(
         "block",
@@ -108,7 +113,28 @@ def units(sample: Observations) -> Units:
         np.array([arm for _, arm, _ in cells]),
         np.array([host for host, _, _ in cells]),
         np.array([len(group) for group in grouped]),
+        _noise(list(cells), grouped),
     )
+
+
+def _noise(cells: Sequence[tuple[int, int, int]], grouped: Sequence[Floats]) -> float:
+    """Of runs within blocks, one variance an arm; 0 where every block is one run."""
+    total = 0.0
+    for arm in (0, 1):
+        mine = [group for (_, side, _), group in zip(cells, grouped, strict=True) if side == arm]
+        of_hosts = [host for host, side, _ in cells if side == arm]
+        count = Counter(of_hosts)
+        free = sum(len(group) - 1 for group in mine)
+        spread = sum(float(((group - group.mean()) ** 2).sum()) for group in mine) / max(free, 1)
+        brought = sum(spread / len(group) / count[host] ** 2 for host, group in zip(of_hosts, mine, strict=True))
+        total += brought / len(count) ** 2
+    return total
+
+
+def _shared(cells: Iterable[tuple[int, int, int]], host: int) -> bool:
+    """Whether a block of the host has runs of both arms."""
+    a, b = ({block for where, side, block in cells if (where, side) == (host, arm)} for arm in (0, 1))
+    return bool(a & b)
 
 
 def cells_of_hosts(sample: Observations) -> Units:

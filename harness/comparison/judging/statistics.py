@@ -46,6 +46,7 @@ class Estimate:
     bootstrap_90: tuple[float, float] | None
     bootstrap_decides: bool
     drift: Drift | None
+    confounded: bool = False  # one boot or installation an arm: the interval is of these runs and not of their arms
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """The interval that verdicts rest on."""
@@ -85,14 +86,16 @@ class Drift:
 
 
 def enough(sample: Observations) -> bool:
-    """Whether a spread can be estimated: two units or more in an arm of some host, both arms somewhere."""
+    """Whether a spread can be estimated: both arms somewhere, and on a host two blocks of an arm, or two runs of each.
+
+    The spread of runs may be the arm's own, and one run has none; what a boot shifts is the machine's, in either arm.
+    """
     paired = sample.paired()
     if not len(paired.arm):
         return False
     found = units(paired)
-    return found.level == "host" or any(
-        len(found.of(host, 0)) > 1 or len(found.of(host, 1)) > 1 for host in found.hosts
-    )
+    spread = [any(len(found.of(host, arm)) > 1 for host in found.hosts) for arm in (0, 1)]
+    return found.level == "host" or (all(spread) if found.level == "run" else any(spread))
 
 
 def estimate(sample: Observations, *, bootstrap: bool = False) -> Estimate:
@@ -108,7 +111,7 @@ def estimate(sample: Observations, *, bootstrap: bool = False) -> Estimate:
     if found.level == "host":
         counts = len(found.hosts), len(found.hosts)
     runs = sample.paired().counts
-    floor = sample.resolution**2 * (1 / runs[0] + 1 / runs[1])
+    floor = max(sample.resolution**2 * (1 / runs[0] + 1 / runs[1]), found.noise)
     decides = min(counts) >= FEW
     wide, narrow = _bca(found) if bootstrap or decides else (None, None)
     return Estimate(
@@ -123,6 +126,7 @@ def estimate(sample: Observations, *, bootstrap: bool = False) -> Estimate:
         narrow,
         decides and wide is not None,
         _drift(sample.paired()),
+        found.confounded,
     )
 
 
@@ -136,10 +140,16 @@ def _difference(found: Units) -> tuple[float, float, float]:
     sizes = np.array([len(group) for group in groups], float)
     squares = np.array([((group - group.mean()) ** 2).sum() for group in groups])
     free = sizes - 1
-    if sizes.min() < 3:  # one degree of freedom a group is none to weigh variances by: one variance for all
+    if sizes.min() >= 3:
+        parts = squares / free / sizes / count**2
+    elif found.level == "block":  # what a boot shifts is the machine's, in either arm: one variance for all
         pooled = squares.sum() / free.sum()
         return float(differences.mean()), float((pooled / sizes).sum() / count**2), float(free.sum())
-    parts = squares / free / sizes / count**2
+    else:  # one of an arm over all hosts; one for both would call 2 wild runs among 20 quiet ones slower in a fifth of cases
+        weights = (1 / sizes).reshape(-1, 2).sum(0) / count**2
+        free = free.reshape(-1, 2).sum(0)
+        parts = squares.reshape(-1, 2).sum(0) / free * weights
+        return float(differences.mean()), float(parts.sum()), float(free.min())
     variance = parts.sum()
     df = variance**2 / (parts**2 / free).sum() if variance > 0 else free.sum()
     return float(differences.mean()), float(variance), float(df)

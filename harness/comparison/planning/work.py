@@ -30,7 +30,6 @@ DRIVER = "driver"  # which driver an arm has, as seen when its first block began
 PROBED = "probe"  # which arms were probed
 BOOT = "boot"  # under which boot a block ran
 STEPS = "steps"  # of the optimizer, that the plan's epochs are
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Here:
         """From facts.describe's tables."""
         gpus = facts["hardware"].get("gpus") or []
         if boot is None:
-            boot = BOOT_ID.read_text(encoding="ascii").strip() if BOOT_ID.exists() else ""
+            boot = identity.boot(facts["hardware"])
         return cls(identity.of(facts["software"], gpus), identity.host(facts["hardware"], gpus), boot)
 
 

@@ -64,6 +64,7 @@ def _run(run: ComparedRun) -> dict[str, Any]:
         "sha256": run.record.sha256,
         "host": run.host,
         "driver": run.record.software.get("driver"),
+        "boot": run.boot[:8] or None,
         "started": run.record.run_start_s,
         "outcome": run.record.outcome,
     }
@@ -127,6 +128,7 @@ def _metric(row: MetricRow) -> dict[str, Any]:
         "slower_percent": judged.percent,
         "interval_percent": judged.percent_interval,
         "more_runs_an_arm": judged.more_runs,
+        "remedy": judged.remedy,
         "hodges_lehmann_percent": row.hodges_lehmann_percent,
         "cliffs_delta": row.cliffs_delta,
         "values": [{"run": run, "arm": NAMES[arm], "value": value} for run, arm, value in row.values],
@@ -135,6 +137,7 @@ def _metric(row: MetricRow) -> dict[str, Any]:
         content |= {
             "method": estimate.method,
             "unit_of_replication": estimate.level,
+            "one_boot_an_arm": estimate.confounded,
             "units": dict(zip(NAMES, estimate.units, strict=True)),
             "hosts": estimate.hosts,
             "bootstrap_interval_log": estimate.bootstrap,

@@ -1,8 +1,8 @@
 """What names people, places or single parts of a machine, taken out of texts that leave the house.
 
-GPU UUIDs, serial numbers, host and user names, paths outside the system's own folders, addresses, keys and passwords. The same
-original has the same stand-in throughout, so that runs of one GPU are still seen to be of one GPU; salted anew each time, since
-a short name is soon found by trying names.
+GPU UUIDs, serial numbers, ids of boots, host and user names, paths outside the system's own folders, addresses, keys and
+passwords. The same original has the same stand-in throughout, so that runs of one GPU are still seen to be of one GPU; salted
+anew each time, since a short name is soon found by trying names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 _SYSTEM = r"(?:usr|lib|lib32|lib64|bin|sbin|proc|sys|dev|etc|run|opt/nvidia|opt/rocm)(?:/|\b)"
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 _SECRET = r"(?:api[_-]?key|access[_-]?key|secret|token|passw(?:or)?d|passphrase|authorization|credential)[\w-]{0,40}"
-_NAMED = r"(?:user|username|logname|host|hostname|nodename|serial|serial_number|board_serial)"
+_NAMED = r"(?:user|username|logname|host|hostname|nodename|serial|serial_number|board_serial|boot_id)"
 _HEX = "[0-9a-fA-F]{1,4}"
 
 # Each with the kind of its stand-in, which takes the place of the group `word`

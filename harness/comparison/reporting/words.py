@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from harness.comparison.comparison import Comparison, MetricRow, Minutes, Phase
 from harness.comparison.judging import metrics
 from harness.comparison.judging.numbers import EpochDifference, Met, Quality
+from harness.comparison.judging.verdict import Judged
 
 SHARE = 0.25  # of the whole difference that a phase must make to be named
 
@@ -44,11 +45,11 @@ def _of_speed(found: Comparison) -> str:
     if found.word == "SUSPECT":
         return f"Suspect, whatever the figures say: {found.symptoms[0].text} ({found.symptoms[0].where}). {what}."
     if judged.estimate is None:
-        return f"Cannot tell: {judged.reason}; {_more(judged.more_runs)}."
+        return f"Cannot tell: {judged.reason}; {_more(judged)}."
     if found.word == "EQUAL":
         return f"{a} and {b} are equal within {delta}: {what}."
     if found.word == "CANNOT TELL":
-        return f"Cannot tell within {delta}: {judged.reason}. {what}; {judged.remedy or _more(judged.more_runs)}."
+        return f"Cannot tell within {delta}: {judged.reason}. {what}; {judged.remedy or _more(judged)}."
     return f"{what}{_named(found)}."
 
 
@@ -139,10 +140,16 @@ def _n(row: MetricRow) -> str:
     return " + ".join(map(str, row.judged.estimate.runs))
 
 
-def _more(runs: int | None) -> str:
+def _more(judged: Judged) -> str:
+    runs, units = judged.more_runs, judged.more_units
     if runs is None:
         return "no number of runs worth making would settle it: the difference lies at delta, or the noise is too large"
-    return f"{runs} more run{'s' * (runs != 1)} an arm would, if the difference is what it seems"
+    what = f"{runs} more run{'s' * (runs != 1)} an arm"
+    if units is not None and judged.estimate is not None and judged.estimate.level != "run":
+        s = "s" * (units != 1)
+        blocks = f"{units} more block{s} an arm, each after a reboot,"
+        what = blocks if judged.estimate.level == "block" else f"{units} more host{s}"
+    return f"{what} would, if the difference is what it seems"
 
 
 def figure(value: float | None) -> str:

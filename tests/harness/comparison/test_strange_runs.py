@@ -347,6 +347,7 @@ def test_a_bundle_tells_nothing_of_people_and_places(tmp_path: Path) -> None:
         "hunter2": "a password",
         "hf_abcdefghijklmnopqrstuv": "a token",
         "fe80::1ff:fe23:4567:890a": "an address of the newer kind",
+        "7f3e4a0b": "a boot's id",
     }
     plain = (
         "rank 3 on node17 is the slowest\nNCCL INFO NET/Socket : Using 10.20.30.40\npassword: hunter2 "
@@ -376,6 +377,7 @@ def test_a_bundle_tells_nothing_of_people_and_places(tmp_path: Path) -> None:
 
 def _slowest(events: list[dict[str, Any]]) -> None:
     event = {**events[0], "key": "slowest_rank", "value": {"host": "node17", "data": "/projects/secret lab/coco"}}
+    arms.put("hardware", {"boot_id": "0c5d1a5e-7f3e4a0b"})(events)
     events += [event, {**event, "value": {"libcuda": "/usr/lib/x86_64-linux-gnu/libcuda.so.580"}}]
 
 

@@ -179,6 +179,7 @@ HOST = Host(
     os="Debian GNU/Linux 12 (bookworm)",
     container=False,
     memlock=None,
+    boot_id="0c5d1a5e-7f3e-4a0b-9a53-6a4c8c0b9a11",
 )
 
 

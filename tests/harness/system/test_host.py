@@ -32,6 +32,7 @@ def test_two_sockets_with_hyperthreads(tmp_path: Path) -> None:
         {
             "proc/cpuinfo": TWO_SOCKETS,
             "proc/meminfo": "MemTotal:       1056784064 kB\nMemFree: 1 kB\n",
+            "proc/sys/kernel/random/boot_id": "0c5d1a5e-7f3e-4a0b-9a53-6a4c8c0b9a11\n",
             "etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 24.04.2 LTS"\n',
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance\n",
             "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "powersave\n",
@@ -46,6 +47,8 @@ def test_two_sockets_with_hyperthreads(tmp_path: Path) -> None:
     assert found.cpu.governors == ("performance", "powersave")
     assert (found.memory_gib, found.memory_limit_gib, found.os) == (1007.8, None, "Ubuntu 24.04.2 LTS")
     assert not found.container
+    assert found.boot_id == "0c5d1a5e-7f3e-4a0b-9a53-6a4c8c0b9a11"
+    assert host.read(tmp_path / "of another kernel").boot_id is None
 
 
 def test_arm_has_numbers_for_a_name(tmp_path: Path) -> None:
