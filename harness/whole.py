@@ -64,8 +64,7 @@ def next_figures(folder: Path, beginning: str, text: str) -> Path:
         while True:
             path = folder / names.figures(beginning, number)
             try:
-                with path.open("x", encoding="utf-8") as file:
-                    file.write(text)
+                new(path, text.encode())
                 return path
             except FileExistsError:  # another process took the number meanwhile
                 number += 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness import exit_codes
-from harness.cli import environment
+from harness.cli import environment, outputs
 
 if TYPE_CHECKING:
     from harness.contract import Detector
@@ -87,9 +87,9 @@ def detect(
     from harness.results.table import printable
 
     model = detectors.Model.trained(checkpoint)
-    _writable("--json", json, ".json")
+    outputs.file("--json", json, ".json")
     if pictures is not None:
-        _folder("--pictures", pictures)
+        outputs.folder("--pictures", pictures)
     here, *_ = detectors.device(device)
     detector = model.open(here, precision=precision or "")
     wanted = _categories(detector, category)
@@ -150,7 +150,7 @@ def export(
     from harness.execution.trained.detectors import Model
     from harness.results.table import printable
 
-    _writable("OUT", out, ".onnx")
+    outputs.file("OUT", out, ".onnx")
     model = Model.trained(checkpoint)
     try:
         found = exporting.export(model, out, check or ())
@@ -180,7 +180,10 @@ def inference(
     scenario: Annotated[list[Scenario] | None, typer.Option(help="[default: both]", show_default=False)] = None,
     begin: Annotated[
         list[Beginning] | None,
-        typer.Option(help="Pixels at the network's size, or a JPEG to decode.  [default: both]", show_default=False),
+        typer.Option(
+            help="Pixels at the network's size, or a JPEG (what --images has) to decode.  [default: both]",
+            show_default=False,
+        ),
     ] = None,
     precision: Annotated[
         list[Precision] | None, typer.Option(help="Again for more.  [default: fp32 and bf16]", show_default=False)
@@ -210,16 +213,19 @@ def inference(
     """How fast a model finds things in pictures, in the terms of MLPerf Inference: single stream and offline.
 
     What is measured for less than MLPerf Inference asks is marked "short". Leaves inference_N.json with every sample; Ctrl-C
-    too, with what is measured by then. Exit codes: 0 done, 2 usage, 6 no such device, 130 Ctrl-C.
+    too, with what is measured by then. Exit codes: 0 done, 2 usage, 6 no such device or the file could no longer be written,
+    130 Ctrl-C.
     """
     from json import dumps
 
-    from harness import config, names, whole
+    from harness import config, names
     from harness.execution.trained import detecting, detectors, inference_report
     from harness.execution.trained import inference as measuring
     from harness.results.table import printable
 
     chosen = detectors.Model.named(model)
+    folder = out or environment.out_dir(config.CHECKOUT) / chosen.configuration.name
+    outputs.folder_to_be("--out", folder)
     files: list[Path] = []
     if images is not None:
         files, complaints, _ = detecting.files([images])
@@ -228,7 +234,7 @@ def inference(
     here, machine, _ = detectors.device(device)
     wanted = measuring.Wanted(
         scenarios=tuple(map(str, scenario or Scenario)),
-        beginnings=tuple(measuring.JPEG if each == Beginning.JPEG else measuring.PIXELS for each in begin or Beginning),
+        beginnings=tuple(measuring.FILE if each == Beginning.JPEG else measuring.PIXELS for each in begin or Beginning),
         precisions=tuple(map(str, precision or (Precision.FP32, Precision.BF16))),
         compiled=(False, True) if compiled else (False,),
         batch=batch,
@@ -239,15 +245,14 @@ def inference(
     )
     found = measuring.measure(chosen, here, machine, wanted, lambda what: _say(f"measuring {what}"))
     text = dumps(inference_report.document(found), indent=1) + "\n"
-    folder = out or environment.out_dir(config.CHECKOUT) / chosen.configuration.name
-    path = whole.next_figures(folder, names.INFERENCE, text)
-    if json:
-        sys.stdout.write(text)
-    else:
-        sys.stdout.write("\n".join(map(printable, inference_report.lines(found))) + "\n\n")
+    path = outputs.figures(folder, names.INFERENCE, text)
+    sys.stdout.write(text if json else "\n".join(map(printable, inference_report.lines(found))) + "\n\n")
+    if path is not None and not json:
         sys.stdout.write(printable(f"wrote {path}\n"))
     if found.interrupted:
         raise typer.Exit(exit_codes.INTERRUPTED)
+    if path is None:
+        raise typer.Exit(exit_codes.NOT_SUITABLE)
 
 
 def _categories(detector: Detector, named: list[str] | None) -> set[int]:
@@ -260,38 +265,6 @@ def _categories(detector: Detector, named: list[str] | None) -> set[int]:
         known = ", ".join(sorted(set(there.values())))
         raise ValueError(f"--category {unknown[0]}: the model does not know it; it knows: {known}")
     return {number for number, name in there.items() if not named or name in named}
-
-
-def _writable(option: str, path: Path | None, suffix: str) -> None:
-    """ValueError where the file could not be written, or is called what would take the place of another kind of file."""
-    if path is None:
-        return
-    if path.suffix.lower() != suffix:
-        raise ValueError(f"{option} {path}: a file called *{suffix} is written; name it so")
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"{option} {path}: {'that is a folder' if path.is_dir() else f'{path.parent} is no folder'}")
-    _tried(option, path.parent)
-
-
-def _folder(option: str, path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{option} {path}: cannot be made: {error.strerror}") from error
-    _tried(option, path)
-
-
-def _tried(option: str, folder: Path) -> None:
-    """ValueError where nothing can be written, before anything is looked at."""
-    import tempfile
-
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"{option}: nothing can be written in {folder}: {error.strerror}; name another folder"
-        ) from error
 
 
 def _complain(text: str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import environment
+from harness import exit_codes
+from harness.cli import environment, outputs
 
 if TYPE_CHECKING:
     from harness.config import Configuration
@@ -43,11 +44,11 @@ def probe(  # noqa: PLR0917 - typer passes options by name
     """Launches, copies, matrix products, all-reduce, and a benchmark's step and decoder, each alone: explains, never gates.
 
     Leaves probe_N.json; `compare` shows those that lie beside both arms' results. Exit codes: 0 done, 2 usage, 6 no such
-    device or image's engine.
+    device or image's engine, or the file could no longer be written.
     """
     from json import dumps
 
-    from harness import config, names, whole
+    from harness import config, names
     from harness.execution import probe as probing
     from harness.execution.context import keep_compiled, this_machine
     from harness.results.table import printable
@@ -55,13 +56,14 @@ def probe(  # noqa: PLR0917 - typer passes options by name
 
     path = config.find(configuration) if configuration is not None else None
     chosen = config.load(path) if path is not None else None
+    target = out or environment.out_dir(config.CHECKOUT) / (chosen.name if chosen is not None else "")
+    outputs.folder_to_be("--out", target)
     if image is not None:
         if path is None or chosen is None or device is not None or json:
             raise ValueError(
                 "--image needs a CONFIGURATION, which says the device, and leaves the file alone: no --json"
             )
-        folder = out or environment.out_dir(config.CHECKOUT) / chosen.name
-        raise typer.Exit(_in_container(chosen, path, image, seconds, folder))
+        raise typer.Exit(_in_container(chosen, path, image, seconds, target))
     kind = device or (chosen.run.device if chosen is not None else accelerator.ANY)
     if kind not in accelerator.devices():
         raise ValueError(f"--device {kind}: not known; there are: {', '.join(accelerator.devices())}")
@@ -69,18 +71,20 @@ def probe(  # noqa: PLR0917 - typer passes options by name
     if device is None and chosen is None and not machine.accelerators:
         kind = accelerator.CPU  # nobody asked for an accelerator
     keep_compiled(environment.cache_dir(config.CHECKOUT))  # what runs have compiled, a probe of the same step finds
-    target = out or environment.out_dir(config.CHECKOUT) / (chosen.name if chosen is not None else "")
     found = probing.measure(chosen, kind, seconds, machine, lambda what: _say(f"measuring {what}"))
     text = dumps(probing.document(found), indent=1) + "\n"
-    written = whole.next_figures(target, names.PROBE, text)
+    written = outputs.figures(target, names.PROBE, text)
     if json:
         sys.stdout.write(text)
-        return
-    here = machine.accelerators[0] if kind != accelerator.CPU else machine.host.cpu.model
-    of = f"{chosen.name} on " if chosen is not None else ""
-    sys.stdout.write(printable(f"{of}{found.device}, {here}, {found.seconds:.0f} s\n\n"))
-    sys.stdout.write("\n".join(map(printable, probing.lines(found))) + "\n\n")
-    sys.stdout.write(f"wrote {written}\nIt explains a difference; no verdict rests on it.\n")
+    else:
+        here = machine.accelerators[0] if kind != accelerator.CPU else machine.host.cpu.model
+        of = f"{chosen.name} on " if chosen is not None else ""
+        sys.stdout.write(printable(f"{of}{found.device}, {here}, {found.seconds:.0f} s\n\n"))
+        sys.stdout.write("\n".join(map(printable, probing.lines(found))) + "\n\n")
+    if written is None:
+        raise typer.Exit(exit_codes.NOT_SUITABLE)
+    if not json:
+        sys.stdout.write(printable(f"wrote {written}\nIt explains a difference; no verdict rests on it.\n"))
 
 
 def _in_container(chosen: Configuration, path: Path, image: str, seconds: float, folder: Path) -> int:

@@ -3,9 +3,10 @@
     single stream   one picture at a time, the next as soon as the last is answered: latency, 90th percentile first
     offline         all pictures are there at once, in batches of the size that is fastest: images/s
 
-A query begins with the picture in the host's memory at the network's size, which is where MLPerf's begin, or as a JPEG file,
-which is where an application's do. It ends when its detections are in the host's memory: nothing is left to wait for. Pictures
-are drawn at random with a fixed seed, with replacement. Nothing here trains, and every sample is kept.
+A query begins with the picture in the host's memory at the network's size, which is where MLPerf's begin, or as a file, JPEG
+unless others are named, which is where an application's do. It ends when its detections are in the host's memory: nothing is
+left to wait for. Pictures are drawn at random with a fixed seed, with replacement. Nothing here trains; every sample is
+kept.
 
 Terms and minimums: MLPerf Inference Rules 0.5 (2019), "Scenarios", the first round: 1,024 queries and 60 s of single stream,
 24,576 pictures and 60 s offline. What was measured for less is marked as that. The rules of later rounds ask for 600 s.
@@ -24,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,7 +36,7 @@ from harness.system.facts import Machine
 
 SINGLE_STREAM, OFFLINE = "single-stream", "offline"
 SCENARIOS = (SINGLE_STREAM, OFFLINE)
-PIXELS, JPEG = "pixels", "JPEG"  # what a query begins with
+PIXELS, FILE = "pixels", "file"  # what a query begins with
 PRECISIONS = get_args(Precision)
 RULES = "MLPerf Inference Rules 0.5"
 LEAST = {SINGLE_STREAM: {"queries": 1024, "seconds": 60}, OFFLINE: {"pictures": 24_576, "seconds": 60}}
@@ -56,7 +58,7 @@ class Wanted:
     """What to measure, and for how long each."""
 
     scenarios: tuple[str, ...] = SCENARIOS
-    beginnings: tuple[str, ...] = (PIXELS, JPEG)
+    beginnings: tuple[str, ...] = (PIXELS, FILE)
     precisions: tuple[str, ...] = ("fp32", "bf16")
     compiled: tuple[bool, ...] = (False,)
     batch: int | None = None  # offline's; None: the fastest is looked for
@@ -88,7 +90,7 @@ class ScenarioResult:
     """One scenario measured in one way."""
 
     scenario: str
-    begins_with: str
+    begins_with: str  # pixels, or the files' format
     properties: dict[str, Plain]  # the detector's: precision, compiled, ...
     batch: int
     seconds: list[float]  # of each query; of each batch
@@ -191,7 +193,7 @@ class _Measuring:
                 found.batches[variant] = _by_batch(library, wanted.seconds)
                 fastest = _fastest(found.batches[variant])
             for scenario, begins_with in itertools.product(wanted.scenarios, wanted.beginnings):
-                self.begins(f"{variant}: {scenario} from {begins_with}, {wanted.least_s:g} s or more")
+                self.begins(f"{variant}: {scenario} from {library.told(begins_with)}, {wanted.least_s:g} s or more")
                 batch = 1 if scenario == SINGLE_STREAM else fastest or 1
                 found.figures.append(_figure(library, scenario, begins_with, batch, wanted))
 
@@ -204,6 +206,14 @@ class _Library:
     samples: Sequence[Sample]
     detector: Detector
     pool: ThreadPoolExecutor
+
+    @cached_property
+    def form(self) -> str:
+        return _format(self.paths)
+
+    def told(self, begins_with: str) -> str:
+        """For people: the files' format instead of FILE."""
+        return self.form if begins_with == FILE else begins_with
 
     def order(self) -> Iterator[int]:
         drawn = random.Random(SEED)
@@ -238,7 +248,7 @@ class _Library:
         return self.detector.read(self.paths[at], upright=False)
 
     def one(self, begins_with: str, at: int) -> Any:
-        return self.answer([self._read(at) if begins_with == JPEG else self.samples[at]])
+        return self.answer([self._read(at) if begins_with == FILE else self.samples[at]])
 
 
 def _drawn(model: Model, folder: Path) -> list[Path]:
@@ -247,6 +257,22 @@ def _drawn(model: Model, folder: Path) -> list[Path]:
         paths.append(folder / f"{number}.jpg")
         paths[-1].write_bytes(content)
     return paths
+
+
+def _format(paths: Sequence[Path]) -> str:
+    """Of the files, as Pillow calls it, and by the name what Pillow does not know; "files" where there are several."""
+    from PIL import Image
+
+    def of(path: Path) -> str:
+        try:
+            with Image.open(path) as picture:
+                form = picture.format or ""
+        except Exception:  # noqa: BLE001 - a file that is none is named by whoever reads it
+            form = path.suffix[1:].upper()
+        return "JPEG" if form in {"JPG", "MPO"} else form
+
+    found = {of(path) for path in paths}
+    return found.pop() if len(found) == 1 else "files"
 
 
 def _figure(library: _Library, scenario: str, begins_with: str, batch: int, wanted: Wanted) -> ScenarioResult:
@@ -258,7 +284,7 @@ def _figure(library: _Library, scenario: str, begins_with: str, batch: int, want
     found = library.detector.detections(library.answer(shown), shown)
     return ScenarioResult(
         scenario,
-        begins_with,
+        library.told(begins_with),
         dict(library.detector.properties()),
         batch,
         seconds,

@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from harness import whole
 from harness.contract import Sample
+from harness.execution import probe
 from harness.execution.trained import detectors, inference, inference_report
-from harness.execution.trained.inference import JPEG, OFFLINE, PIXELS, SINGLE_STREAM, ScenarioResult
+from harness.execution.trained.inference import FILE, OFFLINE, PIXELS, SINGLE_STREAM, ScenarioResult
 from tests.harness.execution.trained.models import harness, numbers, saved
 from tests.toy import configuration as toy
 from tests.toy.using import ToyDetector
 
+PROBE = ("probe", "--device", "cpu", "--seconds", "1")
 QUICK = ("--seconds", "0.1", "--queries", "5", "--device", "cpu")
 
 
@@ -29,7 +33,7 @@ def test_both_scenarios_from_both_beginnings_and_every_sample_kept(
     assert max(map(len, said.replace(str(tmp_path), "").splitlines())) <= 80
     found = json.loads((tmp_path / "out" / "inference_0.json").read_text())
     figures = {(each["scenario"], each["begins_with"]): each for each in found["figures"]}
-    assert set(figures) == {(a, b) for a in (SINGLE_STREAM, OFFLINE) for b in (PIXELS, JPEG)}
+    assert set(figures) == {(a, b) for a in (SINGLE_STREAM, OFFLINE) for b in (PIXELS, "JPEG")}
     for (scenario, _), each in figures.items():
         assert each["n"] == len(each["seconds"]) >= (5 if scenario == SINGLE_STREAM else inference.FEWEST_BATCHES)
         assert each["total_s"] == pytest.approx(sum(each["seconds"])) and each["total_s"] >= 0.1
@@ -39,7 +43,7 @@ def test_both_scenarios_from_both_beginnings_and_every_sample_kept(
         assert (scenario == SINGLE_STREAM) == ("latency_ms_p90" in each)
     single = figures[SINGLE_STREAM, PIXELS]
     assert single["batch"] == 1 and single["latency_ms_p50"] <= single["latency_ms_p90"] <= single["latency_ms_p99"]
-    assert figures[OFFLINE, PIXELS]["batch"] == figures[OFFLINE, JPEG]["batch"] > 0
+    assert figures[OFFLINE, PIXELS]["batch"] == figures[OFFLINE, "JPEG"]["batch"] > 0
     assert (
         found["left_out"] == {"bf16": "an abacus has no bf16"} and "not measured: bf16: an abacus has no bf16" in said
     )
@@ -62,8 +66,8 @@ def test_what_is_asked_for_is_what_is_measured(tmp_path: Path, capsys: pytest.Ca
     found = json.loads(said)
     assert code == 0 and found["images_per_s_by_batch"] == {} and found["pictures"] == "3 named"
     assert [(each["scenario"], each["begins_with"], each["batch"], each["compiled"]) for each in found["figures"]] == [
-        (OFFLINE, JPEG, 4, False),
-        (OFFLINE, JPEG, 4, True),
+        (OFFLINE, "JPEG", 4, False),
+        (OFFLINE, "JPEG", 4, True),
     ]
     assert json.loads((tmp_path / "out" / "inference_0.json").read_text()) == found
 
@@ -97,6 +101,48 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     meant = [{"KEPT": kept, "BAD": tmp_path / "BAD"}.get(word, word) for word in words]
     found, _, errors = harness(capsys, "inference", *meant, "--out", tmp_path / "out")
     assert found == code and says in errors and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("under", ["file", "file/deeper/yet", "loop/x", "/proc/self/x"])
+def test_where_nothing_can_be_written_is_said_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, under: str
+) -> None:
+    kept = saved(tmp_path / "kept")
+    (tmp_path / "file").write_text("somebody's")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for module in (inference, probe):
+        monkeypatch.setattr(module, "measure", lambda *_: pytest.fail("measured"))
+    for words in (("inference", kept), ("probe", "--device", "cpu")):
+        code, said, errors = harness(capsys, *words, "--out", tmp_path / under)
+        assert code == 2 and not said and "--out" in errors
+        assert "is no folder; name another" in errors or "nothing can be written in /proc/self" in errors
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_disk_that_fills_meanwhile_costs_no_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(whole, "new", full)
+    for words, says in ((("inference", saved(tmp_path / "kept"), *QUICK), "offline"), (PROBE, "matmul_fp32")):
+        code, said, errors = harness(capsys, *words, "--out", tmp_path / "out", *options)
+        assert code == 6 and says in said and "wrote" not in said
+        assert "_0.json: cannot be written: No space left on device" in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("suffixes", "form"),
+    [(("png", "png"), "PNG"), (("jpg", "jpg"), "JPEG"), (("webp",), "WEBP"), (("png", "jpg"), "files")],
+)
+def test_a_row_says_what_files_were_decoded(tmp_path: Path, suffixes: tuple[str, ...], form: str) -> None:
+    paths = [tmp_path / f"{number}.{suffix}" for number, suffix in enumerate(suffixes)]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path)
+    (tmp_path / "called.jpg").write_bytes(paths[0].read_bytes())
+    assert inference._format(paths) == form
+    assert inference._format([tmp_path / "called.jpg"]) == inference._format(paths[:1]), "by content, not by name"
 
 
 class Timed(ToyDetector):
@@ -153,7 +199,7 @@ def test_queries_that_take_long_are_not_waited_for_without_end(tmp_path: Path) -
 def test_pictures_are_drawn_alike_each_time_and_files_give_the_same_ones(tmp_path: Path) -> None:
     books = library(tmp_path, ToyDetector(0.5, compiled=False))
     drawn = []
-    for begins_with in (PIXELS, PIXELS, JPEG):
+    for begins_with in (PIXELS, PIXELS, FILE):
         batches = books.batches(begins_with, 3)
         drawn.append([[int(each.pixels[0, 0, 0]) for each in next(batches)] for _ in range(20)])
         batches.close()
