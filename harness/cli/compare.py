@@ -287,13 +287,22 @@ def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> N
 
 
 def _of_runs() -> dict[str, str]:
-    """The environment of runs that a plan decides: what a shell says to `run` is not for them, except for where things lie."""
+    """The environment of runs that a plan decides: what a shell says to `run` is not for them, except for where things lie.
+
+    What it says to libraries and drivers they need as any run does: it is named.
+    """
+    from harness.results.table import printable
+    from harness.system import variables
+
     kept = environment.of_children()
     kept |= {name: os.environ[name] for name in (environment.DATA_DIR, environment.CACHE_DIR) if name in os.environ}
     if left_out := sorted(os.environ.keys() - kept.keys()):
         sys.stderr.write(
             f"warning: {', '.join(left_out)} of the environment: not for these runs, which are all alike\n"
         )
+    if handed_on := variables.told(kept):
+        told = ", ".join(f"{name}={value}" for name, value in handed_on.items())
+        sys.stderr.write(f"of the environment, for every run that is in no container: {printable(told)}\n")
     return kept
 
 

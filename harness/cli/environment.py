@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness import names, request
 from harness.request import DATA_DIR, OUT
-from harness.system import places
+from harness.system import places, variables
 
 __all__ = ["DATA_DIR", "OUT", "cache_dir", "collection", "lookalikes", "out_dir", "packages", "results"]
 
@@ -31,7 +31,14 @@ ELSEWHERE = (
     "HARNESS_LOG",
 )
 # What launchers tell those whom they start
-OF_LAUNCHERS = ("HARNESS_CACHES_CLEARED", "HARNESS_PARENT", "HARNESS_LAUNCHER", "HARNESS_TRIAL", "HARNESS_STEP")
+OF_LAUNCHERS = (
+    "HARNESS_CACHES_CLEARED",
+    "HARNESS_PARENT",
+    "HARNESS_LAUNCHER",
+    "HARNESS_TRIAL",
+    "HARNESS_STEP",
+    variables.ALSO,
+)
 OTHERS = ("LOG_FILE", "LOGNAME", "PYTHONHASHSEED")  # known to be something else
 ALIKE = 0.87  # of difflib's ratio: one letter more, less or other in a name of six
 
@@ -54,6 +61,12 @@ def lookalikes(environment: Mapping[str, str] = os.environ) -> list[str]:
 def of_children(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """For the runs that this process starts: their command lines say all, and they are no ranks of whatever this one is."""
     return {name: value for name, value in environment.items() if name not in (*request.VARIABLES, *request.RANK)}
+
+
+def of_containers(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """For containers that this process starts: what a comparison's arm differs in. They have their image's own else."""
+    names = environment.get(variables.ALSO, "").split(",")
+    return {name: environment[name] for name in (variables.ALSO, *names) if name in environment}
 
 
 def cache_dir(checkout: Path | None, environment: Mapping[str, str] = os.environ) -> Path:

@@ -97,7 +97,7 @@ def _in_container(chosen: Configuration, path: Path, image: str, seconds: float,
     cache = cache_of_containers(environment.cache_dir(config.CHECKOUT), _tell)
     request = Request(configuration=str(path.resolve()), image=image, cache_dir=cache)
     with as_exceptions():
-        return probing.probe(chosen, request, folder, seconds, _tell)
+        return probing.probe(chosen, request, folder, seconds, _tell, variables=environment.of_containers())
 
 
 def _tell(text: str) -> None:

@@ -130,7 +130,10 @@ def _as_containers(series: SeriesOrder, configuration: Configuration, request: R
     request = replace(request, cache_dir=cache_of_containers(request.cache_dir, _say))
     assert request.image is not None
     with Reaper() as reaper:
-        made = launcher(ContainerLauncher, configuration, request, series=series.id, reaper=reaper, say=_say)
+        variables = environment.of_containers()
+        made = launcher(
+            ContainerLauncher, configuration, request, series=series.id, reaper=reaper, say=_say, variables=variables
+        )
         first = made.spec(Order(0, series.folder, series.seed, caches_cleared=False), request.image)
         same_configuration(made.client, first, request.image, configuration.run.target, series.configuration_sha256)
         _say(f"each trial is started as by (with its own number):\n    {first.line()}")

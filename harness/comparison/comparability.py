@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from harness.comparison.identity import FORWARD_COMPAT
 from harness.comparison.runs import NAMES, ComparedRun
 from harness.rules import rules_for
+from harness.system import variables
 
 SHOWN = 100  # characters of a value in a sentence; the table and --json have it whole
 Standing = Literal["refused", "allowed", "not told"]  # in the order in which they are shown
@@ -53,6 +54,7 @@ NOT_CHOSEN = (
         "opt_*",
     ),
     *("global_batch_size", "model_bn_span", "max_samples", "gradient_accumulation_steps", "*seconds*", "d_batch_size"),
+    *("environment", "device_uuids"),
     *("train_samples", "eval_samples", "demonstration", "deterministic", "phase_*"),
 )
 # What varies from run to run on its own, or is a result
@@ -101,6 +103,7 @@ class Comparability:
 def examine(runs: Sequence[ComparedRun], allowed: Sequence[str] = (), mixed: Sequence[str] = ()) -> Comparability:
     """All differences, judged. `allowed` may differ between the arms, `mixed` within one; ValueError for no field of a log."""
     facts = {id(run): fields(run) for run in runs}
+    _fill_in_unset(runs, facts)
     known = {name for each in facts.values() for name in each}
     _check_names("--allow-diff", allowed, known)
     _check_names("--allow-mixed", mixed, known)
@@ -110,9 +113,13 @@ def examine(runs: Sequence[ComparedRun], allowed: Sequence[str] = (), mixed: Seq
     paired = [host for host in hosts if len(arms_of[host]) == 2]
     refusals: list[str] = []
     if not paired and not _permitted("host", allowed):
+        machines = [{run.machine for run in runs if run.arm == arm} - {None} for arm in (0, 1)]
         refusals.append(
-            "no host ran both arms: two machines of one make differ by 0.2 to 12 %, more than drivers do; run both arms on "
-            "each host, or say --allow-diff host to compare machines"
+            "both arms ran on one machine, but not on the same of its GPUs: these differ as machines do; choose the same "
+            "(CUDA_VISIBLE_DEVICES), or say --allow-diff host to compare GPUs"
+            if machines[0] & machines[1]
+            else "no host ran both arms: two machines of one make differ by 0.2 to 12 %, more than drivers do; run both arms "
+            "on each host, or say --allow-diff host to compare machines"
         )
     groups = {host: [run for run in runs if run.host == host] for host in paired} if paired else {None: list(runs)}
     found = [difference for host, group in groups.items() for difference in judge.differences(group, host)]
@@ -159,6 +166,7 @@ def fields(run: ComparedRun) -> dict[str, str]:
         ("image", record.image),
         ("loaded", record.table("loaded_libraries")),
         ("chosen", _chosen(run)),
+        ("environment", {name: "(empty)" if value == "" else value for name, value in run.environment.items()}),
     ):
         flat |= _flat(prefix, table)
     for index, gpu in enumerate(sorted(run.gpus, key=lambda each: str(each.get("uuid")))):
@@ -166,6 +174,14 @@ def fields(run: ComparedRun) -> dict[str, str]:
             at = name if len(run.gpus) == 1 else f"{name}[{index}]"
             flat[at] = value
     return {name: value for name, value in flat.items() if not _matches(name.split("[")[0], LEFT_OUT)}
+
+
+def _fill_in_unset(runs: Sequence[ComparedRun], facts: Mapping[int, dict[str, str]]) -> None:
+    """A variable that one run had and another had not is a difference, where the other's log would have told it."""
+    for name in {name for run in runs for name in run.environment}:
+        for run in runs:
+            if run.tells_variable(name):
+                facts[id(run)].setdefault(f"environment.{name}", variables.NOT_SET)
 
 
 def _hardware(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,11 +195,14 @@ def _chosen(run: ComparedRun) -> dict[str, Any]:
     start = run.record.entries.get("run_start")
     if not run.own or start is None:
         return {}
-    return {
+    found = {
         key: entry.value
         for key, entry in run.record.entries.items()
         if entry.line < start.line and not _matches(key, NOT_CHOSEN) and entry.value is not None
     }
+    if isinstance(talk := found.get("collectives"), dict):  # of older logs; see ComparedRun.environment
+        found["collectives"] = {key: value for key, value in talk.items() if key != "environment"}
+    return found
 
 
 @dataclass(frozen=True)
@@ -202,6 +221,7 @@ class _Judge:
             if sets[0] == sets[1] and len(sets[0]) == 1 and all(each is not None for values in told for each in values):
                 continue
             permitted = _permitted(name, self.allowed) or name.startswith("chosen.")
+            permitted |= name.split("[")[0] == "gpu.uuid" and _permitted("host", self.allowed)
             if any(len(values) > 1 for values in sets):
                 yield self._mixed(name, sets, host)
             elif not sets[0] or not sets[1] or sets[0] == sets[1]:

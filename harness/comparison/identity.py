@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from harness.results.record import RunRecord
+from harness.system import variables
+
 NONE = "none"
 FORWARD_COMPAT = "FORWARD-COMPAT"
 
@@ -55,12 +58,12 @@ class Identity:
         return ", ".join(parts) + (f" ({self.mode})" if self.replaced else "")
 
 
-def of(software: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]) -> Identity:
+def of(software: Mapping[str, Any], devices: Sequence[Mapping[str, Any]]) -> Identity:
     """From the tables `software` and `hardware.gpus` of a log, or of facts.describe."""
     told = {
         name: str(software.get(name, "")) for name in ("driver", "driver_flavour", "libcuda", "libcuda_version", "nvml")
     }
-    firmware = sorted({str(gpu["gsp_firmware"]) for gpu in gpus if gpu.get("gsp_firmware")})
+    firmware = sorted({str(gpu["gsp_firmware"]) for gpu in devices if gpu.get("gsp_firmware")})
     return Identity(**told, firmware=" + ".join(firmware), mode=str(software.get("driver_mode", "")))
 
 
@@ -84,12 +87,21 @@ def differences(expected: Identity, found: Identity) -> list[str]:
     ]
 
 
-def host(hardware: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]) -> str | None:
-    """By which a machine is known again: its GPUs' UUIDs, else what else is told of it; None where nothing is.
+def gpus(hardware: Mapping[str, Any], used: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Of a log's table `hardware`: those with the UUIDs `used`, all that there are where it has none of these."""
+    told = hardware.get("gpus")
+    there = [gpu for gpu in told if isinstance(gpu, dict)] if isinstance(told, list) else []
+    return [gpu for gpu in there if gpu.get("uuid") in {*used}] or there
 
-    Two machines without GPUs that are alike in everything count as one.
+
+def host(hardware: Mapping[str, Any], used: Sequence[str] = ()) -> str | None:
+    """By which a machine is known again: the UUIDs of the GPUs that a run used, of all nodes, else of all that it has, else
+    what else is told of it; None where nothing is.
+
+    Two machines without GPUs that are alike in everything count as one. A machine of eight GPUs, of which a run used one, is
+    eight: two of one make differ by more than drivers do.
     """
-    uuids = sorted(str(gpu["uuid"]) for gpu in gpus if gpu.get("uuid"))
+    uuids = sorted(set(used) or {str(gpu["uuid"]) for gpu in gpus(hardware) if gpu.get("uuid")})
     if uuids:
         return uuids[0] if len(uuids) == 1 else f"{len(uuids)} GPUs {_short(uuids)}"
     keys = ("host", "cpu", "sockets", "cores", "threads", "usable_threads", "memory_gib", "accelerators")
@@ -103,6 +115,16 @@ def boot(hardware: Mapping[str, Any]) -> str:
     """By which one boot of a machine is told from another; "" where it is not told."""
     told = hardware.get("boot_id")
     return told if isinstance(told, str) and told != NONE else ""
+
+
+def environment(record: RunRecord) -> dict[str, Any]:
+    """Variables that change speed or numbers, by name; without those that only choose devices, where the devices are told.
+
+    Of an older log what the ranks' collectives were told.
+    """
+    older = record.table("collectives").get("environment")
+    told = record.environment if record.environment is not None else older if isinstance(older, dict) else {}
+    return {name: value for name, value in told.items() if not (record.device_uuids and name in variables.SELECTING)}
 
 
 def _short(words: Sequence[str]) -> str:

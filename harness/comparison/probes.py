@@ -85,16 +85,23 @@ def _read(path: Path, runs: Sequence[ComparedRun]) -> Mapping[_Key, float] | str
     try:
         content = outside.read_json(path)
         hardware, software = content["hardware"], content["software"]
-        gpus = [gpu for gpu in hardware.get("gpus", []) if isinstance(gpu, dict)]
-        host, driver = identity.host(hardware, gpus), identity.of(software, gpus)
+        used = [str(each) for each in content.get("device_uuids", [])]
+        driver = identity.of(software, identity.gpus(hardware, used))
         figures = {_key(each): value for each in content["figures"] if (value := number(each["median"]))}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "it cannot be read as a probe"
-    if host not in {run.host for run in runs}:
+    if not any(_same_host(run, hardware, used) for run in runs):
         return "it is of another host"
     if driver.key not in {run.driver.key for run in runs}:
         return f"it was made with another driver: {driver}"
     return {key: value for key, value in figures.items() if value >= SMALLEST}
+
+
+def _same_host(run: ComparedRun, hardware: Mapping[str, Any], used: Sequence[str]) -> bool:
+    """By the devices that both used, or by all of the machine's where one does not tell which, as older files."""
+    if used and run.record.device_uuids:
+        return identity.host(hardware, used) == run.host
+    return identity.host(hardware) == run.machine
 
 
 def _key(figure: Mapping[str, Any]) -> _Key:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from harness.results.logfile import read
 from harness.results.record import RunRecord
 from harness.results.series import find_logs, may_be_log
 from harness.results.telemetry import Telemetry
+from harness.system import variables
 
 NAMES = ("A", "B")
 # Beginnings of run_stop's reason with which a run of this harness has done all its work, its target met or not
@@ -55,20 +56,37 @@ class ComparedRun:
 
     @cached_property
     def gpus(self) -> tuple[dict[str, Any], ...]:
-        found = self.record.hardware.get("gpus")
-        return tuple(gpu for gpu in found if isinstance(gpu, dict)) if isinstance(found, list) else ()
+        """Those that it used, of the machine that kept the log; all that there were where it does not tell."""
+        return tuple(identity.gpus(self.record.hardware, self.record.device_uuids))
 
     @cached_property
     def host(self) -> str:
         """By which runs of one machine are found."""
         record = self.record
-        known = identity.host(record.hardware, self.gpus)
+        known = identity.host(record.hardware, record.device_uuids)
         return known or " ".join(each for each in (record.org, record.platform) if each) or "not stated"
 
     @cached_property
     def boot(self) -> str:
         """Which boot of its machine; "" where the log does not tell, as older ones do not."""
         return identity.boot(self.record.hardware)
+
+    @cached_property
+    def machine(self) -> str | None:
+        """By all GPUs that the machine has, used or not, as before logs told which were."""
+        return identity.host(self.record.hardware)
+
+    @cached_property
+    def environment(self) -> Mapping[str, Any]:
+        """Variables that change speed or numbers. Of an older log those that its ranks' collectives were told, if any."""
+        return identity.environment(self.record)
+
+    def tells_variable(self, name: str) -> bool:
+        """Whether the log would have it if it had been set."""
+        if self.record.environment is not None:
+            return True
+        told = isinstance(self.record.table("collectives").get("environment"), dict)
+        return told and name.startswith(variables.COLLECTIVES)
 
     @cached_property
     def driver(self) -> Identity:

@@ -99,7 +99,8 @@ class Node:
 
 
 def this_machine(device: str = accelerator.ANY, usable: int | None = None) -> Machine:
-    """What the log says of the machine: processor, driver as really loaded, accelerators, image. `device` is run.device.
+    """What the log says of the machine: processor, driver as really loaded, accelerators, image, and variables of the
+    environment. `device` is run.device.
 
     `usable`: processors that the run was given, where this process has bound itself to fewer.
     """
@@ -184,6 +185,21 @@ def device_of(kind: str, launch: Launch) -> tuple[str, str]:
         names = [str(module.get_device_name(index)) for index in range(module.device_count())]
         raise NotSuitable(preflight.too_few(launch.local_world_size, names))
     return f"{found.device}:{launch.local_rank}", found.vendor
+
+
+def uuid_of(device: str) -> str | None:
+    """Of the device that torch calls so, as torch spells it; None where it tells none. Its framework has been loaded."""
+    import torch
+
+    where = torch.device(device)
+    if where.type == accelerator.CPU:
+        return None
+    try:
+        properties = torch.get_device_module(where).get_device_properties(where.index)
+    except Exception:  # noqa: BLE001 - not every vendor's extension has it, and each fails in its own way
+        return None
+    found = getattr(properties, "uuid", None)
+    return None if found is None else str(found)
 
 
 def alone(kind: str) -> Context:

@@ -5,13 +5,14 @@ When each is written is the lifecycle's matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.config import Configuration
-from harness.contract import Session
+from harness.contract import Plain, Session
 from harness.execution import provenance
 from harness.execution.events import EventLog, keys
-from harness.system import accelerator, facts, loaded
+from harness.execution.process_group import Ranks
+from harness.system import accelerator, facts, loaded, variables
 from harness.system.facts import Machine
 
 
@@ -64,10 +65,16 @@ def phases(log: EventLog, seconds: Mapping[str, float], **metadata: int) -> None
         log.point("phase_seconds", {name: round(value, 6) for name, value in seconds.items()}, **metadata)
 
 
-def origin(log: EventLog, machine: Machine, device: str) -> None:
-    """What produced the result: device, code, libraries, driver, machine, image. Called when all of them have been used."""
+def origin(log: EventLog, machine: Machine, device: str, ranks: Ranks) -> None:
+    """What produced the result: devices, code, libraries, driver, machine, image, variables of the environment.
+
+    Called when all of them have been used.
+    """
     log.point("device", device)
     found = facts.describe(machine)
+    if used := device_uuids(machine.chosen.details(), ranks.uuids):
+        log.point("device_uuids", used)
+    log.point("environment", variables.of_ranks(ranks.variables))
     log.point("software", {**found["software"], **provenance.libraries()})
     log.point("loaded_libraries", loaded.libraries(accelerator.libraries()))
     log.point("hardware", found["hardware"])
@@ -76,3 +83,21 @@ def origin(log: EventLog, machine: Machine, device: str) -> None:
     commit, dirty = provenance.commit(found["image"])
     log.point("commit", commit)
     log.point("tree_dirty", dirty)
+
+
+def device_uuids(devices: Sequence[Mapping[str, Plain]], told: Sequence[str | None]) -> list[str]:
+    """Of the ranks' devices, by rank, as their driver spells them; [] where rank 0's is none that the driver tells of.
+
+    `devices`: what the driver tells of this machine's, used or not; NVML lists those that CUDA_VISIBLE_DEVICES hides, and in an
+    order of its own. `told`: torch's spelling, which lacks the driver's "GPU-". Devices of other machines are spelt alike.
+    """
+    known = {_bare(uuid): uuid for device in devices if (uuid := str(device.get("uuid", "")))}
+    bare = [_bare(uuid) for uuid in told if uuid is not None]
+    if len(bare) != len(told) or not bare or bare[0] not in known:
+        return []
+    prefix = known[bare[0]][: -len(bare[0])]
+    return [known.get(uuid, prefix + uuid) for uuid in bare]
+
+
+def _bare(uuid: str) -> str:
+    return uuid.lower().removeprefix("gpu-").removeprefix("mig-")

@@ -128,14 +128,16 @@ def _train(run: Run) -> Ending:
             log.point(name, value)
         log.point(keys.SEED, here.seed)
         lost = functools.partial(ending.lost, run)
-        closing.enter_context(process_group.watched_machines(store, here, run.launch, run.hosts, lost))
+        closing.enter_context(process_group.watched_machines(store, here, run.launch, run.ranks.hosts, lost))
         session = configuration.benchmark.open(configuration.tables, here)
         closing.callback(session.close)
         session.warm_up()
         description.opened(log, configuration, session)
         run.pace = Pace.of(session.properties(), run.launch.parent)
         if here.rank == 0:  # the others would look at the same machine for nothing
-            description.origin(log, context.this_machine(configuration.run.device, len(bound.found)), here.device)
+            description.origin(
+                log, context.this_machine(configuration.run.device, len(bound.found)), here.device, run.ranks
+            )
         process_group.barrier(here)
         log.stop(keys.INIT_STOP)
         run.screen.say(f"init took {time.perf_counter() - began:.1f} s")
@@ -262,7 +264,7 @@ def _epoch(run: Run, here: Context, session: Session, epoch: int, budget: Budget
     log.point("data_wait_share", whole.data_wait_share, **epoch_num)
     description.phases(log, whole.phases, **epoch_num)
     if here.world_size > 1:
-        found = slowest.compared(process_group.gathered(here, 1000 * whole.own_seconds / steps), run.hosts)
+        found = slowest.compared(process_group.gathered(here, 1000 * whole.own_seconds / steps), run.ranks.hosts)
         log.point("step_ms_by_rank", found.logged, **epoch_num)
         if found.stands_out:
             run.screen.say(f"epoch {epoch}: {found}")

@@ -82,7 +82,7 @@ def agree(run: Run, here: Context, bound: Bound, resumed: Checkpoint | None) -> 
     if several and here.local_rank == 0:  # the others of a machine have the same files
         asked_for["code of commit"] = provenance.of_this_code()
         asked_for["data of digest"] = _data_digest(run.configuration, here)
-    here, run.hosts = process_group.agreed(here, asked_for)
+    here, run.ranks = process_group.agreed(here, asked_for)
     here, where = binding.settled(here, bound)
     seeding.seed_libraries(here)
     told: dict[str, Plain] = {"cpu_binding": where}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import Configuration
 from harness.contract import Figure, SecondsOf
-from harness.execution import all_reduce, context, provenance
+from harness.execution import all_reduce, context, description, provenance
 from harness.system import accelerator
 from harness.system.facts import Machine
 
@@ -43,6 +43,7 @@ class Probe:
     configuration: Configuration | None
     figures: list[Figure] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)  # figure: why this device does not give it
+    uuids: list[str] = field(default_factory=list)  # of the devices that a run would use, as their driver spells them
     seconds: float = 0.0  # that it took in all, what comes before measuring included
 
 
@@ -104,6 +105,8 @@ def measure(
         say(name)
         _add(found, name, figure)
     ranks = _ranks(configuration, where)
+    told = [context.uuid_of(f"{where.type}:{each}") for each in range(max(ranks, 1))]
+    found.uuids = description.device_uuids(machine.chosen.details(), told)
     if ranks > 1:
         say("all_reduce")
         try:
@@ -230,6 +233,7 @@ def document(found: Probe) -> dict[str, Any]:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(found.seconds, 3),
         "device": found.device,
+        "device_uuids": found.uuids,
         "configuration_name": configuration.name if configuration is not None else None,
         "configuration_sha256": configuration.sha256 if configuration is not None else None,
         **provenance.surroundings(found.machine),

@@ -11,18 +11,25 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.contract import Context, NotSuitable, Plain
 from harness.execution import console, lifeline, meeting
-from harness.execution.context import MASTER_ADDR, MASTER_PORT, Launch
-from harness.system import accelerator
+from harness.execution.context import MASTER_ADDR, MASTER_PORT, Launch, uuid_of
+from harness.system import accelerator, variables
 
 # A rank that waits this long for another has lost it. Longer than a series' watchdog waits, which names the one that hangs
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=40)
-# Of the libraries that move tensors between ranks: what they are told by the environment
-COLLECTIVES = ("NCCL_", "TORCH_NCCL_", "RCCL_", "CCL_", "GLOO_", "UCX_", "FI_", "OFI_", "MCCL_", "HCCL_")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What the ranks of a run told of themselves, by rank."""
+
+    hosts: Sequence[str] = ()
+    uuids: Sequence[str | None] = ()  # of their devices, as torch spells them; None where it tells none
+    variables: Sequence[Mapping[str, Plain]] = ()  # of the environment, that change speed or numbers
 
 
 @contextmanager
@@ -102,25 +109,30 @@ def backend_for(kind: str) -> str:
         ) from error
 
 
-def agreed(context: Context, asked: Mapping[str, object]) -> tuple[Context, list[str]]:
-    """The Context with rank 0's seed, on every rank, and where the ranks run. ValueError where they were asked for different
+def agreed(context: Context, asked: Mapping[str, object]) -> tuple[Context, Ranks]:
+    """The Context with rank 0's seed, on every rank, and what the ranks are. ValueError where they were asked for different
     things."""
-    here = platform.node()
+    here = platform.node(), uuid_of(context.device), variables.told(os.environ)
     if context.world_size == 1:
-        return context, [here]
+        return context, _ranks([here])
     import torch.distributed as dist
 
     everyone: list[Any] = [None] * context.world_size
     dist.all_gather_object(everyone, (dict(asked), context.seed, here))
     first, seed, _ = everyone[0]
-    for rank, (other, _, host) in enumerate(everyone):
+    for rank, (other, _, (host, *_)) in enumerate(everyone):
         for name, value in other.items():
             if value != first[name]:
                 raise ValueError(
                     f"rank {rank} was started with {name} {value} on {host}, rank 0 with {first[name]}: all ranks of a run "
                     "need the same"
                 )
-    return replace(context, seed=seed), [host for *_, host in everyone]
+    return replace(context, seed=seed), _ranks([each for *_, each in everyone])
+
+
+def _ranks(each: Sequence[tuple[str, str | None, Mapping[str, Plain]]]) -> Ranks:
+    hosts, uuids, told = zip(*each, strict=True)
+    return Ranks(hosts, uuids, told)
 
 
 def gathered(context: Context, value: float) -> list[float]:
@@ -143,11 +155,10 @@ def _exchanged_on(context: Context) -> str:
 
 
 def collectives() -> dict[str, Plain]:
-    """By what tensors go between the ranks, and what the environment tells it."""
+    """By what tensors go between the ranks; what the environment tells it is in the log's `environment`."""
     import torch.distributed as dist
 
-    told: dict[str, Plain] = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(COLLECTIVES)}
-    return {"backend": dist.get_backend(), "environment": told}
+    return {"backend": dist.get_backend()}
 
 
 def barrier(context: Context) -> None:

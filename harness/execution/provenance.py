@@ -27,7 +27,7 @@ DISTRIBUTIONS = {
 
 
 def surroundings(machine: Machine) -> dict[str, Any]:
-    """What a file of figures says of where they were measured: commit, hardware, software and image, as a run's log does."""
+    """What a file of figures says of where they were measured, as a run's log does: code, machine, libraries, variables."""
     told = facts.describe(machine)
     by, dirty = commit(told["image"])
     return {
@@ -36,6 +36,7 @@ def surroundings(machine: Machine) -> dict[str, Any]:
         "hardware": told["hardware"],
         "software": {**told["software"], **libraries()},
         "image": told["image"],
+        "environment": told["environment"],
     }
 
 

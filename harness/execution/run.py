@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from harness.config import Configuration
-from harness.execution import console, context
+from harness.execution import console, context, process_group
 from harness.execution.events import EventLog, keys
 from harness.execution.learning_curve import LearningCurve
 from harness.execution.pace import Pace
@@ -51,7 +51,7 @@ class Run:
     )
     has_model: bool = False  # whether what lies in --checkpoint-dir is this run's, or of the one that it goes on with
     stopping: threading.Lock = field(default_factory=threading.Lock)  # who writes run_stop
-    hosts: list[str] = field(default_factory=list)  # by rank, once the ranks know of each other
+    ranks: process_group.Ranks = field(default_factory=process_group.Ranks)  # once they know of each other
     stopped_minutes: float | None = None  # run_start to run_stop
     called: float = field(default_factory=time.time)  # the wall clock's, for the RESULT line
 

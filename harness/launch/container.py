@@ -50,6 +50,7 @@ class ContainerLauncher:
     reaper: Reaper
     say: Callable[[str], None]
     binds_memory: bool = False  # whether the trial's ranks ask for a NUMA node's
+    variables: Mapping[str, str] = field(default_factory=dict)  # for each trial, beside the image's own
     may_lift_limits: bool = field(default=True, init=False)  # until the engine refuses to
     engine_version: str = field(init=False)
 
@@ -69,6 +70,7 @@ class ContainerLauncher:
             image_id=self.where,
             gpus=self.gpus,
             binds_memory=self.binds_memory,
+            variables=self.variables,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -133,6 +135,7 @@ def launcher(
     series: str,
     reaper: Reaper,
     say: Callable[[str], None],
+    variables: Mapping[str, str],
 ) -> Launcher:
     """Of `kind`, for the request's image in the engine that is here, once what series that are gone left there is removed.
 
@@ -159,6 +162,7 @@ def launcher(
         reaper,
         say,
         configuration.run.cpu_binding != "none",
+        variables,
     )
 
 

@@ -199,8 +199,12 @@ def spec_of(
     image_id: str,
     gpus: Gpus = Gpus(),
     binds_memory: bool = False,
+    variables: Mapping[str, str] = {},
 ) -> ContainerSpec:
-    """The container for one trial of a settled request. `binds_memory`: its ranks ask the kernel for a NUMA node's memory."""
+    """The container for one trial of a settled request. `binds_memory`: its ranks ask the kernel for a NUMA node's memory.
+
+    `variables`: beside the image's own and those that a trial is told by.
+    """
     asked = request.of_trial(order.number, order.folder, order.seed)
     configuration = Path(str(asked.configuration))
     inside = CONFIGURATION / configuration.name
@@ -210,7 +214,7 @@ def spec_of(
     return ContainerSpec(
         image=image,
         command=("python", "-m", "harness", *told.argv()),
-        environment={**order.environment, "HOME": "/tmp", ID_VARIABLE: image_id},
+        environment={**variables, **order.environment, "HOME": "/tmp", ID_VARIABLE: image_id},
         mounts=(
             Mount(configuration, inside),
             Mount(order.folder, RESULTS, read_only=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,7 +43,13 @@ class ProbeLauncher(ContainerLauncher):
 
 
 def probe(
-    configuration: Configuration, request: Request, folder: Path, seconds: float, say: Callable[[str], None]
+    configuration: Configuration,
+    request: Request,
+    folder: Path,
+    seconds: float,
+    say: Callable[[str], None],
+    *,
+    variables: Mapping[str, str],
 ) -> int:
     """Leaves probe_N.json in `folder`, which is made; returns the exit code. `request` is settled and names the image."""
 
@@ -54,7 +60,7 @@ def probe(
     order = Order(0, folder.resolve(), None, caches_cleared=False)
     with Reaper() as reaper:
         launcher = container.launcher(
-            ProbeLauncher, configuration, request, series=uuid.uuid4().hex, reaper=reaper, say=say
+            ProbeLauncher, configuration, request, series=uuid.uuid4().hex, reaper=reaper, say=say, variables=variables
         )
         launcher.seconds = seconds
         running = launcher.start(order)

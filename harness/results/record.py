@@ -288,6 +288,18 @@ class RunRecord:
         return self.table("image")
 
     @property
+    def device_uuids(self) -> tuple[str, ...]:
+        """Of the accelerators that the ranks used, by rank, on all nodes; () where the log does not tell, as older ones'."""
+        value = self.value("device_uuids")
+        return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+
+    @property
+    def environment(self) -> Mapping[str, Any] | None:
+        """Variables that change speed or numbers, as harness/system/variables.py chooses them; None of a log that is older."""
+        value = self.value("environment")
+        return value if isinstance(value, dict) else None
+
+    @property
     def commit(self) -> str | None:
         return self.text("commit")
 

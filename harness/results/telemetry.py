@@ -1,4 +1,5 @@
-"""telemetry_N.jsonl read back: what the GPUs of a run drew, ran at and were held down by.
+"""telemetry_N.jsonl read back: what the GPUs of a run drew, ran at and were held down by. Those that it used, where its log
+tells which: the file has all that the driver knows.
 
 harness/execution/telemetry.py writes it. A file that breaks off, as a killed run's does, is read as far as it goes. What
 no GPU offered is None.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,11 @@ class Telemetry:
 
 
 def joules_per_image(record: RunRecord, found: Telemetry) -> float | None:
-    """Of all accelerators over the run, by the images that it trained on; None where either is not told."""
-    images = trained_images(record)
+    """Of all accelerators over the run, by the images that it trained on; None where either is not told.
+
+    A run on several machines has telemetry of its first one alone: that energy is not the images'.
+    """
+    images = trained_images(record) if len(set(record.device_uuids)) <= found.gpus else None
     return found.energy_j / images if found.energy_j and images else None
 
 
@@ -99,15 +103,20 @@ def beside(record: RunRecord) -> Telemetry | None:
     if path is None:
         return None
     try:
-        return read(path, record.run_start_s, record.run_stop_s)
+        return read(path, record.run_start_s, record.run_stop_s, record.device_uuids)
     except OSError as error:
         return _nothing(path, f"cannot be read: {error.strerror}")
     except outside.Refused as error:
         return _nothing(path, str(error).removeprefix(f"{path}: "))
 
 
-def read(path: Path, start_s: float | None = None, stop_s: float | None = None) -> Telemetry | None:
+def read(
+    path: Path, start_s: float | None = None, stop_s: float | None = None, uuids: Collection[str] = ()
+) -> Telemetry | None:
     """The file's account, its samples cut to the run; None where there is none, or nothing in it.
+
+    `uuids`: of the GPUs that the run used. All that the file has, where it has none of these: older logs do not say, and not
+    every vendor's driver does.
 
     OSError where it cannot be read, outside.Refused where it is none; a torn last line is no fault.
 
@@ -122,6 +131,10 @@ def read(path: Path, start_s: float | None = None, stop_s: float | None = None) 
     begin = next((line for line in lines if line.get("event") == "begin"), None)
     if begin is None:
         return None
+    used = {index for index, gpu in enumerate(_listed(begin)) if isinstance(gpu, dict) and gpu.get("uuid") in {*uuids}}
+    if used:
+        lines = [{**line, "gpus": [gpu for at, gpu in enumerate(_listed(line)) if at in used]} for line in lines]
+        begin = next(line for line in lines if line.get("event") == "begin")
     end = next((line for line in lines if line.get("event") == "end"), None)
     inside = [
         line
@@ -181,8 +194,13 @@ def _line(raw: bytes) -> dict[str, Any] | None:
 
 
 def _gpus(line: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [gpu for gpu in _listed(line) if isinstance(gpu, dict)]
+
+
+def _listed(line: Mapping[str, Any]) -> list[Any]:
+    """By the driver's index, each at the same place in every line."""
     gpus = line.get("gpus")
-    return [gpu for gpu in gpus if isinstance(gpu, dict)] if isinstance(gpus, list) else []
+    return gpus if isinstance(gpus, list) else []
 
 
 def _sampled(line: Mapping[str, Any]) -> Sampled:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.contract import Plain
-from harness.system import accelerator, host, image
+from harness.system import accelerator, host, image, variables
 from harness.system.accelerator import ANY, Accelerators, Suitability, Surroundings
 from harness.system.host import Host
 
@@ -19,6 +19,7 @@ class Machine:
     found: tuple[Accelerators, ...]  # of every vendor, the most useful first
     image: dict[str, Plain]  # {} outside our image
     device: str = ANY  # which of them is meant, as a configuration's run.device says
+    variables: Mapping[str, Plain] = field(default_factory=dict)  # of the environment, that change speed or numbers
 
     @property
     def chosen(self) -> Accelerators:
@@ -45,11 +46,11 @@ def read(environment: Mapping[str, str], device: str = ANY) -> Machine:
     """Look at this machine now; takes as long as its driver needs to answer."""
     here = host.read()
     found = accelerator.look(Surroundings(environment=environment, in_container=here.container))
-    return Machine(here, found, image.identity(environment), device)
+    return Machine(here, found, image.identity(environment), device, variables.told(environment))
 
 
 def describe(machine: Machine) -> dict[str, dict[str, Plain]]:
-    """For a run's log: the tables "hardware", "software" (the driver's part) and "image" ({} outside our image).
+    """For a run's log: the tables "hardware", "software" (the driver's part), "image" ({} outside our image), "environment".
 
     What is not known is "none" where a reader expects the key, and missing in the list of GPUs, whose `unavailable` says why.
     """
@@ -77,4 +78,4 @@ def describe(machine: Machine) -> dict[str, dict[str, Plain]]:
         "container": machine.host.container,
         **chosen.software(),
     }
-    return {"hardware": hardware, "software": software, "image": machine.image}
+    return {"hardware": hardware, "software": software, "image": machine.image, "environment": {**machine.variables}}

@@ -28,13 +28,14 @@ def find(runs: Sequence[ComparedRun]) -> Floor | None:
     """The floor that was measured on the host of all these runs, with their configuration; None where there is none."""
     hosts = {run.host for run in runs}
     shas = {run.record.configuration_sha256 for run in runs}
+    machines = {run.machine for run in runs}  # as it was called before logs told which GPUs were used
     if len(hosts) != 1 or len(shas) != 1:
         return None
     folders = {parent for run in runs for parent in list(Path(run.record.path).parents)[:LEVELS_UP]}
     for folder in sorted(folders, key=lambda each: -len(each.parts)):
         for path in (folder / FILE, *sorted(folder.glob(f"noise*/{FILE}"))):
             found = read(path)
-            if found is not None and found.host in hosts and found.configuration_sha256 in shas:
+            if found is not None and found.host in {*hosts, *machines} and found.configuration_sha256 in shas:
                 return found
     return None
 

@@ -16,9 +16,11 @@ from harness.launch.ledger import Attempt
 from harness.results.logfile import read
 from harness.results.record import RunRecord
 from harness.results.series import find_logs
+from harness.system import variables
 
 # What an end in the ledger says of the run's code and settings, by RunRecord's names
 CODE, SETTINGS = ("commit", "tree_dirty"), ("configuration_sha256",)
+DEVICES, VARIABLES = "device_uuids", "environment"
 
 
 def record_in(folder: Path) -> RunRecord | None:
@@ -29,17 +31,23 @@ def record_in(folder: Path) -> RunRecord | None:
 
 def ran(record: RunRecord) -> dict[str, Any]:
     """What an end is to say of a run."""
-    return {key: getattr(record, key) for key in (*CODE, *SETTINGS)}
+    told = {key: getattr(record, key) for key in (*CODE, *SETTINGS)}
+    if record.environment is not None:
+        told |= {DEVICES: sorted(record.device_uuids), VARIABLES: identity.environment(record)}
+    return told
 
 
-def not_the_arm(plan: Plan, driver: Identity, record: RunRecord | None) -> str:
-    """Why the run's own account of its driver is not this machine's, `driver`; empty where it is."""
+def not_the_arm(plan: Plan, arm: int, driver: Identity, record: RunRecord | None) -> str:
+    """Why the run's own account lacks the arm's variables, or its driver is not this machine's, `driver`; empty where not."""
     if record is None:
         return "it left no log that can be read"
+    if record.environment is not None:
+        for name, value in plan.arms[arm].env.items():
+            if variables.is_told(name, [name]) and record.environment.get(name) != variables.shown(value):
+                return f"{name}={value} of arm {plan.arms[arm].name} did not reach the run, which had {_shown(record, name)}"
     if not plan.by_hand:
         return ""
-    gpus = record.hardware.get("gpus")
-    ran = identity.of(record.software, gpus if isinstance(gpus, list) else [])
+    ran = identity.of(record.software, identity.gpus(record.hardware))  # of all, as `driver` is
     if ran.replaced:
         return f"it loaded libcuda from {ran.libcuda}: the image's cuda-compat took the place of the driver under test"
     if ran.key != driver.key:
@@ -57,6 +65,7 @@ def other_work(plan: Plan, arm: int, record: RunRecord | None, attempts: Iterabl
     arms = plan.arms
     own_code = any(each.commit or each.image for each in arms)
     own_settings = own_code or any(each.config for each in arms)
+    own_variables = own_code or any(each.env for each in arms)
     now = ran(record)
     ends = [(str(each.start.get("arm")), each.end) for each in attempts if each.finished and each.end is not None]
     if then := _before(ends, arms[arm].name if own_code else None, CODE, now):
@@ -70,6 +79,16 @@ def other_work(plan: Plan, arm: int, record: RunRecord | None, attempts: Iterabl
             f"{str(now['configuration_sha256'])[:12]}, was {str(then['configuration_sha256'])[:12]}; put the file back, or "
             "begin a new plan"
         )
+    if then := _before(ends, None, (DEVICES,), now):
+        return (
+            f"it used {_listed(now[DEVICES])}, and the plan began on {_listed(then[DEVICES])}: choose the same devices "
+            "(CUDA_VISIBLE_DEVICES), or begin a new plan"
+        )
+    if then := _before(ends, arms[arm].name if own_variables else None, (VARIABLES,), now):
+        return (
+            f"its environment is not what {arms[arm].name if own_variables else 'the plan'} began with: "
+            f"{_unlike(now[VARIABLES], then[VARIABLES])}; set it as it was, or begin a new plan"
+        )
     return ""
 
 
@@ -78,8 +97,21 @@ def _before(
 ) -> Mapping[str, Any] | None:
     """What the first finished run had (of `arm`, or of any), where one of the keys differs from what `now` has."""
     mine = (end for name, end in ends if arm in (None, name))
-    first = next((end for end in mine if all(key in end for key in keys)), None)
+    first = next((end for end in mine if all(key in end and key in now for key in keys)), None)
     return first if first is not None and any(first[key] != now[key] for key in keys) else None
+
+
+def _shown(record: RunRecord, name: str) -> str:
+    return f"{name}={record.environment[name]}" if record.environment and name in record.environment else "none such"
+
+
+def _unlike(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+    names = [name for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
+    return ", ".join(f"{each} is {now.get(each, 'not set')}, was {then.get(each, 'not set')}" for each in names)
+
+
+def _listed(uuids: Sequence[str]) -> str:
+    return ", ".join(uuids) or "devices without a UUID"
 
 
 def _code(ran: Mapping[str, Any]) -> str:

@@ -16,13 +16,14 @@ from harness.launch import watchdog
 from harness.launch.process import LocalLauncher
 from harness.launch.reaper import Reaper
 from harness.launch.trial import Order
+from harness.system import variables
 
 PROBE_LIMIT_S = 900  # it measures for a minute, and compiles before
 
 
 def command(plan: Plan, arm: Arm, folder: Path, seed: int, checkout: Path) -> list[str]:
     """What is started; `env` sets the arm's place and variables."""
-    words = ["env", "-C", str(checkout), *(f"{name}={value}" for name, value in arm.env.items())]
+    words = ["env", "-C", str(checkout), *_variables(plan, arm)]
     words += [sys.executable, "-m", "harness", "run", arm.config or plan.configuration, "--out", str(folder)]
     words += ["--seed", str(seed), *plan.options]
     if plan.max_steps is not None:
@@ -30,6 +31,13 @@ def command(plan: Plan, arm: Arm, folder: Path, seed: int, checkout: Path) -> li
     if arm.image is not None:
         words += ["--image", arm.image, "--trials", "1"]
     return words
+
+
+def _variables(plan: Plan, arm: Arm) -> list[str]:
+    """NAME=VALUE of the arm's, and that the log is to tell those of both arms, whatever they are called."""
+    names = dict.fromkeys(name for each in plan.arms for name in each.env)
+    also = [f"{variables.ALSO}={','.join(names)}"] if names else []
+    return [*also, *(f"{name}={value}" for name, value in arm.env.items())]
 
 
 def start(
@@ -66,7 +74,7 @@ def start(
 def probe(plan: Plan, number: int, folder: Path, *, root: Path, environment: Mapping[str, str]) -> str:
     """`harness probe` of an arm, into `folder`, which is above its runs' own. Why it could not be made, or ""."""
     arm = plan.arms[number]
-    words = ["env", "-C", str(checkout(arm, root)), *(f"{name}={value}" for name, value in arm.env.items())]
+    words = ["env", "-C", str(checkout(arm, root)), *_variables(plan, arm)]
     words += [
         sys.executable,
         "-m",

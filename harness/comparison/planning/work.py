@@ -43,10 +43,11 @@ class Here:
     @classmethod
     def of(cls, facts: Mapping[str, Mapping[str, Any]], boot: str | None = None) -> Here:
         """From facts.describe's tables."""
-        gpus = facts["hardware"].get("gpus") or []
         if boot is None:
             boot = identity.boot(facts["hardware"])
-        return cls(identity.of(facts["software"], gpus), identity.host(facts["hardware"], gpus), boot)
+        return cls(
+            identity.of(facts["software"], identity.gpus(facts["hardware"])), identity.host(facts["hardware"]), boot
+        )
 
 
 Probing = Callable[[Plan, int, Path], str]  # probes an arm into a folder; returns why it could not, or ""
@@ -242,7 +243,7 @@ class Work:
         reason = "" if code in (TARGET_MET, EPOCHS_SPENT) else f"ended with exit code {code}"
         record = as_planned.record_in(folder)
         if not reason:
-            reason = as_planned.not_the_arm(self.plan, self.here.driver, record) or as_planned.other_work(
+            reason = as_planned.not_the_arm(self.plan, item.arm, self.here.driver, record) or as_planned.other_work(
                 self.plan, item.arm, record, self.book.account.attempts
             )
         ran = {} if record is None else as_planned.ran(record)

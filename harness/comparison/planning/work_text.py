@@ -11,6 +11,7 @@ from harness.comparison.planning import hosts
 from harness.comparison.planning.as_planned import record_in
 from harness.comparison.planning.plan import Plan, PlannedRun
 from harness.launch.ledger import Account
+from harness.system import variables
 
 
 def place(plan: Plan, number: int, items: list[PlannedRun], item: PlannedRun) -> str:
@@ -79,10 +80,13 @@ def _allowed(plan: Plan) -> str:
     patterns = []
     if a.image != b.image:
         patterns += ["'image.*'", "'software.*'", "'loaded.*'", "commit"]
+        patterns += ["'environment.*'"]
     if a.config != b.config:
         patterns += ["'configuration.*'", "'hyperparameter.*'", "global_batch_size", "precision"]
     if a.commit != b.commit:
         patterns += ["commit", "tree_dirty"]
     if a.env != b.env:
         patterns += ["software.driver_mode", "software.driver_comparable"]
+        unlike = [name for name in {**a.env, **b.env} if a.env.get(name) != b.env.get(name)]
+        patterns += [f"environment.{name}" for name in unlike if variables.is_told(name, [name])]
     return "".join(f" --allow-diff {each}" for each in dict.fromkeys(patterns))

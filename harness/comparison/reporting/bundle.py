@@ -75,6 +75,8 @@ def _environments(runs: Sequence[ComparedRun], places: dict[str, str]) -> list[d
             "log": places[run.record.path],
             "software": run.record.software,
             "hardware": run.record.hardware,
+            "device_uuids": run.record.device_uuids,
+            "environment": run.record.environment,
             "image": run.record.image,
             "commit": run.record.commit,
             "configuration": run.record.configuration,

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 _SYSTEM = r"(?:usr|lib|lib32|lib64|bin|sbin|proc|sys|dev|etc|run|opt/nvidia|opt/rocm)(?:/|\b)"
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 _SECRET = r"(?:api[_-]?key|access[_-]?key|secret|token|passw(?:or)?d|passphrase|authorization|credential)[\w-]{0,40}"
-_NAMED = r"(?:user|username|logname|host|hostname|nodename|serial|serial_number|board_serial|boot_id)"
+_NAMED = r"(?:user|username|logname|host|hostname|nodename|serial|serial_number|board_serial|boot_id|(?:nccl_)?hostid)"
 _HEX = "[0-9a-fA-F]{1,4}"
 
 # Each with the kind of its stand-in, which takes the place of the group `word`

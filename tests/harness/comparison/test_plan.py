@@ -15,6 +15,7 @@ import pytest
 from harness.cli import main
 from harness.comparison.comparison import Question, compare
 from harness.comparison.planning import hosts, plan, work
+from harness.exit_codes import NOT_SUITABLE
 from harness.launch.ledger import Account
 from tests.conftest import CHECKOUT
 from tests.harness.comparison import arms
@@ -453,11 +454,11 @@ def test_the_command_of_an_arm(tmp_path: Path) -> None:
         "embedded", ["a:image=ssd:1,env=X=1", "b:config=H100_1x1x256"], max_steps=20, options=["--data-dir", "/d"]
     )
     words = child.command(made, made.arms[0], tmp_path, 3, CHECKOUT)
-    assert words[:4] == ["env", "-C", str(CHECKOUT), "X=1"]
+    assert words[:5] == ["env", "-C", str(CHECKOUT), "HARNESS_ALSO_LOG=X", "X=1"]
     assert words[words.index("run") + 1] == "embedded"
     for pair in (("--seed", "3"), ("--max-steps", "20"), ("--image", "ssd:1"), ("--data-dir", "/d"), ("--trials", "1")):
         assert words[words.index(pair[0]) + 1] == pair[1]
-    assert child.command(made, made.arms[1], tmp_path, 3, CHECKOUT)[7] == "H100_1x1x256"
+    assert child.command(made, made.arms[1], tmp_path, 3, CHECKOUT)[8] == "H100_1x1x256"
 
 
 def test_an_image_is_probed_in_a_container_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,6 +493,74 @@ def test_a_shell_s_variables_change_no_run_of_a_plan(
     assert "SEED" not in kept and "HARNESS_DETERMINISTIC" not in kept
     assert (kept["DATADIR"], kept["HARNESS_CACHE_DIR"]) == ("/data", "/c")
     assert "HARNESS_DETERMINISTIC, SEED of the environment" in capsys.readouterr().err
+
+
+def test_what_the_shell_says_to_libraries_is_handed_on_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from harness.cli import compare
+
+    for name, value in (("CUDA_LAUNCH_BLOCKING", "1"), ("NVIDIA_API_KEY", "hunter2"), ("EDITOR", "vi")):
+        monkeypatch.setenv(name, value)
+    assert compare._of_runs()["CUDA_LAUNCH_BLOCKING"] == "1"
+    said = capsys.readouterr().err
+    assert "CUDA_LAUNCH_BLOCKING=1" in said and "hunter2" not in said and "EDITOR" not in said
+
+
+def telling(**tables: Any) -> Any:
+    """The lines `environment` and `device_uuids` in a made-up log."""
+
+    def change(events: list[dict[str, Any]]) -> None:
+        at = next(index for index, each in enumerate(events) if each["key"] == "hardware")
+        events[at:at] = [{**events[at], "key": key, "value": value} for key, value in tables.items()]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("later", "said"),
+    [
+        ({"environment": {}, "device_uuids": ["GPU-5"]}, "it used GPU-5, and the plan began on GPU-0"),
+        (
+            {"environment": {"CUDA_LAUNCH_BLOCKING": "1"}, "device_uuids": ["GPU-0"]},
+            "its environment is not what the plan began with: CUDA_LAUNCH_BLOCKING is 1, was not set",
+        ),
+        ({"environment": {"CUDA_VISIBLE_DEVICES": "GPU-0"}, "device_uuids": ["GPU-0"]}, ""),
+    ],
+)
+def test_a_shell_that_says_something_else_after_the_reboot(tmp_path: Path, later: dict[str, Any], said: str) -> None:
+    plan.write(plan.make("embedded", ["old", "new"], hosts=1, runs=1, probe=False), tmp_path)
+    heard: list[str] = []
+    assert go(tmp_path, Machine(OLD, change=telling(environment={}, device_uuids=["GPU-0"])), "boot 1", heard) == 0
+    code = go(tmp_path, Machine(NEW, change=telling(**later)), "boot 2", heard)
+    assert code == (NOT_SUITABLE if said else 0)
+    assert not said or said in "\n".join(heard)
+
+
+def test_an_arm_s_variable_that_does_not_reach_its_runs(tmp_path: Path) -> None:
+    """A container that has its image's alone, or a wrapper that unsets it: both arms would be one."""
+    plan.write(
+        plan.make("embedded", ["a:env=NCCL_ALGO=Ring", "b:env=NCCL_ALGO=Tree"], hosts=1, runs=1, probe=False), tmp_path
+    )
+    heard: list[str] = []
+    on = Machine(OLD, change=telling(environment={"NCCL_ALGO": "Ring"}))
+    assert go(tmp_path, on, "boot", heard) == NOT_SUITABLE
+    assert "NCCL_ALGO=Tree of arm b did not reach the run, which had NCCL_ALGO=Ring" in "\n".join(heard)
+
+
+def test_the_last_line_allows_what_the_arms_differ_in() -> None:
+    from harness.comparison.planning import work_text
+
+    made = plan.make("embedded", ["a:env=X=1,env=NCCL_ALGO=Ring", "b:env=X=1,env=NCCL_ALGO=Tree"])
+    assert work_text._allowed(made).split("--allow-diff ")[1:][-1] == "environment.NCCL_ALGO"
+
+
+def test_containers_are_told_what_an_arm_differs_in(tmp_path: Path) -> None:
+    from harness.cli import environment
+
+    told = {"HARNESS_ALSO_LOG": "X,NCCL_ALGO", "NCCL_ALGO": "Ring", "CUDA_LAUNCH_BLOCKING": "1"}
+    assert environment.of_containers(told) == {"HARNESS_ALSO_LOG": "X,NCCL_ALGO", "NCCL_ALGO": "Ring"}
+    assert environment.of_containers({"NCCL_ALGO": "Ring"}) == {}
 
 
 def test_commits_are_pinned_when_the_plan_is_made() -> None:

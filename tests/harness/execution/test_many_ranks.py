@@ -112,9 +112,10 @@ def test_a_run_of_three_ranks_names_its_slowest_each_epoch_and_how_they_talk(tmp
     assert {each["value"]["slowest"] for each in found} == {1}
     assert all(len(each["value"]["step_ms"]) == 3 for each in found)
     assert "is the slowest: " in finished.stdout
-    (talk,) = [each["value"] for each in events(tmp_path / "out" / "result_0.txt") if each["key"] == "collectives"]
-    assert talk["backend"] == "gloo"
-    assert {"GLOO_SOCKET_IFNAME": "lo", "NCCL_DEBUG": "WARN"}.items() <= talk["environment"].items()
+    told = {each["key"]: each["value"] for each in events(tmp_path / "out" / "result_0.txt")}
+    assert told["collectives"] == {"backend": "gloo"}
+    assert {"GLOO_SOCKET_IFNAME": "lo", "NCCL_DEBUG": "WARN"}.items() <= told["environment"].items()
+    assert not [name for name in told["environment"] if name.startswith("TORCHELASTIC")], "another for each run"
 
 
 def test_one_rank_says_nothing_of_others(tmp_path: Path) -> None:
