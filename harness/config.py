@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -235,8 +236,7 @@ def default_benchmark(folder: Path = FOLDER) -> str:
     """The one benchmark there is, else that of the configuration which says `default = true`. ConfigError without either."""
     there = _benchmarks()
     if len(there) != 1:
-        files = [read_toml(path) for path in available(folder).values()]
-        there = [str(raw.get("benchmark")) for raw in files if raw.get("default") is True]
+        there = [str(raw.get("benchmark")) for raw in readable(folder)[0].values() if raw.get("default") is True]
     if len(there) != 1:
         raise ConfigError(f"name a benchmark with --benchmark; there are: {', '.join(_benchmarks()) or 'none'}")
     return there[0]
@@ -317,9 +317,9 @@ def find(name: str, folder: Path = FOLDER) -> Path:
         raise ConfigError(f"the name of the configuration is empty\nthere are: {', '.join(there) or 'none'}")
     if name in there:
         return there[name]
-    for path in there.values():
-        if name in read_toml(path).get("also_called", []):
-            return path
+    for called, raw in readable(folder)[0].items():
+        if isinstance(also := raw.get("also_called"), list) and name in also:
+            return there[called]
     if name.endswith(".toml") or "/" in name:
         path = Path(name).expanduser()
         if not os.path.isfile(path):  # noqa: PTH113 - Path's raises for a name that is too long
@@ -337,14 +337,13 @@ def find_default(accelerators: list[str], folder: Path = FOLDER) -> Path:
 
     Without accelerators it is the one file that says `default = true`; with them it is the user's choice: ConfigError.
     """
-    files = {name: read_toml(path) for name, path in available(folder).items()}
+    files, broken = readable(folder)
     defaults = [name for name, raw in files.items() if raw.get("default") is True]
     if not accelerators:
         if len(defaults) != 1:
-            raise ConfigError(
-                f"name a configuration: {', '.join(files) or 'none found'} "
-                f"({', '.join(defaults) if defaults else 'none'} of them says default = true, one should)"
-            )
+            said = f"({', '.join(defaults) if defaults else 'none'} of them says default = true, one should)"
+            lines = [f"name a configuration: {', '.join(files) or 'none found'} {said}", *map(str, broken.values())]
+            raise ConfigError("\n".join(lines))
         return available(folder)[defaults[0]]
     rows = []
     for name, raw in files.items():
@@ -360,10 +359,34 @@ def find_default(accelerators: list[str], folder: Path = FOLDER) -> Path:
     raise ConfigError("\n".join([f"this machine has {found}: name the configuration to run, one of", *lines]) + on_cpu)
 
 
+def readable(folder: Path = FOLDER) -> tuple[dict[str, dict[str, Any]], dict[str, ConfigError]]:
+    """The contents of those `available`, and what is wrong with the others: a file that somebody writes stops no other."""
+    found: dict[str, dict[str, Any]] = {}
+    broken: dict[str, ConfigError] = {}
+    for name, path in available(folder).items():
+        try:
+            found[name] = read_toml(path)
+        except ConfigError as error:
+            broken[name] = error
+    return found, broken
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """A file's content. ConfigError when it cannot be read."""
-    try:
+    with _told(path):
         return outside.read_toml(path)
+
+
+def read_text(path: Path) -> str:
+    """Likewise as text."""
+    with _told(path):
+        return outside.read_text(path, outside.TOML_LIMIT)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except outside.Refused as error:
         raise ConfigError(f"{shown(path)}{str(error).removeprefix(str(path))}") from error
     except OSError as error:

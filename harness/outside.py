@@ -62,7 +62,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
     """The content as JSON, in UTF-8 with or without a mark. Refused for anything else, OSError where it is not available."""
-    text = _text(path, limit)
+    text = read_text(path, limit)
     try:
         return parse_json(text)
     except ValueError as error:
@@ -72,7 +72,7 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
 def read_toml(path: Path) -> dict[str, Any]:
     """The content as TOML, likewise."""
     try:
-        content = tomllib.loads(_text(path, TOML_LIMIT))
+        content = tomllib.loads(read_text(path, TOML_LIMIT))
     except Refused:
         raise
     except RecursionError as error:
@@ -84,7 +84,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _text(path: Path, limit: int) -> str:
+def read_text(path: Path, limit: int) -> str:
+    """The content as text in UTF-8, with or without a mark. Refused and OSError as above."""
     content = read_bytes(path, limit)
     try:
         return content.decode("utf-8-sig")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,9 +51,16 @@ def configs(
             typer.echo(f"{name}\n" + "\n".join(f"    {line}" for line in comment(config.find(name))))
         return
     found = this_machine().found
-    rows = [row(name, path, found) for name, path in config.available().items()]
+    rows, broken = [], []
+    for name, path in config.available().items():
+        try:
+            rows.append(row(name, path, found))
+        except config.ConfigError as error:
+            broken.append(f"warning: {error}")
     table.show_table(COLUMNS, sorted(rows, key=lambda each: not each[HERE].startswith("yes")), right=("batch",))
     typer.echo("python -m harness configs NAME says where a recipe is from, and what is expected of it")
+    for line in broken:
+        typer.echo(line, err=True)
 
 
 def published_recipes() -> Iterator[list[str]]:
@@ -69,17 +77,30 @@ def published_recipes() -> Iterator[list[str]]:
 
 
 def comment(path: Path) -> list[str]:
-    """The lines of a file's first comment."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.removeprefix("#").strip() for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]]
+    """The lines of a file's first comment. ConfigError when it cannot be read."""
+    from harness.config import read_text
+
+    first = itertools.takewhile(lambda line: line.startswith("#"), read_text(path).splitlines())
+    return [line.removeprefix("#").strip() for line in first]
 
 
 def row(name: str, path: Path, found: Sequence[Accelerators]) -> list[str]:
-    """A configuration as a line of the table: whether it runs on what was `found`, and what is known of it."""
-    from harness.config import read_toml
+    """A configuration as a line of the table: whether it runs on what was `found`, and what is known of it.
+
+    ConfigError for a file that is none; what else is wrong with it, a run says.
+    """
+    from harness.config import ConfigError, read_toml, shown
 
     raw = read_toml(path)
-    run, platform = raw.get("run", {}), str(raw.get("submission", {}).get("platform", ""))
+    run, submission = raw.get("run"), raw.get("submission")
+    if not isinstance(run, dict) or not isinstance(submission, dict) or not isinstance(raw.get("benchmark"), str):
+        raise ConfigError(
+            f"{shown(path)}: no configuration: it needs benchmark = ... and the tables [submission] and [run]"
+        )
+    for key in ("nodes", "accelerators_per_node"):
+        if not isinstance(run.get(key, 1), int):
+            raise ConfigError(f"{shown(path)}: run.{key} = {run[key]!r}: a number is needed")
+    platform = str(submission.get("platform", ""))
     said = " ".join(comment(path))
     expected = MINUTES.search(said)
     return [
@@ -115,5 +136,6 @@ def why_not(run: Mapping[str, Any], platform: str, found: Sequence[Accelerators]
 
 def _each(raw: Mapping[str, Any]) -> int:
     """The batch of one accelerator, where the benchmark says it as the others do."""
-    batch = raw.get("optimizer", {}).get("batch_size", 0)
+    optimizer = raw.get("optimizer")
+    batch = optimizer.get("batch_size", 0) if isinstance(optimizer, dict) else 0
     return batch if isinstance(batch, int) else 0

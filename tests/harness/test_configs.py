@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +61,56 @@ def test_every_configuration_is_in_the_table_and_those_of_this_machine_first(
     assert here == sorted(here, reverse=True) and here[0]
     assert next(row for row in rows if row.startswith("embedded ")).rstrip().endswith("yes")
     assert "1.3 minutes" in next(row for row in rows if row.startswith("embedded "))
+
+
+BAD = {
+    "empty": b"",
+    "comment": b"# a comment, and nothing else yet\n",
+    "no-toml": b"a = [\n",
+    "utf-16": b"\xff\xfea\0",
+    "tables": b'benchmark = "ssd"\nrun = 3\nsubmission = 4\n',
+    "numbers": b'benchmark = "ssd"\noptimizer = 5\n[run]\nnodes = "x"\n[submission]\nplatform = 3\n',
+}
+
+
+@pytest.fixture
+def with_bad_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "configs"
+    shutil.copytree(config.FOLDER, folder)
+    for name, content in BAD.items():
+        (folder / "ssd" / f"{name}.toml").write_bytes(content)
+    (folder / "ssd" / "gone.toml").symlink_to("nowhere")
+    monkeypatch.setattr(config.available, "__defaults__", (folder,))
+    monkeypatch.setattr(config.find, "__defaults__", (folder,))
+    monkeypatch.setattr(config.readable, "__defaults__", (folder,))
+    return folder
+
+
+def test_a_bad_file_costs_the_table_one_line(with_bad_ones: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["configs"]) == 0
+    out, said = capsys.readouterr()
+    lines = out.splitlines()
+    rows = [line.split()[0] for line in lines[1:] if line.split()[0] in config.available()]
+    assert len(rows) == len(config.available()) - len(BAD) - 1 and "embedded" in rows
+    for name in (*BAD, "gone"):
+        (line,) = [line for line in said.splitlines() if f"/{name}.toml: " in line]
+        assert line.startswith("warning: ")
+    for name in BAD:  # by its name: what can be said of it, or what is wrong with it
+        code = main(["configs", name])
+        assert (code, "codec" in capsys.readouterr().err) == (2 if name == "utf-16" else 0, False)
+
+
+def test_a_bad_file_stops_no_other_configuration(with_bad_ones: Path) -> None:
+    """Neither a path, nor another name of one, nor the default."""
+    copied = shutil.copy(with_bad_ones / "ssd" / "embedded.toml", with_bad_ones.parent / "mine.toml")
+    assert config.find(str(copied)) == Path(copied)
+    also = {each: name for name, raw in config.readable()[0].items() for each in raw.get("also_called", [])}
+    assert also and all(config.find(each).stem == name.rpartition("/")[2] for each, name in also.items())
+    assert config.find_default([], with_bad_ones).stem == "embedded"
+    assert config.default_benchmark(with_bad_ones) == "ssd"
+    (with_bad_ones / "ssd" / "embedded.toml").write_text("default = [")
+    with pytest.raises(config.ConfigError, match=r"embedded\.toml: not valid TOML"):
+        config.find_default([], with_bad_ones)
 
 
 def test_the_comment_of_one(capsys: pytest.CaptureFixture[str]) -> None:
