@@ -175,12 +175,13 @@ def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
         raise ValueError(f"--accuracy compares with fp32, which is what {asked.configuration} trains in")
     return setup.changed(
         config,
-        model={"initial_weights": "scratch"},
+        model={"initial_weights": "scratch", "batch_norm_ranks": 1},  # one device measures, and shares with none
         data={"threads": min(threads, 64)},
         optimizer={"batch_size": batch_size, "decay_epochs": []},
         compute={
             "compile": compiled,
             "cuda_graphs": config.compute.cuda_graphs and compiled,
+            "fused": [] if on_cpu else list(config.compute.fused),  # kernels for CUDA
             "precision": chosen,
         },
         evaluation={"batch_size": min(config.evaluation.batch_size, 8) if on_cpu else config.evaluation.batch_size},

@@ -22,8 +22,11 @@ from benchmarks.detection.found import Detections
 from benchmarks.detection.quality import coco
 from benchmarks.ssd import detections
 from benchmarks.ssd import loss as plain_loss
+from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.boxes import decode
 from benchmarks.ssd.data import Source
+from harness import config as configurations
+from harness.contract import Context
 from measuring import measure
 from measuring.ssd import accuracy, baselines, checks, command, report, sections, setup
 from measuring.ssd import run as run_itself
@@ -207,6 +210,16 @@ def test_what_cannot_be_run(given: list[str], code: int, capsys: pytest.CaptureF
         pytest.skip("this machine has a GPU")
     assert command.main(given) == code
     assert "error: " in capsys.readouterr().err
+
+
+OURS = [name for name, path in configurations.available().items() if path.parent.name == "ssd"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_configuration_can_be_measured_without_a_gpu(name: str) -> None:
+    """The default is one for an H100: what only a GPU can do is taken out of it on a CPU."""
+    BENCHMARK.check(command.fitted(command.arguments([name]), "cpu"), Context(device="cpu"))
+    assert command.arguments([]).configuration in OURS
 
 
 @pytest.mark.parametrize(
