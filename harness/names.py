@@ -10,6 +10,7 @@ from pathlib import Path
 RESULT = re.compile(r"result_(\d{1,9})\.txt")
 FILE = re.compile(r"(?:result|refused|telemetry)_(\d{1,9})(?:\.node(\d{1,4}))?\.[a-z0-9]{1,8}")
 RESULTS = "result_*.txt"  # as a glob, which RESULT narrows
+POWER = "power"  # in a result's folder of a submission: its meters' logs, power/result_N/node_M.txt
 PROBE, INFERENCE = "probe", "inference"  # how figures that a verb leaves beside results are called
 REFUSED = "refused_"  # begins the log of a run that was not begun
 BROKEN = ".broken-"  # is in the name of what a broken attempt of a trial left

@@ -205,9 +205,10 @@ class LogReader:
         if latest is None or event.time_ms > latest.time_ms:
             self._latest = event
         elif event.time_ms < latest.time_ms - BACKWARDS_MS:
-            back_s = (latest.time_ms - event.time_ms) / 1000
-            text = f"{event.key} is stamped {back_s:.3f} s before {latest.key} of line {latest.line}"
-            self._problem(Problem(event.line, "order", text))
+            self._problem(_backwards(event, latest))
+        # a run_start that is stamped late is a shorter run; the published logs have nothing before it that stands behind it
+        elif (start := self._clock.start) and event.time_ms < start.time_ms and event.key != "run_start":
+            self._problem(_backwards(event, start))
 
     def _copies(self) -> int:
         """How often each line is there: as often as run_start, which one process logs once, or a multiple of that.
@@ -232,6 +233,12 @@ class LogReader:
         count = number(samples.value) if samples is not None else None
         start = self._clock.start.time_ms if self._clock.start else None
         return guess_ruleset(benchmark, self._entries, self._dialect, start, int(count) if count else None), True
+
+
+def _backwards(event: Event, earlier: Event) -> Problem:
+    back_s = (earlier.time_ms - event.time_ms) / 1000
+    text = f"{event.key} is stamped {back_s:.3f} s before {earlier.key} of line {earlier.line}"
+    return Problem(event.line, "order", text)
 
 
 def _progress(stats: Event | None) -> Progress | None:

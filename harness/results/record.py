@@ -213,10 +213,19 @@ class RunRecord:
     @cached_property
     def counted_evaluations(self) -> tuple[Evaluation, ...]:
         """Those with a result that was logged before the run stopped, in that order; some runs go on after it."""
-        stop = self.entries.get("run_stop")
-        done = [each for each in self.evaluations if each.accuracy is not None]
-        done = [each for each in done if not stop or each.order < stop.order]
+        done = [each for each in self.evaluations if each.accuracy is not None and self.in_time(each)]
         return tuple(sorted(done, key=lambda each: each.order))
+
+    def in_time(self, evaluation: Evaluation) -> bool:
+        """Whether its result stands before run_stop, by its line and by its stamp: stamped alike is in time.
+
+        MLPerf's tools go by lines alone, so a run_stop that is stamped too early would be a shorter run. No published result
+        needs it: all of them were logged first and stamped first.
+        """
+        stop = self.entries.get("run_stop")
+        if stop is not None and evaluation.order >= stop.order:
+            return False
+        return self.run_stop_s is None or evaluation.at_s is None or evaluation.at_s <= self.run_stop_s
 
     @property
     def last_evaluation(self) -> Evaluation | None:
@@ -253,15 +262,31 @@ class RunRecord:
 
     @property
     def _accelerators_said(self) -> int | None:
-        run = self.configuration.get("run")
-        if isinstance(run, dict):
-            nodes, each_node = number(run.get("nodes")), number(run.get("accelerators_per_node"))
-            if nodes and each_node and nodes * each_node > 0:
-                return int(nodes * each_node)
+        if self.accelerators_configured:
+            return self.accelerators_configured
         each_batch = self.integer("d_batch_size")
         if each_batch and self.global_batch_size and self.global_batch_size % each_batch == 0:
             return self.global_batch_size // each_batch
         return None
+
+    @property
+    def accelerators_configured(self) -> int | None:
+        """Of all nodes, as our configuration says and its run had to find them; ranks, of a run on processors."""
+        nodes, each_node = self.nodes, self.accelerators_per_node
+        return nodes * each_node if nodes and each_node else None
+
+    @property
+    def nodes(self) -> int | None:
+        return self._of_run("nodes")
+
+    @property
+    def accelerators_per_node(self) -> int | None:
+        return self._of_run("accelerators_per_node")
+
+    def _of_run(self, key: str) -> int | None:
+        run = self.configuration.get("run")
+        found = number(run.get(key)) if isinstance(run, dict) else None
+        return int(found) if found is not None and found >= 1 else None
 
     @property
     def configuration(self) -> Mapping[str, Any]:

@@ -72,8 +72,11 @@ class Series:
 
     @property
     def accelerators(self) -> int | None:
-        """As the system description says, else as the first log does."""
-        return sysdesc.accelerators(self.description) or self.first.accelerators
+        """As our own configuration says, else as the system description does, else by the first log's ranks and batches.
+
+        A description is written by hand, and the class in which a result is ranked is not a matter of opinion.
+        """
+        return self.first.accelerators_configured or sysdesc.accelerators(self.description) or self.first.accelerators
 
 
 def description_places(folder: Path) -> list[Path]:
@@ -132,13 +135,18 @@ def find_logs(path: Path, say: Say | None = None) -> list[Path]:
             say(f"{error.filename}: cannot be read: {error.strerror}")
 
     for at, inner, files in os.walk(path, onerror=cannot):
-        inner.sort()
         folder = Path(at)
+        inner[:] = sorted(each for each in inner if not (each == names.POWER and _of_meters(folder)))
         candidates = [file for file in (folder / name for name in files) if may_be_log(file)]
         if candidates:
             folders.append(folder)
             logs[folder] = _logs_of(candidates, say)
     return [log for folder in sorted(folders, key=natural) for log in logs[folder]]
+
+
+def _of_meters(folder: Path) -> bool:
+    """Whether power/ of a result's folder is what MLPerf's power measurement leaves: meters' logs, a folder for each run."""
+    return any(folder.glob(names.RESULTS)) and not any((folder / names.POWER).glob(names.RESULTS))
 
 
 def may_be_log(path: Path) -> bool:

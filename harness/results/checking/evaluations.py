@@ -33,11 +33,10 @@ def check_evaluations(log: Log) -> Iterator[Finding]:
 def check_schedule(log: Log) -> Iterator[Finding]:
     """The epochs after which the closed division evaluates are fixed: more or fewer change when a run may stop."""
     rules = log.rules
-    stop = log.record.entries.get("run_stop")
     done = {
         each.epoch: each.line
         for each in log.record.evaluations
-        if each.epoch is not None and each.at_s is not None and (stop is None or each.line < stop.line)
+        if each.epoch is not None and each.at_s is not None and log.record.in_time(each)
     }
     if not log.closed or not done or not (rules.evaluation_epochs or rules.evaluation_every):
         return

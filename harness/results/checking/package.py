@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.names import number
+from harness.names import POWER, number
 from harness.results.checking.findings import Finding, Severity
 
 SIZE_LIMIT = 50_000_000  # bytes of one file, by MLPerf's repo checker
@@ -66,7 +66,7 @@ def _result_folder(folder: Path, name: str) -> Iterator[Finding]:
             if path.read_bytes().endswith(b"\n"):
                 fix = "end its last line without a newline: MLPerf's package checker compares it whole"
                 yield _found(file, "package_checker_params", "ends with a newline", fix, "warning")
-        elif path.name == "power" and path.is_dir():
+        elif path.name == POWER and path.is_dir():
             if not any(path.iterdir()):
                 fix = "take it out: MLPerf's power checker breaks down on it"
                 yield _found(file, "power", "empty folder", fix)

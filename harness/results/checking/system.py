@@ -14,6 +14,7 @@ from typing import Any
 
 from harness import outside
 from harness.results.checking.findings import Finding, Severity, is_placeholder
+from harness.results.checking.machine import disagreements
 from harness.results.record import RunRecord
 from harness.results.sysdesc import FIELDS, accelerators
 from harness.rules import DIVISIONS, STATUSES
@@ -100,6 +101,7 @@ def _disagreements(
     if platform and not is_placeholder(platform) and not _names_system(platform, description, system):
         text = f"{platform}, the system is {description.get('system_name')} ({system})"
         yield "submission_platform", text, fix, "error"
+    yield from disagreements(description, record)
     described = accelerators(description)
     if described is None or record.accelerators is None:
         return
@@ -108,9 +110,9 @@ def _disagreements(
         # ranks on processors are none of its business; of a log of another's nobody knows where it ran
         run = record.configuration.get("run")
         device = run.get("device") if isinstance(run, Mapping) else None
-        if device not in (None, "cpu"):
+        if device not in (None, "cpu") and not record.hardware.get("accelerators"):
             yield "configuration", f'{record.accelerators} accelerators ("{device}"), the system has none', fix, "error"
-    elif record.accelerators != described:
+    elif record.accelerators != described and not record.hardware:
         text = f"{record.accelerators} ranks, the system has {described} accelerators"
         yield "init_start", text, fix, "warning"
 

@@ -11,6 +11,7 @@ from harness.results.by_rules import rules_for
 from harness.results.checking.copies import copies
 from harness.results.checking.findings import Finding, Log, is_placeholder
 from harness.results.checking.log import check_log
+from harness.results.checking.machine import same_accelerator, same_processor
 from harness.results.checking.package import check_tree
 from harness.results.checking.series import check_series, soften_one_failure
 from harness.results.checking.system import FIELDS, check_agreement, check_description
@@ -156,6 +157,27 @@ def test_an_evaluation_after_run_stop_does_not_count() -> None:
     findings = found(late(events(), 50, 10_000))
     assert rules(findings) == ["target reached"]
     assert any("it does not count" in each.found for each in findings if each.severity == "warning")
+
+
+@pytest.mark.parametrize("early_ms", [101, 900, 2_900])
+def test_a_run_that_stops_before_its_deciding_evaluation_is_none(early_ms: int) -> None:
+    """It was a second shorter, official and packaged, beside a warning that the evaluation did not count."""
+    log = changed(events(), "run_stop", lambda each: each.update(time_ms=each["time_ms"] - early_ms))
+    findings = found(log)
+    assert "target reached" in rules(findings)
+    assert any("it does not count" in each.found for each in findings)
+
+
+def test_a_run_that_stops_with_its_deciding_evaluation_is_one() -> None:
+    """The clock's resolution is a millisecond."""
+    assert found(changed(events(), "run_stop", lambda each: each.update(time_ms=each["time_ms"] - 100))) == []
+
+
+@pytest.mark.parametrize("late_ms", [1_001, 1_900, 2_100, 2_900])
+def test_a_run_that_starts_after_what_follows_is_none(late_ms: int) -> None:
+    """Likewise: what stands behind run_start is stamped before it."""
+    findings = found(changed(events(), "run_start", lambda each: each.update(time_ms=each["time_ms"] + late_ms)))
+    assert rules(findings) and set(rules(findings)) == {"time order"}
 
 
 def test_two_evaluations_at_one_moment() -> None:
@@ -413,10 +435,80 @@ def test_logs_that_speak_of_another_system(key: str, value: str, log_key: str, s
     assert (finding.key, finding.severity) == (log_key, severity)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "severity"),
+    [
+        ("number_of_nodes", "2", "error"),
+        ("accelerators_per_node", "1", "error"),
+        ("accelerators_per_node", "0", "error"),
+        ("accelerator_model_name", "NVIDIA T4", "error"),
+        ("accelerator_model_name", "NVIDIA A10", "error"),
+        ("accelerator_model_name", "NVIDIA A100-SXM4-80GB", "error"),
+        ("accelerator_model_name", "NVIDIA A100-PCIE-40GB", "error"),
+        ("host_processor_model_name", "Intel Atom", "error"),
+        ("host_processor_model_name", "AMD EPYC 7763", "error"),
+        ("host_processors_per_node", "1", "warning"),
+        ("framework", "TensorFlow 1.0", "warning"),
+        ("framework", "PyTorch 1.13", "warning"),
+        ("operating_system", "CentOS 7", "warning"),
+    ],
+)
+def test_a_description_of_another_machine_than_the_log_states(key: str, value: str, severity: str) -> None:
+    """One of a T4 beside an Atom ranked eight A100s first among single accelerators."""
+    record = parsed(text(events(own=own(software={**SOFTWARE, "os": "Ubuntu 24.04.3 LTS"}))))
+    assert list(check_agreement(DESCRIPTION, "dgxa100_test", [("result_0.txt", record)])) == []
+    findings = list(check_agreement({**DESCRIPTION, key: value}, "dgxa100_test", [("result_0.txt", record)]))
+    assert [each.severity for each in findings] == [severity], findings
+
+
+@pytest.mark.parametrize(
+    ("logged", "described"),
+    [
+        ("NVIDIA H100 80GB HBM3", "NVIDIA H100-SXM5-80GB (700W)"),
+        ("NVIDIA A100-SXM4-40GB", "NVIDIA A100 40 GB"),
+        ("NVIDIA A100 80GB PCIe", "NVIDIA A100-PCI-E-80GB"),
+        ("AMD Instinct MI300X", "AMD MI300X-192GB"),
+        ("NVIDIA GeForce RTX 4090", "8x RTX 4090"),
+    ],
+)
+def test_one_accelerator_in_the_words_of_two(logged: str, described: str) -> None:
+    assert same_accelerator(logged, described)
+
+
+@pytest.mark.parametrize(
+    ("logged", "described", "same"),
+    [
+        ("Intel(R) Xeon(R) CPU E5-2698 v4 @ 2.20GHz", "Intel Xeon E5-2698 v4", True),
+        ("Intel(R) Xeon(R) Platinum 8480C", "Intel(R) Xeon(R) Platinum 8480C CPU", True),
+        ("AMD EPYC 7742 64-Core Processor", "EPYC 7742", True),
+        ("Intel(R) Xeon(R) Processor", "Intel Xeon Platinum 8480C", True),  # as a virtual machine names it
+        ("Intel(R) Xeon(R) Platinum 8480C", "Intel(R) Xeon(R) Platinum 8168", False),
+    ],
+)
+def test_one_processor_in_the_words_of_two(logged: str, described: str, same: bool) -> None:
+    assert same_processor(logged, described) is same
+
+
+def test_the_class_of_a_result_is_its_logs_own(tmp_path: Path) -> None:
+    package = write_package(tmp_path, own=own())
+    (series,) = find_series([package])
+    assert series.accelerators == 8
+    description = {**DESCRIPTION, "accelerators_per_node": "1"}
+    (package / "systems/dgxa100_test.json").write_text(json.dumps(description))
+    (series,) = find_series([package])
+    assert series.accelerators == 8
+    assert any("8 accelerators a node, the system has 1" in each for each in score(series).unofficial)
+
+
 def test_odd_values_of_a_description_cost_a_finding_each() -> None:
-    record = parsed(text(events()))
+    odd = {
+        "hardware": {"accelerators": [None, {}], "cpu": " ", "sockets": "x"},
+        "software": {"os": " ", "torch": "\u0968"},
+    }
+    record = parsed(text(events(own=own(**odd))))
     for value in ("9" * 5_000, "\u0968", "x" * 300_000, "<" * 300_000, {"a": [None]}, None, True):
         description = {**DESCRIPTION, "number_of_nodes": value, "system_name": value}
+        description |= dict.fromkeys(("accelerator_model_name", "host_processor_model_name", "operating_system"), value)
         list(check_description(description, "s.json"))
         list(check_agreement(description, "dgxa100_test", [("result_0.txt", record)]))
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.cli import main
+from harness.results.checking.checker import check
 from harness.results.score import Score, as_json, four_decimals, score, split
 from harness.results.series import find_logs, find_series
 from tests.harness.results.logs import changed, event, events, text, without, write, write_package, write_series
@@ -194,6 +195,24 @@ def test_a_package_says_how_many_accelerators_and_the_rules_how_many_images(tmp_
     assert scored(package / "results").images_per_s == pytest.approx(117266 / 12.02)
     (package / "systems/dgxa100_test.json").write_text("no JSON")
     assert scored(package / "results").accelerators is None
+
+
+def test_logs_of_power_meters_are_no_runs(tmp_path: Path) -> None:
+    """A submission with power measurement got a bogus row for each run's meters; a series that is called power is one."""
+    meters = [event(1_000 * second, "power_reading", 400.0) for second in range(60)]
+    package = write_package(tmp_path)
+    folder = package / "results/dgxa100_test/ssd"
+    for index in range(5):
+        for node in ("node_0", "node_1", "sw_0"):
+            write(folder / f"power/result_{index}/{node}.txt", meters)
+    (series,) = find_series([tmp_path])
+    assert [Path(each.path).name for each in series.records] == [f"result_{index}.txt" for index in range(5)]
+    (report,) = check([package])
+    assert report.ok, report.findings  # the summarizer breaks down on their energy, which is none of the times
+    write_series(tmp_path / "own/power", 2)
+    write_series(tmp_path / "own", 3)
+    assert [len(each.records) for each in find_series([tmp_path / "own"])] == [3, 2]
+    assert [len(each.records) for each in find_series([tmp_path / "own/power"])] == [2]
 
 
 def test_the_half_is_rounded_up() -> None:
