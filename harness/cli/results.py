@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -190,7 +192,8 @@ def collect(
     from harness.results import collection, table
 
     into = into or environment.collection(CHECKOUT)
-    outcome = collecting.collect(paths, into, system=system or None, rebuild=rebuild)
+    with _ended_by_signals("what is missing, the same command collects"):
+        outcome = collecting.collect(paths, into, system=system or None, rebuild=rebuild)
     if json:
         table.show_json({**outcome.as_json(), "index": str(into / collection.INDEX)})
     else:
@@ -217,7 +220,8 @@ def package(
     org: Annotated[str, typer.Option(help="The organization that submits, as its logs say.")],
     division: Annotated[str, typer.Option(help="closed or open, as its logs say.")],
     out: Annotated[
-        Path | None, typer.Option(help="The package becomes OUT/ORG.  [default: packages, likewise]", metavar="DIR")
+        Path | None,
+        typer.Option(help="The package is OUT/ORG, new or one more in it.  [default: packages]", metavar="DIR"),
     ] = None,
     system: Annotated[str | None, typer.Option(help="Id of the system.  [default: from the series]")] = None,
     describe: Annotated[
@@ -261,7 +265,8 @@ def package(
         hardware,
     )
     try:
-        built, report = packaging.package(found[0], submission)
+        with _ended_by_signals("nothing is packaged"):
+            built, report = packaging.package(found[0], submission)
     except packaging.Unpublishable as refused:
         if json:
             table.show_json({"package": None, "refused_because": refused.reasons})
@@ -277,6 +282,20 @@ def package(
     else:
         table.show_table(check_text.VERDICTS, check_text.verdict_rows(report))
         table.say(f"{built}: packaged, and check finds no error in it")
+
+
+@contextmanager
+def _ended_by_signals(so: str) -> Iterator[None]:
+    """What was being made is taken away, as on an error: a signal alone ends Python without it."""
+    from harness import exit_codes
+    from harness.execution.signals import Interrupted, as_exceptions
+
+    try:
+        with as_exceptions():
+            yield
+    except Interrupted as interrupted:
+        typer.echo(f"{interrupted}: {so}", err=True)
+        raise typer.Exit(exit_codes.INTERRUPTED) from interrupted
 
 
 def assignments(given: list[str] | None) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""A series as one organization's submission: the whole tree by the round's rules, checked before it is let out.
+"""A series as an organization's submission: the whole tree by the round's rules, checked before it is let out.
 
 It refuses, in words and all at once, what is no publishable result. What it builds it builds in a scratch folder beside the
-target, runs `check` on it, and moves it into place only when that finds no error. Nothing is ever overwritten.
+target, runs `check` on it, and moves it into place only when that finds no error. A package that is there already gets one
+system or benchmark more; nothing is ever overwritten.
 
     ORG/systems/SYSTEM.json                                   the description
     ORG/results/SYSTEM/BENCHMARK/result_0.txt ...             the logs as they are, numbered from 0
@@ -11,22 +12,24 @@ target, runs `check` on it, and moves it into place only when that finds no erro
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.names import all_figures_in, plain, result
-from harness.results import sources, sysdesc
+from harness.names import RESULTS_FOLDER, all_figures_in, plain, result
+from harness.results import package_tree, sources, sysdesc
 from harness.results.by_rules import shortfall
 from harness.results.checking.checker import Report, check
 from harness.results.checking.findings import is_placeholder
 from harness.results.checking.own import judge
+from harness.results.checking.package import is_package
 from harness.results.checking.system import read_description
 from harness.results.package_text import implementation_json, system_files
-from harness.results.series import Series
+from harness.results.record import RunRecord
+from harness.results.series import Series, find_logs, find_series
 from harness.rules import DEFAULT, DIVISIONS, Rules, checkable, rules_for
 
 IMPLEMENTATION = "pytorch"
@@ -61,23 +64,41 @@ def package(series: Series, submission: Submission) -> tuple[Path, Report]:
     ruleset = submission.ruleset or series.first.ruleset or DEFAULT
     rules = rules_for(series.first.benchmark, ruleset)
     system = plain(submission.system or _system_of(series))
-    description = _description(series, submission, system)
-    reasons = [*refusals(series, rules, submission), *_unanswered(description)]
+    target = submission.out / plain(submission.org)
+    if (there := target / RESULTS_FOLDER / system / str(series.first.benchmark)).exists():
+        raise ValueError(
+            f"{there} is there already and is not overwritten; name another --system, or folder with --out"
+        )
+    if target.exists() and not is_package(target):
+        raise ValueError(f"{target} is there already and is no package; name another folder with --out")
+    description = _description(series, submission, system, target, ruleset)
+    reasons = [
+        *refusals(series, rules, submission),
+        *_unanswered(description),
+        *_of_another(target, submission, ruleset),
+    ]
     if reasons:
         raise Unpublishable(reasons)
-    target = submission.out / plain(submission.org)
-    if target.exists():
-        raise ValueError(f"{target} is there already and is not overwritten; name another folder with --out")
-    submission.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=submission.out, prefix="unchecked-") as scratch:
-        built = Path(scratch) / target.name
+    with package_tree.copied(target) as built:
         _build(built, series, submission, system=system, description=description, ruleset=ruleset)
         (report,) = check([built], ruleset)
         if not report.ok:
             wrong = [each for each in report.findings if each.severity == "error"]
             raise Unpublishable([f"{each.file}: {each.key or each.rule}: {each.found}; {each.fix}" for each in wrong])
-        built.rename(target)
+        package_tree.put(built, target)
     return target, report
+
+
+def _of_another(target: Path, submission: Submission, ruleset: str) -> Iterator[str]:
+    """Why this cannot be part of the package that is there."""
+    logs = find_logs(target / RESULTS_FOLDER) if target.exists() else []
+    there = find_series(logs) if logs else []
+    for word, ours, theirs in (
+        ("division", submission.division, {each.first.division for each in there}),
+        ("ruleset", ruleset, {each.first.ruleset for each in there if not each.first.ruleset_is_guess}),
+    ):
+        if others := sorted(str(each) for each in theirs - {ours}):
+            yield f"{target} holds results of {word} {', '.join(others)}, this is of {ours}: name another folder with --out"
 
 
 def refusals(series: Series, rules: Rules, submission: Submission) -> Iterator[str]:
@@ -131,30 +152,54 @@ def _system_of(series: Series) -> str:
     return series.first.configuration_name or series.first.platform or folder.name
 
 
-def _description(series: Series, submission: Submission, system: str) -> dict[str, object]:
-    """The one that is named or lies beside the series, else one of what the logs say of their machine; --set wins."""
-    first, given = series.first, dict(submission.given or {})
-    content = read_description(submission.description) if submission.description is not None else series.description
-    if isinstance(content, str):
-        raise ValueError(f"{submission.description}: {content}")
-    if content:
-        unknown = [key for key in given if key not in sysdesc.FIELDS]
-        if unknown:
-            raise ValueError(f"--set {unknown[0]}: no field of a system description")
+def _description(series: Series, submission: Submission, system: str, target: Path, ruleset: str) -> dict[str, object]:
+    """The one that is named, that the package has already or that lies beside the series, else one of what the logs say.
+
+    --set wins, but changes none that the package has: it is of other results too.
+    """
+    given = dict(submission.given or {})
+    if unknown := [key for key in given if key not in sysdesc.FIELDS]:
+        raise ValueError(f"--set {unknown[0]}: no field of a system description")
+    if "status" in given:
+        given["status"] = sysdesc.status_word(given["status"], ruleset)
+    packaged = target / "systems" / f"{system}.json"
+    if packaged.exists():
+        found = _read(packaged)
+        said = {**(_read(submission.description) if submission.description is not None else found), **given}
+        if differs := [key for key in said if said[key] != found.get(key)]:
+            raise ValueError(
+                f"{packaged} is there already, and its {differs[0]} is {found.get(differs[0])}, not {said[differs[0]]}: it "
+                "describes one system; name another with --system"
+            )
+        return found
+    if content := _read(submission.description) if submission.description is not None else series.description:
         return {**content, **given}
+    return dict(_described(series, submission, system, given, ruleset))
+
+
+def _read(path: Path) -> dict[str, object]:
+    content = read_description(path)
+    if isinstance(content, str):
+        raise ValueError(f"{path}: {content}")
+    return content
+
+
+def _described(
+    series: Series, submission: Submission, system: str, given: Mapping[str, str], ruleset: str
+) -> dict[str, str]:
+    """By what the logs say of their machine."""
+    first = series.first
     run = first.configuration.get("run")
     nodes = run.get("nodes") if isinstance(run, dict) else None
-    said = {
-        "submitter": submission.org,
-        "division": submission.division,
-        "status": first.status or "",
-        "system_name": system,
-    }
+    said = {"submitter": submission.org, "division": submission.division, "system_name": system}
+    with contextlib.suppress(ValueError):  # of neither vocabulary: check says so
+        said["status"] = first.status or ""
+        said["status"] = sysdesc.status_word(said["status"], ruleset)
     if isinstance(nodes, int):
         said["number_of_nodes"] = str(nodes)
     if submission.hardware is not None and _same_machine(first.hardware, submission.hardware):
         said |= sysdesc.storage()  # what sysinfo finds out here, nobody has to say
-    return dict(sysdesc.describe(first.hardware, first.software, first.image, {**said, **given}))
+    return sysdesc.describe(first.hardware, first.software, first.image, {**said, **given})
 
 
 def _same_machine(logged: Mapping[str, object], here: Mapping[str, object]) -> bool:
@@ -179,24 +224,43 @@ def _build(
     ruleset: str,
 ) -> None:
     first, benchmark = series.first, str(series.first.benchmark)
-    (package / "systems").mkdir(parents=True)
-    (package / "systems" / f"{system}.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    results = package / "results" / system / benchmark
-    results.mkdir(parents=True)
+    results, systems = package / RESULTS_FOLDER / system / benchmark, package / "systems"
+    for folder in (results, systems):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not (systems / f"{system}.json").exists():
+        _write(systems / f"{system}.json", json.dumps(description, indent=2) + "\n")
     for index, record in enumerate(series.records):
         shutil.copyfile(record.path, results / result(index))
     implementations = package / "benchmarks" / benchmark / "implementations"
-    if submission.sources is not None:
-        sources.copy_folder(submission.sources, implementations / IMPLEMENTATION)
-    else:
-        sources.export(str(first.commit), implementations / IMPLEMENTATION)
+    implementation = _sources(implementations, first, submission)
     own = implementations / system
-    own.mkdir()
-    for name, text in system_files(series, system, IMPLEMENTATION, ruleset).items():
-        (own / name).write_text(text, encoding="utf-8")
+    own.mkdir(exist_ok=True)
+    for name, text in system_files(series, system, implementation, ruleset).items():
+        _write(own / name, text)
         if name.endswith(".sh"):
             (own / name).chmod(0o755)
     for _, path in all_figures_in(series.folder):
         shutil.copyfile(path, own / path.name)
-    about = json.dumps(implementation_json(first), indent=2) + "\n"
-    (own / f"{system}_{IMPLEMENTATION}.json").write_text(about, encoding="utf-8")
+    _write(own / f"{system}_{implementation}.json", json.dumps(implementation_json(first), indent=2) + "\n")
+
+
+def _sources(implementations: Path, first: RunRecord, submission: Submission) -> str:
+    """The folder of the sources: one that is there where they are the same, as of two systems that ran one commit."""
+    fresh = implementations / ".fresh"
+    if submission.sources is not None:
+        sources.copy_folder(submission.sources, fresh)
+    else:
+        sources.export(str(first.commit), fresh)
+    digest = sources.digest(fresh)
+    for name in (IMPLEMENTATION, f"{IMPLEMENTATION}_{digest[:8]}"):
+        if not (implementations / name).exists():
+            fresh.rename(implementations / name)
+            return name
+        if sources.digest(implementations / name) == digest:
+            break
+    shutil.rmtree(fresh)
+    return name
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

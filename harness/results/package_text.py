@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.names import plain
 from harness.names import result as result_name
 from harness.results.checking.kept import Opinions
 from harness.results.record import RunRecord
@@ -21,9 +24,16 @@ cd "$(dirname "${{BASH_SOURCE[0]}}")/../{implementation}"
 
 
 def system_files(series: Series, system: str, implementation: str, ruleset: str) -> dict[str, str]:
-    """By name: README.md, setup.sh, init_datasets.sh, run_and_time.sh."""
+    """By name: README.md, setup.sh, init_datasets.sh, run_and_time.sh, and the configuration."""
     record = series.first
     configuration = record.configuration_name or ""
+    files = {}
+    if (
+        record.configuration
+    ):  # as it was resolved, with --target and the like: its own file may lie anywhere, and say otherwise
+        name = f"{plain(configuration or system)}.toml"
+        files[name] = toml(record.configuration)
+        configuration = f"../{system}/{name}"
     run = (
         f'exec ./run_and_time.sh {shlex.quote(configuration)} "$@"' if configuration else 'exec ./run_and_time.sh "$@"'
     )
@@ -40,11 +50,40 @@ def system_files(series: Series, system: str, implementation: str, ruleset: str)
         ),
         "run_and_time.sh": ("One timed run. Its options are passed on: see ./run_and_time.sh --help", run),
     }
-    files = {
+    files |= {
         name: _SHELL.format(purpose=purpose, implementation=implementation, command=command)
         for name, (purpose, command) in scripts.items()
     }
     return {"README.md": _readme(series, system, implementation, ruleset), **files}
+
+
+def toml(table: Mapping[str, Any]) -> str:
+    """A configuration as a file, without the keys that have no value."""
+    return "\n".join(["# As it was in force, defaults included", *_toml_lines(table, ())]) + "\n"
+
+
+def _toml_lines(table: Mapping[str, Any], at: tuple[str, ...]) -> Iterator[str]:
+    yield from (
+        f"{_key(key)} = {_toml(value)}" for key, value in table.items() if not isinstance(value, Mapping | None)
+    )
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from ("", f"[{'.'.join(map(_key, (*at, key)))}]")
+            yield from _toml_lines(value, (*at, key))
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_key(key)} = {_toml(each)}' for key, each in value.items() if each is not None)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace(
+        "\x7f", "\\u007f"
+    )  # numbers, texts and truth are written alike
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
 
 
 def implementation_json(record: RunRecord) -> dict[str, str]:

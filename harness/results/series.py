@@ -136,7 +136,10 @@ def find_logs(path: Path, say: Say | None = None) -> list[Path]:
 
     for at, inner, files in os.walk(path, onerror=cannot):
         folder = Path(at)
-        inner[:] = sorted(each for each in inner if not (each == names.POWER and _of_meters(folder)))
+        # not of meters, nor of what is being made: a leading dot
+        inner[:] = sorted(
+            each for each in inner if not each.startswith(".") and not (each == names.POWER and _of_meters(folder))
+        )
         candidates = [file for file in (folder / name for name in files) if may_be_log(file)]
         if candidates:
             folders.append(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -68,6 +69,15 @@ def copy_folder(folder: Path, target: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(outside.read_bytes(path, SIZE_LIMIT))
         copy.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+
+
+def digest(folder: Path) -> str:
+    """Of the files of a folder: their names, what they hold, and whether they can be executed."""
+    found = hashlib.sha256()
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        found.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_mode & 0o100}\0{content}\n".encode())
+    return found.hexdigest()
 
 
 def _regular_files(root: Path) -> Iterator[Path]:

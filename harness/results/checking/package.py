@@ -16,8 +16,11 @@ def find_packages(path: Path) -> list[Path]:
     """The folders at or under `path` that hold one organization's submission: results/ and systems/ side by side."""
     if not path.is_dir():
         return []
-    found = [path] if is_package(path) else [each.parent for each in path.rglob("results") if is_package(each.parent)]
-    return sorted(found)
+    if is_package(path):
+        return [path]
+    found = [each.parent for each in path.rglob("results") if is_package(each.parent)]
+    # what has a leading dot is being made, or was when a `package` was killed
+    return sorted(each for each in found if not any(part.startswith(".") for part in each.relative_to(path).parts))
 
 
 def is_package(path: Path) -> bool:

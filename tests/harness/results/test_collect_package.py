@@ -6,7 +6,9 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,17 @@ import pytest
 
 from harness import whole
 from harness.names import folder, plain
-from harness.results import sources, sysdesc
+from harness.results import package_tree, sources, sysdesc
+from harness.results.checking.checker import Report
 from harness.results.checking.findings import is_placeholder
+from harness.results.checking.package import find_packages
 from harness.results.collect import LOCK, collect
 from harness.results.collection import IDENTITY, INDEX, system_name, write_index
 from harness.results.package import Submission, Unpublishable, package
-from harness.results.series import find_series
+from harness.results.series import Series, find_series
 from tests.conftest import CHECKOUT
-from tests.harness.results.logs import HARDWARE, SOFTWARE, events, own, text, write, write_series
+from tests.harness.results import test_rounds as rounds
+from tests.harness.results.logs import HARDWARE, SOFTWARE, event, events, own, text, write, write_series
 from tests.harness.results.test_logfile import parsed
 
 # --- collect ---
@@ -373,14 +378,171 @@ def test_a_good_series_becomes_a_checked_tree(tmp_path: Path, project: str) -> N
         "systems/DGX_A100.json",
         *(f"results/DGX_A100/ssd/result_{index}.txt" for index in range(5)),
         *(f"{own_files}/{name}" for name in ("README.md", "setup.sh", "init_datasets.sh", "run_and_time.sh")),
-        *(f"{own_files}/{name}" for name in ("DGX_A100_pytorch.json", "probe_0.json")),
+        *(f"{own_files}/{name}" for name in ("DGX_A100_pytorch.json", "DGXA100_1x8x114.toml", "probe_0.json")),
         *(f"benchmarks/ssd/implementations/pytorch/{name}" for name in ("train.py", "run_and_time.sh")),
     }
     assert (built / "results/DGX_A100/ssd/result_3.txt").read_bytes() == (tmp_path / "out/result_3.txt").read_bytes()
     assert "Score: 10.1517 minutes" in (built / own_files / "README.md").read_text()
     assert list((tmp_path / "packages").iterdir()) == [built]
     with pytest.raises(ValueError, match="is there already and is not overwritten"):
-        package(series, order(tmp_path / "packages"))
+        package(series, order(tmp_path / "packages", system="DGX A100"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without MLPerf's tools, which take seconds: for what is about the tree alone."""
+    monkeypatch.setattr("harness.results.package_text.Opinions.ask", lambda *_: None)
+    monkeypatch.setattr(
+        "harness.results.package.check", lambda paths, *_: [Report(str(paths[0]), "", False, 0, (), ())]
+    )
+
+
+@pytest.fixture
+def two_series(tmp_path: Path, project: str) -> tuple[Series, Series]:
+    (first,) = find_series([write_series(tmp_path / "out", own=own(commit=project))])
+    (second,) = find_series(
+        [write_series(tmp_path / "out2", own=own(commit=project, precision="fp32"), first_seed=500)]
+    )
+    return first, second
+
+
+@pytest.mark.long
+def test_two_systems_in_one_package_pass_the_checkers(tmp_path: Path, two_series: tuple[Series, Series]) -> None:
+    for series, system in zip(two_series, ("one", "two"), strict=True):
+        built, report = package(series, order(tmp_path / "packages", system=system))
+    assert report.ok and report.runs == 10 and list((tmp_path / "packages").iterdir()) == [built]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_another_system_is_added_to_the_package_that_is_there(
+    tmp_path: Path, two_series: tuple[Series, Series], project: str
+) -> None:
+    """A submission is many systems under one organization."""
+    out = tmp_path / "packages"
+    built, _ = package(two_series[0], order(out, system="one"))
+    before = contents(built)
+    again, _ = package(two_series[1], order(out, system="two"))
+    assert again == built and list(out.iterdir()) == [built]
+    after = contents(built)
+    assert before.items() <= after.items()
+    assert {name.split("/")[1] for name in after if name.startswith("results/")} == {"one", "two"}
+    assert not [name for name in after if "pytorch_" in name and not name.endswith(".json")], "one commit, one folder"
+    git = ["git", "-C", str(tmp_path / "project"), "-c", "user.name=t", "-c", "user.email=t@t"]
+    (tmp_path / "project/train.py").write_text("more")
+    subprocess.run([*git, "commit", "-qam", "x"], check=True)
+    told = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    (third,) = find_series([write_series(tmp_path / "out3", own=own(commit=told), first_seed=700)])
+    package(third, order(out, system="three"))
+    implementations = built / "benchmarks/ssd/implementations"
+    (other,) = implementations.glob("pytorch_*")
+    assert (other / "train.py").read_text() == "more"
+    assert f"../{other.name}" in (implementations / "three/run_and_time.sh").read_text()
+    assert after.items() <= contents(built).items()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_not_added_to_a_package(tmp_path: Path, two_series: tuple[Series, Series], project: str) -> None:
+    out = tmp_path / "packages"
+    built, _ = package(two_series[0], order(out, system="one"))
+    before = contents(built)
+    (opened,) = find_series([write_series(tmp_path / "open", own=own(commit=project), division="open")])
+    with pytest.raises(Unpublishable, match="holds results of division closed, this is of open: name another folder"):
+        package(opened, order(out, division="open", system="two"))
+    (built / "systems/two.json").write_text((built / "systems/one.json").read_text())
+    with pytest.raises(ValueError, match=r"two.json is there already, and its cooling is , not air: it describes one"):
+        package(two_series[1], order(out, system="two", given={"cooling": "air"}))
+    (built / "systems/two.json").unlink()
+    left = built / "benchmarks/ssd/implementations/two/README.md"
+    left.parent.mkdir()
+    left.write_text("somebody's own")
+    with pytest.raises(ValueError, match=r"README.md is there already, says something else, and is not overwritten"):
+        package(two_series[1], order(out, system="two"))
+    assert left.read_text() == "somebody's own"
+    shutil.rmtree(left.parent)
+    assert contents(built) == before and list(out.iterdir()) == [built]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("renames", range(3))
+def test_an_addition_that_breaks_off_leaves_the_old_package(
+    tmp_path: Path, two_series: tuple[Series, Series], monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    out = tmp_path / "packages"
+    built, _ = package(two_series[0], order(out, system="one"))
+    before, rename, calls = contents(built), Path.rename, iter(range(renames))
+
+    def until_killed(path: Path, target: Path) -> Path:
+        if target.is_relative_to(built) and next(calls, None) is None:
+            raise Killed
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", until_killed)
+    with pytest.raises(Killed):
+        package(two_series[1], order(out, system="two"))
+    monkeypatch.undo()
+    assert contents(built) == before and list(out.iterdir()) == [built]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_a_killed_package_left_is_seen_by_nobody_and_goes_with_the_next(
+    tmp_path: Path, two_series: tuple[Series, Series]
+) -> None:
+    """`report OUT` ranked it."""
+    out = tmp_path / "packages"
+    built, _ = package(two_series[0], order(out, system="one"))
+    shutil.copytree(built, out / f"{package_tree.ASIDE}abc/Someone")
+    assert len(find_series([out])) == 1
+    assert find_packages(out) == [built]
+    package(two_series[1], order(out, system="two"))
+    assert list(out.iterdir()) == [built]
+
+
+def test_two_packages_at_once(tmp_path: Path) -> None:
+    with (
+        package_tree.copied(tmp_path / "packages/Someone"),
+        pytest.raises(ValueError, match="another package is being made in it"),
+        package_tree.copied(tmp_path / "packages/Other"),
+    ):
+        pass
+    assert not (tmp_path / "packages").exists()
+
+
+def test_the_status_is_in_the_rounds_words(tmp_path: Path, project: str) -> None:
+    """From 4.0 on MLPerf's checkers want others than the logs have."""
+    ours = own(commit=project, hardware={**HARDWARE, "accelerators": HARDWARE["accelerators"][:1]})
+    for number in range(5):
+        log = rounds.log(org="Someone", platform="DGX A100", seed=number, longer_ms=100 * number)
+        log[8:8] = [event(log[8]["time_ms"], key, value) for key, value in ours.items()]
+        write(tmp_path / f"out/result_{number}.txt", log)
+    (series,) = find_series([tmp_path / "out"])
+    built, report = package(series, order(tmp_path / "packages", system="dgx", ruleset="4.1.0"))
+    assert report.ok
+    assert json.loads((built / "systems/dgx.json").read_text())["status"] == "Available on-premise"
+    other = order(tmp_path / "other", system="dgx", ruleset="4.1.0", given={**FILLED, "status": "cloud"})
+    assert json.loads((package(series, other)[0] / "systems/dgx.json").read_text())["status"] == "Available cloud"
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_package_has_the_configuration_that_ran(tmp_path: Path, project: str) -> None:
+    """Wherever its file lies: the packaged scripts named one that nobody else has."""
+    ran = {
+        **own()["configuration"],
+        "model": {"weights": None, "text": 'a "b"\n\x7f', "steps": [1, 2.5], "deep": {"a b": True}},
+    }
+    logged = own(commit=project, configuration_name="mybox", configuration=ran)
+    (series,) = find_series([write_series(tmp_path / "out", own=logged)])
+    built, _ = package(series, order(tmp_path / "packages", system="box"))
+    folder = built / "benchmarks/ssd/implementations/box"
+    expected = {**ran, "model": {**ran["model"]}}
+    del expected["model"]["weights"]
+    assert tomllib.loads((folder / "mybox.toml").read_text()) == expected
+    script = (folder / "run_and_time.sh").read_text()
+    assert 'exec ./run_and_time.sh ../box/mybox.toml "$@"' in script
+    assert (folder / "../pytorch" / "../box/mybox.toml").is_file()
 
 
 def test_commits_between_which_only_results_changed_are_one_source(tmp_path: Path, project: str) -> None:
