@@ -19,6 +19,7 @@ from harness.rules import rules_for
 from harness.system import variables
 
 SHOWN = 100  # characters of a value in a sentence; the table and --json have it whole
+SOME = 1 << 20  # accelerators of a run that does not tell how many: no fewer than any machine has
 Standing = Literal["refused", "allowed", "not told"]  # in the order in which they are shown
 
 # What a change of driver brings with it
@@ -322,6 +323,11 @@ def _notes(runs: Sequence[ComparedRun]) -> Iterable[str]:
         yield (
             f"{len(foreign)} of {len(runs)} logs are another submitter's and tell nothing of driver, machine or software: "
             "compared as far as they go"
+        )
+    if spare := [run for run in runs if not run.record.device_uuids and len(run.gpus) > (run.record.accelerators or SOME)]:
+        yield (
+            f"{len(spare)} of {len(runs)} logs do not tell which of their machine's GPUs were used: another GPU passes for the "
+            "same, and clocks, power and errors are those of all of them"
         )
     if any(run.record.tree_dirty for run in runs):
         yield "the code had uncommitted changes: that it was the same in both arms cannot be seen"

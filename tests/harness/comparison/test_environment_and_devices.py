@@ -138,6 +138,8 @@ def test_the_same_gpu_is_the_same_host_however_it_was_chosen(tmp_path: Path) -> 
     assert untold.comparability.ok
     assert {run.host for run in untold.runs} == {identity.host({"gpus": EIGHT})}
     assert len(untold.runs[0].gpus) == 8
+    assert any("do not tell which of their machine's GPUs" in each for each in untold.comparability.notes)
+    assert not both.comparability.notes
 
 
 def test_how_a_gpu_was_named_is_no_difference_where_its_uuid_is_told(tmp_path: Path) -> None:
