@@ -324,7 +324,9 @@ def _notes(runs: Sequence[ComparedRun]) -> Iterable[str]:
             f"{len(foreign)} of {len(runs)} logs are another submitter's and tell nothing of driver, machine or software: "
             "compared as far as they go"
         )
-    if spare := [run for run in runs if not run.record.device_uuids and len(run.gpus) > (run.record.accelerators or SOME)]:
+    if spare := [
+        run for run in runs if not run.record.device_uuids and len(run.gpus) > (run.record.accelerators or SOME)
+    ]:
         yield (
             f"{len(spare)} of {len(runs)} logs do not tell which of their machine's GPUs were used: another GPU passes for the "
             "same, and clocks, power and errors are those of all of them"

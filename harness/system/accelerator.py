@@ -118,7 +118,10 @@ class Accelerators(Protocol):
     def verdict(self) -> Suitability: ...
 
     def details(self) -> list[dict[str, Plain]]:
-        """What the vendor's driver tells of each device, for a log; may list more devices than `names`."""
+        """What the vendor's driver tells of each device, for a log; may list more devices than `names`.
+
+        By `uuid`, with torch's digits, those in use are found; without it all count as used.
+        """
         ...
 
     def software(self) -> dict[str, Plain]:
