@@ -16,7 +16,7 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -212,6 +212,8 @@ def find_benchmark(name: object) -> Benchmark:
         return _no_benchmark(f"benchmark = {name!r}: the name of a benchmark is needed")
     package = module_name(name)
     try:
+        if "." not in name:
+            _take_in(rules.searched())
         module = importlib.import_module(package)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{package}.".startswith(f"{error.name}."):
@@ -225,6 +227,14 @@ def find_benchmark(name: object) -> Benchmark:
         )
     found: Benchmark = benchmark
     return found
+
+
+def _take_in(folders: Iterable[Path]) -> None:
+    """Make the package `benchmarks` one that reaches into these too, after its own: their benchmarks are benchmarks.NAME."""
+    places = importlib.import_module("benchmarks").__path__
+    for folder in folders:
+        if str(folder) not in places:
+            places.append(str(folder))
 
 
 def module_name(name: str) -> str:
@@ -243,17 +253,15 @@ def default_benchmark(folder: Path = FOLDER) -> str:
 
 
 def _benchmarks() -> list[str]:
-    try:
-        package = importlib.import_module("benchmarks")
-    except ModuleNotFoundError:
-        return []
-    folders = [Path(folder) for folder in package.__path__]
     # what several benchmarks share is a package there too, without rules of its own
-    return sorted({path.parent.name for folder in folders for path in folder.glob(f"*/{rules.FILE}")})
+    return sorted({path.parent.name for path in rules.data_files(rules.FILE)})
 
 
 def _no_benchmark(problem: str) -> Benchmark:
-    raise ConfigError(f"{problem}; there are: {', '.join(_benchmarks()) or 'none'}")
+    raise ConfigError(
+        f"{problem}; there are: {', '.join(_benchmarks()) or 'none'}; one that lies elsewhere is there once HARNESS_BENCHMARKS "
+        "names the folder above its own"
+    )
 
 
 def _against_ruleset(own: Own) -> Iterator[str]:

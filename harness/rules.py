@@ -125,6 +125,11 @@ def also_search(folders: Iterable[Path]) -> None:
     _found.cache_clear()
 
 
+def searched() -> tuple[Path, ...]:
+    """The folders that `also_search` named."""
+    return tuple(_SEARCH)
+
+
 def rules_for(benchmark: str | None, ruleset: str | None) -> Rules:
     """The rules, as far as they are known."""
     named = _found().get(benchmark or "", {})
@@ -145,8 +150,9 @@ def meanings(benchmark: str | None) -> list[Rules]:
 
 
 def packages() -> list[str]:
-    """The benchmarks there are, by folder and package: benchmarks.NAME. Nothing is imported."""
-    return sorted(f"{folder.name}.{path.parent.name}" for folder in _folders() for path in folder.glob(f"*/{FILE}"))
+    """The benchmarks there are, by package: benchmarks.NAME, and FOLDER.NAME where they lie elsewhere. Nothing is imported."""
+    found = [(folder, path.parent.name) for folder in _folders() for path in folder.glob(f"*/{FILE}")]
+    return sorted({f"{place}.{name}" for folder, name in found for place in ("benchmarks", folder.name)})
 
 
 def in_folder(folder: Path) -> dict[str, Rules]:

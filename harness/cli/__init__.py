@@ -90,9 +90,9 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
     from harness.contract import NotSuitable
 
     screen.outlive()
-    rules.also_search(benchmark_folders())
     write_what_can_be_written()
     try:
+        rules.also_search(benchmark_folders())
         build()(args=recipe_words.translated(sys.argv[1:] if arguments is None else arguments), prog_name=name)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0

@@ -59,8 +59,15 @@ def lookalikes(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def of_children(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """For the runs that this process starts: their command lines say all, and they are no ranks of whatever this one is."""
-    return {name: value for name, value in environment.items() if name not in (*request.VARIABLES, *request.RANK)}
+    """For the runs that this process starts: their command lines say all, and they are no ranks of whatever this one is.
+
+    They may start in another directory: where modules lie is said from the root.
+    """
+    kept = {name: value for name, value in environment.items() if name not in (*request.VARIABLES, *request.RANK)}
+    for name in (BENCHMARKS, "PYTHONPATH"):
+        if kept.get(name):
+            kept[name] = os.pathsep.join(map(os.path.abspath, kept[name].split(os.pathsep)))
+    return kept
 
 
 def of_containers(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -110,7 +117,19 @@ def results(checkout: Path | None) -> list[Path]:
 
 
 def benchmark_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    return [Path(each) for each in environment.get(BENCHMARKS, "").split(os.pathsep) if each]
+    """ValueError for a folder that is not there, or holds no benchmark: its logs would have no rules."""
+    found = [Path(each) for each in environment.get(BENCHMARKS, "").split(os.pathsep) if each]
+    for folder in found:
+        if not folder.is_dir():
+            raise ValueError(f"{BENCHMARKS} names {folder}: there is no such folder")
+        if next(folder.glob("*/rules.toml"), None) is None:
+            above = (
+                f"; is {folder.resolve().parent} meant, the folder above?" if (folder / "rules.toml").is_file() else ""
+            )
+            raise ValueError(
+                f"{BENCHMARKS} names {folder}: no folder in it has a rules.toml, as a benchmark has{above}"
+            )
+    return found
 
 
 def out_dir(checkout: Path | None) -> Path:

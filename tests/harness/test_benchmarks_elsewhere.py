@@ -1,0 +1,93 @@
+"""A benchmark in a folder of somebody's own, by docs/benchmark.md alone: HARNESS_BENCHMARKS and its name, nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import rules
+from harness.cli.environment import benchmark_folders, of_children
+from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import environment, harness
+from tests.toy import configuration as toy
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """The folder above the benchmark `mine`, a toy by another keyword; beside it a configuration."""
+    folder = tmp_path / "ext"
+    shutil.copytree(CHECKOUT / "tests" / "toy", folder / "mine", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, old, new in (
+        ("__init__.py", "from tests.toy import using", "from benchmarks.mine import using"),
+        ("__init__.py", 'name = "toy"', 'name = "mine"'),
+        ("rules.toml", 'keyword = "toy"', 'keyword = "mine"'),
+    ):
+        path = folder / "mine" / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+    for ranks in (1, 2):
+        toy.write(tmp_path, {**toy.raw(ranks=ranks), "benchmark": "mine"}, f"my-{ranks}")
+    return folder
+
+
+def test_it_is_run_on_ranks_used_and_scored(tmp_path: Path, elsewhere: Path) -> None:
+    there = {"HARNESS_BENCHMARKS": str(elsewhere)}
+    kept = tmp_path / "kept"
+    done = harness("run", tmp_path / "my-2.toml", "--out", tmp_path / "out", "--checkpoint-dir", kept, **there)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "1.jpg").write_bytes(b"toy 1")
+    assert "0.30  odd" in harness("detect", kept, tmp_path / "1.jpg", **there).stdout
+    assert "the rules want 3" in harness("score", tmp_path / "out", **there).stdout
+    unknown = harness("run", tmp_path / "my-1.toml", "--out", tmp_path / "out", HARNESS_BENCHMARKS="")
+    assert unknown.returncode == 2
+    assert "there is no package benchmarks.mine" in unknown.stderr and "once HARNESS_BENCHMARKS names" in unknown.stderr
+
+
+@pytest.mark.parametrize(("variable", "value"), [("HARNESS_BENCHMARKS", "ext"), ("PYTHONPATH", ".")])
+def test_trials_start_elsewhere_and_find_it_by_a_relative_path(
+    tmp_path: Path, elsewhere: Path, variable: str, value: str
+) -> None:
+    path = tmp_path / "my-1.toml"
+    if variable == "PYTHONPATH":  # then by its dotted name
+        path.write_text(path.read_text().replace('"mine"', '"ext.mine"'))
+        module = elsewhere / "mine" / "__init__.py"
+        module.write_text(module.read_text().replace("from benchmarks.mine", "from ext.mine"))
+    variables = environment(PYTHONPATH=str(CHECKOUT), HARNESS_BENCHMARKS="")
+    variables[variable] = os.pathsep.join(filter(None, (value, variables[variable])))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "harness", "run", path.name, "--trials", "1", "--out", "out", "--no-clear-caches"],
+        cwd=tmp_path, env=variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_folder_that_is_none_is_said(tmp_path: Path, elsewhere: Path) -> None:
+    assert benchmark_folders({"HARNESS_BENCHMARKS": f"{elsewhere}:"}) == [elsewhere]
+    (tmp_path / "empty").mkdir()
+    for folder, said in (
+        (tmp_path / "typo", "there is no such folder"),
+        (tmp_path / "empty", r"no folder in it has a rules\.toml"),
+        (elsewhere / "mine", rf"is {elsewhere} meant"),
+    ):
+        with pytest.raises(ValueError, match=rf"HARNESS_BENCHMARKS names {folder}: .*{said}"):
+            benchmark_folders({"HARNESS_BENCHMARKS": str(folder)})
+    missing = harness("configs", HARNESS_BENCHMARKS=str(tmp_path / "typo"))
+    assert (missing.returncode, missing.stdout) == (2, "") and "there is no such folder" in missing.stderr
+
+
+def test_what_children_are_told_is_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = of_children({"PYTHONPATH": ".:/a::b", "HARNESS_BENCHMARKS": "ext", "OTHER": "ext"})
+    here = str(tmp_path)
+    assert told == {"PYTHONPATH": f"{here}:/a:{here}:{here}/b", "HARNESS_BENCHMARKS": f"{here}/ext", "OTHER": "ext"}
+    assert of_children({"PYTHONPATH": ""}) == {"PYTHONPATH": ""}
+
+
+def test_names_of_those_elsewhere() -> None:
+    assert {"benchmarks.ssd", "tests.toy", "benchmarks.toy"} <= set(rules.packages())
+    assert "benchmarks.detection" not in rules.packages()
