@@ -15,6 +15,8 @@ from typing import Any, Literal, get_args
 
 from harness.comparison.identity import FORWARD_COMPAT
 from harness.comparison.runs import NAMES, ComparedRun
+from harness.results import memory
+from harness.results.record import number
 from harness.rules import rules_for
 from harness.system import variables
 
@@ -105,6 +107,7 @@ def examine(runs: Sequence[ComparedRun], allowed: Sequence[str] = (), mixed: Seq
     """All differences, judged. `allowed` may differ between the arms, `mixed` within one; ValueError for no field of a log."""
     facts = {id(run): fields(run) for run in runs}
     _fill_in_unset(runs, facts)
+    _as_one_memory(runs, facts)
     known = {name for each in facts.values() for name in each}
     _check_names("--allow-diff", allowed, known)
     _check_names("--allow-mixed", mixed, known)
@@ -163,7 +166,7 @@ def fields(run: ComparedRun) -> dict[str, str]:
         ("hyperparameter", {key: value for key, value in record.hyperparameters.items() if key not in top}),
         ("configuration", record.configuration),
         ("software", record.software),
-        ("hardware", _hardware(record.hardware)),
+        ("hardware", {key: value for key, value in record.hardware.items() if key != "gpus"}),
         ("image", record.image),
         ("loaded", record.table("loaded_libraries")),
         ("chosen", _chosen(run)),
@@ -185,10 +188,13 @@ def _fill_in_unset(runs: Sequence[ComparedRun], facts: Mapping[int, dict[str, st
                 facts[id(run)].setdefault(f"environment.{name}", variables.NOT_SET)
 
 
-def _hardware(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the GPUs, and memory in whole GiB: what the kernel leaves of it differs a little from boot to boot."""
-    whole = {key: round(value) for key, value in table.items() if key.startswith("memory") and isinstance(value, float)}
-    return {**{key: value for key, value in table.items() if key != "gpus"}, **whole}
+def _as_one_memory(runs: Sequence[ComparedRun], facts: Mapping[int, dict[str, str]]) -> None:
+    """What the kernel leaves of a machine's memory is one size, whatever it keeps for itself."""
+    for key in dict.fromkeys(key for run in runs for key in run.record.hardware if key.startswith("memory")):
+        told = {id(run): size for run in runs if (size := number(run.record.hardware.get(key))) is not None}
+        one = memory.as_one(told.values())
+        for index, size in told.items():
+            facts[index][f"hardware.{key}"] = _text(one[size])
 
 
 def _chosen(run: ComparedRun) -> dict[str, Any]:

@@ -287,6 +287,8 @@ def _notes(
     base: Comparison, judged: Sequence[Judged], deltas: Sequence[float], question: Question, missing: Sequence[str]
 ) -> list[str]:
     notes = [f"{name}: not every run tells it; not compared" for name in missing]
+    if cut := sorted({run.record.max_steps or 0 for run in base.runs if run.record.cut_runs_an_epoch is not None}):
+        notes.append(f"seconds, of phases too, are a whole epoch's by the runs' {' and '.join(map(str, cut))} steps")
     finer = [each for each in deltas if each > question.delta]
     if finer and base.floor is not None:
         notes.append(

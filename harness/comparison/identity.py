@@ -98,16 +98,16 @@ def host(hardware: Mapping[str, Any], used: Sequence[str] = ()) -> str | None:
     """By which a machine is known again: the UUIDs of the GPUs that a run used, of all nodes, else of all that it has, else
     what else is told of it; None where nothing is.
 
-    Two machines without GPUs that are alike in everything count as one. A machine of eight GPUs, of which a run used one, is
-    eight: two of one make differ by more than drivers do.
+    Two machines without GPUs that are alike in everything but their memory count as one: what a kernel leaves of that varies
+    from boot to boot, and no rounding of one log's figure meets another's. That two of them differ is comparability.py's.
+    A machine of eight GPUs, of which a run used one, is eight: two of one make differ by more than drivers do.
     """
     uuids = sorted(set(used) or {str(gpu["uuid"]) for gpu in gpus(hardware) if gpu.get("uuid")})
     if uuids:
         return uuids[0] if len(uuids) == 1 else f"{len(uuids)} GPUs {_short(uuids)}"
-    keys = ("host", "cpu", "sockets", "cores", "threads", "usable_threads", "memory_gib", "accelerators")
+    keys = ("host", "cpu", "sockets", "cores", "threads", "usable_threads", "accelerators")
     told = {key: hardware[key] for key in keys if hardware.get(key) not in (None, [])}
-    # whole GiB: what the kernel leaves of it differs a little from boot to boot
-    known = [str(round(value) if isinstance(value, float) else value) for value in told.values()]
+    known = [str(value) for value in told.values()]
     return f"{hardware.get('cpu') or 'machine'} {_short(known)}" if known else None
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.results import memory
 from harness.results.record import RunRecord, number
 
 SUBMITTED = ("submission_benchmark", "submission_org", "submission_platform", "submission_division")
@@ -72,8 +73,10 @@ def _of_table(name: str, tables: Sequence[Mapping[str, Any]], of_system: tuple[s
     told = [{**table, **_of_gpus(table.get("gpus"))} for table in tables if table]
     for key in (*of_system, *sorted({key for table in told for key in table}.difference(of_system, ("gpus",)))):
         values = [table[key] for table in told if key in table]
-        if key == "memory_gib":  # what a kernel keeps for itself varies from start to start
-            values = [None if (size := number(each)) is None else round(size) for each in values]
+        if key == "memory_gib":
+            sizes = [number(each) for each in values]
+            one = memory.as_one(size for size in sizes if size is not None)
+            values = [None if size is None else one[size] for size in sizes]
         yield from _compared(f"{name}.{key}", [_text(each) for each in values], other_result=key in of_system)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.names import RESULTS_FOLDER, all_figures_in, plain, result
-from harness.results import package_tree, sources, sysdesc
+from harness.results import memory, package_tree, sources, sysdesc
 from harness.results.by_rules import shortfall
 from harness.results.checking.checker import Report, check
 from harness.results.checking.findings import is_placeholder
@@ -28,7 +28,7 @@ from harness.results.checking.own import judge
 from harness.results.checking.package import is_package
 from harness.results.checking.system import read_description
 from harness.results.package_text import implementation_json, system_files
-from harness.results.record import RunRecord
+from harness.results.record import RunRecord, number
 from harness.results.series import Series, find_logs, find_series
 from harness.rules import DEFAULT, DIVISIONS, Rules, checkable, rules_for
 
@@ -204,8 +204,9 @@ def _described(
 
 def _same_machine(logged: Mapping[str, object], here: Mapping[str, object]) -> bool:
     """Whether the logs are of a machine like this one in all that tells machines apart."""
-    keys = ("cpu", "sockets", "cores", "threads", "memory_gib", "accelerators")
-    return bool(logged) and all(logged.get(key) == here.get(key) for key in keys)
+    keys = ("cpu", "sockets", "cores", "threads", "accelerators")
+    alike = bool(logged) and all(logged.get(key) == here.get(key) for key in keys)
+    return alike and memory.same(number(logged.get("memory_gib")), number(here.get("memory_gib")))
 
 
 def _unanswered(description: Mapping[str, object]) -> Iterator[str]:

@@ -184,18 +184,28 @@ class RunRecord:
         return number(self.epoch_samples / self.epoch_seconds)
 
     @cached_property
+    def cut_runs_an_epoch(self) -> float | None:
+        """How many runs of these steps an epoch's steps are, where --max-steps ended the run in its first epoch; else None."""
+        if self.max_steps is None or self.epoch_seconds is not None or not self.epochs:
+            return None
+        samples = self.max_steps * (self.global_batch_size or 0)
+        return self.epoch_samples / samples if self.epoch_samples and samples > 0 else None
+
+    @cached_property
     def phases(self) -> Mapping[str, float]:
         """Seconds of each phase in the mean epoch that has it, the first left out where there is another; {} of a log without.
 
+        Of a run that --max-steps ended in its first epoch those of as many steps as an epoch has, as `images_per_s` is of it.
         What a log says of phases outside any epoch (of init, say) is taken as it is.
         """
         told = [each.phases for each in self.epochs if each.phases]
-        whole = [each.phases for each in self.epochs if each.phases and each.seconds is not None] or told
-        counted = whole[1:] or whole
+        whole = [each.phases for each in self.epochs if each.phases and each.seconds is not None]
+        counted = whole[1:] or whole or told
+        times = self.cut_runs_an_epoch or 1.0
         found = {}
         for name in dict.fromkeys(name for each in counted for name in each):
             seconds = [each[name] for each in counted if name in each]  # not every epoch is evaluated
-            found[name] = sum(seconds) / len(seconds)
+            found[name] = times * sum(seconds) / len(seconds)
         entry = self.entries.get("phase_seconds")
         if entry is not None and "epoch_num" not in entry.metadata:
             found |= seconds_by_name(entry.value)

@@ -44,13 +44,22 @@ ONCE_MORE = (
 
 
 @dataclass(frozen=True)
+class NoChange:
+    """The test that no change at all had to fail at NO_CHANGE."""
+
+    p: float  # one-sided, in the direction of the estimate
+    by: Literal["permutation", "t"]
+    permutation: Permutation
+
+
+@dataclass(frozen=True)
 class Judged:
     """One metric's verdict and what it rests on."""
 
     word: Word
     delta: float  # a fraction: 0.005 for half a per cent
     estimate: Estimate | None  # None where there are too few runs for any
-    permutation: Permutation | None  # None where nothing hung on it
+    no_change: NoChange | None  # None where nothing hung on it
     reason: str  # why it cannot be told; empty otherwise
     more_runs: int | None  # an arm, in addition, in whole blocks or hosts where these are the units; None: too many
     scaled_p: float = math.inf  # p over its level, of the direction that was tested; at most 1 decides. For Holm
@@ -85,24 +94,24 @@ def judge(sample: Observations, delta: float, *, tests: int = 1, family: int = 1
             return Judged("EQUAL", delta, found, None, "", None)
         return Judged("CANNOT TELL", delta, found, None, DRIFT, None, remedy=IN_TURNS)
     beyond = _p_beyond(found, sign, bound)
-    dealt: Permutation | None = None
+    tested: NoChange | None = None
     scaled = beyond / BEYOND_DELTA
     reason = remedy = ""
     if scaled <= 1:
-        dealt = statistics.permutation(sample)
-        scaled = max(scaled, _p_no_change(found, dealt, sign, family) / NO_CHANGE)
+        tested = _no_change(found, statistics.permutation(sample), sign, family)
+        scaled = max(scaled, tested.p / NO_CHANGE)
         if scaled > 1:
             reason = "chance alone does as much more than once in a hundred times"
         elif found.drift is not None and (p := _p_drift(found, sign)) > BESIDE_A_DRIFT:
             scaled = max(scaled, p / BESIDE_A_DRIFT)
             reason, remedy = DRIFT, IN_TURNS
     if scaled * tests <= 1:
-        return Judged("SLOWER" if sign > 0 else "FASTER", delta, found, dealt, "", None, scaled)
+        return Judged("SLOWER" if sign > 0 else "FASTER", delta, found, tested, "", None, scaled)
     if not reason:
         reason = "the interval reaches over delta" if scaled > 1 else "not sure enough for so many metrics at once"
     more = None if remedy else more_units(found, delta)
     runs = None if more is None else math.ceil(more * min(found.runs) / min(found.units))
-    return Judged("CANNOT TELL", delta, found, dealt, reason, runs, scaled, more, remedy)
+    return Judged("CANNOT TELL", delta, found, tested, reason, runs, scaled, more, remedy)
 
 
 def holm(samples: Sequence[Observations], deltas: Sequence[float], *, bootstrap: bool = False) -> list[Judged]:
@@ -189,16 +198,17 @@ def _p_beyond(found: Estimate, sign: float, bound: float) -> float:
     return found.p_above(bound) if sign > 0 else 1 - found.p_above(-bound)
 
 
-def _p_no_change(found: Estimate, dealt: Permutation, sign: float, family: int) -> float:
+def _no_change(found: Estimate, dealt: Permutation, sign: float, family: int) -> NoChange:
     """The larger of Welch's t and, where it has arrangements enough for the level, the permutation.
 
     Arms of unlike spread and number are not exchangeable: by permutation alone 20 runs and 3 of thirty times their spread
     were called slower 34 times in a thousand. What is far from normal is the permutation's to see.
     """
     by_t = found.p_above(0.0) if sign > 0 else 1 - found.p_above(0.0)
-    if dealt.arrangements < ENOUGH_ARRANGEMENTS * family:
-        return by_t
-    return max(by_t, dealt.p_slower if sign > 0 else dealt.p_faster)
+    by_dealing = dealt.p_slower if sign > 0 else dealt.p_faster
+    if dealt.arrangements < ENOUGH_ARRANGEMENTS * family or by_dealing < by_t:
+        return NoChange(by_t, "t", dealt)
+    return NoChange(by_dealing, "permutation", dealt)
 
 
 def _p_drift(found: Estimate, sign: float) -> float:

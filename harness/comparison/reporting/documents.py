@@ -145,8 +145,10 @@ def _metric(row: MetricRow) -> dict[str, Any]:
             "seed": statistics.SEED,
             "levels": {"beyond_delta": verdict.BEYOND_DELTA, "no_change": verdict.NO_CHANGE},
         }
-    if judged.permutation is not None:
-        content["permutation_p"] = judged.permutation.p
+    if (tested := judged.no_change) is not None:
+        content["no_change"] = {"p_one_sided": tested.p, "by": tested.by, "level": verdict.NO_CHANGE}
+        if tested.by == "permutation":
+            content["permutation_p"] = tested.permutation.p
     return content
 
 

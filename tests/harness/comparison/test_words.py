@@ -9,7 +9,7 @@ import pytest
 
 from harness.cli import main
 from harness.comparison.comparison import Comparison
-from harness.comparison.reporting import plots, words
+from harness.comparison.reporting import documents, page, plots, words
 from harness.contract import STEP_PHASES
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import NEW, judged
@@ -122,3 +122,64 @@ def test_a_gate_on_a_phase_that_is_0_says_why_it_is_none(tmp_path: Path, capsys:
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "data_starved"]) == 4
     said = " ".join(capsys.readouterr().out.split())
     assert "data_starved is 0 s in 5 of 10 runs" in said and "tells data_starved" not in said
+
+
+# --- figures that agree with each other ---
+
+
+def cut_short(steps: int) -> arms.Change:
+    """A run that --max-steps ended in its first epoch, which as it was logged is a whole one of 129 steps."""
+
+    def change(events: list[dict[str, Any]]) -> None:
+        events[:] = [
+            event
+            for event in events
+            if event["key"] not in ("epoch_stop", "eval_start", "eval_accuracy", "eval_stop")
+            and event["metadata"].get("epoch_num", 1) == 1
+        ]
+        for event in events:
+            if event["key"] == "run_stop":
+                event["metadata"] |= {"status": "aborted", "reason": f"steps spent: {steps} of --max-steps {steps}"}
+            if event["key"] == "phase_seconds":
+                event["value"] = {name: seconds * steps / 128.58 for name, seconds in event["value"].items()}
+        before("init_start", "max_steps", steps)(events)
+
+    return change
+
+
+def test_phases_of_some_steps_are_a_whole_epochs(tmp_path: Path) -> None:
+    """Its seconds an epoch are; the phases' sum was a quarter of them, and 20 steps against 40 twice as slow."""
+    a, b = ({"phases": PHASES, "change": cut_short(steps)} for steps in (20, 40))
+    found = judged(arms.in_turns(tmp_path, a=a, b=b), allowed=("max_steps",))
+    whole = found.rows[0].means
+    for arm in (0, 1):
+        assert sum(phase.seconds[arm] for phase in found.phases) == pytest.approx(whole[arm], rel=0.01)
+    assert all(phase.percent is not None and abs(phase.percent) < 0.5 for phase in found.phases)
+    assert any("a whole epoch's by the runs' 20 and 40 steps" in note for note in found.notes)
+    assert not any("whole epoch" in note for note in judged(arms.in_turns(tmp_path / "whole")).notes)
+
+
+def test_no_line_of_the_forest_runs_through_its_figures(tmp_path: Path) -> None:
+    """A phase beyond the scale: its line ended at the edge on one side alone."""
+    more = {**PHASES, "data_starved": 0.5}
+    found = one_phase_more(tmp_path, PHASES, more, 1.075)
+    picture = plots.forest(found)
+    assert picture is not None
+    left, right = plots.LABELS, plots.WIDTH - 170  # where the figures begin
+    (row,) = [each for each in picture.rows if each.name == "data starved"]
+    assert row.cut
+    assert all(left <= each.low <= each.x <= each.high <= right for each in picture.rows)
+
+
+def test_the_p_that_is_shown_is_the_one_that_decided(tmp_path: Path) -> None:
+    """Three blocks an arm can be dealt in 20 ways: the permutation's least p is 0.05, and nothing rests on it."""
+    few = judged(arms.in_turns(tmp_path / "3", 3, slower=1.02))
+    tested = few.rows[0].judged.no_change
+    assert few.word == "SLOWER" and tested is not None and tested.by == "t" and tested.p < 0.01
+    (content, *_) = documents.as_json(few)["metrics"]
+    assert (
+        content["no_change"] == {"p_one_sided": tested.p, "by": "t", "level": 0.01} and "permutation_p" not in content
+    )
+    assert f"no change: one-sided p {tested.p:.2g} by t" in page.render(few)
+    many = judged(arms.in_turns(tmp_path / "8", 8, slower=1.02)).rows[0].judged.no_change
+    assert many is not None and many.p <= 0.01
