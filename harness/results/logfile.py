@@ -7,6 +7,7 @@ clock, and every one has status success (timeline.Clock). Ranks may repeat lines
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -173,7 +174,7 @@ class LogReader:
             self._init_starts[event.alike] = self._init_starts.get(event.alike, 0) + 1
             self._init_start_ms = min(event.time_ms, self._init_start_ms or event.time_ms)
         elif event.key == "seed":
-            _collect(self._seeds, event.value, int)
+            _collect(self._seeds, _seed(event.value), int)
         elif event.key == "weights_initialization":
             _collect(self._tensors, event.metadata.get("tensor"), str)
         return None
@@ -247,6 +248,11 @@ def _progress(stats: Event | None) -> Progress | None:
     step, epoch = (number(stats.metadata.get(key)) for key in ("step", "epoch_num"))
     rate = number(stats.value.get("throughput"))
     return Progress(epoch, None if step is None else int(step), rate, stats.time_ms / 1000)
+
+
+def _seed(value: Any) -> Any:
+    """Some log it as text, of which MLPerf's seed checker makes a number too."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", value) else value
 
 
 def _collect(into: dict[Any, None], value: Any, kind: type) -> None:

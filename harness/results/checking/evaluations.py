@@ -10,6 +10,7 @@ from harness.results.parts import Epoch, Evaluation
 from harness.rules import Rules
 
 KEY = "eval_accuracy"
+NO_NUMBER, OFF_SCHEDULE = "accuracy: no number", "evaluation schedule"
 
 
 def check_evaluations(log: Log) -> Iterator[Finding]:
@@ -65,8 +66,8 @@ def _value(log: Log, evaluation: Evaluation) -> Iterator[Finding]:
     if evaluation.epoch is None:
         yield log.found("accuracy", "no metadata.epoch_num", "log the epoch with it", key=KEY, line=line)
     if evaluation.accuracy is None:
-        text = f"epoch {evaluation.epoch}: no number"
-        yield log.found("accuracy", text, "see why the model diverged", key=KEY, line=line)
+        text = f"epoch {evaluation.epoch}"
+        yield log.found(NO_NUMBER, text, "see why the model diverged", key=KEY, line=line)
     elif (bounds := log.rules.quality_range) and not bounds[0] <= evaluation.accuracy <= bounds[1]:
         text = f"epoch {evaluation.epoch}: {evaluation.accuracy:g} is outside {bounds[0]:g}..{bounds[1]:g}"
         fix = "log a fraction, not percent" if bounds[1] == 1 else f"log {log.rules.metric} as the rules define it"
@@ -119,4 +120,4 @@ def _off_schedule(log: Log, text: str, line: int, severity: Severity) -> Finding
     every, epochs = log.rules.evaluation_every, log.rules.evaluation_epochs
     when = f"every {every} epochs" if every else "epochs " + ", ".join(map(str, epochs))
     fix = f"ruleset {log.rules.ruleset} evaluates after {when}"
-    return log.found("evaluation schedule", text, fix, key=KEY, line=line, severity=severity)
+    return log.found(OFF_SCHEDULE, text, fix, key=KEY, line=line, severity=severity)

@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import names, outside, whole
+from harness.results.checking.package import PARAMS, params_of
 from harness.results.lines import MARK
 from harness.rules import rulesets
 
 TIMEOUT_S = 600  # of one child process
 TOGETHER = 8  # series that one child checks: it takes a second to import the tools, and less to check a log
 QUOTE_LIMIT = 2_000  # characters of one verdict
-FORM = 3  # of the answers that are kept: another whenever official_child.py asks or answers otherwise
+FORM = 4  # of the answers that are kept: another whenever official_child.py asks or answers otherwise
 WORK_LIMIT = 100_000**2  # squares of the lengths of marked lines; a real log has some 20,000**2 at most
 Tool = Literal[
     "compliance checker", "RCP checker", "system description checker", "package checker", "result summarizer"
@@ -63,7 +64,10 @@ class Job:
     def files(self) -> list[tuple[str, Path]]:
         """What the tools read, by its place in the copy."""
         if self.package is None:
-            return [(f"series/{names.result(index)}", path) for index, (path, _) in enumerate(self.logs)]
+            found = [(f"series/{names.result(index)}", path) for index, (path, _) in enumerate(self.logs)]
+            folder = self.logs[0][0].resolve().parent if self.logs else Path()
+            told = params_of(folder) if self.logs else []  # of its system too, which lies above it in the copy as well
+            return found + [((f"series/{PARAMS}" if path.parent == folder else PARAMS), path) for path in told]
         parts = [path for part in ("systems", "results") for path in sorted((self.package / part).rglob("*"))]
         # all that the tools read; the sources beside them can be large. A scaling.json of an earlier summarizer scales scores
         kept = [path for path in parts if path.is_file() and path.name != "scaling.json"]

@@ -136,11 +136,16 @@ def convergence(folder: Path, ruleset: str, judged: str, about: str) -> dict[str
     with said() as words:
         result = attempt(
             lambda: rcp_checker.check_directory(
-                str(folder), USAGE, judged, False, False, rcp_pass="pruned_rcps", set_scaling=False
+                *(str(folder), USAGE, judged, False, False),
+                rcp_pass="pruned_rcps",
+                rcp_bypass=rcp_bypass(folder),
+                set_scaling=False,
             )
         )
     if isinstance(result, tuple):
         passed, message, factor = result
+        if message.endswith("passed using rcp_bypass"):
+            factor = 1.0  # the tools multiply by it where the test itself passes alone
         words = [f"RCP test {'PASSED' if passed else 'FAILED'}: {message}"]
         if passed and factor != 1:
             words.append(f"the score would be multiplied by {factor:.4f}")
@@ -151,6 +156,13 @@ def convergence(folder: Path, ruleset: str, judged: str, about: str) -> dict[str
             "RCP checker", about, bool(passed) if own else None, words, value=float(factor) if passed and own else None
         )
     return verdict("RCP checker", about, result if judged == ruleset else None, [*words, str(result)])
+
+
+def rcp_bypass(series: Path) -> bool:
+    """Whether the result's or its system's parameters let the points pass, as the package checker reads them."""
+    files = (folder / "package_checker_params" for folder in (series, series.parent))
+    texts = (file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
+    return any("rcp-bypass" in text.splitlines(keepends=True) for text in texts)
 
 
 def score(series: Path, ruleset: str, about: str) -> dict[str, Any]:

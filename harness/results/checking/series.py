@@ -8,20 +8,25 @@ from pathlib import Path
 from harness.names import number
 from harness.results.by_rules import shortfall
 from harness.results.checking.copies import copies
+from harness.results.checking.evaluations import NO_NUMBER, OFF_SCHEDULE
 from harness.results.checking.findings import Finding, Severity
+from harness.results.checking.package import SEED_BYPASS, bypasses
 from harness.results.differences import differences
 from harness.results.record import RunRecord
 from harness.results.series import Series
 from harness.rules import Rules, ruleset
 
 CONVERGENCE = ("outcome", "target reached", "compliance checker")  # what a run that did not converge may break
+DIVERGED = (NO_NUMBER, OFF_SCHEDULE)  # likewise: a loss that became NaN, and when it was given up
 
 
 def check_series(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
     """What is wrong with the runs as one result; `name` is the folder's in the report."""
     records = [record for record in series.records if record.events]
     yield from _count(series, rules, name)
-    yield from _seeds(records, name, rules)
+    let_pass = SEED_BYPASS in bypasses(series.folder.resolve())
+    why = "MLPerf's package checker is told to let seeds pass"
+    yield from (each.softened(why) if let_pass else each for each in _seeds(records, name, rules))
     for each in differences(series.records):
         severity: Severity = "error" if each.other_result else "warning"
         fix = "a result is one configuration on one system; move the others to a folder of their own"
@@ -41,7 +46,10 @@ def soften_one_failure(findings: list[Finding], series: Series, rules: Rules, na
         return findings
     file = names[failed[0].path]
     why = "one run may fail to converge and counts as the slowest"
-    return [each.softened(why) if each.file == file and each.rule in CONVERGENCE else each for each in findings]
+    return [
+        each.softened(why) if each.file == file and each.rule in (*CONVERGENCE, *DIVERGED) else each
+        for each in findings
+    ]
 
 
 def _count(series: Series, rules: Rules, name: str) -> Iterator[Finding]:

@@ -96,7 +96,7 @@ BROKEN: dict[str, tuple[object, str, str]] = {
     "aborted": (events(status="aborted"), "outcome", "run_stop"),
     "success without the target": (events(evaluations=((40, 0.1), (50, 0.2299))), "target reached", "run_stop"),
     "percent": (events(evaluations=((40, 0.2), (50, 23.0), (55, 0.24))), "accuracy", "eval_accuracy"),
-    "not a number": (events(evaluations=((40, float("nan")), (50, 0.24))), "accuracy", "eval_accuracy"),
+    "not a number": (events(evaluations=((40, float("nan")), (50, 0.24))), "accuracy: no number", "eval_accuracy"),
     "two global batch sizes": (TWO_BATCHES, "once", "global_batch_size"),
     "placeholder": (spoilt("submission_platform", "1xSUBMISSION_PLATFORM_PLACEHOLDER"), "placeholder", "submission_platform"),
     "no organization": (spoilt("submission_org", " "), "placeholder", "submission_org"),
@@ -383,6 +383,53 @@ def test_one_failure_of_five_is_allowed_and_two_are_not(tmp_path: Path) -> None:
     assert errors() == []
     write(tmp_path / "result_4.txt", events(seed=10, epoch_ms=12_346, status="aborted"))
     assert errors() == ["outcome", "outcome", "convergence"]
+
+
+@pytest.mark.parametrize(
+    "evaluations",
+    [((40, 0.1), (50, float("nan"))), ((40, 0.1), (43, 0.12)), ((3, 0.01),)],
+    ids=["a loss that became NaN", "given up off schedule", "given up early"],
+)
+def test_the_one_run_that_may_fail_may_have_diverged(
+    tmp_path: Path, evaluations: tuple[tuple[int, float], ...]
+) -> None:
+    """MLPerf's tools take it as the slowest; four that are whole keep their figure."""
+    write_series(tmp_path)
+    assert score(find_series([tmp_path])[0]).official
+    write(tmp_path / "result_3.txt", events(seed=9, epoch_ms=12_345, status="aborted", evaluations=evaluations))
+    (series,) = find_series([tmp_path])
+    assert score(series).unofficial == ()
+    write(tmp_path / "result_3.txt", events(seed=9, epoch_ms=12_345, evaluations=((40, 0.1), (43, 0.12), (50, 0.24))))
+    (series,) = find_series([tmp_path])
+    assert any("evaluation schedule" in each for each in score(series).unofficial), (
+        "of a run that counts it is an error"
+    )
+
+
+def test_seeds_as_text_are_seeds(tmp_path: Path) -> None:
+    """MLPerf's seed checker makes numbers of them; equal ones are equal still."""
+    write_series(tmp_path, ruleset="1.1.0")
+    for index in range(5):
+        log = events(ruleset="1.1.0", epoch_ms=12_000 + 10 * index)
+        for each in log:
+            if each["key"] == "seed":
+                each["value"] = f" {700 + min(index, 3)}"
+        write(tmp_path / f"result_{index}.txt", log)
+    (series,) = find_series([tmp_path])
+    assert [each.seeds for each in series.records] == [(700,), (701,), (702,), (703,), (703,)]
+    assert rules(list(check_series(series, rules_for("ssd", "1.1.0"), "ssd"))) == ["seeds"]
+    assert parsed(text(spoilt("seed", "7 runs"))).seeds == ()
+
+
+@pytest.mark.parametrize(
+    ("params", "severity"), [("seed-checker-bypass", "warning"), ("seed-checker-bypass\n", "error")]
+)
+def test_seeds_that_the_package_checker_lets_pass(tmp_path: Path, params: str, severity: str) -> None:
+    package = write_package(tmp_path)
+    folder = package / "results/dgxa100_test/ssd"
+    write(folder / "result_4.txt", events(seed=100, epoch_ms=12_345))
+    (folder.parent / "package_checker_params").write_text(params)
+    assert [(each.rule, each.severity) for each in of_series(folder)] == [("seeds", severity)]
 
 
 # --- system descriptions ---

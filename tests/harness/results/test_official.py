@@ -363,3 +363,21 @@ def test_what_mlperf_s_tools_refused_is_not_ranked(tmp_path: Path) -> None:
     assert row().rank == 1, "nobody has asked"
     assert not check([package], cache=cache)[0].ok
     assert (row().rank, row().unofficial) == (None, ("MLPerf's tools refuse it",))
+
+
+@pytest.mark.parametrize("place", ["results/dgxa100_test", "results/dgxa100_test/ssd"])
+def test_what_the_package_checker_lets_pass_is_no_refusal(tmp_path: Path, place: str) -> None:
+    """Of a batch without reference points, as of NVIDIA's 316 nodes in v4.0: by the package, and by the series in it alone."""
+    package = write_package(tmp_path / "Someone", ruleset="1.0.0")
+    for path in package.rglob("result_*.txt"):
+        path.write_text(path.read_text().replace('batch_size", "value": 912', 'batch_size", "value": 2048'))
+    params = package / place / "package_checker_params"
+    folder = package / "results/dgxa100_test/ssd"
+    for said, passes in (("rcp-bypass\n", False), ("rcp-bypass", True)):
+        params.write_text(said)
+        reports = [*check([package]), *check([folder])]
+        told = [
+            each for report in reports for each in report.verdicts if each.tool in ("RCP checker", "package checker")
+        ]
+        assert [each.passed for each in told] == [passes] * 3, told
+        assert [each.value for each in told if each.tool == "RCP checker"] == [1.0 if passes else None] * 2
