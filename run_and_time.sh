@@ -26,6 +26,7 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   --chosen JSON          what another run chose by its speed (number format, threads), as its log's line `chosen` has it
   --rendezvous-timeout SECONDS  of a run on several machines: in which rank 0 must be reached (300)
   --target QUALITY       ends the run at another quality (open division only)
+  --org NAME             whose result it is, as the log says (default: the configuration's, which is nobody's)
   --checkpoint-dir DIR   keeps checkpoints there: the last epoch's and the best one's; an earlier run's go to earlier_N in it
   --from-checkpoint      goes on from the checkpoint there; such a result is never a timed one
   --trials N             so many runs, each started afresh and entered in a ledger

@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 
 from harness import ROOT, outside, rules
 from harness.contract import Benchmark
-from harness.names import same_accelerator
+from harness.names import UNNAMED, same_accelerator
 from harness.rules import Division, Rules, Status
 from harness.system import accelerator, numa
 from harness.validation import did_you_mean, not_finite, validate
@@ -148,6 +148,14 @@ class Configuration:
         """What it trains where that is not what the keyword's rules speak of, in words; else ""."""
         return _other_task(self.benchmark, self.tables)
 
+    @property
+    def lacks_submitter(self) -> str:
+        """Where results are meant to be published and nobody is named whose they are: what follows, in words; else ""."""
+        meant = self.submission.division == "closed" or self.submission.status != "research"
+        if not meant or self.submission.org.casefold() != UNNAMED:
+            return ""
+        return f'{self.name} says submission.org = "{UNNAMED}": no package can be made of its logs, and logs are never edited'
+
     @cached_property
     def resolved(self) -> dict[str, Any]:
         """Every key with the value in force, defaults too; `parse` takes it back."""
@@ -164,11 +172,12 @@ class Configuration:
         return hashlib.sha256(json.dumps(self.resolved, sort_keys=True).encode()).hexdigest()
 
 
-def load(path: Path, *, target: float | None = None) -> Configuration:
-    """Read one file; `target` replaces run.target. ConfigError with one line for each thing wrong."""
+def load(path: Path, *, target: float | None = None, org: str | None = None) -> Configuration:
+    """Read one file; `target` replaces run.target, `org` submission.org. ConfigError with one line for each thing wrong."""
     raw = read_toml(path)
-    if target is not None and isinstance(raw.get("run"), dict):
-        raw["run"]["target"] = target
+    for table, key, value in (("run", "target", target), ("submission", "org", org)):
+        if value is not None and isinstance(raw.get(table), dict):
+            raw[table][key] = value
     return parse(raw, name=path.stem, source=shown(path))
 
 

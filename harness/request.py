@@ -146,6 +146,14 @@ class Request:
         ALL,
     ] = None
     target: Annotated[float | None, Option(help="Quality at which the run ends; open division only."), ALL] = None
+    org: Annotated[
+        str | None,
+        Option(
+            help="Whose result it is, in place of the configuration's; a package needs a name.",
+            metavar="NAME",
+        ),
+        ALL,
+    ] = None
     cache_dir: Annotated[
         Path | None,
         Option(

@@ -58,6 +58,11 @@ def lookalikes(environment: Mapping[str, str] = os.environ) -> list[str]:
     return found
 
 
+def of_a_launcher(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The first of OF_LAUNCHERS that says that this process was started by one of ours; None of one that a person started."""
+    return next((name for name in OF_LAUNCHERS if name in environment), None)
+
+
 def of_children(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """For the runs that this process starts: their command lines say all, and they are no ranks of whatever this one is.
 

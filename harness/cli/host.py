@@ -60,6 +60,8 @@ def doctor(
         cache=places.look_at_cache(environment.cache_dir(CHECKOUT)),
         reading=reading,
     )
+    if configuration is not None:
+        findings += _submitter(configuration)
     if as_json:
         import json
 
@@ -72,6 +74,14 @@ def doctor(
     else:
         _show(findings)
     raise typer.Exit(exit_codes.NOT_SUITABLE if any(each.level == "problem" for each in findings) else 0)
+
+
+def _submitter(configuration: str) -> list[Finding]:
+    from harness import config
+    from harness.system.accelerator import Finding
+
+    lacks = config.load(config.find(configuration)).lacks_submitter
+    return [Finding("warning", "submitter", lacks, "for results to be published: run with --org NAME")] if lacks else []
 
 
 def _reading(data_dir: Path, configuration: str | None) -> Reading | None:

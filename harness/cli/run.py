@@ -41,11 +41,14 @@ def run(request: Request, named: frozenset[str]) -> None:
     name = request.configuration
     try:
         path = _default() if name is None else config.find(name)
-        chosen = config.load(path, target=request.target)
+        chosen = config.load(path, target=request.target, org=request.org)
     except config.ConfigError as error:
         if request.out is not None and not launch.as_rank and not request.series:
             lifecycle.refuse(request, str(error))
         raise
+    alone = not launch.as_rank and environment.of_a_launcher() is None  # ranks and trials of somebody who said it
+    if alone and request.max_steps is None and (lacks := chosen.lacks_submitter):
+        sys.stderr.write(f"warning: {lacks}; --org NAME names who submits\n")
     request = replace(
         request,
         configuration=str(path.resolve()),

@@ -135,7 +135,8 @@ def _as_containers(series: SeriesOrder, configuration: Configuration, request: R
             ContainerLauncher, configuration, request, series=series.id, reaper=reaper, say=_say, variables=variables
         )
         first = made.spec(Order(0, series.folder, series.seed, caches_cleared=False), request.image)
-        same_configuration(made.client, first, request.image, configuration.run.target, series.configuration_sha256)
+        target, sha256 = configuration.run.target, series.configuration_sha256
+        same_configuration(made.client, first, request.image, target, sha256, org=request.org)
         _say(f"each trial is started as by (with its own number):\n    {first.line()}")
         return trials.run(series, made, _say)
 

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
     from harness.config import Configuration
 
-# What an image's own code makes of a configuration: its hash
+# What an image's own code makes of a configuration: its hash. An engine's log may lose an open last line
 HASH = (
     "import sys; from pathlib import Path; from harness import config; "
-    "print(config.load(Path(sys.argv[1]), target=float(sys.argv[2])).sha256)"  # an engine's log may lose an open last line
+    "org = {'org': each for each in sys.argv[3:]}; "
+    "print(config.load(Path(sys.argv[1]), target=float(sys.argv[2]), **org).sha256)"
 )
 NOT_IN_A_NAME = r"[^a-zA-Z0-9_.-]"  # of a container
 
@@ -166,7 +167,9 @@ def launcher(
     )
 
 
-def same_configuration(client: DockerClient, chosen: ContainerSpec, reference: str, target: float, sha256: str) -> None:
+def same_configuration(
+    client: DockerClient, chosen: ContainerSpec, reference: str, target: float, sha256: str, *, org: str | None = None
+) -> None:
     """ValueError when the image's code reads the configuration otherwise than this checkout's, or not at all.
 
     Seconds, where a trial in an image of older code would be found out only at its end.
@@ -174,7 +177,7 @@ def same_configuration(client: DockerClient, chosen: ContainerSpec, reference: s
     from docker.errors import ContainerError
 
     (configuration, *_) = chosen.mounts
-    command = ("python", "-c", HASH, str(configuration.target), repr(target))
+    command = ("python", "-c", HASH, str(configuration.target), repr(target), *([] if org is None else [org]))
     asking = replace(chosen, command=command, mounts=(configuration,), gpus=Gpus(), lift_limits=False)
     again = f"build it from this checkout: docker build -t {reference} ."
     try:

@@ -74,7 +74,13 @@ def judge(found: Sequence[NodeReport], sha256: str, began_s: float, ended_s: flo
 
 
 def look(
-    name: str, configuration: Path, target: float, data_dir: Path | None, initial_weights: Path | None
+    name: str,
+    configuration: Path,
+    target: float,
+    data_dir: Path | None,
+    initial_weights: Path | None,
+    *,
+    org: str | None = None,
 ) -> NodeReport:
     """This node, as a trial would find it."""
     from harness import config
@@ -85,7 +91,7 @@ def look(
     problem, sha256 = "", ""
     try:
         check_inputs(Request(data_dir=data_dir, initial_weights=initial_weights))
-        sha256 = config.load(configuration, target=target).sha256
+        sha256 = config.load(configuration, target=target, org=org).sha256
     except ValueError as error:
         problem = str(error)
     commit, changed = provenance.commit(image.identity({}))
@@ -95,15 +101,17 @@ def look(
     return NodeReport(name or platform.node(), time.time(), sha256, f"{commit}{'-changed' * changed}", port, problem)
 
 
-def words(configuration: str, target: float, data_dir: Path | None, initial_weights: Path | None) -> list[str]:
+def words(
+    configuration: str, target: float, org: str | None, data_dir: Path | None, initial_weights: Path | None
+) -> list[str]:
     """The command line behind the node's name that `main` reads."""
-    return [configuration, repr(target), *(str(each or "") for each in (data_dir, initial_weights))]
+    return [configuration, repr(target), *(str(each or "") for each in (org, data_dir, initial_weights))]
 
 
 def main(arguments: Sequence[str]) -> None:
-    name, configuration, target, *paths = arguments
+    name, configuration, target, org, *paths = arguments
     data_dir, initial_weights = (Path(each) if each else None for each in paths)
-    found = look(name, Path(configuration), float(target), data_dir, initial_weights)
+    found = look(name, Path(configuration), float(target), data_dir, initial_weights, org=org or None)
     sys.stdout.write(f"{MARK}{json.dumps(asdict(found))}\n")
 
 

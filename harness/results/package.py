@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.names import RESULTS_FOLDER, all_figures_in, plain, result
+from harness.names import RESULTS_FOLDER, UNNAMED, all_figures_in, plain, result
 from harness.results import memory, package_tree, sources, sysdesc
 from harness.results.by_rules import shortfall
 from harness.results.checking.checker import Report, check
@@ -118,7 +118,8 @@ def refusals(series: Series, rules: Rules, submission: Submission) -> Iterator[s
         said = {str(record.value(key)) for record in records}
         if said != {wanted}:
             words = ", ".join(sorted(said))
-            yield f"the logs say {key} = {words}, not {wanted}: logs are never edited; set it in the configuration and run"
+            how = "name it with run's --org" if key == "submission_org" else "set it in the configuration"
+            yield f"the logs say {key} = {words}, not {wanted}: logs are never edited; {how} and run"
     platforms = {record.platform or "" for record in records}
     if any(not each or is_placeholder(each) for each in platforms):
         yield f"the logs' submission_platform is a placeholder: {', '.join(sorted(platforms))}"
@@ -137,12 +138,17 @@ def _unknown_sources(series: Series) -> Iterator[str]:
 def _usage(submission: Submission) -> None:
     if submission.division not in DIVISIONS:
         raise ValueError(f"--division {submission.division}: one of {', '.join(DIVISIONS)}")
-    if not submission.org.strip() or is_placeholder(submission.org):
+    if not _is_name(submission.org):
         raise ValueError(f"--org {submission.org}: name the organization that submits")
     if submission.ruleset is not None and submission.ruleset not in checkable():
         raise ValueError(f"--ruleset {submission.ruleset}: one of {', '.join(checkable())}")
     if submission.sources is not None and not submission.sources.is_dir():
         raise ValueError(f"--sources {submission.sources}: no such folder")
+
+
+def _is_name(text: str) -> bool:
+    """Whether somebody is named: what configurations have that belong to nobody yet is no name."""
+    return bool(text.strip()) and not is_placeholder(text) and text.strip().casefold() != UNNAMED
 
 
 def _system_of(series: Series) -> str:
@@ -211,7 +217,7 @@ def _same_machine(logged: Mapping[str, object], here: Mapping[str, object]) -> b
 
 def _unanswered(description: Mapping[str, object]) -> Iterator[str]:
     for key, value in description.items():
-        if isinstance(value, str) and is_placeholder(value):
+        if isinstance(value, str) and (is_placeholder(value) or (key == "submitter" and not _is_name(value))):
             yield f'the system description lacks {key} ("{value}"): say it with --set {key}=..., or name a file with --describe'
 
 

@@ -91,7 +91,7 @@ def test_trials_in_containers_are_told_how_many_steps(tmp_path: Path, monkeypatc
     words: list[str] = []
     mounts: list[Mount] = []
 
-    def looked_at(client: Any, chosen: ContainerSpec, *_: Any) -> None:
+    def looked_at(client: Any, chosen: ContainerSpec, *_: Any, **__: Any) -> None:
         words.extend(chosen.command)
         mounts.extend(chosen.mounts)
         raise NotSuitable("seen enough")

@@ -171,10 +171,10 @@ def test_a_node_s_answer_is_found_among_other_lines(capsys: pytest.CaptureFixtur
     from tests.toy import configuration as toy
 
     path = toy.write(tmp_path, toy.raw())
-    node.main(["node7", *node.words(str(path), 0.25, tmp_path / "absent", None)])
+    node.main(["node7", *node.words(str(path), 0.25, None, tmp_path / "absent", None)])
     (found,) = NodeReport.read(f"pyxis: imported docker image\n0: {capsys.readouterr().out}\n")
     assert found.name == "node7" and "there is no such folder" in found.problem and 0 < found.port < 1 << 16
-    node.main(["node8", *node.words(str(path), 0.25, tmp_path, None)])
+    node.main(["node8", *node.words(str(path), 0.25, None, tmp_path, None)])
     (found,) = NodeReport.read(capsys.readouterr().out)
     assert not found.problem and len(found.configuration_sha256) == 64
 

@@ -666,6 +666,7 @@ def test_usage(tmp_path: Path) -> None:
     (series,) = find_series([write_series(tmp_path / "out", own=own())])
     for wrong in (
         {"org": "<your organization>"},
+        {"org": "unnamed"},
         {"division": "Closed"},
         {"ruleset": "0.8.0"},
         {"given": {"unknown": "x"}},
