@@ -68,3 +68,10 @@ def test_the_log_has_them_and_the_variables_of_all_ranks(tmp_path: Path) -> None
     assert told["device_uuids"] == [f"GPU-{BARE[7]}", f"GPU-{BARE[5]}"]
     assert told["environment"] == {"NCCL_P2P_DISABLE": ["1", "(not set)"]}
     assert len(told["hardware"]["gpus"]) == 8, "the machine is described whole"
+
+
+def test_of_a_gpu(gpu: str) -> None:
+    """Torch's digits and NVML's are the same, on whatever GPU the tests run."""
+    machine, told = context.this_machine("cuda"), context.uuid_of(gpu)
+    (uuid,) = description.device_uuids(machine.chosen.details(), [told])
+    assert uuid in [each["uuid"] for each in machine.chosen.details()]

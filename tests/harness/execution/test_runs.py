@@ -41,7 +41,17 @@ def test_events_come_in_the_order_of_the_rules(learned: tuple[Path, subprocess.C
     assert timed == ["init_start", "init_stop", "run_start", "train_samples", *epoch * 3, "run_stop"]
     times = [event["time_ms"] for event in found]
     assert times == sorted(times)
-    for key in ("seed", "configuration", "precision", "software", "hardware", "commit", "tree_dirty", "throughput"):
+    for key in (
+        "seed",
+        "configuration",
+        "precision",
+        "software",
+        "hardware",
+        "commit",
+        "tree_dirty",
+        "environment",
+        "throughput",
+    ):
         assert key in order, key
     assert order.index("data_fingerprint") > order.index("run_stop"), "hashing the data is off the clock"
     stopped = found[order.index("run_stop")]

@@ -188,6 +188,15 @@ def test_ranks_that_take_their_memory_from_a_node_are_allowed_to() -> None:
     assert "--cap-add=CAP_SYS_NICE" in shlex.split(made.line())
 
 
+def test_an_arm_s_variables_are_beside_the_image_s_own_and_change_none_of_a_trial_s() -> None:
+    order, host = Order(0, Path("/out"), seed=5, caches_cleared=True), EngineHost(NO_GPU, 1000, 1001, ())
+    request = Request(configuration="/home/ada/a.toml", trials=1)
+    told = {"HARNESS_ALSO_LOG": "NCCL_ALGO", "NCCL_ALGO": "Ring", "HARNESS_IMAGE_ID": "another"}
+    made = spec_of(host, "ssd", order, request, image_id="sha256:5d", variables=told).arguments()["environment"]
+    assert (made["NCCL_ALGO"], made["HARNESS_ALSO_LOG"], made["HARNESS_IMAGE_ID"]) == ("Ring", "NCCL_ALGO", "sha256:5d")
+    assert "NCCL_ALGO" not in spec_of(host, "ssd", order, request, image_id="sha256:5d").environment
+
+
 def test_the_line_for_a_shell() -> None:
     words = shlex.split(a_spec(CDI, Gpus("cdi", ("0", "1"), kind=KIND), shm_size="8g").line())
     assert words[:3] == ["docker", "run", "--rm"]
