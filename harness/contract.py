@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from pydantic import BaseModel
-    from torch import nn
+    from torch import Tensor, nn
 
 # What a log line can carry without loss.
 Plain = bool | int | float | str | list["Plain"] | dict[str, "Plain"]
@@ -312,6 +312,9 @@ class Graph:
     metadata: Mapping[str, str]  # for the file: how a picture becomes pixels, names of the categories
     # of operators of the benchmark's own into ONNX's, made when it is called: see torch.onnx.export's custom_translation_table
     translations: Callable[[], Mapping[Any, Callable[..., Any]]] = dict
+    # (B, 3, H, W) to what the graph's one operator NonMaxSuppression takes, boxes (B, A, 4) and scores (B, C, A): compared too,
+    # since pictures in which nothing is found say nothing. None where there is no such operator
+    candidates: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass(frozen=True)

@@ -81,13 +81,19 @@ class Pipeline(nn.Module):
         self.register_buffer("std", std, persistent=False)
         self.register_buffer("category_ids", torch.tensor(category_ids), persistent=False)
 
+    def before_suppression(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (B, A, 4) and scores (B, C, A), 0 for those that are too many of a class."""
+        ltrb, scores = self.candidates(normalised(images, self.mean, self.std))
+        most = self.limits.per_class
+        if most is not None and most < scores.shape[2]:
+            best = scores.topk(most, dim=2)
+            scores = torch.zeros_like(scores).scatter(2, best.indices, best.values)
+        return ltrb, scores
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         limits = self.limits
-        ltrb, scores = self.candidates(normalised(images, self.mean, self.std))
+        ltrb, scores = self.before_suppression(images)
         boxes = scores.shape[2]
-        if limits.per_class is not None and limits.per_class < boxes:
-            best = scores.topk(limits.per_class, dim=2)
-            scores = torch.zeros_like(scores).scatter(2, best.indices, best.values)
         kept = torch.ops.detection.kept_scores(ltrb, scores, limits.min_score, limits.max_iou)
         found = kept.flatten(1).topk(min(limits.per_image, kept.shape[1] * boxes), dim=1)  # (B, N)
         place = (found.indices % boxes).unsqueeze(2).expand(-1, -1, 4)
@@ -100,7 +106,8 @@ def of(session: DetectorSession, categories: Mapping[int, str]) -> Graph:
     candidates, limits = session.candidates()
     candidates.to(memory_format=torch.contiguous_format)
     told = metadata(preprocessing(session.settings.model.image_px, session.settings.antialias), categories, limits)
-    return Graph(Pipeline(candidates, list(categories), limits).eval(), told, translations)
+    pipeline = Pipeline(candidates, list(categories), limits).eval()
+    return Graph(pipeline, told, translations, pipeline.before_suppression)
 
 
 def metadata(preprocessing: Mapping[str, Any], categories: Mapping[int, str], limits: Limits) -> dict[str, str]:

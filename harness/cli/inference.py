@@ -161,11 +161,7 @@ def export(
     sys.stdout.write(f"outputs  {', '.join(exporting.OUTPUTS)}\n")
     for key, value in found.metadata.items():
         sys.stdout.write(printable(f"{key}: {value if len(value) < 400 else value[:400] + '...'}\n"))
-    pictures = f"{found.checked} picture{'s' if found.checked > 1 else ''}"
-    sys.stdout.write(
-        f"\nchecked with ONNX Runtime: {found.detections} detections in {pictures}, scores within "
-        f"{found.worst_score:.1g}, boxes within {found.worst_px:.1g} px\n"
-    )
+    sys.stdout.write("\n" + "\n".join(exporting.lines(found)) + "\n")
     sys.stdout.write(printable(f"wrote {found.path}\n"))
 
 

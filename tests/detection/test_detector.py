@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
 
 from benchmarks.detection.data_path import pictures
+from benchmarks.detection.graph import Pipeline
 from benchmarks.detection.precision import candidates
 from benchmarks.ssd.benchmark import BENCHMARK
 from harness import config
 from harness.contract import Context, NotSuitable
+from harness.execution import checkpoint
 from harness.execution.trained import detecting
 from harness.execution.trained.detectors import Model
 from tests.detection.models import Kept, kept, small_retinanet
@@ -370,9 +374,38 @@ def test_the_exported_graph_finds_what_the_model_finds(
     assert "IoU above 0.5, scores above 0.05" in told["suppression"]
 
 
+@pytest.mark.long
+def test_where_nothing_is_found_the_exported_boxes_are_compared_before_suppression(
+    trained: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same weights with a threshold that nothing reaches: "0 detections, scores within 0" would say nothing."""
+    pytest.importorskip("onnxruntime", reason="of requirements/export.lock, is not installed")
+    pytest.importorskip("onnxscript")
+    sure = small.content(data={"backend": "torch"}, evaluation={"min_score": 0.9999})
+    configuration = config.parse(sure, name="small", source="small")
+    saved = replace(checkpoint.trained(trained.folder).checkpoint, configuration=configuration.resolved)
+    checkpoint.save(tmp_path / "kept", replace(saved, configuration_sha256=configuration.sha256))
+    code, said, errors = harness(capsys, "export", tmp_path / "kept", tmp_path / "small.onnx")
+    assert (code, errors) == (0, "")
+    assert (
+        "checked with ONNX Runtime: 0 detections in 4 pictures\nbefore suppression: the best 400 boxes of them" in said
+    )
+
+    monkeypatch.setattr(
+        Pipeline, "before_suppression", lambda *each, real=Pipeline.before_suppression: darker(*real(*each))
+    )
+    (tmp_path / "small.onnx").unlink()
+    code, _, errors = harness(capsys, "export", tmp_path / "kept", tmp_path / "small.onnx")
+    assert code == 5 and "before suppression" in errors and not (tmp_path / "small.onnx").exists()
+
+
+def darker(ltrb: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """As an operator would that another program translates wrongly."""
+    return ltrb, scores * (1.0 if torch.compiler.is_exporting() else 0.99)
+
+
 def test_the_operator_of_the_graph_is_what_the_evaluation_does(trained: Kept) -> None:
     """Fixed shapes against lists, on scores with ties, none and many candidates."""
-    from benchmarks.detection.graph import Pipeline
     from benchmarks.detection.suppression import Limits
 
     settings = config.parse(small.content(), name="small", source="small").tables

@@ -11,7 +11,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,22 @@ INPUT, OUTPUTS = "images", ("boxes", "scores", "category_ids", "count")
 OPSET = 18
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 PICTURES = 4  # that it is checked with, unless some are named
+BEST = 100  # candidates of each, compared before suppression: fewer than any limit leaves, at whose end chance decides
+AS_GOOD = 1e-6  # scores of the same float32 maths
 TOLERANCE_SCORE, TOLERANCE_PX = 1e-4, 0.05  # float32 of two programs that add in other orders
 
 
 class Differs(RuntimeError):
     """What was exported does not find what the model finds."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """So many boxes of the graph's and of the model's, and the largest differences between them."""
+
+    count: int
+    score: float
+    px: float
 
 
 @dataclass(frozen=True)
@@ -39,11 +50,15 @@ class Exported:
     path: Path
     inputs: str
     opset: int
-    checked: int  # pictures
-    detections: int  # in them
-    worst_score: float  # largest difference from the model's
-    worst_px: float
+    pictures: int  # that it was checked with
+    found: Agreement
+    before_suppression: Agreement | None  # of a graph that says what that is
     metadata: dict[str, str]
+
+    @property
+    def checked(self) -> bool:
+        """Whether there was anything to compare."""
+        return bool(self.found.count) or self.before_suppression is not None
 
 
 def export(model: Model, path: Path, pictures: Sequence[Path] = ()) -> Exported:
@@ -65,10 +80,26 @@ def export(model: Model, path: Path, pictures: Sequence[Path] = ()) -> Exported:
             paths[-1].write_bytes(content)
         samples = detectors.read(detector, paths, upright=True)
     content = _written(graph, samples[0])
-    checked = _checked(content, detector, samples)
+    found, before = _checked(content, detector, samples), _before_suppression(content, graph, samples)
     with whole.replacing(path) as file:
         file.write(content)
-    return Exported(path, _shape(samples[0]), OPSET, len(samples), *checked, metadata=dict(graph.metadata))
+    return Exported(path, _shape(samples[0]), OPSET, len(samples), found, before, dict(graph.metadata))
+
+
+def lines(of: Exported) -> Iterator[str]:
+    """What was compared, for a terminal."""
+    pictures = f"{of.pictures} picture{'s' if of.pictures > 1 else ''}"
+    if not of.checked:
+        yield f"not checked: nothing is found in {pictures}; name others, in which there is something, with --check"
+        return
+    found, before = of.found, of.before_suppression
+    yield f"checked with ONNX Runtime: {found.count} detections in {pictures}" + (_within(found) if found.count else "")
+    if before is not None:
+        yield f"before suppression: the best {before.count} boxes of them{_within(before)}"
+
+
+def _within(of: Agreement) -> str:
+    return f", scores within {of.score:.1g}, boxes within {of.px:.1g} px"
 
 
 def _shape(sample: Sample) -> str:
@@ -103,8 +134,8 @@ def _written(graph: Graph, sample: Sample) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def _checked(content: bytes, detector: Detector, samples: Sequence[Sample]) -> tuple[int, float, float]:
-    """Number of detections, and the largest differences of score and px from the detector's. Differs where too large.
+def _checked(content: bytes, detector: Detector, samples: Sequence[Sample]) -> Agreement:
+    """Its detections with the detector's. Differs where they are too far apart.
 
     One by one and all together: the number of pictures is not fixed in the graph.
     """
@@ -126,7 +157,58 @@ def _checked(content: bytes, detector: Detector, samples: Sequence[Sample]) -> t
             found = _detections(outputs, row, samples[at])
             score, px = _difference(expected[at], found)
             worst_score, worst_px = max(worst_score, score), max(worst_px, px)
-    return sum(map(len, expected)), worst_score, worst_px
+    return Agreement(sum(map(len, expected)), worst_score, worst_px)
+
+
+def _before_suppression(content: bytes, graph: Graph, samples: Sequence[Sample]) -> Agreement | None:
+    """The best of each picture's candidates, whatever their scores: where nothing is found they say as much. Differs."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+    import torch
+
+    if graph.candidates is None:
+        return None
+    proto = onnx.load_from_string(content)
+    inputs = next(list(each.input[:2]) for each in proto.graph.node if each.op_type == "NonMaxSuppression")
+    proto.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, inputs))
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    count, score, px = 0, 0.0, 0.0
+    for sample in samples:
+        size = np.array([sample.width_px, sample.height_px] * 2, dtype=np.float32)
+        with torch.no_grad():
+            model = [each[0].numpy() for each in graph.candidates(torch.from_numpy(sample.pixels[None]))]
+        exported = [each[0] for each in session.run(inputs, {INPUT: sample.pixels[None]})]
+        for boxes, others in ((model, exported), (exported, model)):
+            far = _from_nearest(boxes[0] * size, boxes[1], others[0] * size, others[1])
+            score, px = max(score, far.score), max(px, far.px)
+        count += far.count
+    return Agreement(count, score, px) if count else None
+
+
+def _from_nearest(boxes: Any, scores: Any, other_boxes: Any, other_scores: Any) -> Agreement:
+    """How far the best candidates are from the nearest of the others' of their class; boxes (A, 4) px, scores (C, A).
+
+    Not place by place: of candidates that are as good as each other, either program may have another order. Differs.
+    """
+    import numpy as np
+
+    best = np.argsort(-scores, axis=None, kind="stable")[:BEST]
+    count, worst_score, worst_px = 0, 0.0, 0.0
+    for k, at in zip(*np.unravel_index(best, scores.shape), strict=True):
+        by_score = np.abs(other_scores[k] - scores[k, at])
+        by_px = np.abs(other_boxes - boxes[at]).max(axis=1)
+        nearest = int(np.argmin(np.maximum(by_score / TOLERANCE_SCORE, by_px / TOLERANCE_PX)))
+        if not (by_score[nearest] <= TOLERANCE_SCORE and by_px[nearest] <= TOLERANCE_PX):  # NaN too
+            if (by_score <= AS_GOOD).sum() >= BEST:  # of a network that tells none from another: any of them is kept
+                continue
+            raise Differs(
+                "before suppression the exported graph's boxes are other ones than the model's: one of score "
+                f"{scores[k, at]:.4f} differs by {by_score[nearest]:.2g} and {by_px[nearest]:.2g} px"
+            )
+        count += 1
+        worst_score, worst_px = max(worst_score, float(by_score[nearest])), max(worst_px, float(by_px[nearest]))
+    return Agreement(count, worst_score, worst_px)
 
 
 def _detections(outputs: dict[str, Any], row: int, sample: Sample) -> list[Detection]:

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import Tensor, nn
 
@@ -20,8 +21,6 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 
 def test_a_file_that_another_program_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import numpy as np
-
     out = tmp_path / "toy.onnx"
     code, said, errors = harness(capsys, "export", saved(tmp_path / "kept"), out)
     assert (code, errors) == (0, "")
@@ -69,6 +68,46 @@ def test_one_that_finds_other_things_is_not_kept(
     assert code == 5 and says in errors and "nothing was written" in errors
     assert out.read_bytes() == b"the one before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "toy.onnx"]
+
+
+def test_nothing_that_was_compared_is_not_called_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Nothing(nn.Module):
+        def __init__(self, right: nn.Module) -> None:
+            super().__init__()
+            self.right = right
+
+        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+            boxes, scores, ids, count = self.right(images)
+            return boxes, scores, ids, 0 * count
+
+    monkeypatch.setattr(
+        ToyBenchmark, "graph", lambda *_: Graph(Nothing(using.graph(QUALITY).module).eval(), {"categories": ""})
+    )
+    monkeypatch.setattr(using.ToyDetector, "detections", lambda _, found, samples: [[] for _ in samples])
+    code, said, errors = harness(capsys, "export", saved(tmp_path / "kept"), tmp_path / "toy.onnx")
+    assert (code, errors) == (0, "")
+    assert "not checked: nothing is found in 4 pictures; name others, in which there is something, with --check" in said
+    assert "\nchecked" not in said
+
+
+def test_before_suppression_order_does_not_matter_and_other_boxes_do() -> None:
+    rng = np.random.default_rng(3)
+    boxes, scores = rng.uniform(0, 300, (500, 4)), rng.uniform(0, 1, (3, 500))
+    shuffled = rng.permutation(500)
+    found = exporting._from_nearest(boxes, scores, boxes[shuffled], scores[:, shuffled])
+    assert found == exporting.Agreement(exporting.BEST, 0, 0)
+    best = int(scores.max(axis=0).argmax())
+    for change in ([0.1, 0, 0, 0], [np.nan, 0, 0, 0]):
+        moved = boxes.copy()
+        moved[best] += change
+        with pytest.raises(exporting.Differs, match=r"before suppression .* are other ones than the model's"):
+            exporting._from_nearest(boxes, scores, moved, scores)
+    with pytest.raises(exporting.Differs, match=r"differs by 0\.0002"):
+        exporting._from_nearest(boxes, scores, boxes, scores + 2e-4)
+    alike = np.full_like(scores, 0.01)  # a network that tells none from another, of whose boxes a limit leaves any
+    assert exporting._from_nearest(boxes[:250], alike[:, :250], boxes[250:], alike[:, 250:]).count == 0
 
 
 def test_pictures_of_one_s_own_to_check_it_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
