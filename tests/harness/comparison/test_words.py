@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from harness.cli import main
 from harness.comparison.comparison import Comparison
+from harness.comparison.judging import floor
 from harness.comparison.reporting import documents, page, plots, words
 from harness.contract import STEP_PHASES
 from tests.harness.comparison import arms
@@ -65,6 +67,13 @@ def test_epochs_that_stall_now_and_then_are_in_no_median(tmp_path: Path) -> None
     said = words.sentence(found)
     assert said.startswith("B's mean epoch is 16 % slower") and said.endswith("in backward.")
     assert judged((tmp_path / "a", tmp_path / "b"), metrics=("seconds_per_epoch",)).word == "EQUAL", "as it was asked"
+
+
+def test_a_floor_of_before_the_mean_was_measured_is_the_means_too(tmp_path: Path) -> None:
+    content = {"host": "h", "configuration_sha256": "c", "floors": {"seconds_per_epoch": 0.01}}
+    (tmp_path / floor.FILE).write_text(json.dumps(content))
+    found = floor.read(tmp_path / floor.FILE)
+    assert found is not None and found.floors["mean_epoch_seconds"] == 0.01
 
 
 def test_what_one_epoch_tells_is_one_figure(tmp_path: Path) -> None:
