@@ -145,13 +145,11 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     """Write a schedule: blocks A B B A of a driver each, or runs of two arms by turns where no reboot is needed."""
     from harness.comparison.planning import child
     from harness.comparison.planning import plan as plans
-    from harness.config import CHECKOUT, find, load
+    from harness.config import CHECKOUT
 
-    found = find(configuration)
-    load(found)  # what is wrong with it is said now, and not after the next reboot
     options = [*_option("--data-dir", data_dir), *_option(WEIGHTS, initial_weights)]
     made = plans.make(
-        configuration if found.suffix != Path(configuration).suffix else str(found.resolve()),
+        _loaded(configuration),
         arm,
         hosts=hosts,
         runs=runs,
@@ -161,10 +159,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
         options=options,
         probe=probe,
     )
-    for each in made.arms:
-        if each.config is not None and each.commit is None:
-            load(find(each.config))
-    made = child.pinned(made)
+    made = plans.with_configurations(child.pinned(made), _of_arm)
     root = out or environment.out_dir(CHECKOUT) / f"compare_{made.arms[0].name}_{made.arms[1].name}"
     path = plans.write(made, root)
     sys.stdout.write(f"wrote {path}\n")
@@ -175,6 +170,24 @@ def plan(  # noqa: PLR0917 - typer passes options by name
         counted = sum(item.kind != "warm-up" for item in schedule)
         sys.stdout.write(f"host {host}: {order}; {counted} runs and {len(schedule) - counted} warm-ups\n")
     sys.stdout.write(f"on each of them type\n    {_again(root)}\n")
+
+
+def _loaded(configuration: str) -> str:
+    """A configuration as runs are to name it that start in another directory. What is wrong with it is said before any does."""
+    from harness.config import find, load
+
+    found = find(configuration)
+    load(found)
+    return str(found.resolve()) if found.suffix == Path(configuration).suffix else configuration
+
+
+def _of_arm(configuration: str, commit: str | None) -> str:
+    """Likewise; a name, or a path that the arm's commit has, is the commit's own."""
+    from harness.comparison.planning import child
+
+    if commit is not None and (Path(configuration).suffix != ".toml" or child.has(commit, configuration)):
+        return configuration
+    return _loaded(configuration)
 
 
 def run(
@@ -271,7 +284,7 @@ def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> N
     from harness.execution.signals import as_exceptions
 
     arm = plans.Arm("noise")
-    made = plans.Plan(configuration, (arm, arm), options=tuple(options))
+    made = plans.Plan(_loaded(configuration), (arm, arm), options=tuple(options))
     variables = _of_runs()
     for number in range(runs + 1):
         folder = target / "warm-up" if number == 0 else target / "runs" / f"run-{number}"

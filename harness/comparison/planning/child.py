@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import uuid
@@ -118,6 +119,12 @@ def pinned(plan: Plan) -> Plan:
             commit = done.stdout.strip()
         arms.append(replace(arm, commit=commit))
     return replace(plan, arms=(arms[0], arms[1]))
+
+
+def has(commit: str, path: str) -> bool:
+    """Whether this project's files at a commit have such a one, from their root."""
+    words = ["git", "-C", str(ROOT), "cat-file", "-e", f"{commit}:{os.path.normpath(path)}"]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
 def checkout(arm: Arm, root: Path) -> Path:

@@ -14,8 +14,8 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -146,6 +146,16 @@ def make(
         raise ValueError(f"--arm was given {len(arms)} times: a comparison has two arms, --arm old --arm new")
     first, second = (_arm(text) for text in arms)
     made = Plan(configuration, (first, second), hosts, runs, max_steps, epochs, seed, tuple(options), probe)
+    _check(made)
+    return made
+
+
+def with_configurations(plan: Plan, named: Callable[[str, str | None], str]) -> Plan:
+    """With each arm's own configuration as `named` calls it, by what was written and the arm's commit; likewise checked."""
+    first, second = (
+        each if each.config is None else replace(each, config=named(each.config, each.commit)) for each in plan.arms
+    )
+    made = replace(plan, arms=(first, second))
     _check(made)
     return made
 

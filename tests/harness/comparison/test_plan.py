@@ -14,12 +14,13 @@ import pytest
 
 from harness.cli import main
 from harness.comparison.comparison import Question, compare
-from harness.comparison.planning import hosts, plan, work
+from harness.comparison.planning import child, hosts, plan, work
 from harness.exit_codes import NOT_SUITABLE
 from harness.launch.ledger import Account
 from tests.conftest import CHECKOUT
 from tests.harness.comparison import arms
 from tests.harness.comparison.standin import NEW, OLD, Machine, go, machine
+from tests.toy import configuration as toy
 
 COMPAT = "/usr/local/cuda/compat/libcuda.so.595.10"
 
@@ -153,6 +154,41 @@ def test_a_configuration_that_is_none_is_said_before_a_reboot(
         assert main(["compare", *words]) == 2
         assert re.search("not valid TOML|no configuration nope", capsys.readouterr().err)
     assert not (tmp_path / "plan").exists()
+
+
+def test_paths_are_kept_as_runs_find_them_that_start_in_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, epochs in (("a", 4), ("b", 5)):
+        toy.write(tmp_path, toy.raw(epochs=epochs), name)
+    monkeypatch.chdir(tmp_path)
+    made = ["compare", "plan", "a.toml", "--out", "plan"]
+    assert main([*made, "--arm", "x:config=a.toml", "--arm", "y:config=../" + tmp_path.name + "/b.toml"]) == 0
+    found = plan.read(tmp_path / "plan")
+    assert [found.configuration, *(each.config for each in found.arms)] == [
+        str(tmp_path / name) for name in ("a.toml", "a.toml", "b.toml")
+    ]
+    for arm in found.arms:
+        words = child.command(found, arm, tmp_path / "run", 1, CHECKOUT)
+        assert Path(words[words.index("run") + 1]).is_absolute()
+    assert (
+        main(["compare", "plan", "a.toml", "--out", "2", "--arm", "x:config=a.toml", "--arm", "y:config=./a.toml"]) == 2
+    )
+    assert "both arms are the same" in capsys.readouterr().err
+    # what a commit has is the commit's own, and a name its own configuration of that name; a file of one's own is that file
+    commits = (
+        "x:config=configs/ssd/embedded.toml,commit=HEAD",
+        "y:config=a.toml,commit=HEAD",
+        "z:config=embedded,commit=HEAD",
+    )
+    for number, pair in enumerate((commits[:2], commits[1:])):
+        assert main(["compare", "plan", "embedded", "--out", f"of-{number}", "--arm", pair[0], "--arm", pair[1]]) == 0
+    kept = [[each.config for each in plan.read(tmp_path / f"of-{number}").arms] for number in (0, 1)]
+    assert kept == [["configs/ssd/embedded.toml", str(tmp_path / "a.toml")], [str(tmp_path / "a.toml"), "embedded"]]
+    asked: list[plan.Plan] = []
+    monkeypatch.setattr(child, "start", lambda made, *_, **__: asked.append(made) or 5)
+    assert main(["compare", "noise", "a.toml", "--out", "noise"]) == 5
+    assert [each.configuration for each in asked] == [str(tmp_path / "a.toml")]
 
 
 # --- doing it ---
