@@ -39,7 +39,7 @@ def _of_speed(found: Comparison) -> str:
     delta = f"{100 * judged.delta:.3g} %"
     if found.word == "WORSE":
         assert found.quality is not None
-        how = " and ".join(_worse(found.quality, each) for each in found.quality.worse)
+        how = ", and ".join(_worse(found.quality, each) for each in found.quality.worse)
         suspect = f" Suspect, too: {found.symptoms[0].text} ({found.symptoms[0].where})." if found.symptoms else ""
         return f"{b} trains worse than {a}: {how}. {what}.{suspect}"
     if found.word == "SUSPECT":
@@ -80,9 +80,9 @@ def _named(found: Comparison) -> str:
 def _worse(trained: Quality, found: EpochDifference | Met) -> str:
     if isinstance(found, Met):
         (a, b), (of_a, of_b) = found.met, found.runs
-        return f"{b} of {of_b} runs met the target, against {a} of {of_a}"
+        return f"{b} of {of_b} runs met the target against {a} of {of_a}"
     name = "quality" if found is trained.accuracy else "loss"
-    return f"{name} after epoch {found.epoch:g} is {figure(found.means[1])}, against {figure(found.means[0])}"
+    return f"{name} after epoch {found.epoch:g} is {figure(found.means[1])} against {figure(found.means[0])}"
 
 
 def deciding(found: Comparison) -> MetricRow:

@@ -39,7 +39,7 @@ def test_a_driver_under_which_nothing_is_learned_is_not_faster(tmp_path: Path) -
     assert (found.word, found.exit_code) == ("WORSE", 1)
     said = words.sentence(found)
     assert said.startswith(
-        "B trains worse than A: quality after epoch 6 is 0.0011, against 0.2325 and 0 of 5 runs met the target"
+        "B trains worse than A: quality after epoch 6 is 0.0011 against 0.2325, and 0 of 5 runs met the target"
     )
     assert (
         "B is 2 % faster" in said
@@ -85,7 +85,7 @@ def test_better_is_not_worse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert against(tmp_path / "1", better).word == "EQUAL"
     monkeypatch.setattr(numbers, "rules_for", lambda *_: Rules("", "", lower_is_better=True))
     found = against(tmp_path / "2", better)
-    assert found.word == "WORSE" and "quality after epoch 6 is 0.24, against 0.2325" in words.sentence(found)
+    assert found.word == "WORSE" and "quality after epoch 6 is 0.24 against 0.2325" in words.sentence(found)
 
 
 def test_loss_speaks_where_no_epoch_was_evaluated(tmp_path: Path) -> None:
