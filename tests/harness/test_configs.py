@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from harness import config
 from harness.cli import configs, main
+from harness.results.package_text import toml
 from harness.system.accelerator import Suitability
 from harness.system.cpu import Processor
 
@@ -132,3 +135,12 @@ def test_the_recipes_that_a_configuration_may_name(
     for path in config.available().values():
         wanted = config.read_toml(path).get("optimizer", {}).get("recipe")
         assert wanted is None or wanted in [row[1] for row in rows]
+
+
+@pytest.mark.parametrize("name", config.available())
+def test_a_configuration_written_again_is_the_same(name: str) -> None:
+    """A package holds the one that ran, made of the log."""
+    chosen = config.load(config.find(name), org='O"Neil \u7cfb')
+    logged = json.loads(json.dumps(chosen.resolved))
+    again = config.parse(tomllib.loads(toml(logged)), name=chosen.name, source="a package")
+    assert again.sha256 == chosen.sha256

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -442,3 +443,23 @@ def test_collect_and_its_codes(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     (tmp_path / "out/result_2.txt").unlink()
     code, out, _ = call(capsys, "collect", tmp_path / "out", "--into", tmp_path / "results")
     assert (code, out.count("there already")) == (0, 2)
+
+
+@pytest.mark.parametrize("verb", ["package", "collect"])
+def test_a_signal_ends_a_verb_that_writes_as_an_error_does(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Half of a package stayed where `report` looks: by itself SIGTERM ends Python without any `finally`."""
+    closed = []
+
+    def asked_to_end(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(f"harness.results.{verb}.{verb}", asked_to_end)
+    options = ("--org", "Someone", "--division", "closed") if verb == "package" else ("--into", tmp_path / "into")
+    code, _, err = call(capsys, verb, write_series(tmp_path / "out"), *options)
+    assert (code, closed) == (130, [True]) and "SIGTERM" in err
