@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.detection import capabilities
-from benchmarks.detection.data_path import pictures
+from benchmarks.detection.data_path import jpeg_end, pictures
 from benchmarks.detection.data_path.normalisation import imagenet, normalised, preprocessing
 from benchmarks.detection.data_set import picture_files
 from benchmarks.detection.precision import AUTOCAST_DTYPE
@@ -82,6 +82,8 @@ class SessionDetector:
         if what is not None:
             raise ValueError(what)
         pixels = _decoded(file, upright)
+        if jpeg_end.breaks_off(file, pixels):
+            raise ValueError("cut off: it ends before its last line, whatever its end marker says")
         height, width = pixels.shape[1:]
         return Sample(pictures.resized(pixels, self.side_px, self.antialias).numpy(), width, height)
 

@@ -245,6 +245,7 @@ def wrong_files(folder: Path) -> Iterator[tuple[str, str]]:
     for name, data, says in (
         ("flipped bit.png", bytes(flipped), "cut off or damaged"),
         ("truncated.jpg", content[: len(content) // 2], "cut off"),
+        ("closed.jpg", content[: len(content) // 2] + b"\xff\xd9", "cut off"),
         ("header.jpg", content[:300], "cut off or damaged in its header"),
         ("empty.jpg", b"", "empty"),
         ("page.jpg", b"<!DOCTYPE html><html>404</html>", "an HTML page, not a picture"),
