@@ -67,6 +67,23 @@ def test_a_log_that_grows_comes_as_it_grows(tmp_path: Path) -> None:
     assert receiver.missing == []
 
 
+def test_the_log_of_a_run_that_never_began_comes_by_its_last_name_alone(tmp_path: Path) -> None:
+    pod, here = tmp_path / "pod", tmp_path / "here"
+    pod.mkdir()
+    here.mkdir()
+    sender, receiver = Sender(pod, 0), Receiver(here, 0)
+    (pod / "result_0.txt").write_bytes(b"one\n")
+    lines = list(sender.growing())
+    with (pod / "result_0.txt").open("ab") as log:
+        log.write(b"and why not\n")
+    (pod / "result_0.txt").rename(pod / "refused_0.txt")
+    lines += sender.rest()
+    for _ in range(2):  # an output may be read again
+        assert all(receiver.take(line) for line in lines)
+        assert {path.name: path.read_bytes() for path in here.iterdir()} == {"refused_0.txt": b"one\nand why not\n"}
+        assert receiver.missing == []
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 8), max_size=6), st.binary(max_size=5 * PIECE))
 def test_what_is_read_again_changes_nothing(
