@@ -170,8 +170,8 @@ def _judged(
         assert base.comparability is not None
         refused = replace(base.comparability, refusals=(*base.comparability.refusals, *sentences))
         return replace(base, comparability=refused)
-    deltas = [_delta(metric, question.delta, floor) for metric in gated]
-    judged = verdict.holm([samples[metric.name] for metric in gated], deltas, bootstrap=True)
+    floors = [floor.floors.get(metric.name, 0.0) if floor is not None and not floor.unfit else 0.0 for metric in gated]
+    judged = verdict.holm([samples[metric.name] for metric in gated], question.delta, floors, bootstrap=True)
     rows = [_row(metric, True, samples[metric.name], each, runs) for metric, each in zip(gated, judged, strict=True)]
     for name in SHOWN:
         if name in samples and name not in {metric.name for metric in gated}:
@@ -196,16 +196,10 @@ def _judged(
         if numbers is None or not numbers.equal or trained.worse
         else None,  # bits say more than a spread
         outlying=tuple(outlying),
-        notes=(*base.notes, *_notes(base, judged, deltas, question, missing)),
+        notes=(*base.notes, *_notes(base, judged, floors, question, missing)),
         word="WORSE" if trained.worse else "SUSPECT" if symptoms else word,
         bits=numbers,
     )
-
-
-def _delta(metric: Metric, delta: float, floor: Floor | None) -> float:
-    """No verdict is finer than the floor that A against A showed on this machine."""
-    known = floor.floors.get(metric.name, 0.0) if floor is not None else 0.0
-    return max(delta, known)
 
 
 def _row(metric: Metric, gated: bool, sample: Observations, judged: Judged, runs: Sequence[ComparedRun]) -> MetricRow:
@@ -284,16 +278,17 @@ def _minutes(runs: Sequence[ComparedRun], arm: int) -> Minutes:
 
 
 def _notes(
-    base: Comparison, judged: Sequence[Judged], deltas: Sequence[float], question: Question, missing: Sequence[str]
+    base: Comparison, judged: Sequence[Judged], floors: Sequence[float], question: Question, missing: Sequence[str]
 ) -> list[str]:
     notes = [f"{name}: not every run tells it; not compared" for name in missing]
     if cut := sorted({run.record.max_steps or 0 for run in base.runs if run.record.cut_runs_an_epoch is not None}):
         notes.append(f"seconds, of phases too, are a whole epoch's by the runs' {' and '.join(map(str, cut))} steps")
-    finer = [each for each in deltas if each > question.delta]
-    if finer and base.floor is not None:
+    if base.floor is not None and base.floor.unfit:
+        notes.append(f"{base.floor.path}: not used: {base.floor.unfit}")
+    elif base.floor is not None and max(floors) > question.delta:
         notes.append(
-            f"delta is {100 * max(finer):.2g} % instead of {100 * question.delta:.2g} %: this machine's own floor, measured "
-            f"A against A ({base.floor.path})"
+            f"within {100 * max(floors):.2g} % nothing is told, though delta is {100 * question.delta:.2g} %: this machine's "
+            f"own floor, measured A against A ({base.floor.path})"
         )
     assert base.comparability is not None
     alone = "one arm alone; its runs are shown and do not enter the ratio"

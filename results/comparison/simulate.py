@@ -2,6 +2,7 @@
 
     HARNESS_TEST_DATA=DIR python -m results.comparison.simulate
     HARNESS_TEST_DATA=DIR python -m results.comparison.simulate worst
+    HARNESS_TEST_DATA=DIR python -m results.comparison.simulate reboots unlike_arms    # these parts again, beside what is there
 
 reads noise/ssd_amp_hosts.csv (runs of one SSD training benchmark on 77 hosts, images/s) and noise/mlperf_ssd_runs.csv (77
 published series of five runs, seconds an epoch) of the test data and writes simulation.json and simulation.md beside this
@@ -441,8 +442,13 @@ def main() -> None:
         "unlike_arms": lambda: unlike(generator),
         "a_drift_that_hides_a_slower_b": lambda: hidden(generator, median),
     }
-    for name, part in parts.items():
-        result[name] = list(part())
+    asked = sys.argv[1:]
+    if unknown := set(asked) - set(parts):
+        sys.exit(f"no such parts: {', '.join(sorted(unknown))}; there are: worst, {', '.join(parts)}")
+    if asked:
+        result = json.loads((HERE / "simulation.json").read_text(encoding="utf-8"))
+    for name in asked or parts:
+        result[name] = list(parts[name]())
         sys.stderr.write(f"{name}: {time.perf_counter() - began:.0f} s\n")
     write(result)
 

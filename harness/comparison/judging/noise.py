@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.comparison.judging import metrics, statistics, verdict
-from harness.comparison.judging.floor import FILE
+from harness.comparison.judging.floor import FILE, steps_of
 from harness.comparison.judging.observations import Floats, Observations
 from harness.comparison.runs import ComparedRun, check_apart, invalid, ordered
 
@@ -100,7 +100,9 @@ def write(found: Sequence[Noise], runs: Sequence[ComparedRun], folder: Path) -> 
         "host": runs[0].host,
         "configuration_name": runs[0].record.configuration_name,
         "configuration_sha256": runs[0].record.configuration_sha256,
+        "steps": steps_of(runs[0].record.max_steps),
         "driver": runs[0].driver.plain(),
+        "driver_key": list(runs[0].driver.key),
         "runs": [{"log": run.record.path, "sha256": run.record.sha256} for run in runs],
         "floors": {each.metric: each.floor for each in found},
         "spreads": {each.metric: each.spread for each in found},
@@ -130,7 +132,7 @@ def lines(found: Sequence[Noise], host: str) -> Iterator[str]:
     each = found[0]  # images a second is the same figure turned over
     yield f"A against A on {host}, {each.runs} runs: {each.metric.replace('_', ' ')}"
     yield f"  run-to-run spread {100 * each.spread:.3f} %"
-    yield f"  floor {100 * (each.floor or math.nan):.3f} %: `compare` raises a finer delta to it"
+    yield f"  floor {100 * (each.floor or math.nan):.3f} %: `compare` gives no verdict within it"
     yield ""
     yield "false SLOWER, % of comparisons, by runs an arm"
     yield f"{'delta':>10}" + "".join(f"{count:>8}" for count in ARMS)

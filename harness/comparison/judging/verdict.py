@@ -30,9 +30,11 @@ BEYOND_DELTA = 0.05  # one-sided level of both the difference beyond delta and t
 NO_CHANGE = 0.01
 BESIDE_A_DRIFT = 0.005  # the same with a trend taken out, where arms were not taken in turns
 ENOUGH_ARRANGEMENTS = round(1 / NO_CHANGE)
-POWER = 0.8  # of more_runs
+POWER = 0.8  # of more_units and runs_for
+WELCH = 0.75  # of one variance's degrees of freedom, what Welch's t has on average where the arms' spreads are alike
 RUNS_LIMIT = 1000
 DRIFT = "the arms were not taken in turns, and a drift of the machine would look the same"
+QUIETER = "longer runs or a quieter machine, by `compare noise`, would"
 IN_TURNS = "runs in the order A B B A would"
 ONE_BOOT = (
     "each arm ran in one stretch, a reboot or an installation between them, and what that alone shifts looks the same"
@@ -61,10 +63,25 @@ class Judged:
     estimate: Estimate | None  # None where there are too few runs for any
     no_change: NoChange | None  # None where nothing hung on it
     reason: str  # why it cannot be told; empty otherwise
-    more_runs: int | None  # an arm, in addition, in whole blocks or hosts where these are the units; None: too many
     scaled_p: float = math.inf  # p over its level, of the direction that was tested; at most 1 decides. For Holm
-    more_units: int | None = None  # the same in runs, blocks or hosts, whichever the estimate's are
     remedy: str = ""  # what would settle it where more of the same runs would not
+    floor: float = 0.0  # what A against A shows on this machine, as `judge` was told
+    missing: int = 0  # runs an arm without which there is no estimate
+
+    @property
+    def more_units(self) -> int | None:
+        """Runs, blocks or hosts, whichever the estimate's units are, that an arm lacks; None where not asked, or too many."""
+        if self.word != "CANNOT TELL" or self.remedy or self.estimate is None:
+            return None
+        return more_units(self.estimate, max(self.delta, self.floor))
+
+    @property
+    def more_runs(self) -> int | None:
+        """The same in runs."""
+        units, found = self.more_units, self.estimate
+        if found is None or units is None:
+            return self.missing or None
+        return math.ceil(units * min(found.runs) / min(found.units))
 
     @property
     def percent(self) -> float | None:
@@ -78,21 +95,30 @@ class Judged:
         return 100 * math.expm1(low), 100 * math.expm1(high)
 
 
-def judge(sample: Observations, delta: float, *, tests: int = 1, family: int = 1, bootstrap: bool = False) -> Judged:
-    """The verdict on one metric of a `family`. `tests`: by how many to divide the levels of a difference (Holm's)."""
+def judge(
+    sample: Observations, delta: float, *, floor: float = 0.0, tests: int = 1, family: int = 1, bootstrap: bool = False
+) -> Judged:
+    """The verdict on one metric of a `family`. `tests`: by how many to divide the levels of a difference (Holm's).
+
+    `floor`: what A against A shows on this machine, a fraction as delta is. Within it nothing is told, neither a difference
+    nor that there is none.
+    """
     if not statistics.enough(sample):
         missing = max(1, *(2 - count for count in sample.counts))
-        return Judged("CANNOT TELL", delta, None, None, "one run an arm has no spread to judge by", missing + 1)
+        return Judged("CANNOT TELL", delta, None, None, "one run an arm has no spread to judge by", missing=missing + 1)
     found = statistics.estimate(sample, bootstrap=bootstrap)
     if found.confounded:
-        return Judged("CANNOT TELL", delta, found, None, ONE_BOOT, None, remedy=ONCE_MORE)
-    bound = math.log1p(delta)
+        return Judged("CANNOT TELL", delta, found, None, ONE_BOOT, remedy=ONCE_MORE)
+    bound = math.log1p(max(delta, floor))
     sign = 1.0 if found.log_ratio > 0 else -1.0
     low, high = found.interval(1 - 2 * BEYOND_DELTA)
+    if floor > delta and abs(found.log_ratio) <= bound:
+        reason = f"this machine shows nothing finer than {100 * floor:.2g} %, A against A"
+        return Judged("CANNOT TELL", delta, found, None, reason, remedy=QUIETER)
     if -bound < low and high < bound:
         if not _hidden_by_drift(found, bound):
-            return Judged("EQUAL", delta, found, None, "", None)
-        return Judged("CANNOT TELL", delta, found, None, DRIFT, None, remedy=IN_TURNS)
+            return Judged("EQUAL", delta, found, None, "")
+        return Judged("CANNOT TELL", delta, found, None, DRIFT, remedy=IN_TURNS)
     beyond = _p_beyond(found, sign, bound)
     tested: NoChange | None = None
     scaled = beyond / BEYOND_DELTA
@@ -106,15 +132,16 @@ def judge(sample: Observations, delta: float, *, tests: int = 1, family: int = 1
             scaled = max(scaled, p / BESIDE_A_DRIFT)
             reason, remedy = DRIFT, IN_TURNS
     if scaled * tests <= 1:
-        return Judged("SLOWER" if sign > 0 else "FASTER", delta, found, tested, "", None, scaled)
+        return Judged("SLOWER" if sign > 0 else "FASTER", delta, found, tested, "", scaled)
     if not reason:
-        reason = "the interval reaches over delta" if scaled > 1 else "not sure enough for so many metrics at once"
-    more = None if remedy else more_units(found, delta)
-    runs = None if more is None else math.ceil(more * min(found.runs) / min(found.units))
-    return Judged("CANNOT TELL", delta, found, tested, reason, runs, scaled, more, remedy)
+        over = "delta" if floor <= delta else "what this machine shows of A against A"
+        reason = f"the interval reaches over {over}" if scaled > 1 else "not sure enough for so many metrics at once"
+    return Judged("CANNOT TELL", delta, found, tested, reason, scaled, remedy, floor)
 
 
-def holm(samples: Sequence[Observations], deltas: Sequence[float], *, bootstrap: bool = False) -> list[Judged]:
+def holm(
+    samples: Sequence[Observations], delta: float, floors: Sequence[float], *, bootstrap: bool = False
+) -> list[Judged]:
     """Verdicts on several gated metrics: differences by Holm's step-down over all of them; equality needs no correction.
 
     Metrics that are the same figure written in two ways (seconds an epoch and images a second) count once.
@@ -122,7 +149,8 @@ def holm(samples: Sequence[Observations], deltas: Sequence[float], *, bootstrap:
     distinct = [i for i, each in enumerate(samples) if not any(same(each, samples[j]) for j in range(i))]
     family = len(distinct)
     first = [
-        judge(sample, delta, family=family, bootstrap=bootstrap) for sample, delta in zip(samples, deltas, strict=True)
+        judge(sample, delta, floor=floor, family=family, bootstrap=bootstrap)
+        for sample, floor in zip(samples, floors, strict=True)
     ]
     ordered = sorted(distinct, key=lambda i: first[i].scaled_p)
     final, stopped = list(first), False
@@ -130,7 +158,9 @@ def holm(samples: Sequence[Observations], deltas: Sequence[float], *, bootstrap:
         left = len(distinct) - place
         stopped = stopped or first[index].scaled_p * left > 1
         if stopped and first[index].word in ("SLOWER", "FASTER"):
-            final[index] = judge(samples[index], deltas[index], tests=RUNS_LIMIT, family=family, bootstrap=bootstrap)
+            final[index] = judge(
+                samples[index], delta, floor=floors[index], tests=RUNS_LIMIT, family=family, bootstrap=bootstrap
+            )
     for index in range(len(samples)):
         if index not in distinct:
             twin = next(j for j in distinct if same(samples[index], samples[j]))
@@ -154,22 +184,24 @@ def more_units(found: Estimate, delta: float) -> int | None:
     Runs, or blocks with a reboot each, or hosts. None for more than RUNS_LIMIT.
     """
     bound, size = math.log1p(delta), abs(found.log_ratio)
-    distance = abs(size - bound)
     have = min(found.units)
 
     def enough(more: int) -> bool:
-        df = found.df + 2 * more
         se = found.se * math.sqrt(have / (have + more))
-        beyond = _sigmas(df, BEYOND_DELTA) * se <= distance
-        return beyond and (size < bound or _sigmas(df, NO_CHANGE) * se <= size)
+        return student.power(found.df + 2 * WELCH * more, size / se, bound / se, BEYOND_DELTA, NO_CHANGE) >= POWER
 
     return _least(enough, 1)
 
 
 def runs_for(spread: float, difference: float, delta: float) -> int | None:
     """Runs an arm that find a true `difference` beyond `delta` (fractions) with POWER; `spread`: of a run's logarithm."""
-    distance = math.log1p(difference) - math.log1p(delta)
-    return _least(lambda runs: _sigmas(2 * runs - 2, BEYOND_DELTA) * spread * math.sqrt(2 / runs) <= distance, 3)
+    bound, size = math.log1p(delta), math.log1p(difference)
+
+    def enough(runs: int) -> bool:
+        se = spread * math.sqrt(2 / runs)
+        return student.power(WELCH * (2 * runs - 2), size / se, bound / se, BEYOND_DELTA, NO_CHANGE) >= POWER
+
+    return _least(enough, 3)
 
 
 def _least(enough: Callable[[int], bool], start: int) -> int | None:
@@ -181,11 +213,6 @@ def _least(enough: Callable[[int], bool], start: int) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle + 1, high)
     return low
-
-
-def _sigmas(df: float, level: float) -> float:
-    """Standard errors between what is to be refused at `level` and a true value that is found with POWER."""
-    return student.quantile(df, 1 - level) + student.quantile(df, POWER)
 
 
 def _p_beyond(found: Estimate, sign: float, bound: float) -> float:

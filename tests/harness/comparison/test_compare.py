@@ -117,8 +117,8 @@ def test_what_else_differs_forbids_it_unless_allowed(
     if field not in ("gpu.power_limit_w", "hardware.governor"):
         a_extra = {}
     if field == "max_steps":
-        a_extra = {"change": _with_max_steps(10)}
-        b = {"change": _with_max_steps(20)}
+        a_extra = {"change": with_max_steps(10)}
+        b = {"change": with_max_steps(20)}
     a, other = arms.in_turns(tmp_path, a=a_extra, b=b)
     code, out = run(capsys, a, other)
     assert code == 4
@@ -128,7 +128,7 @@ def test_what_else_differs_forbids_it_unless_allowed(
     assert code in (0, 3)
 
 
-def _with_max_steps(steps: int) -> arms.Change:
+def with_max_steps(steps: int) -> arms.Change:
     def change(events: list[dict[str, Any]]) -> None:
         events.insert(5, {**events[0], "key": "max_steps", "value": steps})
 

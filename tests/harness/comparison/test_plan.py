@@ -643,6 +643,43 @@ def test_no_verdict_finer_than_the_floor(tmp_path: Path, capsys: pytest.CaptureF
     assert "this machine's own floor" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("steps", "of 20 steps, these of all"),
+        ("driver", "of the driver 470.1"),
+        ("older", "make it again"),
+        ("fits", ""),
+    ],
+)
+def test_a_floor_of_other_runs_outvotes_no_delta(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, said: str
+) -> None:
+    """Found two folders up, of 20 steps of a driver from years ago: B, 2 % slower, was equal within 7.94 %."""
+    from harness.comparison import comparison, runs
+    from harness.comparison.judging import floor, noise
+    from tests.harness.comparison import arms, test_compare
+
+    monkeypatch.setattr(noise, "REPEATS", 2)
+
+    software = {**arms.OLD, "driver": "470.1"} if what == "driver" else arms.OLD
+    for number, factor in enumerate((1, 1.05, 0.96, 1.06, 0.95, 1.04, 0.97, 1.05)):
+        change = test_compare.with_max_steps(20) if what == "steps" else None
+        arms.write(tmp_path / "noise_x/runs", number, turn=number, factor=factor, software=software, change=change)
+    assert main(["compare", "noise", str(tmp_path / "noise_x/runs")]) == 0
+    kept = tmp_path / "noise_x/runs/noise.json"
+    content = json.loads(kept.read_text())
+    if what == "older":
+        del content["steps"]
+    kept.unlink()
+    (tmp_path / "noise_x/noise.json").write_text(json.dumps(content))
+    a, b = arms.in_turns(tmp_path, slower=1.02, b={"software": arms.NEW})
+    both = [*runs.find(str(a), 0), *runs.find(str(b), 1)]
+    found = comparison.of_runs(both, comparison.Question(), floor.find(both))
+    assert found.word == ("SLOWER" if said else "CANNOT TELL")
+    assert any((said or "nothing is told") in note for note in found.notes)
+
+
 def test_noise_of_what_is_not_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tests.harness.comparison import arms
 

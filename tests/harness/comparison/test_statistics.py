@@ -211,26 +211,26 @@ def test_holm_asks_more_of_many_metrics_and_counts_a_mirrored_one_once() -> None
     slow = Observations.of(A, B)
     alone = verdict.judge(slow, 0.005)
     assert alone.word == "SLOWER"
-    twice = verdict.holm([slow, Observations.of([2 * each for each in A], [2 * each for each in B])], [0.005, 0.005])
+    twice = verdict.holm([slow, Observations.of([2 * each for each in A], [2 * each for each in B])], 0.005, [0.0] * 2)
     assert [each.word for each in twice] == ["SLOWER", "SLOWER"]
 
     just = 0.0105
     level = verdict.judge(slow, just)
     assert level.word == "SLOWER" and 0.2 < level.scaled_p <= 1, "just found alone"
     others = [Observations.of(np.random.default_rng(seed).normal(10, 0.01, 5).tolist(), A) for seed in range(9)]
-    many = verdict.holm([slow, *others], [just] * 10)
+    many = verdict.holm([slow, *others], just, [0.0] * 10)
     assert many[0].word == "CANNOT TELL" and "at once" in many[0].reason
 
 
 def test_five_runs_an_arm_can_be_slower_in_one_of_many_metrics() -> None:
     """Five against five have 252 arrangements, too few for a permutation at a tenth of 1 %: Welch's t takes its place."""
     others = [Observations.of(np.random.default_rng(seed).normal(10, 0.01, 5).tolist(), A) for seed in range(9)]
-    assert verdict.holm([Observations.of(A, B), *others], [0.005] * 10)[0].word == "SLOWER"
+    assert verdict.holm([Observations.of(A, B), *others], 0.005, [0.0] * 10)[0].word == "SLOWER"
 
 
 def test_overall() -> None:
     def judged(word: verdict.Word) -> verdict.Judged:
-        return verdict.Judged(word, 0.005, None, None, "", None)
+        return verdict.Judged(word, 0.005, None, None, "")
 
     assert verdict.overall([judged("EQUAL"), judged("SLOWER"), judged("CANNOT TELL")]) == "SLOWER"
     assert verdict.overall([judged("FASTER"), judged("CANNOT TELL")]) == "CANNOT TELL"
@@ -238,13 +238,51 @@ def test_overall() -> None:
     assert verdict.overall([judged("EQUAL")]) == "EQUAL"
 
 
-def test_more_runs_are_enough() -> None:
-    """As many runs as it asks for give the verdict in about four of five cases."""
+@pytest.mark.parametrize(
+    ("spread", "difference", "delta"),
+    [
+        (0.001, 0.005, 0.0025),
+        (0.005, 0.02, 0.001),
+        (0.005, 0.01, 0.001),
+        (0.001, 0.0025, 0.0005),
+        (0.002, 0.005, 0.001),
+    ],
+)
+def test_more_runs_are_enough(spread: float, difference: float, delta: float) -> None:
+    """As many runs as it asks for give the verdict in four of five cases, whichever of its conditions is the hard one."""
     generator = np.random.default_rng(8)
-    needed = verdict.runs_for(0.001, 0.005, 0.0025)
+    needed = verdict.runs_for(spread, difference, delta)
     assert needed is not None
-    words = [verdict.judge(normal(generator, needed, 0.001, math.log(1.005)), 0.0025).word for _ in range(300)]
-    assert words.count("SLOWER") >= 225
+    words = [verdict.judge(normal(generator, needed, spread, math.log1p(difference)), delta).word for _ in range(300)]
+    assert words.count("SLOWER") >= 225  # 2.2 standard deviations below 80 %
+
+
+def test_runs_that_are_missing_for_equality_count_both_sides() -> None:
+    """No difference at all: the interval must lie inside on either side, which one-sided power would ask too few runs for."""
+    generator = np.random.default_rng(8)
+    three = normal(generator, 3, 0.003)
+    judged = verdict.judge(three, 0.005)
+    assert judged.word == "CANNOT TELL" and judged.estimate is not None and judged.more_runs is not None
+    size, sd = judged.estimate.log_ratio, judged.estimate.se * math.sqrt(3 / 2)
+    runs = 3 + judged.more_runs
+    words = [verdict.judge(normal(generator, runs, sd, size), 0.005).word for _ in range(300)]
+    assert words.count("EQUAL") >= 225
+
+
+@pytest.mark.parametrize(
+    ("floor", "slower", "word"),
+    [
+        (0.0, 1.02, "SLOWER"),
+        (0.08, 1.02, "CANNOT TELL"),
+        (0.08, 1.0, "CANNOT TELL"),
+        (0.08, 1.1, "SLOWER"),
+        (0.004, 1.0, "EQUAL"),
+    ],
+)
+def test_within_a_machine_s_floor_nothing_is_told(floor: float, slower: float, word: str) -> None:
+    """Neither that B is slower nor that it is not, by a delta that nobody asked for."""
+    judged = verdict.judge(Observations.of(A, [slower * each for each in A]), 0.005, floor=floor)
+    assert (judged.word, judged.delta) == (word, 0.005)
 
 
 def test_importing_it_imports_no_scipy_and_no_torch() -> None:
