@@ -195,9 +195,12 @@ def _copy_figures(source: Path, folder: Path, beginning: str) -> None:
 
 def _copy_file(source: Path, target: Path, *, renew: bool = False) -> None:
     """What is no log: what is there stays, unless it only grew. One that cannot be read costs nothing else."""
+    if target.exists() and not renew:
+        return
     try:
         content = outside.read_bytes(source, SIDE_LIMIT)
-        if target.exists() and not (renew and content.startswith(target.read_bytes())):
+        there = target.read_bytes() if target.exists() else None
+        if there is not None and (content == there or not content.startswith(there)):
             return
     except (OSError, outside.Refused):
         return
