@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from harness.comparison import bits, comparability, health, probes
 from harness.comparison.bits import Bits
 from harness.comparison.comparability import Comparability
-from harness.comparison.health import Symptom
+from harness.comparison.health import Symptom, Watched
 from harness.comparison.judging import metrics, statistics, verdict
 from harness.comparison.judging.floor import Floor
 from harness.comparison.judging.metrics import Metric
@@ -115,6 +115,7 @@ class Comparison:
     word: Word | None  # None where there is none to give
     floor: Floor | None = None
     bits: Bits | None = None  # of deterministic runs
+    watched: tuple[Watched, Watched] | None = None  # what the hardware did, by arm
     probes: Probes = field(default_factory=Probes)  # shown, and never in the word
 
     @property
@@ -178,6 +179,7 @@ def _judged(
             metric = metrics.METRICS[name]
             rows.append(_row(metric, False, samples[name], verdict.judge(samples[name], question.delta), runs))
     symptoms = tuple(health.examine(runs))
+    watched = health.watched(compared)
     numbers = bits.compare(runs)
     word = verdict.overall(judged)
     trained = quality(compared)
@@ -196,9 +198,10 @@ def _judged(
         if numbers is None or not numbers.equal or trained.worse
         else None,  # bits say more than a spread
         outlying=tuple(outlying),
-        notes=(*base.notes, *_notes(base, judged, floors, question, missing)),
+        notes=(*base.notes, *_notes(base, judged, floors, question, missing), *health.notes(watched, question.delta)),
         word="WORSE" if trained.worse else "SUSPECT" if symptoms else word,
         bits=numbers,
+        watched=watched,
     )
 
 

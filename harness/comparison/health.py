@@ -28,6 +28,60 @@ class Symptom:
     text: str
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What the hardware of one arm did, medians over its runs that have telemetry; None where none tells it."""
+
+    runs: int  # with telemetry that can be read
+    of: int
+    clock_sm_mhz: float | None
+    clock_memory_mhz: float | None
+    power_w: float | None
+    temperature_c: float | None
+    held_s: float | None  # by whatever, mean over the runs
+    held_by: tuple[str, ...]
+    pcie_generation: float | None
+    pcie_width: float | None
+
+
+def watched(runs: Sequence[ComparedRun]) -> tuple[Watched, Watched]:
+    """Of the runs that figures are made from."""
+    a, b = (_watched([run for run in runs if run.arm == arm]) for arm in (0, 1))
+    return a, b
+
+
+def _watched(runs: Sequence[ComparedRun]) -> Watched:
+    told = [run.telemetry for run in runs if run.telemetry is not None and not run.telemetry.problem]
+
+    def middle(name: str) -> float | None:
+        known = [value for each in told if (value := getattr(each, name)) is not None]
+        return statistics.median(known) if known else None
+
+    held = [each.held_total_s for each in told if each.held_total_s is not None]
+    return Watched(
+        runs=len(told),
+        of=len(runs),
+        clock_sm_mhz=middle("clock_sm_mhz"),
+        clock_memory_mhz=middle("clock_memory_mhz"),
+        power_w=middle("power_w"),
+        temperature_c=middle("temperature_c"),
+        held_s=statistics.fmean(held) if held else None,
+        held_by=tuple(sorted({by for each in told for by, seconds in each.held_s.items() if seconds > 0})),
+        pcie_generation=middle("pcie_generation"),
+        pcie_width=middle("pcie_width"),
+    )
+
+
+def notes(arms: tuple[Watched, Watched], delta: float) -> Iterable[str]:
+    """What is no fault and may be the difference all the same."""
+    if any(each.runs for each in arms) and any(each.runs < each.of for each in arms):
+        told = " and ".join(f"{each.runs} of {each.of} of {name}'s" for name, each in zip(NAMES, arms, strict=True))
+        yield f"telemetry of {told} runs alone: what the hardware did is not compared in the others"
+    a, b = (each.clock_sm_mhz for each in arms)
+    if a and b and min(delta, CLOCKS_APART) / 2 < abs(b / a - 1) <= CLOCKS_APART:
+        yield f"their SM clocks differ by {100 * (b / a - 1):+.2f} %, of the size of what is asked for: lock them to be sure"
+
+
 def examine(runs: Sequence[ComparedRun]) -> list[Symptom]:
     """All symptoms; nothing where no GPU was watched."""
     return [
@@ -92,19 +146,21 @@ def _at_once(runs: Sequence[ComparedRun]) -> Iterable[Symptom]:
 
 
 def _clocks(runs: Sequence[ComparedRun]) -> Iterable[Symptom]:
-    """Unequal clocks explain a difference before any driver does."""
-    medians = []
-    for arm in (0, 1):
-        clocks = [
-            run.telemetry.clock_sm_mhz
-            for run in runs
-            if run.arm == arm and run.telemetry is not None and run.telemetry.clock_sm_mhz
-        ]
-        medians.append(statistics.median(clocks) if clocks else None)
-    a, b = medians
-    if a is not None and b is not None and abs(b / a - 1) > CLOCKS_APART:
+    """Unequal clocks, and links of unequal speed, explain a difference before any driver does."""
+    first, second = watched(runs)
+    both = f"{NAMES[0]} and {NAMES[1]}"
+    for what, lock, a, b in (
+        ("SM", "--lock-gpu-clocks", first.clock_sm_mhz, second.clock_sm_mhz),
+        ("memory", "--lock-memory-clocks", first.clock_memory_mhz, second.clock_memory_mhz),
+    ):
+        if a and b and abs(b / a - 1) > CLOCKS_APART:
+            yield Symptom(
+                both,
+                f"their {what} clocks differ: {a:.0f} and {b:.0f} MHz. Lock them alike (nvidia-smi {lock} MIN,MAX), or this is "
+                "what the candidate changes",
+            )
+    a, b = first.pcie_generation, second.pcie_generation
+    if a and b and a != b:
         yield Symptom(
-            f"{NAMES[0]} and {NAMES[1]}",
-            f"their SM clocks differ: {a:.0f} and {b:.0f} MHz. Lock them alike (nvidia-smi --lock-gpu-clocks MIN,MAX), or this "
-            "is what the candidate changes",
+            both, f"their links differ: PCIe generation {a:g} and {b:g} at work. Reboot, or see the slot and the BIOS"
         )

@@ -69,6 +69,8 @@ class Telemetry:
     xid: tuple[int, ...]  # the driver's codes of critical errors, in their order
     samples: tuple[Sampled, ...]
     jpeg_percent: float | None = None  # how busy the JPEG engines were, mean over the run
+    clock_memory_mhz: float | None = None  # the slowest GPU's, median over the run
+    pcie_generation: int | None = None  # the lowest GPU's, median over the run: an idle link goes down by itself
     problem: str = ""  # why the file that lies there tells nothing; nothing else is known then
 
     @property
@@ -173,6 +175,8 @@ def read(
         pcie_width_max=_whole(_least(_gpus(begin), "pcie_width_max")),
         xid=_xids(lines),
         samples=samples,
+        clock_memory_mhz=_middle(_least(_gpus(line), "clock_memory_mhz") for line in inside),
+        pcie_generation=_whole(_middle(_least(_gpus(line), "pcie_generation") for line in inside)),
         jpeg_percent=_mean(number(gpu.get("jpeg_percent")) for line in inside for gpu in _gpus(line)),
     )
 
@@ -254,6 +258,11 @@ def _total(gpus: Iterable[Mapping[str, Any]], key: str) -> float | None:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [each for each in values if each is not None]
     return sum(known) / len(known) if known else None
+
+
+def _middle(values: Iterable[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return statistics.median_low(known) if known else None
 
 
 def _whole(value: float | None) -> int | None:

@@ -34,6 +34,9 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "comparable": comparable is not None and comparable.ok,
         "refusals": list(comparable.refusals) if comparable is not None else [],
         "differences": [_difference(each) for each in (comparable.differences if comparable is not None else ())],
+        "hardware": None
+        if found.watched is None
+        else {name: each.__dict__ for name, each in zip(NAMES, found.watched, strict=True)},
         "health": [{"where": each.where, "text": each.text} for each in found.symptoms],
         "metrics": [_metric(row) for row in found.rows],
         "phases": [
@@ -244,6 +247,7 @@ def _markdown(found: Comparison) -> Iterator[str]:
         f"{each.run} stands out: {each.percent:+.2f} % from its arm's others; it counts" for each in found.outlying
     ]
     remarks += [f"numbers: {found.bits.text}"] if found.bits is not None else []
+    remarks += words.watched(found)
     remarks += found.probes.notes
     remarks += [*words.quality(found.quality, found.question.labels), *found.notes]
     if remarks:

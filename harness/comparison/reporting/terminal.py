@@ -137,6 +137,8 @@ def _rest(found: Comparison) -> Iterator[str]:
         )
     if found.bits is not None:
         yield from _wrapped(f"numbers: {found.bits.text}", indent=4)
+    for text in words.watched(found):
+        yield from _wrapped(text, indent=4)
     for text in words.quality(found.quality, found.question.labels):
         yield from _wrapped(text, indent=4)
     for run in found.outlying:

@@ -451,6 +451,43 @@ def test_a_narrow_link_makes_it_suspect(tmp_path: Path) -> None:
     assert found.word == "SUSPECT"
 
 
+def at_work(log: Path, generation: int, memory_mhz: int, clock: float = 1980.0) -> None:
+    arms.telemetry(log, clock=clock)
+    path = log.with_name(log.name.replace("result_", "telemetry_")).with_suffix(".jsonl")
+    more = f'"pcie_width": 16, "pcie_generation": {generation}, "clock_memory_mhz": {memory_mhz}'
+    path.write_text(path.read_text().replace('"pcie_width": 16', more))
+
+
+def test_a_slow_link_and_slow_memory_are_suspect(tmp_path: Path) -> None:
+    a, b = arms.in_turns(tmp_path, slower=1.009, b={"software": NEW})
+    for folder, generation, memory in ((a, 5, 2619), (b, 1, 810)):
+        for log in folder.glob("*.txt"):
+            at_work(log, generation, memory)
+    found = judged((a, b))
+    assert found.word == "SUSPECT"
+    said = " ".join(each.text for each in found.symptoms)
+    assert "memory clocks differ: 2619 and 810 MHz" in said and "PCIe generation 5 and 1 at work" in said
+
+
+def test_every_output_has_what_the_hardware_did(tmp_path: Path) -> None:
+    from harness.comparison.reporting import documents
+
+    a, b = arms.in_turns(tmp_path, slower=1.0092, b={"software": NEW})
+    for folder, clock in ((a, 1980.0), (b, 1961.0)):
+        for log in folder.glob("*.txt"):
+            at_work(log, 5, 2619, clock)
+    found = judged((a, b))
+    line = "hardware: B SM 1,961 MHz, memory 2,619 MHz, 600 W, 61 C, PCIe gen 5, PCIe x16, held 3.0 s a run by power"
+    assert line in " ".join(" ".join(terminal.lines(found)).split()) and "SM 1,961 MHz" in documents.markdown(found)
+    assert documents.as_json(found)["hardware"]["B"]["pcie_generation"] == 5
+    assert found.word == "SLOWER" and any("SM clocks differ by -0.96 %" in note for note in found.notes)
+    for telemetry in b.glob("telemetry_*"):
+        telemetry.unlink()
+    alone = judged((a, b))
+    assert any("telemetry of 5 of 5 of A's and 0 of 5 of B's" in note for note in alone.notes)
+    assert "hardware: B not watched" in " ".join(" ".join(terminal.lines(alone)).split())
+
+
 def test_energy_is_shown(tmp_path: Path) -> None:
     a, b = arms.in_turns(tmp_path)
     for folder, power in ((a, 600.0), (b, 660.0)):
