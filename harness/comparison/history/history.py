@@ -65,6 +65,7 @@ class Cell:
     against: str  # the driver before it on this host; "" for the first
     percent: float | None
     word: verdict.Word | None
+    beside: str = ""  # what changed with the driver, so that no difference is the driver's; empty where nothing did
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ def _reasons(before: Point, after: Point) -> Iterable[str]:
         yield f"driver {before.driver or 'none'} -> {after.driver or 'none'}"
     if before.commit != after.commit:
         yield f"commit {before.commit[:10] or 'none'} -> {after.commit[:10] or 'none'}"
+    if before.boot and after.boot and before.boot != after.boot:
+        yield "a reboot"
 
 
 def _trend(points: Sequence[Point], values: Floats, breaks: Sequence[int]) -> float | None:
@@ -178,10 +181,15 @@ def _cells(points: Sequence[Point], drivers: Sequence[str], delta: float) -> Ite
             continue
         rates = [point.images_per_s for point in own if point.images_per_s]
         seconds = [point.seconds_per_epoch for point in own]
-        percent, word = None, None
+        percent, word, beside = None, None, ""
         if before is not None:
-            judged = verdict.judge(Observations.of([point.seconds_per_epoch for point in before[1]], seconds), delta)
-            percent, word = judged.percent, judged.word
+            # of one commit: what the code changed is not the driver's
+            common = {point.commit for point in before[1]} & {point.commit for point in own}
+            pair = [[point for point in side if point.commit in common] for side in (before[1], own)]
+            beside = "" if common else "commit"
+            if common:
+                judged = verdict.judge(_observed(*pair), delta)
+                percent, word = judged.percent, judged.word
         yield Cell(
             len(own),
             sum(rates) / len(rates) if rates else None,
@@ -189,8 +197,27 @@ def _cells(points: Sequence[Point], drivers: Sequence[str], delta: float) -> Ite
             before[0] if before is not None else "",
             percent,
             word,
+            beside,
         )
         before = (driver, own)
+
+
+def _observed(before: Sequence[Point], after: Sequence[Point]) -> Observations:
+    """Two drivers on one host, in blocks between which the driver or the boot changed, as compare has them."""
+    both = sorted(
+        [*((point, 0) for point in before), *((point, 1) for point in after)], key=lambda each: each[0].started
+    )
+    block, numbers = 0, []
+    for (earlier, was), (point, arm) in itertools.pairwise([both[0], *both]):
+        block += (arm, point.boot) != (was, earlier.boot)
+        numbers.append(block)
+    return Observations(
+        np.log([point.seconds_per_epoch for point, _ in both]),
+        np.array([arm for _, arm in both]),
+        np.zeros(len(both), np.int64),
+        np.array(numbers),
+        np.array([point.started for point, _ in both]),
+    )
 
 
 def _tested(points: Sequence[Point]) -> Iterable[dict[str, str]]:

@@ -63,7 +63,8 @@ def spark(each: SystemHistory) -> str:
 
 def _matrix(found: History) -> Iterator[str]:
     shown = found.drivers[-DRIVERS:]
-    yield "images/s by driver, and against the driver before: s slower, f faster, = equal"
+    yield "images/s by driver, and against the driver before: s slower, f faster, = equal,"
+    yield "? cannot be told, as by one stretch of each; (commit): no commit ran with both"
     yield f"{'':20}" + "".join(f"{_cut(driver, 18):>20}" for driver in shown)
     for series, cells in found.matrix:
         texts = (cell_text(cell) for cell in cells[-DRIVERS:])
@@ -77,7 +78,7 @@ def cell_text(cell: Cell | None) -> str:
         return "-"
     rate = f"{cell.images_per_s:,.0f}" if cell.images_per_s else f"{cell.seconds_per_epoch:,.4g} s"
     if cell.percent is None:
-        return rate
+        return f"{rate} ({cell.beside})" if cell.beside else rate
     mark = {"SLOWER": "s", "FASTER": "f", "EQUAL": "="}.get(cell.word or "", "?")
     return f"{rate} {-cell.percent:+.1f}% {mark}"
 

@@ -22,7 +22,7 @@ from harness.results.by_rules import rules_for, shortfall
 from harness.results.logfile import read
 from harness.results.series import find_logs
 
-VERSION = 4
+VERSION = 5
 CACHE_LIMIT = 256 << 20  # bytes; a point has about one thousand
 
 
@@ -47,6 +47,7 @@ class Point:
     joules_per_image: float | None
     whole: bool  # it met its target
     demonstration: bool
+    boot: str = ""  # as ComparedRun.boot
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def _read(log: Path) -> dict[str, Any]:
         joules_per_image=METRICS["joules_per_image"].value(run),
         whole=not shortfall(record, rules_for(record.benchmark, record.ruleset)) and record.max_steps is None,
         demonstration=record.demonstration,
+        boot=run.boot,
     )
     return {"point": asdict(point), "reason": ""}
 

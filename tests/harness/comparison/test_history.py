@@ -65,16 +65,38 @@ def test_a_trend_is_told_apart_from_a_change(tmp_path: Path) -> None:
 
 
 def test_drivers_against_systems(tmp_path: Path) -> None:
-    write(tmp_path / "x", 12, change_at=6)
+    """Old, new, old: with one stretch of each, what a reboot shifted would be the driver's."""
+    write(tmp_path / "x", 12, change_at=6, slower=1.1)
     write(tmp_path / "y", 5, uuid="GPU-2")
-    found = read(tmp_path)
+    once = read(tmp_path)
+    assert once.drivers == ("580.65.06", "590.44.01")
+    cells = {series.host: cells for series, cells in once.matrix}
+    assert cells["GPU-1"][1] is not None and cells["GPU-1"][1].word == "CANNOT TELL"
+    assert cells["GPU-2"][1] is None
 
-    assert found.drivers == ("580.65.06", "590.44.01")
-    cells = {series.host: cells for series, cells in found.matrix}
-    first, second = cells["GPU-1"]
+    for number in range(12, 18):
+        arms.write(tmp_path / "x", number, turn=number * 144, factor=arms.NOISE[number % 10], gpu={"uuid": "GPU-1"})
+    first, second = {series.host: cells for series, cells in read(tmp_path).matrix}["GPU-1"]
     assert first is not None and second is not None
     assert (first.word, second.word, second.against) == (None, "SLOWER", "580.65.06")
-    assert cells["GPU-2"][1] is None
+
+
+def test_a_commit_that_came_with_the_driver_is_not_the_driver(tmp_path: Path) -> None:
+    for number in range(12):
+        new = number >= 6
+        change = arms.put("commit", ("b" if new else "a") * 40)
+        arms.write(
+            tmp_path,
+            number,
+            turn=number * 144,
+            factor=1.08 if new else 1.0,
+            software=NEW if new else OLD,
+            change=change,
+        )
+    found = read(tmp_path)
+    ((_, (_, cell)),) = found.matrix
+    assert cell is not None and (cell.percent, cell.word, cell.beside) == (None, None, "commit")
+    assert "(commit)" in history_text.cell_text(cell)
 
 
 def test_drivers_seen_to_work_are_proposed(tmp_path: Path) -> None:
