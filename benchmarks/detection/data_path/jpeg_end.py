@@ -1,7 +1,8 @@
 """Whether a JPEG file that has its end marker breaks off before it, as half of a file does that a tool has closed.
 
 libjpeg fills what is missing with grey and tells nobody but the terminal, without a name. The check before a run does not see
-it either: it would have to decode every picture.
+it either: it would have to decode every picture. A progressive file that was cut between two of its scans is a whole one, of less
+detail.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ def breaks_off(file: Path, pixels: Tensor) -> bool:
         return False
     content = file.read_bytes()
     before, end, after = content.rpartition(END)
-    return not np.array_equal(_decoded(content), _decoded(before + MORE + end + after))
+    try:
+        return not np.array_equal(_decoded(content), _decoded(before + MORE + end + after))
+    except OSError:  # Pillow's: chance is read on where something is missing alone, and may be too much for it
+        return True
 
 
 def _last(pixels: Tensor, dim: int) -> int:

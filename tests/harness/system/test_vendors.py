@@ -161,8 +161,8 @@ def test_a_description_without_accelerators_disagrees_with_a_run_on_one(log: Pat
     description = {"number_of_nodes": "1", "accelerators_per_node": "0", "system_name": "1x abacus"}
 
     (found,) = check_agreement(description, "abacus", [("result_0.txt", logfile.read(log))])
-    assert (found.severity, found.key) == ("error", "configuration")
-    assert "the system has none" in found.found
+    assert (found.severity, found.key) == ("error", "hardware")
+    assert "2 accelerators a node, the system has 0" in found.found
 
 
 def test_the_process_groups_backend_is_the_device_s() -> None:
