@@ -1,8 +1,8 @@
 """Whether a JPEG file that has its end marker breaks off before it, as half of a file does that a tool has closed.
 
 libjpeg fills what is missing with grey and tells nobody but the terminal, without a name. The check before a run does not see
-it either: it would have to decode every picture. A progressive file that was cut between two of its scans is a whole one, of less
-detail.
+it either: it would have to decode every picture. A progressive file that was cut between two of its scans is a whole one, of
+less detail.
 """
 
 from __future__ import annotations
