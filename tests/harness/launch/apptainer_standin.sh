@@ -14,6 +14,7 @@ while [[ $1 == --* ]]; do
 done
 [[ $1 == *.sif ]]; image=$1; shift
 export image place BINDS="${binds[*]}"
+for name in "${!APPTAINERENV_@}"; do export "${name#APPTAINERENV_}=${!name}"; done
 exec unshare --mount --propagation private bash -c '
     set -e
     work=$(mktemp -d); mount -t tmpfs none "$work"; mkdir "$work"/{upper,work,root}
