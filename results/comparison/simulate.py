@@ -447,9 +447,6 @@ def main() -> None:
         sys.exit(f"no such parts: {', '.join(sorted(unknown))}; there are: worst, {', '.join(parts)}")
     if asked:
         result = json.loads((HERE / "simulation.json").read_text(encoding="utf-8"))
-        result["later_parts"] = ", ".join(dict.fromkeys([*result.get("later_parts", "").split(", "), *asked])).strip(
-            ", "
-        )
     for name in asked or parts:
         result[name] = list(parts[name]())
         sys.stderr.write(f"{name}: {time.perf_counter() - began:.0f} s\n")
@@ -468,13 +465,6 @@ def markdown(result: dict[str, Any]) -> str:
         f"Made by simulate.py on {result['hosts']} hosts and {result['series']} published series; the median host's run-to-run "
         f"spread is {result['median_spread_percent']} %. All figures are in simulation.json.",
     ]
-    if result.get("later_parts"):
-        lines += [
-            "",
-            f"By the rule as it is now: {result['later_parts']}. The other parts are of the rule before: EQUAL without the "
-            "drift taken out, and no change tested by permutation alone. Both were added to it as further conditions, so that "
-            "SLOWER and EQUAL are no more frequent now than they were; how much less is not measured for these parts.",
-        ]
     for name, rows in result.items():
         if not isinstance(rows, list):
             continue
