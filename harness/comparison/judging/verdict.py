@@ -15,6 +15,7 @@ SUSPECT, the fifth word, is health's (health.py), and WORSE, the sixth, training
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -206,13 +207,8 @@ def runs_for(spread: float, difference: float, delta: float) -> int | None:
 
 def _least(enough: Callable[[int], bool], start: int) -> int | None:
     """The least count from `start` to RUNS_LIMIT that is enough, where more always is too; None where none is."""
-    low, high = start, RUNS_LIMIT
-    if not enough(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return low
+    found = start + bisect.bisect_left(range(start, RUNS_LIMIT + 1), True, key=enough)
+    return found if found <= RUNS_LIMIT else None
 
 
 def _p_beyond(found: Estimate, sign: float, bound: float) -> float:

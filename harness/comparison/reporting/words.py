@@ -179,15 +179,15 @@ def watched(found: Comparison) -> Iterator[str]:
     for label, each in zip(found.question.labels, found.watched or (), strict=False):
         if each.runs:
             parts = [
-                *((f"SM {each.clock_sm_mhz:,.0f} MHz",) if each.clock_sm_mhz is not None else ()),
-                *((f"memory {each.clock_memory_mhz:,.0f} MHz",) if each.clock_memory_mhz is not None else ()),
-                *((f"{each.power_w:,.0f} W",) if each.power_w is not None else ()),
-                *((f"{each.temperature_c:.0f} C",) if each.temperature_c is not None else ()),
-                *((f"PCIe gen {each.pcie_generation:.0f}",) if each.pcie_generation is not None else ()),
-                *((f"PCIe x{each.pcie_width:.0f}",) if each.pcie_width is not None else ()),
-                *((f"held {each.held_s:.1f} s a run by {', '.join(each.held_by)}",) if each.held_s else ()),
+                None if each.clock_sm_mhz is None else f"SM {each.clock_sm_mhz:,.0f} MHz",
+                None if each.clock_memory_mhz is None else f"memory {each.clock_memory_mhz:,.0f} MHz",
+                None if each.power_w is None else f"{each.power_w:,.0f} W",
+                None if each.temperature_c is None else f"{each.temperature_c:.0f} C",
+                None if each.pcie_generation is None else f"PCIe gen {each.pcie_generation:.0f}",
+                None if each.pcie_width is None else f"PCIe x{each.pcie_width:.0f}",
+                f"held {each.held_s:.1f} s a run by {', '.join(each.held_by)}" if each.held_s else None,
             ]
-            yield f"hardware: {label}  {', '.join(parts)}".replace("_", " ")
+            yield f"hardware: {label}  {', '.join(filter(None, parts))}".replace("_", " ")
         elif any(other.runs for other in found.watched or ()):
             yield f"hardware: {label}  not watched"
 

@@ -100,14 +100,7 @@ def check(
             alone.append(path)
     work += [_series_work(series, ruleset) for series in (find_series(alone, say) if alone else [])]
     jobs = [each.job for each in work if each.job is not None]
-    finished = 0
-
-    def done(more: int) -> None:
-        nonlocal finished
-        finished += more
-        progress(finished, len(jobs))
-
-    answers = iter(official.ask(jobs, cache=cache, workers=workers, done=done))
+    answers = iter(official.ask(jobs, cache=cache, workers=workers, progress=progress))
     return [_report(each, next(answers) if each.job is not None else []) for each in work]
 
 

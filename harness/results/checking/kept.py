@@ -6,8 +6,8 @@ factor is theirs; of logs that others published it is the scaling.json beside th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Opinions:
 
     def __init__(self, cache: Path | None) -> None:
         self._cache = cache
-        self._asked: dict[str, list[OfficialVerdict] | RuntimeError] = {}  # by the job's key
+        self._asked: dict[Job, list[OfficialVerdict] | RuntimeError] = {}
         self._packages: dict[tuple[Path, str], list[OfficialVerdict] | None] = {}
 
     def ask(
@@ -49,31 +49,26 @@ class Opinions:
     ) -> None:
         """Have an answer for each series: those that nobody has asked for are asked for now, a second or two each."""
         jobs = [job for each in all_series if (job := checker.job_of(each, ruleset)) is not None]
-        finished = 0
-
-        def done(more: int) -> None:
-            nonlocal finished
-            finished += more
-            progress(finished, len(jobs))
-
-        answers = official.ask(jobs, cache=self._cache, workers=workers, done=done)
-        self._asked |= {job.key(): answer for job, answer in zip(jobs, answers, strict=True)}
+        answers = official.ask(jobs, cache=self._cache, workers=workers, progress=progress)
+        self._asked |= zip(jobs, answers, strict=True)
 
     def of(self, series: Series, ruleset: str | None) -> Opinion:
         """As `check` sees the series, alone or in the package that it lies in. An unreadable cache has nothing in it."""
-        scaled = _left_beside(series)
+        found, scaled = self._told(series, ruleset), _left_beside(series)
+        return found if scaled is None else replace(found, factor=scaled)
+
+    def _told(self, series: Series, ruleset: str | None) -> Opinion:
         job = checker.job_of(series, ruleset)
         if job is None:
-            return Opinion(None, "MLPerf's tools have no rules for it", scaled or 1.0)
-        verdicts = self._asked.get(job.key()) or official.kept(job, self._cache)
+            return Opinion(None, "MLPerf's tools have no rules for it")
+        verdicts = self._asked.get(job) or official.kept(job, self._cache)
         if isinstance(verdicts, RuntimeError):
-            return Opinion(None, str(verdicts), scaled or 1.0, broke=True)
+            return Opinion(None, str(verdicts), broke=True)
         if verdicts is None:
             verdicts = self._in_package(series.folder.resolve(), job.ruleset)
         if verdicts is None:
-            said = f"MLPerf's tools were not asked yet: python -m harness check {series.folder}"
-            return Opinion(None, said, scaled or 1.0)
-        return _opinion(verdicts, scaled)
+            return Opinion(None, f"MLPerf's tools were not asked yet: python -m harness check {series.folder}")
+        return _opinion(verdicts)
 
     def _in_package(self, folder: Path, ruleset: str) -> list[OfficialVerdict] | None:
         """What was said of the package's logs in this folder, and of their system's description."""
@@ -90,9 +85,13 @@ class Opinions:
         return about or None
 
 
-def _opinion(verdicts: Sequence[OfficialVerdict], scaled: float | None) -> Opinion:
-    factors = [each.value for each in verdicts if each.tool == "RCP checker" and each.value is not None]
-    factor = scaled or (factors[0] if factors else 1.0)
+def factor_in(verdicts: Iterable[OfficialVerdict]) -> float:
+    """By which the score of the series that these are of is multiplied."""
+    return next((each.value for each in verdicts if each.tool == "RCP checker" and each.value is not None), 1.0)
+
+
+def _opinion(verdicts: Sequence[OfficialVerdict]) -> Opinion:
+    factor = factor_in(verdicts)
     tools = f"MLPerf's tools (mlperf-logging {official.version()})"
     refused = [each for each in verdicts if each.passed is False]
     if not refused:

@@ -99,16 +99,20 @@ class Job:
 
 
 def ask(
-    jobs: Sequence[Job], *, cache: Path | None = None, workers: int = 1, done: Callable[[int], None] = lambda _: None
+    jobs: Sequence[Job],
+    *,
+    cache: Path | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[list[OfficialVerdict] | RuntimeError]:
     """The answer to each job, or why there is none. `cache` is a folder that keeps answers by what they depend on;
-    `done` is told how many more jobs are answered."""
+    `progress` is told how many of how many jobs are answered."""
     answers: dict[int, list[dict[str, Any]] | RuntimeError] = {}
     keys = {index: job.key() for index, job in enumerate(jobs)} if cache is not None else {}
     for index, key in keys.items():
         if (kept := _kept(cache, key)) is not None:
             answers[index] = kept
-    done(len(answers))
+    progress(len(answers), len(jobs))
     left = [index for index in range(len(jobs)) if index not in answers]
     size = min(TOGETHER, -(-len(left) // max(workers, 1)) or 1)
     shares = [left[at : at + size] for at in range(0, len(left), size)]
@@ -120,7 +124,7 @@ def ask(
                 answers[index] = answer
                 if cache is not None and not isinstance(answer, RuntimeError):
                     _keep(cache, keys[index], answer)
-            done(len(share))
+            progress(len(answers), len(jobs))
     found = [(jobs[index], answers[index]) for index in range(len(jobs))]
     return [answer if isinstance(answer, RuntimeError) else job.verdicts(answer) for job, answer in found]
 
