@@ -187,7 +187,8 @@ def test_a_run_that_is_interrupted_before_it_trains_takes_no_number_and_spoils_n
         wait_for(out / "result_0.txt", begun_with)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
-        assert (ranks > 1 or fate == "warms up for ever") or f"log      {out / 'refused_0.txt'}" in process.said("out")
+        told = process.said("out", "errors")
+        assert (ranks > 1 or fate == "warms up for ever") or f"log      {out / 'refused_0.txt'}" in process.said("out"), told
     assert [path.name for path in out.iterdir()] == ["refused_0.txt"]
     assert (stop(out / "refused_0.txt")["status"], stop(out / "refused_0.txt")["reason"][:6]) == ("aborted", "SIGINT")
     path = toy.write(tmp_path, toy.raw())
