@@ -24,10 +24,11 @@ from harness.results import memory, package_tree, sources, sysdesc
 from harness.results.by_rules import shortfall
 from harness.results.checking.checker import Report, check
 from harness.results.checking.findings import is_placeholder
+from harness.results.checking.kept import Opinion, factor_in
 from harness.results.checking.own import judge
 from harness.results.checking.package import is_package
 from harness.results.checking.system import read_description
-from harness.results.package_text import implementation_json, system_files
+from harness.results.package_text import README, implementation_json, readme, system_files
 from harness.results.record import RunRecord, number
 from harness.results.series import Series, find_logs, find_series
 from harness.rules import DEFAULT, DIVISIONS, Rules, checkable, rules_for
@@ -80,11 +81,17 @@ def package(series: Series, submission: Submission) -> tuple[Path, Report]:
     if reasons:
         raise Unpublishable(reasons)
     with package_tree.copied(target) as built:
-        _build(built, series, submission, system=system, description=description, ruleset=ruleset)
+        own, implementation = _build(built, series, submission, system=system, description=description, ruleset=ruleset)
         (report,) = check([built], ruleset)
         if not report.ok:
             wrong = [each for each in report.findings if each.severity == "error"]
             raise Unpublishable([f"{each.file}: {each.key or each.rule}: {each.found}; {each.fix}" for each in wrong])
+        # only now it is known; the summary is for people, and no check reads it
+        about = f"{RESULTS_FOLDER}/{system}/{series.first.benchmark}"
+        factor = factor_in(each for each in report.verdicts if each.about == about)
+        if factor != 1 and submission.division == "closed":
+            opinion = Opinion(True, "", factor)
+            _write(own / README, readme(series, system, implementation, ruleset, opinion))
         package_tree.put(built, target)
     return target, report
 
@@ -229,7 +236,8 @@ def _build(
     system: str,
     description: Mapping[str, object],
     ruleset: str,
-) -> None:
+) -> tuple[Path, str]:
+    """The folder of what tells of the system, and the name of the sources' own."""
     first, benchmark = series.first, str(series.first.benchmark)
     results, systems = package / RESULTS_FOLDER / system / benchmark, package / "systems"
     for folder in (results, systems):
@@ -249,6 +257,7 @@ def _build(
     for _, path in all_figures_in(series.folder):
         shutil.copyfile(path, own / path.name)
     _write(own / f"{system}_{implementation}.json", json.dumps(implementation_json(first), indent=2) + "\n")
+    return own, implementation
 
 
 def _sources(implementations: Path, first: RunRecord, submission: Submission) -> str:

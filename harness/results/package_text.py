@@ -10,10 +10,12 @@ from typing import Any
 
 from harness.names import plain
 from harness.names import result as result_name
-from harness.results.checking.kept import Opinions
+from harness.results.checking.kept import Opinion
 from harness.results.record import RunRecord
 from harness.results.score import four_decimals, score
 from harness.results.series import Series
+
+README = "README.md"
 
 _SHELL = """#!/usr/bin/env bash
 # {purpose}
@@ -54,7 +56,7 @@ def system_files(series: Series, system: str, implementation: str, ruleset: str)
         name: _SHELL.format(purpose=purpose, implementation=implementation, command=command)
         for name, (purpose, command) in scripts.items()
     }
-    return {"README.md": _readme(series, system, implementation, ruleset), **files}
+    return {README: readme(series, system, implementation, ruleset), **files}
 
 
 def toml(table: Mapping[str, Any]) -> str:
@@ -99,10 +101,9 @@ def implementation_json(record: RunRecord) -> dict[str, str]:
     }
 
 
-def _readme(series: Series, system: str, implementation: str, ruleset: str) -> str:
-    opinions = Opinions(None)
-    opinions.ask([series], ruleset)  # for the factor of the score
-    record, result = series.first, score(series, ruleset, opinions.of(series, ruleset))
+def readme(series: Series, system: str, implementation: str, ruleset: str, opinion: Opinion | None = None) -> str:
+    """`opinion`: what MLPerf's tools say of the series, once they were asked."""
+    record, result = series.first, score(series, ruleset, opinion)
     minutes = "no score" if result.exact_minutes is None else f"{four_decimals(result.exact_minutes)} minutes"
     scaled = (
         ""
