@@ -188,7 +188,9 @@ def test_a_run_that_is_interrupted_before_it_trains_takes_no_number_and_spoils_n
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
         told = process.said("out", "errors")
-        assert (ranks > 1 or fate == "warms up for ever") or f"log      {out / 'refused_0.txt'}" in process.said("out"), told
+        assert (ranks > 1 or fate == "warms up for ever") or f"log      {out / 'refused_0.txt'}" in process.said(
+            "out"
+        ), told
     assert [path.name for path in out.iterdir()] == ["refused_0.txt"]
     assert (stop(out / "refused_0.txt")["status"], stop(out / "refused_0.txt")["reason"][:6]) == ("aborted", "SIGINT")
     path = toy.write(tmp_path, toy.raw())
