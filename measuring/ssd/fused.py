@@ -14,7 +14,7 @@ from measuring.ssd.checks import Check
 from measuring.ssd.sections import Batch
 
 PARTS = {"convolutions": "convolutions with what follows them", "weights": "weights converted at once"}
-# Of gradients, relative: the median of a stage's or an extra block's, of the worst of these. bf16 keeps 8 bits, and other
+# Of gradients, relative: the median of a stage's, an extra block's or its convolutions', of the worst of these. bf16 keeps 8 bits, and other
 # kernels round other sums; a gradient without one of its readers, or with a mask of other bits, differs by about itself
 GRADIENT_BOUND = 0.2
 
@@ -59,7 +59,10 @@ def same_gradients(name: str, one: SSDSession, other: SSDSession, batch: Batch) 
     }
     stages: dict[str, list[float]] = {}
     for of, difference in differences.items():
-        stages.setdefault(".".join(of.split(".")[:2]), []).append(difference)
+        stage = ".".join(of.split(".")[:2])
+        stages.setdefault(stage, []).append(difference)
+        if mine[of].dim() == 4:  # of three parameters one: without any gradient they would hide in the stage's median
+            stages.setdefault(f"{stage}'s convolutions", []).append(difference)
     medians = {stage: torch.tensor(several).median().item() for stage, several in stages.items()}  # of a NaN NaN
     worst = max(medians, key=lambda stage: (medians[stage] != medians[stage], medians[stage]))
     what = f"gradients, {name} against without, relative: the median of {worst}, the worst of {len(stages)} stages"

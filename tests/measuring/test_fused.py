@@ -94,6 +94,10 @@ def test_gradients_that_differ_are_told(folder: Path, tmp_path: Path, monkeypatc
     assert not found.passed and found.found == pytest.approx(0.5) and "median of extras.0" in found.what
     disturbed(2.0, "backbone.6", slice(0, None, 4))
     assert fused.same_gradients("a part", one, other, batch).passed, "rounding of a few small ones is no fault"
+    disturbed(0.0, "backbone.6", slice(0, None, 3))
+    assert "backbone.6's convolutions" in fused.same_gradients("a part", one, other, batch).what, (
+        "they are one of three"
+    )
     disturbed(float("nan"), "heads.1", slice(0, None))
     assert not fused.same_gradients("a part", one, other, batch).passed, "NaN is no small difference"
 
