@@ -14,8 +14,9 @@ from measuring.ssd.checks import Check
 from measuring.ssd.sections import Batch
 
 PARTS = {"convolutions": "convolutions with what follows them", "weights": "weights converted at once"}
-# Of gradients, relative: the median of a stage's, an extra block's or its convolutions', of the worst of these. bf16 keeps 8 bits, and other
-# kernels round other sums; a gradient without one of its readers, or with a mask of other bits, differs by about itself
+# Of gradients, relative: the median of a stage's, an extra block's or its convolutions', of the worst of these. bf16 keeps 8
+# bits, and other kernels round other sums; a gradient without one of its readers, or with a mask of other bits, differs by
+# about itself
 GRADIENT_BOUND = 0.2
 
 
