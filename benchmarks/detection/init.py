@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.detection import chosen, precision, threads
+from benchmarks.detection.recorded import beside
 from benchmarks.detection.tables import Compute
 from harness.contract import Context, Plain, Precision
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STEPS = 3  # CUDA graphs take the first to allocate and the second to record
+STEPS = 3
 
 
 class Init:
@@ -103,7 +104,8 @@ class Init:
             took("init_precision")
         session.scaler = self.scaler()
         for number in range(STEPS):
-            session.train_step(*batch).item()
+            with self._where_steps_are_recorded():
+                session.train_step(*batch).item()
             if number == 0:
                 took("init_first_step")  # compiles and autotunes
         took("init_further_steps")
@@ -116,6 +118,7 @@ class Init:
         session.model.load_state_dict(model)
         session.optimizer.load_state_dict(optimizer)
         session.scaler = self.scaler()
+        session.record()
         torch.set_rng_state(random_state)
 
     def scaler(self) -> torch.amp.GradScaler:
@@ -125,6 +128,12 @@ class Init:
     def _uncompiled(self) -> contextlib.AbstractContextManager[Any]:
         """A compiled step is compiled for one number of threads, and a minute each is too much."""
         return torch.compiler.set_stance("force_eager") if self.compute.compile else contextlib.nullcontext()
+
+    def _where_steps_are_recorded(self) -> contextlib.AbstractContextManager[Any]:
+        """A graph is recorded where its kernels have run before, as far as they keep something for a stream."""
+        if not self.compute.cuda_graphs:
+            return contextlib.nullcontext()
+        return beside(torch.device(self.context.device))
 
     def _threads_are_to_be_measured(self) -> bool:
         """Not where a device does the work, where there is no choice, and where nothing may be chosen by its speed."""

@@ -11,12 +11,17 @@ On CUDA a phase begins with an event in the stream, so that the host is never wa
 the time that it spends waiting for a batch says nothing of the device. Events are read once an interval, after the loss
 has been. The same names are NVTX ranges for a profiler. Elsewhere the device is the host, and the clock is
 time.perf_counter.
+
+A step that is replayed as one CUDA graph has its events in the graph, and each replay writes over those of the one before. So
+how long all steps of an interval took is measured of each, and how that divides into phases of the last one alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -29,9 +34,14 @@ class Phases:
         self.chain: list[tuple[str, torch.cuda.Event | float]] = []
         self.spare: list[torch.cuda.Event] = []  # events that were read; making one costs more than using it again
         self.range: object = None
+        self.recording: PhasesOfGraph | None = None
+        self.graph: PhasesOfGraph | None = None  # that was replayed last
 
     def begin(self, name: str) -> None:
         """End the phase before and begin `name`, one of harness.contract.STEP_PHASES."""
+        if self.recording is not None:
+            self.recording.begin(name)
+            return
         if not self.on_cuda:
             self.chain.append((name, time.perf_counter()))
             return
@@ -41,6 +51,19 @@ class Phases:
         if self.range is not None:
             torch.cuda.nvtx.range_end(self.range)
         self.range = torch.cuda.nvtx.range_start(name)
+
+    @contextlib.contextmanager
+    def of_graph(self) -> Iterator[PhasesOfGraph]:
+        """Phases that begin meanwhile are a graph's, which is being recorded."""
+        self.recording = PhasesOfGraph()
+        try:
+            yield self.recording
+        finally:
+            self.recording = None
+
+    def replayed(self, graph: PhasesOfGraph) -> None:
+        """The graph's phases are what the phase that has begun divides into."""
+        self.graph = graph
 
     def restart(self, name: str) -> None:
         """Begin `name` without a phase before it: what happened since the last one, an evaluation or init, is none."""
@@ -52,11 +75,46 @@ class Phases:
         """Of each phase that ended since the last call; the one that goes on starts again. The device must be
         synchronised."""
         found: dict[str, float] = {}
-        for (name, begun), (_, ended) in zip(self.chain, self.chain[1:], strict=False):
+        for (name, begun), (_, ended) in itertools.pairwise(self.chain):
             found[name] = found.get(name, 0.0) + _between(begun, ended)
+        if self.graph is not None:
+            (whole, *_), ends = self.graph.names, self._end_of_last(self.graph.names[0])
+            shares = self.graph.shares(ends)
+            spent = found.pop(whole)
+            found |= {name: spent * share for name, share in shares.items()}
+            self.graph = None
         self.spare += [event for _, event in self.chain[:-1] if isinstance(event, torch.cuda.Event)]
         del self.chain[:-1]
         return found
+
+    def _end_of_last(self, name: str) -> torch.cuda.Event:
+        """Where the last phase of that name ended."""
+        (*_, end) = (ended for (begun, _), (_, ended) in itertools.pairwise(self.chain) if begun == name)
+        assert isinstance(end, torch.cuda.Event)
+        return end
+
+
+class PhasesOfGraph:
+    """Those of one recorded step, of which every replay writes the same events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, torch.cuda.Event]] = []
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.events]
+
+    def begin(self, name: str) -> None:
+        """While it is being recorded."""
+        event = torch.cuda.Event(enable_timing=True, external=True)
+        event.record()
+        self.events.append((name, event))
+
+    def shares(self, ended: torch.cuda.Event) -> Mapping[str, float]:
+        """Of the last replay's time, which ended there, each phase's part."""
+        marks = [*(event for _, event in self.events), ended]
+        spent = [_between(one, other) for one, other in itertools.pairwise(marks)]
+        return {name: each / sum(spent) for name, each in zip(self.names, spent, strict=True)}
 
 
 def _between(begun: torch.cuda.Event | float, ended: torch.cuda.Event | float) -> float:

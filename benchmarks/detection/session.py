@@ -31,8 +31,9 @@ from benchmarks.detection.phases import Phases
 from benchmarks.detection.precision import AUTOCAST_DTYPE
 from benchmarks.detection.quality import panels
 from benchmarks.detection.quality.evaluation import Evaluation, average_running_statistics
+from benchmarks.detection.recorded import RecordedStep
 from benchmarks.detection.suppression import Limits
-from benchmarks.detection.tables import Compute, DetectorConfig, ImageFormat
+from benchmarks.detection.tables import DetectorConfig, ImageFormat
 from harness.contract import Context, DataSummary, Interval, Plain, Precision
 
 BEST_PLANS = 10  # PyTorch's own number of those that cuDNN puts first; 0 is all
@@ -76,6 +77,7 @@ class DetectorSession(ABC):
             torch.backends.cudnn.benchmark_limit = 0 if compute.autotune == "all" else BEST_PLANS
         self.scaler = self.init.scaler()
         self.step = 0  # of the run, 0-based: the one to be trained next
+        self.recorded: RecordedStep | None = None  # where compute.cuda_graphs asks for it
 
     # --- a detector's own ----------------------------------------------------------------------------------------------
 
@@ -201,7 +203,18 @@ class DetectorSession(ABC):
             self.phases.begin("data_starved")
 
     def train_step(self, images: Tensor, *targets: Tensor) -> Tensor:
-        """One step of the optimizer on images in data.image_format and what belongs to them; its loss, unawaited."""
+        """One step of the optimizer on images in data.image_format and what belongs to them; its loss, unawaited, and where the
+        step is recorded the next one writes over it."""
+        if self.recorded is not None:
+            return self.recorded(images, *targets)
+        return self._step(images, *targets)
+
+    def record(self) -> None:
+        """From here on steps are replayed, where the configuration says so. Weights and the optimizer's state stay in place."""
+        if self.settings.compute.cuda_graphs:
+            self.recorded = RecordedStep(self._step, self.optimizer, self.synthetic_batch(), self.phases)
+
+    def _step(self, images: Tensor, *targets: Tensor) -> Tensor:
         self.phases.begin("forward_loss")
         batch_loss = self.forward_loss(self.network_input(images), *targets)
         self.phases.begin("backward")
@@ -281,8 +294,10 @@ class DetectorSession(ABC):
         if before is not None and before != here:  # older checkpoints do not say
             one, other = next(((a, b) for a, b in itertools.zip_longest(before, here) if a != b), (None, None))
             raise ValueError(f"the checkpoint is of other categories than the data: {one} where the data has {other}")
+        self.recorded = None  # the optimizer takes other tensors
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.record()
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
         mine = state["by_rank"][self.context.rank]
@@ -293,10 +308,3 @@ class DetectorSession(ABC):
         """Both backends' threads stop when the last reference goes."""
         self.__dict__.pop("train_data", None)
         self.__dict__.pop("evaluation", None)
-
-
-def compiler_options(compute: Compute) -> dict[str, Any]:
-    """What torch.compile is told beyond its defaults."""
-    # or_error: what the log says is so, where the compiler would only warn that it went on without graphs
-    graphs = ("triton.cudagraphs", "triton.cudagraph_or_error") if compute.cuda_graphs else ()
-    return dict.fromkeys(graphs, True)

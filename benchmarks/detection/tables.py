@@ -84,7 +84,7 @@ class Compute(Table):
     compile: bool = False  # torch.compile of model and loss; on a CPU it needs a C++ compiler
     # On CUDA, cuDNN tries its plans for each shape in init and keeps the fastest: the ten that it thinks best, or all
     autotune: bool | Literal["all"] = True
-    # Of a compiled step on CUDA: its kernels are recorded in init and replayed, inputs copied into their buffers
+    # On CUDA the whole step is recorded in init as one graph, and each batch copied into it
     cuda_graphs: bool = False
     # Of several ranks. delayed: all gradients are summed at once after the backward pass, not in buckets while it goes on
     all_reduce: Literal["overlapped", "delayed"] = "overlapped"
@@ -99,9 +99,12 @@ class Compute(Table):
         return self
 
     @model_validator(mode="after")
-    def _graphs_are_the_compiler_s(self) -> Self:
-        if self.cuda_graphs and not self.compile:
-            raise ValueError("cuda_graphs = true records what torch.compile made: say compile = true as well")
+    def _what_is_recorded_is_known_before(self) -> Self:
+        if self.cuda_graphs and self.precision not in ("bf16", "fp32"):
+            raise ValueError(
+                f'cuda_graphs = true with precision = "{self.precision}": fp16 leaves out steps whose gradients overflow, '
+                'which no graph can; say "bf16" or "fp32"'
+            )
         return self
 
 

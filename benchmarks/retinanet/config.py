@@ -97,6 +97,15 @@ class RetinaNetConfig(DetectorConfig):
     optimizer: Optimizer
     evaluation: EvaluationTable
 
+    @model_validator(mode="after")
+    def _a_batch_has_no_one_shape(self) -> Self:
+        if self.compute.cuda_graphs:
+            raise ValueError(
+                "cuda_graphs = true records a step for batches of one shape, and RetinaNet's have as many boxes as their "
+                "pictures: leave it out"
+            )
+        return self
+
     @property
     def antialias(self) -> bool:
         return self.data.antialias

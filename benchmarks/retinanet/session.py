@@ -15,7 +15,7 @@ from benchmarks.detection import capabilities, gradients
 from benchmarks.detection.data_path.data import TrainBatches
 from benchmarks.detection.folder import Folder
 from benchmarks.detection.found import Detections
-from benchmarks.detection.session import DetectorSession, compiler_options
+from benchmarks.detection.session import DetectorSession
 from benchmarks.retinanet import data, detections
 from benchmarks.retinanet.anchors import SIZES, anchors
 from benchmarks.retinanet.config import RetinaNetConfig
@@ -67,7 +67,7 @@ class RetinaNetSession(DetectorSession):
         # the number of boxes changes from batch to batch: what is compiled begins after them
         self._loss_of_targets = self._network_loss
         if config.compute.compile:
-            self._loss_of_targets = torch.compile(self._network_loss, options=compiler_options(config.compute))
+            self._loss_of_targets = torch.compile(self._network_loss)
         self.optimizer = torch.optim.Adam(
             [each for each in self.model.parameters() if each.requires_grad],
             lr=config.optimizer.learning_rate,

@@ -156,11 +156,6 @@ class Compute(tables.Compute):
             raise ValueError(
                 f'fused = {list(self.fused)}: "convolutions" are chosen by their speed, which autotune = false forbids'
             )
-        if "convolutions" in self.fused and self.cuda_graphs:
-            raise ValueError(
-                f'fused = {list(self.fused)}: "convolutions" keep room for their sums from step to step, which cuda_graphs '
-                "= true forbids; leave out one of them"
-            )
         if self.fused and not self.channels_last:
             raise ValueError(f"fused = {list(self.fused)} is for channels_last = true alone")
         return self

@@ -19,7 +19,7 @@ from benchmarks.detection.casts import WeightsAtOnce
 from benchmarks.detection.data_path.data import TrainBatches
 from benchmarks.detection.data_path.image_format import PaddedChannels
 from benchmarks.detection.found import Detections
-from benchmarks.detection.session import DetectorSession, compiler_options
+from benchmarks.detection.session import DetectorSession
 from benchmarks.ssd import data, detections, group_batch_norm, loss, stem
 from benchmarks.ssd.boxes import default_boxes
 from benchmarks.ssd.config import SSDConfig
@@ -79,7 +79,7 @@ class SSDSession(DetectorSession):
             self.network = gradients.averaged(self.network, config.compute, self.phases)
         self.forward_loss = self._forward_loss
         if config.compute.compile:
-            self.forward_loss = torch.compile(self._forward_loss, options=compiler_options(config.compute))
+            self.forward_loss = torch.compile(self._forward_loss)
         settings = config.optimizer
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),

@@ -119,7 +119,6 @@ ALL_PARTS = ["stem", "blocks", "convolutions", "loss"]
     ("compute", "says"),
     [
         ({"fused": ["stem", "convolutions"]}, 'are those of "blocks"; name both'),
-        ({"fused": ALL_PARTS, "compile": True, "cuda_graphs": True}, "which cuda_graphs = true forbids"),
         ({"fused": ALL_PARTS, "autotune": False}, "chosen by their speed, which autotune = false forbids"),
     ],
 )
