@@ -5,13 +5,16 @@ Seen on a CPU: an operator whose result's size, or whose value, the host must kn
 
 from __future__ import annotations
 
+import json
 from collections import deque
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.detection.data_path import data_dali
@@ -136,3 +139,39 @@ def test_on_a_cpu_nothing_is_kept() -> None:
     in_use = InUse(torch.device("cpu"))
     in_use.asked({"images": torch.zeros(1)})
     assert not in_use.kept
+
+
+def test_a_gpu_s_batches_belong_to_the_stream_that_is_current_when_they_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And not to the host, for which DALI's memory waits for the whole device when it is given back."""
+    streams = iter(["training's", "evaluation's"])
+    cuda = SimpleNamespace(current_stream=lambda _: next(streams))
+    monkeypatch.setattr(data_dali, "torch", SimpleNamespace(cuda=cuda))
+    pipe = SimpleNamespace(share_outputs=lambda cuda_stream=None: cuda_stream)
+    data_dali.give_in_order(pipe, torch.device("cuda:0"))
+    assert [pipe.share_outputs(), pipe.share_outputs()] == ["training's", "evaluation's"]
+
+
+def test_on_a_gpu_the_data_path_never_waits_for_the_whole_device(tmp_path: Path, gpu: str) -> None:
+    """What it starts meanwhile would stand still: threads that start kernels themselves are training's, and the profiler's
+    own waiting is in one of them."""
+    folder = small.folder(tmp_path)
+    tables: Any = config.parse(small.content(data={"backend": "dali"}), name="small", source="small").tables
+    session = SSDSession(tables, Context(device=gpu, seed=5, data_dir=folder, log_every_steps=1))
+    session.load_data()
+    sum(interval.steps for interval in session.train_epoch(1))
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        for epoch in range(2, 8):
+            sum(interval.steps for interval in session.train_epoch(epoch))
+        torch.cuda.synchronize()
+    profiled.export_chrome_trace(str(tmp_path / "trace.json"))
+    calls = [
+        (event["tid"], event["name"]) for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+        if event.get("cat") == "cuda_runtime"
+    ]  # fmt: skip
+    starting = {thread for thread, name in calls if name == "cudaLaunchKernel"}
+    assert (
+        starting
+        and [thread for thread, name in calls if name == "cudaDeviceSynchronize" and thread not in starting] == []
+    )

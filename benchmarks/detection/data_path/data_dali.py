@@ -62,6 +62,17 @@ class InUse:
             self.kept.popleft()
 
 
+def give_in_order(pipe: Any, device: torch.device) -> None:
+    """Let the pipeline's outputs belong to the current stream of PyTorch, and not to the host.
+
+    What belongs to the host is given back by a thread of DALI's that waits for the whole device first. Meanwhile nobody else's
+    kernels are started, the decoders' neither: on an H100 they stood still for 40 to 100 ms of a step of 60. Nor does the host
+    wait for a batch any more; the stream does.
+    """
+    outputs = pipe.share_outputs
+    pipe.share_outputs = lambda: outputs(cuda_stream=torch.cuda.current_stream(device))
+
+
 @dataclass
 class DaliBatches:
     """Implements benchmarks.detection.data_path.data.TrainBatches."""
@@ -136,6 +147,8 @@ def batches(
     pipe: Any, source: Source, saved: tempfile.TemporaryDirectory[str], outputs: list[str], policy: LastBatchPolicy
 ) -> DaliBatches:
     """`saved` is where the graph's reader saves what it reads, and is removed."""
+    if source.gpu is not None:
+        give_in_order(pipe, torch.device(source.device))
     iterator = DALIGenericIterator(
         [pipe], outputs, reader_name=READER, last_batch_policy=policy, auto_reset=True, prepare_first_batch=False
     )
