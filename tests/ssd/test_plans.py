@@ -76,6 +76,7 @@ class Library:
         self.seconds = {"without": 3.0, "a": 2.0, "b": 1.0, "c": 4.0, "d": 5.0, "e": 0.1}
         self.measured: list[str] = []
         self.graphs: list[StandInGraph] = []
+        self.asked: list[set[str]] = []  # what a graph was made for
         self.version = 92400
 
     def module(self) -> Any:
@@ -89,7 +90,8 @@ class Library:
             __version__="1",
         )
 
-    def pygraph(self, **_: object) -> StandInGraph:
+    def pygraph(self, **asked: object) -> StandInGraph:
+        self.asked.append({"handle", "device_property"} & asked.keys())
         self.graphs.append(StandInGraph(self.names, self.broken))
         return self.graphs[-1]
 
@@ -326,6 +328,27 @@ def test_a_run_s_tensors_reach_the_plan_by_their_numbers(monkeypatch: pytest.Mon
     assert done[0] == {"handle": 7, "stream": 11}
     pointers, workspace, handle = done[1]
     assert pointers == {4: one.data_ptr(), 9: two.data_ptr()} and workspace != 0 and handle == 7
+
+
+def test_a_card_that_is_there_is_asked_itself(library: Library) -> None:
+    """In a process that had not used it, its properties gave cuDNN's older kernels alone; seen on an H100."""
+    plans.made(plans.Wanted("a graph", lambda _: None), 0)
+    plans.made(plans.Wanted("a graph", lambda _: None), "{}")
+    assert library.asked == [{"handle"}, {"device_property"}]
+
+
+def test_on_a_gpu_other_processes_make_the_plans_that_are_made_here(
+    gpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cudnn")
+    from benchmarks.ssd.kernels import graphs
+
+    monkeypatch.setattr(plans, "folder", lambda: tmp_path)
+    wanted = graphs.forward_graph(graphs.Shape(8, 64, 16, 16, 64, 3, 1, 1, torch.bfloat16))
+    with plans.made_beside([wanted], torch.device(gpu), 1):
+        beside = plans._BESIDE[wanted.text].result()
+    here = plans.made(wanted, 0)
+    assert [*beside.plans] == [*here.plans] and here.plans
 
 
 @pytest.mark.filterwarnings("error:cuDNN")

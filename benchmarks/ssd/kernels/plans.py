@@ -3,8 +3,8 @@
 PyTorch asks cuDNN for convolutions alone, and what it measures is forgotten with the process. A graph may have more in it:
 what a convolution's output is added to, masked with or summed up into while it is still in registers. Such a graph's kernels
 are generated and compiled at first use, half a second each, so that its plan is kept as it is, machine code included: with
-torch.compile's own, for this card and these versions alone. Compiling holds Python's lock and needs a card's properties alone:
-in `made_beside` other processes do it.
+torch.compile's own, for this card and these versions alone. Compiling holds Python's lock: in `made_beside` other processes
+do it.
 
 Needs nvidia-cudnn-frontend. Nothing here knows what a graph computes.
 """
@@ -119,7 +119,10 @@ def candidates(wanted: Wanted, **of_graph: Any) -> tuple[Any, list[str]]:
 def made(wanted: Wanted, card: int | str) -> Made:
     """The first TRIED plans. `card`: a device's number, or the properties in JSON of one that need not be there."""
     cudnn = _cudnn()
-    graph, names = candidates(wanted, device_property=cudnn.create_device_properties(card))
+    if isinstance(card, int):  # of its properties alone, in a process that has not used it, cuDNN had older kernels
+        graph, names = candidates(wanted, handle=_handle(card))
+    else:
+        graph, names = candidates(wanted, device_property=cudnn.create_device_properties(card))
     found = Made({}, {})
     for index, name in enumerate(names[:TRIED]):
         try:
