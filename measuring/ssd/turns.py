@@ -32,12 +32,12 @@ Changes = Mapping[str, Mapping[str, Any]]
 Constant = tuple[ModuleType, str, Any]
 
 AS_CONFIGURED = "as configured"
-# The most promising first
+# Those that need no other step first
 ALL_PARTS = ["stem", "blocks", "convolutions", "loss", "weights"]
 GPU_CHOICES: dict[str, Changes] = {
+    "hw_decoder_load 0.9": {"data": {"hw_decoder_load": 0.9}},
     "CUDA graphs": {"compute": {"cuda_graphs": True}},
     "CUDA graphs, convolutions and weights": {"compute": {"cuda_graphs": True, "fused": ALL_PARTS}},
-    "hw_decoder_load 0.9": {"data": {"hw_decoder_load": 0.9}},
 }
 CPU_CHOICES: dict[str, Changes] = {
     "DALI": {"data": {"backend": "dali"}},
