@@ -41,7 +41,7 @@ measured() { # name, seconds, sections
 tests=("$python" -m pytest -q -p no:cacheprovider -m gpu --numprocesses 6 --dist loadfile)
 part correct 180 "${tests[@]}" --durations=10 \
     tests/ssd/test_image_format.py tests/ssd/test_kernels.py::test_the_cases tests/ssd/test_plans.py tests/ssd/test_golden.py \
-    tests/ssd/test_phases.py tests/ssd/test_session.py
+    tests/ssd/test_phases.py tests/ssd/test_session.py tests/ssd/test_recorded.py tests/detection/test_waiting.py
 measured end_to_end 300 end-to-end,fused
 measured turns 240 turns
 measured parts 240 step,constants,evaluation,kernels,plans

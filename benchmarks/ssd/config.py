@@ -18,7 +18,7 @@ ExtraBlock = (
     tuple[PositiveInt, PositiveInt, Literal[1, 2], Literal[0, 1]]
     | tuple[PositiveInt, PositiveInt, Literal[1, 2], Literal[0, 1], Literal[3, 4]]
 )  # fmt: skip
-OF_A_RESNET = ("stem", "blocks", "convolutions")  # parts of compute.fused
+OF_A_RESNET = ("stem", "stem_convolution", "blocks", "convolutions")  # parts of compute.fused
 
 
 class Model(Network):
@@ -138,11 +138,12 @@ class Compute(tables.Compute):
     # How the first convolution is done: see benchmarks/ssd/stem.py. Weights and gradients are the same
     stem: Literal["direct", "space_to_depth"] = "direct"
     # What Triton kernels for CUDA do instead of PyTorch, the same values to rounding. stem: batch norm, ReLU and pool
-    # after the first convolution; blocks: batch norm in the backbone's blocks, with the ReLU and the sum that follow;
+    # after the first convolution; stem_convolution: that one with them, from the images as they come; blocks: batch norm
+    # in the backbone's blocks, with the ReLU and the sum that follow;
     # convolutions: in stem and blocks with what batch norm sums up and masks of their outputs, in large extra blocks with bias
     # and ReLU, by graphs of cuDNN's where init finds these faster than one after the other; loss: read where the heads'
     # convolutions leave their outputs. And weights, which needs no kernel of ours, on one rank: benchmarks/detection/casts.py
-    fused: tuple[Literal["stem", "blocks", "convolutions", "loss", "weights"], ...] = ()
+    fused: tuple[Literal["stem", "stem_convolution", "blocks", "convolutions", "loss", "weights"], ...] = ()
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Self:
@@ -150,6 +151,15 @@ class Compute(tables.Compute):
             raise ValueError(f"fused = {list(self.fused)} names a part twice")
         if "blocks" in self.fused and "stem" not in self.fused:
             raise ValueError(f'fused = {list(self.fused)}: "blocks" goes on from "stem"; name both')
+        if "stem_convolution" in self.fused and ("stem" not in self.fused or self.stem != "space_to_depth"):
+            raise ValueError(
+                f'fused = {list(self.fused)}: "stem_convolution" is of "stem" and stem = "space_to_depth"; say both'
+            )
+        if "stem_convolution" in self.fused and self.precision not in ("bf16", "fp16"):
+            raise ValueError(
+                f'fused = {list(self.fused)}: "stem_convolution" is for tensor cores, and precision = "{self.precision}" may '
+                'be float32; say "bf16" or "fp16", or leave it out'
+            )
         if "convolutions" in self.fused and "blocks" not in self.fused:
             raise ValueError(f'fused = {list(self.fused)}: "convolutions" are those of "blocks"; name both')
         if "convolutions" in self.fused and not self.autotune:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models.resnet import BasicBlock
 
-from benchmarks.ssd.kernels import batch_norm, convolution, stem
+from benchmarks.ssd.kernels import batch_norm, convolution, stem, stem_convolution
 from benchmarks.ssd.kernels.plans import Wanted
 from benchmarks.ssd.model import SSD
 from benchmarks.ssd.stem import SpaceToDepth, block_weights, blocks, in_form, replace
@@ -75,10 +75,34 @@ class SpaceToDepthLater(SpaceToDepth):
         return ToConvolve(blocks(input).to(dtype), block_weights(self.weight).to(dtype))
 
 
+class StemInput(NamedTuple):
+    """Images and the first convolution's weight, in the number format to compute in, for the whole stem at once."""
+
+    images: Tensor
+    weight: Tensor
+
+
+class StemConvolution(SpaceToDepth):
+    """Which in training leaves all to the batch norm that follows."""
+
+    def forward(self, input: Tensor) -> Tensor | StemInput:  # type: ignore[override]
+        if not self.training:
+            return super().forward(input)
+        device = input.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
+        return StemInput(input, self.weight.to(dtype))
+
+
 class NormReLUPool(nn.BatchNorm2d):
     """The stem's batch norm, ReLU and 3x3 max pool of stride 2: (B, C, H, W) to a linked (B, C, P, Q)."""
 
-    def forward(self, input: Tensor | ToConvolve) -> Linked:  # type: ignore[override]
+    def forward(self, input: Tensor | ToConvolve | StemInput) -> Linked:  # type: ignore[override]
+        if isinstance(input, StemInput):
+            shift, _, _ = statistics(self)
+            pooled, link, mean, variance, x, _, _ = stem_convolution.whole(
+                *input, shift, self.weight, self.bias, self.eps
+            )
+            return Linked(pooled, link, [found_by(self, x, mean, variance)])
         if isinstance(input, ToConvolve):
             shift, _, _ = statistics(self)
             x, mean, variance = convolution.convolution(*input, shift, 1, 0)
@@ -223,18 +247,22 @@ def statistics(module: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
     return mean, variance, batches
 
 
-def fuse_stem(model: SSD) -> None:
-    """Give `model` NormReLUPool; what it computes, its parameters and its state stay."""
+def fuse_stem(model: SSD, *, convolution: bool = False) -> None:
+    """Give `model` NormReLUPool; what it computes, its parameters and its state stay. `convolution`: with that of
+    benchmarks.ssd.kernels.stem_convolution, of a model whose stem is space to depth."""
     trunk = _trunk(model)
+    if convolution:
+        assert isinstance(trunk[0], SpaceToDepth)
+        replace(model, StemConvolution)
     old = trunk[1]
     assert isinstance(old, nn.BatchNorm2d)
     # on the device meta it has no numbers of its own
-    first = NormReLUPool(old.num_features, old.eps, old.momentum, device="meta")
+    fused = NormReLUPool(old.num_features, old.eps, old.momentum, device="meta")
     for name, parameter in old.named_parameters():
-        first.register_parameter(name, parameter)
+        fused.register_parameter(name, parameter)
     for name, buffer in old.named_buffers():
-        first.register_buffer(name, buffer)
-    trunk[1] = first
+        fused.register_buffer(name, buffer)
+    trunk[1] = fused
     trunk[2], trunk[3] = Unlinked(), nn.Identity()
 
 
@@ -247,7 +275,7 @@ def fuse_blocks(model: SSD, *, convolutions: bool = False) -> None:
     describe_briefly()
     trunk = _trunk(model)
     if convolutions:
-        if isinstance(trunk[0], SpaceToDepth):
+        if isinstance(trunk[0], SpaceToDepth) and not isinstance(trunk[0], StemConvolution):
             replace(model, SpaceToDepthLater)
         _fuse_relu(model)
     trunk[2] = nn.Identity()

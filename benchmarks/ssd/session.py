@@ -217,7 +217,7 @@ def _built(config: SSDConfig, initial_weights: Path | None) -> SSD:
     if "stem" in config.compute.fused:
         from benchmarks.ssd import fused  # Benchmark.check has seen to it that Triton is there
 
-        fused.fuse_stem(model)
+        fused.fuse_stem(model, convolution="stem_convolution" in config.compute.fused)
         if "blocks" in config.compute.fused:
             fused.fuse_blocks(model, convolutions="convolutions" in config.compute.fused)
     return model

@@ -13,7 +13,12 @@ from measuring.ssd import setup
 from measuring.ssd.checks import Check
 from measuring.ssd.sections import Batch
 
-PARTS = {"convolutions": "convolutions with what follows them", "weights": "weights converted at once"}
+PARTS = {
+    "stem_convolution": "the stem's convolution with what follows it",
+    "convolutions": "convolutions with what follows them",
+    "weights": "weights converted at once",
+}
+NEEDS = {"stem_convolution": "stem", "convolutions": "blocks"}  # another part, and a GPU
 # Of gradients, relative: the median of a stage's, an extra block's or its convolutions', of the worst of these. bf16 keeps 8
 # bits, and other kernels round other sums; a gradient without one of its readers, or with a mask of other bits, differs by
 # about itself
@@ -22,7 +27,7 @@ GRADIENT_BOUND = 0.2
 
 def here(config: SSDConfig, device: str) -> list[str]:
     """Those of PARTS that this configuration can have on this device."""
-    return [part for part in PARTS if part == "weights" or (device != "cpu" and "blocks" in config.compute.fused)]
+    return [part for part in PARTS if part not in NEEDS or (device != "cpu" and NEEDS[part] in config.compute.fused)]
 
 
 def with_and_without(

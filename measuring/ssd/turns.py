@@ -33,11 +33,11 @@ Constant = tuple[ModuleType, str, Any]
 
 AS_CONFIGURED = "as configured"
 # Those that need no other step first
-ALL_PARTS = ["stem", "blocks", "convolutions", "loss", "weights"]
+ALL_PARTS = ["stem", "stem_convolution", "blocks", "convolutions", "loss", "weights"]
 GPU_CHOICES: dict[str, Changes] = {
     "hw_decoder_load 0.9": {"data": {"hw_decoder_load": 0.9}},
     "CUDA graphs": {"compute": {"cuda_graphs": True}},
-    "CUDA graphs, convolutions and weights": {"compute": {"cuda_graphs": True, "fused": ALL_PARTS}},
+    "CUDA graphs, and all parts of fused": {"compute": {"cuda_graphs": True, "fused": ALL_PARTS}},
 }
 CPU_CHOICES: dict[str, Changes] = {
     "DALI": {"data": {"backend": "dali"}},
@@ -138,7 +138,7 @@ def comparisons(samples: Mapping[str, list[float]], what: str) -> list[Compariso
 def constants() -> dict[str, list[Constant]]:
     """Of the Triton kernels, other values than the ones that stand there. Read at each launch: a compiled step takes them at
     once."""
-    from benchmarks.ssd.kernels import loss, norm, stem
+    from benchmarks.ssd.kernels import loss, norm, stem, stem_convolution
 
     return {
         "tiles of 8,192": [(norm, "TILE", 8192)],
@@ -147,6 +147,8 @@ def constants() -> dict[str, list[Constant]]:
         "528 programs that share the rows": [(norm, "PROGRAMS", 528)],
         "16 positions of the pooled map": [(stem, "POSITIONS", 16)],
         "2 cells of a gradient": [(loss, "GRADIENT_CELLS", 2)],
+        "64 rows of the stem's convolution": [(stem_convolution, "ROWS", 64), (stem_convolution, "PROGRAMS", 396)],
+        "16 positions of its weights' gradient": [(stem_convolution, "POSITIONS", 16)],
     }  # fmt: skip
 
 

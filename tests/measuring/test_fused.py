@@ -114,5 +114,7 @@ def test_from_the_command_line(folder: Path, tmp_path: Path) -> None:
 
 def test_which_parts_there_are() -> None:
     config = setup.read("H100_1x1x256")
-    assert fused.here(config, "cuda:0") == ["convolutions", "weights"] and fused.here(config, "cpu") == ["weights"]
+    assert fused.here(config, "cuda:0") == ["stem_convolution", "convolutions", "weights"] and fused.here(
+        config, "cpu"
+    ) == ["weights"]
     assert set(fused.PARTS).isdisjoint(config.compute.fused), "what a configuration has, a GPU has judged"

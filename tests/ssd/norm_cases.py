@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.ssd import fused, loss, stem
 from benchmarks.ssd.kernels import loss as loss_kernels
-from benchmarks.ssd.kernels import norm
+from benchmarks.ssd.kernels import norm, stem_convolution
 from benchmarks.ssd.kernels import stem as stem_kernels
 from benchmarks.ssd.model import SSD, HeadOutputs
 from tests.ssd.loss_cases import DEVICE, _float32_in_full
@@ -109,6 +109,51 @@ def test_the_stem_against_float64(shape: tuple[int, ...], dtype: torch.dtype) ->
         agree(list(found[1:]), list(wanted[1:]), torch.bfloat16)
 
 
+@pytest.mark.parametrize("programs", [3, 500])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("channels", "sides"), [(3, (20, 22)), (4, (21, 19)), (4, (9, 8))])
+def test_the_stem_with_its_convolution_against_float64(
+    channels: int, sides: tuple[int, int], dtype: torch.dtype, programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of three channels and of four, even and odd sides, borders; more turns than one and fewer tiles than programs."""
+    monkeypatch.setattr(stem_convolution, "PROGRAMS", programs)
+    monkeypatch.setattr(stem_convolution, "PROGRAMS_BACKWARD", programs)
+    generator = torch.Generator().manual_seed(1)
+    # numbers that each format has: what is not exact the interpreter cuts off
+    images = (16 * torch.randn(3, 3, *sides, generator=generator)).round().div(16)
+    images = images.to(DEVICE, torch.float16 if channels == 4 else dtype)
+    filters = (0.1 * torch.randn(64, 3, 7, 7, generator=generator)).to(DEVICE, dtype)
+    shift, (weight, bias) = 0.1 * torch.randn(64, generator=generator).to(DEVICE), parameters(64)
+    weight = weight + 0.01
+    ours = leaves(filters, weight, bias)
+    padded = torch.nn.functional.pad(images, (0, 0, 0, 0, 0, channels - 3))
+    out, link, mean, variance, y, *_ = stem_convolution.whole(padded, ours[0], shift, *ours[1:], 1e-5)
+    wide = images.to(dtype).double()
+    twins = leaves(filters.double(), weight.double(), bias.double())
+    convolved = torch.nn.functional.conv2d(wide, twins[0], None, 2, 3)
+    expected = stem_convolution.plain(wide, *twins, 1e-5)
+    agree([out, y], [expected, convolved], dtype)
+    seen = y.double()
+    torch.testing.assert_close(mean.double(), seen.mean((0, 2, 3)), rtol=0, atol=1e-6)
+    agree([variance], [seen.var((0, 2, 3), correction=0)], torch.float32)
+    gradient, second = (torch.randn(out.shape, generator=generator).to(DEVICE, dtype) for _ in range(2))
+    found = torch.autograd.grad([out, link], ours, [gradient, second])
+    if dtype == torch.float32:
+        agree(list(found), list(torch.autograd.grad(expected, twins, gradient.double() + second.double())), dtype)
+    else:  # which of a window's equal ones wins is open: the same steps one after the other, on the same numbers
+        leaf = leaves(y)[0]
+        pooled, other, *_ = torch.ops.ssd.batch_norm_relu_pool(leaf, mean, variance, *ours[1:], 1e-5)
+        of_y, *of_norm = torch.autograd.grad([pooled, other], [leaf, *ours[1:]], [gradient, second])
+        (of_filters,) = torch.autograd.grad(convolved, twins[:1], of_y.double())
+        agree(list(found), [of_filters, *(each.double() for each in of_norm)], dtype)
+
+
+def test_a_stem_of_odd_filters_is_refused() -> None:
+    images, one = torch.randn(1, 3, 8, 8, device=DEVICE), torch.ones(24, device=DEVICE)
+    with pytest.raises(ValueError, match="24 filters"):
+        stem_convolution.whole(images, torch.randn(24, 3, 7, 7, device=DEVICE), one, one, one, 1e-5)
+
+
 def test_the_variance_of_large_numbers_close_together() -> None:
     x = (1000 + torch.randn(4, 64, 8, 8, generator=torch.Generator().manual_seed(1))).to(DEVICE)
     _, variance = norm.moments(x.contiguous(memory_format=torch.channels_last))
@@ -176,6 +221,7 @@ def test_a_nan_is_not_lost() -> None:
         "convolution",
         "convolution_relu",
         "convolution_of_sent",
+        "stem",
     ],
 )
 def test_to_torch_each_is_a_well_behaved_operator(operator: str) -> None:
@@ -189,6 +235,10 @@ def test_to_torch_each_is_a_well_behaved_operator(operator: str) -> None:
         "batch_norm_add_relu": (*normed, *linked, *leaves(weight, bias), 1e-5),
         "batch_norm_relu_sent": (*normed, *linked, *leaves(weight, bias), 1e-5),
         "batch_norm_relu_pool": (*normed, *leaves(weight, bias), 1e-5),
+        "stem": (
+            numbers((2, 3, 8, 8), torch.float32, 1), *leaves(numbers((16, 3, 7, 7), torch.float32, 2)),
+            parameters(16)[1], *leaves(*parameters(16)), 1e-5,
+        ),
         "convolution": (*leaves(x), *filters, bias, 1, 1),
         "convolution_relu": (*leaves(x), *filters, *leaves(bias), 1, 1),
         "convolution_of_sent": (
@@ -201,25 +251,26 @@ def test_to_torch_each_is_a_well_behaved_operator(operator: str) -> None:
 # --- the network -----------------------------------------------------------------------------------------------------
 
 
-def network(*, ours: bool, convolutions: bool = False) -> SSD:
+def network(*, ours: bool, convolutions: bool = False, first: bool = False) -> SSD:
     torch.manual_seed(3)
     model = SSD("resnet18", 4, (4, 4), ((32, 64, 2, 1),))
     if ours:
         before = torch.get_rng_state()
         stem.replace(model, stem.SpaceToDepth)
-        fused.fuse_stem(model)
+        fused.fuse_stem(model, convolution=first)
         fused.fuse_blocks(model, convolutions=convolutions)
         assert torch.equal(before, torch.get_rng_state())
     return model.to(DEVICE).to(memory_format=torch.channels_last)
 
 
-def test_the_fused_network_is_the_same_network() -> None:
-    the_fused_network_is_the_same_network(convolutions=False)
+@pytest.mark.parametrize("first", [False, True])
+def test_the_fused_network_is_the_same_network(first: bool) -> None:
+    the_fused_network_is_the_same_network(convolutions=False, first=first)
 
 
-def the_fused_network_is_the_same_network(*, convolutions: bool) -> None:
+def the_fused_network_is_the_same_network(*, convolutions: bool, first: bool = False) -> None:
     """Names, loss, gradients, running statistics, and what it says in evaluation."""
-    plain, ours = network(ours=False), network(ours=True, convolutions=convolutions)
+    plain, ours = network(ours=False), network(ours=True, convolutions=convolutions, first=first)
     assert list(plain.state_dict()) == list(ours.state_dict())
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     logits, offsets = plain(images)

@@ -51,7 +51,7 @@ COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from benchmarks.ssd.kernels import loss, norm, stem, sums
+from benchmarks.ssd.kernels import loss, norm, stem, stem_convolution, sums
 
 F, I, i, f = "*fp32", "*i32", "i32", "fp32"
 WIDE, NARROW = (dict(zip(("ROWS", "BLOCK_C"), norm.tile(channels))) for channels in (256, 64))
@@ -83,6 +83,13 @@ for x in ("*bf16", F):
         cases.append((norm._sums_of_gradients, [x, x, x, bits, *OF_NORM, x, F, i, i], flags, 8))
     for by_x, tile in ((False, WIDE), (True, WIDE), (True, NARROW)):
         cases.append((norm._gradient_of_input, [x, x, *OF_NORM, F, F, x, i, i], {"BY_X": by_x, **tile}, 8))
+    if x == "*bf16":  # float32 is refused by the configuration
+        tile = {"ROWS": stem_convolution.ROWS, "FILTERS": 64, "KERNEL": 7, "PADDING": 3, "LINE": 32, "WIDE": False}
+        cases.append((stem_convolution._convolve, ["*fp16", x, F, x, F, i, i, i, i, i], tile, 4))
+        cases.append((stem_convolution._moments, [F, F, F, F, i, i, i], ADDED, 4))
+        tile = {"POSITIONS": stem_convolution.POSITIONS, "FILTERS": 64, "SPAN": 8, "LINE": 32, "WIDE": False}
+        types = [x, "*i8", x, "*fp16", *OF_NORM, F, F, F, *[i] * 8]
+        cases.append((stem_convolution._gradient_of_weights, types, tile, 16))
     for kernel, types, constants, warps in cases:
         names = kernel.arg_names
         signature = dict(zip(names, [*types, *["constexpr"] * len(constants)], strict=True))
@@ -109,7 +116,7 @@ def test_the_kernels_compile_for_ampere_hopper_and_blackwell(capability: int) ->
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
-    assert finished.stdout.count("compiled") == 42, finished.stdout
+    assert finished.stdout.count("compiled") == 45, finished.stdout
 
 
 ALL_PARTS = ["stem", "blocks", "convolutions", "loss"]
@@ -119,6 +126,8 @@ ALL_PARTS = ["stem", "blocks", "convolutions", "loss"]
     ("compute", "says"),
     [
         ({"fused": ["stem", "convolutions"]}, 'are those of "blocks"; name both'),
+        ({"fused": ["stem", "stem_convolution"]}, 'stem = "space_to_depth"; say both'),
+        ({"fused": ["stem", "stem_convolution"], "stem": "space_to_depth", "precision": "auto"}, "is for tensor cores"),
         ({"fused": ALL_PARTS, "autotune": False}, "chosen by their speed, which autotune = false forbids"),
     ],
 )

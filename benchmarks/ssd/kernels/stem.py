@@ -128,17 +128,25 @@ def batch_norm_relu_pool(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of x and its own moments (C,): pooled map (B, C, P, Q), a link to it, each window's winning place (0 to 8) and the
     input there."""
-    x = channels_last(x)
-    b, c, h, w = x.shape
-    p, q = pooled_side(h), pooled_side(w)
-    pooled, place, winner = _maps(x)
-    _pool[(triton.cdiv(p * q, POSITIONS), b, triton.cdiv(c, BLOCK_C))](
-        x, weight, bias, mean, variance, eps, pooled, place, winner, h, w, p, q, c, POSITIONS, BLOCK_C, num_warps=4
-    )
+    pooled, place, winner = pool(channels_last(x), mean, variance, weight, bias, eps)
     return pooled, link_of(pooled), place, winner
 
 
-def _maps(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def pool(
+    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of channels-last x and its own moments: pooled map, each window's winning place and the input there."""
+    b, c, h, w = x.shape
+    p, q = pooled_side(h), pooled_side(w)
+    pooled, place, winner = maps(x)
+    _pool[(triton.cdiv(p * q, POSITIONS), b, triton.cdiv(c, BLOCK_C))](
+        x, weight, bias, mean, variance, eps, pooled, place, winner, h, w, p, q, c, POSITIONS, BLOCK_C, num_warps=4
+    )
+    return pooled, place, winner
+
+
+def maps(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for what `pool` gives."""
     b, c, h, w = x.shape
     shape = (b, c, pooled_side(h), pooled_side(w))
     pooled, place, winner = (
@@ -152,7 +160,7 @@ def _maps(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _(
     x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    pooled, place, winner = _maps(x)
+    pooled, place, winner = maps(x)
     return pooled, link_of(pooled), place, winner
 
 
