@@ -10,6 +10,7 @@ import ctypes
 import faulthandler
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ ENDING = (
 )
 ALWAYS = (signal.SIGINT, signal.SIGTERM)  # the others stay ignored where whoever started us ignores them, as nohup does
 FROM_LAUNCHER = signal.SIGTERM  # what torchrun ends ranks with
+AGAIN_S = 0.05  # until a signal comes again that Python has dropped
 GRACE_S = 8.0  # for a main thread to close the run; `docker stop` kills after 10
 
 
@@ -71,19 +73,41 @@ class Guard:
 
 @contextmanager
 def as_exceptions(grace_s: float | None = None) -> Iterator[Guard]:
-    """Inside the block the first signal raises Interrupted; those after it are ignored until the run is closed."""
+    """Inside the block the first signal raises Interrupted; those after it are ignored until the run is closed.
+
+    Where Python drops what is raised (a destructor, the callback of a weak reference: each import has one), it comes again.
+    """
 
     def handle(number: int, _: FrameType | None) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
 
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if not isinstance(what.exc_value, Interrupted):
+            hook_before(what)
+            return
+        for each in before:
+            signal.signal(each, handle)
+        # not from here, where it would be dropped again; and to the main thread, which may wait for something
+        main = threading.main_thread().ident
+        assert main is not None
+        again = threading.Timer(AGAIN_S, signal.pthread_kill, (main, what.exc_value.signal))
+        again.daemon = True
+        coming.append(again)
+        again.start()
+
+    coming: list[threading.Timer] = []
     numbers = taken()
     guard = Guard(numbers, GRACE_S if grace_s is None else grace_s)
     before = {each: signal.signal(each, handle) for each in numbers}
+    hook_before, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         yield guard
     finally:
+        sys.unraisablehook = hook_before
+        for again in coming:
+            again.cancel()
         for each, handler in before.items():
             signal.signal(each, handler)
         guard.close()

@@ -1,0 +1,75 @@
+"""A signal that asks a run to end is an exception, wherever the main thread is at that moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from harness.execution.signals import Interrupted, as_exceptions
+
+
+class Thing:
+    """Something to be referred to."""
+
+
+def interrupted() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.001)  # here the handler is called
+
+
+def in_a_destructor() -> None:
+    class Dying:
+        def __del__(self) -> None:
+            interrupted()
+
+    Dying()
+
+
+def in_a_weak_reference_s_callback() -> None:
+    thing = Thing()
+    kept = weakref.ref(thing, lambda _: interrupted())
+    del thing
+    assert kept() is None
+
+
+@pytest.mark.parametrize("place", [interrupted, in_a_destructor, in_a_weak_reference_s_callback])
+def test_it_is_raised_though_python_drops_it_at_first(place: Callable[[], None]) -> None:
+    before = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    with pytest.raises(Interrupted, match="SIGTERM"), as_exceptions():
+        place()
+        time.sleep(20)  # a main thread that waits is woken
+        raise AssertionError("nothing was raised")
+    assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_else_is_dropped_goes_where_it_went() -> None:
+    class Breaking:
+        def __del__(self) -> None:
+            raise RuntimeError("broken")
+
+    told: list[object] = []
+    before, sys.unraisablehook = sys.unraisablehook, lambda what: told.append(type(what.exc_value))
+    try:
+        with as_exceptions():
+            Breaking()
+    finally:
+        sys.unraisablehook = before
+    assert told == [RuntimeError]
+
+
+def test_none_comes_after_the_block() -> None:
+    """Which has ended by itself meanwhile: there it would end the process."""
+    with as_exceptions():
+        in_a_destructor()
+    assert not [
+        each for each in threading.enumerate() if isinstance(each, threading.Timer) and not each.finished.is_set()
+    ]
+    time.sleep(0.1)
