@@ -77,25 +77,30 @@ def as_exceptions(grace_s: float | None = None) -> Iterator[Guard]:
 
     Where Python drops what is raised (a destructor, the callback of a weak reference: each import has one), it comes again.
     """
+    asked = left = False
 
     def handle(number: int, _: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
+        nonlocal asked
+        if asked or left:
+            return
+        asked = True
         raise Interrupted(number)
+
+    def again(number: int) -> None:
+        nonlocal asked
+        asked = False
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, number)  # it may wait for something
 
     def dropped(what: sys.UnraisableHookArgs) -> None:
         if not isinstance(what.exc_value, Interrupted):
             hook_before(what)
             return
-        for each in before:
-            signal.signal(each, handle)
-        # not from here, where it would be dropped again; and to the main thread, which may wait for something
-        main = threading.main_thread().ident
-        assert main is not None
-        again = threading.Timer(AGAIN_S, signal.pthread_kill, (main, what.exc_value.signal))
-        again.daemon = True
-        coming.append(again)
-        again.start()
+        # from another thread, later: here it would be dropped again
+        coming.append(threading.Timer(AGAIN_S, again, (what.exc_value.signal,)))
+        coming[-1].daemon = True
+        coming[-1].start()
 
     coming: list[threading.Timer] = []
     numbers = taken()
@@ -105,11 +110,13 @@ def as_exceptions(grace_s: float | None = None) -> Iterator[Guard]:
     try:
         yield guard
     finally:
+        left = True
         sys.unraisablehook = hook_before
-        for again in coming:
-            again.cancel()
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for each in coming:
+            each.cancel()
+            each.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
         guard.close()
 
 

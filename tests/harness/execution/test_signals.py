@@ -49,6 +49,31 @@ def test_it_is_raised_though_python_drops_it_at_first(place: Callable[[], None])
     assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before
 
 
+def test_a_second_one_while_the_first_is_dropped_takes_neither_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Timer.start
+
+    def interrupted_there(timer: threading.Timer) -> None:
+        interrupted()
+        start(timer)
+
+    monkeypatch.setattr(threading.Timer, "start", interrupted_there)
+    with pytest.raises(Interrupted), as_exceptions():
+        in_a_destructor()
+        time.sleep(20)
+        raise AssertionError("nothing was raised")
+
+
+def test_when_it_has_been_raised_those_after_it_are_ignored() -> None:
+    raised = 0
+    with as_exceptions():
+        for _ in range(3):
+            try:
+                interrupted()
+            except Interrupted:
+                raised += 1
+    assert raised == 1
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_else_is_dropped_goes_where_it_went() -> None:
     class Breaking:
