@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -63,14 +64,17 @@ class InUse:
 
 
 def give_in_order(pipe: Any, device: torch.device) -> None:
-    """Let the pipeline's outputs belong to the current stream of PyTorch, and not to the host.
+    """Let the current stream of PyTorch wait for the pipeline's outputs, and not the host, to which they would belong.
 
     What belongs to the host is given back by a thread of DALI's that waits for the whole device first. Meanwhile nobody else's
-    kernels are started, the decoders' neither: on an H100 they stood still for 40 to 100 ms of a step of 60. Nor does the host
-    wait for a batch any more; the stream does.
+    kernels are started, the decoders' neither: on an H100 they stood still for 40 to 100 ms of a step of 60. Whether DALI
+    gives it back in the stream's order instead, a GPU has yet to say; until then InUse holds what is still to be read.
     """
-    outputs = pipe.share_outputs
-    pipe.share_outputs = lambda: outputs(cuda_stream=torch.cuda.current_stream(device))
+    this, outputs = (
+        weakref.proxy(pipe),
+        type(pipe).share_outputs,
+    )  # without a circle: its threads end with its last reference
+    pipe.share_outputs = lambda: outputs(this, cuda_stream=torch.cuda.current_stream(device))
 
 
 @dataclass
