@@ -171,7 +171,7 @@ def whole(
     filters = len(weight)
     if filters < 16 or filters & (filters - 1):
         raise ValueError(f"a stem of {filters} filters: its kernels are for a power of two from 16 on")
-    images = _in_fours(images)
+    images = in_fours(images)
     b, _, lines, columns = images.shape
     y = _output(images, weight)
     h, w = y.shape[2:]
@@ -207,9 +207,11 @@ def whole(
     return pooled, link_of(pooled), mean, variance, y, place, winner
 
 
-def _in_fours(images: Tensor) -> Tensor:
-    """(B, 4, I, I) channels last, in memory pixel after pixel."""
-    return channels_last(F.pad(images, (0, 0, 0, 0, 0, CHANNELS - images.shape[1])))
+def in_fours(images: Tensor) -> Tensor:
+    """(B, 4, I, I) channels last, in memory pixel after pixel; the images themselves where they are."""
+    if images.shape[1] < CHANNELS:
+        images = F.pad(images, (0, 0, 0, 0, 0, CHANNELS - images.shape[1]))
+    return channels_last(images)
 
 
 def _output(images: Tensor, weight: Tensor) -> Tensor:
@@ -235,7 +237,7 @@ def whole_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of the convolution's weight in its number format, of the batch norm's weight and bias in float32. `second`
     came through the link."""
-    grad, images, y = channels_last(grad), _in_fours(images), channels_last(y)
+    grad, images, y = channels_last(grad), in_fours(images), channels_last(y)
     b, filters, h, w = y.shape
     p, q = grad.shape[2:]
     masked = torch.empty_like(grad)
