@@ -81,7 +81,8 @@ class Phases:
             (whole, *_), ends = self.graph.names, self._end_of_last(self.graph.names[0])
             shares = self.graph.shares(ends)
             spent = found.pop(whole)
-            found |= {name: spent * share for name, share in shares.items()}
+            for name, share in shares.items():
+                found[name] = found.get(name, 0.0) + spent * share
             self.graph = None
         self.spare += [event for _, event in self.chain[:-1] if isinstance(event, torch.cuda.Event)]
         del self.chain[:-1]

@@ -82,7 +82,7 @@ def begin_from_nothing(optimizer: torch.optim.Optimizer) -> None:
     recorded, and from zeros it learns the same."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if optimizer.state[parameter].get("momentum_buffer") is None:
+            if group["momentum"] and optimizer.state[parameter].get("momentum_buffer") is None:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 

@@ -34,7 +34,7 @@ from benchmarks.detection.quality.evaluation import Evaluation, average_running_
 from benchmarks.detection.recorded import RecordedStep
 from benchmarks.detection.suppression import Limits
 from benchmarks.detection.tables import DetectorConfig, ImageFormat
-from harness.contract import Context, DataSummary, Interval, Plain, Precision
+from harness.contract import Context, DataSummary, Interval, NotSuitable, Plain, Precision
 
 BEST_PLANS = 10  # PyTorch's own number of those that cuDNN puts first; 0 is all
 
@@ -212,6 +212,11 @@ class DetectorSession(ABC):
     def record(self) -> None:
         """From here on steps are replayed, where the configuration says so. Weights and the optimizer's state stay in place."""
         if self.settings.compute.cuda_graphs:
+            if not self.settled.fused_optimizer:
+                raise NotSuitable(
+                    "compute.cuda_graphs = true records the optimizer's step with a learning rate on the device, which PyTorch "
+                    f"has in its fused one alone, and that is left out: {self.settled.left_out['fused_optimizer']}"
+                )
             self.recorded = RecordedStep(self._step, self.optimizer, self.synthetic_batch(), self.phases)
 
     def _step(self, images: Tensor, *targets: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
         optimizer={"batch_size": batch_size, "decay_epochs": []},
         compute={
             "compile": compiled,
-            "cuda_graphs": config.compute.cuda_graphs and compiled,
+            "cuda_graphs": config.compute.cuda_graphs and not on_cpu,
             "fused": [] if on_cpu else list(config.compute.fused),  # kernels for CUDA
             "precision": chosen,
         },

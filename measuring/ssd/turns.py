@@ -32,8 +32,8 @@ Changes = Mapping[str, Mapping[str, Any]]
 Constant = tuple[ModuleType, str, Any]
 
 AS_CONFIGURED = "as configured"
-# Those that need no other step first
 ALL_PARTS = ["stem", "stem_convolution", "blocks", "convolutions", "loss", "weights"]
+# Those that need no other step first
 GPU_CHOICES: dict[str, Changes] = {
     "hw_decoder_load 0.9": {"data": {"hw_decoder_load": 0.9}},
     "CUDA graphs": {"compute": {"cuda_graphs": True}},
@@ -155,6 +155,8 @@ def constants() -> dict[str, list[Constant]]:
 def of_constants(session: SSDSession, batch: Batch, rounds: int, steps: int, tell: Tell) -> Iterator[list[Comparison]]:
     """The step alone with other constants, in turns; after every one what is known so far."""
     tensors = setup.tensors(batch)
+
+    session.recorded = None  # a graph has the constants with which it was recorded
 
     def several() -> None:
         for _ in range(steps):

@@ -19,6 +19,7 @@ from benchmarks.detection import recorded
 from benchmarks.detection.phases import Phases, PhasesOfGraph
 from benchmarks.ssd.session import SSDSession
 from harness import config
+from harness.contract import NotSuitable
 from tests.retinanet import small as retinanet_small
 from tests.ssd import small
 from tests.ssd.test_session import losses, opened
@@ -54,8 +55,10 @@ class Graph:
     def __init__(self) -> None:
         self.rates: list[Any] = []
         self.batch: list[Tensor] = []
+        self.places: list[int] = []
 
     def replay(self) -> None:
+        assert self.places == places(self.session), "a graph knows tensors by where they lie"
         groups = self.session.optimizer.param_groups
         given = [group["lr"] for group in groups]
         for group, rate in zip(groups, self.rates, strict=True):
@@ -66,6 +69,16 @@ class Graph:
             group["lr"] = rate
 
 
+def tensors_of(session: SSDSession) -> list[Tensor]:
+    """All that a step changes."""
+    momenta = [each for state in session.optimizer.state.values() for each in state.values()]
+    return [*session.model.state_dict().values(), *momenta]
+
+
+def places(session: SSDSession) -> list[int]:
+    return [each.data_ptr() for each in tensors_of(session)]
+
+
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[SSDSession], SSDSession]:
     """For CUDA's graphs, on a CPU; it is told whose step they record."""
@@ -74,8 +87,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[SSDSession], SSDSessi
     def recording(graph: Graph, **_: object) -> Iterator[None]:
         session = graph.session
         graph.rates = [group["lr"] for group in session.optimizer.param_groups]
-        tensors = [*session.model.state_dict().values()]
-        tensors += [each for state in session.optimizer.state.values() for each in state.values()]
+        tensors, graph.places = tensors_of(session), places(session)
         kept = copy.deepcopy(tensors)
         yield
         with torch.no_grad():
@@ -144,6 +156,16 @@ def test_a_batch_of_another_shape_is_refused(data: Path, stand_in: Callable[[SSD
     for batch in ((images[:1], labels[:1], offsets[:1]), (images, labels.long(), offsets)):
         with pytest.raises(ValueError, match="takes batches of one shape"):
             session.train_step(*batch)
+
+
+def test_another_optimizer_than_the_fused_one_is_refused(
+    data: Path, stand_in: Callable[[SSDSession], SSDSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = stand_in(opened(data, compute=GRAPHS))
+    left_out = {"fused_optimizer": "not for this device"}
+    monkeypatch.setattr(session, "settled", replace(session.settled, fused_optimizer=False, left_out=left_out))
+    with pytest.raises(NotSuitable, match=r"fused one alone.*not for this device"):
+        session.record()
 
 
 @pytest.mark.parametrize("precision", ["fp16", "auto"])

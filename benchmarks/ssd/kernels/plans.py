@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 TRIED = 4  # of a graph's plans, those that cuDNN puts first; compiling one takes half a second
+MOST_BESIDE = 4  # processes that make plans; each has a context on the device, half a gigabyte
 REPEATS = 5  # of a measurement, in turns; the median counts
 CALLS = 3  # in one measurement
 # Cycles that the device waits, a millisecond, so that the host's own time is not measured with them
@@ -137,7 +138,8 @@ def made(wanted: Wanted, card: int | str) -> Made:
 
 @contextlib.contextmanager
 def made_beside(all_wanted: Sequence[Wanted], device: torch.device, processes: int) -> Iterator[None]:
-    """Meanwhile the plans of these graphs, as far as no file has them, are made in so many other processes at most.
+    """Meanwhile the plans of these graphs, as far as no file has them, are made in so many other processes at most, and in
+    MOST_BESIDE.
 
     `fastest` waits for those of its graph. A process begins with importing PyTorch, two seconds.
     """
@@ -146,7 +148,7 @@ def made_beside(all_wanted: Sequence[Wanted], device: torch.device, processes: i
         yield
         return
     pool = ProcessPoolExecutor(
-        min(processes, len(missing)),
+        min(processes, MOST_BESIDE, len(missing)),
         mp_context=multiprocessing.get_context("spawn"),  # a fork would have CUDA's state without its threads
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for the run, which ends them
