@@ -26,6 +26,7 @@ def render(found: Comparison) -> str:
         differences=comparable.differences if comparable is not None else (),
         refusals=comparable.refusals if comparable is not None else (),
         minutes=[words.minutes(each) for each in found.minutes or ()],
+        watched=[text.removeprefix("hardware: ") for text in words.watched(found)],
         quality=list(words.quality(found.quality, found.question.labels)),
         forest=plots.forest(found),
         time=plots.over_time(found),

@@ -470,7 +470,7 @@ def test_a_slow_link_and_slow_memory_are_suspect(tmp_path: Path) -> None:
 
 
 def test_every_output_has_what_the_hardware_did(tmp_path: Path) -> None:
-    from harness.comparison.reporting import documents
+    from harness.comparison.reporting import documents, page
 
     a, b = arms.in_turns(tmp_path, slower=1.0092, b={"software": NEW})
     for folder, clock in ((a, 1980.0), (b, 1961.0)):
@@ -479,6 +479,7 @@ def test_every_output_has_what_the_hardware_did(tmp_path: Path) -> None:
     found = judged((a, b))
     line = "hardware: B SM 1,961 MHz, memory 2,619 MHz, 600 W, 61 C, PCIe gen 5, PCIe x16, held 3.0 s a run by power"
     assert line in " ".join(" ".join(terminal.lines(found)).split()) and "SM 1,961 MHz" in documents.markdown(found)
+    assert f"<li>{line.removeprefix('hardware: ')}</li>" in " ".join(page.render(found).split())
     assert documents.as_json(found)["hardware"]["B"]["pcie_generation"] == 5
     assert found.word == "SLOWER" and any("SM clocks differ by -0.96 %" in note for note in found.notes)
     for telemetry in b.glob("telemetry_*"):
