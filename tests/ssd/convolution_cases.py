@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.detection.casts import WeightsAtOnce
 from benchmarks.ssd.kernels import convolution, graphs, norm, plans, sums
 from tests.ssd.norm_cases import (
     DEVICE,
@@ -288,6 +289,25 @@ def test_the_whole_network_by_graphs(by_graphs: list[str]) -> None:
 
 def test_the_network_with_these_convolutions_is_the_same_network() -> None:
     the_fused_network_is_the_same_network(convolutions=True)
+
+
+def test_compiled_every_parameter_learns_what_it_does_uncompiled() -> None:
+    """With weights converted at once, too, of which torch.compile 2.11 once made zeros; that PyTorch's tracer alone does it."""
+    images = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(1)).half().to(DEVICE)
+    images[:, 3] = 0
+    found = []
+    for compiled in (False, True):
+        model = network(ours=True, convolutions=True, first=True).train()
+        torch.compiler.reset()
+        called = torch.compile(WeightsAtOnce(model), backend="aot_eager") if compiled else WeightsAtOnce(model)
+        with torch.autocast(torch.device(DEVICE).type, torch.bfloat16):
+            logits, offsets = called(images.contiguous(memory_format=torch.channels_last))
+        (logits.float().square().mean() + offsets.float().square().mean()).backward()
+        found.append(dict(model.named_parameters()))
+    for name, parameter in found[0].items():
+        expected, gradient = parameter.grad, found[1][name].grad
+        assert expected is not None and gradient is not None and expected.any(), name
+        close([gradient], [expected.double()], 1e-6 if DEVICE == "cpu" else 5e-2)  # on a GPU sums are made in no order
 
 
 def test_under_autocast_every_convolution_is_in_its_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
