@@ -78,10 +78,9 @@ class Phases:
         for (name, begun), (_, ended) in itertools.pairwise(self.chain):
             found[name] = found.get(name, 0.0) + _between(begun, ended)
         if self.graph is not None:
-            (whole, *_), ends = self.graph.names, self._end_of_last(self.graph.names[0])
-            shares = self.graph.shares(ends)
+            whole = self.graph.first
             spent = found.pop(whole)
-            for name, share in shares.items():
+            for name, share in self.graph.shares(self._end_of_last(whole)).items():
                 found[name] = found.get(name, 0.0) + spent * share
             self.graph = None
         self.spare += [event for _, event in self.chain[:-1] if isinstance(event, torch.cuda.Event)]
@@ -102,8 +101,9 @@ class PhasesOfGraph:
         self.events: list[tuple[str, torch.cuda.Event]] = []
 
     @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.events]
+    def first(self) -> str:
+        """Which all of a replay is, until it is divided."""
+        return self.events[0][0]
 
     def begin(self, name: str) -> None:
         """While it is being recorded."""
@@ -113,9 +113,10 @@ class PhasesOfGraph:
 
     def shares(self, ended: torch.cuda.Event) -> Mapping[str, float]:
         """Of the last replay's time, which ended there, each phase's part."""
-        marks = [*(event for _, event in self.events), ended]
-        spent = [_between(one, other) for one, other in itertools.pairwise(marks)]
-        return {name: each / sum(spent) for name, each in zip(self.names, spent, strict=True)}
+        marks = [*self.events, ("", ended)]
+        spent = {name: _between(one, other) for (name, one), (_, other) in itertools.pairwise(marks)}
+        whole = sum(spent.values())
+        return {name: each / whole for name, each in spent.items()}
 
 
 def _between(begun: torch.cuda.Event | float, ended: torch.cuda.Event | float) -> float:

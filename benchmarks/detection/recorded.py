@@ -18,20 +18,20 @@ from torch import Tensor
 
 from benchmarks.detection.phases import Phases
 
-Step = Callable[..., Tensor]
-
 
 class RecordedStep:
     """Takes a batch as the step does. The loss that it gives is written over by the next one."""
 
-    def __init__(self, step: Step, optimizer: torch.optim.Optimizer, batch: Sequence[Tensor], phases: Phases) -> None:
+    def __init__(
+        self, step: Callable[..., Tensor], optimizer: torch.optim.Optimizer, batch: Sequence[Tensor], phases: Phases
+    ) -> None:
         """`step` on batches like `batch`, which have run before; `phases` are those that it begins."""
         self.optimizer, self.phases = optimizer, phases
         self.batch = [each.clone() for each in batch]
-        self.learning_rates = [_on_device(group["lr"], self.batch[0]) for group in optimizer.param_groups]
-        begin_from_nothing(optimizer)
-        self.graph = torch.cuda.CUDAGraph()
         given = [group["lr"] for group in optimizer.param_groups]
+        self.learning_rates = [torch.tensor(each, dtype=torch.float32, device=self.batch[0].device) for each in given]
+        _begin_from_nothing(optimizer)
+        self.graph = torch.cuda.CUDAGraph()
         try:
             for group, on_device in zip(optimizer.param_groups, self.learning_rates, strict=True):
                 group["lr"] = on_device
@@ -47,7 +47,7 @@ class RecordedStep:
 
     def __call__(self, *batch: Tensor) -> Tensor:
         """One step; its loss, unawaited. ValueError for a batch of another shape."""
-        self.phases.begin(self.of_graph.names[0])
+        self.phases.begin(self.of_graph.first)
         for ours, given in zip(self.batch, batch, strict=True):
             if ours.shape != given.shape or ours.dtype != given.dtype:
                 raise ValueError(
@@ -77,14 +77,10 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def begin_from_nothing(optimizer: torch.optim.Optimizer) -> None:
+def _begin_from_nothing(optimizer: torch.optim.Optimizer) -> None:
     """Give SGD momenta of zero where it has none yet: a first step, which is another one than those after it, is not to be
     recorded, and from zeros it learns the same."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if group["momentum"] and optimizer.state[parameter].get("momentum_buffer") is None:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-
-
-def _on_device(rate: float, like: Tensor) -> Tensor:
-    return torch.tensor(float(rate), dtype=torch.float32, device=like.device)

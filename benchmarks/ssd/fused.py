@@ -63,15 +63,19 @@ class ToConvolve(NamedTuple):
     weight: Tensor
 
 
+def number_format(weight: Tensor) -> torch.dtype:
+    """To compute in: autocast does not know our operators."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
 class SpaceToDepthLater(SpaceToDepth):
     """Which in training leaves the convolution to the batch norm that follows."""
 
     def forward(self, input: Tensor) -> Tensor | ToConvolve:  # type: ignore[override]
         if not self.training:
             return super().forward(input)
-        device = input.device.type
-        # autocast does not know our operators
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
+        dtype = number_format(self.weight)
         return ToConvolve(blocks(input).to(dtype), block_weights(self.weight).to(dtype))
 
 
@@ -88,9 +92,7 @@ class StemConvolution(SpaceToDepth):
     def forward(self, input: Tensor) -> Tensor | StemInput:  # type: ignore[override]
         if not self.training:
             return super().forward(input)
-        device = input.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
-        return StemInput(input, self.weight.to(dtype))
+        return StemInput(input, self.weight.to(number_format(self.weight)))
 
 
 class NormReLUPool(nn.BatchNorm2d):
@@ -257,12 +259,12 @@ def fuse_stem(model: SSD, *, convolution: bool = False) -> None:
     old = trunk[1]
     assert isinstance(old, nn.BatchNorm2d)
     # on the device meta it has no numbers of its own
-    fused = NormReLUPool(old.num_features, old.eps, old.momentum, device="meta")
+    first = NormReLUPool(old.num_features, old.eps, old.momentum, device="meta")
     for name, parameter in old.named_parameters():
-        fused.register_parameter(name, parameter)
+        first.register_parameter(name, parameter)
     for name, buffer in old.named_buffers():
-        fused.register_buffer(name, buffer)
-    trunk[1] = fused
+        first.register_buffer(name, buffer)
+    trunk[1] = first
     trunk[2], trunk[3] = Unlinked(), nn.Identity()
 
 

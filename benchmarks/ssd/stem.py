@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from benchmarks.ssd.model import SSD
 from benchmarks.ssd.vgg import VGG16
 
-KERNEL, STRIDE, PADDING, CHANNELS = 7, 2, 3, 4
+KERNEL, STRIDE, PADDING = 7, 2, 3
+CHANNELS = 4  # an image's three and one of zeros
 
 
 class SpaceToDepth(nn.Conv2d):
@@ -34,7 +35,7 @@ def blocks(images: Tensor) -> Tensor:
     With the border that padding by 3 and one more zero before the kernel ask for: S' is 3 more than the output's side.
     """
     b, c, height, width = images.shape
-    border = [(PADDING + 1, 2 * (_side(size) + 3) - size - PADDING - 1) for size in (height, width)]
+    border = [(PADDING + 1, 2 * (output_side(size) + 3) - size - PADDING - 1) for size in (height, width)]
     padded = F.pad(images.permute(0, 2, 3, 1), (0, CHANNELS - c, *border[1], *border[0]))
     h, w = padded.shape[1] // 2, padded.shape[2] // 2
     whole = padded.reshape(b, h, 2, w, 2, CHANNELS).permute(0, 1, 3, 2, 4, 5).reshape(b, h, w, 4 * CHANNELS)
@@ -48,7 +49,7 @@ def block_weights(weight: Tensor) -> Tensor:
     return padded.reshape(o, CHANNELS, 4, 2, 4, 2).permute(0, 3, 5, 1, 2, 4).reshape(o, 4 * CHANNELS, 4, 4)
 
 
-def _side(size: int) -> int:
+def output_side(size: int) -> int:
     """Of the convolution's output."""
     return (size + 2 * PADDING - KERNEL) // STRIDE + 1
 

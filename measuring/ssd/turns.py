@@ -155,7 +155,6 @@ def constants() -> dict[str, list[Constant]]:
 def of_constants(session: SSDSession, batch: Batch, rounds: int, steps: int, tell: Tell) -> Iterator[list[Comparison]]:
     """The step alone with other constants, in turns; after every one what is known so far."""
     tensors = setup.tensors(batch)
-
     session.recorded = None  # a graph has the constants with which it was recorded
 
     def several() -> None:

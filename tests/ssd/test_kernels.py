@@ -86,7 +86,6 @@ for x in ("*bf16", F):
     if x == "*bf16":  # float32 is refused by the configuration
         tile = {"ROWS": stem_convolution.ROWS, "FILTERS": 64, "KERNEL": 7, "PADDING": 3, "LINE": 32, "WIDE": False}
         cases.append((stem_convolution._convolve, ["*fp16", x, F, x, F, i, i, i, i, i], tile, 4))
-        cases.append((stem_convolution._moments, [F, F, F, F, i, i, i], ADDED, 4))
         tile = {"POSITIONS": stem_convolution.POSITIONS, "FILTERS": 64, "SPAN": 8, "LINE": 32, "WIDE": False}
         types = [x, "*i8", x, "*fp16", *OF_NORM, F, F, F, *[i] * 8]
         cases.append((stem_convolution._gradient_of_weights, types, tile, 16))
@@ -116,7 +115,7 @@ def test_the_kernels_compile_for_ampere_hopper_and_blackwell(capability: int) ->
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
-    assert finished.stdout.count("compiled") == 45, finished.stdout
+    assert finished.stdout.count("compiled") == 44, finished.stdout
 
 
 ALL_PARTS = ["stem", "blocks", "convolutions", "loss"]

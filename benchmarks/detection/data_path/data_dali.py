@@ -70,10 +70,8 @@ def give_in_order(pipe: Any, device: torch.device) -> None:
     kernels are started, the decoders' neither: on an H100 they stood still for 40 to 100 ms of a step of 60. Whether DALI
     gives it back in the stream's order instead, a GPU has yet to say; until then InUse holds what is still to be read.
     """
-    this, outputs = (
-        weakref.proxy(pipe),
-        type(pipe).share_outputs,
-    )  # without a circle: its threads end with its last reference
+    # without a circle: its threads end with its last reference
+    this, outputs = weakref.proxy(pipe), type(pipe).share_outputs
     pipe.share_outputs = lambda: outputs(this, cuda_stream=torch.cuda.current_stream(device))
 
 

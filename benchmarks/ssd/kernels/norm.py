@@ -74,15 +74,15 @@ def _sums_of_rows(x, sums, R, C, ROWS: tl.constexpr, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
-def _moments(x, sums, mean, variance, programs, R, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+def _moments(near, sums, mean, variance, programs, R, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     program = tl.arange(0, BLOCK_P)
     here = (program < programs)[:, None] & (channel < C)[None, :]
     place = sums + program[:, None] * 2 * C + channel[None, :]
     one = tl.sum(tl.load(place, mask=here, other=0.0), axis=0) / R
     two = tl.sum(tl.load(place + C, mask=here, other=0.0), axis=0) / R
-    first = tl.load(x + channel, mask=channel < C, other=0.0).to(tl.float32)
-    tl.store(mean + channel, first + one, mask=channel < C)
+    middle = tl.load(near + channel, mask=channel < C, other=0.0).to(tl.float32)
+    tl.store(mean + channel, middle + one, mask=channel < C)
     tl.store(variance + channel, tl.maximum(two - one * one, 0.0), mask=channel < C)
 
 
@@ -221,9 +221,16 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     r, programs, grid, of_turn = summing(x)
     sums = x.new_empty(programs, 2, c, dtype=torch.float32)
     _sums_of_rows[grid](x, sums, r, c, *of_turn, num_warps=8)
+    return moments_of(sums, x, r)
+
+
+def moments_of(sums: Tensor, near: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) of so many rows, from each program's sums (programs, 2, C) of their differences from
+    the first C numbers of `near`, and of these differences' squares."""
+    programs, _, c = sums.shape
     mean, variance = (sums.new_empty(c) for _ in range(2))
     _moments[(triton.cdiv(c, SUMMED_C),)](
-        x, sums, mean, variance, programs, r, c, triton.next_power_of_2(programs), SUMMED_C, num_warps=4
+        near, sums, mean, variance, programs, rows, c, triton.next_power_of_2(programs), SUMMED_C, num_warps=4
     )
     return mean, variance
 

@@ -78,6 +78,22 @@ def _pool(
 
 
 @triton.jit
+def windows(grad, place, at, here, p, q, P, Q, C):
+    # Gradient and winning place of the windows at (p, q) and of their neighbours to the right, below and both
+    right, below = here & (q + 1 < Q)[:, None], here & (p + 1 < P)[:, None]
+    diagonal = right & below
+    g00 = tl.load(grad + at, mask=here, other=0.0).to(tl.float32)
+    g01 = tl.load(grad + at + C, mask=right, other=0.0).to(tl.float32)
+    g10 = tl.load(grad + at + Q * C, mask=below, other=0.0).to(tl.float32)
+    g11 = tl.load(grad + at + (Q + 1) * C, mask=diagonal, other=0.0).to(tl.float32)
+    w00 = tl.load(place + at, mask=here, other=-1)
+    w01 = tl.load(place + at + C, mask=right, other=-1)
+    w10 = tl.load(place + at + Q * C, mask=below, other=-1)
+    w11 = tl.load(place + at + (Q + 1) * C, mask=diagonal, other=-1)
+    return g00, g01, g10, g11, w00, w01, w10, w11
+
+
+@triton.jit
 def _unpool(
     grad, place, x, weight, bias, mean, variance, eps, grad_bias, grad_weight, grad_x, H, W, P, Q, C, R,
     POSITIONS: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -89,16 +105,7 @@ def _unpool(
     scale, _, middle, inverse = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
     one = tl.load(grad_bias + channel, mask=there, other=0.0) / R
     two = tl.load(grad_weight + channel, mask=there, other=0.0) / R
-    right, below = here & (q + 1 < Q)[:, None], here & (p + 1 < P)[:, None]
-    diagonal = right & below
-    g00 = tl.load(grad + at, mask=here, other=0.0).to(tl.float32)
-    g01 = tl.load(grad + at + C, mask=right, other=0.0).to(tl.float32)
-    g10 = tl.load(grad + at + Q * C, mask=below, other=0.0).to(tl.float32)
-    g11 = tl.load(grad + at + (Q + 1) * C, mask=diagonal, other=0.0).to(tl.float32)
-    w00 = tl.load(place + at, mask=here, other=-1)
-    w01 = tl.load(place + at + C, mask=right, other=-1)
-    w10 = tl.load(place + at + Q * C, mask=below, other=-1)
-    w11 = tl.load(place + at + (Q + 1) * C, mask=diagonal, other=-1)
+    g00, g01, g10, g11, w00, w01, w10, w11 = windows(grad, place, at, here, p, q, P, Q, C)
     for corner in tl.static_range(4):
         down, across = corner // 2, corner % 2
         if corner == 0:

@@ -29,9 +29,8 @@ from torch import Tensor
 
 from benchmarks.ssd.kernels import norm, stem
 from benchmarks.ssd.kernels.norm import channels_last, link_of, scale_and_shift, sums_of_gradients
+from benchmarks.ssd.stem import CHANNELS, KERNEL, PADDING, STRIDE, output_side
 
-KERNEL, STRIDE, PADDING = 7, 2, 3
-CHANNELS = 4  # of an image's three and one of zeros
 SPAN = 8  # pixels of a window's row, and rows of a window: one before the kernel's seven, which meets zeros
 LINE = SPAN * CHANNELS  # numbers of a window's row
 # ptxas for sm_90: 229 registers, nothing spilled; two programs of four warps fit a multiprocessor, and windows overlap in its
@@ -88,18 +87,6 @@ def _convolve(
 
 
 @triton.jit
-def _moments(sums, shift, mean, variance, programs, R, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
-    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    program = tl.arange(0, BLOCK_P)
-    here = (program < programs)[:, None] & (channel < C)[None, :]
-    place = sums + program[:, None] * 2 * C + channel[None, :]
-    one = tl.sum(tl.load(place, mask=here, other=0.0), axis=0) / R
-    two = tl.sum(tl.load(place + C, mask=here, other=0.0), axis=0) / R
-    tl.store(mean + channel, tl.load(shift + channel, mask=channel < C, other=0.0) + one, mask=channel < C)
-    tl.store(variance + channel, tl.maximum(two - one * one, 0.0), mask=channel < C)
-
-
-@triton.jit
 def _gradient_of_weights(
     grad, place, y, images, weight, bias, mean, variance, eps, grad_bias, grad_weight, found, lines, length, H, W, P, Q, N, R,
     POSITIONS: tl.constexpr, FILTERS: tl.constexpr, SPAN: tl.constexpr, LINE: tl.constexpr, WIDE: tl.constexpr,
@@ -107,8 +94,7 @@ def _gradient_of_weights(
     # Of N positions of the pooled map. Which gradients the four places of a position have: see stem._unpool
     share, parts = tl.program_id(0), tl.num_programs(0)
     channel, k = tl.arange(0, FILTERS), tl.arange(0, SPAN * LINE)
-    there = channel < FILTERS
-    scale, _, middle, inverse = scale_and_shift(weight, bias, mean, variance, eps, channel, there)
+    scale, _, middle, inverse = scale_and_shift(weight, bias, mean, variance, eps, channel, channel < FILTERS)
     one = tl.load(grad_bias + channel) / R
     two = tl.load(grad_weight + channel) / R
     sums = tl.zeros([FILTERS, SPAN * LINE], dtype=tl.float32)
@@ -116,18 +102,9 @@ def _gradient_of_weights(
         position = (turn * parts + share) * POSITIONS + tl.arange(0, POSITIONS)
         p, q = position // Q % P, position % Q
         image = (position // (P * Q)).to(tl.int64)
-        here = (position < N)[:, None] & there[None, :]
+        here = (position < N)[:, None]
         at = position.to(tl.int64)[:, None] * FILTERS + channel[None, :]
-        right, below = here & (q + 1 < Q)[:, None], here & (p + 1 < P)[:, None]
-        diagonal = right & below
-        g00 = tl.load(grad + at, mask=here, other=0.0).to(tl.float32)
-        g01 = tl.load(grad + at + FILTERS, mask=right, other=0.0).to(tl.float32)
-        g10 = tl.load(grad + at + Q * FILTERS, mask=below, other=0.0).to(tl.float32)
-        g11 = tl.load(grad + at + (Q + 1) * FILTERS, mask=diagonal, other=0.0).to(tl.float32)
-        w00 = tl.load(place + at, mask=here, other=-1)
-        w01 = tl.load(place + at + FILTERS, mask=right, other=-1)
-        w10 = tl.load(place + at + Q * FILTERS, mask=below, other=-1)
-        w11 = tl.load(place + at + (Q + 1) * FILTERS, mask=diagonal, other=-1)
+        g00, g01, g10, g11, w00, w01, w10, w11 = stem.windows(grad, place, at, here, p, q, P, Q, FILTERS)
         for corner in range(4):
             down, over = corner // 2, corner % 2
             g = tl.where(w00 == 4 + 3 * down + over, g00, 0.0)
@@ -137,7 +114,7 @@ def _gradient_of_weights(
             h, w = 2 * p + down, 2 * q + over
             known = (position < N) & (h < H) & (w < W)
             of_y = image * H * W * FILTERS + (h * W + w) * FILTERS
-            x = tl.load(y + of_y[:, None] + channel[None, :], mask=known[:, None] & there[None, :], other=0.0)
+            x = tl.load(y + of_y[:, None] + channel[None, :], mask=known[:, None], other=0.0)
             away = (x.to(tl.float32) - middle[None, :]) * inverse[None, :]
             of_x = tl.where(known[:, None], scale[None, :] * (g - one[None, :] - away * two[None, :]), 0.0)
             line, column = (2 * h - 4)[:, None] + (k // LINE)[None, :], (w * 8 - 16)[:, None] + (k % LINE)[None, :]
@@ -152,11 +129,6 @@ def _gradient_of_weights(
             sums = tl.dot(tl.trans(of_x), window, sums, input_precision="ieee")
     to = found + share * FILTERS * SPAN * LINE + channel[:, None] * SPAN * LINE + k[None, :]
     tl.store(to, sums)
-
-
-def output_side(side: int) -> int:
-    """Of the convolution of an image of `side`."""
-    return (side + 2 * PADDING - KERNEL) // STRIDE + 1
 
 
 @torch.library.custom_op("ssd::stem", mutates_args=())
@@ -181,28 +153,10 @@ def whole(
     programs = min(PROGRAMS, triton.cdiv(r, ROWS))
     found = shift.new_empty(programs, 2, filters)
     _convolve[(programs,)](
-        images,
-        weights,
-        shift,
-        y,
-        found,
-        lines,
-        columns * CHANNELS,
-        h,
-        w,
-        r,
-        ROWS,
-        filters,
-        KERNEL,
-        PADDING,
-        LINE,
-        not y.is_cuda,
-        num_warps=4,
-    )
-    mean, variance = (shift.new_empty(filters) for _ in range(2))
-    _moments[(triton.cdiv(filters, norm.SUMMED_C),)](
-        found, shift, mean, variance, programs, r, filters, triton.next_power_of_2(programs), norm.SUMMED_C, num_warps=4
-    )
+        images, weights, shift, y, found, lines, columns * CHANNELS, h, w, r, ROWS, filters, KERNEL, PADDING, LINE,
+        not y.is_cuda, num_warps=4, num_stages=1,
+    )  # fmt: skip
+    mean, variance = norm.moments_of(found, shift, r)
     pooled, place, winner = stem.pool(y, mean, variance, norm_weight, norm_bias, eps)
     return pooled, link_of(pooled), mean, variance, y, place, winner
 
