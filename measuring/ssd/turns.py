@@ -146,7 +146,10 @@ def constants() -> dict[str, list[Constant]]:
         "tiles of 128 channels": [(norm, "MOST_C", 128)],
         "528 programs that share the rows": [(norm, "PROGRAMS", 528)],
         "16 positions of the pooled map": [(stem, "POSITIONS", 16)],
-        "2 cells of a gradient": [(loss, "GRADIENT_CELLS", 2)],
+        "sums that wait for each turn": [(norm, "STAGES", 1)],
+        "sums with two turns on their way": [(norm, "STAGES", 3)],
+        "1 cell of a gradient": [(loss, "GRADIENT_CELLS", 1)],
+        "16 cells of a gradient": [(loss, "GRADIENT_CELLS", 16)],
         "64 rows of the stem's convolution": [(stem_convolution, "ROWS", 64), (stem_convolution, "PROGRAMS", 396)],
         "16 positions of its weights' gradient": [(stem_convolution, "POSITIONS", 16)],
     }  # fmt: skip

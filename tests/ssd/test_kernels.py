@@ -55,18 +55,19 @@ from benchmarks.ssd.kernels import loss, norm, stem, stem_convolution, sums
 
 F, I, i, f = "*fp32", "*i32", "i32", "fp32"
 WIDE, NARROW = (dict(zip(("ROWS", "BLOCK_C"), norm.tile(channels))) for channels in (256, 64))
+STAGES = {"STAGES": norm.STAGES}
 ADDED = {"BLOCK_P": 1024, "BLOCK_C": norm.SUMMED_C}
 POSITIONS = {"POSITIONS": stem.POSITIONS, "BLOCK_C": stem.BLOCK_C}
 CELLS, DEFAULT_BOXES = {"CELLS": loss.CELLS, "BLOCK_K": 128, "BLOCK_D": 8}, {"PER_POSITIVE": 3, "BLOCK_A": 16384}
 OF_NORM = [F, F, F, F, f]
 for x in ("*bf16", F):
-    gradients = {"CELLS": loss.GRADIENT_CELLS, "BLOCK_D": 8, "BLOCK_C": 512}
+    gradients = {"D": 6, "EIGHTHS": True, "CELLS": loss.GRADIENT_CELLS, "BLOCK_D": 8, "BLOCK_C": 512}
     cases = [
         (loss._of_cells, [x, F, I, F, F, F, F, i, i, i, i, i, i, i], CELLS, 4),
         (loss._select_and_sum, [F, F, I, F, F, i], DEFAULT_BOXES, loss.IMAGE_WARPS),
-        (loss._gradients, [F, x, F, I, F, F, F, x, F, i, i, i, i, i, i, i], gradients, 4),
-        (norm._sums_of_rows, [x, F, i, i], WIDE, 8),
-        (norm._sums_of_rows, [x, F, i, i], NARROW, 8),
+        (loss._gradients, [F, x, F, I, F, F, F, x, F, i, i, i, i, i, i], gradients, 4),
+        (norm._sums_of_rows, [x, F, i, i], {**STAGES, **WIDE}, 8),
+        (norm._sums_of_rows, [x, F, i, i], {**STAGES, **NARROW}, 8),
         (norm._moments, [x, F, F, F, i, i, i], ADDED, 4),
         (norm._added, [F, F, F, i, i], ADDED, 4),
         (stem._pool, [x, *OF_NORM, x, "*i8", x, i, i, i, i, i], POSITIONS, 4),
@@ -78,7 +79,7 @@ for x in ("*bf16", F):
         flags = {"SKIP": skip, "RELU": relu, "BITS": skip, **WIDE}
         cases.append((norm._normalise, [x, x, *OF_NORM, x, "*u8" if skip else x, i, i], flags, 8))
     for by_bits, by_x, tile in ((False, False, WIDE), (False, True, WIDE), (True, False, WIDE), (True, False, NARROW)):
-        flags = {"SECOND": by_bits, "BY_BITS": by_bits, "BY_X": by_x, "LEAVE": by_bits, **tile}
+        flags = {"SECOND": by_bits, "BY_BITS": by_bits, "BY_X": by_x, "LEAVE": by_bits, **STAGES, **tile}
         bits = "*u8" if by_bits else x
         cases.append((norm._sums_of_gradients, [x, x, x, bits, *OF_NORM, x, F, i, i], flags, 8))
     for by_x, tile in ((False, WIDE), (True, WIDE), (True, NARROW)):
