@@ -2,7 +2,8 @@
 
 Change points are those of ruptures (kernel change point detection with the linear kernel, exact, with a penalty), and each is
 then held to the standard of every other difference: the runs before it against those after it, by verdict.py. What that does
-not call slower or faster is not shown, so that a noisy series has no history of alarms.
+not call slower or faster is not shown, so that a noisy series has no history of alarms. As in a comparison the median epoch is
+judged and the mean one beside it, for what stalls now and then is in that alone.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import numpy as np
 
 from harness.comparison.history.points import LeftOut, Point
 from harness.comparison.judging import verdict
+from harness.comparison.judging.metrics import MEAN, MEDIAN
 from harness.comparison.judging.observations import Floats, Observations
 from harness.system import accelerator
 
 DELTA = 0.005
+GATED = (MEDIAN, MEAN)  # fields of a point, too
 PENALTY = 5.0  # times the logarithm of the number of runs, in units of the noise's variance
 SHORTEST = 3  # runs between two change points
 MONTH_S = 30 * 86400
@@ -35,6 +38,7 @@ class Change:
     percent: float  # more: slower
     interval: tuple[float, float]
     word: verdict.Word
+    metric: str  # of metrics.py: whose change it is, the median epoch's where both changed
     reasons: tuple[str, ...]  # what else changed between the two runs
 
 
@@ -65,6 +69,7 @@ class Cell:
     against: str  # the driver before it on this host; "" for the first
     percent: float | None
     word: verdict.Word | None
+    metric: str = ""  # of metrics.py: which made the word
     beside: str = ""  # what changed with the driver, so that no difference is the driver's; empty where nothing did
 
 
@@ -107,8 +112,7 @@ def _about(point: Point, word: str) -> bool:
 
 def _series(points: Sequence[Point], delta: float) -> SystemHistory:
     first = points[0]
-    values = np.log([point.seconds_per_epoch for point in points])
-    changes = tuple(_changes(points, values, delta))
+    changes = tuple(_changes(points, delta))
     return SystemHistory(
         first.benchmark,
         first.system,
@@ -116,20 +120,32 @@ def _series(points: Sequence[Point], delta: float) -> SystemHistory:
         first.host,
         tuple(points),
         changes,
-        _trend(points, values, [change.index for change in changes]),
+        _trend(points, _logs(points, MEDIAN), [change.index for change in changes]),
     )
 
 
-def _changes(points: Sequence[Point], values: Floats, delta: float) -> Iterable[Change]:
-    bounds = [0, *_break_points(values), len(points)]
+def _changes(points: Sequence[Point], delta: float) -> Iterable[Change]:
+    values = {name: _logs(points, name) for name in GATED}
+    found = _break_points(values[MEDIAN])
+    # what is a change of the median is one of the mean a run or two earlier or later
+    found += [at for at in _break_points(values[MEAN]) if all(abs(at - other) >= SHORTEST for other in found)]
+    bounds = [0, *sorted(found), len(points)]
     for before, at, after in zip(bounds, bounds[1:], bounds[2:], strict=False):
-        judged = verdict.judge(
-            Observations.of(np.exp(values[before:at]).tolist(), np.exp(values[at:after]).tolist()), delta
-        )
-        percent, interval = judged.percent, judged.percent_interval
-        if judged.word in ("SLOWER", "FASTER") and percent is not None and interval is not None:
-            last, first = points[at - 1], points[at]
-            yield Change(at, first.started, percent, interval, judged.word, tuple(_reasons(last, first)))
+        samples = [
+            Observations.of(np.exp(each[before:at]).tolist(), np.exp(each[at:after]).tolist())
+            for each in values.values()
+        ]
+        for name, judged in zip(values, verdict.holm(samples, delta, [0.0] * len(samples)), strict=True):
+            percent, interval = judged.percent, judged.percent_interval
+            if judged.word in ("SLOWER", "FASTER") and percent is not None and interval is not None:
+                last, first = points[at - 1], points[at]
+                reasons = tuple(_reasons(last, first))
+                yield Change(at, first.started, percent, interval, judged.word, name, reasons)
+                break
+
+
+def _logs(points: Sequence[Point], metric: str) -> Floats:
+    return np.log([getattr(point, metric) for point in points])
 
 
 def _break_points(values: Floats) -> list[int]:
@@ -181,15 +197,18 @@ def _cells(points: Sequence[Point], drivers: Sequence[str], delta: float) -> Ite
             continue
         rates = [point.images_per_s for point in own if point.images_per_s]
         seconds = [point.seconds_per_epoch for point in own]
-        percent, word, beside = None, None, ""
+        percent, word, metric, beside = None, None, "", ""
         if before is not None:
             # of one commit: what the code changed is not the driver's
             common = {point.commit for point in before[1]} & {point.commit for point in own}
-            pair = [[point for point in side if point.commit in common] for side in (before[1], own)]
+            earlier, later = ([point for point in side if point.commit in common] for side in (before[1], own))
             beside = "" if common else "commit"
             if common:
-                judged = verdict.judge(_observed(*pair), delta)
-                percent, word = judged.percent, judged.word
+                judged = verdict.holm([_observed(earlier, later, name) for name in GATED], delta, [0.0] * len(GATED))
+                word = verdict.overall(judged)
+                metric, percent = next(
+                    (name, each.percent) for name, each in zip(GATED, judged, strict=True) if each.word == word
+                )
         yield Cell(
             len(own),
             sum(rates) / len(rates) if rates else None,
@@ -197,12 +216,13 @@ def _cells(points: Sequence[Point], drivers: Sequence[str], delta: float) -> Ite
             before[0] if before is not None else "",
             percent,
             word,
+            metric,
             beside,
         )
         before = (driver, own)
 
 
-def _observed(before: Sequence[Point], after: Sequence[Point]) -> Observations:
+def _observed(before: Sequence[Point], after: Sequence[Point], metric: str) -> Observations:
     """Two drivers on one host, in blocks between which the driver or the boot changed, as compare has them."""
     both = sorted(
         [*((point, 0) for point in before), *((point, 1) for point in after)], key=lambda each: each[0].started
@@ -212,7 +232,7 @@ def _observed(before: Sequence[Point], after: Sequence[Point]) -> Observations:
         block += (arm, point.boot) != (was, earlier.boot)
         numbers.append(block)
     return Observations(
-        np.log([point.seconds_per_epoch for point, _ in both]),
+        _logs([point for point, _ in both], metric),
         np.array([arm for _, arm in both]),
         np.zeros(len(both), np.int64),
         np.array(numbers),

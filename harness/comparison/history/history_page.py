@@ -9,6 +9,8 @@ from pathlib import Path
 from harness import whole
 from harness.comparison.history import history_text
 from harness.comparison.history.history import History, SystemHistory
+from harness.comparison.history.points import Point
+from harness.comparison.judging.metrics import MEAN
 from harness.results.reporting import axes
 from harness.results.reporting.axes import Tick
 from harness.results.reporting.page import HISTORY as PAGE
@@ -45,6 +47,7 @@ class Drawing:
     ticks: tuple[Tick, ...]
     dates: tuple[Tick, ...]
     dots: tuple[RunDot, ...]
+    means: tuple[RunDot, ...]  # of the same runs' mean epochs; none where no change is theirs alone
     legend: tuple[tuple[str, str], ...]  # how a driver of these runs looks, and which it is
     changes: tuple[ChangeMark, ...]
     levels: tuple[tuple[float, float, float], ...]  # x from, x to, y: the mean between changes
@@ -84,19 +87,25 @@ def _draw(series: SystemHistory, drivers: tuple[str, ...]) -> Drawing:
     """Runs at even distances: what matters is their order, and a pause of months would squeeze them."""
     points = series.points
     values = [point.seconds_per_epoch for point in points]
-    low, high = min(values), max(values)
+    means = [point.mean_epoch_seconds for point in points if any(each.metric == MEAN for each in series.changes)]
+    low, high = min([*values, *means]), max([*values, *means])
     room = max(0.15 * (high - low), 0.002 * high)
     scale, ticks = axes.inside(low - room, high + room, HEIGHT - 8, 12)
     step = (WIDTH - LEFT - 20) / len(points)
     x = [LEFT + step * (index + 0.5) for index in range(len(points))]
+    looks = [_look(point.driver, drivers) for point in points]
     dots = tuple(
-        RunDot(at, scale(value), _look(point.driver, drivers), _title(series, index))
-        for index, (at, value, point) in enumerate(zip(x, values, points, strict=True))
+        RunDot(at, scale(value), look, _title(point, value, "s an epoch"))
+        for at, value, look, point in zip(x, values, looks, points, strict=True)
+    )
+    of_means = tuple(
+        RunDot(at, scale(value), look, _title(point, value, "s, the mean epoch"))
+        for at, value, look, point in zip(x, means, looks, points, strict=False)
     )
     marks = tuple(
         ChangeMark(
             x[change.index] - step / 2,
-            f"{history_text.date(change.at)}: {abs(change.percent):.2g} % {change.word.lower()}; "
+            f"{history_text.date(change.at)}: {history_text.change_text(change)}; "
             f"{'; '.join(change.reasons) or 'nothing that the logs tell changed'}",
             change.word.lower(),
         )
@@ -112,7 +121,7 @@ def _draw(series: SystemHistory, drivers: tuple[str, ...]) -> Drawing:
     legend = [(_look(each, drivers), f"driver {each}") for each in drivers if each in here]
     if legend and not all(here):
         legend.append((_look(None, drivers), "no driver in the log"))
-    return Drawing(series, ticks, dates, dots, tuple(legend), marks, tuple(levels))
+    return Drawing(series, ticks, dates, dots, of_means, tuple(legend), marks, tuple(levels))
 
 
 def _look(driver: str | None, drivers: tuple[str, ...]) -> str:
@@ -123,7 +132,6 @@ def _look(driver: str | None, drivers: tuple[str, ...]) -> str:
     return f"driver-{colour}{' ring-of' * ring}"
 
 
-def _title(series: SystemHistory, index: int) -> str:
-    point = series.points[index]
+def _title(point: Point, seconds: float, what: str) -> str:
     driver = f", driver {point.driver}" if point.driver else ""
-    return f"{history_text.date(point.started)}: {point.seconds_per_epoch:,.5g} s an epoch{driver}"
+    return f"{history_text.date(point.started)}: {seconds:,.5g} {what}{driver}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 
-from harness.comparison.history.history import Cell, History, SystemHistory
+from harness.comparison.history.history import Cell, Change, History, SystemHistory
+from harness.comparison.judging.metrics import MEAN, MEDIAN
 from harness.results.table import printable
 
 WIDTH = 80
@@ -48,8 +49,13 @@ def _series(each: SystemHistory) -> Iterator[str]:
     for change in each.changes:
         low, high = change.interval
         why = "; ".join(change.reasons) or "nothing that the logs tell changed"
-        yield f"  {date(change.at)}  {change.word} by {abs(change.percent):.2g} % ({low:+.2g} to {high:+.2g})"
+        yield f"  {date(change.at)}  {change_text(change)} ({low:+.2g} to {high:+.2g})"
         yield f"              {_cut(why, WIDTH - 14)}"
+
+
+def change_text(change: Change) -> str:
+    of = "" if change.metric == MEDIAN else " in the mean epoch, not in the median"
+    return f"{change.word} by {abs(change.percent):.2g} %{of}"
 
 
 def spark(each: SystemHistory) -> str:
@@ -65,6 +71,8 @@ def _matrix(found: History) -> Iterator[str]:
     shown = found.drivers[-DRIVERS:]
     yield "images/s by driver, and against the driver before: s slower, f faster, = equal,"
     yield "? cannot be told, as by one stretch of each; (commit): no commit ran with both"
+    if any(cell is not None and cell.metric == MEAN for _, cells in found.matrix for cell in cells[-DRIVERS:]):
+        yield "* in the mean epoch, not in the median: what stalls now and then"
     yield f"{'':20}" + "".join(f"{_cut(driver, 18):>20}" for driver in shown)
     for series, cells in found.matrix:
         texts = (cell_text(cell) for cell in cells[-DRIVERS:])
@@ -80,7 +88,7 @@ def cell_text(cell: Cell | None) -> str:
     if cell.percent is None:
         return f"{rate} ({cell.beside})" if cell.beside else rate
     mark = {"SLOWER": "s", "FASTER": "f", "EQUAL": "="}.get(cell.word or "", "?")
-    return f"{rate} {-cell.percent:+.1f}% {mark}"
+    return f"{rate} {-cell.percent:+.1f}% {mark}{'*' * (cell.metric == MEAN)}"
 
 
 def date(seconds: float) -> str:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from harness import outside
-from harness.comparison.judging.metrics import METRICS
+from harness.comparison.judging.metrics import MEAN, MEDIAN, METRICS
 from harness.comparison.runs import ComparedRun, invalid
 from harness.results.by_rules import rules_for, shortfall
 from harness.results.logfile import read
 from harness.results.series import find_logs
 
-VERSION = 5
+VERSION = 6
 CACHE_LIMIT = 256 << 20  # bytes; a point has about one thousand
 
 
@@ -42,7 +42,8 @@ class Point:
     driver_version: str
     gpu: str  # "" on a CPU
     commit: str
-    seconds_per_epoch: float
+    seconds_per_epoch: float  # the median epoch's
+    mean_epoch_seconds: float  # which has epochs that stall now and then, as the median has not
     images_per_s: float | None
     joules_per_image: float | None
     whole: bool  # it met its target
@@ -100,8 +101,8 @@ def _read(log: Path) -> dict[str, Any]:
     run = ComparedRun(record, 0)
     if bad := invalid([run]):
         return {"point": None, "reason": bad[0].reason}
-    seconds, started = METRICS["seconds_per_epoch"].value(run), record.run_start_s
-    if seconds is None or started is None or not seconds > 0:
+    seconds, mean, started = METRICS[MEDIAN].value(run), METRICS[MEAN].value(run), record.run_start_s
+    if seconds is None or mean is None or started is None or not seconds > 0:
         return {"point": None, "reason": "it tells no seconds an epoch, or not when it ran"}
     devices = record.hardware.get("accelerators")
     gpus = [str(name) for name in devices] if isinstance(devices, list) else []
@@ -125,6 +126,7 @@ def _read(log: Path) -> dict[str, Any]:
         gpu=gpus[0] if gpus else "",
         commit=record.commit or "",
         seconds_per_epoch=seconds,
+        mean_epoch_seconds=mean,
         images_per_s=record.images_per_s,
         joules_per_image=METRICS["joules_per_image"].value(run),
         whole=not shortfall(record, rules_for(record.benchmark, record.ruleset)) and record.max_steps is None,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from harness.comparison.history import history as histories
 from harness.comparison.history import history_page, history_text, points
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import NEW, OLD
+from tests.harness.comparison.test_words import PHASES, stalling
 
 
 def write(
@@ -40,6 +44,29 @@ def test_a_change_is_found_where_it_was_and_explained(tmp_path: Path) -> None:
     assert change.reasons == ("driver 580.65.06 -> 590.44.01",)
 
 
+def test_a_driver_that_stalls_now_and_then_is_seen(tmp_path: Path) -> None:
+    """Two epochs of six are 16 % of the mean longer, and the median is as it was."""
+    for number in range(18):
+        new = 6 <= number < 12
+        more: dict[str, Any] = {"change": stalling} if new else {}
+        driver = NEW if new else OLD
+        factor = arms.NOISE[number % 10]
+        arms.write(tmp_path, number, factor=factor, turn=number * 144, software=driver, phases=PHASES, **more)
+    found = read(tmp_path)
+    (series,) = found.series
+    told = [(change.index, change.word, change.metric) for change in series.changes]
+    assert told == [(6, "SLOWER", "mean_epoch_seconds"), (12, "FASTER", "mean_epoch_seconds")]
+    assert series.changes[0].percent == pytest.approx(16, abs=1)
+    ((_, (_, cell)),) = found.matrix
+    assert cell is not None and (cell.word, cell.metric) == ("SLOWER", "mean_epoch_seconds")
+    lines = "\n".join(history_text.lines(found))
+    assert "SLOWER by 16 % in the mean epoch, not in the median" in lines
+    assert re.search(r"-1\d\.\d% s\*$", lines, re.MULTILINE)
+    assert max(map(len, lines.splitlines())) <= history_text.WIDTH
+    page = history_page.render(found)
+    assert page.count('class="dot of-mean driver-1"') == 6 and "6.96" in page  # of the new driver's runs
+
+
 def test_a_quiet_series_has_no_changes(tmp_path: Path) -> None:
     for seed in range(6):
         write(tmp_path / str(seed), 14, seed=seed, uuid=f"GPU-{seed}")
@@ -51,10 +78,14 @@ def test_a_quiet_series_has_no_changes(tmp_path: Path) -> None:
 def test_noise_alone_makes_no_history() -> None:
     """A spread of 0.5 %, as large as what counts as a change: the worst case."""
     generator = np.random.default_rng(1)
-    point = points.Point("", "", 0.0, "", "", "", "", "", "", "", "", "", 1.0, None, None, True, False)
-    series = [generator.normal(0, 0.005, 30) for _ in range(300)]
-    assert sum(bool(histories._break_points(values)) for values in series) <= 12
-    assert sum(bool(list(histories._changes([point] * 30, values, 0.005))) for values in series) <= 3
+    point = points.Point("", "", 0.0, "", "", "", "", "", "", "", "", "", 1.0, 1.0, None, None, True, False)
+
+    def run(median: float, of_its_own: float) -> points.Point:
+        return replace(point, seconds_per_epoch=np.exp(median), mean_epoch_seconds=np.exp(median + of_its_own))
+
+    series = [(generator.normal(0, 0.005, 30), generator.normal(0, 0.005, 30)) for _ in range(300)]
+    assert sum(bool(histories._break_points(values)) for values, _ in series) <= 12
+    assert sum(bool(list(histories._changes([*map(run, *each)], 0.005))) for each in series) <= 3
 
 
 def test_a_trend_is_told_apart_from_a_change(tmp_path: Path) -> None:
