@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.results.by_rules import shortfall
 from harness.results.differences import differences
@@ -24,6 +25,9 @@ class Obstacle:
     fix: str
     key: str = ""  # of the log, where one says it
     publishable: bool = False  # it keeps from being ranked, not from being submitted
+
+
+NOT_BEGUN = "wait for its run_start, or take the file away where its process is gone: it is no run's and counts as none"
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,14 @@ def of_run(record: RunRecord) -> Iterator[Obstacle]:
 
 def of_series(series: Series, rules: Rules) -> Iterator[Obstacle]:
     """What is wrong with the runs as one result, without looking closer at each log."""
-    records, first = series.records, series.first
+    records, first = series.begun, series.first
     if rules.target is None:
         text = f"no rules known for benchmark {first.benchmark or 'unknown'} in ruleset {rules.ruleset or 'unknown'}"
         yield Obstacle(text, "name a ruleset that knows it, or add its rules.toml", "submission_benchmark")
     yield from _number(len(records), rules)
+    for record in series.records:
+        if record.in_init:
+            yield Obstacle(f"{Path(record.path).name} has not begun", NOT_BEGUN, "run_start")
     failed = [record for record in records if shortfall(record, rules)]
     if len(failed) > 1:
         yield Obstacle(

@@ -116,7 +116,7 @@ def refusals(series: Series, rules: Rules, submission: Submission) -> Iterator[s
             yield f"{each.what}: {each.fix}"
     if submission.sources is None and not any(record.tree_dirty for record in records):
         yield from _unknown_sources(series)
-    for record in records:
+    for record in series.begun:
         if why := shortfall(record, rules):
             failed.append(f"{Path(record.path).name} did not converge ({why}); the rules allow one such run")
     if len(failed) > 1:

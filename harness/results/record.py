@@ -151,6 +151,11 @@ class RunRecord:
         return apart is not None and abs(apart) > max(CLOCKS_APART_S, CLOCKS_APART * abs(self.monotonic_s or 0.0))
 
     @property
+    def in_init(self) -> bool:
+        """Whether the log ends before its run_start: of a run that is about to begin, or was killed before it did."""
+        return self.outcome == "unfinished" and self.run_start_s is None
+
+    @property
     def init_seconds(self) -> float | None:
         if self.init_start_s is None or self.init_stop_s is None:
             return None

@@ -26,7 +26,7 @@ from harness.rules import rules_for
 if TYPE_CHECKING:
     from harness.results.checking.kept import Opinion
 
-Place = Literal["counted", "fastest", "slowest", "not converged"]
+Place = Literal["counted", "fastest", "slowest", "not converged", "not begun"]
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,10 @@ def score(series: Series, ruleset: str | None = None, opinion: Opinion | None = 
     converged = sorted(
         (record for record in series.records if not reasons[id(record)]), key=lambda record: record.run_ms or 0.0
     )
-    failed = len(series.records) - len(converged)
+    failed = len(series.begun) - len(converged)
     counted = countable(converged, failed)
-    places: dict[int, Place] = {id(record): "counted" for record in counted}
+    places: dict[int, Place] = {id(record): "not begun" for record in series.records if record.in_init}
+    places |= {id(record): "counted" for record in counted}
     if converged and counted and counted[0] is not converged[0]:
         places[id(converged[0])] = "fastest"
     if converged and counted and counted[-1] is not converged[-1]:

@@ -73,10 +73,13 @@ def telemetry_rows(score: Score) -> Iterator[list[str]]:
 
 
 def _rule(score: Score) -> str:
-    counted = sum(run.place == "counted" and run.converged for run in score.runs)
+    runs = [run for run in score.runs if run.place != "not begun"]
+    counted = sum(run.place == "counted" and run.converged for run in runs)
+    if not runs:
+        return "no run has begun"
     if score.exact_minutes is None:
-        return f"{sum(not run.converged for run in score.runs)} of {len(score.runs)} runs did not converge"
-    if counted == len(score.runs):
+        return f"{sum(not run.converged for run in runs)} of {len(runs)} runs did not converge"
+    if counted == len(runs):
         return "the run's own time" if counted == 1 else f"the mean of {counted} runs"
-    slowest = "one that did not converge" if any(not run.converged for run in score.runs) else "the slowest"
-    return f"the mean of {counted} of {len(score.runs)} runs, the fastest and {slowest} dropped"
+    slowest = "one that did not converge" if any(not run.converged for run in runs) else "the slowest"
+    return f"the mean of {counted} of {len(runs)} runs, the fastest and {slowest} dropped"

@@ -42,6 +42,11 @@ class Series:
         return next((record for record in self.records if record.events), self.records[0])
 
     @property
+    def begun(self) -> list[RunRecord]:
+        """Without logs of an init that has not come to its end: no run's clock began there, whose time or place could count."""
+        return [each for each in self.records if not each.in_init]
+
+    @property
     def unread(self) -> list[RunRecord]:
         """Runs whose logs say nothing, each with its reason."""
         return [each for each in self.records if not each.events]

@@ -67,6 +67,7 @@ def _outcome(log: Log) -> Iterator[Finding]:
             "aborted": "see why the run ended; only a run that reached its target is a result",
             "unfinished": "wait for the run's end; a killed run is no result",
         }[record.outcome]
+        fix = fitness.NOT_BEGUN if record.in_init else fix
         key = "run_stop" if "run_stop" in record.entries else "run_start"
         yield log.found("outcome", f"{record.outcome}: {record.reason}", fix, key=key)
     elif why := shortfall(record, log.rules):

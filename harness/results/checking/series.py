@@ -27,7 +27,7 @@ def check_series(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
     let_pass = SEED_BYPASS in bypasses(series.folder.resolve())
     why = "MLPerf's package checker is told to let seeds pass"
     yield from (each.softened(why) if let_pass else each for each in _seeds(records, name, rules))
-    for each in differences(series.records):
+    for each in differences(series.begun):
         severity: Severity = "error" if each.other_result else "warning"
         fix = "a result is one configuration on one system; move the others to a folder of their own"
         if not each.other_result:
@@ -40,8 +40,8 @@ def check_series(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
 
 def soften_one_failure(findings: list[Finding], series: Series, rules: Rules, names: dict[str, str]) -> list[Finding]:
     """One run that did not converge may stand as the slowest: what it breaks by that is only a warning."""
-    failed = [record for record in series.records if shortfall(record, rules)]
-    whole = rules.runs is not None and len(series.records) >= rules.runs
+    failed = [record for record in series.begun if shortfall(record, rules)]
+    whole = rules.runs is not None and len(series.begun) >= rules.runs
     if not whole or len(failed) != 1 or failed[0].outcome not in ("aborted", "success"):
         return findings
     file = names[failed[0].path]
@@ -53,11 +53,11 @@ def soften_one_failure(findings: list[Finding], series: Series, rules: Rules, na
 
 
 def _count(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
-    count, wanted = len(series.records), rules.runs
+    count, wanted = len(series.begun), rules.runs
     if wanted is not None and count != wanted:
         fix = f"run {wanted - count} more" if count < wanted else f"choose {wanted} by the rules, not by their times"
         yield Finding("warning", name, "", None, "number of runs", f"{count}, the rules want {wanted}", fix)
-    failed = [record for record in series.records if shortfall(record, rules)]
+    failed = [record for record in series.begun if shortfall(record, rules)]
     if len(failed) > 1 and count > 1:
         files = ", ".join(Path(record.path).name for record in failed)
         yield Finding("error", name, "", None, "convergence", f"{files} did not converge", "the rules allow one")

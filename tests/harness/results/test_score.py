@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.cli import main
+from harness.results import fitness
 from harness.results.checking.checker import check
 from harness.results.score import Score, as_json, four_decimals, score, split
 from harness.results.series import find_logs, find_series
@@ -75,6 +76,32 @@ def test_one_run_that_did_not_converge_is_the_slowest(tmp_path: Path) -> None:
     assert result.official
     assert [run.place for run in result.runs] == ["fastest", "counted", "counted", "counted", "not converged"]
     assert result.minutes == all_converged.minutes
+
+
+def test_a_log_that_ends_in_its_init_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Killed before its clock began, or still to begin: it took the slowest's place in the mean, and differed in all that a log
+    says later."""
+    folder = write_series(tmp_path / "ssd")
+    five = scored(folder)
+    begun = events(seed=105)
+    at = next(index for index, each in enumerate(begun) if each["key"] == "run_start")
+    write(folder / "result_5.txt", [each for each in begun[:at] if each["key"] != "global_batch_size"])
+    six = scored(folder)
+    assert (six.minutes, six.unofficial) == (five.minutes, ("result_5.txt has not begun",))
+    assert [run.place for run in six.runs] == [*(run.place for run in five.runs), "not begun"]
+    assert main(["score", str(folder)]) == 0
+    assert "the mean of 3 of 5 runs, the fastest and the slowest dropped" in capsys.readouterr().out
+    found = [
+        each for each in check([folder])[0].findings if each.severity == "error" and each.rule != "compliance checker"
+    ]
+    assert [(each.rule, each.fix) for each in found] == [("outcome", fitness.NOT_BEGUN)]
+
+    for index in range(5):
+        (folder / f"result_{index}.txt").unlink()
+    alone = scored(folder)
+    assert alone.minutes is None and "result_5.txt has not begun" in alone.unofficial
+    assert main(["score", str(folder)]) == 1
+    assert "no run has begun" in capsys.readouterr().out
 
 
 def test_two_that_did_not_converge_leave_no_score(tmp_path: Path) -> None:
