@@ -8,8 +8,8 @@ EQUAL       both one-sided 95 % bounds lie inside +-delta (TOST, Schuirmann 1987
 CANNOT TELL anything else; `more_runs` says how many would
 
 The level of 5 % a side is that of TOST and of tests for non-inferiority; by it five runs an arm find 0.5 % against a delta
-of 0.25 % at the median host's noise in 98 of 100 cases, where the two-sided 95 % interval beyond delta would find 94
-(results/comparison).
+of 0.25 % at the median host's noise in 98 of 100 cases, where the two-sided 95 % interval beyond delta would find 94; where
+the mean epoch is gated beside the median, as by default, in 94 (results/comparison).
 SUSPECT, the fifth word, is health's (health.py), and WORSE, the sixth, training's (numbers.py).
 """
 
