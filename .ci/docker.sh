@@ -11,7 +11,7 @@ set -euo pipefail
 IMAGE=${IMAGE:-ssd-ci}
 BASE_IMAGE=${BASE_IMAGE:-}
 root=$(cd "$(dirname "$0")/.." && pwd)
-engine="" own_images=()
+engine="" own_images=() beside="" # the process that builds beside the command
 
 say() { printf '\n== %s (%ss)\n' "$*" "$SECONDS"; }
 
@@ -39,6 +39,11 @@ finish() {
     local status=$?
     trap '' INT TERM
     set +e # with a disk so full that nothing can be said any more, the folder must go all the same
+    if [ -n "$beside" ]; then
+        pkill -P "$beside"
+        kill "$beside" 2> /dev/null
+        wait "$beside" 2> /dev/null
+    fi
     if [ -n "$engine" ]; then
         kill "$engine" 2> /dev/null
         wait "$engine" 2> /dev/null
@@ -57,9 +62,10 @@ exec {held}> "$work/lock" # the engine inherits it: what a living one still uses
 flock "$held"
 
 # Room for what is built next: an image with CUDA's libraries and its build's cache take 12 to 16 GB.
+free_gb() { df --output=avail --block-size=1G "$work" | tail -n 1; }
 room_for() {
     local free
-    free=$(df --output=avail --block-size=1G "$work" | tail -n 1)
+    free=$(free_gb)
     [ "$free" -ge "$1" ] || { echo "$2 needs about $1 GB in /var/tmp; $free GB are free" >&2; return 1; }
 }
 
@@ -107,16 +113,24 @@ build() { # ACCELERATOR TAG
     local index=()
     if [ -n "${PIP_INDEX_URL:-}" ]; then index+=(--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL"); fi
     DOCKER_BUILDKIT=1 docker build --network host --progress plain --build-arg "BASE_IMAGE=$BASE_IMAGE" "${site[@]}" "${index[@]}" \
-        --build-arg "ACCELERATOR=$1" --tag "$2" "$root" > "$work/build.log" 2>&1 || { tail -n 40 "$work/build.log" >&2; return 1; }
+        --build-arg "ACCELERATOR=$1" --tag "$2" "$root" > "$work/build-$1.log" 2>&1 || { tail -n 40 "$work/build-$1.log" >&2; return 1; }
+}
+
+# The other images' builds, which mostly wait for packages and the disk, beside the command; a failed one is told of in its turn.
+build_beside() {
+    [ -n "${ALSO:-}" ] && [ "$(free_gb)" -ge 45 ] || return 0
+    for each in $ALSO; do own_images+=("$IMAGE-$each"); done
+    (for each in $ALSO; do build "$each" "$IMAGE-$each" 2> /dev/null || true; done) &
+    beside=$!
 }
 
 # Another image of the same checkout: built, and a few steps of the embedded job in it, by which its own torch has trained.
 also() {
     local tag=$IMAGE-$1 code=0 began=$SECONDS
     say "the image $1 too"
-    room_for 20 "the image $1"
-    build "$1" "$tag"
+    if [ -n "$beside" ]; then wait "$beside" || true; else room_for 20 "the image $1"; fi
     own_images+=("$tag")
+    build "$1" "$tag" # from its cache, where that was done beside the command
     say "built in $((SECONDS - began)) s; some steps of the embedded job in it"
     install -d -m 1777 "$work/$1"
     docker run --rm --init --network none --user 12345:12345 --volume "$work/$1:/results" "$tag" \
@@ -140,6 +154,9 @@ CHECK
 # An image's room for the next one. The build's cache is taken away of our own engine, of another only where that is asked for.
 free_room() {
     docker image rm --force "$@" > /dev/null
+    [ -n "$beside" ] || prune # what was built beside the command is still to be used
+}
+prune() {
     if [ -n "$engine${PRUNE_BUILDS:-}" ]; then docker builder prune --all --force > /dev/null; fi
 }
 
@@ -203,10 +220,12 @@ assert log.stat().st_uid == 12345, log.stat()
 print("run_stop success; the log names the image:", image)
 CHECK
 
+build_beside
 if [ $# -gt 0 ]; then
     say "$*"
     IMAGE=$IMAGE "$@"
 fi
 if [ -n "${ALSO:-}" ]; then docker image rm --force "$IMAGE" > /dev/null; fi # what was built stays in the cache for the next
 for each in ${ALSO:-}; do also "$each"; done
+[ -z "$beside" ] || prune
 say "done"
