@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -31,29 +31,40 @@ Changes = Mapping[str, Mapping[str, Any]]
 
 Constant = tuple[ModuleType, str, Any]
 
+
+@dataclass(frozen=True)
+class Choice:
+    """What is other than configured: values of its tables, or of constants of the data path, by their modules' names."""
+
+    changes: Changes = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+
 AS_CONFIGURED = "as configured"
 ALL_PARTS = ["stem", "stem_convolution", "blocks", "convolutions", "loss", "weights"]
 # Those that need no other step first
-GPU_CHOICES: dict[str, Changes] = {
-    "hw_decoder_load 0.9": {"data": {"hw_decoder_load": 0.9}},
-    "CUDA graphs": {"compute": {"cuda_graphs": True}},
-    "CUDA graphs, and all parts of fused": {"compute": {"cuda_graphs": True, "fused": ALL_PARTS}},
+GPU_CHOICES = {
+    "boxes matched on the CPU": Choice(constants={"benchmarks.ssd.data_dali.MATCHES_ON_DEVICE": False}),
+    "hw_decoder_load 0.9": Choice({"data": {"hw_decoder_load": 0.9}}),
+    "CUDA graphs": Choice({"compute": {"cuda_graphs": True}}),
+    "CUDA graphs, and all parts of fused": Choice({"compute": {"cuda_graphs": True, "fused": ALL_PARTS}}),
 }
-CPU_CHOICES: dict[str, Changes] = {
-    "DALI": {"data": {"backend": "dali"}},
-    "fp16_hwc4": {"data": {"backend": "dali", "image_format": "fp16_hwc4"}},
+CPU_CHOICES = {
+    "DALI": Choice({"data": {"backend": "dali"}}),
+    "fp16_hwc4": Choice({"data": {"backend": "dali", "image_format": "fp16_hwc4"}}),
 }
 
 
 @dataclass(frozen=True)
 class Work:
-    """What takes turns: a session, and the configuration whose data path feeds it."""
+    """What takes turns: a session, and the configuration and constants whose data path feeds it."""
 
     session: SSDSession
     config: SSDConfig
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
 
-def works(ours: Work, choices: Mapping[str, Changes]) -> Iterator[tuple[str, Work]]:
+def works(ours: Work, choices: Mapping[str, Choice]) -> Iterator[tuple[str, Work]]:
     """The configuration and each choice that differs from it, one after the other, warmed up.
 
     Choices that need the same step share a session.
@@ -61,16 +72,16 @@ def works(ours: Work, choices: Mapping[str, Changes]) -> Iterator[tuple[str, Wor
     device, folder = ours.session.context.device, ours.session.folder.path
     known = {_step_of(ours.config): ours.session}
     yield AS_CONFIGURED, ours
-    for name, changes in choices.items():
-        chosen = setup.changed(ours.config, **changes)
-        if chosen == ours.config:
+    for name, choice in choices.items():
+        chosen = setup.changed(ours.config, **choice.changes)
+        if chosen == ours.config and not choice.constants:
             continue
         step = _step_of(chosen)
         if step not in known:
             session = setup.session(chosen, device, folder)
             session.warm_up()
             known[step] = session
-        yield name, Work(known[step], chosen)
+        yield name, Work(known[step], chosen, choice.constants)
 
 
 def _step_of(config: SSDConfig) -> str:
@@ -79,7 +90,7 @@ def _step_of(config: SSDConfig) -> str:
 
 
 def end_to_end(
-    ours: Work, choices: Mapping[str, Changes], rounds: int, steps: int, tell: Tell
+    ours: Work, choices: Mapping[str, Choice], rounds: int, steps: int, tell: Tell
 ) -> Iterator[list[Comparison]]:
     """`rounds` turns of each; after every one what is known so far. A turn is `steps` steps, and a quarter more before."""
     samples: dict[str, list[float]] = {}
@@ -108,7 +119,10 @@ def turn(work: Work, steps: int) -> float:
     session.schedule = Schedule(setup.LEARNING_RATE, 1, 0, (), session.schedule.steps_per_epoch)
     settled = capabilities.settle(work.config, session.context)
     folder = Folder(settled.config, session.context, settled.jpeg_on_device)
-    session.train_data = folder.train_batches(session.default_boxes)
+    with contextlib.ExitStack() as stack:
+        for constant, value in work.constants.items():
+            stack.enter_context(mock.patch(constant, value))
+        session.train_data = folder.train_batches(session.default_boxes)
     try:
         intervals = session.train_epoch(1, filling + steps)
         next(intervals)

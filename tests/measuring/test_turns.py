@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -22,11 +24,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_choice_is_one_that_the_gpu_s_configuration_can_make() -> None:
     config = setup.read("H100_1x1x256")
-    chosen = {name: setup.changed(config, **changes) for name, changes in turns.GPU_CHOICES.items()}
-    assert all(each != config for each in chosen.values())
+    chosen = {name: setup.changed(config, **choice.changes) for name, choice in turns.GPU_CHOICES.items()}
+    assert all(each != config or turns.GPU_CHOICES[name].constants for name, each in chosen.items())
+    for choice in turns.GPU_CHOICES.values():
+        for constant, value in choice.constants.items():
+            with mock.patch(constant, value):  # a name that is there
+                assert pkgutil.resolve_name(constant) == value
+            assert pkgutil.resolve_name(constant) != value
     steps = {name: turns._step_of(each) == turns._step_of(config) for name, each in chosen.items()}
     with_its_step = [name for name, same in steps.items() if same]
-    assert with_its_step == list(turns.GPU_CHOICES)[:1], "those that need no other step come first"
+    assert with_its_step == list(turns.GPU_CHOICES)[:2], "those that need no other step come first"
 
 
 def test_end_to_end_in_turns(folder: Path, tmp_path: Path) -> None:
