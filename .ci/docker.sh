@@ -11,7 +11,9 @@ set -euo pipefail
 IMAGE=${IMAGE:-ssd-ci}
 BASE_IMAGE=${BASE_IMAGE:-}
 root=$(cd "$(dirname "$0")/.." && pwd)
-engine="" own_images=() beside="" # the process that builds beside the command
+engine="" own_images=()
+beside="" # process that builds the other images, beside the command
+prebuilt="" # said where they were built so
 
 say() { printf '\n== %s (%ss)\n' "$*" "$SECONDS"; }
 
@@ -40,8 +42,9 @@ finish() {
     trap '' INT TERM
     set +e # with a disk so full that nothing can be said any more, the folder must go all the same
     if [ -n "$beside" ]; then
+        kill -STOP "$beside" # or it would begin the next build between these two
         pkill -P "$beside"
-        kill "$beside" 2> /dev/null
+        kill -KILL "$beside"
         wait "$beside" 2> /dev/null
     fi
     if [ -n "$engine" ]; then
@@ -113,22 +116,29 @@ build() { # ACCELERATOR TAG
     local index=()
     if [ -n "${PIP_INDEX_URL:-}" ]; then index+=(--build-arg "PIP_INDEX_URL=$PIP_INDEX_URL"); fi
     DOCKER_BUILDKIT=1 docker build --network host --progress plain --build-arg "BASE_IMAGE=$BASE_IMAGE" "${site[@]}" "${index[@]}" \
-        --build-arg "ACCELERATOR=$1" --tag "$2" "$root" > "$work/build-$1.log" 2>&1 || { tail -n 40 "$work/build-$1.log" >&2; return 1; }
+        --build-arg "ACCELERATOR=$1" --tag "$2" "$root" > "$work/build.log" 2>&1 || { tail -n 40 "$work/build.log" >&2; return 1; }
 }
 
-# The other images' builds, which mostly wait for packages and the disk, beside the command; a failed one is told of in its turn.
+# The other images' builds, which mostly wait for packages and the disk, beside the command. A build that fails says so, and is
+# done again in its turn.
 build_beside() {
-    [ -n "${ALSO:-}" ] && [ "$(free_gb)" -ge 45 ] || return 0
-    for each in $ALSO; do own_images+=("$IMAGE-$each"); done
-    (for each in $ALSO; do build "$each" "$IMAGE-$each" 2> /dev/null || true; done) &
-    beside=$!
+    local others=()
+    read -r -a others <<< "${ALSO:-}"
+    [ ${#others[@]} -gt 0 ] && [ "$(free_gb)" -ge $((20 + 10 * ${#others[@]})) ] || return 0
+    for each in "${others[@]}"; do own_images+=("$IMAGE-$each"); done
+    (for each in "${others[@]}"; do build "$each" "$IMAGE-$each" || echo "the image $each was not built beside the tests" >&2; done) &
+    beside=$! prebuilt=yes
 }
 
 # Another image of the same checkout: built, and a few steps of the embedded job in it, by which its own torch has trained.
 also() {
     local tag=$IMAGE-$1 code=0 began=$SECONDS
     say "the image $1 too"
-    if [ -n "$beside" ]; then wait "$beside" || true; else room_for 20 "the image $1"; fi
+    if [ -n "$beside" ]; then
+        wait "$beside" || true
+        beside=""
+    fi
+    docker image inspect "$tag" > /dev/null 2>&1 || room_for 20 "the image $1"
     own_images+=("$tag")
     build "$1" "$tag" # from its cache, where that was done beside the command
     say "built in $((SECONDS - began)) s; some steps of the embedded job in it"
@@ -154,7 +164,7 @@ CHECK
 # An image's room for the next one. The build's cache is taken away of our own engine, of another only where that is asked for.
 free_room() {
     docker image rm --force "$@" > /dev/null
-    [ -n "$beside" ] || prune # what was built beside the command is still to be used
+    [ -n "$prebuilt" ] || prune # what was built beside the command is still to be used
 }
 prune() {
     if [ -n "$engine${PRUNE_BUILDS:-}" ]; then docker builder prune --all --force > /dev/null; fi
@@ -227,5 +237,5 @@ if [ $# -gt 0 ]; then
 fi
 if [ -n "${ALSO:-}" ]; then docker image rm --force "$IMAGE" > /dev/null; fi # what was built stays in the cache for the next
 for each in ${ALSO:-}; do also "$each"; done
-[ -z "$beside" ] || prune
+[ -z "$prebuilt" ] || prune
 say "done"
