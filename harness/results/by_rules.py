@@ -30,6 +30,11 @@ def shortfall(record: RunRecord, rules: Rules) -> str:
     return ""
 
 
+def may_stand(record: RunRecord) -> bool:
+    """Whether the rules let it be the one run of a series that did not converge: it came to an end of its own, and says so."""
+    return record.outcome in ("aborted", "success")
+
+
 def images_per_s(record: RunRecord, rules: Rules) -> float | None:
     """Samples of an epoch by the median epoch's time; of a run that ended in its first epoch, as it logged."""
     samples = rules.epoch_samples(record.train_samples, record.global_batch_size)

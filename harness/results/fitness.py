@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.results.by_rules import shortfall
+from harness.results.by_rules import may_stand, shortfall
 from harness.results.differences import differences
 from harness.results.record import RunRecord
 from harness.results.series import Series
@@ -104,6 +104,12 @@ def of_series(series: Series, rules: Rules) -> Iterator[Obstacle]:
         if record.in_init:
             yield Obstacle(f"{Path(record.path).name} has not begun", NOT_BEGUN, "run_start")
     failed = [record for record in records if shortfall(record, rules)]
+    for record in failed:
+        if not may_stand(record):
+            what = f"{Path(record.path).name} is no run that ended by itself: {record.outcome}, {record.reason}"
+            yield Obstacle(
+                what, "the rules allow a run that did not converge, and no broken log: run again", "run_stop"
+            )
     if len(failed) > 1:
         yield Obstacle(
             f"{len(failed)} runs did not converge; the rules allow one", "see why, and run again", "run_stop"

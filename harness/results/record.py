@@ -152,8 +152,13 @@ class RunRecord:
 
     @property
     def in_init(self) -> bool:
-        """Whether the log ends before its run_start: of a run that is about to begin, or was killed before it did."""
-        return self.outcome == "unfinished" and self.run_start_s is None
+        """Whether the log ends before its run_start: of a run that is about to begin, or that ended before it did.
+
+        Of one that trained, or has lines that cannot be read, a run_start was there or may have been.
+        """
+        trained = self.epochs or self.blocks or self.evaluations
+        unknown = trained or self.malformed_count or "run_start" in self.entries
+        return self.outcome in ("unfinished", "invalid") and not unknown
 
     @property
     def init_seconds(self) -> float | None:

@@ -26,7 +26,7 @@ from harness.rules import rules_for
 if TYPE_CHECKING:
     from harness.results.checking.kept import Opinion
 
-Place = Literal["counted", "fastest", "slowest", "not converged", "not begun"]
+Place = Literal["counted", "fastest", "slowest", "not converged"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Score:
     ruleset: str | None
     target: float | None
     metric: str
-    runs: tuple[ScoredRun, ...]
+    runs: tuple[ScoredRun, ...]  # those that began
     exact_minutes: Fraction | None
     unofficial: tuple[str, ...]  # why this is no official score; empty when it is one
     factor: float = 1.0  # of MLPerf's, and in exact_minutes already
@@ -77,6 +77,11 @@ class Score:
     @property
     def accelerators(self) -> int | None:
         return self.series.accelerators
+
+    @property
+    def not_begun(self) -> list[RunRecord]:
+        """Of the series' logs those that end in their init."""
+        return [record for record in self.series.records if record.in_init]
 
     @property
     def images_per_s(self) -> float | None:
@@ -100,14 +105,12 @@ def score(series: Series, ruleset: str | None = None, opinion: Opinion | None = 
     first = series.first
     ruleset = ruleset or first.ruleset
     rules = rules_for(first.benchmark, ruleset)
-    reasons = {id(record): shortfall(record, rules) for record in series.records}
-    converged = sorted(
-        (record for record in series.records if not reasons[id(record)]), key=lambda record: record.run_ms or 0.0
-    )
-    failed = len(series.begun) - len(converged)
+    begun = series.begun
+    reasons = {id(record): shortfall(record, rules) for record in begun}
+    converged = sorted((record for record in begun if not reasons[id(record)]), key=lambda record: record.run_ms or 0.0)
+    failed = len(begun) - len(converged)
     counted = countable(converged, failed)
-    places: dict[int, Place] = {id(record): "not begun" for record in series.records if record.in_init}
-    places |= {id(record): "counted" for record in counted}
+    places: dict[int, Place] = {id(record): "counted" for record in counted}
     if converged and counted and counted[0] is not converged[0]:
         places[id(converged[0])] = "fastest"
     if converged and counted and counted[-1] is not converged[-1]:
@@ -123,7 +126,7 @@ def score(series: Series, ruleset: str | None = None, opinion: Opinion | None = 
                 places.get(id(record), "not converged" if reasons[id(record)] else "counted"),
                 reasons[id(record)],
             )
-            for record in series.records
+            for record in begun
         ),
         exact_minutes=_mean_minutes(counted, 1.0 if opinion is None else opinion.factor),
         unofficial=(*(each.what for each in judge(series, rules)), *_refusal(opinion)),
@@ -230,6 +233,7 @@ def as_json(result: Score) -> dict[str, Any]:
         "images_per_s": result.images_per_s,
         "images_per_s_per_accelerator": result.images_per_s_per_accelerator,
         "runs": [_run_json(run, result.speed(run.record)) for run in result.runs],
+        "not_begun": [record.path for record in result.not_begun],
     }
 
 

@@ -52,6 +52,9 @@ def rows(score: Score) -> Iterator[list[str]]:
             figure(parts.evaluation_s if parts else None, 1),
             figure(parts.rest_s if parts else None, 1),
         ]
+    for record in score.not_begun:
+        rest = ["-"] * (len(COLUMNS) - 3)
+        yield [Path(record.path).name, "-", f"no run: {record.reason}", *rest]
 
 
 def telemetry_rows(score: Score) -> Iterator[list[str]]:
@@ -73,13 +76,12 @@ def telemetry_rows(score: Score) -> Iterator[list[str]]:
 
 
 def _rule(score: Score) -> str:
-    runs = [run for run in score.runs if run.place != "not begun"]
-    counted = sum(run.place == "counted" and run.converged for run in runs)
-    if not runs:
+    counted = sum(run.place == "counted" and run.converged for run in score.runs)
+    if not score.runs:
         return "no run has begun"
     if score.exact_minutes is None:
-        return f"{sum(not run.converged for run in runs)} of {len(runs)} runs did not converge"
-    if counted == len(runs):
+        return f"{sum(not run.converged for run in score.runs)} of {len(score.runs)} runs did not converge"
+    if counted == len(score.runs):
         return "the run's own time" if counted == 1 else f"the mean of {counted} runs"
-    slowest = "one that did not converge" if any(not run.converged for run in runs) else "the slowest"
-    return f"the mean of {counted} of {len(runs)} runs, the fastest and {slowest} dropped"
+    slowest = "one that did not converge" if any(not run.converged for run in score.runs) else "the slowest"
+    return f"the mean of {counted} of {len(score.runs)} runs, the fastest and {slowest} dropped"

@@ -38,12 +38,13 @@ class Series:
 
     @property
     def first(self) -> RunRecord:
-        """The first run that has a log; any where none has."""
-        return next((record for record in self.records if record.events), self.records[0])
+        """The first run that has begun and has a log; any that has one, or any, where none has."""
+        said = [record for record in self.records if record.events]
+        return next((record for record in said if not record.in_init), [*said, *self.records][0])
 
     @property
     def begun(self) -> list[RunRecord]:
-        """Without logs of an init that has not come to its end: no run's clock began there, whose time or place could count."""
+        """Without logs that end in their init: no run's clock began there, whose time or place could count."""
         return [each for each in self.records if not each.in_init]
 
     @property
@@ -188,9 +189,11 @@ def _has_mark(file: Path, say: Say | None) -> bool:
 
 
 def _split(folder: Path, logs: list[Path]) -> Iterator[Series]:
-    """By configuration. A log without a line says none: it is a run of the folder's series, where there is but one."""
+    """By configuration. A log that ends before it says its own belongs to the folder's series, where there is but one."""
     records = [read_whatever(log) for log in sorted(logs, key=natural)]
-    told = {record.configuration_sha256 for record in records if record.events}
+    told = {
+        each.configuration_sha256 for each in records if each.events and (each.configuration_sha256 or not each.in_init)
+    }
     groups: dict[str | None, list[RunRecord]] = {}
     for record in records:
         (sha256,) = told if len(told) == 1 else (record.configuration_sha256,)

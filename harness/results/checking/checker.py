@@ -107,7 +107,7 @@ def check(
 def _series_work(series: Series, asked: str | None) -> _Subject:
     chosen, guess = _ruleset([series], asked)
     # what we refuse to read keeps their parsers busy for minutes
-    logs = [record for record in series.records if record.outcome != "empty" and not _beyond_limits(record)]
+    logs = [record for record in series.begun if record.outcome != "empty" and not _beyond_limits(record)]
     job = None
     if logs and chosen in checkable() and official.knows(series.first.benchmark, chosen):
         rcp = series.first.division == "closed" and len(logs) == rules_for(series.first.benchmark, chosen).runs
@@ -159,7 +159,7 @@ def _report(work: _Subject, answer: list[OfficialVerdict] | RuntimeError) -> Rep
         name = series.records[0].path if len(series.records) == 1 else name
     else:
         findings = _of_package(work, work.package, verdicts, findings)
-    runs = sum(len(series.records) for series in work.found)
+    runs = sum(len(series.begun) for series in work.found)
     return Report(name, work.ruleset, work.guess, runs, _errors_first(findings), tuple(verdicts))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.names import number
-from harness.results.by_rules import shortfall
+from harness.results.by_rules import may_stand, shortfall
 from harness.results.checking.copies import copies
 from harness.results.checking.evaluations import NO_NUMBER, OFF_SCHEDULE
 from harness.results.checking.findings import Finding, Severity
@@ -22,7 +22,7 @@ DIVERGED = (NO_NUMBER, OFF_SCHEDULE)  # likewise: a loss that became NaN, and wh
 
 def check_series(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
     """What is wrong with the runs as one result; `name` is the folder's in the report."""
-    records = [record for record in series.records if record.events]
+    records = [record for record in series.begun if record.events]
     yield from _count(series, rules, name)
     let_pass = SEED_BYPASS in bypasses(series.folder.resolve())
     why = "MLPerf's package checker is told to let seeds pass"
@@ -42,7 +42,7 @@ def soften_one_failure(findings: list[Finding], series: Series, rules: Rules, na
     """One run that did not converge may stand as the slowest: what it breaks by that is only a warning."""
     failed = [record for record in series.begun if shortfall(record, rules)]
     whole = rules.runs is not None and len(series.begun) >= rules.runs
-    if not whole or len(failed) != 1 or failed[0].outcome not in ("aborted", "success"):
+    if not whole or len(failed) != 1 or not may_stand(failed[0]):
         return findings
     file = names[failed[0].path]
     why = "one run may fail to converge and counts as the slowest"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from harness.cli import main
 from harness.results import fitness
+from harness.results.checking import checker
 from harness.results.checking.checker import check
+from harness.results.checking.official import Job
 from harness.results.score import Score, as_json, four_decimals, score, split
 from harness.results.series import find_logs, find_series
 from tests.harness.results.logs import changed, event, events, text, without, write, write_package, write_series
@@ -78,30 +81,82 @@ def test_one_run_that_did_not_converge_is_the_slowest(tmp_path: Path) -> None:
     assert result.minutes == all_converged.minutes
 
 
-def test_a_log_that_ends_in_its_init_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Killed before its clock began, or still to begin: it took the slowest's place in the mean, and differed in all that a log
-    says later."""
-    folder = write_series(tmp_path / "ssd")
-    five = scored(folder)
-    begun = events(seed=105)
+def ends_in_init(path: Path, *, stop: bool = False, **own: object) -> Path:
+    """A log up to what comes before run_start; closed by a launcher, say, where `stop`."""
+    begun = events(seed=100, own=own)
     at = next(index for index, each in enumerate(begun) if each["key"] == "run_start")
-    write(folder / "result_5.txt", [each for each in begun[:at] if each["key"] != "global_batch_size"])
-    six = scored(folder)
-    assert (six.minutes, six.unofficial) == (five.minutes, ("result_5.txt has not begun",))
-    assert [run.place for run in six.runs] == [*(run.place for run in five.runs), "not begun"]
-    assert main(["score", str(folder)]) == 0
-    assert "the mean of 3 of 5 runs, the fastest and the slowest dropped" in capsys.readouterr().out
-    found = [
-        each for each in check([folder])[0].findings if each.severity == "error" and each.rule != "compliance checker"
-    ]
-    assert [(each.rule, each.fix) for each in found] == [("outcome", fitness.NOT_BEGUN)]
+    kept = [each for each in begun[:at] if each["key"] != "global_batch_size"]
+    return write(path, kept + [event(begun[at]["time_ms"], "run_stop", status="aborted")] * stop)
 
+
+@pytest.mark.parametrize("stop", [False, True], ids=["killed, or still to begin", "ended, and said so"])
+def test_a_log_that_ends_in_its_init_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], stop: bool) -> None:
+    """It took the slowest's place in the mean, differed in all that a log says later, and was the first of its series."""
+    own = {"configuration": "[x]", "configuration_sha256": "ab" * 32, "configuration_name": "one"}
+    folder = write_series(tmp_path / "ssd", own=own)
+    five = scored(folder)
+    folder.rename(tmp_path / "five")
+    folder.mkdir()
     for index in range(5):
+        (tmp_path / f"five/result_{index}.txt").rename(folder / f"result_{index + 1}.txt")
+    ends_in_init(folder / "result_0.txt", stop=stop)
+    six = scored(folder)
+    assert (six.minutes, six.unofficial) == (five.minutes, (*five.unofficial, "result_0.txt has not begun"))
+    assert [run.place for run in six.runs] == [run.place for run in five.runs]
+    assert six.accelerators == five.accelerators and six.images_per_s == five.images_per_s
+    assert as_json(six)["not_begun"] == [str(folder / "result_0.txt")]
+    asked = tuple((folder / f"result_{index}.txt", str(folder / f"result_{index}.txt")) for index in range(1, 6))
+    assert checker.job_of(six.series, None) == Job("0.7.0", asked, rcp=True), "its factor is the five's"
+    assert main(["score", str(folder)]) == (0 if five.official else 1)
+    said = capsys.readouterr().out
+    assert "the mean of 3 of 5 runs, the fastest and the slowest dropped" in said and "no run: " in said
+    (report,) = check([folder])
+    wrong = [each for each in report.findings if each.severity == "error" and each.file.endswith("result_0.txt")]
+    assert report.runs == 5 and {(each.rule, each.fix) for each in wrong} == {("outcome", fitness.NOT_BEGUN)}
+    assert not any("which result_" in each.found for each in report.findings), "its seed is nobody's"
+
+    for index in range(1, 6):
         (folder / f"result_{index}.txt").unlink()
     alone = scored(folder)
-    assert alone.minutes is None and "result_5.txt has not begun" in alone.unofficial
+    assert alone.minutes is None and "result_0.txt has not begun" in alone.unofficial
     assert main(["score", str(folder)]) == 1
     assert "no run has begun" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lacks", [("run_start",), ("run_start", "run_stop")])
+def test_a_run_that_trained_is_one_whatever_its_log_has_lost(tmp_path: Path, lacks: tuple[str, ...]) -> None:
+    """Else a run that did not converge could be cut until it counts as none."""
+    folder = write_series(tmp_path / "ssd")
+    for index in (3, 4):
+        write(folder / f"result_{index}.txt", events(seed=index, status="aborted"))
+    assert scored(folder).minutes is None
+    cut = [each for each in events(seed=4, status="aborted") if each["key"] not in lacks]
+    write(folder / "result_4.txt", cut)
+    found = scored(folder)
+    assert found.minutes is None and len(found.runs) == 5 and not found.not_begun
+
+
+@pytest.mark.parametrize(
+    ("spoil", "stands"),
+    [
+        (lambda them: them, True),
+        (lambda them: [*them[:-1], {**them[-1], "metadata": {"status": "aborted"}}], True),
+        (lambda them: them[:-1], False),  # killed
+        (lambda them: [*them[:-1], {**them[-1], "metadata": {}}], False),
+        (lambda them: [each for each in them if each["key"] != "run_start"], False),
+    ],
+    ids=["whole", "aborted", "killed", "no status", "no run_start"],
+)
+def test_a_score_is_official_where_check_has_nothing_against_it(
+    tmp_path: Path, spoil: Callable[[list[dict[str, object]]], list[dict[str, object]]], stands: bool
+) -> None:
+    """A killed run stood as the one that did not converge: official, and ranked first, where check had failed it."""
+    folder = write_series(tmp_path / "ssd")
+    write(folder / "result_4.txt", spoil(events(seed=104, epoch_ms=12_345)))
+    assert scored(folder).official == stands
+    (report,) = check([folder])
+    ours = [each for each in report.findings if each.severity == "error" and each.rule != "compliance checker"]
+    assert (not ours) == stands
 
 
 def test_two_that_did_not_converge_leave_no_score(tmp_path: Path) -> None:
