@@ -34,7 +34,7 @@ Constant = tuple[ModuleType, str, Any]
 
 @dataclass(frozen=True)
 class Choice:
-    """What is other than configured: values of its tables, or of constants of the data path, by their modules' names."""
+    """What is other than configured: values of its tables, or of constants of DALI's graph, by their modules' names."""
 
     changes: Changes = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -70,11 +70,12 @@ def works(ours: Work, choices: Mapping[str, Choice]) -> Iterator[tuple[str, Work
     Choices that need the same step share a session.
     """
     device, folder = ours.session.context.device, ours.session.folder.path
+    by_dali = capabilities.settle(ours.config, ours.session.context).config.data.backend == "dali"
     known = {_step_of(ours.config): ours.session}
     yield AS_CONFIGURED, ours
     for name, choice in choices.items():
         chosen = setup.changed(ours.config, **choice.changes)
-        if chosen == ours.config and not choice.constants:
+        if (chosen == ours.config and not choice.constants) or (choice.constants and not by_dali):
             continue
         step = _step_of(chosen)
         if step not in known:
@@ -161,7 +162,6 @@ def constants() -> dict[str, list[Constant]]:
         "528 programs that share the rows": [(norm, "PROGRAMS", 528)],
         "16 positions of the pooled map": [(stem, "POSITIONS", 16)],
         "sums that wait for each turn": [(norm, "STAGES", 1)],
-        "sums with two turns on their way": [(norm, "STAGES", 3)],
         "1 cell of a gradient": [(loss, "GRADIENT_CELLS", 1)],
         "16 cells of a gradient": [(loss, "GRADIENT_CELLS", 16)],
         "64 rows of the stem's convolution": [(stem_convolution, "ROWS", 64), (stem_convolution, "PROGRAMS", 396)],

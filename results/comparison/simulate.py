@@ -195,6 +195,27 @@ def gated_pair(sd: float) -> Iterator[dict[str, Any]]:
         }
 
 
+def stalling(sd: float) -> Iterator[dict[str, Any]]:
+    """Arms that are alike, and whose runs' mean epochs some stall makes longer by chance: how often that makes a difference."""
+    generator = np.random.default_rng(SEED + 3)
+    for chance, size, count, delta in itertools.product((0.2, 0.4), (0.02, 0.05), ARMS, DELTAS):
+        order = in_turns(count)
+        found: Counter[str] = Counter()
+        for _ in range(REPEATS):
+            median = generator.normal(0, sd, 2 * count)
+            mean = median + generator.exponential(size, 2 * count) * (generator.random(2 * count) < chance)
+            both = [sample(each, order) for each in (median, mean)]
+            found[verdict.overall(verdict.holm(both, delta, [0.0, 0.0]))] += 1
+        yield {
+            "runs_that_stall_percent": 100 * chance,
+            "by_percent": 100 * size,
+            "runs_an_arm": count,
+            "delta_percent": 100 * delta,
+            "slower_percent": round(100 * found["SLOWER"] / REPEATS, 2),
+            "equal_percent": round(100 * found["EQUAL"] / REPEATS, 1),
+        }
+
+
 def worst_again(noise: Noise, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The worst of 77 is the unluckiest, too: each judged again, on draws of its own."""
     generator = np.random.default_rng(SEED + 1)
@@ -243,6 +264,7 @@ def main() -> None:
         "reboots": lambda: booted(generator),
         "unlike_arms": lambda: unlike(generator),
         "median_and_mean_epoch_together": lambda: gated_pair(median),
+        "alike_runs_that_stall_by_chance": lambda: stalling(median),
         "a_drift_that_hides_a_slower_b": lambda: hidden(generator, median),
     }
     asked = sys.argv[1:]

@@ -52,6 +52,14 @@ def test_end_to_end_in_turns(folder: Path, tmp_path: Path) -> None:
     assert (session.context, session.schedule, session.default_boxes) == before
 
 
+def test_a_constant_of_dali_s_graph_is_no_choice_without_it(folder: Path, tmp_path: Path) -> None:
+    choices = {"other": turns.Choice(constants={"benchmarks.ssd.data_dali.MATCHES_ON_DEVICE": False})}
+    for backend, names in (("torch", ["as configured"]), ("dali", ["as configured", "other"])):
+        config = setup.read(str(write(tmp_path, small.content(data={"backend": backend}), backend)))
+        session = setup.session(config, "cpu", folder)
+        assert [name for name, _ in turns.works(turns.Work(session, config), choices)] == names
+
+
 def test_what_was_measured_before_the_time_was_over_is_kept() -> None:
     found = turns.comparisons({"as configured": [2.0, 3.0], "a": [1.0], "b": [1.0, 1.0, 1.0]}, "step alone")
     assert [(each.what, each.ratios) for each in found] == [("step alone, a", [2.0]), ("step alone, b", [2.0, 3.0])]

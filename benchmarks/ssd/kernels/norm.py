@@ -26,9 +26,9 @@ TILE = 4096
 MOST_C = 256
 # That share the rows of a sum: two for each of an H100's 132 multiprocessors
 PROGRAMS = 264
-# Turns of a sum that are under way: while one is added up, the next is on its way through 32 KB of shared memory. With 1 a
-# program waits for memory and adds then: an H100 read 2.2 TB/s in sums of rows and 2.7 in sums of gradients, and 2.9 to 3.0
-# in passes
+# Turns of a sum that are under way: while one is added up, the next is on its way through shared memory (32 KB in bf16, 64 in
+# fp32; with 3 twice that, which not every card has). With 1 a program waits for memory and adds then: an H100 read 2.2 TB/s in
+# sums of rows and 2.7 in sums of gradients, and 2.9 to 3.0 in passes
 STAGES = 2
 SUMMED_C = 8  # channels of a program that adds up what the others found
 

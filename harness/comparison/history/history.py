@@ -39,6 +39,7 @@ class Change:
     interval: tuple[float, float]
     word: verdict.Word
     metric: str  # of metrics.py: whose change it is, the median epoch's where both changed
+    median: verdict.Word  # of the median epoch
     reasons: tuple[str, ...]  # what else changed between the two runs
 
 
@@ -70,6 +71,7 @@ class Cell:
     percent: float | None
     word: verdict.Word | None
     metric: str = ""  # of metrics.py: which made the word
+    median: verdict.Word | None = None  # of the median epoch
     beside: str = ""  # what changed with the driver, so that no difference is the driver's; empty where nothing did
 
 
@@ -120,7 +122,7 @@ def _series(points: Sequence[Point], delta: float) -> SystemHistory:
         first.host,
         tuple(points),
         changes,
-        _trend(points, _logs(points, MEDIAN), [change.index for change in changes]),
+        _trend(points, _logs(points, MEDIAN), [change.index for change in changes if change.metric == MEDIAN]),
     )
 
 
@@ -128,34 +130,39 @@ def _changes(points: Sequence[Point], delta: float) -> Iterable[Change]:
     values = {name: _logs(points, name) for name in GATED}
     found = _break_points(values[MEDIAN])
     # what is a change of the median is one of the mean a run or two earlier or later
-    found += [at for at in _break_points(values[MEAN]) if all(abs(at - other) >= SHORTEST for other in found)]
+    found += [
+        at for at in _break_points(values[MEAN], rare=True) if all(abs(at - other) >= SHORTEST for other in found)
+    ]
     bounds = [0, *sorted(found), len(points)]
     for before, at, after in zip(bounds, bounds[1:], bounds[2:], strict=False):
         samples = [
             Observations.of(np.exp(each[before:at]).tolist(), np.exp(each[at:after]).tolist())
             for each in values.values()
         ]
-        for name, judged in zip(values, verdict.holm(samples, delta, [0.0] * len(samples)), strict=True):
-            percent, interval = judged.percent, judged.percent_interval
-            if judged.word in ("SLOWER", "FASTER") and percent is not None and interval is not None:
-                last, first = points[at - 1], points[at]
-                reasons = tuple(_reasons(last, first))
-                yield Change(at, first.started, percent, interval, judged.word, name, reasons)
-                break
+        both = verdict.holm(samples, delta, [0.0] * len(samples))
+        words = [each.word for each in both]
+        word = next((word for word in ("SLOWER", "FASTER") if word in words), None)
+        if word is not None:
+            index = words.index(word)
+            percent, interval = both[index].percent, both[index].percent_interval
+            assert percent is not None and interval is not None
+            reasons = tuple(_reasons(points[at - 1], points[at]))
+            yield Change(at, points[at].started, percent, interval, word, list(values)[index], words[0], reasons)
 
 
 def _logs(points: Sequence[Point], metric: str) -> Floats:
     return np.log([getattr(point, metric) for point in points])
 
 
-def _break_points(values: Floats) -> list[int]:
+def _break_points(values: Floats, *, rare: bool = False) -> list[int]:
+    """`rare`: where noise is rare and large, as stalls are, of which the median difference knows nothing."""
     count = len(values)
     if count < 2 * SHORTEST:
         return []
     # of the differences between neighbours, so that a change itself does not count as noise
     steps = np.diff(values)
     noise = float(np.median(np.abs(steps - np.median(steps)))) * 1.4826 / math.sqrt(2)
-    noise = max(noise, float(np.std(steps)) / 10, 1e-6)
+    noise = max(noise, float(np.std(steps)) / (math.sqrt(2) if rare else 10), 1e-6)
     from ruptures.detection import KernelCPD
 
     found = KernelCPD(kernel="linear", min_size=SHORTEST).fit((values / noise)[:, None])
@@ -197,7 +204,7 @@ def _cells(points: Sequence[Point], drivers: Sequence[str], delta: float) -> Ite
             continue
         rates = [point.images_per_s for point in own if point.images_per_s]
         seconds = [point.seconds_per_epoch for point in own]
-        percent, word, metric, beside = None, None, "", ""
+        percent, word, metric, median, beside = None, None, "", None, ""
         if before is not None:
             # of one commit: what the code changed is not the driver's
             common = {point.commit for point in before[1]} & {point.commit for point in own}
@@ -205,7 +212,7 @@ def _cells(points: Sequence[Point], drivers: Sequence[str], delta: float) -> Ite
             beside = "" if common else "commit"
             if common:
                 judged = verdict.holm([_observed(earlier, later, name) for name in GATED], delta, [0.0] * len(GATED))
-                word = verdict.overall(judged)
+                word, median = verdict.overall(judged), judged[0].word
                 metric, percent = next(
                     (name, each.percent) for name, each in zip(GATED, judged, strict=True) if each.word == word
                 )
@@ -217,6 +224,7 @@ def _cells(points: Sequence[Point], drivers: Sequence[str], delta: float) -> Ite
             percent,
             word,
             metric,
+            median,
             beside,
         )
         before = (driver, own)

@@ -12,6 +12,7 @@ from harness.results.table import printable
 WIDTH = 80
 BARS = "▁▂▃▄▅▆▇█"
 SPARK = 24  # characters of a series' course
+MEDIANS = {"EQUAL": "not the median", "CANNOT TELL": "perhaps the median", "FASTER": "against the median"}
 DRIVERS = 3  # columns of the matrix; the page has all
 
 
@@ -54,7 +55,7 @@ def _series(each: SystemHistory) -> Iterator[str]:
 
 
 def change_text(change: Change) -> str:
-    of = "" if change.metric == MEDIAN else " in the mean epoch, not in the median"
+    of = f" in the mean epoch, {MEDIANS[change.median]}" if change.metric != MEDIAN else ""
     return f"{change.word} by {abs(change.percent):.2g} %{of}"
 
 
@@ -71,8 +72,8 @@ def _matrix(found: History) -> Iterator[str]:
     shown = found.drivers[-DRIVERS:]
     yield "images/s by driver, and against the driver before: s slower, f faster, = equal,"
     yield "? cannot be told, as by one stretch of each; (commit): no commit ran with both"
-    if any(cell is not None and cell.metric == MEAN for _, cells in found.matrix for cell in cells[-DRIVERS:]):
-        yield "* in the mean epoch, not in the median: what stalls now and then"
+    if any(stalls(cell) for _, cells in found.matrix for cell in cells[-DRIVERS:]):
+        yield "* of the mean epoch, which has what stalls now and then; the median is equal"
     yield f"{'':20}" + "".join(f"{_cut(driver, 18):>20}" for driver in shown)
     for series, cells in found.matrix:
         texts = (cell_text(cell) for cell in cells[-DRIVERS:])
@@ -88,7 +89,12 @@ def cell_text(cell: Cell | None) -> str:
     if cell.percent is None:
         return f"{rate} ({cell.beside})" if cell.beside else rate
     mark = {"SLOWER": "s", "FASTER": "f", "EQUAL": "="}.get(cell.word or "", "?")
-    return f"{rate} {-cell.percent:+.1f}% {mark}{'*' * (cell.metric == MEAN)}"
+    return f"{rate} {-cell.percent:+.1f}% {mark}{'*' * stalls(cell)}"
+
+
+def stalls(cell: Cell | None) -> bool:
+    """Whether the figure is of the mean epoch, where the median one has not changed."""
+    return cell is not None and cell.metric == MEAN and cell.median == "EQUAL"
 
 
 def date(seconds: float) -> str:
