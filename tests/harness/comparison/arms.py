@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from harness.cli import main
 from harness.comparison.comparison import Comparison, Question, compare
 from tests.harness.results import synthetic_logs
 from tests.harness.results.synthetic_logs import Made
@@ -129,3 +132,10 @@ def telemetry(
 
 def made(**changes: Any) -> Made:
     return replace(Made(epochs=6, qualities=((3, 0.11), (6, 0.2325))), **changes)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str]:
+    """The verb's exit code, and what it said."""
+    code = main(["compare", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err

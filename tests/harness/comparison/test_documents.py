@@ -1,0 +1,121 @@
+"""What a comparison writes: JSON, JUnit, Markdown, the page and the bundle."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from tests.harness.comparison import arms
+from tests.harness.comparison.arms import NEW, judged, run
+from tests.harness.comparison.test_words import PHASES
+
+
+def test_json_junit_and_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = arms.in_turns(tmp_path, slower=1.013, b={"software": NEW})
+    junit, markdown = tmp_path / "j.xml", tmp_path / "m.md"
+    code = main(["compare", str(a), str(b), "--json", "--junit", str(junit), "--markdown", str(markdown)])
+    content = json.loads(capsys.readouterr().out)
+
+    assert code == 1 and content["exit_code"] == 1 and content["verdict"] == "SLOWER"
+    (metric,) = [each for each in content["metrics"] if each["metric"] == "seconds_per_epoch"]
+    assert metric["interval_percent"][0] < metric["slower_percent"] < metric["interval_percent"][1]
+    assert len(metric["values"]) == 10 and metric["resamples"] == 10_000
+    suite = ET.parse(junit).getroot()
+    assert (suite.get("failures"), suite.get("errors")) == ("3", "0")
+    assert "software.driver" in markdown.read_text()
+
+
+def test_junit_of_what_cannot_be_told_is_no_pass(tmp_path: Path) -> None:
+    from harness.comparison.reporting import documents
+
+    for found in (judged(arms.in_turns(tmp_path, 1)), judged(arms.in_turns(tmp_path / "2", a={"gpu": {"ecc": False}}))):
+        suite = ET.fromstring(documents.junit(found))
+        assert int(suite.get("errors", "0")) >= 1
+
+
+def test_outputs_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = run(capsys, *arms.in_turns(tmp_path, 2), "--junit", tmp_path / "no" / "j.xml")
+    assert code == 2 and "cannot be written" in out
+
+
+def test_the_page_shows_all_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = arms.made(system="<script>alert(1)</script>")
+    a, b = arms.in_turns(
+        tmp_path,
+        slower=1.018,
+        a={"phases": PHASES, "made": hostile},
+        b={"phases": PHASES, "made": hostile, "software": NEW},
+    )
+    for log in a.glob("*.txt"):
+        arms.telemetry(log)
+    page = tmp_path / "page.html"
+    code, _ = run(capsys, a, b, "--html", page)
+    text = page.read_text()
+
+    assert code == 1
+    assert "<script" not in text and "http://" not in text and "https://" not in text
+    for part in (
+        "What differs in the environment",
+        "How much slower B is",
+        "Where the time went",
+        "in the order of time",
+    ):
+        assert part in text
+    assert text.index("software.driver") < text.index("How much slower"), "the environment's differences first"
+    assert text.count('class="dot arm-0"') >= 5 and text.count('class="dot arm-1"') >= 5
+    assert "nan" not in text.lower().split()
+
+
+def test_runs_of_one_name_in_both_arms_keep_their_own_marks(tmp_path: Path) -> None:
+    """A plan's folders are called alike in both arms."""
+    from harness.comparison.reporting import plots
+
+    a, b = arms.in_turns(tmp_path, 3, slower=1.05)
+    for arm in (a, b):
+        for number, log in enumerate(sorted(arm.glob("*.txt")), 1):
+            place = tmp_path / "arms" / arm.name / f"host-1_block-0_run-{number}"
+            place.mkdir(parents=True)
+            log.rename(place / "result_0.txt")
+    found = judged((tmp_path / "arms/a", tmp_path / "arms/b"))
+    time = plots.over_time(found)
+    assert time is not None
+    heights = [[dot.y for dot in time.strips[0].dots if dot.arm == arm] for arm in (0, 1)]
+    assert max(heights[1]) < min(heights[0]), "slower is higher: smaller y"
+    assert len({run.name for run in found.runs}) == 6
+
+
+@pytest.mark.parametrize("what", ["one run", "not comparable", "invalid"])
+def test_the_page_of_what_has_no_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    a, b = arms.in_turns(
+        tmp_path, 1 if what == "one run" else 2, b={"gpu": {"ecc": False}} if what == "not comparable" else {}
+    )
+    if what == "invalid":
+        (a / "result_0.txt").write_text((a / "result_0.txt").read_text()[:3000])
+    page = tmp_path / "page.html"
+    code, _ = run(capsys, a, b, "--html", page, "--markdown", tmp_path / "m.md", "--bundle", tmp_path / "b.tar")
+    assert code == {"one run": 3, "not comparable": 4, "invalid": 5}[what]
+    assert "</html>" in page.read_text()
+
+
+def test_bundle_is_redacted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uuid = "GPU-7c8e4c1e-0f0b-44c5-9c55-2b0f3d5e9c11"
+    each = {"gpu": {"uuid": uuid, "serial": "1653922"}, "made": arms.made(org="Secret Corp")}
+    a, b = arms.in_turns(tmp_path, a=each, b=each)
+    arms.telemetry(a / "result_0.txt")
+    target = tmp_path / "for_vendor.tar.gz"
+    code, _ = run(capsys, a, b, "--bundle", target)
+
+    assert code == 0
+    with tarfile.open(target) as archive:
+        texts = {member.name: archive.extractfile(member).read().decode() for member in archive}  # type: ignore[union-attr]
+    assert "comparison/README.md" in texts and "comparison/A/000_result_0.txt" in texts
+    assert "comparison/A/000_result_0_telemetry.jsonl" in texts
+    for name, text in texts.items():
+        for secret in (uuid, "1653922", "Secret Corp", str(tmp_path)):
+            assert secret not in text, name
+    assert "580.65.06" in texts["comparison/environment.json"]

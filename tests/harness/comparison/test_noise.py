@@ -1,0 +1,82 @@
+"""A against A: noise of a machine's runs, and no verdict finer than its floor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from tests.harness.comparison import arms
+
+
+def test_noise_of_runs_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+
+    for number in range(10):
+        arms.write(tmp_path / "noise/runs", number, factor=arms.NOISE[number], turn=number)
+    assert main(["compare", "noise", str(tmp_path / "noise/runs")]) == 0
+    out = capsys.readouterr().out
+    assert "run-to-run spread 0.0" in out and max(map(len, out.splitlines()[:-1])) <= 80
+    content = json.loads((tmp_path / "noise/runs/noise.json").read_text())
+    floor = content["floors"]["seconds_per_epoch"]
+    assert 0.0003 < floor < 0.002
+    assert all(each["share"] <= 0.02 for each in content["false_alarms"])
+
+
+def test_no_verdict_finer_than_the_floor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+
+    for number in range(10):
+        arms.write(tmp_path / "noise_x/runs", number, factor=1 + 8 * (arms.NOISE[number] - 1), turn=number)
+    main(["compare", "noise", str(tmp_path / "noise_x/runs")])
+    (tmp_path / "noise_x/runs/noise.json").rename(tmp_path / "noise_x/noise.json")
+    a, b = arms.in_turns(tmp_path)
+    capsys.readouterr()
+    main(["compare", str(a), str(b), "--delta", "0.1"])
+    assert "this machine's own floor" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("steps", "of 20 steps, these of all"),
+        ("driver", "of the driver 470.1"),
+        ("older", "make it again"),
+        ("fits", ""),
+    ],
+)
+def test_a_floor_of_other_runs_outvotes_no_delta(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, said: str
+) -> None:
+    """Found two folders up, of 20 steps of a driver from years ago: B, 2 % slower, was equal within 7.94 %."""
+    from harness.comparison import comparison, runs
+    from harness.comparison.judging import floor, noise
+    from tests.harness.comparison import test_compare
+
+    monkeypatch.setattr(noise, "REPEATS", 2)
+
+    software = {**arms.OLD, "driver": "470.1"} if what == "driver" else arms.OLD
+    for number, factor in enumerate((1, 1.05, 0.96, 1.06, 0.95, 1.04, 0.97, 1.05)):
+        change = test_compare.with_max_steps(20) if what == "steps" else None
+        arms.write(tmp_path / "noise_x/runs", number, turn=number, factor=factor, software=software, change=change)
+    assert main(["compare", "noise", str(tmp_path / "noise_x/runs")]) == 0
+    kept = tmp_path / "noise_x/runs/noise.json"
+    content = json.loads(kept.read_text())
+    if what == "older":
+        del content["steps"]
+    kept.unlink()
+    (tmp_path / "noise_x/noise.json").write_text(json.dumps(content))
+    a, b = arms.in_turns(tmp_path, slower=1.02, b={"software": arms.NEW})
+    both = [*runs.find(str(a), 0), *runs.find(str(b), 1)]
+    found = comparison.of_runs(both, comparison.Question(), floor.find(both))
+    assert found.word == ("SLOWER" if said else "CANNOT TELL")
+    assert any((said or "nothing is told") in note for note in found.notes)
+
+
+def test_noise_of_what_is_not_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+
+    a, _ = arms.in_turns(tmp_path, 2, b={"software": arms.NEW})
+    assert main(["compare", "noise", str(tmp_path)]) == 2
+    assert "2 kinds of runs" in capsys.readouterr().err
+    assert main(["compare", "noise", str(a)]) == 2
+    assert "four or more" in capsys.readouterr().err

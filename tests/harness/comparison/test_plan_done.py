@@ -1,0 +1,437 @@
+"""A plan done block by block: the right driver each time, through reboots, kills and changes in between."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.comparison.comparison import Question, compare
+from harness.comparison.planning import child, hosts, plan, work
+from harness.exit_codes import NOT_SUITABLE
+from harness.launch.ledger import Account
+from tests.conftest import CHECKOUT
+from tests.harness.comparison import arms
+from tests.harness.comparison.standin import NEW, OLD, Machine, go, machine
+
+COMPAT = "/usr/local/cuda/compat/libcuda.so.595.10"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    plan.write(plan.make("embedded", ["old", "new"], hosts=1, runs=3), tmp_path / "plan")
+    return tmp_path / "plan"
+
+
+def test_a_whole_plan_over_two_drivers(root: Path) -> None:
+    said: list[str] = []
+    assert go(root, Machine(OLD), "boot 1", said) == 0
+    assert "install its driver and reboot. Then type" in said[-1] and f"compare run {root}" in said[-1]
+    assert go(root, Machine(NEW, slower=1.013), "boot 2", said) == 0
+    assert "arm new again: reboot, with the same driver" in said[-1]
+    assert go(root, Machine(NEW, slower=1.013), "boot 3", said) == 0
+    assert f"install its driver ({OLD}) and reboot" in said[-1]
+    assert go(root, Machine(OLD), "boot 4", said) == 0
+    assert "all runs of host 1 are done" in said[-1] and "Arm old at the end ran at" in said[-1]
+    assert "left here" in "".join(said)
+
+    found = compare(str(root / "arms/old"), str(root / "arms/new"), Question())
+    assert [sum(run.arm == arm for run in found.runs) for arm in (0, 1)] == [6, 6], "warm-ups are elsewhere"
+    assert found.word == "SLOWER"
+    estimate = found.rows[0].judged.estimate
+    assert estimate is not None and (estimate.level, estimate.units) == ("block", (2, 2))
+
+
+def test_each_arm_is_probed_once_as_it_begins(root: Path) -> None:
+    """Before its first warm-up, with its own driver, into the folder above its runs; one that fails costs nothing."""
+    probed: list[tuple[int, str, int]] = []
+    said: list[str] = []
+
+    def run(driver: str, boot: str) -> None:
+        on = Machine(driver)
+
+        def probe(made: plan.Plan, arm: int, folder: Path) -> str:
+            probed.append((arm, folder.relative_to(root).as_posix(), on.started))
+            return "No such option: --out" if arm == 1 else ""
+
+        assert go(root, on, boot, said, probe=probe) == 0
+
+    for driver, boot in ((OLD, "1"), (NEW, "2"), (NEW, "3"), (OLD, "4")):
+        run(driver, boot)
+    assert probed == [(0, "arms/old", 0), (1, "arms/new", 0)]
+    assert "arm new has no probe: No such option: --out; its runs go on without" in said
+    assert plan.read(root).probe
+    (root / plan.FILE).write_text((root / plan.FILE).read_text().replace(', "probe": true', ""))
+    assert plan.read(root), "the plans of before"
+
+
+def test_arms_by_turns_are_both_probed_first(tmp_path: Path) -> None:
+    plan.write(plan.make("embedded", ["a:env=X=1", "b:env=X=2"], hosts=1, runs=1), tmp_path)
+    probed: list[int] = []
+    go(tmp_path, Machine(OLD), "boot", probe=lambda _, arm, __: probed.append(arm) or "")  # type: ignore[func-returns-value]
+    assert probed == [0, 1]
+    plan.write(plan.make("embedded", ["a:env=X=1", "b:env=X=2"], hosts=1, runs=1, probe=False), tmp_path / "without")
+    go(tmp_path / "without", Machine(OLD), "boot", probe=lambda *_: pytest.fail("nobody asked for it"))
+
+
+def test_the_driver_must_have_changed(root: Path) -> None:
+    go(root, Machine(OLD), "boot 1")
+    with pytest.raises(work.NotDue, match="the driver is still that of old"):
+        go(root, Machine(OLD), "boot 2")
+
+
+def test_the_driver_must_be_the_arms_own(root: Path) -> None:
+    go(root, Machine(OLD), "boot 1")
+    go(root, Machine(NEW), "boot 2")
+    other = Machine("595.10.00")
+    with pytest.raises(work.NotDue, match=r"whose driver was 590.44.01.*kernel module is 595.10.00, was 590.44.01"):
+        go(root, other, "boot 3")
+    assert not other.ran
+
+
+def test_a_version_string_is_not_enough(root: Path) -> None:
+    """The kernel module is the arm's, the firmware in the GPU is still the other driver's."""
+    go(root, Machine(OLD), "boot 1")
+    go(root, Machine(NEW), "boot 2")
+    stale = Machine(NEW)
+    stale.tables = machine(NEW, firmware=OLD)
+    with pytest.raises(work.NotDue, match=r"GSP firmware is 580\.65\.06, was 590\.44\.01"):
+        go(root, stale, "boot 3")
+
+
+def test_two_blocks_of_an_arm_need_a_reboot_between_them(root: Path) -> None:
+    go(root, Machine(OLD), "boot 1")
+    go(root, Machine(NEW), "boot 2")
+    with pytest.raises(work.NotDue, match="still the same boot"):
+        go(root, Machine(NEW), "boot 2")
+    assert go(root, Machine(NEW), "boot 3") == 0
+
+
+def test_a_host_whose_libcuda_is_an_images_is_refused(root: Path) -> None:
+    replaced = Machine(OLD)
+    replaced.tables = machine(OLD, libcuda=COMPAT)
+    assert replaced.tables["software"]["driver_mode"] == "FORWARD-COMPAT"
+    with pytest.raises(work.NotDue, match=f"libcuda comes from {COMPAT}"):
+        go(root, replaced, "boot 1")
+
+
+def test_an_image_that_replaces_the_driver_is_found_out_by_its_first_run(root: Path) -> None:
+    said: list[str] = []
+    image = Machine(OLD, inside=machine(OLD, libcuda=COMPAT))
+    assert go(root, image, "boot 1", said) == 6
+    assert "the image's cuda-compat took the place of the driver under test" in said[-1]
+    assert len(image.ran) == 1, "the warm-up found it"
+    assert not list((root / "arms").rglob("result_0.txt"))
+
+
+def test_a_machine_without_a_driver_has_no_driver_arms(root: Path) -> None:
+    from harness.system import facts
+    from tests.harness.system import recorded
+
+    bare = Machine(OLD)
+    bare.tables = facts.describe(recorded.machine(recorded.BARE))
+    with pytest.raises(work.NotDue, match="shows no driver"):
+        go(root, bare, "boot 1")
+
+
+def test_a_second_host_runs_in_opposite_order(tmp_path: Path) -> None:
+    plan.write(plan.make("embedded", ["old", "new"], hosts=2, runs=1), tmp_path)
+    first, second = Machine(OLD), Machine(NEW)
+    second.tables = second.inside = machine(NEW, uuid="GPU-2")
+    go(tmp_path, first, "boot 1")
+    go(tmp_path, second, "boot 1")
+    assert second.ran == ["host-2_block-1_warm-up-1", "host-2_block-1_run-1"]
+    assert (tmp_path / "arms/new/host-2_block-1_run-1/result_0.txt").exists()
+    third = Machine(OLD)
+    third.tables = machine(OLD, uuid="GPU-3")
+    with pytest.raises(ValueError, match="no place in the plan"):
+        go(tmp_path, third, "boot 1")
+    with pytest.raises(ValueError, match="is host 1 of the plan"):
+        go(tmp_path, first, "boot 2", host=2)
+
+
+def test_killed_and_rebooted_between_and_within_blocks(root: Path) -> None:
+    """SIGKILL with half a log written, in every block; then the same command again."""
+
+    def call(driver: str, boot: str, *die_at: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tests.harness.comparison.standin", str(root), driver, boot, *die_at]
+        return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+    assert call(OLD, "boot 1", "3").returncode == -9  # in its second run
+    assert call(NEW, "boot 2").stderr.startswith("refused: block 1 is of arm old")
+    done = call(OLD, "boot 3")
+    assert done.returncode == 0, done.stderr
+    assert call(NEW, "boot 4", "1").returncode == -9  # in the warm-up
+    assert call(NEW, "boot 5").returncode == 0
+    assert call(NEW, "boot 6").returncode == 0
+    assert call(OLD, "boot 7", "4").returncode == -9  # in the last run
+    assert call(OLD, "boot 8").returncode == 0
+
+    broken = sorted(each.name for each in (root / "broken").iterdir())
+    assert broken == ["host-1_block-1_run-2.1", "host-1_block-2_warm-up-1.1", "host-1_block-4_run-3.1"]
+    logs = sorted((root / "arms").rglob("result_0.txt"))
+    assert len(logs) == 12
+    account = Account.read(hosts.folder(root, 1) / "ledger.jsonl")
+    order = [entry["folder"].split("/")[-1] for entry in account.entries if entry["event"] == "trial_start"]
+    again = order.index("host-1_block-1_run-2_attempt-2")
+    assert order[again - 1] == "host-1_block-1_warm-up-1_attempt-2", "a machine that just booted is warmed up again"
+    found = compare(str(root / "arms/old"), str(root / "arms/new"), Question())
+    assert found.exit_code == 0
+
+
+def test_a_run_that_fails_ends_it_and_is_done_again(root: Path) -> None:
+    machine_ = Machine(OLD)
+    codes = iter([0, 5, 0, 0, 0, 0])
+
+    def launch(made: plan.Plan, item: plan.PlannedRun, folder: Path) -> int:
+        code = next(codes)
+        return code or Machine.launch(machine_, made, item, folder)
+
+    made = plan.read(root)
+    here = work.Here.of(machine_.tables, "boot 1")
+    number = hosts.claim(root, made, here.host)
+    said: list[str] = []
+    assert work.Work(root, made, number, here, launch, said.append, "again").run() == 5
+    assert "ended with exit code 5" in said[-1]
+    assert work.Work(root, made, number, here, launch, said.append, "again").run() == 0
+
+
+def test_code_that_changes_between_blocks_is_found_at_once(root: Path) -> None:
+    said: list[str] = []
+    go(root, Machine(OLD), "boot 1")
+    go(root, Machine(NEW), "boot 2")
+    later = Machine(NEW)
+
+    def launch(made: plan.Plan, item: plan.PlannedRun, folder: Path) -> int:
+        code = Machine.launch(later, made, item, folder)
+        log = folder / "result_0.txt"
+        log.write_text(log.read_text().replace("c" * 40, "d" * 40))
+        return code
+
+    made, here = plan.read(root), work.Here.of(later.tables, "boot 3")
+    assert work.Work(root, made, hosts.claim(root, made, here.host), here, launch, said.append, "again").run() == 6
+    assert f"the code is not what the plan began with: commit {'d' * 40}, was commit {'c' * 40}" in said[-1]
+
+
+@pytest.mark.parametrize(("change", "fine"), [({"runs": 2}, False), ({"seed": 9}, False), ({"hosts": 3}, True)])
+def test_a_plan_that_is_changed_while_it_is_done(root: Path, change: dict[str, int], fine: bool) -> None:
+    """Runs are known by their place in the schedule: with another schedule, what is done would be something else."""
+    assert go(root, Machine(OLD), "boot-1") == 0
+    path = root / plan.FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    if fine:
+        assert go(root, Machine(NEW), "boot-2") == 0
+        return
+    with pytest.raises(ValueError, match="not the plan that host 1 began with"):
+        go(root, Machine(NEW), "boot-2")
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [("commit", "the code is not what"), ("configuration_sha256", "configuration")]
+)
+def test_another_checkout_for_the_other_arm_is_found_at_once(root: Path, key: str, words: str) -> None:
+    """Two drivers are compared by one code and one configuration."""
+    assert go(root, Machine(OLD), "boot-1") == 0
+    said: list[str] = []
+    assert go(root, Machine(NEW, change=arms.put(key, "d" * 64)), "boot-2", said) == 6
+    assert words in said[-1]
+
+
+def test_two_machines_at_once_are_two_hosts(tmp_path: Path) -> None:
+    """On a shared folder, both found the first place free before either had written its name."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    made = plan.make("embedded", ["old", "new"], hosts=8)
+    plan.write(made, tmp_path)
+    with ThreadPoolExecutor(8) as several:
+        found = list(several.map(lambda name: hosts.claim(tmp_path, made, name), [f"GPU-{each}" for each in range(8)]))
+    assert sorted(found) == list(range(1, 9))
+    assert hosts.claim(tmp_path, made, "GPU-3") == found[3]
+
+
+def test_a_machine_that_tells_nothing_of_itself_finds_its_place_again(tmp_path: Path) -> None:
+    made = plan.make("embedded", ["old", "new"], hosts=2)
+    assert [hosts.claim(tmp_path, made, None) for _ in range(2)] == [1, 1]
+
+
+def test_epochs_are_counted_in_steps_by_a_run_of_one(tmp_path: Path) -> None:
+    plan.write(plan.make("embedded", ["a:env=X=1", "b:env=X=2"], hosts=1, runs=2, epochs=3), tmp_path)
+    seen: list[int | None] = []
+    on = Machine(OLD)
+
+    def launch(made: plan.Plan, item: plan.PlannedRun, folder: Path) -> int:
+        seen.append(made.max_steps)
+        return on.launch(made, item, folder)
+
+    made = plan.read(tmp_path)
+    here = work.Here.of(on.tables, "boot 1")
+    work.Work(tmp_path, made, hosts.claim(tmp_path, made, here.host), here, launch, lambda _: None, "again").run()
+    assert seen == [1, *[3 * 129] * 6], "117,266 images in batches of 912"
+
+
+@pytest.mark.parametrize(
+    ("of_b", "said"), [("bf16", "arm b chose format bf16 by its speed; its runs take"), (None, "")]
+)
+def test_what_a_warm_up_chose_by_its_speed_holds_for_all_that_counts(
+    tmp_path: Path, of_b: str | None, said: str
+) -> None:
+    """Else noise in one init makes two things of an arm. An arm whose code tells of no choice is left alone."""
+    plan.write(plan.make("embedded", ["a:env=X=1", "b:env=X=2"], hosts=1, runs=2), tmp_path)
+    told: list[tuple[int, str, tuple[str, ...]]] = []
+    heard: list[str] = []
+
+    def launch(made: plan.Plan, item: plan.PlannedRun, folder: Path) -> int:
+        told.append((item.arm, item.kind, made.options))
+        chosen = "fp32" if item.arm == 0 else of_b
+
+        def change(events: list[dict[str, Any]]) -> None:
+            if chosen is not None:
+                events.insert(3, {**events[2], "key": "chosen", "value": {"format": chosen}})
+
+        arms.write(folder, 0, turn=len(told), change=change)
+        return 0
+
+    made, here = plan.read(tmp_path), work.Here.of(machine(OLD), "boot 1")
+    assert (
+        work.Work(tmp_path, made, hosts.claim(tmp_path, made, here.host), here, launch, heard.append, "again").run()
+        == 0
+    )
+    handed_on = ("--chosen", '{"format": "fp32"}')
+    assert {(arm, kind): options for arm, kind, options in told} == {
+        (0, "warm-up"): (),
+        (1, "warm-up"): (),
+        (0, "run"): handed_on,
+        (1, "run"): handed_on if of_b else (),
+    }
+    assert said in "\n".join(heard) and ("by its speed" in "\n".join(heard)) == bool(said)
+
+
+def test_the_command_of_an_arm(tmp_path: Path) -> None:
+
+    made = plan.make(
+        "embedded", ["a:image=ssd:1,env=X=1", "b:config=H100_1x1x256"], max_steps=20, options=["--data-dir", "/d"]
+    )
+    words = child.command(made, made.arms[0], tmp_path, 3, CHECKOUT)
+    assert words[:5] == ["env", "-C", str(CHECKOUT), "HARNESS_ALSO_LOG=X", "X=1"]
+    assert words[words.index("run") + 1] == "embedded"
+    for pair in (("--seed", "3"), ("--max-steps", "20"), ("--image", "ssd:1"), ("--data-dir", "/d"), ("--trials", "1")):
+        assert words[words.index(pair[0]) + 1] == pair[1]
+    assert child.command(made, made.arms[1], tmp_path, 3, CHECKOUT)[8] == "H100_1x1x256"
+
+
+def test_an_image_is_probed_in_a_container_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    asked: list[list[str]] = []
+
+    def instead(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(words)
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    made = plan.make("embedded", ["a:image=ssd:1", "b:image=ssd:2"])
+    monkeypatch.setattr(child.subprocess, "run", instead)
+    assert child.probe(made, 1, tmp_path, root=tmp_path, environment={}) == ""
+    assert asked[0][-2:] == ["--image", "ssd:2"]
+
+
+def test_a_shell_s_variables_change_no_run_of_a_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """HARNESS_DETERMINISTIC=1 in one of two shells would be a difference between arms that no command line shows."""
+    from harness.cli import compare
+
+    for name, value in (
+        ("HARNESS_DETERMINISTIC", "1"),
+        ("SEED", "5"),
+        ("DATADIR", "/data"),
+        ("HARNESS_CACHE_DIR", "/c"),
+    ):
+        monkeypatch.setenv(name, value)
+    kept = compare._of_runs()
+    assert "SEED" not in kept and "HARNESS_DETERMINISTIC" not in kept
+    assert (kept["DATADIR"], kept["HARNESS_CACHE_DIR"]) == ("/data", "/c")
+    assert "HARNESS_DETERMINISTIC, SEED of the environment" in capsys.readouterr().err
+
+
+def test_what_the_shell_says_to_libraries_is_handed_on_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from harness.cli import compare
+
+    for name, value in (("CUDA_LAUNCH_BLOCKING", "1"), ("NVIDIA_API_KEY", "hunter2"), ("EDITOR", "vi")):
+        monkeypatch.setenv(name, value)
+    assert compare._of_runs()["CUDA_LAUNCH_BLOCKING"] == "1"
+    said = capsys.readouterr().err
+    assert "CUDA_LAUNCH_BLOCKING=1" in said and "hunter2" not in said and "EDITOR" not in said
+
+
+def telling(**tables: Any) -> Any:
+    """The lines `environment` and `device_uuids` in a made-up log."""
+
+    def change(events: list[dict[str, Any]]) -> None:
+        at = next(index for index, each in enumerate(events) if each["key"] == "hardware")
+        events[at:at] = [{**events[at], "key": key, "value": value} for key, value in tables.items()]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("later", "said"),
+    [
+        ({"environment": {}, "device_uuids": ["GPU-5"]}, "it used GPU-5, and the plan began on GPU-0"),
+        (
+            {"environment": {"CUDA_LAUNCH_BLOCKING": "1"}, "device_uuids": ["GPU-0"]},
+            "its environment is not what the plan began with: CUDA_LAUNCH_BLOCKING is 1, was not set",
+        ),
+        ({"environment": {"CUDA_VISIBLE_DEVICES": "GPU-0"}, "device_uuids": ["GPU-0"]}, ""),
+    ],
+)
+def test_a_shell_that_says_something_else_after_the_reboot(tmp_path: Path, later: dict[str, Any], said: str) -> None:
+    plan.write(plan.make("embedded", ["old", "new"], hosts=1, runs=1, probe=False), tmp_path)
+    heard: list[str] = []
+    assert go(tmp_path, Machine(OLD, change=telling(environment={}, device_uuids=["GPU-0"])), "boot 1", heard) == 0
+    code = go(tmp_path, Machine(NEW, change=telling(**later)), "boot 2", heard)
+    assert code == (NOT_SUITABLE if said else 0)
+    assert not said or said in "\n".join(heard)
+
+
+def test_an_arm_s_variable_that_does_not_reach_its_runs(tmp_path: Path) -> None:
+    """A container that has its image's alone, or a wrapper that unsets it: both arms would be one."""
+    plan.write(
+        plan.make("embedded", ["a:env=NCCL_ALGO=Ring", "b:env=NCCL_ALGO=Tree"], hosts=1, runs=1, probe=False), tmp_path
+    )
+    heard: list[str] = []
+    on = Machine(OLD, change=telling(environment={"NCCL_ALGO": "Ring"}))
+    assert go(tmp_path, on, "boot", heard) == NOT_SUITABLE
+    assert "NCCL_ALGO=Tree of arm b did not reach the run, which had NCCL_ALGO=Ring" in "\n".join(heard)
+
+
+def test_the_last_line_allows_what_the_arms_differ_in() -> None:
+    from harness.comparison.planning import work_text
+
+    made = plan.make("embedded", ["a:env=X=1,env=NCCL_ALGO=Ring", "b:env=X=1,env=NCCL_ALGO=Tree"])
+    assert work_text._allowed(made).split("--allow-diff ")[1:][-1] == "environment.NCCL_ALGO"
+
+
+def test_containers_are_told_what_an_arm_differs_in(tmp_path: Path) -> None:
+    from harness.cli import environment
+
+    told = {"HARNESS_ALSO_LOG": "X,NCCL_ALGO", "NCCL_ALGO": "Ring", "CUDA_LAUNCH_BLOCKING": "1"}
+    assert environment.of_containers(told) == {"HARNESS_ALSO_LOG": "X,NCCL_ALGO", "NCCL_ALGO": "Ring"}
+    assert environment.of_containers({"NCCL_ALGO": "Ring"}) == {}
+
+
+def test_commits_are_pinned_when_the_plan_is_made() -> None:
+
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    ).stdout
+    if not head:
+        pytest.skip("no checkout of git")
+    made = child.pinned(plan.make("embedded", ["a:commit=HEAD", "b:image=x"]))
+    assert made.arms[0].commit == head.strip() and made.arms[1].commit is None
+    with pytest.raises(ValueError, match="no_such"):
+        child.pinned(plan.make("embedded", ["a:commit=no_such", "b:image=x"]))
