@@ -9,6 +9,7 @@ import pytest
 
 from harness.cli import main
 from tests.harness.comparison import arms
+from tests.harness.comparison.test_comparability import with_max_steps
 
 
 def test_noise_of_runs_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,13 +52,12 @@ def test_a_floor_of_other_runs_outvotes_no_delta(
     """Found two folders up, of 20 steps of a driver from years ago: B, 2 % slower, was equal within 7.94 %."""
     from harness.comparison import comparison, runs
     from harness.comparison.judging import floor, noise
-    from tests.harness.comparison import test_compare
 
     monkeypatch.setattr(noise, "REPEATS", 2)
 
     software = {**arms.OLD, "driver": "470.1"} if what == "driver" else arms.OLD
     for number, factor in enumerate((1, 1.05, 0.96, 1.06, 0.95, 1.04, 0.97, 1.05)):
-        change = test_compare.with_max_steps(20) if what == "steps" else None
+        change = with_max_steps(20) if what == "steps" else None
         arms.write(tmp_path / "noise_x/runs", number, turn=number, factor=factor, software=software, change=change)
     assert main(["compare", "noise", str(tmp_path / "noise_x/runs")]) == 0
     kept = tmp_path / "noise_x/runs/noise.json"
