@@ -13,7 +13,6 @@ from tests.harness.comparison.test_comparability import with_max_steps
 
 
 def test_noise_of_runs_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-
     for number in range(10):
         arms.write(tmp_path / "noise/runs", number, factor=arms.NOISE[number], turn=number)
     assert main(["compare", "noise", str(tmp_path / "noise/runs")]) == 0
@@ -26,7 +25,6 @@ def test_noise_of_runs_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_no_verdict_finer_than_the_floor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-
     for number in range(10):
         arms.write(tmp_path / "noise_x/runs", number, factor=1 + 8 * (arms.NOISE[number] - 1), turn=number)
     main(["compare", "noise", str(tmp_path / "noise_x/runs")])
@@ -74,7 +72,6 @@ def test_a_floor_of_other_runs_outvotes_no_delta(
 
 
 def test_noise_of_what_is_not_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-
     a, _ = arms.in_turns(tmp_path, 2, b={"software": arms.NEW})
     assert main(["compare", "noise", str(tmp_path)]) == 2
     assert "2 kinds of runs" in capsys.readouterr().err
