@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -143,10 +143,10 @@ def test_on_a_cpu_nothing_is_kept() -> None:
     assert not in_use.kept
 
 
-def test_a_gpu_s_batches_belong_to_the_stream_that_is_current_when_they_are_taken(
+def test_a_gpu_s_batches_are_awaited_by_the_stream_that_is_current_when_they_are_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And not to the host, for which DALI's memory waits for the whole device when it is given back."""
+    """It waits for them, and the host does not."""
     streams = iter(["training's", "evaluation's"])
     cuda = SimpleNamespace(current_stream=lambda _: next(streams))
     monkeypatch.setattr(data_dali, "torch", SimpleNamespace(cuda=cuda))
@@ -164,6 +164,39 @@ def test_a_gpu_s_batches_belong_to_the_stream_that_is_current_when_they_are_take
     gone = last() is None
     gc.enable()
     assert gone, "its threads and its memory end with the last reference, not at some time"
+
+
+def test_a_gpu_s_memory_is_not_lent_by_dlpack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is, a thread of DALI's gives back after it has waited for the whole device."""
+
+    class OnGpu:
+        __cuda_array_interface__: ClassVar[dict[str, Any]] = {"version": 2, "shape": (3,), "data": (16, False)}
+
+        def __dlpack__(self, **_: object) -> object:
+            raise AssertionError
+
+    monkeypatch.setattr(data_dali, "TensorGPU", OnGpu)
+    taken: list[Any] = []
+    monkeypatch.setattr(torch, "as_tensor", taken.append)
+    tensor: Any = OnGpu()
+    data_dali.as_torch(tensor)
+    (lent,) = taken
+    assert lent.__cuda_array_interface__ is OnGpu.__cuda_array_interface__ and not hasattr(lent, "__dlpack__")
+    last = weakref.ref(tensor)
+    del tensor
+    assert last() is not None, "PyTorch keeps what it was given, and the memory must stay with it"
+    taken.clear()
+    del lent
+    assert last() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.int32, torch.int64])
+def test_on_a_gpu_its_memory_is_pytorch_s_without_a_copy(dtype: torch.dtype, gpu: str) -> None:
+    from nvidia.dali.tensors import TensorGPU
+
+    numbers = torch.arange(12, device=gpu).to(dtype).reshape(3, 4)
+    found = data_dali.as_torch(TensorGPU(numbers))
+    assert found.data_ptr() == numbers.data_ptr() and found.dtype == dtype and torch.equal(found, numbers)
 
 
 def test_on_a_gpu_the_data_path_never_waits_for_the_whole_device(tmp_path: Path, gpu: str) -> None:

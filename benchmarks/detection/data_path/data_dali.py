@@ -23,7 +23,9 @@ import torch
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
+from nvidia.dali.tensors import TensorGPU
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from benchmarks.detection.data_path import reader_counts
 from benchmarks.detection.data_path.data import Source, blamed, counts
@@ -41,9 +43,9 @@ Batch = dict[str, Tensor]
 class InUse:
     """Batches on a GPU that somebody may still have to read. Each is kept until the stream is past what was asked of it.
 
-    DALI hands its memory over without a copy, and has it back when the last tensor on it goes. Of PyTorch's own memory the
-    allocator knows that kernels which read it are still to run; of DALI's nobody does, and by the time that they run another
-    batch would lie there: the host is a step or two ahead of the device.
+    DALI hands its memory over without a copy, and has it back when the last tensor on it goes, in the order of its own stream.
+    Of PyTorch's own memory the allocator knows that kernels which read it are still to run; of DALI's nobody does, and by the
+    time that they run another batch would lie there: the host is a step or two ahead of the device.
     """
 
     device: torch.device
@@ -64,22 +66,50 @@ class InUse:
 
 
 def give_in_order(pipe: Any, device: torch.device) -> None:
-    """Let the current stream of PyTorch wait for the pipeline's outputs, and not the host, to which they would belong.
-
-    What belongs to the host is given back by a thread of DALI's that waits for the whole device first. Meanwhile nobody else's
-    kernels are started, the decoders' neither: on an H100 they stood still for 40 to 100 ms of a step of 60. Whether DALI
-    gives it back in the stream's order instead, a GPU has yet to say; until then InUse holds what is still to be read.
-    """
+    """Let the current stream of PyTorch wait for the pipeline's outputs, and not the host. Their memory stays DALI's."""
     # without a circle: its threads end with its last reference
     this, outputs = weakref.proxy(pipe), type(pipe).share_outputs
     pipe.share_outputs = lambda: outputs(this, cuda_stream=torch.cuda.current_stream(device))
+
+
+class Lent:
+    """A tensor of DALI's on a GPU, in the form in which PyTorch takes it without a copy, and gives it back without a wait.
+
+    Not by DLPack, as DALI's own iterator: what was lent so is given back by a thread that waits for the whole device first
+    (DLTensorGraveyard in DALI's source, the one place in it that does, in 2.4.0's machine code too). Meanwhile nobody else's
+    kernels are started, the decoders' neither: on an H100 they stood still for 40 to 100 ms of a step of 60.
+    """
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor  # PyTorch keeps this object, and it the memory
+        self.__cuda_array_interface__ = tensor.__cuda_array_interface__
+
+
+def as_torch(tensor: Any) -> Tensor:
+    """The same memory as a tensor of PyTorch's."""
+    return torch.as_tensor(Lent(tensor)) if isinstance(tensor, TensorGPU) else from_dlpack(tensor)
+
+
+class LendingIterator(DALIGenericIterator):  # type: ignore[misc]
+    """DALI's for one pipeline with a reader, but for how a batch is handed over."""
+
+    def __next__(self) -> list[Batch]:
+        self._ever_consumed = True
+        (outputs,) = self._get_outputs()
+        batch = {name: as_torch(output.as_tensor()) for name, output in zip(self.output_map, outputs, strict=True)}
+        self._schedule_runs()
+        self._advance_and_check_drop_last()
+        too_many, left = self._remove_padded()
+        if np.any(too_many):
+            batch = {name: tensor[: int(left[0])] for name, tensor in batch.items()}
+        return [batch]
 
 
 @dataclass
 class DaliBatches:
     """Implements benchmarks.detection.data_path.data.TrainBatches."""
 
-    iterator: DALIGenericIterator
+    iterator: LendingIterator
     source: Source
     in_use: InUse
     wait_s: float = field(default=0.0)
@@ -149,9 +179,10 @@ def batches(
     pipe: Any, source: Source, saved: tempfile.TemporaryDirectory[str], outputs: list[str], policy: LastBatchPolicy
 ) -> DaliBatches:
     """`saved` is where the graph's reader saves what it reads, and is removed."""
+    assert pipe.exec_dynamic, "its other executors lend a batch until the next one is asked for"
     if source.gpu is not None:
         give_in_order(pipe, torch.device(source.device))
-    iterator = DALIGenericIterator(
+    iterator = LendingIterator(
         [pipe], outputs, reader_name=READER, last_batch_policy=policy, auto_reset=True, prepare_first_batch=False
     )
     with saved:
