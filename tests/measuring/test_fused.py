@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,29 @@ def test_gradients_that_differ_are_told(folder: Path, tmp_path: Path, monkeypatc
     )
     disturbed(float("nan"), "heads.1", slice(0, None))
     assert not fused.same_gradients("a part", one, other, batch).passed, "NaN is no small difference"
+
+
+def test_what_is_but_rounded_otherwise_is_no_fault(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However deep the network: of one at its start a difference of 1e-5 becomes half of a gradient."""
+    content = small.content(
+        compute={"precision": "bf16"},
+        data={"backend": "torch"},
+        model={"backbone": "resnet34"},
+        optimizer={"batch_size": 8},
+    )
+    path = write(tmp_path, content, "small")
+    one, other = (setup.session(setup.read(str(path)), "cpu", folder) for _ in range(2))
+    as_they_come = other.network_input
+    monkeypatch.setattr(other, "network_input", lambda images: as_they_come(images) * (1 + 1e-5))
+    batch, before = setup.first_batch(one), copy.deepcopy(one.model.state_dict())
+    assert fused.same_gradients("a part", one, other, batch).passed
+    for session in (one, other):
+        for name, tensor in session.model.state_dict().items():
+            assert torch.equal(tensor, before[name]), name
+    monkeypatch.setattr(fused, "BRANCH", 1.0)
+    assert not fused.same_gradients("a part", one, other, batch).passed, "what the weights are damped for"
 
 
 def test_from_the_command_line(folder: Path, tmp_path: Path) -> None:
