@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.detection.capabilities import installed
 from benchmarks.ssd.config import SSDConfig
 from harness import ROOT, exit_codes
 from harness.results import logfile
@@ -32,11 +33,9 @@ def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, step
     scratch.mkdir()
     path = scratch / "profiled.toml"
     path.write_text(configuration_file(config, device, every=max(1, min(20, steps // 5))), encoding="utf-8")
-    # compiled kernels are kept between processes: the profile's own warm-up made them, and says how long that took
-    command = [
-        "env",
-        f"HARNESS_CACHE_DIR={scratch / 'cache'}",
-    ]  # what the check of a scratch folder leaves goes with it
+    # what the check of a scratch folder leaves goes with it; the profile's own warm-up compiled, and says how long that took
+    kept = {"HARNESS_CACHE_DIR": str(scratch / "cache"), **compiled_here()}
+    command = ["env", *(f"{name}={place}" for name, place in kept.items())]
     command += [sys.executable, "-m", "harness", "run", str(path), "--max-steps", str(steps)]
     command += ["--data-dir", str(folder), "--out", str(scratch / "out"), "--number", "0", "--seed", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -45,6 +44,18 @@ def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, step
     if done.returncode != exit_codes.EPOCHS_SPENT:
         raise RunBroke(f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
     return figures(scratch / "out" / "result_0.txt")
+
+
+def compiled_here() -> dict[str, str]:
+    """Where this process keeps what it compiles, by the variables that name it: a run else keeps its own, with its cache."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    found = {"TORCHINDUCTOR_CACHE_DIR": cache_dir()}
+    if installed("triton"):
+        from triton import knobs  # type: ignore[import-untyped]
+
+        found["TRITON_CACHE_DIR"] = knobs.cache.dir
+    return found
 
 
 def configuration_file(config: SSDConfig, device: str, every: int) -> str:

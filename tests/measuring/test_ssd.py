@@ -242,6 +242,25 @@ def test_importing_it_does_nothing_and_help_needs_no_device() -> None:
     assert finished.stdout == finished.stderr == ""
 
 
+def test_the_run_finds_what_the_profile_compiled(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling once more is 40 s of a rented GPU, and its init would be called compiled before."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    done: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> Any:
+        done.append(command)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_itself.subprocess, "run", run)
+    few = setup.changed(setup.read(str(write(tmp_path, small.content(), "small"))), optimizer={"batch_size": 4})
+    with pytest.raises(KeyboardInterrupt):
+        run_itself.end_to_end(few, "cpu", folder, tmp_path / "run", 2)
+    (command,) = done
+    assert f"TORCHINDUCTOR_CACHE_DIR={tmp_path / 'inductor'}" in command
+    assert f"TRITON_CACHE_DIR={tmp_path / 'triton'}" in command
+
+
 @pytest.mark.long
 def test_end_to_end_is_the_run_itself(folder: Path, tmp_path: Path) -> None:
     """What it says is what the harness's log says; a run that breaks is not measured."""
