@@ -3,21 +3,23 @@
 #
 #   DATA=/data/coco2017 PYTHON=.venv/bin/python ./measuring/on_a_gpu.sh [CONFIGURATION [PART...]]
 #
-#   correct      180 s   kernels compiled, losses against recorded ones, what training reads, phases, the session
+#   correct      120 s   does anybody wait for the whole device, losses against recorded ones, the recorded step, cuDNN's plans
+#   turns        300 s   each choice end to end, in turns, all of them together the last
 #   end_to_end   300 s   the run itself, then the step with and without each part of compute.fused that is not judged yet
-#   turns        240 s   each choice end to end, in turns
+#   kernels      150 s   ours, compiled, against float64
 #   parts        240 s   the step, constants of the kernels in turns, an evaluation, the kernels' table, all of cuDNN's plans
 #   tests        240 s   every test of a GPU
 #
 # Without PART all of them, in this order. Each has a limit of its own, prints its figures as they come, and leaves them in OUT
 # (default out/gpu), so that one that fails or takes too long keeps no other from being measured. Nothing is downloaded and
-# nothing installed. What is compiled is kept in the user's cache: a second part does not compile again.
+# nothing installed. What is compiled is kept in the user's cache: a second part does not compile again. The first three take
+# 12 minutes at most.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 
 configuration=${1:-H100_1x1x256}
 shift $(($# > 0))
-asked=${*:-correct end_to_end turns parts tests}
+asked=${*:-correct turns end_to_end kernels parts tests}
 python=${PYTHON:-python3}
 out=${OUT:-out/gpu}
 : "${DATA:?names a folder in COCO form}"
@@ -37,13 +39,17 @@ measured() { # name, seconds, sections
         --rounds 3 --json "$out/$1.json" --chart "$out/$1.png"
 }
 
-# several at a time: one after the other they would take three times as long, most of it on the host
-tests=("$python" -m pytest -q -p no:cacheprovider -m gpu --numprocesses 6 --dist loadfile)
-part correct 180 "${tests[@]}" --durations=10 \
-    tests/ssd/test_image_format.py tests/ssd/test_kernels.py::test_the_cases tests/ssd/test_plans.py tests/ssd/test_golden.py \
-    tests/ssd/test_phases.py tests/ssd/test_session.py tests/ssd/test_recorded.py tests/detection/test_waiting.py
+# several at a time: one after the other they would take three times as long, most of it on the host. The plans of their small
+# graphs are not to be among those that are measured
+compiled=$(mktemp -d)
+trap 'rm -rf "$compiled"' EXIT
+tests=(env "TORCHINDUCTOR_CACHE_DIR=$compiled" "$python" -m pytest -q -p no:cacheprovider)
+part correct 120 "${tests[@]}" -m gpu --numprocesses 8 --dist load --durations=10 \
+    tests/detection/test_waiting.py tests/ssd/test_recorded.py tests/ssd/test_golden.py tests/ssd/test_plans.py
+measured turns 300 turns
 measured end_to_end 300 end-to-end,fused
-measured turns 240 turns
+part kernels 150 "${tests[@]}" --numprocesses 12 --dist load --durations=10 \
+    tests/ssd/norm_cases.py tests/ssd/convolution_cases.py tests/ssd/loss_cases.py
 measured parts 240 step,constants,evaluation,kernels,plans
-part tests 240 "${tests[@]}" --durations=25 tests
+part tests 240 "${tests[@]}" -m gpu --numprocesses 6 --dist loadfile --durations=25 tests
 exit $failed
