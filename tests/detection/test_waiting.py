@@ -191,12 +191,24 @@ def test_a_gpu_s_memory_is_not_lent_by_dlpack(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.int32, torch.int64])
-def test_on_a_gpu_its_memory_is_pytorch_s_without_a_copy(dtype: torch.dtype, gpu: str) -> None:
-    from nvidia.dali.tensors import TensorGPU
+def test_its_memory_is_pytorch_s_without_a_copy(dtype: torch.dtype, device: str) -> None:
+    from nvidia.dali import fn, pipeline_def
+    from nvidia.dali.plugin.pytorch import to_torch_type
 
-    numbers = torch.arange(12, device=gpu).to(dtype).reshape(3, 4)
-    found = data_dali.as_torch(TensorGPU(numbers))
-    assert found.data_ptr() == numbers.data_ptr() and found.dtype == dtype and torch.equal(found, numbers)
+    (dali_type,) = (each for each, of_torch in to_torch_type.items() if of_torch == dtype)
+    gpu = None if device == "cpu" else torch.device(device).index
+
+    @pipeline_def(batch_size=2, num_threads=1, device_id=gpu)  # type: ignore[untyped-decorator]
+    def graph() -> Any:
+        numbers = fn.constant(fdata=[float(number) for number in range(12)], shape=[3, 4])
+        return fn.cast(numbers if gpu is None else numbers.gpu(), dtype=dali_type)
+
+    (outputs,) = graph().run()
+    tensor = outputs.as_tensor()
+    found = data_dali.as_torch(tensor)
+    assert found.data_ptr() == tensor.data_ptr() and str(found.device) == device
+    del outputs, tensor
+    assert torch.equal(found.cpu(), torch.arange(12).to(dtype).reshape(3, 4).expand(2, 3, 4))
 
 
 def test_on_a_gpu_the_data_path_never_waits_for_the_whole_device(tmp_path: Path, gpu: str) -> None:

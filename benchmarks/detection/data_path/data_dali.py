@@ -76,8 +76,8 @@ class Lent:
     """A tensor of DALI's on a GPU, in the form in which PyTorch takes it without a copy, and gives it back without a wait.
 
     Not by DLPack, as DALI's own iterator: what was lent so is given back by a thread that waits for the whole device first
-    (DLTensorGraveyard in DALI's source, the one place in it that does, in 2.4.0's machine code too). Meanwhile nobody else's
-    kernels are started, the decoders' neither: on an H100 they stood still for 40 to 100 ms of a step of 60.
+    (DLTensorGraveyard in DALI's source; nothing else in 2.4.0's libdali.so does). Meanwhile nobody else's kernels are
+    started, the decoders' neither: on an H100 they stood still for 40 to 100 ms of a step of 60.
     """
 
     def __init__(self, tensor: Any) -> None:
