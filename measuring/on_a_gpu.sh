@@ -5,21 +5,22 @@
 #
 #   correct      120 s   does anybody wait for the whole device, losses against recorded ones, the recorded step, cuDNN's plans
 #   turns        300 s   each choice end to end, in turns, all of them together the last
-#   end_to_end   300 s   the run itself, then the step with and without each part of compute.fused that is not judged yet
+#   end_to_end   150 s   the run itself
+#   fused        270 s   the step with and without each part of compute.fused that is not judged yet
 #   kernels      150 s   ours, compiled, against float64
 #   parts        240 s   the step, constants of the kernels in turns, an evaluation, the kernels' table, all of cuDNN's plans
 #   tests        240 s   every test of a GPU
 #
 # Without PART all of them, in this order. Each has a limit of its own, prints its figures as they come, and leaves them in OUT
 # (default out/gpu), so that one that fails or takes too long keeps no other from being measured. Nothing is downloaded and
-# nothing installed. What is compiled is kept in the user's cache: a second part does not compile again. The first three take
-# 12 minutes at most.
+# nothing installed. What is compiled is kept in the user's cache: a second part does not compile again. The first four take
+# 14 minutes at most.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 
 configuration=${1:-H100_1x1x256}
 shift $(($# > 0))
-asked=${*:-correct turns end_to_end kernels parts tests}
+asked=${*:-correct turns end_to_end fused kernels parts tests}
 python=${PYTHON:-python3}
 out=${OUT:-out/gpu}
 : "${DATA:?names a folder in COCO form}"
@@ -47,7 +48,8 @@ tests=(env "TORCHINDUCTOR_CACHE_DIR=$compiled" "$python" -m pytest -q -p no:cach
 part correct 120 "${tests[@]}" -m gpu --numprocesses 8 --dist load --durations=10 \
     tests/detection/test_waiting.py tests/ssd/test_recorded.py tests/ssd/test_golden.py tests/ssd/test_plans.py
 measured turns 300 turns
-measured end_to_end 300 end-to-end,fused
+measured end_to_end 150 end-to-end
+measured fused 270 fused
 part kernels 150 "${tests[@]}" --numprocesses 12 --dist load --durations=10 \
     tests/ssd/norm_cases.py tests/ssd/convolution_cases.py tests/ssd/loss_cases.py
 measured parts 240 step,constants,evaluation,kernels,plans
