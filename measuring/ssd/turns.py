@@ -10,7 +10,7 @@ interval, which fill the queue.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -150,12 +150,12 @@ def comparisons(samples: Mapping[str, list[float]], what: str) -> list[Compariso
 # --- constants of the kernels ----------------------------------------------------------------------------------------
 
 
-def constants() -> dict[str, list[Constant]]:
-    """Of the Triton kernels, other values than the ones that stand there. Read at each launch: a compiled step takes them at
-    once."""
+def constants(parts: Collection[str]) -> dict[str, list[Constant]]:
+    """Of the Triton kernels of these parts of compute.fused, other values than the ones that stand there. Read at each launch:
+    a compiled step takes them at once."""
     from benchmarks.ssd.kernels import loss, norm, stem, stem_convolution
 
-    return {
+    known = {
         "tiles of 8,192": [(norm, "TILE", 8192)],
         "tiles of 64 channels": [(norm, "MOST_C", 64)],
         "tiles of 128 channels": [(norm, "MOST_C", 128)],
@@ -167,6 +167,8 @@ def constants() -> dict[str, list[Constant]]:
         "64 rows of the stem's convolution": [(stem_convolution, "ROWS", 64), (stem_convolution, "PROGRAMS", 396)],
         "16 positions of its weights' gradient": [(stem_convolution, "POSITIONS", 16)],
     }  # fmt: skip
+    without = () if "stem_convolution" in parts else (stem_convolution,)
+    return {name: values for name, values in known.items() if values[0][0] not in without}
 
 
 def of_constants(session: SSDSession, batch: Batch, rounds: int, steps: int, tell: Tell) -> Iterator[list[Comparison]]:
@@ -178,7 +180,7 @@ def of_constants(session: SSDSession, batch: Batch, rounds: int, steps: int, tel
         for _ in range(steps):
             session.train_step(*tensors)
 
-    named: dict[str, list[Constant]] = {AS_CONFIGURED: [], **constants()}
+    named: dict[str, list[Constant]] = {AS_CONFIGURED: [], **constants(session.config.compute.fused)}
     samples: dict[str, list[float]] = {}
     for number in range(rounds):
         for name in list(named)[:: 1 if number % 2 == 0 else -1]:

@@ -73,10 +73,14 @@ def test_constants_are_set_for_their_turn_alone() -> None:
     def train_step(*_: object) -> None:
         seen.append((norm.MOST_C, norm.PROGRAMS, loss.GRADIENT_CELLS))
 
-    session: Any = SimpleNamespace(context=SimpleNamespace(device="cpu"), train_step=train_step)
+    compute = SimpleNamespace(fused=("stem", "blocks", "loss"))
+    session: Any = SimpleNamespace(
+        context=SimpleNamespace(device="cpu"), train_step=train_step, config=SimpleNamespace(compute=compute)
+    )
     batch = dict.fromkeys(("images", "labels", "offsets"), torch.zeros(1))
     known = list(turns.of_constants(session, batch, 2, 3, lambda _: None))
-    assert [each.what for each in known[-1]] == [f"step alone, {name}" for name in turns.constants()]
+    assert [each.what for each in known[-1]] == [f"step alone, {name}" for name in turns.constants(compute.fused)]
+    assert len(turns.constants(turns.ALL_PARTS)) == len(known[-1]) + 2, "those of the stem's convolution are its own"
     assert all(len(each.ratios) == 2 for each in known[-1])
     assert {(64, *values[1:]), (values[0], 528, values[2]), (*values[:2], 1), values} <= set(seen)
     assert values == (norm.MOST_C, norm.PROGRAMS, loss.GRADIENT_CELLS)
