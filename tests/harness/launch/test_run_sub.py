@@ -14,12 +14,14 @@ printf '%s\\n' "$PYTHONPATH" "$@" > "{seen}"
 """
 
 
-def submit(tmp_path: Path, **given: str) -> subprocess.CompletedProcess[str]:
+def submit(tmp_path: Path, *jobs: tuple[int, str | Path], **given: str) -> subprocess.CompletedProcess[str]:
     tools = tmp_path / "bin"
     tools.mkdir(exist_ok=True)
     script = CHECKOUT / "docker" / "run.sub"
+    jobs = jobs or ((41, script),)
+    known = "".join(f"echo 'JobId={number} JobName=ssd Command={path} WorkDir=/'\n" for number, path in jobs)
     for name, text in (
-        ("scontrol", f"#!/bin/sh\necho 'JobId=41 JobName=ssd'\necho '   Command={script}'\n"),
+        ("scontrol", f"#!/bin/sh\n{known}"),
         ("python", PYTHON.format(seen=tmp_path / "seen")),
     ):
         (tools / name).write_text(text)
@@ -54,6 +56,27 @@ def test_the_defaults_that_submitters_know(tmp_path: Path) -> None:
     assert submit(tmp_path, DGXSYSTEM="x").returncode == 0
     words = (tmp_path / "seen").read_text().splitlines()[4:]
     assert words == ["x", "--engine", "slurm", "--trials", "5", "--out", str(tmp_path / "results")]
+
+
+def test_a_job_that_was_requeued_goes_on_with_its_series(tmp_path: Path) -> None:
+    """Preempted, or its node failed: Slurm runs the script again as it was, and nobody is there to say RESUME=1."""
+    assert submit(tmp_path, DGXSYSTEM="x", SLURM_RESTART_COUNT="1").returncode == 0
+    assert (tmp_path / "seen").read_text().splitlines()[-1] == "--resume"
+
+
+def test_each_task_of_an_array_is_a_series_of_its_own(tmp_path: Path) -> None:
+    """The last one to begin has the array's number, for which Slurm shows all of its tasks."""
+    script = CHECKOUT / "docker" / "run.sub"
+    tasks = ((43, "/elsewhere/docker/run.sub"), (41, script), (42, "/elsewhere/docker/run.sub"))
+    finished = submit(tmp_path, *tasks, DGXSYSTEM="x", LOGDIR="/logs", SLURM_ARRAY_TASK_ID="3")
+    assert finished.returncode == 0, finished.stderr
+    words = (tmp_path / "seen").read_text().splitlines()
+    assert (words[0], words[-1]) == (str(CHECKOUT), "/logs/task_3")
+
+
+def test_a_script_that_sbatch_leaves_relative_is_found_where_it_was_submitted(tmp_path: Path) -> None:
+    finished = submit(tmp_path, (41, "docker/run.sub"), DGXSYSTEM="x", SLURM_SUBMIT_DIR=str(CHECKOUT))
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
