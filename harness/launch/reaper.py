@@ -90,16 +90,26 @@ def main(orders: IO[str]) -> None:
 def _cancel(job: str, folder: Path) -> None:
     from harness import names
     from harness.execution.events import close_abandoned
-    from harness.launch import slurm
+    from harness.launch import controller, slurm
 
-    if not slurm.waiting_or_running(job):
-        return
-    slurm.cancel(job)
-    deadline = time.monotonic() + GRACE_S
-    while slurm.waiting_or_running(job) and time.monotonic() < deadline:
-        time.sleep(1)
+    def gone() -> bool:
+        return not slurm.waiting_or_running(job)
+
+    try:
+        if controller.patiently(gone, _say):
+            return
+        controller.patiently(lambda: slurm.cancel(job), _say)
+        deadline = time.monotonic() + GRACE_S
+        while not controller.patiently(gone, _say) and time.monotonic() < deadline:
+            time.sleep(1)
+    except NotSuitable as error:
+        _say(f"the job {job} may be left; the next series cancels it, or `scancel --name={job}`. {error}")
     for log in names.results_in(folder):
         close_abandoned(log, "the series was killed")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _remove_containers(label: str) -> None:
@@ -108,7 +118,7 @@ def _remove_containers(label: str) -> None:
     try:
         engine.patiently(lambda: engine.remove_labelled(engine.connect(), label, grace_s=GRACE_S))
     except NotSuitable as error:
-        sys.stderr.write(f"containers may be left ({label}); the next series removes them. {error}\n")
+        _say(f"containers may be left ({label}); the next series removes them. {error}")
 
 
 def _delete_jobs(order: dict[str, str]) -> None:
@@ -117,7 +127,7 @@ def _delete_jobs(order: dict[str, str]) -> None:
     try:
         Cluster.connect(order["context"] or None, order["namespace"]).delete_series(order["jobs_of"])
     except (NotSuitable, ValueError) as error:
-        sys.stderr.write(f"Jobs may be left in namespace {order['namespace']}; the next series deletes them. {error}\n")
+        _say(f"Jobs may be left in namespace {order['namespace']}; the next series deletes them. {error}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from harness.contract import NotSuitable
 from harness.execution.events import keys
 from harness.exit_codes import BROKEN, INTERRUPTED
 from harness.launch import ranks
+from harness.launch.controller import ControllerAway
 from harness.launch.slurm import Allocation
 from harness.launch.trial import Order
 
@@ -46,6 +47,7 @@ class RunningStep:
     def __init__(  # noqa: PLR0917 - what a step is
         self,
         process: subprocess.Popen[str],
+        name: str,  # of the step
         nodes: Allocation,
         order: Order,
         others: list[Path],
@@ -53,6 +55,7 @@ class RunningStep:
         facts: Mapping[str, Any],
     ) -> None:
         self._process, self._nodes, self._order, self._others = process, nodes, order, others
+        self._name = name
         self._ask, self._facts = ask, facts
         self._drained = threading.Event()
         self._asked = False  # whether we asked it to end
@@ -120,18 +123,25 @@ class RunningStep:
 
     def terminate(self) -> None:
         self._asked = True
-        self._nodes.signal("TERM")
+        self._signal("TERM")
 
     def kill(self) -> None:
         self._asked = True
         self._end(10.0)
 
     def _end(self, patience_s: float) -> None:
-        self._nodes.signal("KILL")
+        self._signal("KILL")
         if self._process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience_s)
             self._process.kill()  # srun itself, where a node answers no more
+
+    def _signal(self, name: str) -> None:
+        """To its ranks; without the cluster's controller srun asks the nodes itself."""
+        try:
+            self._nodes.signal(self._name, name)
+        except ControllerAway:
+            self._process.terminate()
 
     def why(self) -> str:
         return self._over
@@ -149,7 +159,10 @@ class RunningStep:
         elif self._process.poll() is None:
             self.kill()
         code, reason = self._judged(self._process.wait())
-        self._over = reason if self._lost else OVER.get(self._nodes.state(), "")
+        with contextlib.suppress(ControllerAway):  # the next trial waits for it
+            self._over = OVER.get(self._nodes.state(), "")
+        if self._lost:
+            self._over = reason
         if self._over and not self._asked:
             reason = self._over
         ranks.closed(self._order.log, code, reason)

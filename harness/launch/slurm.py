@@ -18,9 +18,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from harness.contract import NotSuitable
-from harness.launch import ledger
+from harness.launch import controller, ledger
+from harness.launch.controller import answer
 from harness.validation import did_you_mean
 
 COMMANDS = ("salloc", "srun", "scancel", "squeue", "scontrol", "sinfo")
@@ -28,7 +30,6 @@ JOB = "SLURM_JOB_ID"  # of the job that this process is part of
 NAME = "harness-"  # begins the name of every job that a series asks for
 POLL_S = 2.0  # between two looks at the queue; a busy controller asks its users for no more
 ENDING_S = 15.0  # for the nodes of a job that is over to say so; one that is lost never does
-AFTER_S = 120.0  # for any of the commands but salloc and srun: a controller that is being restarted takes some
 
 # Reasons of a waiting job that no waiting ends (squeue's %r), and what to do
 HOPELESS = {
@@ -44,20 +45,6 @@ HOPELESS = {
     "JobHeldUser": "it is held: scontrol release lets it go",
 }
 
-# What salloc says -> what to do
-KNOWN = (
-    ("unable to contact slurm controller", "the cluster's controller does not answer; `scontrol ping` says whether it is up"),
-    ("invalid generic resource", "this cluster does not count accelerators: name its own word with --slurm-options "
-     "'--gres=NAME:N', or --slurm-options '--gres=none' where its nodes are given whole"),
-    ("requested node configuration is not available", "no nodes of that partition are like that: `sinfo -Nl` lists them"),
-    ("more processors requested", "its nodes have fewer processors than the configuration has ranks; `sinfo -Nl` lists them"),
-    ("node count specification invalid", "the partition has fewer nodes than run.nodes, or gives a job fewer; see `sinfo`"),
-    ("time limit is invalid", "the partition allows less: --slurm-options '-t MINUTES'; `sinfo` shows its limit"),
-    ("invalid account", "--slurm-options '-A ACCOUNT' names another; `sacctmgr show associations user=$USER` lists them"),
-    ("invalid qos", "--slurm-options '-q QOS' names another"),
-    ("qos policy", "the cluster's limits for this user, account or queue; `sacctmgr show associations` lists them"),
-    ("access/permission denied", "this user may not use that partition or account; `sinfo` lists the others"),
-)  # fmt: skip
 USAGE = ("unrecognized option", "invalid option", "requires an argument", "ambiguous", "invalid numeric value")
 
 
@@ -77,21 +64,21 @@ class Allocation:
         """
         deadline = time.monotonic() + ENDING_S
         while True:
-            found = re.search(r"\bJobState=(\S+)", _answer("scontrol", "show", "job", self.job, "-o"))
+            found = re.search(r"\bJobState=(\S+)", _shown(self.job))
             state = found[1] if found else ""
             if state != "COMPLETING" or time.monotonic() > deadline:
                 return state
             time.sleep(0.5)
 
-    def steps(self) -> list[str]:
-        """Those that run now, except for the batch script and what Slurm starts itself."""
-        found = _answer("squeue", "--noheader", "--steps", f"--jobs={self.job}", "--format=%i").split()
-        return [each for each in found if each.rpartition(".")[2].isdecimal()]
+    def steps(self, name: str) -> list[str]:
+        """Those of this name that run now: others of the job, and of the other tasks of its array, are somebody else's."""
+        listed = answer("squeue", "--noheader", "--steps", f"--jobs={self.job}", "--format=%i\t%j").splitlines()
+        return [number for number, _, named in (each.partition("\t") for each in listed) if named == name]
 
-    def signal(self, name: str) -> None:
-        """To every task of the steps that run now."""
-        for each in self.steps():
-            _answer("scancel", f"--signal={name}", each)
+    def signal(self, step: str, name: str) -> None:
+        """To every task of the steps that are called so."""
+        for each in self.steps(step):
+            answer("scancel", f"--signal={name}", each)
 
 
 def cluster() -> str:
@@ -102,11 +89,29 @@ def cluster() -> str:
             f"--engine slurm needs Slurm's commands on this machine, and there is no {missing[0]}: run this on a login node of "
             "the cluster. Without --engine the same command runs on this machine alone"
         )
-    said = _run("scontrol", "show", "config")
+    said = controller.run("scontrol", "show", "config")
     if said.returncode != 0:
-        raise NotSuitable(_explained("Slurm does not answer", said.stderr))
+        raise NotSuitable(controller.explained("Slurm does not answer", said.stderr))
     values = dict(re.findall(r"^(\w+)\s+= (.*)$", said.stdout, re.MULTILINE))
     return f"{values.get('ClusterName', '?')}, Slurm {values.get('SLURM_VERSION', '?')}"
+
+
+OURS = re.compile(r"-J|--j|--com")  # how options begin, also shortened, by which a series finds its job again
+
+
+def site_options(text: str) -> list[str]:
+    """The words of --slurm-options. ValueError for those that would take the job from the series."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"--slurm-options {text}: {error}") from error
+    for each in words:
+        if OURS.match(each):
+            raise ValueError(
+                f"--slurm-options {each}: by its name and comment a series finds its job again and gives its nodes back; leave "
+                "it out. Where a site wants a name or comment of its own: sbatch docker/run.sub, where they are yours"
+            )
+    return words
 
 
 def gres(environment: Mapping[str, str], options: list[str]) -> bool:
@@ -152,7 +157,10 @@ def allocate(  # noqa: PLR0917 - all that is asked for
             if asking.returncode != 0:
                 said.seek(0)
                 raise _refusal(said.read())
-            found = _allocation(_jobs(name)[0].number, own=True)
+            numbers = _granted(said) or [each.number for each in _jobs(name)]  # salloc may have been told to be quiet
+            if not numbers:
+                raise NotSuitable(f"salloc ended well, and Slurm knows no job called {name}")
+            found = _allocation(numbers[0], own=True)
             if len(found.nodes) != nodes:
                 raise ValueError(
                     f"Slurm gave {len(found.nodes)} nodes, the configuration says run.nodes = {nodes}: --slurm-options or "
@@ -163,19 +171,27 @@ def allocate(  # noqa: PLR0917 - all that is asked for
                 asking.kill()
                 asking.wait()
             cancel(name)
+            for number in _granted(said):  # a site's plugin may have given it another name
+                answer("scancel", number)
             raise
     say(f"job {found.job}: running on {', '.join(found.nodes)}")
     return found
 
 
+def _granted(said: IO[str]) -> list[str]:
+    """Numbers of the jobs that salloc has spoken of."""
+    said.seek(0)
+    return list(dict.fromkeys(re.findall(r"job allocation (\d+)", said.read())))
+
+
 def cancel(name: str) -> None:
     """Give back whatever jobs have this name, waiting or running."""
-    _answer("scancel", f"--name={name}")
+    answer("scancel", f"--name={name}")
 
 
 def waiting_or_running(name: str) -> bool:
     """Whether there is a job of this name, also one that is just ending."""
-    return bool(_answer("squeue", "--noheader", f"--name={name}", "--format=%i").strip())
+    return bool(answer("squeue", "--noheader", f"--name={name}", "--format=%i").strip())
 
 
 def _wait_for(asking: subprocess.Popen[bytes], name: str, say: Callable[[str], None]) -> None:
@@ -201,7 +217,7 @@ def _wait_for(asking: subprocess.Popen[bytes], name: str, say: Callable[[str], N
 def _refusal(said: str) -> ValueError | NotSuitable:
     lines = [line.removeprefix("salloc: ").removeprefix("error: ").strip() for line in said.splitlines()]
     if any("invalid partition" in line.lower() for line in lines):
-        there = [each.rstrip("*") for each in dict.fromkeys(_answer("sinfo", "--noheader", "--format=%P").split())]
+        there = [each.rstrip("*") for each in dict.fromkeys(answer("sinfo", "--noheader", "--format=%P").split())]
         asked = next((line.rpartition(":")[2].strip() for line in lines if "invalid partition specified" in line), "")
         return ValueError(
             f"Slurm refuses: there is no partition {asked}{did_you_mean(asked, there)}; there are: {', '.join(there)}. "
@@ -210,23 +226,24 @@ def _refusal(said: str) -> ValueError | NotSuitable:
     said = " / ".join(line for line in lines if line and "Pending" not in line and "queued and waiting" not in line)
     if any(sign in said.lower() for sign in USAGE):
         return ValueError(f"salloc does not take --slurm-options or a SALLOC_* variable: {said}")
-    return NotSuitable(_explained("Slurm refuses", said))
-
-
-def _explained(doing: str, said: str) -> str:
-    fix = next((fix for sign, fix in KNOWN if sign in said.lower()), "")
-    return "\n".join([f"{doing}: {said.strip() or 'without a word'}", *([fix] if fix else [])])
+    return NotSuitable(controller.explained("Slurm refuses", said))
 
 
 def _allocation(job: str, *, own: bool) -> Allocation:
-    shown = _answer("scontrol", "show", "job", job, "-o")
+    shown = _shown(job)
     listed = re.search(r"\sNodeList=(\S+)", shown)
-    nodes = _answer("scontrol", "show", "hostnames", listed[1]).split() if listed else []
+    nodes = answer("scontrol", "show", "hostnames", listed[1]).split() if listed else []
     if not nodes:
         raise NotSuitable(f"job {job} has no nodes: {shown.strip() or 'Slurm does not know it'}")
     # not the node's name, which need not resolve
-    address = re.search(r"\bNodeAddr=(\S+)", _answer("scontrol", "show", "node", nodes[0], "-o"))
+    address = re.search(r"\bNodeAddr=(\S+)", answer("scontrol", "show", "node", nodes[0], "-o"))
     return Allocation(job, tuple(nodes), address[1] if address else nodes[0], own)
+
+
+def _shown(job: str) -> str:
+    """What Slurm says of a job; of the one that has its array's number it would show all of the array's."""
+    lines = answer("scontrol", "show", "job", job, "-o").splitlines()
+    return next((each for each in lines if each.startswith(f"JobId={job} ")), "")
 
 
 # --- jobs that series have left behind --------------------------------------------------------------------------------
@@ -252,7 +269,7 @@ def remove_leftovers(folder: Path, ours: str) -> list[str]:
         except PermissionError:
             continue
         if not alive:
-            _answer("scancel", each.number)
+            answer("scancel", each.number)
             removed.append(f"job {each.number} (of {place})")
     return removed
 
@@ -272,26 +289,6 @@ def _jobs(name: str | None = None) -> list[_Job]:
     """This user's, of this name or of any series."""
     form = "\t".join(("%i", "%T", "%r", "%S", "%P", "%j", "%k"))
     chosen = [] if name is None else [f"--name={name}"]
-    listed = _answer("squeue", "--noheader", f"--user={os.getuid()}", f"--format={form}", *chosen)
+    listed = answer("squeue", "--noheader", f"--user={os.getuid()}", f"--format={form}", *chosen)
     jobs = [_Job(*line.split("\t", 6)) for line in listed.splitlines() if line.count("\t") >= 6]
     return [each for each in jobs if each.name.startswith(NAME) and each.state not in ("COMPLETING", "CANCELLED")]
-
-
-def _run(*words: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            words,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=AFTER_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise NotSuitable(f"{words[0]} gave no answer in {AFTER_S:g} s: is the cluster's controller up?") from error
-
-
-def _answer(*words: str) -> str:
-    """Of a question whose failure is an answer too: that there is no such thing (any more)."""
-    return _run(*words).stdout

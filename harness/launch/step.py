@@ -23,7 +23,7 @@ from typing import Any, Self
 from harness.config import Configuration
 from harness.contract import NotSuitable
 from harness.execution.events import EventLog
-from harness.launch import node, ranks, slurm, stacks
+from harness.launch import controller, node, ranks, slurm, stacks
 from harness.launch.caches import BY_SUDO, CONTROL, Dropped
 from harness.launch.container_spec import CONFIGURATION, RESULTS
 from harness.launch.reaper import Reaper
@@ -61,7 +61,7 @@ class SlurmLauncher:
 
     def __post_init__(self) -> None:
         self.version = slurm.cluster()
-        self.options = shlex.split(self.request.slurm_options or "")
+        self.options = slurm.site_options(self.request.slurm_options or "")
         run = self.configuration.run
         if run.device != CPU and not slurm.gres(self.environment, self.options):
             self.options = [f"--gpus-per-node={run.accelerators_per_node}", *self.options]
@@ -85,10 +85,13 @@ class SlurmLauncher:
 
     def clear(self, folder: Path) -> list[str]:
         """Cancel jobs that series have left behind. Says which."""
-        return slurm.remove_leftovers(folder, self.name)
+        return controller.patiently(lambda: slurm.remove_leftovers(folder, self.name), self.say)
 
     def ready(self, order: Order) -> None:
         """Nodes, and on each of them the data, the code and the time as they should be. ValueError or NotSuitable."""
+        controller.patiently(lambda: self._ready(order), self.say)
+
+    def _ready(self, order: Order) -> None:
         run = self.configuration.run
         self._drop_nodes_that_are_gone()
         if self._nodes is None:
@@ -109,6 +112,7 @@ class SlurmLauncher:
         ]
         began = time.time()
         said = self._everywhere(runtime, [*command, "node", runtime.python, *words])
+        controller.must_answer(said)
         self._found = node.NodeReport.read(said)
         if len(self._found) != run.nodes:
             lines = [line for line in said.splitlines() if line.strip() and node.MARK not in line]
@@ -153,7 +157,7 @@ class SlurmLauncher:
         mark = f"{self.series}:{order.number}"
         command = [
             *self._srun(runtime, run.accelerators_per_node),
-            *(f"--job-name=trial-{order.number}", "--kill-on-bad-exit=1", f"--wait={WAIT_S}"),
+            *(f"--job-name={self.name}-{order.number}", "--kill-on-bad-exit=1", f"--wait={WAIT_S}"),
             *(*runtime.before, "sh", "-c", AS_RANK, "rank", str(folder / order.log.name)),
             *(runtime.python, "-m", "harness", *asked.argv()),
         ]
@@ -195,7 +199,7 @@ class SlurmLauncher:
             "image": self.request.image,
             "cluster": self.version,
         }
-        self._last = RunningStep(process, self._nodes, order, others, ask, facts)
+        self._last = RunningStep(process, f"{self.name}-{order.number}", self._nodes, order, others, ask, facts)
         return self._last
 
     def __enter__(self) -> Self:
@@ -205,7 +209,13 @@ class SlurmLauncher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._nodes is not None and self._nodes.own:
-            slurm.cancel(self.name)
+            try:
+                slurm.cancel(self.name)
+            except controller.ControllerAway as away:
+                self.say(
+                    f"{away}\nJob {self._nodes.job} keeps its nodes until Slurm answers: it is asked again, for "
+                    f"{controller.PATIENCE_S:g} s; after that, `scancel {self._nodes.job}`"
+                )
             self._nodes = None
 
     def _told(self, order: Order) -> tuple[Request, Runtime]:
@@ -231,6 +241,7 @@ class SlurmLauncher:
             *("srun", f"--jobid={self._nodes.job}", f"--nodes={nodes}", f"--ntasks={nodes * tasks}"),
             *(
                 f"--ntasks-per-node={tasks}",
+                "--distribution=block",  # a node's ranks are neighbours, as torchrun's are, whatever sbatch -m said
                 "--overlap",
                 "--mpi=none",
                 "--cpu-bind=none",

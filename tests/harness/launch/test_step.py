@@ -13,7 +13,7 @@ import pytest
 
 from harness.contract import NotSuitable
 from harness.execution.events import EventLog
-from harness.launch import node, running_step, slurm
+from harness.launch import controller, node, running_step, slurm
 from harness.launch.node import NodeReport
 from harness.launch.running_step import RunningStep
 from harness.launch.runtime import Runtime
@@ -86,7 +86,7 @@ def test_the_first_task_that_ended_is_the_cause(
         text=True,
     )
     order = Order(0, tmp_path, None, caches_cleared=False)
-    running = RunningStep(process, Allocation("7", ("node1", "node2"), "a", True), order, [], str, {})
+    running = RunningStep(process, "step", Allocation("7", ("node1", "node2"), "a", True), order, [], str, {})
     assert list(running.lines()) == ["epoch 1", *said]
     process.wait()
     assert running.poll() == code
@@ -105,7 +105,7 @@ def test_a_step_whose_node_is_gone_is_not_waited_for(tmp_path: Path, monkeypatch
     process = subprocess.Popen(hanging, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     order = Order(0, tmp_path, None, caches_cleared=False)
     EventLog.create(tmp_path, 0).close()
-    running = RunningStep(process, Allocation("7", ("node1", "node2"), "a", True), order, [], str, {})
+    running = RunningStep(process, "step", Allocation("7", ("node1", "node2"), "a", True), order, [], str, {})
     lines = running.lines()
     assert [next(lines), next(lines)] == said
     until = time.monotonic() + 60
@@ -248,6 +248,72 @@ def test_a_refusal_comes_with_what_to_do(said: str, advice: str) -> None:
     found = slurm._refusal(f"salloc: Pending job allocation 7\n{said}\n")
     assert isinstance(found, NotSuitable)
     assert advice in str(found) and "salloc: " not in str(found) and "Pending" not in str(found)
+
+
+def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    """Slurm's commands, by what each does."""
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def test_the_job_that_has_its_array_s_number_is_not_all_of_the_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm answers a question for job 10 with tasks 0 and 1 of array 10: their nodes, states and steps are not ours."""
+    shown = [
+        "JobId=11 ArrayJobId=10 ArrayTaskId=0 JobState=RUNNING NodeList=node1 Command=/x WorkDir=/",
+        "JobId=10 ArrayJobId=10 ArrayTaskId=1 JobState=TIMEOUT NodeList=node2 Command=/x WorkDir=/",
+    ]
+    listed = "10_0.0\tharness-theirs-0\n10_1.0\tharness-ours-0\n10_1.batch\tbatch\n10_1.3\tharness-ours-0\n"
+    (tmp_path / "shown").write_text("\n".join(shown) + "\n")
+    (tmp_path / "listed").write_text(listed)
+    commands(
+        tmp_path,
+        monkeypatch,
+        scontrol=f'case "$2" in job) cat {tmp_path}/shown;; hostnames) echo $3;; *) echo NodeAddr=10.0.0.$3;; esac',
+        squeue=f"cat {tmp_path}/listed",
+        scancel=f'echo "$@" >> {tmp_path}/signalled',
+    )
+    found = slurm.of_this_job({"SLURM_JOB_ID": "10"}, 1)
+    assert (found.nodes, found.state()) == (("node2",), "TIMEOUT")
+    found.signal("harness-ours-0", "TERM")
+    assert (tmp_path / "signalled").read_text().split() == ["--signal=TERM", "10_1.0", "--signal=TERM", "10_1.3"]
+
+
+@pytest.mark.parametrize("option", ["-J mine", "-Jmine", "--job-name=mine", "--comment=project", "--comm x"])
+def test_options_that_would_take_the_job_from_its_series_are_refused(option: str) -> None:
+    with pytest.raises(ValueError, match="finds its job again"):
+        slurm.site_options(f"-p gpu {option}")
+
+
+def test_a_site_s_other_options_are_left_alone() -> None:
+    assert slurm.site_options("-p gpu -A 'my lab' --constraint=a100") == [
+        *("-p", "gpu", "-A", "my lab", "--constraint=a100")
+    ]
+    with pytest.raises(ValueError, match="--slurm-options -A 'lab: No closing quotation"):
+        slurm.site_options("-A 'lab")
+
+
+def test_a_controller_that_does_not_answer_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is not taken for one that knows no such job."""
+    monkeypatch.setattr(controller, "AGAIN_S", 0.01)
+    refusal = "Unable to contact slurm controller (connect failure)"
+    away = f"[ -e {tmp_path}/up ] || {{ echo 'slurm_load_jobs error: {refusal}' >&2; exit 1; }}"
+    commands(tmp_path, monkeypatch, squeue=f"{away}; echo 7")
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        (tmp_path / "up").touch()
+
+    assert controller.patiently(lambda: slurm.waiting_or_running("x"), say)
+    assert refusal in said[0] and "scontrol ping" in said[0] and "Slurm answers again" in said[1]
+    (tmp_path / "up").unlink()
+    monkeypatch.setattr(controller, "PATIENCE_S", 0.05)
+    with pytest.raises(controller.ControllerAway, match="does not answer"):
+        controller.patiently(lambda: slurm.waiting_or_running("x"), lambda _: None)
 
 
 def test_an_account_s_own_words_for_accelerators_are_left_to_it() -> None:
