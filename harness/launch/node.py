@@ -1,7 +1,7 @@
-"""What one node of a cluster has to say before a trial begins there, and whether all nodes may: data, code, clocks.
+"""What one node of a cluster has to say before a trial begins there, and whether all nodes may: data, results, code, clocks.
 
-`python -m harness.launch.node NAME CONFIGURATION TARGET DATA_DIR INITIAL_WEIGHTS` (the last two may be empty) runs once on each
-node, in the container that the trial will have, and prints one line that `judge` reads where the series is.
+`python -m harness.launch.node NAME CONFIGURATION TARGET ORG OUT DATA_DIR INITIAL_WEIGHTS` (which may be empty from ORG on) runs
+once on each node, in the container that the trial will have, and prints one line that `judge` reads where the series is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.contract import NotSuitable
+from harness.request import Request, check_inputs
+from harness.results.account import FILE
 
 MARK = "harness-node "  # begins the line
 CLOCKS_S = 30.0  # that clocks may differ, beyond the time that it took to ask
@@ -73,25 +75,21 @@ def judge(found: Sequence[NodeReport], sha256: str, began_s: float, ended_s: flo
         )
 
 
-def look(
-    name: str,
-    configuration: Path,
-    target: float,
-    data_dir: Path | None,
-    initial_weights: Path | None,
-    *,
-    org: str | None = None,
-) -> NodeReport:
-    """This node, as a trial would find it."""
+def look(name: str, asked: Request, target: float) -> NodeReport:
+    """This node, as a trial would find it that is asked for the same."""
     from harness import config
     from harness.execution import provenance
-    from harness.request import Request, check_inputs
     from harness.system import image
 
     problem, sha256 = "", ""
     try:
-        check_inputs(Request(data_dir=data_dir, initial_weights=initial_weights))
-        sha256 = config.load(configuration, target=target, org=org).sha256
+        check_inputs(asked)
+        if asked.out is not None and not (asked.out / FILE).is_file():
+            raise ValueError(
+                f"--out {asked.out}: the ledger of this series is not there, so this is another disk: results must lie where "
+                "all nodes see them; name a folder of a disk that they share"
+            )
+        sha256 = config.load(Path(str(asked.configuration)), target=target, org=asked.org).sha256
     except ValueError as error:
         problem = str(error)
     commit, changed = provenance.commit(image.identity({}))
@@ -101,17 +99,19 @@ def look(
     return NodeReport(name or platform.node(), time.time(), sha256, f"{commit}{'-changed' * changed}", port, problem)
 
 
-def words(
-    configuration: str, target: float, org: str | None, data_dir: Path | None, initial_weights: Path | None
-) -> list[str]:
-    """The command line behind the node's name that `main` reads."""
-    return [configuration, repr(target), *(str(each or "") for each in (org, data_dir, initial_weights))]
+def words(asked: Request, target: float) -> list[str]:
+    """The command line behind the node's name that `main` reads: of a trial, as its ranks are told it."""
+    told = (asked.org, asked.out, asked.data_dir, asked.initial_weights)
+    return [str(asked.configuration), repr(target), *(str(each or "") for each in told)]
 
 
 def main(arguments: Sequence[str]) -> None:
     name, configuration, target, org, *paths = arguments
-    data_dir, initial_weights = (Path(each) if each else None for each in paths)
-    found = look(name, Path(configuration), float(target), data_dir, initial_weights, org=org or None)
+    out, data_dir, initial_weights = (Path(each) if each else None for each in paths)
+    asked = Request(
+        configuration=configuration, org=org or None, out=out, data_dir=data_dir, initial_weights=initial_weights
+    )
+    found = look(name, asked, float(target))
     sys.stdout.write(f"{MARK}{json.dumps(asdict(found))}\n")
 
 

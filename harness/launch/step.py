@@ -103,7 +103,7 @@ class SlurmLauncher:
                     self.name, order.folder, run.nodes, run.accelerators_per_node, self.options, self.say
                 )
         asked, runtime = self._told(order)
-        words = node.words(str(asked.configuration), run.target, asked.org, asked.data_dir, asked.initial_weights)
+        words = node.words(asked, run.target)
         command = [
             *runtime.before,
             "sh",

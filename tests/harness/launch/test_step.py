@@ -13,12 +13,13 @@ import pytest
 
 from harness.contract import NotSuitable
 from harness.execution.events import EventLog
-from harness.launch import controller, node, running_step, slurm
+from harness.launch import controller, ledger, node, running_step, slurm
 from harness.launch.node import NodeReport
 from harness.launch.running_step import RunningStep
 from harness.launch.runtime import Runtime
 from harness.launch.slurm import Allocation
 from harness.launch.trial import Order
+from harness.request import Request
 
 SHA256 = "ab" * 32
 
@@ -170,13 +171,25 @@ def test_nodes_that_differ_are_named(change: Callable[[NodeReport], NodeReport],
 def test_a_node_s_answer_is_found_among_other_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from tests.toy import configuration as toy
 
-    path = toy.write(tmp_path, toy.raw())
-    node.main(["node7", *node.words(str(path), 0.25, None, tmp_path / "absent", None)])
+    asked = Request(configuration=str(toy.write(tmp_path, toy.raw())), out=tmp_path)
+    (tmp_path / ledger.FILE).touch()
+    node.main(["node7", *node.words(replace(asked, data_dir=tmp_path / "absent"), 0.25)])
     (found,) = NodeReport.read(f"pyxis: imported docker image\n0: {capsys.readouterr().out}\n")
     assert found.name == "node7" and "there is no such folder" in found.problem and 0 < found.port < 1 << 16
-    node.main(["node8", *node.words(str(path), 0.25, None, tmp_path, None)])
+    node.main(["node8", *node.words(replace(asked, data_dir=tmp_path), 0.25)])
     (found,) = NodeReport.read(capsys.readouterr().out)
     assert not found.problem and len(found.configuration_sha256) == 64
+
+
+def test_a_results_folder_that_a_node_does_not_share_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """There may be one of that name on each node: /tmp is everywhere."""
+    from tests.toy import configuration as toy
+
+    node.main(["node2", *node.words(Request(configuration=str(toy.write(tmp_path, toy.raw())), out=tmp_path), 0.25)])
+    (found,) = NodeReport.read(capsys.readouterr().out)
+    assert f"--out {tmp_path}: the ledger of this series is not there" in found.problem
 
 
 # --- what runs containers ----------------------------------------------------------------------------------------------
