@@ -25,6 +25,14 @@ from harness.system.facts import Machine
 
 NODE_RANK, MASTER_ADDR, MASTER_PORT = "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"
 
+# By which launchers that know nothing of torchrun's variables tell a process that it is one of several: how many, which, who
+OF_SEVERAL = (
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "mpirun"),
+    ("PMI_SIZE", "PMI_RANK", "mpiexec"),
+)
+OF_A_TERMINAL = "SLURM_PTY_PORT"  # of `srun --pty`, whose one shell may have been given several tasks
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -54,6 +62,7 @@ class Launch:
                     f"WORLD_SIZE={environment['WORLD_SIZE']} is set, so this is taken for one rank of several, but RANK is "
                     "not: set RANK, MASTER_ADDR and MASTER_PORT as torchrun does, or unset WORLD_SIZE to start a run of its own"
                 )
+            _must_be_one(environment)
             return cls(caches_cleared=caches_cleared, parent=parent)
         alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         found = environment if alone.keys() & environment.keys() else {**environment, **alone}
@@ -70,6 +79,20 @@ class Launch:
         log = Path(environment["HARNESS_LOG"]) if environment.get("HARNESS_LOG") else None
         launcher = environment.get("HARNESS_LAUNCHER", "")
         return cls(rank, local_rank, world_size, local_world_size, True, log, caches_cleared, parent, launcher)
+
+
+def _must_be_one(environment: Mapping[str, str]) -> None:
+    """ValueError for one task of several that were told nothing of ranks: each would be a whole run, beside the others."""
+    if NODE_RANK in environment or OF_A_TERMINAL in environment:
+        return
+    for count, which, launcher in OF_SEVERAL:
+        if environment.get(count, "1") not in ("0", "1"):
+            raise ValueError(
+                f"this is task {environment.get(which, '?')} of {environment[count]} that {launcher} started, and each of them "
+                f"would be a whole run of its own: start it once, it starts its ranks itself (of several machines: --engine "
+                f"slurm, or {NODE_RANK}). Where the tasks are to be the ranks, set RANK, LOCAL_RANK, WORLD_SIZE, "
+                f"LOCAL_WORLD_SIZE, {MASTER_ADDR} and {MASTER_PORT} for each as torchrun does"
+            )
 
 
 @dataclass(frozen=True)

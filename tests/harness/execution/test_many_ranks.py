@@ -26,6 +26,24 @@ def test_a_world_without_a_rank_is_no_run_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "3"}, "task 3 of 8 that srun started"),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}, "task 0 of 2 that mpirun started"),
+        ({"PMI_SIZE": "4", "PMI_RANK": "1"}, "task 1 of 4 that mpiexec started"),
+    ],
+)
+def test_tasks_of_a_launcher_are_not_so_many_runs(variables: dict[str, str], said: str) -> None:
+    """`srun -n 8 harness run X` was eight runs on one machine, each of which called itself a success."""
+    with pytest.raises(ValueError, match=f"{said}, and each of them would be a whole run of its own"):
+        Launch.from_environment(variables)
+    ranks = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    assert Launch.from_environment({**variables, **ranks}).as_rank
+    for alone in ({"NODE_RANK": "1"}, {"SLURM_PTY_PORT": "1"}, dict.fromkeys(variables, "1")):
+        assert not Launch.from_environment({**variables, **alone}).as_rank
+
+
+@pytest.mark.parametrize(
     ("meeting", "said"),
     [
         ({"MASTER_PORT": "29500"}, "the ranks cannot meet at ?:29500 (MASTER_ADDR, MASTER_PORT): both must be set"),
