@@ -23,7 +23,7 @@ import psutil
 
 from harness import names
 from harness.config import Configuration
-from harness.execution import console, meeting, seeding, signals
+from harness.execution import console, meeting, signals
 from harness.execution.context import NODE_RANK, Node
 from harness.execution.events import EventLog, close_abandoned, keys, refused, says
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
@@ -76,10 +76,7 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
         monitor_interval=0.5,
         signals_to_handle=",".join(each.name for each in signals.taken()),
     )
-    seed = request.seed
-    if seed is None and not request.from_checkpoint:  # a checkpoint has its own
-        seed = seeding.draw()
-    command = [sys.executable, "-m", "harness", *request.of_ranks(seed).argv()]
+    command = [sys.executable, "-m", "harness", *request.of_ranks(request.seed).argv()]
     code, reason = TARGET_MET, "the ranks ended without saying how"
     logging.disable(logging.ERROR)  # torch calls a rank "failed" whose run missed its target; what failed is said below
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # asks ranks for their stacks

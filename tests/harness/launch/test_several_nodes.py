@@ -3,6 +3,7 @@ tests/harness/launch/kubernetes.)"""
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -60,6 +61,18 @@ def test_places_where_nodes_cannot_meet_are_said_at_once(tmp_path: Path) -> None
     assert refused.returncode == 2
     assert "node 0 cannot wait for the others" in refused.stderr
     assert not (tmp_path / "out").exists(), "nothing half-written"
+
+
+@pytest.mark.long
+def test_nodes_that_were_told_no_seed_have_one(tmp_path: Path) -> None:
+    """Each drew its own, and the run was refused for a --seed that nobody had said."""
+    path = toy.write(tmp_path, toy.raw("tells its seed", ranks=1, nodes=2))
+    meets = {**MEETS, "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    with runs.begun("run", path, "--out", tmp_path / "out", **{**meets, "NODE_RANK": "0"}) as first:
+        other = runs.run(path, "--out", tmp_path / "other", **meets)
+        assert (first.wait(), other.returncode) == (0, 0), first.said("out", "errors") + other.stderr
+        seeds = [re.findall(r"rank \d has seed (\d+)", each) for each in (first.said("out"), other.stdout)]
+    assert len(seeds[0]) == 1 and seeds[0] == seeds[1]
 
 
 def test_a_node_that_waits_for_one_that_never_comes_can_be_ended(tmp_path: Path) -> None:
