@@ -63,9 +63,18 @@ class Waiting:
 
 
 def of_ranks(
-    place: MeetingPlace, rank: int, ranks: int, *, keeps: bool, say: Callable[[str], None] = console.complain
+    place: MeetingPlace,
+    rank: int,
+    ranks: int,
+    *,
+    keeps: bool,
+    say: Callable[[str], None] = console.complain,
+    attempt: str = "0",
 ) -> Any:
-    """The ranks' store, once all of them are there. ValueError that says who is not, or why they cannot meet."""
+    """The ranks' store, once all of them are there. ValueError that says who is not, or why they cannot meet.
+
+    `attempt`: of a launcher that starts all ranks again when one has died, and whose store still holds what the dead ones said.
+    """
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
 
@@ -77,7 +86,12 @@ def of_ranks(
     try:
         found = store(f"rank {rank}", place, ranks, keeps=keeps, say=say)
         found.set_timeout(datetime.timedelta(seconds=ALL_S))
-        shared = PrefixStore("harness", found)
+        shared = PrefixStore(f"harness/{attempt}", found)
+        if shared.add(f"came/{rank}", 1) > 1:
+            there = shared.get(f"here/{rank}").decode()
+            raise ValueError(
+                f"rank {rank} is at {place} already, on {there}: another run meets there; choose another port for this one"
+            )
         shared.set(f"here/{rank}", platform.node())
         if rank == 0:
             _await(shared, ranks, place, say)

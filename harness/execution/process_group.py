@@ -89,6 +89,7 @@ def _meeting(context: Context, patience_s: float) -> Any:
         say=console.complain
         if context.local_rank == 0
         else lambda _: None,  # the others of a machine would say the same
+        attempt=os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"),
     )
     store.set_timeout(COLLECTIVE_TIMEOUT)
     return store

@@ -94,6 +94,40 @@ def test_rank_0_may_come_later(free_port: int) -> None:
     assert kept.get("here/1")
 
 
+def test_a_rank_of_another_run_on_the_same_port_is_told_so(free_port: int) -> None:
+    """It would wait for connections that nobody makes, for as long as a collective may take."""
+    place = MeetingPlace(HERE, free_port, 60.0)
+    kept: list[object] = []
+    first = Thread(target=lambda: kept.append(meeting.of_ranks(place, 0, 2, keeps=True)))
+    first.start()
+    meeting.of_ranks(place, 1, 2, keeps=False)
+    first.join(60)
+    assert kept
+    with pytest.raises(
+        ValueError, match=rf"rank 1 is at {HERE}:{free_port} .* already, on .*: another run meets there"
+    ):
+        meeting.of_ranks(place, 1, 2, keeps=False)
+
+
+def test_ranks_that_torchrun_starts_again_meet_anew(free_port: int) -> None:
+    """Its store outlives them: what the dead ones left there is not for the next, who got gloo's addresses of dead ranks."""
+    import torch.distributed as dist
+
+    agent = dist.TCPStore(HERE, free_port, 2, True, wait_for_workers=False)  # type: ignore[attr-defined]
+    place = MeetingPlace(HERE, free_port, 60.0)
+
+    def met(attempt: str) -> object:
+        other = Thread(target=lambda: meeting.of_ranks(place, 1, 2, keeps=False, attempt=attempt))
+        other.start()
+        found = meeting.of_ranks(place, 0, 2, keeps=False, attempt=attempt)
+        other.join(60)
+        return found
+
+    for attempt in ("0", "1"):
+        met(attempt).set("left by it", attempt)  # type: ignore[attr-defined]
+    assert [agent.get(f"harness/{attempt}/left by it") for attempt in (0, 1)] == [b"0", b"1"]
+
+
 def test_another_program_on_the_port(another_program: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "ANSWER_S", 1.0)
     monkeypatch.setattr(meeting, "TRY_S", 0.3)
