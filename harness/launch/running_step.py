@@ -108,7 +108,7 @@ class RunningStep:
         if self._lost:
             return BROKEN, f"node {self._lost} failed, and Slurm ended the job"
         if code == 0:
-            return 0, "the ranks ended without saying how"
+            return 0, signal.SIGTERM.name if self._asked else "the ranks ended without saying how"
         if self._asked:
             return INTERRUPTED, signal.SIGTERM.name
         if self._no_answer:
