@@ -128,7 +128,7 @@ def _train(run: Run) -> Ending:
             log.point(name, value)
         log.point(keys.SEED, here.seed)
         lost = functools.partial(ending.lost, run)
-        closing.enter_context(process_group.watched_machines(store, here, run.launch, run.ranks.hosts, lost))
+        closing.enter_context(process_group.watched_machines(store, here, run.ranks, lost))
         session = configuration.benchmark.open(configuration.tables, here)
         closing.callback(session.close)
         session.warm_up()

@@ -14,6 +14,8 @@ from harness.execution.binding import Bound
 from harness.execution.checkpoint import Checkpoint
 from harness.execution.run import Run
 from harness.exit_codes import DISK_FULL
+from harness.system import host
+from harness.system.accelerator import CPU
 
 
 def resumed(run: Run) -> Checkpoint | None:
@@ -82,6 +84,8 @@ def agree(run: Run, here: Context, bound: Bound, resumed: Checkpoint | None) -> 
     if several and here.local_rank == 0:  # the others of a machine have the same files
         asked_for["code of commit"] = provenance.of_this_code()
         asked_for["data of digest"] = _data_digest(run.configuration, here)
+        if run.configuration.run.nodes > 1:
+            asked_for |= machine(run.configuration.run.device)
     here, run.ranks = process_group.agreed(here, asked_for)
     here, where = binding.settled(here, bound)
     seeding.seed_libraries(here)
@@ -89,6 +93,17 @@ def agree(run: Run, here: Context, bound: Bound, resumed: Checkpoint | None) -> 
     if several:
         told["collectives"] = process_group.collectives()
     return here, told
+
+
+def machine(device: str) -> dict[str, object]:
+    """What all machines of a run must have alike: a log describes that of rank 0, and a result is of one kind of machine."""
+    if device == CPU:
+        return {"the processor": host.read().cpu.model}
+    found = context.this_machine(device).chosen
+    return {
+        "accelerators": ", ".join(sorted(set(found.names))),
+        "the driver": found.software().get("driver", "unknown"),
+    }
 
 
 def _asked_seed(run: Run, resumed: Checkpoint | None) -> int | None:

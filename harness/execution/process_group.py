@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.contract import Context, NotSuitable, Plain
 from harness.execution import console, lifeline, meeting
-from harness.execution.context import MASTER_ADDR, MASTER_PORT, Launch, uuid_of
+from harness.execution.context import MASTER_ADDR, MASTER_PORT, uuid_of
 from harness.system import accelerator, variables
 
 # A rank that waits this long for another has lost it. Longer than a series' watchdog waits, which names the one that hangs
@@ -30,6 +30,16 @@ class Ranks:
     hosts: Sequence[str] = ()
     uuids: Sequence[str | None] = ()  # of their devices, as torch spells them; None where it tells none
     variables: Sequence[Mapping[str, Plain]] = ()  # of the environment, that change speed or numbers
+    local_ranks: Sequence[int] = ()  # of each on its machine
+
+    @property
+    def machines(self) -> dict[int, str]:
+        """The first rank of each machine -> its name; srun may have dealt ranks out to machines in turn."""
+        return {
+            rank: host
+            for rank, (host, local) in enumerate(zip(self.hosts, self.local_ranks, strict=True))
+            if local == 0
+        }
 
 
 @contextmanager
@@ -65,11 +75,12 @@ def joined(context: Context, patience_s: float = meeting.PATIENCE_S) -> Iterator
 
 
 def watched_machines(
-    store: Any, context: Context, launch: Launch, hosts: Sequence[str], lost: Callable[[str], None]
+    store: Any, context: Context, ranks: Ranks, lost: Callable[[str], None]
 ) -> AbstractContextManager[None]:
     """Inside the block `lost` is told of a machine of the run that answers no more."""
-    first = {rank: hosts[rank] for rank in range(0, launch.world_size, launch.local_world_size)}
-    return lifeline.kept(store, context.rank, first, os.environ.get(MASTER_ADDR, ""), lost=lost, say=console.complain)
+    return lifeline.kept(
+        store, context.rank, ranks.machines, os.environ.get(MASTER_ADDR, ""), lost=lost, say=console.complain
+    )
 
 
 def _meeting(context: Context, patience_s: float) -> Any:
@@ -113,7 +124,7 @@ def backend_for(kind: str) -> str:
 def agreed(context: Context, asked: Mapping[str, object]) -> tuple[Context, Ranks]:
     """The Context with rank 0's seed, on every rank, and what the ranks are. ValueError where they were asked for different
     things."""
-    here = platform.node(), uuid_of(context.device), variables.told(os.environ)
+    here = platform.node(), uuid_of(context.device), variables.told(os.environ), context.local_rank
     if context.world_size == 1:
         return context, _ranks([here])
     import torch.distributed as dist
@@ -131,9 +142,9 @@ def agreed(context: Context, asked: Mapping[str, object]) -> tuple[Context, Rank
     return replace(context, seed=seed), _ranks([each for *_, each in everyone])
 
 
-def _ranks(each: Sequence[tuple[str, str | None, Mapping[str, Plain]]]) -> Ranks:
-    hosts, uuids, told = zip(*each, strict=True)
-    return Ranks(hosts, uuids, told)
+def _ranks(each: Sequence[tuple[str, str | None, Mapping[str, Plain], int]]) -> Ranks:
+    hosts, uuids, told, local = zip(*each, strict=True)
+    return Ranks(hosts, uuids, told, local)
 
 
 def gathered(context: Context, value: float) -> list[float]:

@@ -10,10 +10,11 @@ import pytest
 
 from harness import config
 from harness.contract import Context
-from harness.execution import checkpoint, meeting, process_group, slowest
+from harness.execution import checkpoint, meeting, preparation, process_group, slowest
 from harness.execution.context import Launch
 from harness.launch import watchdog
 from harness.results import slowest as slowest_read
+from harness.system import host
 from tests.harness.execution.runs import events, run
 from tests.harness.execution.test_ways_out import by_hand, free_port  # noqa: F401 - a fixture
 from tests.toy import configuration as toy
@@ -92,6 +93,29 @@ def test_ranks_with_other_data_or_other_code_say_so(tmp_path: Path, free_port: i
     assert [code for code, _ in ended] == [2, 2], ended
     assert "rank 1 was started with data of digest 9" in ended[0][1]
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["refused_0.txt"]
+
+
+def test_a_run_is_of_one_kind_of_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log describes rank 0's alone: a node with another driver, or another GPU, was nowhere to be read."""
+
+    class Found:
+        names = ("NVIDIA H100", "NVIDIA H100")
+
+        def software(self) -> dict[str, object]:
+            return {"driver": "580.65.06"}
+
+    class Machine:
+        chosen = Found()
+
+    monkeypatch.setattr(preparation.context, "this_machine", lambda _: Machine())
+    assert preparation.machine("cuda") == {"accelerators": "NVIDIA H100", "the driver": "580.65.06"}
+    assert preparation.machine("cpu") == {"the processor": host.read().cpu.model}
+
+
+def test_the_first_rank_of_each_machine_is_found_however_they_were_dealt_out() -> None:
+    """As srun -m cyclic does, rank 1 on the second machine, which else nobody would watch."""
+    dealt = process_group.Ranks(("a", "b", "a", "b"), (None,) * 4, ({},) * 4, (0, 0, 1, 1))
+    assert dealt.machines == {0: "a", 1: "b"}
 
 
 def test_the_watchdog_is_there_before_torch_gives_the_ranks_up() -> None:
