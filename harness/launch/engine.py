@@ -34,7 +34,7 @@ CDI_NAME = re.compile(
 )  # of a device, in a YAML or JSON description
 
 NO_ENGINE = """no Docker engine answers ({address}). Is it installed and running?
-    sudo systemctl start docker            starts it
+    {start:<38} starts it; `docker context ls` shows others, DOCKER_HOST names one
     https://docs.docker.com/engine/install/  installs it
 without Docker: the same command without --image runs on this machine's own Python"""
 NO_PERMISSION = """user {user} may not use the Docker engine ({address}: permission denied). Either
@@ -111,13 +111,16 @@ def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
 
 
 def _unreachable(error: BaseException) -> NotSuitable:
+    from docker.context import ContextAPI
     from docker.utils import kwargs_from_env
 
-    address = kwargs_from_env().get("base_url") or "unix:///var/run/docker.sock"
+    # as the client has it: DOCKER_HOST, else the context that the docker command uses, a rootless engine's for example
+    address = {**ContextAPI.kwargs_from_context(), **kwargs_from_env()}.get("base_url") or "unix:///var/run/docker.sock"
+    start = "systemctl --user start docker" if "/run/user/" in address else "sudo systemctl start docker"
     for cause in _causes(error):
         if isinstance(cause, PermissionError):
             return NotSuitable(NO_PERMISSION.format(address=address, **_user()))
-    return EngineAway(NO_ENGINE.format(address=address))
+    return EngineAway(NO_ENGINE.format(address=address, start=start))
 
 
 def _user() -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +51,23 @@ def test_no_engine_for_real(tmp_path: Path) -> None:
 def test_no_engine(cause: OSError) -> None:
     with pytest.raises(NotSuitable, match="no Docker engine answers"):
         engine.connect(aborted(cause))
+
+
+def test_the_engine_that_the_docker_command_uses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rootless engine's set-up makes a context of its own; root's engine was named, and how to start that."""
+    described = tmp_path / "contexts/meta" / hashlib.sha256(b"rootless").hexdigest() / "meta.json"
+    described.parent.mkdir(parents=True)
+    socket = "unix:///run/user/4711/docker.sock"
+    described.write_text(json.dumps({"Name": "rootless", "Metadata": {}, "Endpoints": {"docker": {"Host": socket}}}))
+    (tmp_path / "config.json").write_text(json.dumps({"currentContext": "rootless"}))
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with pytest.raises(NotSuitable, match=rf"no Docker engine answers \({socket}\).*\n +systemctl --user start docker"):
+        engine.connect()
+    monkeypatch.setenv("DOCKER_HOST", "unix:///elsewhere.sock")
+    with pytest.raises(NotSuitable, match=r"\(unix:///elsewhere.sock\).*\n +sudo systemctl start docker"):
+        engine.connect()
 
 
 def test_no_permission_on_the_socket() -> None:
