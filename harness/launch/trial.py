@@ -81,7 +81,7 @@ def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) ->
     # a crash before the first evaluation ends with 1 too; not so a run whose --max-steps allowed none
     if code == EPOCHS_SPENT and log.outcome == "aborted" and (log.evaluations or log.max_steps is not None):
         return TrialEnd(ledger.NOT_MET, _last_words(outcome, log))
-    return TrialEnd(ledger.FAILED, f"exit code {code}, but its log ends as {log.outcome}: {log.reason}")
+    return TrialEnd(ledger.FAILED, f"exit code {code}, but its log ends as {log.outcome}: {log.reason}{why}")
 
 
 def read_log(path: Path) -> RunRecord | None:

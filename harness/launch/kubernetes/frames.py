@@ -42,7 +42,12 @@ class Sender:
                 yield from self._new(path)
 
     def rest(self) -> Iterator[str]:
-        """Once the trial has ended: what is missing of each file, and its hash. A log that was renamed comes again, whole."""
+        """Once the trial has ended: each file whole, and its hash.
+
+        The logs too, though they came as they grew: a kubelet serves the newest of its files of output alone, so that a
+        connection lost across a change of files loses lines.
+        """
+        self._sent.clear()
         for path in self._files():
             yield from self._new(path)
             content = path.read_bytes()

@@ -16,10 +16,10 @@ from harness.config import Configuration
 from harness.contract import NotSuitable
 from harness.launch.caches import Dropped
 from harness.launch.kubernetes import manifests
-from harness.launch.kubernetes.cluster import Cluster, ClusterAway, LoggedOut
+from harness.launch.kubernetes.cluster import Cluster, ClusterAway, LoggedOut, index
 from harness.launch.kubernetes.frames import Receiver
 from harness.launch.kubernetes.manifests import Site, Trial
-from harness.launch.kubernetes.running import PATIENCE_S, POLL_S, RunningJob, container
+from harness.launch.kubernetes.running import PATIENCE_S, POLL_S, RunningJob, container, ended
 from harness.launch.reaper import Reaper
 from harness.launch.trial import Order
 from harness.request import Request
@@ -87,18 +87,37 @@ class JobLauncher:
         self.reaper.watch_jobs(self.series, self.request.kube_context, self.cluster.namespace)
         trial = self.trial(order)
         try:
-            self.cluster.create(trial)  # whose answer may be lost, and not the Job
+            self._create(trial, order)
             pods = self._running(trial, order)
             self._must_be_the_same_image(pods)
-            receivers = [Receiver(order.folder, order.number, node) for node in range(len(pods))]
+            receivers = [Receiver(order.folder, order.number, index(pod)) for pod in pods]
             return RunningJob(self.cluster, trial, pods, receivers, self._of(trial, pods))
         except BaseException:
             with contextlib.suppress(ClusterAway):  # the Job's own time limit, and the next series, delete it
                 self.cluster.delete(trial.name)
             raise
 
+    def _create(self, trial: Trial, order: Order) -> None:
+        """If need be once the cluster answers again, for as long as it may be away while a trial runs."""
+        began, told = time.monotonic(), False
+        while True:
+            try:
+                if told:  # an answer may have been lost, and not the Job
+                    self.cluster.delete(trial.name)
+                    self.cluster.wait_until_gone(trial.name)
+                return self.cluster.create(trial)
+            except ClusterAway as error:
+                if time.monotonic() - began > PATIENCE_S:
+                    raise
+                if isinstance(error, LoggedOut):
+                    self.cluster.log_in_again()
+                if not told:
+                    self.say(f"{order.name}: waiting: {error}; it is tried again, for {PATIENCE_S:g} s")
+                    told = True
+            time.sleep(POLL_S)
+
     def _running(self, trial: Trial, order: Order) -> list[client.V1Pod]:
-        """Its pods, once each of them runs or has run. A queue may take as long as it takes."""
+        """Its pods, once each of them runs or has run, or one has failed, which ends all. A queue takes what it takes."""
         nodes, told, began = self.configuration.run.nodes, "", time.monotonic()
         heard = began
         while True:
@@ -107,6 +126,12 @@ class JobLauncher:
                 pods = self.cluster.pods(trial.name)
                 if len(pods) == nodes and not any(map(_pending, pods)):
                     return pods
+                if any(end is not None and end.code for end in map(ended, pods)):
+                    there = [each for each in pods if not _pending(each)]
+                    self.say(
+                        f"{order.name}: {len(there)} of {nodes} pods ran before one failed; {told or 'no word why'}"
+                    )
+                    return there
                 waits, heard = self._waits(trial.name, pods, now - began), now
             except ClusterAway as error:
                 if isinstance(error, LoggedOut):
@@ -121,8 +146,8 @@ class JobLauncher:
 
     def _waits(self, name: str, pods: list[client.V1Pod], waited_s: float) -> str:
         """For what, in the cluster's words as far as it has any. NotSuitable where waiting helps nothing."""
-        if not pods:
-            return self._without_pods(name, waited_s)
+        if len(pods) < self.configuration.run.nodes and (lacks := self._lacks_pods(name, waited_s, some=bool(pods))):
+            return lacks
         found = _waits_for(pods)
         if found or waited_s < SOON_S:
             return found
@@ -130,18 +155,23 @@ class JobLauncher:
         warnings = [each for pod in pods if _pending(pod) for each in self.cluster.events(pod.metadata.name)[-1:]]
         return "; ".join(dict.fromkeys(warnings))
 
-    def _without_pods(self, name: str, waited_s: float) -> str:
+    def _lacks_pods(self, name: str, waited_s: float, *, some: bool) -> str:
         job = self.cluster.job(name)
         if job is None:
             raise NotSuitable(f"{name}: the Job was deleted by someone else before it ran")
         if job.spec.suspend:
             return "the Job is suspended: a queue will admit it"
+        for each in (job.status and job.status.conditions) or []:
+            if each.type == "Failed" and each.status == "True":
+                raise NotSuitable(
+                    f"{name}: the cluster ended the Job before all of its pods ran: {each.reason}: {each.message}"
+                )
         if waited_s < SOON_S:
             return ""
         warnings = self.cluster.events(name)
         if warnings:
-            raise NotSuitable(f"{name}: the cluster makes no pods for it: {warnings[-1]}")
-        return "the cluster has made no pod yet"
+            raise NotSuitable(f"{name}: the cluster makes {'too few' if some else 'no'} pods for it: {warnings[-1]}")
+        return "the cluster has not made all of its pods yet"
 
     def _must_be_the_same_image(self, pods: list[client.V1Pod]) -> None:
         found = sorted({_image_id(each) for each in pods} - {""})

@@ -9,6 +9,7 @@ receives the signals that nobody else would, and buries the processes that other
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -28,6 +29,7 @@ from harness.launch.kubernetes.frames import Sender
 EVERY_S = 1.0  # the log's new lines are sent
 NAME_S = 600.0  # for a pod that is scheduled last to have a name
 RUN = (sys.executable, "-m", "harness")
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 OUTPUT_S = 10.0  # for the run's last lines, where something that it started holds its output open
 
 
@@ -57,6 +59,8 @@ def main(arguments: list[str]) -> int:
     split = arguments.index("--")
     asked = parser.parse_args(arguments[:split])
     output = Output()
+    for number in ENDING:  # the kernel gives a container's first process only what it asks for
+        signal.signal(number, lambda taken, _: sys.exit(128 + taken))
     if asked.wait_for and not _resolves(asked.wait_for, NAME_S):
         output.write([f"{asked.wait_for}: node 0 has no name after {NAME_S:g} s: does the cluster's DNS work?"])
         return NOT_SUITABLE
@@ -73,8 +77,13 @@ def _follow(command: list[str], output: Output, sender: Sender) -> int:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
     assert process.stdout is not None
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda taken, _: os.kill(process.pid, taken))
+
+    def pass_on(number: int, _: object) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(process.pid, number)
+
+    for number in ENDING:
+        signal.signal(number, pass_on)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # asks ranks for their stacks
     reader = threading.Thread(target=output.pass_on, args=(process.stdout,), daemon=True)
     reader.start()
@@ -87,6 +96,8 @@ def _follow(command: list[str], output: Output, sender: Sender) -> int:
     files = threading.Thread(target=send, daemon=True)
     files.start()
     status = _buried(process.pid)
+    for number in ENDING:  # another pod that failed ends this one too, whose files are on their way
+        signal.signal(number, signal.SIG_IGN)
     ended.set()
     reader.join(OUTPUT_S)
     files.join()

@@ -42,17 +42,25 @@ class Ended:
     why: str
 
 
-def _ended(pod: client.V1Pod) -> Ended | None:
+def ended(pod: client.V1Pod) -> Ended | None:
     found = container(pod)
     state = found.state.terminated if found is not None and found.state is not None else None
     if state is not None:
         when = state.finished_at.isoformat() if state.finished_at else ""
-        lacked_memory = state.reason == "OOMKilled"
-        return Ended(when, int(state.exit_code), "the kernel killed it for lack of memory (OOMKilled)" * lacked_memory)
+        why = "the kernel killed it for lack of memory (OOMKilled)" if state.reason == "OOMKilled" else _disruption(pod)
+        return Ended(when, int(state.exit_code), why)
     if pod.status.phase == "Failed":  # evicted, or its node is gone: nobody knows the container's end
         said = ": ".join(each for each in (pod.status.reason, pod.status.message) if each)
         return Ended("", 137, f"the cluster ended pod {pod.metadata.name}: {said or 'no word why'}")
     return None
+
+
+def _disruption(pod: client.V1Pod) -> str:
+    """Why the cluster asked a pod to end (told since 1.26): for a more important one, to drain a node. Empty: it did not."""
+    for each in pod.status.conditions or []:
+        if each.type == "DisruptionTarget" and each.status == "True":
+            return f"the cluster ended pod {pod.metadata.name}: {each.reason}: {each.message}"
+    return ""
 
 
 class RunningJob:
@@ -115,13 +123,13 @@ class RunningJob:
             found = next((each for each in self._cluster.pods(self._trial.name) if each.metadata.name == pod), None)
         except ClusterAway:
             return False
-        return found is None or _ended(found) is not None
+        return found is None or ended(found) is not None
 
     def _take(self, node: int, text: str) -> None:
         try:
             if self._receivers[node].take(text):
                 return
-        except Damaged as error:
+        except (Damaged, OSError) as error:  # of a disk that is full, here; each file comes again, whole, at the end
             if not self._damage:
                 self._damage = str(error)
                 self._lines.put(f"{self._damage}")
@@ -158,7 +166,7 @@ class RunningJob:
         if not pods:
             self._why = self._why or "its pods were deleted by someone else"
             return 137
-        ends = [each for each in map(_ended, pods) if each is not None]
+        ends = [each for each in map(ended, pods) if each is not None]
         failed = [each for each in ends if each.code]
         if failed:  # the first; the others are ended for it
             first = min(failed, key=lambda each: (each.when, each.code >= 128))
@@ -194,8 +202,8 @@ class RunningJob:
         missing = [name for each in self._receivers for name in each.missing]
         reasons = (
             self._why,
-            self._damage,
-            f"not known to be whole: {', '.join(missing)}" if missing and not self._damage else "",
+            f"not known to be whole: {', '.join(missing)}" if missing else "",
+            self._damage if missing else "",
             "its Job could not be deleted, or its pods were still there after that" if self._left else "",
         )
         return "; ".join(each for each in reasons if each)

@@ -65,6 +65,7 @@ class Pod:
     ended: threading.Event = field(default_factory=threading.Event)
     evicted: bool = False
     cut_after: int = 0  # lines after which a reading of its output is cut off, once
+    kept_from: int = 0  # the first line that a new reading gets: the kubelet has begun another file since
 
 
 class Cluster:
@@ -84,6 +85,9 @@ class Cluster:
         self.image_ids = [IMAGE_ID]  # of the pods in order; the last one of all after
         self.waiting: Json | None = None  # a container's state.waiting, for ever
         self.unschedulable_s = 0.0
+        self.no_room_for: set[int] = set()  # indexes of pods that never find a node
+        self.busy = 0  # answers of 503 to the next Jobs that are to be made
+        self.lost_answers = 0  # of Jobs that were made, after those
         self.cut_after = 0
         self.no_exec = False
         self.full_claims = False
@@ -114,9 +118,15 @@ class Cluster:
                 raise Refusal(409, f'{plural} "{name}" already exists')
             plain["metadata"] |= {"uid": str(uuid.uuid4()), "namespace": "lab", "creationTimestamp": now()[:19] + "Z"}
             if not dry_run:
+                if plural == "jobs" and self.busy:
+                    self.busy -= 1
+                    raise Refusal(503, "the server is currently unable to handle the request")
                 self.objects[plural, name] = plain
                 if plural == "jobs":
                     threading.Thread(target=self._control, args=(plain,), daemon=True).start()
+                if plural == "jobs" and self.lost_answers:
+                    self.lost_answers -= 1
+                    raise Refusal(504, "the request timed out")
         return plain
 
     def delete_job(self, name: str) -> None:
@@ -147,6 +157,17 @@ class Cluster:
         assert pod.process is not None
         pod.evicted = True
         pod.process.kill()
+
+    def preempt(self, name: str) -> None:
+        """For a pod of a higher priority: asked to end, with a condition that says so."""
+        pod = self.pods[name]
+        assert pod.process is not None
+        why = {
+            "reason": "PreemptionByScheduler",
+            "message": "default-scheduler: preempting to accommodate a higher priority pod",
+        }
+        pod.manifest["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", **why}]
+        pod.process.terminate()
 
     def end_pod(self, name: str, grace_s: float) -> None:
         pod = self.pods[name]
@@ -217,11 +238,13 @@ class Cluster:
     def _kubelet(self, pod: Pod, image_id: str, index: int) -> None:
         status, spec = pod.manifest["status"], pod.manifest["spec"]
         (container,) = spec["containers"]
-        if self.unschedulable_s:
+        if self.unschedulable_s or index in self.no_room_for:
             message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
             status["conditions"] = [
                 {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
             ]
+            if index in self.no_room_for:
+                return
             time.sleep(self.unschedulable_s)
             status["conditions"] = []
         if self.waiting:
@@ -444,12 +467,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        sent = 0
+        sent = pod.kept_from
         with contextlib.suppress(OSError):
             while True:
                 over = pod.ended.is_set()
                 for line in pod.lines[sent:]:
-                    if pod.cut_after and sent == pod.cut_after:
+                    if pod.cut_after and sent >= pod.cut_after:
                         pod.cut_after = 0
                         self.close_connection = True
                         self.connection.shutdown(socket.SHUT_RDWR)

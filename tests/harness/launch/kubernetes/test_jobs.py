@@ -346,6 +346,18 @@ def test_a_pod_that_is_evicted_is_said_in_the_clusters_words(lab: Lab) -> None:
 
 
 @pytest.mark.long
+def test_a_pod_that_makes_room_for_another_is_no_interruption_of_ours(lab: Lab) -> None:
+    """Preempted, or its node drained: it ends as if someone had asked it to, and the series went home with it."""
+    lab.fakes(_0="hang")
+    process = lab.begin("--trials", "2")
+    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    lab.cluster.preempt(next(iter(lab.cluster.pods)))
+    said, _ = process.communicate(timeout=120)
+    assert (process.returncode, lab.statuses) == (5, ["failed", "success"]), said
+    assert "PreemptionByScheduler: default-scheduler: preempting" in lab.record()["reason"]
+
+
+@pytest.mark.long
 def test_a_job_that_somebody_deletes_is_no_interruption_of_ours(lab: Lab) -> None:
     lab.fakes(_0="hang")
     process = lab.begin()
@@ -372,6 +384,43 @@ def test_a_cluster_that_does_not_answer_for_a_while_costs_no_trial(lab: Lab) -> 
     process.communicate(timeout=120)
     assert (process.returncode, lab.statuses) == (130, ["interrupted"])
     lab.wait_until_empty()
+
+
+def test_a_cluster_that_does_not_answer_between_two_trials_costs_none(lab: Lab) -> None:
+    """And of a Job whose making was answered by nobody there is one all the same, which is in the way of the next."""
+    lab.fakes()
+    lab.cluster.busy = lab.cluster.lost_answers = 1
+    done = lab.run("--trials", "1")
+    assert (done.returncode, lab.statuses) == (0, ["success"]), done.stdout + done.stderr
+    assert "waiting: starting harness-" in done.stdout and "it is tried again, for 300 s" in done.stdout
+    lab.wait_until_empty()
+
+
+def test_a_pod_that_fails_before_the_last_one_has_a_node_ends_the_wait(lab: Lab) -> None:
+    """The Job's controller takes the pods away that never ran, and who waits for them waits for ever."""
+    lab.configuration = toy.write(lab.folder, toy.raw(ranks=1, nodes=2))
+    lab.fakes(_0="nan")
+    lab.cluster.no_room_for = {1}
+    done = lab.run()
+    assert (done.returncode, lab.statuses) == (5, ["failed"]), done.stdout + done.stderr
+    assert "trial 0: 1 of 2 pods ran before one failed" in done.stdout
+    assert runs.stop(lab.results / "result_0.txt")["status"] == "aborted", "its log has come all the same"
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
+def test_lines_that_a_kubelet_serves_no_more_cost_no_log(lab: Lab) -> None:
+    """It begins a new file each 10 MB and serves the newest alone: a connection lost across that loses what stood between."""
+    lab.fakes(_0="take long")
+    process = lab.begin()
+    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    (pod,) = lab.cluster.pods.values()
+    read = len(pod.lines)
+    pod.kept_from, pod.cut_after = read + 6, read
+    said, _ = process.communicate(timeout=200)
+    assert "the output lost lines" in said
+    assert (process.returncode, lab.statuses) == (0, ["success"]), said
+    assert (lab.results / "result_0.txt").read_bytes() == (pod.folder / "results/result_0.txt").read_bytes()
 
 
 @pytest.mark.long

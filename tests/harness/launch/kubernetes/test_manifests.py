@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 import yaml
 
 from harness import config
-from harness.launch.kubernetes import manifests
+from harness.launch.kubernetes import checks, manifests
 from harness.launch.kubernetes.manifests import Claim, Site, Trial
 from harness.launch.trial import Order
 from harness.request import Engine, Request
+from tests.conftest import CHECKOUT
 from tests.harness.execution import runs
 from tests.toy import configuration as toy
 
@@ -218,3 +220,17 @@ def test_a_dry_run_asks_no_cluster_and_writes_nothing(tmp_path: Path) -> None:
 def test_claims_are_read_as_written() -> None:
     assert Claim.read("coco/a/b", "--data-claim") == Claim("coco", "a/b")
     assert dataclasses.astuple(Claim.read("coco", "--data-claim")) == ("coco", "")
+
+
+def test_the_role_in_the_documents_is_what_trials_are_checked_for() -> None:
+    """What was not asked for before the first trial was refused in the middle of one."""
+    text = (CHECKOUT / "docs/engines.md").read_text()
+    (role,) = [each for each in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind: Role" in each]
+    granted = {
+        (verb, group, *resource.partition("/")[::2])
+        for rule in yaml.safe_load(role)["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == {*checks.NEEDED, *checks.OF_SEVERAL_NODES}

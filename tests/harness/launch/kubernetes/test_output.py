@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
+from typing import Any, cast
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.launch.kubernetes.frames import MARK, PIECE, Damaged, Receiver, Sender
-from harness.launch.kubernetes.running import ReadSoFar
+from harness.launch.kubernetes.manifests import Trial
+from harness.launch.kubernetes.running import ReadSoFar, RunningJob
+from harness.launch.stacks import catches
+from tests.conftest import CHECKOUT
 
 
 def sent(folder: Path, content: dict[str, bytes]) -> list[str]:
@@ -144,3 +154,58 @@ def test_lines_of_an_output_that_is_read_again_come_once() -> None:
     assert [place.is_new(each) for each in stamps] == [False, False, True, True]
     place.again()
     assert [place.is_new(each) for each in [*stamps, stamps[-1]]] == [False, False, False, False, True]
+
+
+def test_a_pod_that_is_asked_to_end_after_its_run_sends_its_files_first(tmp_path: Path) -> None:
+    """Another node's pod that failed ends this one too: its code was 1 then, as of a missed target, and its files cut off."""
+    (tmp_path / "telemetry_0.jsonl").write_bytes(os.urandom(1 << 20))  # more than a pipe takes
+    quick = "import sys; from harness.launch.kubernetes import pod; pod.RUN = (sys.executable, '-c', 'raise SystemExit(5)'); "
+    words = ["--out", str(tmp_path), "0", "--", "run"]
+    command = [sys.executable, "-c", f"{quick}sys.exit(pod.main(sys.argv[1:]))", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
+        assert process.stdout is not None and process.stderr is not None
+        first = next(line for line in process.stdout if "telemetry_0" in line)  # the run is over, and the pipe is full
+        process.send_signal(signal.SIGTERM)
+        said = [first, *process.stdout]
+        assert process.wait(60) == 5, process.stderr.read()
+    (tmp_path / "home").mkdir()
+    receiver = Receiver(tmp_path / "home", 0)
+    for line in said:
+        receiver.take(line.rstrip("\n"))
+    assert receiver.complete == {"telemetry_0.jsonl"}
+
+
+def test_a_pod_that_waits_for_another_can_be_ended(tmp_path: Path) -> None:
+    """The kernel drops what a container's first process has not asked for: it took no SIGTERM, for ten minutes."""
+    words = ["--wait-for", "no-such-host.invalid", "--out", str(tmp_path), "0", "--", "run"]
+    command = [sys.executable, "-m", "harness.launch.kubernetes.pod", *words]
+    as_first = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", *command]
+    if subprocess.run([*as_first[:6], "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no namespaces here")
+    with subprocess.Popen(as_first, cwd=CHECKOUT) as process:
+        until = time.monotonic() + 60
+        while not (inside := psutil.Process(process.pid).children()) or not catches(inside[0].pid, signal.SIGTERM):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        inside[0].terminate()
+        assert process.wait(30) == 143
+
+
+def test_a_disk_that_is_full_here_is_said_and_heals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that read the output died of it, and the trial's reason was that its log had no end."""
+    pieces = sent(tmp_path / "pod", {"result_0.txt": b"a log\n"})
+    (tmp_path / "home").mkdir()
+    receiver = Receiver(tmp_path / "home", 0)
+    running = RunningJob(cast(Any, None), cast(Trial, None), [], [receiver], {})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "result_0.txt")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(Receiver, "_write", full)
+        running._take(0, pieces[0])
+    (tmp_path / "home/result_0.txt").touch()
+    assert "No space left on device" in running.why()
+    for each in pieces:
+        running._take(0, each)
+    assert not running.why()

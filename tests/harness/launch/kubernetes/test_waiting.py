@@ -14,9 +14,9 @@ from harness.launch.kubernetes.launcher import JobLauncher
 
 
 def pod(phase: str = "Pending", state: Any = None, conditions: Any = None) -> Any:
-    statuses = [Object(name="trial", state=Object(waiting=state))] if state else []
+    statuses = [Object(name="trial", state=Object(waiting=state, terminated=None))] if state else []
     return Object(
-        metadata=Object(name="pod-0"),
+        metadata=Object(name="pod-0", annotations=None),
         status=Object(phase=phase, container_statuses=statuses, conditions=conditions),
     )
 
@@ -40,14 +40,14 @@ class Answers:
         return self._job
 
 
-def waited(cluster: Answers, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def waited(cluster: Answers, monkeypatch: pytest.MonkeyPatch, nodes: int = 1) -> list[str]:
     """What is said until the pods run; an hour goes by between two looks."""
     clock = iter(range(0, 1_000_000, 3600))
     monkeypatch.setattr(waiting.time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(waiting.time, "sleep", lambda _: None)
     said: list[str] = []
-    one_node = Object(run=Object(nodes=1))
-    its = JobLauncher(cluster, one_node, Object(), Object(image="x"), "s", Object(), said.append)  # type: ignore[arg-type]
+    configured = Object(run=Object(nodes=nodes))
+    its = JobLauncher(cluster, configured, Object(), Object(image="x"), "s", Object(), said.append)  # type: ignore[arg-type]
     its._running(Object(name="job"), Object(name="trial 0"))  # type: ignore[arg-type]
     return said
 
@@ -62,7 +62,7 @@ def test_a_queue_is_waited_for_and_said_once(monkeypatch: pytest.MonkeyPatch) ->
     assert waited(Answers(full, full, RUNS), monkeypatch) == [
         "trial 0: waiting: 0/3 nodes: Insufficient nvidia.com/gpu"
     ]
-    suspended = Object(spec=Object(suspend=True))
+    suspended = Object(spec=Object(suspend=True), status=None)
     said = waited(Answers([], [], RUNS, job=suspended), monkeypatch)
     assert said == ["trial 0: waiting: the Job is suspended: a queue will admit it"]
 
@@ -75,11 +75,22 @@ def test_a_volume_that_cannot_be_attached_is_told_by_events(monkeypatch: pytest.
 
 
 def test_a_job_without_pods_ends_in_the_controller_s_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = Object(spec=Object(suspend=False))
+    job = Object(spec=Object(suspend=False), status=None)
     with pytest.raises(NotSuitable, match="makes no pods for it: pods is forbidden: exceeded quota"):
         waited(Answers([], events=("pods is forbidden: exceeded quota",), job=job), monkeypatch)
     with pytest.raises(NotSuitable, match="was deleted by someone else"):
         waited(Answers([], job=None), monkeypatch)
+
+
+def test_too_few_pods_end_in_the_controller_s_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quota for the second of two was waited for without a word, for ever."""
+    job = Object(spec=Object(suspend=False), status=None)
+    with pytest.raises(NotSuitable, match="makes too few pods for it: exceeded quota"):
+        waited(Answers(RUNS, events=("exceeded quota",), job=job), monkeypatch, nodes=2)
+    failed = Object(type="Failed", status="True", reason="BackoffLimitExceeded", message="Job has reached its limit")
+    job = Object(spec=Object(suspend=False), status=Object(conditions=[failed]))
+    with pytest.raises(NotSuitable, match="ended the Job before all of its pods ran: BackoffLimitExceeded: Job has"):
+        waited(Answers([], job=job), monkeypatch)
 
 
 def test_a_cluster_that_is_away_for_a_moment_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
