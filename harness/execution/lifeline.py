@@ -2,7 +2,8 @@
 
 A machine that loses its power or its network says nothing, and whoever waits for it in a collective would for
 process_group.COLLECTIVE_TIMEOUT, or until its cluster gives it up. TCP's keep-alive tells within LOST_S, whatever Python does
-at either end. A process that ends on a machine that lives is its launcher's matter, and is told here only where none comes.
+at either end. A process that ends on a machine that lives is its launcher's matter, and is told here only where none comes:
+each machine may have a launcher of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LOST_S = IDLE_S + TIMES * EVERY_S  # 16 s: how long a machine is silent before i
 GONE_S = 8.0  # for the launcher to end this process, once another rank has gone without a word
 COME_S = 60.0  # for the others' connections
 HELLO_S = 5.0  # for the first word on one
-WELL = b"."  # sent before a connection is closed by a run that leaves, well or not
+WELL, ILL = b".", b"!"  # sent before a connection is closed by a run that has come to its end, or by a rank that broke
 KEY = "lifeline"  # in the ranks' store: rank 0's port for this
 Peers = dict[socket.socket, str]  # and who is at the other end
 
@@ -61,7 +62,11 @@ def kept(
         over = threading.Event()
         closing.callback(_leave, peers, over)
         threading.Thread(target=_watch, args=(selector, peers, over, lost), name="lifeline", daemon=True).start()
-        yield
+        try:
+            yield
+        except BaseException:
+            _tell(peers, ILL)
+            raise
 
 
 def _take_calls(store: Any, machines: dict[int, str], peers: Peers, closing: contextlib.ExitStack) -> None:
@@ -122,8 +127,11 @@ def _watch(selector: selectors.BaseSelector, peers: Peers, over: threading.Event
 def _end(connection: socket.socket, who: str) -> tuple[str, bool] | None:
     """How a connection ended that has something to read: the words, and whether the machine is what is gone. None: well."""
     try:
-        if connection.recv(1) == WELL:
+        said = connection.recv(1)
+        if said == WELL:
             return None
+        if said == ILL:
+            return f"{who} has ended before the run did; its own output says why", False
     except OSError as error:
         if error.errno not in (errno.ECONNRESET, errno.EPIPE):
             return f"{who} has not answered for {LOST_S} s: its machine is gone, or the network to it", True
@@ -132,6 +140,10 @@ def _end(connection: socket.socket, who: str) -> tuple[str, bool] | None:
 
 def _leave(peers: Peers, over: threading.Event) -> None:
     over.set()
+    _tell(peers, WELL)
+
+
+def _tell(peers: Peers, word: bytes) -> None:
     for each in peers:
         with contextlib.suppress(OSError):
-            each.sendall(WELL)
+            each.sendall(word)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import threading
@@ -31,6 +32,10 @@ class Store:
         return self._value.encode()
 
 
+class Broken(Exception):
+    """Of a rank."""
+
+
 class Machine:
     """The first rank of one, in a thread of its own."""
 
@@ -46,10 +51,16 @@ class Machine:
             self.known.set()
 
         def live() -> None:
-            with lifeline.kept(store, rank, machines, address, lost=lost, say=self.said.append):
+            with (
+                contextlib.suppress(Broken),
+                lifeline.kept(store, rank, machines, address, lost=lost, say=self.said.append),
+            ):
                 self.inside.set()
                 self.leave.wait(60)
+                if self.breaks:
+                    raise Broken
 
+        self.breaks = False
         self.thread = threading.Thread(target=live, daemon=True)
         self.thread.start()
 
@@ -100,6 +111,18 @@ def test_a_process_that_ends_without_a_word_is_told_where_no_launcher_does(monke
     assert three[0].known.wait(30)
     assert three[0].lost == ["rank 4 on node2 ended without a word"]
     assert not three[8].lost, "rank 0 ends the run for all"
+
+
+def test_a_rank_that_breaks_is_told_where_each_machine_has_a_launcher_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It left as a run does that has come to its end, and the others waited in a collective for as long as one may take."""
+    monkeypatch.setattr(lifeline, "GONE_S", 0.1)
+    three = begun()
+    three[4].breaks = True
+    three[4].end()
+    assert three[0].known.wait(30)
+    assert three[0].lost == ["rank 4 on node2 has ended before the run did; its own output says why"]
 
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH])
