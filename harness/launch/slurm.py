@@ -60,13 +60,14 @@ class Allocation:
     def state(self) -> str:
         """Slurm's word for the job: RUNNING, NODE_FAIL, TIMEOUT, CANCELLED, ...; empty when it knows it no more.
 
-        One that is just ending is waited for: only then does Slurm say of what.
+        One that is just ending is waited for: only then does Slurm say of what. Not one that this process is part of, which
+        lasts as long as we do, or until Slurm kills what has not ended KillWait (30 s, or less) after its SIGTERM.
         """
-        deadline = time.monotonic() + ENDING_S
+        deadline = time.monotonic() + (ENDING_S if self.own else 0)
         while True:
             found = re.search(r"\bJobState=(\S+)", _shown(self.job))
             state = found[1] if found else ""
-            if state != "COMPLETING" or time.monotonic() > deadline:
+            if state != "COMPLETING" or time.monotonic() >= deadline:
                 return state
             time.sleep(0.5)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import pytest
 
@@ -293,6 +294,19 @@ def test_the_job_that_has_its_array_s_number_is_not_all_of_the_array(
     assert (found.nodes, found.state()) == (("node2",), "TIMEOUT")
     found.signal("harness-ours-0", "TERM")
     assert (tmp_path / "signalled").read_text().split() == ["--signal=TERM", "10_1.0", "--signal=TERM", "10_1.3"]
+
+
+def test_the_job_that_we_are_part_of_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its time limit it is over when we are: the series was killed in that wait, its log and its ledger without an end."""
+    commands(tmp_path, monkeypatch, scontrol="echo 'JobId=7 JobState=COMPLETING NodeList=node1'")
+
+    def never(_: float) -> None:
+        raise AssertionError("waits for itself")
+
+    monkeypatch.setattr(slurm, "time", SimpleNamespace(monotonic=time.monotonic, sleep=never))
+    assert Allocation("7", ("node1",), "a", own=False).state() == "COMPLETING"
+    with pytest.raises(AssertionError, match="waits for itself"):
+        Allocation("7", ("node1",), "a", own=True).state()
 
 
 @pytest.mark.parametrize("option", ["-J mine", "-Jmine", "--job-name=mine", "--comment=project", "--comm x"])
