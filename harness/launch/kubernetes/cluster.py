@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness.contract import NotSuitable
 from harness.launch import ledger
 from harness.launch.kubernetes import manifests
-from harness.launch.kubernetes.manifests import CONTAINER, FOLDER, HOST, PREFIX, SERIES, Trial
+from harness.launch.kubernetes.manifests import CONTAINER, FOLDER, HOST, MACHINE, PREFIX, SERIES, Trial
 
 if TYPE_CHECKING:
     from kubernetes import client
@@ -312,8 +312,9 @@ class Cluster:
         deleted = []
         for job in self._jobs(f"app.kubernetes.io/managed-by={PREFIX}"):
             notes = job.metadata.annotations or {}
-            if notes.get(HOST) != platform.node():
-                continue
+            here = manifests.this_machine()
+            if notes.get(HOST) != platform.node() or notes.get(MACHINE, here) != here:
+                continue  # clusters are shared by many a machine called "ubuntu"
             try:
                 alive = ledger.in_use(Path(notes.get(FOLDER, "")))
             except PermissionError:

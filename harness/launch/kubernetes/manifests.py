@@ -11,12 +11,14 @@ second try. Names: https://kubernetes.io/docs/reference/kubernetes-api/
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from harness import outside
 from harness.config import Configuration
 from harness.execution import seeding
 from harness.execution.context import MASTER_ADDR, MASTER_PORT, NODE_RANK
@@ -29,7 +31,7 @@ from harness.system.image import ID_VARIABLE
 Manifest = dict[str, Any]
 
 PREFIX = "training-harness"
-SERIES, TRIAL, HOST, FOLDER = (f"{PREFIX}/{each}" for each in ("series", "trial", "host", "folder"))
+SERIES, TRIAL, HOST, MACHINE, FOLDER = (f"{PREFIX}/{each}" for each in ("series", "trial", "host", "machine", "folder"))
 CONTAINER = "trial"  # the name of the pod's own container, in --pod-template too
 CLAIMED_RESULTS = PurePosixPath("/results-claim")
 USER = 1000  # the image's own
@@ -166,6 +168,15 @@ def _yaml(manifest: Manifest) -> str:
     return str(yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120))
 
 
+def this_machine() -> str:
+    """By which its own Jobs are known from those of another machine of the same name; empty where it has no id.
+
+    machine-id(5) asks that the id itself be shown to nobody.
+    """
+    found = outside.text(Path("/etc/machine-id"))
+    return found and hashlib.sha256(f"{PREFIX} {found}".encode()).hexdigest()[:16]
+
+
 def _file(configuration: Configuration) -> str:
     """Its file's name, as far as a ConfigMap takes it for a key."""
     return f"{re.sub('[^-._a-zA-Z0-9]', '_', configuration.name)[:200]}.toml"
@@ -177,7 +188,8 @@ def of_trial(  # noqa: PLR0917 - what one trial depends on
     """The manifests of one trial of a settled request."""
     name = f"harness-{series}-{order.number}"
     labels = {"app.kubernetes.io/managed-by": PREFIX, SERIES: series, TRIAL: str(order.number)}
-    metadata = {"name": name, "labels": labels, "annotations": {HOST: host, FOLDER: str(order.folder)}}
+    notes = {HOST: host, MACHINE: this_machine(), FOLDER: str(order.folder)}
+    metadata = {"name": name, "labels": labels, "annotations": notes}
     several = configuration.run.nodes > 1
     template = merged(_pod(configuration, request, site, order, name, labels), site.template, "--pod-template")
     added = site.template.get("metadata") or {}

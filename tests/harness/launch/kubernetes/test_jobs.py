@@ -227,8 +227,16 @@ def test_kill_9_deletes_the_job(lab: Lab) -> None:
 def test_what_a_dead_series_left_is_deleted_by_the_next(lab: Lab) -> None:
     lab.fakes()
     labels = {"app.kubernetes.io/managed-by": "training-harness"}
-    for name, host in (("mine", platform.node()), ("another-s", "elsewhere")):
-        notes = {"training-harness/host": host, "training-harness/folder": str(lab.folder / "gone")}
+    here = {"training-harness/folder": str(lab.folder / "gone"), "training-harness/host": platform.node()}
+    for name, others in (
+        ("mine", {}),
+        ("another-s", {"training-harness/host": "elsewhere"}),
+        (
+            "of-its-namesake",
+            {"training-harness/machine": "0" * 32},
+        ),  # its series may live, where this one cannot see it
+    ):
+        notes = {**here, **others}
         lab.cluster.objects["jobs", name] = {
             **{
                 "apiVersion": "batch/v1",
@@ -240,7 +248,7 @@ def test_what_a_dead_series_left_is_deleted_by_the_next(lab: Lab) -> None:
     done = lab.run()
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"deleted a Job that a series left behind: mine (of {lab.folder / 'gone'})" in done.stdout
-    assert [key[1] for key in lab.cluster.objects if key[0] == "jobs"] == ["another-s"]
+    assert [key[1] for key in lab.cluster.objects if key[0] == "jobs"] == ["another-s", "of-its-namesake"]
 
 
 @pytest.mark.long
