@@ -235,7 +235,11 @@ def _allocation(job: str, *, own: bool) -> Allocation:
     listed = re.search(r"\sNodeList=(\S+)", shown)
     nodes = answer("scontrol", "show", "hostnames", listed[1]).split() if listed else []
     if not nodes:
-        raise NotSuitable(f"job {job} has no nodes: {shown.strip() or 'Slurm does not know it'}")
+        state = re.search(r"\bJobState=(\S+)", shown)
+        raise NotSuitable(
+            f"job {job} has no nodes: {f'it is {state[1]}' if state else 'Slurm does not know it'}. A shell that was opened in "
+            f"a job keeps {JOB} after the job's end: unset it, or submit again"
+        )
     # not the node's name, which need not resolve
     address = re.search(r"\bNodeAddr=(\S+)", answer("scontrol", "show", "node", nodes[0], "-o"))
     return Allocation(job, tuple(nodes), address[1] if address else nodes[0], own)

@@ -296,6 +296,18 @@ def test_the_job_that_has_its_array_s_number_is_not_all_of_the_array(
     assert (tmp_path / "signalled").read_text().split() == ["--signal=TERM", "10_1.0", "--signal=TERM", "10_1.3"]
 
 
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [("", "Slurm does not know it"), ("echo 'JobId=7 JobState=COMPLETED NodeList=(null) '", "it is COMPLETED")],
+)
+def test_a_shell_whose_job_is_over_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, said: str
+) -> None:
+    commands(tmp_path, monkeypatch, scontrol=f'[ "$2" != job ] || {shown or "exit 1"}')
+    with pytest.raises(NotSuitable, match=f"job 7 has no nodes: {said}. .*SLURM_JOB_ID after the job's end: unset it"):
+        slurm.of_this_job({"SLURM_JOB_ID": "7"}, 1)
+
+
 def test_the_job_that_we_are_part_of_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At its time limit it is over when we are: the series was killed in that wait, its log and its ledger without an end."""
     commands(tmp_path, monkeypatch, scontrol="echo 'JobId=7 JobState=COMPLETING NodeList=node1'")
