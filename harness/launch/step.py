@@ -93,6 +93,7 @@ class SlurmLauncher:
 
     def _ready(self, order: Order) -> None:
         run = self.configuration.run
+        asked, runtime = self._told(order)  # first: nobody waits in a queue to be told that there are no containers
         self._drop_nodes_that_are_gone()
         if self._nodes is None:
             if slurm.JOB in self.environment:
@@ -102,7 +103,6 @@ class SlurmLauncher:
                 self._nodes = slurm.allocate(
                     self.name, order.folder, run.nodes, run.accelerators_per_node, self.options, self.say
                 )
-        asked, runtime = self._told(order)
         words = node.words(asked, run.target)
         command = [
             *runtime.before,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -16,9 +18,11 @@ from harness.contract import NotSuitable
 from harness.execution.events import EventLog
 from harness.launch import controller, ledger, node, running_step, slurm
 from harness.launch.node import NodeReport
+from harness.launch.reaper import Reaper
 from harness.launch.running_step import RunningStep
 from harness.launch.runtime import Runtime
 from harness.launch.slurm import Allocation
+from harness.launch.step import SlurmLauncher
 from harness.launch.trial import Order
 from harness.request import Request
 
@@ -234,6 +238,23 @@ def test_neither_is_said_with_the_way_out(tmp_path: Path, monkeypatch: pytest.Mo
     srun_that_says(tmp_path, "Usage: srun", monkeypatch)
     with pytest.raises(NotSuitable, match=r"no --container-image .*apptainer build ssd\.sif"):
         Runtime.chosen("ssd", MOUNTS, "cuda")
+
+
+def test_nobody_waits_in_a_queue_to_be_told_that_there_are_no_containers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found out on the nodes, once the queue had given them."""
+    from harness import config
+    from tests.toy import configuration as toy
+
+    monkeypatch.setattr(slurm, "COMMANDS", ())
+    commands(tmp_path, monkeypatch, scontrol=":", srun="echo Usage: srun", salloc=f"touch {tmp_path}/asked")
+    path = toy.write(tmp_path, toy.raw(nodes=2))
+    request = Request(configuration=str(path), image="ssd", out=tmp_path)
+    launcher = SlurmLauncher(config.load(path), request, os.environ, "s", cast(Reaper, None), print)
+    with pytest.raises(NotSuitable, match="no --container-image"):
+        launcher.ready(Order(0, tmp_path, None, caches_cleared=False))
+    assert not (tmp_path / "asked").exists()
 
 
 # --- what Slurm refuses ------------------------------------------------------------------------------------------------
