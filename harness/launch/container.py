@@ -93,9 +93,27 @@ class ContainerLauncher:
         return caches.drop()
 
     def start(self, order: Order) -> RunningContainer:
-        """The trial, running. NotSuitable, with what to do, when the engine refuses."""
+        """The trial, running, if need be once the engine is there again. NotSuitable, with what to do, when it refuses."""
         self.reaper.watch_containers(f"{engine.SERIES}={self.series}")
         chosen = self.spec(order, self.where)  # by id: a tag may be moved while a series runs
+        waits = False
+
+        def away() -> None:
+            nonlocal waits
+            if not waits:
+                self.say(
+                    f"{order.name}: waiting: the Docker engine does not answer; it is tried again, for {engine.PATIENCE_S:g} s"
+                )
+            waits = True
+
+        def start() -> RunningContainer:
+            if waits:  # an answer may have been lost, and not the container
+                engine.remove_labelled(self.client, f"{engine.SERIES}={self.series}")
+            return self._within_limits(order, chosen)
+
+        return engine.patiently(start, away)
+
+    def _within_limits(self, order: Order, chosen: ContainerSpec) -> RunningContainer:
         if self.may_lift_limits:
             try:
                 return self._start(order, chosen)

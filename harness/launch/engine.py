@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.contract import NotSuitable
 from harness.launch import ledger
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Labels of every container that a series starts
 SERIES, HOST, FOLDER, TRIAL = "harness.series", "harness.host", "harness.folder", "harness.trial"
+
+Answer = TypeVar("Answer")
 
 PATIENCE_S = 60.0  # for an engine that is being restarted
 CDI_NAME = re.compile(
@@ -161,8 +163,11 @@ def explained(doing: str) -> Iterator[None]:
         raise _unreachable(error) from error
 
 
-def patiently(action: Callable[[], None], away: Callable[[], None] = lambda: None) -> None:
-    """Do it, if need be once the engine is there again; `away` is called each time it is not. EngineAway after PATIENCE_S."""
+def patiently(action: Callable[[], Answer], away: Callable[[], None] = lambda: None) -> Answer:
+    """What it returns, if need be once the engine is there again; `away` is called each time it is not.
+
+    EngineAway after PATIENCE_S.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import docker
 import pytest
@@ -18,6 +19,10 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from harness.contract import NotSuitable
 from harness.launch import engine, ledger
+from harness.launch.container import ContainerLauncher
+from harness.launch.container_spec import ContainerSpec, EngineHost, Gpus
+from harness.launch.trial import Order
+from harness.request import Request
 
 
 def aborted(cause: OSError) -> Callable[[], Any]:
@@ -170,3 +175,35 @@ def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(NotSuitable, match="user 4000000000 may not use the Docker engine") as refused:
         engine.connect(aborted(PermissionError(13, "Permission denied")))
     assert "usermod" not in str(refused.value)
+
+
+def test_an_engine_that_is_restarted_between_two_trials_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update restarts it in seconds, and ended a series of hours. Whose answer was lost, a container may be there."""
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None))
+    done: list[str] = []
+
+    class Containers:
+        def create(self, **_: object) -> Any:
+            if not done:
+                done.append("lost")
+                raise requests.exceptions.ConnectionError("the engine went away")
+            done.append("created")
+            return SimpleNamespace(attach=lambda **_: iter(()), start=lambda: done.append("started"), id="1", name="x")
+
+        def list(self, **asked: Any) -> list[Any]:
+            assert asked["filters"] == {"label": f"{engine.SERIES}=s"}
+            done.append("looked for what is there")
+            return []
+
+    said: list[str] = []
+    launcher = ContainerLauncher(
+        cast(Any, SimpleNamespace(version=dict, containers=Containers())),
+        *(cast(Any, SimpleNamespace(id="sha256:1", attrs={})), "ssd", EngineHost({}, 1000, 1000, ()), Request()),
+        *(Gpus(), "s", "toy", cast(Any, SimpleNamespace(watch_containers=lambda _: None)), said.append),
+    )
+    monkeypatch.setattr(ContainerLauncher, "spec", lambda *_: ContainerSpec("ssd", ("x",), {}, (), "1000:1000"))
+    launcher.start(Order(3, tmp_path, None, caches_cleared=False))
+    assert done == ["lost", "looked for what is there", "created", "started"]
+    assert said == ["trial 3: waiting: the Docker engine does not answer; it is tried again, for 60 s"]
