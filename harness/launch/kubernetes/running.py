@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from harness.contract import NotSuitable
+from harness.exit_codes import INTERRUPTED
 from harness.launch import stacks
 from harness.launch.kubernetes import cluster as clusters
 from harness.launch.kubernetes.cluster import Cluster, ClusterAway, LoggedOut
@@ -26,6 +28,7 @@ POLL_S = 1.0
 PATIENCE_S = 300.0  # for a cluster that does not answer while a trial runs in it
 CLOSING_S = 60.0  # for the same at its end: what is left then, the reaper deletes, or the next trial
 OUTPUT_S = 60.0  # for the last lines of pods that have ended
+ASKED = (INTERRUPTED, 128 + signal.SIGTERM)  # a pod's exit codes, once its Job has asked it to end
 
 
 def container(pod: client.V1Pod) -> client.V1ContainerStatus | None:
@@ -168,8 +171,8 @@ class RunningJob:
             return 137
         ends = [each for each in map(ended, pods) if each is not None]
         failed = [each for each in ends if each.code]
-        if failed:  # the first; the others are ended for it
-            first = min(failed, key=lambda each: (each.when, each.code >= 128))
+        if failed:  # the first that was not asked to: the others are ended for it, by nodes whose clocks may be behind
+            first = min(failed, key=lambda each: (each.code in ASKED and not each.why, each.when, each.code >= 128))
             self._why = first.why
             return first.code
         return 0 if len(ends) == len(self._pods) else None

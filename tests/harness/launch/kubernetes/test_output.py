@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import errno
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import psutil
@@ -209,3 +211,26 @@ def test_a_disk_that_is_full_here_is_said_and_heals(tmp_path: Path, monkeypatch:
     for each in pieces:
         running._take(0, each)
     assert not running.why()
+
+
+def test_the_pod_that_failed_first_is_the_cause_whatever_the_nodes_clocks_say(tmp_path: Path) -> None:
+    """Node 0, asked to end for node 1's sake, said so half a minute before by its clock: the series took that for a Ctrl-C."""
+
+    def pod(name: str, code: int, second: int, condition: Any = None) -> Any:
+        when = datetime.datetime(2026, 1, 1, 12, 0, second, tzinfo=datetime.UTC)
+        terminated = SimpleNamespace(exit_code=code, reason="Error", finished_at=when)
+        status = SimpleNamespace(name="trial", state=SimpleNamespace(terminated=terminated))
+        return SimpleNamespace(
+            metadata=SimpleNamespace(name=name),
+            status=SimpleNamespace(container_statuses=[status], conditions=condition and [condition], phase="Failed"),
+        )
+
+    def judged(*pods: Any) -> int | None:
+        cluster = cast(Any, SimpleNamespace(pods=lambda _: list(pods)))
+        return RunningJob(cluster, cast(Any, SimpleNamespace(name="job")), [], [], {})._ask()
+
+    assert judged(pod("0", 130, 1), pod("1", 5, 31)) == 5
+    assert judged(pod("0", 143, 1), pod("1", 2, 31)) == 2
+    drained = SimpleNamespace(type="DisruptionTarget", status="True", reason="EvictionByEvictionAPI", message="drain")
+    assert judged(pod("0", 130, 1, drained), pod("1", 5, 9)) == 130
+    assert judged(pod("0", 130, 2), pod("1", 130, 3)) == 130
