@@ -19,6 +19,10 @@ The order of calls in one timed run, on every rank (only rank 0 writes the log):
     session.fingerprint()           -- run_stop: off the clock again
     session.panels(n)
     session.close()                 always, on every way out
+
+Of several ranks, torch.distributed's default group is there from `open` to `close`; of one there is none. What is given
+against what stands here ends the run (harness/execution/given.py), exit code 5: numbers are Python's own, no tensor and no
+numpy scalar, and no name in the log is one that the harness writes itself.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ import contextlib
 import itertools
 import tempfile
 import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from harness.exit_codes import DISK_FULL
 
 NAME = "checkpoint.pt"
 BEST = "best.pt"
+_PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None))
 EARLIER = "earlier_"  # begins the name of a folder with what an earlier run has left
 
 
@@ -102,10 +105,15 @@ def set_aside(folder: Path) -> Path | None:
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint in `folder`, and the best one where this is it; an interruption leaves the old ones.
 
-    OSError when it cannot be written.
+    OSError when it cannot be written, TypeError when it could not be read again.
     """
     import torch
 
+    for place, kind in _not_plain(vars(checkpoint)):
+        raise TypeError(
+            f"{place} is of type {kind}, with which no checkpoint can be read again: a session's state is made of tensors, "
+            "Python's numbers and texts, and dicts, lists and tuples of them"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with whole.replacing(folder / NAME) as file:
@@ -114,6 +122,23 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
             whole.same(folder / BEST, folder / NAME)
     except OSError as error:
         raise OSError(error.errno, f"{folder}: the checkpoint cannot be written ({error.strerror})") from error
+
+
+def _not_plain(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Where in it there is what torch.load refuses to read without running code, and of which type that is."""
+    import torch
+
+    if isinstance(value, torch.Tensor) or type(value) in _PLAIN:
+        return
+    if type(value) in (dict, OrderedDict):
+        for key, each in value.items():
+            yield from _not_plain(key, f"the key {place}[{key!r}]")
+            yield from _not_plain(each, f"{place}[{key!r}]" if place else str(key))
+    elif type(value) in (list, tuple, set):
+        for index, each in enumerate(value):
+            yield from _not_plain(each, f"{place}[{index}]")
+    elif not isinstance(value, torch.Size | torch.dtype | torch.device):
+        yield place, f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def load(folder: Path, configuration: Configuration) -> Checkpoint:

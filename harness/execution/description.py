@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from harness.config import Configuration
 from harness.contract import Plain, Session
-from harness.execution import provenance
+from harness.execution import given, provenance
 from harness.execution.events import EventLog, keys
 from harness.execution.process_group import Ranks
 from harness.system import accelerator, facts, loaded, variables
@@ -49,7 +49,8 @@ def not_for_submission(configuration: Configuration, *, caches_cleared: bool) ->
 
 def opened(log: EventLog, configuration: Configuration, session: Session) -> None:
     """What only the open session knows."""
-    for key, value in (*session.hyperparameters().items(), *session.properties().items()):
+    hyperparameters = given.told("hyperparameters", session.hyperparameters())
+    for key, value in (*hyperparameters.items(), *given.told("properties", session.properties()).items()):
         log.point(key, value)
     if configuration.rules.weights_logged:
         for name in session.weight_names():

@@ -22,8 +22,13 @@ DYING_S = (
 )
 
 
-def of_error(run: Run, error: Exception) -> Ending:
-    """What an exception makes of the run. The traceback of one that nobody foresaw goes to the log."""
+def of_error(run: Run, error: BaseException) -> Ending:
+    """What an exception makes of the run. The traceback of one that nobody foresaw goes to the log.
+
+    SystemExit is one of those: a library's exit(0) in the middle of a run would pass for a run that met its target.
+    """
+    if isinstance(error, KeyboardInterrupt):  # of code that has put Python's own handler back
+        return Ending(INTERRUPTED, "SIGINT")
     if isinstance(error, NotSuitable):
         return Ending(NOT_SUITABLE, str(error))
     if isinstance(error, LogLost):

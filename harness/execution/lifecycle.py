@@ -24,6 +24,7 @@ from harness.execution import (
     description,
     ending,
     events,
+    given,
     meeting,
     pace,
     picture,
@@ -99,7 +100,7 @@ def _ending(run: Run) -> Ending:
         if run.ending is None and ending.left_to_launcher(run, interrupted):
             run.ending = how
             return how
-    except Exception as error:  # noqa: BLE001 - every way out ends in a run_stop
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - every way out ends in a run_stop
         how = ending.of_error(run, error)
     if run.launch.rank != 0:
         with contextlib.suppress(LogLost):
@@ -129,7 +130,7 @@ def _train(run: Run) -> Ending:
         log.point(keys.SEED, here.seed)
         lost = functools.partial(ending.lost, run)
         closing.enter_context(process_group.watched_machines(store, here, run.ranks, lost))
-        session = configuration.benchmark.open(configuration.tables, here)
+        session = given.session(configuration.benchmark.open(configuration.tables, here))
         closing.callback(session.close)
         session.warm_up()
         description.opened(log, configuration, session)
@@ -144,7 +145,7 @@ def _train(run: Run) -> Ending:
 
         log.start(keys.RUN_START)
         run.started = time.perf_counter()
-        found = session.load_data()
+        found = given.summary(here, session.load_data())
         log.point(keys.TRAIN_SAMPLES, found.train_samples)
         log.point(keys.EVAL_SAMPLES, found.eval_samples)
         for name, value in found.more.items():
@@ -204,7 +205,7 @@ def _epochs(run: Run, here: Context, session: Session, first_epoch: int, budget:
             return _steps_spent(run)
         if epoch in evaluate_after:
             log.stop(keys.BLOCK_STOP, **{keys.FIRST_EPOCH_NUM: block})
-            _evaluate(run, session, epoch)
+            _evaluate(run, here, session, epoch)
             if history.met:
                 return Ending(TARGET_MET, "")
             block = epoch + 1
@@ -232,7 +233,7 @@ def _epoch(run: Run, here: Context, session: Session, epoch: int, budget: Budget
     log, epoch_num = run.log, {keys.EPOCH_NUM: epoch}
     log.start(keys.EPOCH_START, **epoch_num)
     clock, steps, loss_sum = throughput.EpochClock(), 0, 0.0
-    for interval in session.train_epoch(epoch, cut):
+    for interval in map(given.interval, session.train_epoch(epoch, cut)):
         rate = clock.interval(interval)
         steps += interval.steps
         loss_sum += interval.loss * interval.steps
@@ -271,14 +272,12 @@ def _epoch(run: Run, here: Context, session: Session, epoch: int, budget: Budget
     run.screen.epoch(epoch, loss_sum / steps, whole, cut)
 
 
-def _evaluate(run: Run, session: Session, epoch: int) -> None:
+def _evaluate(run: Run, here: Context, session: Session, epoch: int) -> None:
     log, epoch_num = run.log, {keys.EPOCH_NUM: epoch}
     log.start(keys.EVAL_START, **epoch_num)
     start = time.perf_counter()
-    quality = session.evaluate(epoch)
+    quality = given.quality(here, session.evaluate(epoch), epoch, run.configuration.rules, run.history.target)
     description.phases(log, session.phase_seconds(), **epoch_num)
-    if not math.isfinite(quality):
-        raise NotFinite(f"the {run.history.metric} after epoch {epoch} is {quality}")
     log.point(keys.EVAL_ACCURACY, quality, **epoch_num)
     log.stop(keys.EVAL_STOP, **epoch_num)
     evaluated = Evaluated(epoch, quality, time.perf_counter() - start, run.minutes)

@@ -32,6 +32,7 @@ class Toy(BaseModel):
     fate: Literal["learns", "stands still", "nan", "raises", "sleeps", "bad data", "unsuitable", "rank 1 raises",
                   "stops short", "long farewell", "never returns", "naps", "knows the answers",
                   "tells its seed", "rank 1 is slow", "rank 1 hangs",
+                  "exits", "beyond all", "rank 1 is sure",
                   "warms up slowly", "cannot warm up", "warms up for ever", "reads slowly"]  # fmt: skip
     gain: float = 0.1  # of quality, an epoch
     steps: int = 2  # of an epoch
@@ -80,6 +81,8 @@ class ToySession:
         for step in range(1, last + (self.toy.fate != "stops short")):
             if self.toy.fate == "raises" and epoch == 2:
                 raise RuntimeError("the toy broke")
+            if self.toy.fate == "exits" and epoch == 2:
+                sys.exit(0)  # as a library's own handler of an error may
             if self.toy.fate == "rank 1 raises" and self.context.rank == 1 and epoch == 2:
                 raise RuntimeError("rank 1 broke")
             if self.toy.fate == "never returns" and epoch == 2:
@@ -107,6 +110,8 @@ class ToySession:
         return {}
 
     def evaluate(self, epoch: int) -> float:
+        if self.toy.fate == "beyond all" or (self.toy.fate == "rank 1 is sure" and self.context.rank == 1):
+            return 1.0 + (self.toy.fate == "beyond all")
         return self.quality
 
     def fingerprint(self) -> str:

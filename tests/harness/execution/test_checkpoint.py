@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,22 @@ def test_round_trip(tmp_path: Path) -> None:
     assert (found.epoch, found.seed, found.state["data"], found.state["step"]) == (2, 7, b"reader", 5)
     assert torch.equal(found.state["weight"], torch.full((3,), 2.0))
     assert [path.name for path in (tmp_path / "new").iterdir()] == [checkpoint.NAME]
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"order": np.zeros(3)}, r"state\['order'\] is of type numpy.ndarray"),
+        ({"best": [0.5, np.float64(0.7)]}, r"state\['best'\]\[1\] is of type numpy.float64"),
+        ({"at": {"folder": Path("/")}}, r"state\['at'\]\['folder'\] is of type pathlib.*Path"),
+        ({np.int64(3): "a"}, r"the key state\[np.int64\(3\)\] is of type numpy.int64"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_kept(tmp_path: Path, state: dict[Any, Any], said: str) -> None:
+    checkpoint.save(tmp_path, saved(1))
+    with pytest.raises(TypeError, match=said):  # and not by who comes with the model of a week's training
+        checkpoint.save(tmp_path, replace(saved(2), state=state))
+    assert checkpoint.load(tmp_path, CONFIGURATION).epoch == 1
 
 
 def test_an_interrupted_save_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,8 @@ def test_the_other_rulesets_pass_too(tmp_path: Path, ruleset: str) -> None:
         ("nan", 5, "the loss is nan in epoch 2 by step 1"),
         ("raises", 5, "RuntimeError: the toy broke"),
         ("stops short", 5, "RuntimeError: epoch 1 had 1 steps where 2 were due"),
+        ("exits", 5, "SystemExit: 0"),
+        ("beyond all", 5, r"accuracy after epoch 1 is 2.0, which it cannot be: accuracy from 0 to 1"),
         ("bad data", 2, "the folder has 7 numbers"),
         ("unsuitable", 6, "no abacus here"),
     ],
@@ -115,7 +117,7 @@ def test_every_other_way_out(tmp_path: Path, fate: str, code: int, reason: str) 
     assert stopped["status"] == "aborted"
     assert re.search(reason, stopped["reason"]) and re.search(reason, finished.stdout)
     assert "RESULT" not in finished.stdout
-    assert ("Traceback" in finished.stdout) == (fate in ("raises", "stops short")), (
+    assert ("Traceback" in finished.stdout) == (fate in ("raises", "stops short", "exits", "beyond all")), (
         "only what we did not foresee shows a traceback"
     )
     assert complies(log) is False
