@@ -228,11 +228,19 @@ def find_benchmark(name: object) -> Benchmark:
         if error.name is None or not f"{package}.".startswith(f"{error.name}."):
             raise  # the package is there but lacks something it needs
         return _no_benchmark(f'benchmark = "{name}": there is no package {package}')
+    except SystemExit as error:  # it would pass for the end of a verb that has done its work
+        raise ImportError(f"{package} ends the program while it is imported") from error
     benchmark: Any = getattr(module, "BENCHMARK", None)
     missing = [member for member in BENCHMARK_MEMBERS if not hasattr(benchmark, member)]
     if missing:
         raise ConfigError(
             f'benchmark = "{name}": {package}.BENCHMARK lacks {", ".join(missing)}; see harness/contract.py'
+        )
+    kind = benchmark.config_type
+    if isinstance(benchmark, type) or not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        raise ConfigError(
+            f'benchmark = "{name}": {package}.BENCHMARK must be an object, no class, and its config_type a class of '
+            "pydantic's BaseModel; see harness/contract.py"
         )
     found: Benchmark = benchmark
     return found

@@ -10,8 +10,10 @@ logs are read and scored by what they say themselves.
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from functools import cache
@@ -120,8 +122,16 @@ _SEARCH: dict[Path, None] = {}
 
 
 def also_search(folders: Iterable[Path]) -> None:
-    """Look for benchmarks in these folders too, as in the package `benchmarks`."""
-    _SEARCH.update(dict.fromkeys(folder.resolve() for folder in folders))
+    """Look for benchmarks in these folders too, as in the package `benchmarks`.
+
+    ValueError for one by a name that an earlier folder has: the other's code would be run in its place.
+    """
+    for folder in folders:
+        named = sorted(path.parent.name for path in folder.glob(f"*/{FILE}"))
+        for there, name in itertools.product(_folders(), named):
+            if there != folder.resolve() and (there / name).is_dir():
+                raise ValueError(f"{folder / name}: there is {there / name}, and a benchmark needs a name of its own")
+        _SEARCH[folder.resolve()] = None
     _found.cache_clear()
 
 
@@ -176,8 +186,10 @@ def read(path: Path) -> dict[str, Rules]:
     found: dict[str, Rules] = {}
     for keyword, meaning in zip(keywords, told, strict=True):
         own = meaning.pop("rulesets", {})
-        if not own:
-            raise ValueError(f'{path}: meaning {meaning.get("task")}: no [meaning.rulesets."X.Y.Z"]')
+        if not own or not isinstance(own, dict) or not all(isinstance(each, dict) for each in own.values()):
+            raise ValueError(
+                f'{path}: meaning {meaning.get("task")}: no table [meaning.rulesets."X.Y.Z"] for each ruleset'
+            )
         for ruleset, values in own.items():
             if ruleset in found or ruleset not in rulesets():
                 why = "has two meanings" if ruleset in found else f"is none of {', '.join(rulesets())}"
@@ -196,7 +208,34 @@ def _rules(path: Path, keyword: str, ruleset: str, values: Mapping[str, Any]) ->
         if not _fits(value, known[key]):
             raise ValueError(f"{path}: {ruleset}: {key} = {value!r} is not of type {known[key]}")
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return Rules(keyword, ruleset, **plain)
+    found = Rules(keyword, ruleset, **plain)
+    for problem in _impossible(found):
+        raise ValueError(f"{path}: {ruleset}: {problem}")
+    return found
+
+
+def _impossible(rules: Rules) -> Iterator[str]:
+    for key in (
+        "runs",
+        "train_samples",
+        "eval_samples",
+        "evaluation_every",
+        "evaluation_epochs",
+        "train_samples_tolerated",
+    ):
+        value = getattr(rules, key)
+        if any(each < 1 for each in (value if isinstance(value, tuple) else (value,)) if each is not None):
+            yield f"{key} = {value}: 1 or more is needed"
+    if list(rules.evaluation_epochs) != sorted(set(rules.evaluation_epochs)):
+        yield f"evaluation_epochs = {list(rules.evaluation_epochs)} must ascend, each epoch once"
+    bounds, target = rules.quality_range, rules.target
+    if bounds and not (len(bounds) == 2 and bounds[0] < bounds[1]):
+        yield f"quality_range = {list(bounds)}: the lowest and the highest that the metric can be are needed"
+    low, high = bounds if len(bounds) == 2 else (0, math.inf)
+    if target is not None and not max(low, 0) < target < high:
+        yield f"target = {target}: a number above {max(low, 0):g} and below {high:g} is needed"
+    if not rules.metric.strip():
+        yield "metric is empty: it is the word by which logs, pages and screens call the quality"
 
 
 def _fits(value: object, annotation: str) -> bool:

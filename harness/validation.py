@@ -19,9 +19,30 @@ def validate(model: type[Model], content: dict[str, Any], more_keys: Iterable[st
     By way of JSON, since pydantic's strict mode takes a list for a tuple only from there. TOML's dates become text.
     """
     try:
-        return model.model_validate_json(json.dumps(content, default=str))
+        found = model.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
         return [_sentence(each, model, tuple(more_keys)) for each in error.errors()]
+    return list(_passed_over(found, content, more_keys)) or found
+
+
+def _passed_over(found: Any, content: Any, more_keys: Iterable[str] = (), place: str = "") -> Iterator[str]:
+    """Keys that a model without extra="forbid" leaves out without a word, which is pydantic's default: a typo is among them."""
+    if isinstance(found, BaseModel) and isinstance(content, dict) and found.model_config.get("extra") != "allow":
+        taken = {name: name for name in type(found).model_fields}
+        taken |= {each.alias: name for name, each in type(found).model_fields.items() if each.alias}
+        for key, value in content.items():
+            where = f"{place}.{key}" if place else key
+            if key in taken:
+                yield from _passed_over(getattr(found, taken[key]), value, (), where)
+            else:
+                known = [*taken, *more_keys]
+                yield f"{where}: unknown key{did_you_mean(key, known)} (known: {', '.join(known)})"
+    elif isinstance(found, list | tuple) and isinstance(content, list):
+        for index, (each, value) in enumerate(zip(found, content, strict=False)):
+            yield from _passed_over(each, value, (), f"{place}[{index}]")
+    elif isinstance(found, dict) and isinstance(content, dict):
+        for key, value in content.items():
+            yield from _passed_over(found.get(key), value, (), f"{place}.{key}")
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

@@ -95,7 +95,9 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
         rules.also_search(benchmark_folders())
         build()(args=recipe_words.translated(sys.argv[1:] if arguments is None else arguments), prog_name=name)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        return _say(f"error: {end.code}", exit_codes.BROKEN)  # of a library: no verb of ours ends in words
     except ValueError as error:
         return _say(f"error: {error}", exit_codes.USAGE)
     except NotSuitable as error:

@@ -91,3 +91,42 @@ def test_what_children_are_told_is_from_the_root(tmp_path: Path, monkeypatch: py
 def test_names_of_those_elsewhere() -> None:
     assert {"benchmarks.ssd", "tests.toy", "benchmarks.toy"} <= set(rules.packages())
     assert "benchmarks.detection" not in rules.packages()
+
+
+def test_a_name_is_one_benchmark_s(tmp_path: Path, elsewhere: Path) -> None:
+    """Python takes the first package of a name: the project's own was run where somebody's `ssd` was meant."""
+    (elsewhere / "mine").rename(elsewhere / "ssd")
+    done = harness("configs", HARNESS_BENCHMARKS=str(elsewhere))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{elsewhere / 'ssd'}: there is {CHECKOUT / 'benchmarks' / 'ssd'}" in done.stderr
+    (elsewhere / "ssd").rename(elsewhere / "mine")
+    shutil.copytree(elsewhere, tmp_path / "second")
+    done = harness("configs", HARNESS_BENCHMARKS=f"{elsewhere}:{tmp_path / 'second'}")
+    assert done.returncode == 2 and f"{tmp_path / 'second' / 'mine'}: there is {elsewhere / 'mine'}" in done.stderr
+    assert harness("score", tmp_path, HARNESS_BENCHMARKS=f"{elsewhere}:{elsewhere}/").returncode != 5
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("sys.exit(0)", 5, "benchmarks.mine ends the program while it is imported"),
+        ("sys.exit('no licence')", 5, "benchmarks.mine ends the program"),
+        ("BENCHMARK = ToyBenchmark", 2, "BENCHMARK must be an object, no class"),
+        ("ToyBenchmark.config_type = dict", 2, "its config_type a class of pydantic's BaseModel"),
+    ],
+)
+def test_what_is_no_benchmark(tmp_path: Path, elsewhere: Path, line: str, code: int, said: str) -> None:
+    with (elsewhere / "mine" / "__init__.py").open("a") as file:
+        file.write(f"{line}\n")
+    done = harness("run", tmp_path / "my-1.toml", "--out", tmp_path / "out", HARNESS_BENCHMARKS=str(elsewhere))
+    assert done.returncode == code and said in done.stderr, done.stdout + done.stderr
+
+
+def test_a_typo_in_a_table_of_its_own_is_told_where_its_model_would_not(tmp_path: Path, elsewhere: Path) -> None:
+    module = elsewhere / "mine" / "__init__.py"
+    module.write_text(module.read_text().replace('extra="forbid", ', ""))
+    path = tmp_path / "my-1.toml"
+    path.write_text(path.read_text() + "gian = 0.2\n\n[compute]\nfused = true\n")
+    done = harness("run", path, "--out", tmp_path / "out", HARNESS_BENCHMARKS=str(elsewhere))
+    assert done.returncode == 2
+    assert "toy.gian: unknown key; did you mean gain?" in done.stderr and "compute: unknown key" in done.stderr

@@ -133,7 +133,7 @@ def test_a_keyword_without_rules_is_scored_by_its_log(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         ("keyword = 1", "it needs keyword"),
-        ('keyword = "x"\n[[meaning]]\nmetric = "m"', "no \\[meaning.rulesets"),
+        ('keyword = "x"\n[[meaning]]\nmetric = "m"', "no table \\[meaning.rulesets"),
         ('keyword = "x"\n[[meaning]]\nruns = 5\nmetric = "m"\n[meaning.rulesets."0.7.0"]\n', "target is missing"),
         (
             'keyword = "x"\n[[meaning]]\nruns = 5\nmetric = "m"\ntraget = 1\n[meaning.rulesets."0.7.0"]\ntarget = 0.1',
@@ -146,6 +146,27 @@ def test_a_keyword_without_rules_is_scored_by_its_log(tmp_path: Path) -> None:
         (
             'keyword = "x"\n[[meaning]]\nruns = 5\nmetric = "m"\n[meaning.rulesets."0.8.0"]\ntarget = 0.1',
             "ruleset 0.8.0 is none of",
+        ),
+        ('keyword = "x"\n[[meaning]]\nruns = 5\nmetric = "m"\nrulesets = "0.7.0"', "no table \\[meaning.rulesets"),
+        (
+            'keyword = "x"\n[[meaning]]\nruns = 5\nmetric = "m"\n[meaning.rulesets]\n"0.7.0" = 0.1',
+            "no table \\[meaning.rul",
+        ),
+        *(
+            (f'keyword = "x"\n[[meaning]]\n{lines}\n[meaning.rulesets."0.7.0"]\ntarget = {target}', message)
+            for lines, target, message in (
+                ('runs = -3\nmetric = "m"', 0.1, "runs = -3: 1 or more"),
+                ('runs = 3\nmetric = ""', 0.1, "metric is empty"),
+                ('runs = 3\nmetric = "m"\nevaluation_every = 0', 0.1, "evaluation_every = 0: 1 or more"),
+                ('runs = 3\nmetric = "m"\neval_samples = [4, -4]', 0.1, "eval_samples = .*: 1 or more"),
+                ('runs = 3\nmetric = "m"\nevaluation_epochs = [3, 1]', 0.1, "must ascend"),
+                ('runs = 3\nmetric = "m"\nquality_range = [1]', 0.1, "quality_range = .1.: the lowest and the highest"),
+                ('runs = 3\nmetric = "m"\nquality_range = [100, 0]', 0.1, "quality_range"),
+                ('runs = 3\nmetric = "m"\nquality_range = [nan, nan]', 0.1, "quality_range"),
+                ('runs = 3\nmetric = "m"\nquality_range = [0, 1]', 8.0, "target = 8.0: a number above 0 and below 1"),
+                ('runs = 3\nmetric = "m"', "nan", "target = nan"),
+                ('runs = 3\nmetric = "m"', -0.1, "target = -0.1"),
+            )
         ),
     ],
 )
