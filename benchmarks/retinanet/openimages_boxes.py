@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ from benchmarks.detection.download.fetching import Progress, opened
 
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax", "IsGroupOf")
 BOX = '"bbox":[{:.3f},{:.3f},{:.3f},{:.3f}],"area":{:.3f}'
+IMAGE_ID = re.compile("[0-9a-f]{16}")
+GROUPS = ("0", "1", "-1")  # -1: nobody looked
 ROWS = 100_000  # read or written between two calls of progress
 
 
@@ -47,8 +51,8 @@ class Boxes:
 
 def class_ids(path: Path, classes: Sequence[str]) -> dict[str, int]:
     """OpenImages' ids of these classes, each with the place of its class. ValueError where the file lacks one."""
-    with path.open(newline="", encoding="utf-8") as file:
-        named = {row[1]: row[0] for row in csv.reader(file) if len(row) == 2}
+    with path.open("rb") as file:
+        named = {row[1]: row[0] for _, row in _read(path, file) if len(row) == 2}
     if missing := [name for name in classes if name not in named]:
         raise ValueError(f"{path}: no class {missing[0]} in it; delete it and run again")
     return {named[name]: place for place, name in enumerate(classes)}
@@ -63,10 +67,15 @@ def read(path: Path, classes: Mapping[str, int], progress: Progress) -> Boxes:
             if place is None:
                 continue
             try:
-                if len(image) != 16:
+                if not IMAGE_ID.fullmatch(image):
                     raise ValueError(f"{image!r} is no id of an image")
+                if group not in GROUPS:
+                    raise ValueError(f"IsGroupOf is {group!r}, not one of {', '.join(GROUPS)}")
+                box = float(x0), float(y0), float(x1), float(y1)
+                if not all(map(math.isfinite, box)):
+                    raise ValueError(f"a corner at {', '.join(map(str, box))}")
                 ids.append(int(image, 16))
-                corners.extend((float(x0), float(y0), float(x1), float(y1)))
+                corners.extend(box)
             except ValueError as error:
                 raise ValueError(f"{path}: line {at:,}: {error}; delete it and run again") from error
             places.append(place)
@@ -85,12 +94,12 @@ def read(path: Path, classes: Mapping[str, int], progress: Progress) -> Boxes:
 def _rows(path: Path, raw: IO[bytes], progress: Progress) -> Iterator[tuple[str, ...]]:
     """The wanted columns of each row."""
     size = os.fstat(raw.fileno()).st_size
-    reader = csv.reader(_text(raw))
-    header = next(reader, [])
+    reader = _read(path, raw)
+    _, header = next(reader, (1, []))
     if missing := [name for name in COLUMNS if name not in header]:
         raise ValueError(f"{path}: no column {missing[0]} in its first line; delete it and run again")
     places = [header.index(name) for name in COLUMNS]
-    for number, row in enumerate(reader, start=2):
+    for number, row in reader:
         if len(row) != len(header):
             raise ValueError(
                 f"{path}: line {number:,} has {len(row)} of {len(header)} values: cut off? Delete it and run again"
@@ -101,8 +110,14 @@ def _rows(path: Path, raw: IO[bytes], progress: Progress) -> Iterator[tuple[str,
     progress(f"reading {path.name}", size, size)
 
 
-def _text(raw: IO[bytes]) -> Iterator[str]:
-    return (line.decode("utf-8") for line in raw)
+def _read(path: Path, raw: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
+    """The values of each line, which has a number from 1 on. ValueError for what is no CSV file in UTF-8."""
+    number = 0
+    try:
+        for number, row in enumerate(csv.reader(line.decode("utf-8") for line in raw), start=1):
+            yield number, row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: line {number + 1:,}: {error}; delete it and run again") from error
 
 
 def write_coco(

@@ -124,7 +124,7 @@ def detect(
         with whole.replacing(json) as file:
             file.write(f"{dumps(rows)}\n".encode())
     if bad:
-        _complain(f"{bad} of {good + bad} could not be read; the others were")
+        _complain(f"{bad} of {good + bad} could not be read" + "; the others were" * (good > 0))
     if unwritten:
         raise typer.Exit(exit_codes.NOT_SUITABLE)
     raise typer.Exit(exit_codes.EPOCHS_SPENT if bad else 0)

@@ -237,13 +237,21 @@ def test_counts_that_are_not_the_rules(server: FileServer, tmp_path: Path) -> No
         ("0000000000000001,x,/m/01,1,0.1", "line 2 has 5 of 13 values: cut off"),
         ("1,x,/m/01,1,0.1,0.2,0.1,0.2,0,0,0,0,0", "line 2: '1' is no id of an image"),
         ("0000000000000001,x,/m/01,1,here,0.2,0.1,0.2,0,0,0,0,0", "line 2: could not convert string to float"),
+        ("0x00000000000001,x,/m/01,1,0.1,0.2,0.1,0.2,0,0,0,0,0", "line 2: '0x00000000000001' is no id of an image"),
+        ("0000000000000001,x,/m/01,1,nan,0.2,0.1,0.2,0,0,0,0,0", "line 2: a corner at nan, 0.1, 0.2"),
+        ("0000000000000001,x,/m/01,1,0.1,0.2,0.1,0.2,0,0,True,0,0", "line 2: IsGroupOf is 'True'"),
+        ("0000000000000001,\udcff,/m/01,1,0.1,0.2,0.1,0.2,0,0,0,0,0", "line 2: 'utf-8' codec can't decode byte 0xff"),
+        (f'"{"x" * 200_000}', "line 2: field larger than field limit"),
     ],
 )
 def test_what_is_wrong_with_published_boxes(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "boxes.csv"
-    path.write_text(f"{HEADER}\n{line}\n")
+    path.write_text(f"{HEADER}\n{line}\n", errors="surrogateescape")
     with pytest.raises(ValueError, match=f"boxes.csv: {message}"):
         openimages_boxes.read(path, {"/m/01": 0}, lambda *_: None)
+    path.write_bytes(b"/m/01,Apple\n/m/02,\xff\n")
+    with pytest.raises(ValueError, match=r"boxes.csv: line 2: 'utf-8' codec"):
+        openimages_boxes.class_ids(path, ["Apple"])
     path.write_text("ImageID,LabelName\n")
     with pytest.raises(ValueError, match="no column XMin"):
         openimages_boxes.read(path, {}, lambda *_: None)

@@ -13,7 +13,10 @@ from typing import Any
 from harness import names, outside, whole
 from harness.contract import Detection, Detector, Sample
 
-SUFFIXES = {*(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm")}
+SUFFIXES = {*(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm")}
+# What cameras and telephones, the web and editors make besides: not read, and not passed over without a word
+OTHERS = {*(".heic", ".heif", ".avif", ".jxl", ".gif", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw")}
+OTHERS |= {".mp4", ".mov", ".avi", ".mkv", ".webm"}
 ANNOTATIONS_LIMIT = 1 << 30  # bytes; COCO's training half has 450 MB
 DECIMALS = 3  # of a px: a thousandth of what the network can tell
 
@@ -62,6 +65,11 @@ def files(given: Iterable[Path]) -> tuple[list[Path], list[str], list[str]]:
             )
         elif folders:
             notes.append(f"{path}: {deeper}")
+        if others := [each for each in inside if each.suffix.lower() in OTHERS and each not in folders]:
+            kinds = ", ".join(sorted({each.suffix.lower() for each in others}))
+            notes.append(
+                f"{path}: {_count(len(others), 'file')} not looked at ({kinds}): make JPEG, PNG or WebP of them first"
+            )
         found += pictures
     return found, complaints, notes
 

@@ -175,6 +175,17 @@ def test_folders_inside_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixtur
     (folder / "1.jpg").unlink()
     code, _, errors = harness(capsys, "detect", kept, folder)
     assert code == 1 and "no file that is called a picture" in errors and "2 folders inside not looked into" in errors
+    assert errors.endswith("1 of 1 could not be read\n")
+
+
+def test_files_that_are_not_looked_at_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, folder = saved(tmp_path / "kept"), tmp_path / "seen"
+    numbers(folder, [1])
+    for name in ("IMG_1.HEIC", "IMG_2.HEIC", "a.gif", "notes.txt", "found.json"):
+        (folder / name).write_text("")
+    code, out, errors = harness(capsys, "detect", kept, folder)
+    assert code == 0 and "1.jpg" in out
+    assert errors == f"{folder}: 3 files not looked at (.gif, .heic): make JPEG, PNG or WebP of them first\n"
 
 
 def test_a_name_of_any_bytes_is_one_line_and_a_json_that_any_reader_takes(
