@@ -20,7 +20,7 @@ from typing import Any
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable
 from harness.execution import binding
-from harness.system import accelerator, facts, places, preflight
+from harness.system import accelerator, facts, places, preflight, torch_build
 from harness.system.facts import Machine
 
 NODE_RANK, MASTER_ADDR, MASTER_PORT = "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"
@@ -211,7 +211,7 @@ def device_of(kind: str, launch: Launch) -> tuple[str, str]:
 
 
 def uuid_of(device: str) -> str | None:
-    """Of the device that torch calls so, as torch spells it; None where it tells none. Its framework has been loaded."""
+    """Of the device that torch calls so, in its driver's digits; None where torch tells none. It has been loaded."""
     import torch
 
     where = torch.device(device)
@@ -222,7 +222,7 @@ def uuid_of(device: str) -> str | None:
     except Exception:  # noqa: BLE001 - not every vendor's extension has it, and each fails in its own way
         return None
     found = getattr(properties, "uuid", None)
-    return None if found is None else str(found)
+    return None if found is None else torch_build.uuid(str(found), torch.version.hip)
 
 
 def alone(kind: str) -> Context:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,21 @@ def parse(text: str) -> dict[str, str | None]:
             if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
                 found[target.id] = value.value
     return {"version": found.get("__version__")} | {key: found.get(key) for key in ("cuda", "hip", "xpu")}
+
+
+def uuid(spelt: str, hip: str | None) -> str | None:
+    """A device's UUID as its maker's driver has it, from what torch's get_device_properties has; None for one of zeros.
+
+    HIP's sixteen bytes are the letters of the sixteen digits that amdgpu's unique_id has: 38653561-3162-3263-3364-346535663630
+    is 8e5a1b2c3d4e5f60. Of a card without such a number they say XX, which is no name.
+    """
+    digits = spelt.replace("-", "")
+    if not digits.strip("0"):
+        return None
+    if not hip:
+        return spelt
+    try:
+        letters = bytes.fromhex(digits).decode("ascii")
+    except ValueError:
+        return None
+    return letters.lower() if re.fullmatch("[0-9a-fA-F]{16}", letters) else None

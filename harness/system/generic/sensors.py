@@ -21,6 +21,12 @@ def _divided(by: float) -> Convert:
     return lambda text: int(text) / by
 
 
+def _unique(text: str) -> str:
+    if not text.strip("0x"):
+        raise ValueError("a card without a number of its own")  # by zeros two machines would be taken for one
+    return text
+
+
 # name: file (under hwmon/hwmon*/ where it begins with "hwmon:"), what makes a value of its text
 SAMPLED: dict[str, tuple[tuple[str, ...], Convert]] = {
     "power_w": (("hwmon:power1_average", "hwmon:power1_input"), _divided(1e6)),
@@ -36,7 +42,7 @@ COUNTED: dict[str, tuple[tuple[str, ...], Convert]] = {
 }
 STATE: dict[str, tuple[tuple[str, ...], Convert]] = {
     "name": (("product_name",), str),
-    "uuid": (("unique_id",), str),
+    "uuid": (("unique_id",), _unique),
     "vbios": (("vbios_version",), str),
     "memory_mib": (("mem_info_vram_total",), lambda text: int(text) >> 20),
     "power_limit_w": (("hwmon:power1_cap",), _divided(1e6)),

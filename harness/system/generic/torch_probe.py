@@ -46,6 +46,8 @@ def _details(module: Any, index: int) -> dict[str, Any]:
         return {}
     values = {name: getattr(found, name, None) for name in dir(found) if not name.startswith("_")}
     plain = {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
+    if values.get("uuid") is not None:  # an object of its own
+        plain["uuid"] = str(values["uuid"])
     if isinstance(memory := plain.get("total_memory"), int):
         plain["memory_mib"] = memory >> 20
     return plain

@@ -82,11 +82,25 @@ class Generic:
         )
 
     def details(self) -> list[dict[str, Plain]]:
-        by_torch = list(self.torch.details) if self.torch else []
+        by_torch = [self._by_torch(each) for each in self.torch.details] if self.torch else []
         by_kernel = sensors.state(self.trace.cards) if self.trace else []
-        if self.names and len(by_torch) == len(by_kernel):
-            return [{**kernel, **torch} for kernel, torch in zip(by_kernel, by_torch, strict=True)]
-        return [dict(each) for each in (by_torch if self.names else by_kernel)]
+        if not self.names:
+            return by_kernel
+        on_bus = {str(each["pci_bus"]): each for each in by_kernel}
+        same = [on_bus.get(_bus(each)) for each in by_torch]
+        if None in same:  # an older torch does not tell
+            same = [*by_kernel] if len(by_kernel) == len(by_torch) else [{} for _ in by_torch]
+        # the kernel's uuid first: telemetry's is the kernel's too
+        return [
+            {**(kernel or {}), **torch, **({"uuid": kernel["uuid"]} if kernel and "uuid" in kernel else {})}
+            for kernel, torch in zip(same, by_torch, strict=True)
+        ]
+
+    def _by_torch(self, details: Mapping[str, Plain]) -> dict[str, Plain]:
+        told = dict(details)
+        if (spelt := told.pop("uuid", None)) and (uuid := torch_build.uuid(str(spelt), self.build.hip)):
+            told["uuid"] = uuid
+        return told
 
     def software(self) -> dict[str, Plain]:
         verdict = self.verdict
@@ -147,6 +161,13 @@ class GenericVendor:
 
     def tested_drivers(self) -> Collection[str]:
         return ()
+
+
+def _bus(details: Mapping[str, Plain]) -> str:
+    """A device's place on the bus as the kernel writes it; torch's numbers are of whole cards. Empty where torch tells none."""
+    told = [details.get(name) for name in ("pci_domain_id", "pci_bus_id", "pci_device_id")]
+    numbers = [each for each in told if isinstance(each, int)]
+    return "{:04x}:{:02x}:{:02x}.0".format(*numbers) if len(numbers) == len(told) else ""
 
 
 @functools.cache

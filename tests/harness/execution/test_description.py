@@ -37,7 +37,7 @@ def test_devices_of_other_nodes_are_spelt_alike() -> None:
         (NVML, [None]),  # torch tells none
         (NVML, [BARE[0], None]),
         (NVML, ["a slice of a GPU"]),
-        ([{"uuid": "0x1234"}, {"name": "no UUID"}], ["3132-3334"]),  # ROCm's torch and kernel have different ones
+        ([{"uuid": "0x1234"}, {"name": "no UUID"}], ["3132-3334"]),
         ([], [BARE[0]]),
         (NVML, []),
     ],
@@ -51,6 +51,14 @@ def test_torch_is_asked_for_the_device_that_it_uses(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
     assert context.uuid_of("cuda:3") == BARE[3]
     assert context.uuid_of("cpu") is None
+    monkeypatch.setattr(torch.version, "hip", "7.1")
+    module.get_device_properties = lambda index: SimpleNamespace(uuid="38653561-3162-3263-3364-346535663630")
+    assert context.uuid_of("cuda:3") == "8e5a1b2c3d4e5f60"
+    assert description.device_uuids([{"uuid": "8e5a1b2c3d4e5f60"}, {"uuid": "1"}], ["8e5a1b2c3d4e5f60"]) == [
+        "8e5a1b2c3d4e5f60"
+    ]
+    module.get_device_properties = lambda index: SimpleNamespace(uuid="58580000-0000-0000-0000-000000000000")  # XX
+    assert context.uuid_of("cuda:3") is None
     module.get_device_properties = lambda index: SimpleNamespace(name="no uuid")
     assert context.uuid_of("cuda:3") is None
     del module.get_device_properties

@@ -84,6 +84,35 @@ def test_amd_under_rocm_says_cuda_and_is_not_nvidia(monkeypatch: pytest.MonkeyPa
     assert VENDOR.look(Surroundings(tmp_path)) is None
 
 
+def test_devices_that_torch_numbers_otherwise_than_the_bus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """HIP_VISIBLE_DEVICES=1,0 beside graphics of the processor: what the kernel says of a card stays that card's."""
+    for bus, number, model in (("05", "8e5a1b2c3d4e5f60", "MI300X"), ("26", "8e5a1b2c3d4e5f61", "MI325X")):
+        more = {**MI300X, "unique_id": number, "product_name": model}
+        card(tmp_path, f"0000:{bus}:00.0", "1002", "74a1", "120000", **more)
+    card(tmp_path, "0000:c1:00.0", "1002", "15bf", "030000")
+    told = [
+        {"pci_domain_id": 0, "pci_bus_id": bus, "pci_device_id": 0, "uuid": uuid}
+        for bus, uuid in (
+            (0x26, "38653561-3162-3263-3364-346535663631"),
+            (0x05, "38653561-3162-3263-3364-346535663630"),
+        )
+    ]
+    sees = TorchSees(None, "cuda", ("AMD Instinct MI325X", "AMD Instinct MI300X"), tuple(told))
+    found, _ = look(monkeypatch, tmp_path, ROCM, sees)
+    assert found is not None
+    assert [(each["pci_bus"], each["uuid"], each["name"]) for each in found.details()] == [
+        ("0000:26:00.0", "8e5a1b2c3d4e5f61", "MI325X"),
+        ("0000:05:00.0", "8e5a1b2c3d4e5f60", "MI300X"),
+    ]
+
+
+def test_numbers_of_zeros_name_no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    card(tmp_path, "0000:05:00.0", "1002", "74a1", "120000", **{**MI300X, "unique_id": "0000000000000000"})
+    sees = TorchSees(None, "cuda", ("AMD Radeon",), ({"uuid": "58580000-0000-0000-0000-000000000000"},))
+    found, _ = look(monkeypatch, tmp_path, ROCM, sees)
+    assert found is not None and "uuid" not in found.details()[0]
+
+
 def test_amd_under_a_pytorch_for_cuda_is_said_and_torch_not_asked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -112,8 +141,11 @@ def test_the_graphics_of_a_laptops_processor_are_no_fault(
 
 def test_intel_under_a_pytorch_for_xpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     card(tmp_path, "0000:9a:00.0", "8086", "0bda", "038000")
-    sees = TorchSees(None, "xpu", ("Intel(R) Data Center GPU Max 1100",), ({},))
+    sees = TorchSees(
+        None, "xpu", ("Intel(R) Data Center GPU Max 1100",), ({"uuid": "8680da0b-2f00-0000-9a00-000000000000"},)
+    )
     found, _ = look(monkeypatch, tmp_path, XPU, sees)
+    assert found is not None and found.details()[0]["uuid"] == "8680da0b-2f00-0000-9a00-000000000000"
 
     assert found is not None
     assert (found.vendor, found.device, found.names) == ("Intel", "xpu", ["Intel(R) Data Center GPU Max 1100"])
