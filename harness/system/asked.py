@@ -13,14 +13,26 @@ class NoAnswer(Exception):
 
 
 def answer(command: Sequence[str], seconds: float, *, late: str, dead: str) -> dict[str, Any]:
-    """The JSON of the last line that it prints. NoAnswer: `late` after so many seconds, or `dead`, how, and its last words."""
+    """The last JSON object that it prints on a line; what a driver's library prints besides is passed over.
+
+    NoAnswer: `late` after so many seconds, or `dead`, how, and its last words.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=seconds, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise NoAnswer(f"{late} within {seconds} s") from error
-    said = done.stdout.strip().splitlines()
-    if done.returncode != 0 or not said:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    found = next(filter(None, map(_object, reversed(done.stdout.splitlines()))), None)
+    if done.returncode != 0 or found is None:
+        last = (done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["no message"])[-1]
         raise NoAnswer(f"{dead} ended with {done.returncode}: {last}")
-    found: dict[str, Any] = json.loads(said[-1])
     return found
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
