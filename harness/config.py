@@ -31,7 +31,7 @@ from harness.contract import Benchmark
 from harness.names import UNNAMED, same_accelerator
 from harness.rules import Division, Rules, Status
 from harness.system import accelerator, numa
-from harness.validation import did_you_mean, not_finite, validate
+from harness.validation import did_you_mean, no_numbers, validate
 
 CHECKOUT = ROOT if (ROOT / "run_and_time.sh").is_file() else None
 FOLDER = ROOT / "configs" if CHECKOUT else ROOT / "harness" / "configs"  # where pyproject.toml puts them in a wheel
@@ -41,6 +41,16 @@ BENCHMARK_MEMBERS = (
 )
 
 Text = Annotated[str, Field(min_length=1)]
+
+
+def _printable(text: str) -> str:
+    """It is in lines of the screen and names of folders; a line's end in it would begin a line of its own."""
+    if not text.isprintable():
+        raise ValueError(f"{text!r}: one line of printable characters is needed")
+    return text
+
+
+Line = Annotated[Text, AfterValidator(_printable)]
 
 
 def _known_device(name: str) -> str:
@@ -69,8 +79,8 @@ class Table(BaseModel):
 class SubmissionTable(Table):
     """What the log's submission_* lines say."""
 
-    org: Text
-    platform: Text
+    org: Line
+    platform: Line
     division: Division
     status: Status
 
@@ -183,7 +193,7 @@ def load(path: Path, *, target: float | None = None, org: str | None = None) -> 
 
 def parse(raw: dict[str, Any], *, name: str, source: str) -> Configuration:
     """A Configuration from a file's content. ConfigError with one line for each thing wrong."""
-    problems = [f"{key} = {value}: a finite number is needed" for key, value in not_finite(raw)]
+    problems = [*no_numbers(raw)]
     own = validate(Own, {key: value for key, value in raw.items() if key in Own.model_fields})
     tables: BaseModel | list[str]
     try:
@@ -219,6 +229,8 @@ def find_benchmark(name: object) -> Benchmark:
     """The BENCHMARK of the package that `name` stands for. ConfigError when there is none."""
     if not isinstance(name, str) or not name:
         return _no_benchmark(f"benchmark = {name!r}: the name of a benchmark is needed")
+    if not all(part.isidentifier() for part in name.split(".")):
+        return _no_benchmark(f"benchmark = {json.dumps(name)}: no package can be called that")
     package = module_name(name)
     try:
         if "." not in name:

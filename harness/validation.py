@@ -51,16 +51,18 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def not_finite(content: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """TOML knows nan and inf; no key here does."""
+def no_numbers(content: Any, key: str = "") -> Iterator[str]:
+    """A sentence for each number that TOML knows and no key takes: nan, inf, and whole ones that fit no machine's word."""
     if isinstance(content, dict):
         for name, value in content.items():
-            yield from not_finite(value, f"{key}.{name}" if key else name)
+            yield from no_numbers(value, f"{key}.{name}" if key else name)
     elif isinstance(content, list):
         for index, value in enumerate(content):
-            yield from not_finite(value, f"{key}[{index}]")
+            yield from no_numbers(value, f"{key}[{index}]")
     elif isinstance(content, float) and not math.isfinite(content):
-        yield key, content
+        yield f"{key} = {content}: a finite number is needed"
+    elif isinstance(content, int) and not -(2**63) <= content < 2**63:
+        yield f"{key} = {content}: a number of at most 64 bits is needed"
 
 
 def _sentence(error: Any, model: type[BaseModel], more_keys: tuple[str, ...]) -> str:

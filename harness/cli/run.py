@@ -34,6 +34,7 @@ def run(request: Request, named: frozenset[str]) -> None:
     from harness.execution import lifecycle, signals
     from harness.execution.context import Launch, Node
     from harness.launch import ranks
+    from harness.system import accelerator, preflight
 
     launch = Launch() if request.series else Launch.from_environment()
     if launch.parent is not None:
@@ -63,6 +64,8 @@ def run(request: Request, named: frozenset[str]) -> None:
 
         raise typer.Exit(run_trials(chosen, request))
     if chosen.run.world_size > 1 and not launch.as_rank:
+        if chosen.run.device == accelerator.CPU:  # the others each look for theirs
+            preflight.check(accelerator.CPU, chosen.run.accelerators_per_node)
         node = Node.from_environment(chosen.run.nodes) if chosen.run.nodes > 1 else None
         raise typer.Exit(ranks.run(chosen, request, node))
     try:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from harness.contract import NotSuitable
 from harness.system import accelerator, host
 from harness.system.accelerator import CPU, Accelerators, Surroundings
+
+RANKS_A_PROCESSOR = 16  # more is a slip of the hand, and takes the memory of all else: each is some 300 MB
 
 
 def check(device: str, count: int) -> Accelerators | None:
@@ -13,6 +17,12 @@ def check(device: str, count: int) -> Accelerators | None:
     Looks at the machine before a framework is loaded, and in processes of its own, so that no driver is touched in this one.
     """
     if device == CPU:
+        processors = os.cpu_count() or 1
+        if count > RANKS_A_PROCESSOR * processors:
+            raise NotSuitable(
+                f'run.accelerators_per_node = {count} is so many processes where run.device is "{CPU}", and this machine has '
+                f"{processors} processors: choose one of as many or fewer"
+            )
         return None
     found = accelerator.choose(accelerator.look(Surroundings(in_container=host.in_container())), device)
     if found.device == CPU:

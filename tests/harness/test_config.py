@@ -85,6 +85,7 @@ def changed(content: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("run.device", "gpu", r'run\.device = "gpu": not allowed; allowed: "cpu" \| "accelerator" \| .*"cuda"'),
         ("run.target", 0.2, r"run\.target = 0\.2: the closed division of 0\.7\.0 fixes it at 0\.23"),
         ("run.target", float("nan"), r"run\.target = nan: a finite number is needed"),
+        ("optimizer.weight_decay", 10**23, r"optimizer\.weight_decay = 10{23}: a number of at most 64 bits is needed"),
         ("run.evaluate_after_epochs", [50, 40, 80], r"evaluate_after_epochs = \[50, 40, 80\] must ascend"),
         ("run.evaluate_after_epochs", [40, 90], r"evaluate_after_epochs ends at 90, beyond epochs = 80"),
         ("run.evaluate_after_epochs", [40], r"the epochs after it would train for nothing"),
@@ -96,6 +97,12 @@ def changed(content: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("run.evaluate_after_epochs", [40, 80], r"the closed division of 0\.7\.0 evaluates after \[40, 50, .*80\]"),
         ("submission.division", "Closed", r'submission\.division = "Closed": not allowed; allowed: "open" \| "closed"'),
         ("submission.org", "", r"submission\.org = \"\": not allowed; allowed: a text, not empty"),
+        ("submission.org", "a\nRESULT", r"submission\.org: 'a\\nRESULT': one line of printable characters is needed"),
+        ("submission.platform", "8x\0", r"submission\.platform: '8x\\x00': one line of printable"),
+        *(
+            ("benchmark", each, 'benchmark = "[^"]*": no package can be called that; there are')
+            for each in ("../ssd", ".", ".ssd", "ssd.", "a b")
+        ),
         ("model.steps_px", [8, 16], r"steps_px has 2 entries; 5 extra blocks ask for 6"),
         ("model.image_px", 40, r"extra block \d has no cell left"),
         (

@@ -27,6 +27,13 @@ def test_enough_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
     preflight.check("cuda", 1)
 
 
+def test_processes_that_no_processor_is_there_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight.os, "cpu_count", lambda: 2)
+    assert preflight.check("cpu", 32) is None
+    with pytest.raises(NotSuitable, match=r"run\.accelerators_per_node = 33 is so many processes .* has 2 processors"):
+        preflight.check("cpu", 33)
+
+
 def test_more_than_there_are_names_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     found(monkeypatch, replace(DRIVER, libcuda=replace(LIBCUDA, devices=LIBCUDA.devices * 2)))
 
