@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import tempfile
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -157,9 +158,10 @@ def load(folder: Path, configuration: Configuration) -> Checkpoint:
             "and its random numbers are in it, and batches would be others. Resume on as many, or start over"
         )
     if found.configuration_sha256 != configuration.sha256:
+        other = ", ".join(_other(found.configuration or {}, configuration.resolved))
         raise ValueError(
-            f"{path} is of a run with another configuration (SHA-256 {found.configuration_sha256[:12]}, now "
-            f"{configuration.sha256[:12]}); resume with the one it was made with, or name another --checkpoint-dir"
+            f"{path} is of a run with another configuration ({other or 'an older version does not say in what'}); resume with "
+            "the one it was made with, or name another --checkpoint-dir"
         )
     if found.epoch >= configuration.run.epochs:
         raise ValueError(f"{path} is of the last epoch, {found.epoch}: nothing is left to train")
@@ -169,6 +171,16 @@ def load(folder: Path, configuration: Configuration) -> Checkpoint:
             "train"
         )
     return found
+
+
+def _other(then: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    """The keys that two configurations do not have alike, with both values; nothing where one does not say any."""
+    for key in dict.fromkeys([*then, *now] if then else ()):
+        before, after = then.get(key), now.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _other(before, after, f"{place}{key}.")
+        elif before != after:
+            yield f"{place}{key} was {json.dumps(before)} and is {json.dumps(after)}"
 
 
 def to_use(folder: Path) -> Path | None:
@@ -210,7 +222,10 @@ def _of_a_known_benchmark(path: Path, raw: dict[str, Any]) -> None:
     module = config.module_name(name)
     known = rules.packages()
     if not any(module == each or module.endswith(f".{each}") for each in known):
-        raise ValueError(f"{path} is of the benchmark {name}, which is not known here; known are: {', '.join(known)}")
+        raise ValueError(
+            f"{path} is of the benchmark {name}, which is not known here; known are: {', '.join(known)}; one that lies "
+            "elsewhere is there once HARNESS_BENCHMARKS names the folder above its own"
+        )
 
 
 def _read(path: Path, fix: str) -> Checkpoint:

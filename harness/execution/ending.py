@@ -164,7 +164,9 @@ def _last_words(run: Run, ending: Ending) -> None:
         screen.say(f"model    {model}")
     ended = time.time()
     screen.say(f"ENDING TIMING RUN AT {clock(ended)}")
-    if ending.status == keys.SUCCESS:
+    if ending.status == keys.SUCCESS and run.resumed_after is not None:
+        screen.say(f"no RESULT: the run went on after epoch {run.resumed_after}, and its time is that of a part")
+    elif ending.status == keys.SUCCESS:
         name, org = run.configuration.keyword.upper(), run.configuration.submission.org
         screen.say(f"RESULT,{name},,{ended - run.called:.0f},{org},{clock(run.called)}")
 

@@ -166,7 +166,7 @@ def _train(run: Run) -> Ending:
                 )
             session.restore(resumed.state)
             run.best_kept, run.has_model = resumed.best, True
-            first_epoch = resumed.epoch + 1
+            first_epoch, run.resumed_after = resumed.epoch + 1, resumed.epoch
             log.point("resumed_from_epoch", resumed.epoch)
         run.asking = False
         run.screen.started(run.history, budget.images(run.history.epochs))

@@ -49,6 +49,7 @@ class Run:
     best_kept: float | None = (
         None  # quality of the best checkpoint so far, those of the run that this one goes on with too
     )
+    resumed_after: int | None = None  # the epoch of the checkpoint that it goes on with
     has_model: bool = False  # whether what lies in --checkpoint-dir is this run's, or of the one that it goes on with
     stopping: threading.Lock = field(default_factory=threading.Lock)  # who writes run_stop
     ranks: process_group.Ranks = field(default_factory=process_group.Ranks)  # once they know of each other

@@ -98,7 +98,11 @@ def of_series(series: Series, rules: Rules) -> Iterator[Obstacle]:
     records, first = series.begun, series.first
     if rules.target is None:
         text = f"no rules known for benchmark {first.benchmark or 'unknown'} in ruleset {rules.ruleset or 'unknown'}"
-        yield Obstacle(text, "name a ruleset that knows it, or add its rules.toml", "submission_benchmark")
+        yield Obstacle(
+            text,
+            "name a ruleset that knows it, or let HARNESS_BENCHMARKS name the folder that has its folder",
+            "submission_benchmark",
+        )
     yield from _number(len(records), rules)
     for record in series.records:
         if record.in_init:

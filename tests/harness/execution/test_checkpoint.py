@@ -70,7 +70,14 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
         checkpoint.load(tmp_path, CONFIGURATION)
     checkpoint.save(tmp_path, saved(1))
     other = config.parse(toy.raw(epochs=5), name="toy", source="toy")
-    with pytest.raises(ValueError, match="of a run with another configuration"):
+    with pytest.raises(
+        ValueError, match=r"of a run with another configuration \(an older version does not say in what"
+    ):
+        checkpoint.load(tmp_path, other)
+    checkpoint.save(tmp_path, replace(saved(1), configuration=CONFIGURATION.resolved))
+    with pytest.raises(
+        ValueError, match=r"configuration \(run.epochs was 4 and is 5, run.evaluate_after_epochs was \[1, 2, 3, 4"
+    ):
         checkpoint.load(tmp_path, other)
     checkpoint.save(tmp_path, saved(4))
     with pytest.raises(ValueError, match="of the last epoch, 4: nothing is left to train"):
@@ -124,6 +131,17 @@ def test_a_finished_run_leaves_the_epoch_that_met_the_target(
     # and it can be used: two commands
     code, out, _ = harness(capsys, "detect", kept, *numbers(tmp_path / "seen", [1]))
     assert code == 0 and out.startswith("toy after epoch 3, accuracy 0.3000\n") and "0.30  odd" in out
+
+
+def test_the_seconds_of_a_part_are_no_result(tmp_path: Path) -> None:
+    """A script that reads RESULT took a run of half of its epochs for twice as fast."""
+    path, kept = toy.write(tmp_path, toy.raw(epochs=4)), tmp_path / "kept"
+    configuration = config.load(path)
+    content: Any = {"configuration": configuration.resolved, "configuration_name": "toy", "metric": "accuracy"}
+    checkpoint.save(kept, Checkpoint(2, 7, configuration.sha256, {"quality": 0.2}, **content))
+    resumed = run(path, "--out", tmp_path, "--checkpoint-dir", kept, "--from-checkpoint")
+    assert resumed.returncode == 0, resumed.stdout
+    assert "no RESULT: the run went on after epoch 2" in resumed.stdout and "RESULT,TOY" not in resumed.stdout
 
 
 def test_a_run_that_goes_on_keeps_the_best_of_the_one_before(tmp_path: Path) -> None:
