@@ -31,6 +31,7 @@ from benchmarks.retinanet import openimages_boxes
 from benchmarks.retinanet.config import RetinaNetConfig
 from benchmarks.retinanet.openimages import MLPERF_CLASSES, OPENIMAGES_MLPERF, Split
 from harness.contract import Context
+from measuring import arguments
 
 # Of the published CSV files, by OpenImages' own description: of all classes and pictures. How many are of MLPerf's classes it
 # does not say; four of five are taken here, ten for a picture of the subset
@@ -195,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--share", type=float, default=1.0, help="of the images and boxes (default: %(default)s)")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=arguments.file)
     asked = parser.parse_args()
     make(asked.folder, asked.share)
     stages = [libraries, convert, read, check, check, torch_reader, *([dali_reader] * installed("nvidia.dali"))]

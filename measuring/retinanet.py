@@ -44,6 +44,7 @@ from benchmarks.retinanet.config import Augmentation, RetinaNetConfig
 from benchmarks.retinanet.session import RetinaNetSession
 from harness import ROOT
 from harness.contract import Context
+from measuring import arguments
 from measuring.measure import Comparison, Figure, Measure, interleaved, processor_time_of_background_work, wall
 
 CLASSES = 264
@@ -251,9 +252,9 @@ def _endless(batches: Any) -> Iterator[dict[str, Tensor]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--image-px", type=int, default=320)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--image-px", type=arguments.at_least(64), default=320)
+    parser.add_argument("--batch", type=arguments.at_least(1), default=2)
+    parser.add_argument("--rounds", type=arguments.at_least(1), default=5)
     parser.add_argument(
         "--only", choices=["step", "detection", "data"], nargs="+", default=["step", "detection", "data"]
     )
@@ -265,8 +266,12 @@ def main() -> None:
         help="of the step; `compiled` takes minutes to compile on a CPU (default: the others)",
     )
     parser.add_argument("--data-dir", type=Path, help="a COCO folder; else the pictures that the project draws")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=arguments.file)
     asked = parser.parse_args()
+    try:
+        torch.zeros(1, device=asked.device)
+    except RuntimeError as error:  # torch's own, of a word that it does not know, or of a device that is not there
+        parser.error(f"--device {asked.device}: {str(error).splitlines()[0]}")
     clock: Measure = time.process_time if asked.device == "cpu" else time.perf_counter
     torch.set_num_threads(1)
     found: list[Comparison] = []

@@ -22,6 +22,7 @@ import scipy.stats
 
 from harness import ROOT, config, exit_codes, names
 from harness.results import logfile
+from measuring import arguments
 
 OUT_OF_REACH = 0.99
 SHARE, CONFIDENCE = 0.95, 0.95  # of runs that shall meet a target, and how sure that is
@@ -67,22 +68,22 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configuration")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=arguments.file, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 11)))
-    arguments = parser.parse_args()
-    sha256 = config.load(config.find(arguments.configuration)).sha256
+    asked = parser.parse_args()
+    sha256 = config.load(config.find(asked.configuration)).sha256
     study: dict[str, Any] = {"made_by": "measuring.seeds", "configuration_sha256": sha256, "runs": []}
-    if arguments.out.exists():
-        study = json.loads(arguments.out.read_text())
+    if asked.out.exists():
+        study = json.loads(asked.out.read_text())
         if study.get("configuration_sha256") != sha256:
-            parser.error(f"{arguments.out} holds another configuration's runs: name a new file")
-    for seed in arguments.seeds:
+            parser.error(f"{asked.out} holds another configuration's runs: name a new file")
+    for seed in asked.seeds:
         if any(each["seed"] == seed for each in study["runs"]):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            study["runs"].append(run(arguments.configuration, seed, Path(folder)))
+            study["runs"].append(run(asked.configuration, seed, Path(folder)))
         study["by_epoch"] = summary(study["runs"])
-        arguments.out.write_text(json.dumps(study, indent=1) + "\n")
+        asked.out.write_text(json.dumps(study, indent=1) + "\n")
     sys.stdout.write(json.dumps(study["by_epoch"], indent=1) + "\n")
 
 

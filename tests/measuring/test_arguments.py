@@ -1,0 +1,43 @@
+"""What a study cannot do is said before it has measured for minutes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT
+
+
+def test_before_anything_is_measured(tmp_path: Path) -> None:
+    for module, words, said in (
+        ("retinanet", ["--out", "/nowhere/x.json"], "/nowhere/x.json: cannot be written: No such file or directory"),
+        ("retinanet", ["--rounds", "0"], "0: a whole number from 1 on is needed"),
+        ("retinanet", ["--image-px", "-5"], "a whole number from 64 on is needed"),
+        ("retinanet", ["--device", "banana"], "--device banana: "),
+        ("seeds", ["retinanet_embedded", "--out", str(tmp_path)], f"{tmp_path}: cannot be written: Is a directory"),
+        ("openimages", [str(tmp_path / "made"), "--out", "/nowhere/x.json"], "cannot be written"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", f"measuring.{module}", *words],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+        assert said in done.stderr
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
+    from measuring import arguments
+
+    there, new = tmp_path / "there.json", tmp_path / "new.json"
+    there.write_text("{}")
+    assert (arguments.file(str(there)), there.read_text()) == (there, "{}")
+    assert arguments.file(str(new)) == new and not new.exists()
+    with pytest.raises(Exception, match="a whole number from 1 on"):
+        arguments.at_least(1)("1.5")
