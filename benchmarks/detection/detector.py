@@ -130,14 +130,17 @@ def as_anywhere(config: DetectorConfig, form: Precision) -> Any:
 
 
 def load(session: DetectorSession, state: Mapping[str, Any]) -> None:
-    """The weights. ValueError where they are another network's."""
+    """The weights. ValueError where they are another network's, or no numbers: with them nothing is found, in any picture."""
     try:
         session.model.load_state_dict(state["model"])
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
-        lines = str(error).splitlines()
+        said = " ".join(" ".join(str(error).splitlines()[:2]).split())
+        raise ValueError(f"the checkpoint's weights are not of its configuration's network: {said[:300]}") from error
+    if wrong := [name for name, each in session.model.state_dict().items() if not torch.isfinite(each).all()]:
         raise ValueError(
-            f"the checkpoint's weights are not of its configuration's network: {' '.join(lines[:2])[:300]}"
-        ) from error
+            f"the checkpoint's weights are no finite numbers ({len(wrong)} tensors, the first is {wrong[0]}): training had "
+            "broken down before it was kept"
+        )
 
 
 def _format(form: str, config: DetectorConfig, context: Context, state: Mapping[str, Any] | None) -> Precision:

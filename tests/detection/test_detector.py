@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -315,6 +316,14 @@ def test_what_does_not_fit_together_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         opened({**trained.state, **change}, **tables)
+
+
+def test_weights_that_are_no_numbers_find_nothing_and_are_refused(trained: Kept) -> None:
+    weights = dict(trained.state["model"])
+    name = next(name for name, each in weights.items() if each.is_floating_point())
+    weights[name] = torch.full_like(weights[name], float("nan"))
+    with pytest.raises(ValueError, match=rf"no finite numbers \(1 tensors, the first is {re.escape(name)}\)"):
+        opened({**trained.state, "model": weights})
 
 
 def test_a_name_of_another_data_set_s_is_refused(trained: Kept, capsys: pytest.CaptureFixture[str]) -> None:
