@@ -37,7 +37,9 @@ class Collected:
     changed: list[tuple[str, str]] = field(default_factory=list)
     missing: list[tuple[str, str]] = field(default_factory=list)  # (ledger, what it knows of and is not there)
     copies: list[tuple[str, str]] = field(default_factory=list)  # (file of the collection, the one it is a copy of)
-    unread: list[str] = field(default_factory=list)  # what lies under the paths and could not be looked into
+    unread: list[str] = field(
+        default_factory=list
+    )  # what could not be looked into under the paths, and those with nothing to look at
 
     @property
     def ok(self) -> bool:
@@ -56,7 +58,13 @@ def collect(paths: Iterable[Path], into: Path, *, system: str | None = None, reb
     the files as they are now, whatever an earlier index says of them.
     """
     outcome = Collected()
-    logs = [log for path in paths for log in find_logs(path, outcome.unread.append)]
+    logs = []
+    for path in paths:
+        unread: list[str] = []
+        found = find_logs(path, unread.append)
+        nothing = f"{path}: no result log in it; name a folder with {names.RESULTS}, or a log itself"
+        outcome.unread += unread or [nothing] * (not found)
+        logs += found
     try:
         into.mkdir(parents=True, exist_ok=True)
         with _locked(into) as alone:

@@ -105,6 +105,12 @@ def test_what_is_not_collected(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_without_runs_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    outcome = collect([tmp_path / "runs"], tmp_path / "into")
+    assert not outcome.ok and outcome.unread[0].startswith(f"{tmp_path / 'runs'}: no result log in it; name a folder")
+
+
 def test_failed_runs_are_collected_too(tmp_path: Path) -> None:
     """So that nobody keeps only the good ones."""
     write(tmp_path / "out/result_0.txt", events(status="aborted"))
