@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +32,7 @@ def run(request: Request, named: frozenset[str]) -> None:
         sys.stderr.write(f"warning: {sentence}\n")
 
     from harness import config
-    from harness.execution import lifecycle, signals
+    from harness.execution import leaving, lifecycle, signals
     from harness.execution.context import Launch, Node
     from harness.launch import ranks
     from harness.system import accelerator, preflight
@@ -68,6 +69,7 @@ def run(request: Request, named: frozenset[str]) -> None:
             preflight.check(accelerator.CPU, chosen.run.accelerators_per_node)
         node = Node.from_environment(chosen.run.nodes) if chosen.run.nodes > 1 else None
         raise typer.Exit(ranks.run(chosen, request, node))
+    threads = threading.enumerate()
     try:
         code = lifecycle.execute(chosen, request, launch)
     except signals.Interrupted:  # before there was a log to close
@@ -75,6 +77,7 @@ def run(request: Request, named: frozenset[str]) -> None:
     if launch.rank != 0 and code == exit_codes.EPOCHS_SPENT:
         # rank 0's to say: launchers take any other code than 0 for a failure, and end the ranks that have last words
         code = exit_codes.TARGET_MET
+    leaving.without(threads, code)
     raise typer.Exit(code)
 
 

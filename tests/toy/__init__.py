@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ class Toy(BaseModel):
     fate: Literal["learns", "stands still", "nan", "raises", "sleeps", "bad data", "unsuitable", "rank 1 raises",
                   "stops short", "long farewell", "never returns", "naps", "knows the answers",
                   "tells its seed", "rank 1 is slow", "rank 1 hangs",
-                  "exits", "beyond all", "rank 1 is sure",
+                  "exits", "beyond all", "leaves a thread", "rank 1 is sure",
                   "warms up slowly", "cannot warm up", "warms up for ever", "reads slowly"]  # fmt: skip
     gain: float = 0.1  # of quality, an epoch
     steps: int = 2  # of an epoch
@@ -115,6 +116,8 @@ class ToySession:
         return self.quality
 
     def fingerprint(self) -> str:
+        if self.toy.fate == "leaves a thread":
+            threading.Thread(target=time.sleep, args=(600,), name="reader of beads").start()
         time.sleep(5 if self.toy.fate == "long farewell" else 0)
         return "f00d"
 

@@ -77,6 +77,14 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     assert stop(tmp_path / "out" / "result_0.txt")["reason"] == "SIGTERM"
 
 
+def test_a_thread_that_the_benchmark_forgot_does_not_hold_the_process(tmp_path: Path) -> None:
+    with begun("run", toy.write(tmp_path, toy.raw("leaves a thread")), "--out", tmp_path) as process:
+        assert process.wait(60) == 0
+        assert "threads of the benchmark are still running (reader of beads)" in process.said("errors")
+        assert "RESULT,TOY" in process.said("out")
+    assert stop(tmp_path / "result_0.txt")["status"] == "success"
+
+
 def test_a_main_thread_that_never_comes_back_is_ended_too(tmp_path: Path) -> None:
     with in_second_epoch(tmp_path, "never returns") as process:
         process.terminate()
