@@ -203,7 +203,13 @@ def device_of(kind: str, launch: Launch) -> tuple[str, str]:
         return accelerator.CPU, ""
     import torch
 
-    module = torch.get_device_module(found.device)
+    try:
+        module = torch.get_device_module(found.device)
+    except RuntimeError as error:
+        raise NotSuitable(
+            f'{found.vendor}\'s devices are here, and PyTorch {torch.__version__} has no device "{found.device}": install the '
+            "maker's own build of PyTorch, or its package for this one"
+        ) from error
     if launch.local_rank >= module.device_count():
         names = [str(module.get_device_name(index)) for index in range(module.device_count())]
         raise NotSuitable(preflight.too_few(launch.local_world_size, names))

@@ -193,6 +193,11 @@ def test_run_device_chooses_among_the_vendors() -> None:
     assert preflight.check("cpu", 8) is None
     with pytest.raises(NotSuitable, match=r"asks for 3 accelerators.* see 2 \(Abacus 13\)"):
         preflight.check("abacus", 3)
+    # the maker's driver is installed, its package for PyTorch is not
+    with pytest.raises(
+        NotSuitable, match=r'Abacus Works.s devices are here, and PyTorch .* has no device "abacus": install'
+    ):
+        context.device_of("abacus", context.Launch())
 
 
 def test_without_any_accelerator_the_processor_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
