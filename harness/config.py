@@ -222,7 +222,12 @@ def _against_closed(benchmark: Benchmark, tables: BaseModel) -> Iterator[str]:
 def _other_task(benchmark: Benchmark, tables: BaseModel) -> str:
     """See harness.contract.Varied."""
     told = getattr(benchmark, "other_task", None)
-    return str(told(tables)) if told is not None else ""
+    task = told(tables) if told is not None else ""
+    if not isinstance(task, str):  # None in words would be another task too
+        raise TypeError(
+            f'other_task of benchmark {benchmark.name} gave {task!r}: a text is needed, "" where it is the rules\' task'
+        )
+    return task
 
 
 def find_benchmark(name: object) -> Benchmark:

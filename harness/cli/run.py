@@ -113,6 +113,8 @@ def prepare(
 
     from harness.config import default_benchmark, find_benchmark
 
+    if data_dir.exists() and not data_dir.is_dir():
+        raise ValueError(f"--data-dir {data_dir}: is a file, and a folder is needed")
     found = find_benchmark(benchmark or default_benchmark())
     chosen = _data_set(found, dataset)
     with Progress(transient=True) as bar:

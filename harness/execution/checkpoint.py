@@ -110,6 +110,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     """
     import torch
 
+    if not isinstance(checkpoint.state, dict):
+        raise TypeError(f"the session's state is of type {type(checkpoint.state).__name__}: a dict is needed")
     for place, kind in _not_plain(vars(checkpoint)):
         raise TypeError(
             f"{place} is of type {kind}, with which no checkpoint can be read again: a session's state is made of tensors, "

@@ -7,6 +7,7 @@ where it happens: a quality beyond its range met a target, and a rank that alone
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -122,6 +123,13 @@ def quality(here: Context, found: Any, epoch: int, rules: Rules, target: float) 
             f"{allowed or f'the target is {target:g}'} by the benchmark's rules.toml"
         )
     return value
+
+
+def fingerprint(found: Any) -> str:
+    """By it runs of one data set are known: None, or nothing, would make all of them one."""
+    if not isinstance(found, str) or not re.fullmatch("[0-9a-fA-F]+", found):
+        raise NotAsPromised(f"fingerprint returned {_shown(found)}: hexadecimal digits are needed")
+    return found
 
 
 def _alike(here: Context, what: str, value: float) -> None:

@@ -180,7 +180,7 @@ def _after(run: Run, here: Context, session: Session, how: Ending) -> None:
     configuration, request, log = run.configuration, run.request, run.log
     try:
         if log.path is not None:
-            log.point("data_fingerprint", session.fingerprint())
+            log.point("data_fingerprint", given.fingerprint(session.fingerprint()))
             title = f"{configuration.name}: {how.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"
             picture.save(log.path.with_suffix(".png"), run.history, session.panels(picture.PANELS), title)
     finally:

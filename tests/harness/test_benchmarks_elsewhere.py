@@ -112,6 +112,11 @@ def test_a_name_is_one_benchmark_s(tmp_path: Path, elsewhere: Path) -> None:
         ("sys.exit(0)", 5, "benchmarks.mine ends the program while it is imported"),
         ("sys.exit('no licence')", 5, "benchmarks.mine ends the program"),
         ("BENCHMARK = ToyBenchmark", 2, "BENCHMARK must be an object, no class"),
+        (
+            "ToyBenchmark.other_task = lambda self, config: None",
+            5,
+            "other_task of benchmark mine gave None: a text is needed",
+        ),
         ("ToyBenchmark.config_type = dict", 2, "its config_type a class of pydantic's BaseModel"),
     ],
 )
@@ -119,7 +124,7 @@ def test_what_is_no_benchmark(tmp_path: Path, elsewhere: Path, line: str, code: 
     with (elsewhere / "mine" / "__init__.py").open("a") as file:
         file.write(f"{line}\n")
     done = harness("run", tmp_path / "my-1.toml", "--out", tmp_path / "out", HARNESS_BENCHMARKS=str(elsewhere))
-    assert done.returncode == code and said in done.stderr, done.stdout + done.stderr
+    assert done.returncode == code and said in done.stdout + done.stderr, done.stdout + done.stderr
 
 
 def test_a_typo_in_a_table_of_its_own_is_told_where_its_model_would_not(tmp_path: Path, elsewhere: Path) -> None:

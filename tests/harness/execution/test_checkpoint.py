@@ -49,6 +49,8 @@ def test_what_could_not_be_read_again_is_not_kept(tmp_path: Path, state: dict[An
     checkpoint.save(tmp_path, saved(1))
     with pytest.raises(TypeError, match=said):  # and not by who comes with the model of a week's training
         checkpoint.save(tmp_path, replace(saved(2), state=state))
+    with pytest.raises(TypeError, match="state is of type NoneType: a dict is needed"):
+        checkpoint.save(tmp_path, replace(saved(2), state=None))  # type: ignore[arg-type]
     assert checkpoint.load(tmp_path, CONFIGURATION).epoch == 1
 
 

@@ -96,6 +96,11 @@ def test_other_kinds_of_thing() -> None:
         with pytest.raises(given.NotAsPromised, match=said):
             look()
 
+    for wrong in (None, "", "f00 d", b"f00d", 7):
+        with pytest.raises(given.NotAsPromised, match="hexadecimal digits are needed"):
+            given.fingerprint(wrong)
+    assert given.fingerprint("f00D") == "f00D"
+
     class Half(ToySession):
         fingerprint = None  # type: ignore[assignment]
 
