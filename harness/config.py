@@ -437,5 +437,5 @@ def _told(path: Path) -> Iterator[None]:
 
 def shown(path: Path) -> str:
     """A path as a user knows it: relative to the checkout where it lies in it."""
-    resolved = path.resolve()
+    resolved = outside.real(path)
     return str(resolved.relative_to(ROOT)) if CHECKOUT and resolved.is_relative_to(ROOT) else str(path)

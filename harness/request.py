@@ -18,7 +18,7 @@ from typing import Annotated, Any, Self
 
 from typer import Argument, BadParameter, Option
 
-from harness import options
+from harness import options, outside
 from harness.options import Field
 
 # What submitters know from MLPerf's scripts
@@ -393,7 +393,7 @@ class Request:
 
     def _absolute(self) -> Self:
         given = options.given(self)
-        moved: dict[str, Any] = {option.name: path.resolve() for option, path in given if isinstance(path, Path)}
+        moved: dict[str, Any] = {option.name: outside.real(path) for option, path in given if isinstance(path, Path)}
         return replace(self, **moved)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from harness import names
+from harness import names, outside
 from harness.cli import environment
 from harness.exit_codes import TARGET_MET
 from harness.request import Engine, Request
@@ -45,7 +45,7 @@ def run_trials(configuration: Configuration, request: Request) -> int:
         else names.of_platform(configuration.submission.platform)
     )
     series = SeriesOrder(
-        folder=(request.folder / system / configuration.keyword).resolve(),
+        folder=outside.real(request.folder / system / configuration.keyword),
         configuration_name=configuration.name,
         configuration_sha256=configuration.sha256,
         trials=request.trials or 1,

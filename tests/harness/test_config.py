@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,18 @@ def test_a_benchmark_that_lacks_a_member(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_written_and_read(tmp_path: Path, content: dict[str, Any]) -> None:
     assert config.load(write(tmp_path, content)).resolved["optimizer"]["batch_size"] == 114
+
+
+def test_what_is_no_file_stops_no_other(tmp_path: Path) -> None:
+    """A link that leads to itself, a folder, a pipe, a file of zeros: `configs` and `run` go on without them."""
+    (tmp_path / "ssd").mkdir()
+    good = tmp_path / "ssd" / "good.toml"
+    good.write_text((config.FOLDER / "ssd" / "embedded.toml").read_text())
+    (tmp_path / "ssd" / "loop.toml").symlink_to("loop.toml")
+    (tmp_path / "ssd" / "folder.toml").mkdir()
+    os.mkfifo(tmp_path / "ssd" / "pipe.toml")
+    (tmp_path / "ssd" / "zeros.toml").write_bytes(bytes(2 << 20))
+    found, broken = config.readable(tmp_path)
+    assert [*found] == ["good"] and {*broken} == {"loop", "folder", "pipe", "zeros"}
+    assert "Too many levels of symbolic links" in str(broken["loop"])
+    assert config.find("good", tmp_path) == good and config.find_default([], tmp_path) == good
