@@ -35,6 +35,8 @@ WRITTEN_BY_HARNESS = frozenset(
     )
 )
 
+RESOLUTION_S = 1e-3  # of two events of a device, which may be written the other way round
+
 
 class NotAsPromised(RuntimeError):
     """A benchmark gave what the contract does not allow; the message says which of its members, and what."""
@@ -97,7 +99,7 @@ def interval(found: Any) -> Interval:
             f"of {', '.join(STEP_PHASES)}"
         )
     for name, seconds in phases.items():
-        if not _number(seconds) or not 0 <= seconds < math.inf:
+        if not _number(seconds) or not -RESOLUTION_S <= seconds < math.inf:
             raise NotAsPromised(
                 f"train_epoch's Interval has {name} = {_shown(seconds)}: seconds, 0 or more, are needed"
             )
