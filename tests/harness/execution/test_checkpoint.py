@@ -280,3 +280,14 @@ def test_where_there_is_none_the_command_that_makes_one_is_said(tmp_path: Path) 
     for path in (tmp_path, tmp_path / "none.pt"):
         with pytest.raises(ValueError, match=r"harness run CONFIGURATION --checkpoint-dir"):
             checkpoint.trained(path)
+
+
+def test_a_picture_is_no_checkpoint_and_no_danger_either(tmp_path: Path) -> None:
+    for name, content, why in (
+        ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(100), "it begins like none"),
+        ("empty", b"", "it begins like none"),
+        ("code", pickle.dumps(Path), "it would run code when read"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name} is damaged or not a checkpoint of this version \({why}\)"):
+            checkpoint.trained(tmp_path / name)
