@@ -173,7 +173,7 @@ class Configuration:
             "benchmark": self.benchmark_name,
             "submission": self.submission.model_dump(mode="json"),
             "run": self.run.model_dump(mode="json"),
-            **self.tables.model_dump(mode="json"),
+            **self.tables.model_dump(mode="json", by_alias=True),
         }
 
     @cached_property
@@ -258,6 +258,11 @@ def find_benchmark(name: object) -> Benchmark:
         raise ConfigError(
             f'benchmark = "{name}": {package}.BENCHMARK must be an object, no class, and its config_type a class of '
             "pydantic's BaseModel; see harness/contract.py"
+        )
+    if taken := [key for key in kind.model_fields if key in Own.model_fields]:
+        raise ConfigError(
+            f'benchmark = "{name}": {package}.BENCHMARK.config_type has {", ".join(taken)}, which the harness reads itself: '
+            "another name is needed"
         )
     found: Benchmark = benchmark
     return found

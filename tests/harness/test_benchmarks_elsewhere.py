@@ -117,6 +117,10 @@ def test_a_name_is_one_benchmark_s(tmp_path: Path, elsewhere: Path) -> None:
             5,
             "other_task of benchmark mine gave None: a text is needed",
         ),
+        (
+            "class Mine(ToyConfig):\n    run: Toy\nToyBenchmark.config_type = Mine",
+            *(2, "config_type has run, which the harness reads itself"),
+        ),
         ("ToyBenchmark.config_type = dict", 2, "its config_type a class of pydantic's BaseModel"),
     ],
 )
@@ -135,3 +139,15 @@ def test_a_typo_in_a_table_of_its_own_is_told_where_its_model_would_not(tmp_path
     done = harness("run", path, "--out", tmp_path / "out", HARNESS_BENCHMARKS=str(elsewhere))
     assert done.returncode == 2
     assert "toy.gian: unknown key; did you mean gain?" in done.stderr and "compute: unknown key" in done.stderr
+
+
+def test_a_key_by_an_alias_comes_back_from_a_checkpoint(tmp_path: Path, elsewhere: Path) -> None:
+    module, path = elsewhere / "mine" / "__init__.py", tmp_path / "my-1.toml"
+    text = module.read_text().replace("gain: float = 0.1", 'gain: float = Field(0.1, alias="lambda")')
+    module.write_text(text.replace("import BaseModel, ", "import BaseModel, Field, "))
+    path.write_text(path.read_text() + "lambda = 0.2\n")
+    there, kept = {"HARNESS_BENCHMARKS": str(elsewhere)}, tmp_path / "kept"
+    done = harness("run", path, "--out", tmp_path / "out", "--checkpoint-dir", kept, **there)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "1.jpg").write_bytes(b"toy 1")
+    assert harness("detect", kept, tmp_path / "1.jpg", **there).returncode == 0
