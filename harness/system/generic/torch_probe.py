@@ -7,6 +7,7 @@ extension that breaks on being loaded must not take its caller along.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import Any
 
@@ -42,15 +43,20 @@ def _details(module: Any, index: int) -> dict[str, Any]:
     """What the vendor's device properties say, as far as it is a number or a word."""
     try:
         found = module.get_device_properties(index)
+        values = {name: getattr(found, name, None) for name in dir(found) if not name.startswith("_")}
     except Exception:  # noqa: BLE001
         return {}
-    values = {name: getattr(found, name, None) for name in dir(found) if not name.startswith("_")}
-    plain = {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
+    plain = {name: value for name, value in values.items() if isinstance(value, bool | int | str) or _finite(value)}
     if values.get("uuid") is not None:  # an object of its own
         plain["uuid"] = str(values["uuid"])
     if isinstance(memory := plain.get("total_memory"), int):
         plain["memory_mib"] = memory >> 20
     return plain
+
+
+def _finite(value: Any) -> bool:
+    """No log takes another float, and a run would end for it."""
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _process_group(kind: str) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from harness.execution import telemetry
 from harness.results import sysdesc
 from harness.system import accelerator, loaded, torch_build
 from harness.system.accelerator import Surroundings
-from harness.system.generic import makers, vendor
+from harness.system.generic import makers, torch_probe, vendor
 from harness.system.generic.vendor import Generic, TorchSees
 from harness.system.torch_build import TorchBuild
 
@@ -281,3 +283,16 @@ def test_every_row_is_whole() -> None:
         "AMD", "Intel", "Iluvatar CoreX", "Moore Threads", "Intel Habana", "Huawei Ascend",
     ]  # fmt: skip
     assert all(row.device and row.build and (row.pci_vendors or row.nodes) for row in rows)
+
+
+def test_what_torch_tells_of_a_device_can_be_logged() -> None:
+    """A maker's extension is anybody's code: a float that is none would end the run that logs it."""
+    told = SimpleNamespace(
+        uuid=SimpleNamespace(__str__=None), clock=float("nan"), watts=float("inf"), volts=0.9, total_memory=2**30
+    )
+    module = SimpleNamespace(get_device_properties=lambda index: told)
+    found = torch_probe._details(module, 0)
+    assert {"volts": 0.9, "memory_mib": 1024}.items() <= found.items() and not {"clock", "watts"} & found.keys()
+    json.dumps(found, allow_nan=False)
+    module.get_device_properties = lambda index: 1 / 0
+    assert torch_probe._details(module, 0) == {}
