@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from harness import outside
 from harness.system import pci
 from harness.system.torch_build import TorchBuild
+
+Build = Literal["hip", "xpu", "cuda", "plugin"]
+BUILDS: tuple[str, ...] = get_args(Build)
+LISTS = ("pci_vendors", "classes", "nodes", "modules", "versions")
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Maker:
 
     name: str
     device: str
-    build: Literal["hip", "xpu", "cuda", "plugin"]
+    build: Build
     pci_vendors: tuple[str, ...] = ()
     classes: tuple[str, ...] = (pci.DISPLAY, pci.ACCELERATOR)
     nodes: tuple[str, ...] = ()
@@ -80,12 +84,26 @@ def read() -> tuple[Maker, ...]:
     rows: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("makers.toml").read_text(encoding="utf-8"))[
         "maker"
     ]
-    lists = ("pci_vendors", "classes", "nodes", "modules", "versions")
-    return tuple(_maker({key: tuple(value) if key in lists else value for key, value in row.items()}) for row in rows)
+    return tuple(map(row, rows))
 
 
-def _maker(row: dict[str, Any]) -> Maker:
-    return Maker(**row)
+def row(told: dict[str, Any]) -> Maker:
+    """One of them. ValueError for what would match no device, and so pass for a machine without any."""
+    where = f"harness/system/generic/makers.toml: {told.get('name')}"
+    if wrong := [key for key in told if key not in {each.name for each in fields(Maker)}]:
+        raise ValueError(f"{where}: unknown key {wrong[0]}")
+    for key in LISTS:
+        if not isinstance(told.get(key, []), list):
+            raise ValueError(f"{where}: {key} = {told[key]!r}: a list is needed")
+    for number in told.get("pci_vendors", []):
+        if not re.fullmatch("[0-9a-f]{4}", number):
+            raise ValueError(
+                f"{where}: pci_vendors has {number!r}: four hexadecimal digits, in small letters, are needed"
+            )
+    if told.get("build") not in BUILDS:
+        raise ValueError(f"{where}: build = {told.get('build')!r}: one of {', '.join(BUILDS)} is needed")
+    values: dict[str, Any] = {key: tuple(value) if key in LISTS else value for key, value in told.items()}
+    return Maker(**values)
 
 
 def traces(root: Path) -> list[Trace]:

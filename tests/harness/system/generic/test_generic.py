@@ -296,3 +296,19 @@ def test_what_torch_tells_of_a_device_can_be_logged() -> None:
     json.dumps(found, allow_nan=False)
     module.get_device_properties = lambda index: 1 / 0
     assert torch_probe._details(module, 0) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pci_vendors": "1ed5"}, "pci_vendors = '1ed5': a list is needed"),
+        ({"pci_vendors": ["0x1ED5"]}, "pci_vendors has '0x1ED5': four hexadecimal digits"),
+        ({"build": "rocm"}, "build = 'rocm': one of hip, xpu, cuda, plugin"),
+        ({"pci_vendor": ["1ed5"]}, "unknown key pci_vendor"),
+    ],
+)
+def test_a_row_that_would_find_nothing_is_refused(change: dict[str, Any], said: str) -> None:
+    told = {"name": "Novel", "device": "novel", "build": "plugin", "pci_vendors": ["1ed5"]}
+    assert makers.row(told).pci_vendors == ("1ed5",)
+    with pytest.raises(ValueError, match=f"makers.toml: Novel: {said}"):
+        makers.row({**told, **change})
