@@ -128,6 +128,10 @@ class Cluster:
         if self.cable and name == "node2":
             self._plug_in(self.daemons[name].pid)
 
+    def control(self) -> None:
+        """Start the controller, also one that was killed."""
+        self._daemon("slurmctld", ["slurmctld", "-D", "-L", str(self.folder / "slurmctld.log")])
+
     def kill(self, name: str) -> None:
         """The daemon alone: what it has started goes on."""
         self.daemons[name].kill()
@@ -196,7 +200,7 @@ class Cluster:
             ["munged", "--foreground", "--force", f"--socket={self.folder}/munge/socket", f"--key-file={key}", *munge],
         )
         until((self.folder / "munge" / "socket").exists, "munged")
-        self._daemon("slurmctld", ["slurmctld", "-D", "-L", str(self.folder / "slurmctld.log")])
+        self.control()
         for node in ("node1", "node2"):
             self.start(node)
         self.idle()

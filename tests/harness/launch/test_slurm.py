@@ -335,6 +335,63 @@ def test_ranks_in_containers_of_apptainer(place: Place) -> None:
     assert f"--bind={place.folder}:/data:ro" in told and "--data-dir /data" in told
 
 
+def test_a_controller_that_is_restarted_between_two_trials_costs_none(place: Place) -> None:
+    """And none that is away when a series is asked to end leaves it the nodes."""
+    place.fate, place.options = "naps", {"steps": 4}
+    running = place.start("--trials", 2)
+    assert running.stdout is not None
+    place.trained(2)
+    place.cluster.kill("slurmctld")
+    next(line for line in running.stdout if "It is waited for" in line)
+    place.cluster.control()
+    said, _ = running.communicate(timeout=300)
+    assert (running.returncode, place.attempts) == (0, [(0, 1, "success"), (1, 1, "success")]), said
+    place.cluster.idle()
+    running = place.start("--trials", 3, "--resume")
+    place.trained(2, number=2)
+    place.cluster.kill("slurmctld")
+    running.send_signal(signal.SIGINT)
+    time.sleep(15)
+    place.cluster.control()
+    said, _ = running.communicate(timeout=300)
+    assert (running.returncode, place.attempts[-1]) == (130, (2, 1, "interrupted")), said
+    until(lambda: not [each for each in place.cluster.jobs() if "COMPLETING" not in each], "an empty queue")
+
+
+def test_a_series_ends_its_own_step_alone(place: Place) -> None:
+    """What else runs in the job is somebody's monitor."""
+    path = toy.write(place.folder, toy.raw("sleeps", nodes=2))
+    words = f"-m harness run {path} --engine slurm --trials 1 --watchdog 15 --out {place.folder / 'out'}"
+    script = place.folder / "job"
+    script.write_text(
+        "#!/bin/sh\nsrun --overlap --mpi=none --ntasks=2 sleep 300 &\n"
+        f"cd {CHECKOUT}\n{sys.executable} {words}\necho harness $?\nkill -0 $! && echo monitor lives\nkill $!\n"
+    )
+    command = ["sbatch", "--wait", "-N", "2", "--ntasks-per-node", "1", "--output", str(place.folder / "said")]
+    subprocess.run([*command, str(script)], env=place.cluster.environment, capture_output=True, check=False)
+    said = (place.folder / "said").read_text()
+    assert "harness 5" in said and "monitor lives" in said, said
+    assert place.attempts == [(0, 1, "stalled")]
+
+
+def test_each_task_of_an_array_is_a_series(place: Place) -> None:
+    """The last one to begin has the array's number, for which Slurm shows all of its tasks."""
+    path = toy.write(place.folder, toy.raw("naps"))
+    given = {"DGXSYSTEM": str(path), "LOGDIR": str(place.folder / "out"), "NEXP": "1", "PYTHON": sys.executable}
+    command = ["sbatch", "--wait", "--array=0-1", "-N", "1", "--exclusive", f"--output={place.folder}/said-%a"]
+    finished = subprocess.run(
+        [*command, str(CHECKOUT / "docker" / "run.sub")],
+        env={**place.cluster.environment, **given}, cwd=place.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said = [(place.folder / f"said-{task}").read_text() for task in (0, 1)]
+    assert finished.returncode == 0, (finished.stderr, said)
+    nodes = set()
+    for task in (0, 1):
+        (record,) = (place.folder / "out" / f"task_{task}").glob("*/*/result_0.json")
+        nodes |= set(json.loads(record.read_text())["slurm"]["nodes"])
+    assert nodes == {"node1", "node2"}
+
+
 def test_run_sub_is_the_same_thing(place: Place) -> None:
     """sbatch runs a copy of the script, far from the checkout; its series is in the job that it was given."""
     path = toy.write(place.folder, toy.raw(nodes=2))
