@@ -57,9 +57,13 @@ def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) ->
     """Believe an exit code only where the log says the same: a crash before the first line also ends with 1."""
     why = f"; {outcome.why}" if outcome.why else ""
     code = outcome.exit_code
-    if outcome.ended_by == "watchdog":
-        return TrialEnd(ledger.STALLED, f"stopped by the watchdog, exit code {code}{why}")
-    if outcome.ended_by == "signal":
+    # one that came to its end before it heard that it was to end is a result like another: to run it again would be a choice
+    whole = code == TARGET_MET and log is not None and log.outcome == "success"
+    if outcome.ended_by == "watchdog" and not whole:
+        return TrialEnd(
+            ledger.STALLED, f"its log did not grow for as long as --watchdog lets it: stopped, exit code {code}{why}"
+        )
+    if outcome.ended_by == "signal" and not whole:
         return TrialEnd(ledger.INTERRUPTED, f"the series was asked to end{why}")
     if code == INTERRUPTED and not why:
         return TrialEnd(ledger.INTERRUPTED, "someone asked the trial alone to end")

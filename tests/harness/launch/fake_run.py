@@ -79,6 +79,8 @@ def work(do: str, log, sha256: str) -> int:
         line("epoch_start", epoch_num=1)
         line("run_stop", status="aborted", reason="no room on the disk")
         return 6
+    while do == "evaluate for long" and "most recent call first" not in Path(log.name).read_text(encoding="utf-8"):
+        time.sleep(0.05)  # until somebody asks for its stacks
     if do in ("work a while", "work a moment"):
         time.sleep(2 if do == "work a while" else 0.4)
     if do == "take long":

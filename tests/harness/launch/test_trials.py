@@ -270,6 +270,17 @@ def test_the_watchdog_leaves_stacks_in_the_log_and_stops_the_trial(
     assert ("run_stop" in log) == (code == 130)
 
 
+def test_a_trial_that_ends_well_while_the_watchdog_looks_at_it_is_a_result(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its whole log, success, was called stalled, and it was run again: a second throw of the dice."""
+    monkeypatch.setattr(watchdog, "STACKS_S", 3.0)
+    fakes.tell(_0="evaluate for long")
+    assert fakes.run(1, patience_s=1.0) == 0
+    assert fakes.statuses == [(0, 1, "success")]
+    assert "most recent call first" in (fakes.folder / "result_0.txt").read_text()
+
+
 def started(folder: Path, count: int, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.harness.launch.series", str(folder), str(count), *options]
     return subprocess.Popen(command, cwd=FAKE.parents[3], text=True, stdout=subprocess.PIPE)
