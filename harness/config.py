@@ -1,4 +1,4 @@
-"""Strict TOML -> typed configuration, and where configurations are found.
+"""Strict TOML -> typed configuration.
 
 A configuration file says `benchmark = "NAME"` (the package benchmarks.NAME; a dotted name is taken as it is), has the
 tables [submission] and [run] that the harness owns, and every other table that the benchmark's `config_type` declares.
@@ -15,9 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,15 +24,14 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness import ROOT, outside, rules
+from harness import rules
+from harness.config_files import FOLDER, ConfigError, read_toml, readable, shown
 from harness.contract import Benchmark
-from harness.names import UNNAMED, same_accelerator
+from harness.names import UNNAMED
 from harness.rules import Division, Rules, Status
 from harness.system import accelerator, numa
-from harness.validation import did_you_mean, no_numbers, validate
+from harness.validation import no_numbers, validate
 
-CHECKOUT = ROOT if (ROOT / "run_and_time.sh").is_file() else None
-FOLDER = ROOT / "configs" if CHECKOUT else ROOT / "harness" / "configs"  # where pyproject.toml puts them in a wheel
 BENCHMARK_MEMBERS = (
     *("name", "config_type"),
     *("provide_data", "check", "open", "prepare"),
@@ -64,10 +61,6 @@ Device = Annotated[
     AfterValidator(_known_device),
     Field(json_schema_extra=lambda schema: schema.update(enum=list(accelerator.devices()))),
 ]
-
-
-class ConfigError(ValueError):
-    """What a user asked for cannot be run; the message says where, what was found and what to do."""
 
 
 class Table(BaseModel):
@@ -345,102 +338,3 @@ def _rules_of(benchmark_name: str) -> dict[str, Rules]:
             "its own (ours = true); see harness/rules.py"
         )
     return found
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def available(folder: Path = FOLDER) -> dict[str, Path]:
-    """All configurations by name; where two benchmarks share a name, by benchmark/name."""
-    paths = sorted(folder.glob("*/*.toml"))
-    names = [path.stem for path in paths]
-    return {path.stem if names.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}": path for path in paths}
-
-
-def find(name: str, folder: Path = FOLDER) -> Path:
-    """The file that a user means by `name`: a name among `available`, or a path. ConfigError when there is none."""
-    there = available(folder)
-    if not name:
-        raise ConfigError(f"the name of the configuration is empty\nthere are: {', '.join(there) or 'none'}")
-    if name in there:
-        return there[name]
-    for called, raw in readable(folder)[0].items():
-        if isinstance(also := raw.get("also_called"), list) and name in also:
-            return there[called]
-    if name.endswith(".toml") or "/" in name:
-        path = Path(name).expanduser()
-        if not os.path.isfile(path):  # noqa: PTH113 - Path's raises for a name that is too long
-            raise ConfigError(f"{name}: no such file; `python -m harness configs` lists what has a name")
-        return path
-    begins = [each for each in there if each.lower().startswith(name.lower())]
-    hint = (
-        f"; did you mean {' or '.join(begins)}?" if 1 < len(begins) < 5 else did_you_mean((begins or [name])[0], there)
-    )
-    raise ConfigError(f"there is no configuration {name}{hint}\nthere are: {', '.join(there) or 'none'}")
-
-
-def find_default(accelerators: list[str], folder: Path = FOLDER) -> Path:
-    """What runs when no configuration is named, on a machine with these accelerators (their names).
-
-    Without accelerators it is the one file that says `default = true`; with them it is the user's choice: ConfigError.
-    """
-    files, broken = readable(folder)
-    defaults = [name for name, raw in files.items() if raw.get("default") is True]
-    if not accelerators:
-        if len(defaults) != 1:
-            said = f"({', '.join(defaults) if defaults else 'none'} of them says default = true, one should)"
-            lines = [f"name a configuration: {', '.join(files) or 'none found'} {said}", *map(str, broken.values())]
-            raise ConfigError("\n".join(lines))
-        return available(folder)[defaults[0]]
-    rows = []
-    for name, raw in files.items():
-        if raw.get("run", {"device": "cpu"}).get("device") != "cpu":
-            platform = str(raw.get("submission", {}).get("platform", ""))
-            enough = raw["run"].get("nodes") == 1 and raw["run"].get("accelerators_per_node", 0) <= len(accelerators)
-            fits = enough and any(same_accelerator(platform, each) for each in accelerators)
-            rows.append((not fits, name, platform + ("   <- this machine's" if fits else "")))
-    width = max((len(name) for _, name, _ in rows), default=0)
-    lines = [f"  {name:{width}}  {platform}" for _, name, platform in sorted(rows)]
-    found = ", ".join(f"{accelerators.count(each)}x {each}" for each in dict.fromkeys(accelerators))
-    on_cpu = f"\nor {defaults[0]}, which runs on the CPU" if len(defaults) == 1 else ""
-    raise ConfigError("\n".join([f"this machine has {found}: name the configuration to run, one of", *lines]) + on_cpu)
-
-
-def readable(folder: Path = FOLDER) -> tuple[dict[str, dict[str, Any]], dict[str, ConfigError]]:
-    """The contents of those `available`, and what is wrong with the others: a file that somebody writes stops no other."""
-    found: dict[str, dict[str, Any]] = {}
-    broken: dict[str, ConfigError] = {}
-    for name, path in available(folder).items():
-        try:
-            found[name] = read_toml(path)
-        except ConfigError as error:
-            broken[name] = error
-    return found, broken
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A file's content. ConfigError when it cannot be read."""
-    with _told(path):
-        return outside.read_toml(path)
-
-
-def read_text(path: Path) -> str:
-    """Likewise as text."""
-    with _told(path):
-        return outside.read_text(path, outside.TOML_LIMIT)
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except outside.Refused as error:
-        raise ConfigError(f"{shown(path)}{str(error).removeprefix(str(path))}") from error
-    except OSError as error:
-        raise ConfigError(f"{shown(path)}: cannot be read: {error.strerror}") from error
-
-
-def shown(path: Path) -> str:
-    """A path as a user knows it: relative to the checkout where it lies in it."""
-    resolved = outside.real(path)
-    return str(resolved.relative_to(ROOT)) if CHECKOUT and resolved.is_relative_to(ROOT) else str(path)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import config
+from harness import config, config_files
 from harness.results.reporting import published
 
 BUCKET_MIB, FIRST_BUCKET_MIB = 25, 1  # of PyTorch's DistributedDataParallel
@@ -139,7 +139,7 @@ def gradient_bytes() -> int:
     from benchmarks.ssd.geometry import shapes_per_cell
     from benchmarks.ssd.model import SSD
 
-    found: Any = config.load(config.find("DGXA100_1x8x114")).tables
+    found: Any = config.load(config_files.find("DGXA100_1x8x114")).tables
     with torch.device("meta"):
         model = SSD(found.model.backbone, found.model.categories + 1, shapes_per_cell(found.model.aspect_ratios))
     return sum(each.numel() * 4 for each in model.parameters())
@@ -231,7 +231,7 @@ def of_configurations(step: Step, gradients: float) -> list[Prediction]:
         f"{H100_STEP_MS} ms for {H100_BATCH} images, measured on one H100; the fixed part is the A100's, for lack of another",
     )
     found = []
-    for name, path in config.available().items():
+    for name, path in config_files.available().items():
         its = config.load(path)
         tables: Any = its.tables
         if its.run.nodes > 1 and its.benchmark_name == "ssd":

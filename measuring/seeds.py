@@ -20,7 +20,7 @@ from typing import Any
 
 import scipy.stats
 
-from harness import ROOT, config, exit_codes, names
+from harness import ROOT, config, config_files, exit_codes, names
 from harness.results import logfile
 from measuring import arguments
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--out", type=arguments.file, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 11)))
     asked = parser.parse_args()
-    sha256 = config.load(config.find(asked.configuration)).sha256
+    sha256 = config.load(config_files.find(asked.configuration)).sha256
     study: dict[str, Any] = {"made_by": "measuring.seeds", "configuration_sha256": sha256, "runs": []}
     if asked.out.exists():
         study = json.loads(asked.out.read_text())

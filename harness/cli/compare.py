@@ -145,7 +145,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     """Write a schedule: blocks A B B A of a driver each, or runs of two arms by turns where no reboot is needed."""
     from harness.comparison.planning import child
     from harness.comparison.planning import plan as plans
-    from harness.config import CHECKOUT
+    from harness.config_files import CHECKOUT
 
     options = [*_option("--data-dir", data_dir), *_option(WEIGHTS, initial_weights)]
     made = plans.make(
@@ -174,7 +174,8 @@ def plan(  # noqa: PLR0917 - typer passes options by name
 
 def _loaded(configuration: str) -> str:
     """A configuration as runs are to name it that start in another directory. What is wrong with it is said before any does."""
-    from harness.config import find, load
+    from harness.config import load
+    from harness.config_files import find
 
     found = find(configuration)
     load(found)
@@ -264,7 +265,8 @@ def noise(  # noqa: PLR0917 - typer passes options by name
 
     target = logs = Path(source)
     if not (source and logs.is_dir()):
-        from harness.config import CHECKOUT, find, load
+        from harness.config import load
+        from harness.config_files import CHECKOUT, find
 
         name = load(find(source)).name  # what is wrong with it is said before a run
         target = out or environment.out_dir(CHECKOUT) / f"noise_{name}"

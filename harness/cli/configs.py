@@ -39,7 +39,7 @@ def configs(
     ] = False,
 ) -> None:
     """The configurations there are, as a table that says which of them run here."""
-    from harness import config
+    from harness import config_files
     from harness.execution.context import this_machine
     from harness.results import table
 
@@ -48,14 +48,14 @@ def configs(
         return
     if names:
         for name in names:
-            typer.echo(f"{name}\n" + "\n".join(f"    {line}" for line in comment(config.find(name))))
+            typer.echo(f"{name}\n" + "\n".join(f"    {line}" for line in comment(config_files.find(name))))
         return
     found = this_machine().found
     rows, broken = [], []
-    for name, path in config.available().items():
+    for name, path in config_files.available().items():
         try:
             rows.append(row(name, path, found))
-        except config.ConfigError as error:
+        except config_files.ConfigError as error:
             broken.append(f"warning: {error}")
     table.show_table(COLUMNS, sorted(rows, key=lambda each: not each[HERE].startswith("yes")), right=("batch",))
     typer.echo("python -m harness configs NAME says where a recipe is from, and what is expected of it")
@@ -78,7 +78,7 @@ def published_recipes() -> Iterator[list[str]]:
 
 def comment(path: Path) -> list[str]:
     """The lines of a file's first comment. ConfigError when it cannot be read."""
-    from harness.config import read_text
+    from harness.config_files import read_text
 
     first = itertools.takewhile(lambda line: line.startswith("#"), read_text(path).splitlines())
     return [line.removeprefix("#").strip() for line in first]
@@ -89,7 +89,7 @@ def row(name: str, path: Path, found: Sequence[Accelerators]) -> list[str]:
 
     ConfigError for a file that is none; what else is wrong with it, a run says.
     """
-    from harness.config import ConfigError, read_toml, shown
+    from harness.config_files import ConfigError, read_toml, shown
 
     raw = read_toml(path)
     run, submission = raw.get("run"), raw.get("submission")

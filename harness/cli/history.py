@@ -33,7 +33,7 @@ def history(
     from harness.cli.compare import fraction
     from harness.comparison.history import history as histories
     from harness.comparison.history import history_page, history_text, points
-    from harness.config import CHECKOUT
+    from harness.config_files import CHECKOUT
     from harness.results.table import show_json
 
     limit = fraction(delta)

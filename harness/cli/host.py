@@ -43,7 +43,7 @@ def doctor(
 
     The same inside the image and outside. Exit codes: 0 nothing but warnings, 6 a problem.
     """
-    from harness.config import CHECKOUT
+    from harness.config_files import CHECKOUT
     from harness.system import doctor as examination
     from harness.system import facts, places
 
@@ -77,24 +77,24 @@ def doctor(
 
 
 def _submitter(configuration: str) -> list[Finding]:
-    from harness import config
+    from harness import config, config_files
     from harness.system.accelerator import Finding
 
-    lacks = config.load(config.find(configuration)).lacks_submitter
+    lacks = config.load(config_files.find(configuration)).lacks_submitter
     return [Finding("warning", "submitter", lacks, "for results to be published: run with --org NAME")] if lacks else []
 
 
 def _reading(data_dir: Path, configuration: str | None) -> Reading | None:
     """What the named configuration lacks in the folder; else the first that lacks nothing, or the one that lacks least."""
-    from harness import config
+    from harness import config, config_files
     from harness.system.doctor import Reading
 
     named = configuration is not None
     found: list[Reading] = []
-    for path in [config.find(configuration)] if configuration is not None else config.available().values():
+    for path in [config_files.find(configuration)] if configuration is not None else config_files.available().values():
         try:
             chosen = config.load(path)
-        except config.ConfigError:
+        except config_files.ConfigError:
             if named:
                 raise
             continue  # somebody is writing it

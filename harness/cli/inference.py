@@ -214,13 +214,13 @@ def inference(
     """
     from json import dumps
 
-    from harness import config, names
+    from harness import config_files, names
     from harness.execution.trained import detecting, detectors, inference_report
     from harness.execution.trained import inference as measuring
     from harness.results.table import printable
 
     chosen = detectors.Model.named(model)
-    folder = out or environment.out_dir(config.CHECKOUT) / chosen.configuration.name
+    folder = out or environment.out_dir(config_files.CHECKOUT) / chosen.configuration.name
     outputs.folder_to_be("--out", folder)
     files: list[Path] = []
     if images is not None:

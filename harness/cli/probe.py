@@ -48,15 +48,15 @@ def probe(  # noqa: PLR0917 - typer passes options by name
     """
     from json import dumps
 
-    from harness import config, names
+    from harness import config, config_files, names
     from harness.execution import probe as probing
     from harness.execution.context import keep_compiled, this_machine
     from harness.results.table import printable
     from harness.system import accelerator
 
-    path = config.find(configuration) if configuration is not None else None
+    path = config_files.find(configuration) if configuration is not None else None
     chosen = config.load(path) if path is not None else None
-    target = out or environment.out_dir(config.CHECKOUT) / (chosen.name if chosen is not None else "")
+    target = out or environment.out_dir(config_files.CHECKOUT) / (chosen.name if chosen is not None else "")
     outputs.folder_to_be("--out", target)
     if image is not None:
         if path is None or chosen is None or device is not None or json:
@@ -70,7 +70,9 @@ def probe(  # noqa: PLR0917 - typer passes options by name
     machine = this_machine(kind)
     if device is None and chosen is None and not machine.accelerators:
         kind = accelerator.CPU  # nobody asked for an accelerator
-    keep_compiled(environment.cache_dir(config.CHECKOUT))  # what runs have compiled, a probe of the same step finds
+    keep_compiled(
+        environment.cache_dir(config_files.CHECKOUT)
+    )  # what runs have compiled, a probe of the same step finds
     found = probing.measure(chosen, kind, seconds, machine, lambda what: _say(f"measuring {what}"))
     text = dumps(probing.document(found), indent=1) + "\n"
     written = outputs.figures(target, names.PROBE, text)
@@ -88,13 +90,13 @@ def probe(  # noqa: PLR0917 - typer passes options by name
 
 
 def _in_container(chosen: Configuration, path: Path, image: str, seconds: float, folder: Path) -> int:
-    from harness import config
+    from harness import config_files
     from harness.cli.trials import cache_of_containers
     from harness.execution.signals import as_exceptions
     from harness.launch import probing
     from harness.request import Request
 
-    cache = cache_of_containers(environment.cache_dir(config.CHECKOUT), _tell)
+    cache = cache_of_containers(environment.cache_dir(config_files.CHECKOUT), _tell)
     request = Request(configuration=str(path.resolve()), image=image, cache_dir=cache)
     with as_exceptions():
         return probing.probe(chosen, request, folder, seconds, _tell, variables=environment.of_containers())

@@ -44,7 +44,7 @@ def report(  # noqa: PLR0917  typer's options
     """
     from datetime import UTC, datetime
 
-    from harness.config import CHECKOUT
+    from harness.config_files import CHECKOUT
     from harness.results.reporting import report as reporting
     from harness.results.table import printable
 
@@ -74,7 +74,7 @@ def report(  # noqa: PLR0917  typer's options
 
 def _write_history(folders: list[Path], html: Path) -> None:
     from harness.comparison.history import history, history_page, points
-    from harness.config import CHECKOUT
+    from harness.config_files import CHECKOUT
 
     found = history.history(*points.gather(folders, environment.cache_dir(CHECKOUT)))
     if found.series:

@@ -70,7 +70,7 @@ def check(
     json: Json = False,
 ) -> None:
     """All that is wrong with results, by MLPerf's own tools and by checks that they lack. Exit 1 on an error."""
-    from harness.config import CHECKOUT
+    from harness.config_files import CHECKOUT
     from harness.results import table
     from harness.results.by_rules import check_ruleset
     from harness.results.checking import checker as checking
@@ -110,7 +110,7 @@ def score(
 
     --official asks MLPerf's own tools too, as check does.
     """
-    from harness.config import CHECKOUT
+    from harness.config_files import CHECKOUT
     from harness.results import score as scoring
     from harness.results import score_text, table
     from harness.results.by_rules import check_ruleset
@@ -187,7 +187,7 @@ def collect(
     json: Json = False,
 ) -> None:
     """Copy finished runs into results/SYSTEM/BENCHMARK, never over another, and index them. Exit 1 if one is refused."""
-    from harness.config import CHECKOUT
+    from harness.config_files import CHECKOUT
     from harness.results import collect as collecting
     from harness.results import collection, table
 
@@ -238,7 +238,7 @@ def package(
     json: Json = False,
 ) -> None:
     """A submission's whole tree, checked before it is let out. Exit 1, and no package, where the series is not fit."""
-    from harness.config import CHECKOUT
+    from harness.config_files import CHECKOUT
     from harness.results import package as packaging
     from harness.results import table
     from harness.results.checking import text as check_text

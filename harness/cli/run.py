@@ -31,7 +31,7 @@ def run(request: Request, named: frozenset[str]) -> None:
     for sentence in (*environment.lookalikes(), *left_out):
         sys.stderr.write(f"warning: {sentence}\n")
 
-    from harness import config
+    from harness import config, config_files
     from harness.execution import leaving, lifecycle, signals
     from harness.execution.context import Launch, Node
     from harness.launch import ranks
@@ -42,9 +42,9 @@ def run(request: Request, named: frozenset[str]) -> None:
         signals.end_with_parent(launch.parent)
     name = request.configuration
     try:
-        path = _default() if name is None else config.find(name)
+        path = _default() if name is None else config_files.find(name)
         chosen = config.load(path, target=request.target, org=request.org)
-    except config.ConfigError as error:
+    except config_files.ConfigError as error:
         if request.out is not None and not launch.as_rank and not request.series:
             lifecycle.refuse(request, str(error))
         raise
@@ -55,8 +55,8 @@ def run(request: Request, named: frozenset[str]) -> None:
         request,
         configuration=str(path.resolve()),
         target=chosen.run.target,
-        cache_dir=request.cache_dir or environment.cache_dir(config.CHECKOUT),
-        out=request.out or environment.out_dir(config.CHECKOUT) / ("" if request.series else chosen.name),
+        cache_dir=request.cache_dir or environment.cache_dir(config_files.CHECKOUT),
+        out=request.out or environment.out_dir(config_files.CHECKOUT) / ("" if request.series else chosen.name),
     )
     if request.started_by is not Engine.SLURM:  # which looks on the nodes, where it is read
         check_inputs(request)
@@ -83,11 +83,11 @@ def run(request: Request, named: frozenset[str]) -> None:
 
 def _default() -> Path:
     """What runs when no configuration is named; where that is the processor on a machine with more, it is said."""
-    from harness import config
+    from harness import config_files
     from harness.execution.context import this_machine
 
     machine = this_machine()
-    path = config.find_default(machine.accelerators)
+    path = config_files.find_default(machine.accelerators)
     for each in machine.found:
         if each.unusable:
             sys.stderr.write(f"warning: {path.stem} runs on the processor: {each.verdict}\n")

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import config, rules, whole
-from harness.config import ConfigError, Configuration
+from harness.config import Configuration
+from harness.config_files import ConfigError
 from harness.exit_codes import DISK_FULL
 
 NAME = "checkpoint.pt"

@@ -19,6 +19,7 @@ from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.model import FusedHead
 from benchmarks.ssd.session import SSDSession
 from harness import config as configurations
+from harness import config_files
 from harness.contract import Context
 from measuring.measure import synchronise
 
@@ -36,7 +37,7 @@ LEARNING_RATE = 1e-3  # of a batch of a few images from scratch; at the configur
 
 def read(name: str) -> SSDConfig:
     """A configuration's tables, by name or path, as the harness reads it. ValueError when there is none or it is wrong."""
-    found = configurations.load(configurations.find(name))
+    found = configurations.load(config_files.find(name))
     if not isinstance(found.tables, SSDConfig):
         raise ValueError(f'{name} says benchmark = "{found.benchmark_name}"; this measures ssd')
     return found.tables

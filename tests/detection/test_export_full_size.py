@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.detection.data_path.normalisation import preprocessing
 from benchmarks.detection.detector import as_anywhere
-from harness import config
+from harness import config, config_files
 from harness.contract import Context
 from harness.execution import checkpoint
 from harness.execution.checkpoint import Checkpoint
@@ -25,7 +25,7 @@ def untrained(name: str, folder: Path) -> Path:
 
     And no more than that: of boxes that all have a score of 1 to the last bit, any may be the best.
     """
-    configuration = config.load(config.find(name))
+    configuration = config.load(config_files.find(name))
     tables: Any = as_anywhere(configuration.tables, "fp32")
     benchmark: Any = configuration.benchmark
     torch.manual_seed(3)
@@ -60,7 +60,7 @@ def test_what_onnx_runtime_finds_is_what_the_network_finds(
 ) -> None:
     """With one picture: with several, one by one and together, it is tried on small networks."""
     out, picture = tmp_path / "full.onnx", tmp_path / "1.jpg"
-    benchmark: Any = config.load(config.find(name)).benchmark
+    benchmark: Any = config.load(config_files.find(name)).benchmark
     picture.write_bytes(benchmark.pictures(1)[0])
     code, said, errors = harness(capsys, "export", untrained(name, tmp_path / "kept"), out, "--check", picture)
     assert (code, errors) == (0, ""), errors

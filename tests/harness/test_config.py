@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from benchmarks.ssd.schedule import published_base
-from harness import config
-from harness.config import ConfigError
+from harness import config, config_files
+from harness.config_files import ConfigError
 from harness.contract import Context
 from tests.toy.configuration import write
 
@@ -30,8 +30,8 @@ GPU_FILES = (
 @pytest.fixture
 def content() -> dict[str, Any]:
     """Of a shipped file, its recipe written out."""
-    found = config.load(config.FOLDER / "ssd" / "DGXA100_1x8x114.toml")
-    raw = tomllib.loads((config.FOLDER / "ssd" / "DGXA100_1x8x114.toml").read_text())
+    found = config.load(config_files.FOLDER / "ssd" / "DGXA100_1x8x114.toml")
+    raw = tomllib.loads((config_files.FOLDER / "ssd" / "DGXA100_1x8x114.toml").read_text())
     del raw["optimizer"]["recipe"]
     written = ("learning_rate", "weight_decay", "warmup_steps", "decay_epochs")
     return {**raw, "optimizer": raw["optimizer"] | {key: found.resolved["optimizer"][key] for key in written}}
@@ -188,7 +188,7 @@ def test_files_that_are_no_toml(tmp_path: Path, raw: bytes, says: str) -> None:
 def test_an_editor_s_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "marked.toml"
     path.write_bytes(b"\xef\xbb\xbfa = 1\r\n")
-    assert config.read_toml(path) == {"a": 1}
+    assert config_files.read_toml(path) == {"a": 1}
 
 
 def test_resolved_has_every_key_and_reads_back_the_same(content: dict[str, Any]) -> None:
@@ -200,10 +200,10 @@ def test_resolved_has_every_key_and_reads_back_the_same(content: dict[str, Any])
     assert different.sha256 != found.sha256
 
 
-@pytest.mark.parametrize("name", sorted(config.available()))
+@pytest.mark.parametrize("name", sorted(config_files.available()))
 def test_shipped_files(name: str) -> None:
-    found = config.load(config.available()[name])
-    comment = config.available()[name].read_text().split("\n\n")[0].split("benchmark =")[0]
+    found = config.load(config_files.available()[name])
+    comment = config_files.available()[name].read_text().split("\n\n")[0].split("benchmark =")[0]
     assert comment.startswith(f"# ./run_and_time.sh{'' if name == 'embedded' else f' {name}'}"), (
         "the command comes first"
     )
@@ -230,7 +230,7 @@ def test_shipped_files(name: str) -> None:
 def test_published_recipes(
     name: str, learning_rate: float, weight_decay: float, warmup_steps: int, global_batch: int
 ) -> None:
-    found = config.load(config.find(name))
+    found = config.load(config_files.find(name))
     tables: Any = found.tables
     assert tables.optimizer.learning_rate == pytest.approx(learning_rate)
     assert (tables.optimizer.weight_decay, tables.optimizer.warmup_steps) == (weight_decay, warmup_steps)
@@ -243,21 +243,23 @@ def test_published_recipes(
 
 
 def test_names_and_paths() -> None:
-    assert config.find("H100_1x1x256") == config.find(str(config.FOLDER / "ssd" / "H100_1x1x256.toml"))
+    assert config_files.find("H100_1x1x256") == config_files.find(
+        str(config_files.FOLDER / "ssd" / "H100_1x1x256.toml")
+    )
     with pytest.raises(ConfigError, match=r"there is no configuration DGXA100_1x8x144; did you mean DGXA100_1x8x114\?"):
-        config.find("DGXA100_1x8x144")
+        config_files.find("DGXA100_1x8x144")
     with pytest.raises(
         ConfigError, match=r"there is no configuration H100; did you mean H100_1x2x64 or H100_1x1x256\?"
     ):
-        config.find("H100")
+        config_files.find("H100")
     with pytest.raises(ConfigError, match=r"none/such\.toml: no such file"):
-        config.find("none/such.toml")
+        config_files.find("none/such.toml")
 
 
 def test_without_a_name() -> None:
-    assert config.find_default([]).stem == "embedded"
+    assert config_files.find_default([]).stem == "embedded"
     with pytest.raises(ConfigError) as raised:
-        config.find_default(["NVIDIA H100 80GB HBM3"] * 2)
+        config_files.find_default(["NVIDIA H100 80GB HBM3"] * 2)
     text = str(raised.value)
     assert "this machine has 2x NVIDIA H100 80GB HBM3: name the configuration to run" in text
     assert all(name in text for name in GPU_FILES)
@@ -284,12 +286,12 @@ def test_what_is_no_file_stops_no_other(tmp_path: Path) -> None:
     """A link that leads to itself, a folder, a pipe, a file of zeros: `configs` and `run` go on without them."""
     (tmp_path / "ssd").mkdir()
     good = tmp_path / "ssd" / "good.toml"
-    good.write_text((config.FOLDER / "ssd" / "embedded.toml").read_text())
+    good.write_text((config_files.FOLDER / "ssd" / "embedded.toml").read_text())
     (tmp_path / "ssd" / "loop.toml").symlink_to("loop.toml")
     (tmp_path / "ssd" / "folder.toml").mkdir()
     os.mkfifo(tmp_path / "ssd" / "pipe.toml")
     (tmp_path / "ssd" / "zeros.toml").write_bytes(bytes(2 << 20))
-    found, broken = config.readable(tmp_path)
+    found, broken = config_files.readable(tmp_path)
     assert [*found] == ["good"] and {*broken} == {"loop", "folder", "pipe", "zeros"}
     assert "Too many levels of symbolic links" in str(broken["loop"])
-    assert config.find("good", tmp_path) == good and config.find_default([], tmp_path) == good
+    assert config_files.find("good", tmp_path) == good and config_files.find_default([], tmp_path) == good

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import config
+from harness import config, config_files
 from harness.cli import configs, main
 from harness.results.package_text import toml
 from harness.system.accelerator import Suitability
@@ -57,9 +57,9 @@ def test_every_configuration_is_in_the_table_and_those_of_this_machine_first(
     rows = [
         line
         for line in lines
-        if line.split()[0].rpartition("/")[2] in {path.stem for path in config.FOLDER.glob("*/*.toml")}
+        if line.split()[0].rpartition("/")[2] in {path.stem for path in config_files.FOLDER.glob("*/*.toml")}
     ]
-    assert len(rows) == len(config.available())
+    assert len(rows) == len(config_files.available())
     here = [" yes" in row.partition("   no: ")[0] and "   no: " not in row for row in rows]
     assert here == sorted(here, reverse=True) and here[0]
     assert next(row for row in rows if row.startswith("embedded ")).rstrip().endswith("yes")
@@ -79,13 +79,13 @@ BAD = {
 @pytest.fixture
 def with_bad_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "configs"
-    shutil.copytree(config.FOLDER, folder)
+    shutil.copytree(config_files.FOLDER, folder)
     for name, content in BAD.items():
         (folder / "ssd" / f"{name}.toml").write_bytes(content)
     (folder / "ssd" / "gone.toml").symlink_to("nowhere")
-    monkeypatch.setattr(config.available, "__defaults__", (folder,))
-    monkeypatch.setattr(config.find, "__defaults__", (folder,))
-    monkeypatch.setattr(config.readable, "__defaults__", (folder,))
+    monkeypatch.setattr(config_files.available, "__defaults__", (folder,))
+    monkeypatch.setattr(config_files.find, "__defaults__", (folder,))
+    monkeypatch.setattr(config_files.readable, "__defaults__", (folder,))
     return folder
 
 
@@ -93,8 +93,8 @@ def test_a_bad_file_costs_the_table_one_line(with_bad_ones: Path, capsys: pytest
     assert main(["configs"]) == 0
     out, said = capsys.readouterr()
     lines = out.splitlines()
-    rows = [line.split()[0] for line in lines[1:] if line.split()[0] in config.available()]
-    assert len(rows) == len(config.available()) - len(BAD) - 1 and "embedded" in rows
+    rows = [line.split()[0] for line in lines[1:] if line.split()[0] in config_files.available()]
+    assert len(rows) == len(config_files.available()) - len(BAD) - 1 and "embedded" in rows
     for name in (*BAD, "gone"):
         (line,) = [line for line in said.splitlines() if f"/{name}.toml: " in line]
         assert line.startswith("warning: ")
@@ -106,14 +106,14 @@ def test_a_bad_file_costs_the_table_one_line(with_bad_ones: Path, capsys: pytest
 def test_a_bad_file_stops_no_other_configuration(with_bad_ones: Path) -> None:
     """Neither a path, nor another name of one, nor the default."""
     copied = shutil.copy(with_bad_ones / "ssd" / "embedded.toml", with_bad_ones.parent / "mine.toml")
-    assert config.find(str(copied)) == Path(copied)
-    also = {each: name for name, raw in config.readable()[0].items() for each in raw.get("also_called", [])}
-    assert also and all(config.find(each).stem == name.rpartition("/")[2] for each, name in also.items())
-    assert config.find_default([], with_bad_ones).stem == "embedded"
+    assert config_files.find(str(copied)) == Path(copied)
+    also = {each: name for name, raw in config_files.readable()[0].items() for each in raw.get("also_called", [])}
+    assert also and all(config_files.find(each).stem == name.rpartition("/")[2] for each, name in also.items())
+    assert config_files.find_default([], with_bad_ones).stem == "embedded"
     assert config.default_benchmark(with_bad_ones) == "ssd"
     (with_bad_ones / "ssd" / "embedded.toml").write_text("default = [")
-    with pytest.raises(config.ConfigError, match=r"embedded\.toml: not valid TOML"):
-        config.find_default([], with_bad_ones)
+    with pytest.raises(config_files.ConfigError, match=r"embedded\.toml: not valid TOML"):
+        config_files.find_default([], with_bad_ones)
 
 
 def test_the_comment_of_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,15 +132,15 @@ def test_the_recipes_that_a_configuration_may_name(
     assert "learning_rate 0.09, warmup_steps 650" in row
     assert row.rstrip().endswith("50 (5), 51 (5)")
     rows = list(configs.published_recipes())
-    for path in config.available().values():
-        wanted = config.read_toml(path).get("optimizer", {}).get("recipe")
+    for path in config_files.available().values():
+        wanted = config_files.read_toml(path).get("optimizer", {}).get("recipe")
         assert wanted is None or wanted in [row[1] for row in rows]
 
 
-@pytest.mark.parametrize("name", config.available())
+@pytest.mark.parametrize("name", config_files.available())
 def test_a_configuration_written_again_is_the_same(name: str) -> None:
     """A package holds the one that ran, made of the log."""
-    chosen = config.load(config.find(name), org='O"Neil \u7cfb')
+    chosen = config.load(config_files.find(name), org='O"Neil \u7cfb')
     logged = json.loads(json.dumps(chosen.resolved))
     again = config.parse(tomllib.loads(toml(logged)), name=chosen.name, source="a package")
     assert again.sha256 == chosen.sha256

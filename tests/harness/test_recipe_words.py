@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import config
+from harness import config_files
 from harness.cli import recipe_words
 from tests.harness.execution import runs
 
@@ -39,8 +39,12 @@ def test_prepare_takes_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_configuration_has_the_recipe_s_name() -> None:
-    assert config.find("iluvatar/V100x1x8").stem == "BI-V100_1x8x24"
-    names = [name for path in config.available().values() for name in config.read_toml(path).get("also_called", [])]
+    assert config_files.find("iluvatar/V100x1x8").stem == "BI-V100_1x8x24"
+    names = [
+        name
+        for path in config_files.available().values()
+        for name in config_files.read_toml(path).get("also_called", [])
+    ]
     assert len(set(names)) == len(names)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness import config
 from harness.cli import main
-from harness.config import ConfigError
+from harness.config_files import ConfigError
 from harness.launch import container
 from tests.toy import configuration as toy
 

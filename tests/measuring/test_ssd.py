@@ -25,7 +25,7 @@ from benchmarks.ssd import loss as plain_loss
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.boxes import decode
 from benchmarks.ssd.data import Source
-from harness import config as configurations
+from harness import config_files
 from harness.contract import Context
 from measuring import measure
 from measuring.ssd import accuracy, baselines, checks, command, report, sections, setup
@@ -212,7 +212,7 @@ def test_what_cannot_be_run(given: list[str], code: int, capsys: pytest.CaptureF
     assert "error: " in capsys.readouterr().err
 
 
-OURS = [name for name, path in configurations.available().items() if path.parent.name == "ssd"]
+OURS = [name for name, path in config_files.available().items() if path.parent.name == "ssd"]
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import config
+from harness import config, config_files
 from harness.results.reporting import published
 
 # Of the logs of these systems: round, system, global batch, opt_base_learning_rate, opt_learning_rate_warmup_epochs. All
@@ -28,14 +28,14 @@ RECIPES = {
 
 
 def test_all_of_them_are_looked_at() -> None:
-    shipped = {path.stem for path in (config.FOLDER / "retinanet").glob("*.toml")}
+    shipped = {path.stem for path in (config_files.FOLDER / "retinanet").glob("*.toml")}
     assert {name for name in shipped if re.search(r"_\d+x\d+x\d+$", name)} == set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_published_recipes(name: str) -> None:
     ruleset, system, global_batch, learning_rate, warmup_epochs = RECIPES[name]
-    path = config.find(name)
+    path = config_files.find(name)
     found = config.load(path)
     tables: Any = found.tables
     nodes, accelerators, batch = (int(part) for part in name.rsplit("_", 1)[1].split("x"))
@@ -62,6 +62,6 @@ def test_published_recipes(name: str) -> None:
 
 def test_published_names_find_them() -> None:
     """As submitters' scripts are called, nodes, accelerators and batch with leading zeros."""
-    assert config.find("DGXA100_001x08x032").stem == "DGXA100_1x8x32"
-    assert config.find("DGXH100_316x08x001").stem == "DGXH100_316x8x1"
-    assert config.load(config.find("H200_1x8x32")).benchmark.name == "retinanet"
+    assert config_files.find("DGXA100_001x08x032").stem == "DGXA100_1x8x32"
+    assert config_files.find("DGXH100_316x08x001").stem == "DGXH100_316x8x1"
+    assert config.load(config_files.find("H200_1x8x32")).benchmark.name == "retinanet"

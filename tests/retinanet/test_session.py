@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.retinanet.benchmark import BENCHMARK
 from benchmarks.retinanet.session import RetinaNetSession
-from harness import config
+from harness import config, config_files
 from harness.contract import Context
 from tests.retinanet import small
 from tests.ssd import small as ssd_small
@@ -140,7 +140,7 @@ def test_what_cannot_be_run_is_refused_in_words(tables: dict[str, Any], message:
     raw = small.content()
     for name, changes in tables.items():
         raw[name] = {**raw.get(name, {}), **changes}
-    with pytest.raises(config.ConfigError, match=message):
+    with pytest.raises(config_files.ConfigError, match=message):
         config.parse(raw, name="small", source="small")
 
 

@@ -19,7 +19,7 @@ from benchmarks.detection.embedded import paint as embedded_paint
 from benchmarks.detection.embedded.scene import HALVES, LEAST_SEEN, Item, Scene, scene
 from benchmarks.detection.embedded.shapes import CATEGORIES
 from benchmarks.ssd import BENCHMARK
-from harness import config
+from harness import config, config_files
 from harness.contract import Context
 
 SMALL = {"train2017": 6, "val2017": 2}
@@ -80,7 +80,7 @@ def test_the_configuration_finds_what_it_says(whole: tuple[Path, list[tuple[int,
     assert told[0] == (0, sum(embedded.IMAGES.values())) and told[-1] == (told[0][1], told[0][1])
     assert told == sorted(told) and len(told) > 10
 
-    tables = config.load(config.find("embedded")).tables
+    tables = config.load(config_files.find("embedded")).tables
     session = BENCHMARK.open(tables, Context(device="cpu", data_dir=folder))
     try:
         found = session.load_data()  # DALI opens both halves; raises where its counts are not the configuration's

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import FOLDER
+from harness.config_files import FOLDER
 from tests.harness.execution.runs import events, run, stop
 from tests.toy.configuration import write
 

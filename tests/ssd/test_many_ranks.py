@@ -22,7 +22,7 @@ from benchmarks.detection.gradients import averaged
 from benchmarks.detection.quality import evaluation
 from benchmarks.ssd import group_batch_norm
 from benchmarks.ssd.session import SSDSession
-from harness import config
+from harness import config, config_files
 from harness.contract import Context
 from tests.ssd import coco_folder, small
 from tests.ssd.coco_folder import Picture
@@ -265,9 +265,9 @@ def test_a_session_with_shared_batch_norm(tmp_path: Path, sixteen: Path) -> None
     for world in (2, 6):
         with pytest.raises(ValueError, match=rf"batch_norm_ranks = 4 does not divide the {world} accelerators"):
             BENCHMARK.check(tables, Context("cpu", world_size=world))
-    with pytest.raises(config.ConfigError, match="batch_norm_ranks = 4 sums over ranks inside batch norm"):
+    with pytest.raises(config_files.ConfigError, match="batch_norm_ranks = 4 sums over ranks inside batch norm"):
         config.parse(small.content(compute={"compile": True}, **one), name="small", source="small")
-    with pytest.raises(config.ConfigError, match='has no effect with all_reduce = "delayed"'):
+    with pytest.raises(config_files.ConfigError, match='has no effect with all_reduce = "delayed"'):
         config.parse(small.content(compute={"all_reduce": "delayed", "bucket_mb": 5}), name="small", source="small")
 
 

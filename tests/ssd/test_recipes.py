@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks.ssd import recipes
-from harness import config
-from harness.config import ConfigError
+from harness import config, config_files
+from harness.config_files import ConfigError
 from harness.contract import Context
 from tests.conftest import CHECKOUT
 
@@ -89,7 +89,7 @@ def test_from_128_to_4096() -> None:
 
 
 def raw(**optimizer: Any) -> dict[str, Any]:
-    found = config.read_toml(config.find("DGXA100_1x8x114"))
+    found = config_files.read_toml(config_files.find("DGXA100_1x8x114"))
     return {**found, "optimizer": {"batch_size": 114, **optimizer}}
 
 
@@ -136,7 +136,7 @@ def test_a_recipe_is_for_its_own_global_batch_alone() -> None:
 
 CLUSTERS = [
     path.stem
-    for path in config.available().values()
+    for path in config_files.available().values()
     if path.parent.name == "ssd" and path.stem.startswith(("DGXA100_", "DGXH100_")) and "_1x8x" not in path.stem
 ]
 
@@ -148,7 +148,7 @@ def test_there_are_configurations_of_clusters() -> None:
 
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_a_cluster_s_configuration_is_a_published_recipe(name: str) -> None:
-    found = config.load(config.FOLDER / "ssd" / f"{name}.toml")
+    found = config.load(config_files.FOLDER / "ssd" / f"{name}.toml")
     tables: Any = found.tables
     nodes, accelerators, batch = map(int, name.rsplit("_", 1)[1].split("x"))
     assert (found.run.nodes, found.run.accelerators_per_node, tables.optimizer.batch_size) == (

@@ -22,7 +22,7 @@ from benchmarks.ssd import stem, vgg
 from benchmarks.ssd.boxes import cxcywh_to_ltrb, default_boxes
 from benchmarks.ssd.geometry import VGG_300_EXTRAS, VGG_512_EXTRAS, feature_sizes, shapes_per_cell
 from benchmarks.ssd.model import SSD, FusedHead, load_backbone
-from harness import config
+from harness import config, config_files
 from tests.harness.execution import runs
 from tests.ssd import small
 from tests.toy.configuration import write
@@ -134,7 +134,7 @@ def test_default_boxes_are_torchvision_s() -> None:
 def test_the_configurations_have_the_paper_s_default_boxes(
     name: str, count: int, first_px: float, last_px: float
 ) -> None:
-    model: Any = config.load(config.find(name)).tables
+    model: Any = config.load(config_files.find(name)).tables
     of = model.model
     boxes = default_boxes(
         of.image_px, of.feature_sizes, of.steps_px, of.scales_px, of.aspect_ratios, clamped=of.clamped
@@ -314,7 +314,7 @@ def test_its_quality_is_voc_s(tmp_path: Path) -> None:
 )
 def test_what_does_not_fit_it_is_refused_in_words(tables: dict[str, dict[str, Any]], message: str) -> None:
     given = {**tables, "model": {**VGG, **tables.get("model", {})}}
-    with pytest.raises(config.ConfigError, match=message):
+    with pytest.raises(config_files.ConfigError, match=message):
         config.parse(small.content(**given), name="small", source="small")
 
 

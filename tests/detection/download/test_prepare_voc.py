@@ -155,12 +155,12 @@ def test_what_is_prepared_trains_and_is_evaluated(server: FileServer, tmp_path: 
     """Through the check of a data set and both data paths, difficult objects still apart."""
     from benchmarks.detection.data_set import checked
     from benchmarks.ssd.session import SSDSession
-    from harness import config
+    from harness import config, config_files
     from harness.contract import Context
     from tests.ssd import small
 
     assert run(server, tmp_path / "voc", User()) == []
-    full: Any = config.load(config.find("vgg_voc300")).tables
+    full: Any = config.load(config_files.find("vgg_voc300")).tables
     files = {name: getattr(full.data, name) for name in ("train_annotations", "train_images", "eval_annotations")}
     content = small.content(
         model={"categories": 20, "backbone": "vgg16", "width_divisor": 8, "extras": [[16, 16, 2, 1]]},
@@ -258,11 +258,11 @@ def test_a_link_in_an_archive_is_no_file(tmp_path: Path) -> None:
 
 
 def test_the_published_one_is_the_configurations() -> None:
-    from harness import config
+    from harness import config, config_files
 
     images = [sum(source.images for source in half.sources) for half in VOC_0712.halves]
     for name in ("vgg_voc300", "vgg_voc512"):
-        tables: Any = config.load(config.find(name)).tables
+        tables: Any = config.load(config_files.find(name)).tables
         assert [tables.data.train_samples, tables.data.eval_samples] == images == [16_551, 4_952]
         assert [tables.data.train_annotations, tables.data.eval_annotations] == [
             half.annotations for half in VOC_0712.halves

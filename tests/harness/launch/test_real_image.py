@@ -15,7 +15,7 @@ import docker
 import pytest
 from docker.errors import DockerException
 
-from harness import config
+from harness import config, config_files
 from harness.launch import engine, ledger
 from harness.names import of_platform
 from harness.results import logfile
@@ -27,7 +27,7 @@ FIRST_TARGET = 0.15  # met at the first evaluation: ten seeds reach 0.185 to 0.3
 
 def variant(path: Path, **changed: float) -> Path:
     """The main job with other values of some keys."""
-    text = config.find_default([]).read_text().replace("default = true\n", "")
+    text = config_files.find_default([]).read_text().replace("default = true\n", "")
     for key, value in changed.items():
         text, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
         assert found == 1, key
