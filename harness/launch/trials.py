@@ -123,6 +123,7 @@ class _HeldSeries:
     launcher: Launcher
     book: Ledger
     say: Callable[[str], None]
+    asked_to_end: bool = False  # by a signal, which a trial that ended well meanwhile has outlived
 
     def mark_broken(self) -> None:
         """Put the files of every attempt without a result aside, and say so in the ledger."""
@@ -159,7 +160,8 @@ class _HeldSeries:
                 self.say(f"caches are not dropped between trials, and the logs will say so: {dropped.why_not}")
                 told = True
             end = self.one(replace(order, caches_cleared=dropped.cleared))
-            if end["status"] == ledger.INTERRUPTED:
+            left = len(self.book.account.finished) < self.series.trials
+            if end["status"] == ledger.INTERRUPTED or (self.asked_to_end and left):
                 self.say("the series ends here; go on with --resume")
                 return INTERRUPTED
             if end["status"] == ledger.REFUSED:
@@ -201,6 +203,7 @@ class _HeldSeries:
             facts = running.facts()
             outcome = watchdog.follow(running, order.log, self.series.patience_s, self.say, name=order.name)
         except Interrupted as interrupted:  # from here on further signals are ignored
+            self.asked_to_end = True
             self.say(f"{order.name}: {interrupted}, ending it")
             code = watchdog.halt(running) if running is not None else INTERRUPTED
             outcome = Outcome(code, "signal", why=str(interrupted))

@@ -274,8 +274,8 @@ def test_a_trial_that_ends_well_while_the_watchdog_looks_at_it_is_a_result(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its whole log, success, was called stalled, and it was run again: a second throw of the dice."""
-    monkeypatch.setattr(watchdog, "STACKS_S", 3.0)
-    fakes.tell(_0="evaluate for long")
+    monkeypatch.setattr(watchdog, "STACKS_S", 0.5)
+    fakes.tell(_0="end well when asked")
     assert fakes.run(1, patience_s=1.0) == 0
     assert fakes.statuses == [(0, 1, "success")]
     assert "most recent call first" in (fakes.folder / "result_0.txt").read_text()
@@ -303,6 +303,18 @@ def test_a_signal_ends_the_trial_closes_its_log_and_the_series_goes_on_later(
     fakes.tell()
     assert fakes.run(3, resume=True) == 0
     assert sorted(fakes.account.finished) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("trials", "code"), [(2, 130), (1, 0)])
+def test_a_signal_ends_the_series_though_its_trial_ends_well(fakes: Fakes, trials: int, code: int) -> None:
+    """The trial is a result; the next one is not begun. Every later signal is ignored, so that it would run to its end."""
+    fakes.tell(_0="end well when asked", _1="hang")
+    series = started(fakes.folder, trials)
+    until(lambda: "run_start" in read(fakes.folder / "result_0.txt"))
+    series.send_signal(signal.SIGTERM)
+    series.communicate(timeout=60)
+    assert series.returncode == code
+    assert fakes.statuses == [(0, 1, "success")]
 
 
 @pytest.mark.long
