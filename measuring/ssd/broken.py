@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -28,6 +27,7 @@ from benchmarks.ssd import loss
 from benchmarks.ssd.session import SSDSession
 from harness import ROOT
 from harness.contract import Context
+from measuring.arguments import file
 from measuring.ssd import setup
 
 CACHE = ROOT / ".cache" / "embedded"
@@ -112,7 +112,7 @@ TRAINING_FAULTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=file, required=True)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=11)
     arguments = parser.parse_args()

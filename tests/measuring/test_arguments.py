@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,5 +40,10 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     there.write_text("{}")
     assert (arguments.file(str(there)), there.read_text()) == (there, "{}")
     assert arguments.file(str(new)) == new and not new.exists()
+    there.write_text("")
+    (link := tmp_path / "link.json").symlink_to(there)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for kept in (there, link, pipe, Path(os.devnull)):
+        assert arguments.file(str(kept)) == kept and os.path.lexists(kept)
     with pytest.raises(Exception, match="a whole number from 1 on"):
         arguments.at_least(1)("1.5")
