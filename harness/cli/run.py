@@ -37,7 +37,7 @@ def run(request: Request, named: frozenset[str]) -> None:
     from harness.launch import ranks
     from harness.system import accelerator, preflight
 
-    launch = Launch() if request.series else Launch.from_environment()
+    launch = Launch.of_series() if request.series else Launch.from_environment()
     if launch.parent is not None:
         signals.end_with_parent(launch.parent)
     name = request.configuration

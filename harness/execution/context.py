@@ -49,6 +49,12 @@ class Launch:
     launcher: str = ""  # what of another machine started this one and closes the log: "slurm"
 
     @classmethod
+    def of_series(cls, environment: Mapping[str, str] = os.environ) -> Launch:
+        """Of what starts runs itself. ValueError as below."""
+        _must_be_one(environment)
+        return cls()
+
+    @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Launch:
         """ValueError when torchrun's variables are incomplete, not numbers, or place this process nowhere.
 
@@ -86,12 +92,13 @@ def _must_be_one(environment: Mapping[str, str]) -> None:
     if NODE_RANK in environment or OF_A_TERMINAL in environment:
         return
     for count, which, launcher in OF_SEVERAL:
-        if environment.get(count, "1") not in ("0", "1"):
+        if environment.get(count, "") not in ("", "0", "1"):
             raise ValueError(
                 f"this is task {environment.get(which, '?')} of {environment[count]} that {launcher} started, and each of them "
                 f"would be a whole run of its own: start it once, it starts its ranks itself (of several machines: --engine "
                 f"slurm, or {NODE_RANK}). Where the tasks are to be the ranks, set RANK, LOCAL_RANK, WORLD_SIZE, "
-                f"LOCAL_WORLD_SIZE, {MASTER_ADDR} and {MASTER_PORT} for each as torchrun does"
+                f"LOCAL_WORLD_SIZE, {MASTER_ADDR} and {MASTER_PORT} for each as torchrun does; where each is meant to be a run "
+                f"of its own, take the variable away: env -u {count}"
             )
 
 

@@ -19,7 +19,9 @@ from typing import Any
 
 IDLE_S, EVERY_S, TIMES = 4, 4, 3
 LOST_S = IDLE_S + TIMES * EVERY_S  # 16 s: how long a machine is silent before it counts as gone
-GONE_S = 8.0  # for the launcher to end this process, once another rank has gone without a word
+# For the launcher to end this process, once another rank has gone without a word; longer than a main thread that was told to
+# end takes to close the run (signals.GRACE_S), or the log would say that a rank was lost, and not which signal came
+GONE_S = 12.0
 COME_S = 60.0  # for the others' connections
 HELLO_S = 5.0  # for the first word on one
 WELL, ILL = b".", b"!"  # sent before a connection is closed by a run that has come to its end, or by a rank that broke

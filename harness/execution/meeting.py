@@ -90,7 +90,8 @@ def of_ranks(
         if shared.add(f"came/{rank}", 1) > 1:
             there = shared.get(f"here/{rank}").decode()
             raise ValueError(
-                f"rank {rank} is at {place} already, on {there}: another run meets there; choose another port for this one"
+                f"a process with RANK={rank} is at {place} already, or was, on {there}: another run meets there, two were "
+                "given one RANK, or a launcher has started ranks again without a new attempt; choose another port for this run"
             )
         shared.set(f"here/{rank}", platform.node())
         if rank == 0:

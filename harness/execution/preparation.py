@@ -72,7 +72,8 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
 def agree(run: Run, here: Context, bound: Bound, resumed: Checkpoint | None) -> tuple[Context, Mapping[str, Plain]]:
     """The same with rank 0's seed and this rank's threads, the libraries seeded; and what the log is to say of it.
 
-    ValueError where the ranks were asked for different things, or have other code or data.
+    ValueError where the ranks were asked for different things, or have other code or data; NotSuitable where their machines are
+    of another kind.
     """
     several = here.world_size > 1
     asked_for: dict[str, object] = {
@@ -84,9 +85,9 @@ def agree(run: Run, here: Context, bound: Bound, resumed: Checkpoint | None) -> 
     if several and here.local_rank == 0:  # the others of a machine have the same files
         asked_for["code of commit"] = provenance.of_this_code()
         asked_for["data of digest"] = _data_digest(run.configuration, here)
-        if run.configuration.run.nodes > 1:
-            asked_for |= machine(run.configuration.run.device)
-    here, run.ranks = process_group.agreed(here, asked_for)
+    first_of_several = run.configuration.run.nodes > 1 and here.local_rank == 0
+    of_machine = machine(run.configuration.run.device) if first_of_several else {}
+    here, run.ranks = process_group.agreed(here, asked_for, of_machine)
     here, where = binding.settled(here, bound)
     seeding.seed_libraries(here)
     told: dict[str, Plain] = {"cpu_binding": where}

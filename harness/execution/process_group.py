@@ -121,18 +121,26 @@ def backend_for(kind: str) -> str:
         ) from error
 
 
-def agreed(context: Context, asked: Mapping[str, object]) -> tuple[Context, Ranks]:
+def agreed(
+    context: Context, asked: Mapping[str, object], machine: Mapping[str, object] | None = None
+) -> tuple[Context, Ranks]:
     """The Context with rank 0's seed, on every rank, and what the ranks are. ValueError where they were asked for different
-    things."""
+    things, NotSuitable where they are on machines of another kind."""
     here = platform.node(), uuid_of(context.device), variables.told(os.environ), context.local_rank
     if context.world_size == 1:
         return context, _ranks([here])
     import torch.distributed as dist
 
     everyone: list[Any] = [None] * context.world_size
-    dist.all_gather_object(everyone, (dict(asked), context.seed, here))
-    first, seed, _ = everyone[0]
-    for rank, (other, _, (host, *_)) in enumerate(everyone):
+    dist.all_gather_object(everyone, (dict(asked), dict(machine or {}), context.seed, here))
+    first, its_machine, seed, _ = everyone[0]
+    for rank, (other, other_machine, _, (host, *_)) in enumerate(everyone):
+        for name, value in other_machine.items():
+            if value != its_machine[name]:
+                raise NotSuitable(
+                    f"{host}, of rank {rank}, has {name} {value}, that of rank 0 {its_machine[name]}: a log describes one kind "
+                    "of machine, so choose nodes that are alike (in Slurm by --constraint, in Kubernetes by a node selector)"
+                )
         for name, value in other.items():
             if value != first[name]:
                 raise ValueError(

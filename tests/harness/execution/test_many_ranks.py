@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from harness import config
-from harness.contract import Context
-from harness.execution import checkpoint, meeting, preparation, process_group, slowest
+from harness.contract import Context, NotSuitable
+from harness.execution import checkpoint, lifeline, meeting, preparation, process_group, signals, slowest
 from harness.execution.context import Launch
 from harness.launch import watchdog
 from harness.results import slowest as slowest_read
@@ -40,8 +42,15 @@ def test_tasks_of_a_launcher_are_not_so_many_runs(variables: dict[str, str], sai
         Launch.from_environment(variables)
     ranks = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     assert Launch.from_environment({**variables, **ranks}).as_rank
-    for alone in ({"NODE_RANK": "1"}, {"SLURM_PTY_PORT": "1"}, dict.fromkeys(variables, "1")):
+    for alone in (
+        {"NODE_RANK": "1"},
+        {"SLURM_PTY_PORT": "1"},
+        dict.fromkeys(variables, "1"),
+        dict.fromkeys(variables, ""),
+    ):
         assert not Launch.from_environment({**variables, **alone}).as_rank
+    with pytest.raises(ValueError, match=f"take the variable away: env -u {next(iter(variables))}"):
+        Launch.of_series(variables)  # each would be a series
 
 
 @pytest.mark.parametrize(
@@ -110,6 +119,29 @@ def test_a_run_is_of_one_kind_of_machine(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(preparation.context, "this_machine", lambda _: Machine())
     assert preparation.machine("cuda") == {"accelerators": "NVIDIA H100", "the driver": "580.65.06"}
     assert preparation.machine("cpu") == {"the processor": host.read().cpu.model}
+
+
+@pytest.mark.parametrize(("drivers", "fine"), [(("580.65.06", "580.65.06"), True), (("580.65.06", "590.1"), False)])
+def test_machines_of_another_kind_are_refused(
+    monkeypatch: pytest.MonkeyPatch, drivers: tuple[str, str], fine: bool
+) -> None:
+    def of_both(into: list[Any], mine: tuple[Any, ...]) -> None:
+        asked, _, seed, (_, *rest) = mine
+        into[:] = [(asked, {"the driver": driver}, seed, (f"node{rank}", *rest)) for rank, driver in enumerate(drivers)]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", of_both)
+    here = Context("cpu", world_size=2)
+    if fine:
+        assert process_group.agreed(here, {"--seed": 1}, {"the driver": drivers[0]})[1].hosts == ("node0", "node1")
+        return
+    with pytest.raises(
+        NotSuitable, match=r"node1, of rank 1, has the driver 590\.1, that of rank 0 580.*nodes that are alike"
+    ):
+        process_group.agreed(here, {"--seed": 1}, {"the driver": drivers[0]})
+
+
+def test_a_rank_has_time_to_say_which_signal_came_before_it_says_that_another_is_gone() -> None:
+    assert lifeline.GONE_S > signals.GRACE_S
 
 
 def test_the_first_rank_of_each_machine_is_found_however_they_were_dealt_out() -> None:
