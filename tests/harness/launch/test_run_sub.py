@@ -14,14 +14,17 @@ printf '%s\\n' "$PYTHONPATH" "$@" > "{seen}"
 """
 
 
-def submit(tmp_path: Path, *jobs: tuple[int, str | Path], **given: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    tmp_path: Path, *jobs: tuple[int, str | Path], submit_line: str = "", **given: str
+) -> subprocess.CompletedProcess[str]:
     tools = tmp_path / "bin"
     tools.mkdir(exist_ok=True)
     script = CHECKOUT / "docker" / "run.sub"
     jobs = jobs or ((41, script),)
-    known = "".join(f"echo 'JobId={number} JobName=ssd Command={path} WorkDir=/'\n" for number, path in jobs)
+    known = "".join(f"JobId={number} JobName=ssd Command={path}{submit_line} WorkDir=/\n" for number, path in jobs)
+    (tmp_path / "known").write_text(known)
     for name, text in (
-        ("scontrol", f"#!/bin/sh\n{known}"),
+        ("scontrol", f"#!/bin/sh\ncat {tmp_path}/known\n"),
         ("python", PYTHON.format(seen=tmp_path / "seen")),
     ):
         (tools / name).write_text(text)
@@ -72,6 +75,19 @@ def test_each_task_of_an_array_is_a_series_of_its_own(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     words = (tmp_path / "seen").read_text().splitlines()
     assert (words[0], words[-1]) == (str(CHECKOUT), "/logs/task_3")
+
+
+def test_a_newer_slurm_shows_how_the_job_was_submitted_too(tmp_path: Path) -> None:
+    """Between Command= and WorkDir=, which was taken for a part of the script's path."""
+    script = CHECKOUT / "docker" / "run.sub"
+    for submitted in (
+        "sbatch -N 1 docker/run.sub",
+        "sbatch --comment='a WorkDir=/b Command=/c SubmitLine=/d' docker/run.sub",
+    ):
+        jobs = ((410, "/elsewhere/docker/run.sub"), (41, script), (42, "/elsewhere/docker/run.sub"))
+        finished = submit(tmp_path, *jobs, submit_line=f" SubmitLine={submitted}", DGXSYSTEM="x")
+        assert finished.returncode == 0, finished.stderr
+        assert (tmp_path / "seen").read_text().splitlines()[0] == str(CHECKOUT)
 
 
 def test_a_script_that_sbatch_leaves_relative_is_found_where_it_was_submitted(tmp_path: Path) -> None:
