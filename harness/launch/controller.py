@@ -66,9 +66,14 @@ def answer(*words: str) -> str:
     return done.stdout
 
 
+def away(said: str) -> bool:
+    """Whether one of Slurm's commands says that the controller was."""
+    return any(sign in said.lower() for sign in AWAY)
+
+
 def must_answer(said: str) -> None:
     """ControllerAway when one of Slurm's commands says that it was."""
-    if any(sign in said.lower() for sign in AWAY):
+    if away(said):
         raise ControllerAway(explained("Slurm does not answer", said))
 
 

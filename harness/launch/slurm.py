@@ -22,7 +22,7 @@ from typing import IO
 
 from harness.contract import NotSuitable
 from harness.launch import controller, ledger
-from harness.launch.controller import answer
+from harness.launch.controller import ControllerAway, answer
 from harness.validation import did_you_mean
 
 COMMANDS = ("salloc", "srun", "scancel", "squeue", "scontrol", "sinfo")
@@ -140,7 +140,9 @@ def allocate(  # noqa: PLR0917 - all that is asked for
 ) -> Allocation:
     """Nodes for a series that keeps its ledger in `folder`, waited for; the queue is told to `say`.
 
-    ValueError and NotSuitable when Slurm refuses or never will; nothing is left in the queue then, nor on an interruption.
+    ValueError and NotSuitable when Slurm refuses or never will; nothing is left in the queue then, nor on an interruption, or
+    it is said what may be. A controller that does not answer costs no place in the queue, since salloc outlives its restart;
+    where salloc gives up for it, it is asked once more.
     """
     words = [
         *("salloc", "--no-shell", f"--job-name={name}", f"--comment={comment(folder)}", f"--nodes={nodes}"),
@@ -149,40 +151,67 @@ def allocate(  # noqa: PLR0917 - all that is asked for
     ]
     say(f"asking Slurm for nodes: {shlex.join(words)}")
     with tempfile.TemporaryFile("w+") as said:
-        # a session of its own: a Ctrl-C reaches it by us alone
-        asking = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
-        )
         try:
-            _wait_for(asking, name, say)
-            if asking.returncode != 0:
-                said.seek(0)
-                raise _refusal(said.read())
-            numbers = _granted(said) or [each.number for each in _jobs(name)]  # salloc may have been told to be quiet
+            code, told = _salloc(words, said, name, say)
+            if code != 0 and controller.away(told):
+                say(f"{controller.explained('Slurm does not answer', told)}\nOnce it does, salloc is asked again")
+                controller.patiently(lambda: cancel(name), say)  # where the answer was lost, and not the request
+                code, told = _salloc(words, said, name, say)
+            if code != 0:
+                raise controller.patiently(lambda: _refusal(told), say)
+            # salloc may have been told to be quiet
+            numbers = _granted(said) or controller.patiently(lambda: [each.number for each in _jobs(name)], say)
             if not numbers:
                 raise NotSuitable(f"salloc ended well, and Slurm knows no job called {name}")
-            found = _allocation(numbers[0], own=True)
+            found = controller.patiently(lambda: _allocation(numbers[0], own=True), say)
             if len(found.nodes) != nodes:
                 raise ValueError(
                     f"Slurm gave {len(found.nodes)} nodes, the configuration says run.nodes = {nodes}: --slurm-options or "
                     "SALLOC_* ask for another number"
                 )
         except BaseException:
-            if asking.poll() is None:
-                asking.kill()
-                asking.wait()
-            cancel(name)
-            for number in _granted(said):  # a site's plugin may have given it another name
-                answer("scancel", number)
+            _give_back(name, _granted(said), say)
             raise
     say(f"job {found.job}: running on {', '.join(found.nodes)}")
     return found
+
+
+def _salloc(words: list[str], said: IO[str], name: str, say: Callable[[str], None]) -> tuple[int, str]:
+    """Its exit code and what it says, once it has ended."""
+    said.seek(0)
+    said.truncate()
+    # a session of its own: a Ctrl-C reaches it by us alone
+    asking = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        _wait_for(asking, name, say)
+    except BaseException:
+        asking.kill()
+        asking.wait()
+        raise
+    said.seek(0)
+    return asking.returncode, said.read()
 
 
 def _granted(said: IO[str]) -> list[str]:
     """Numbers of the jobs that salloc has spoken of."""
     said.seek(0)
     return list(dict.fromkeys(re.findall(r"job allocation (\d+)", said.read())))
+
+
+def _give_back(name: str, numbers: list[str], say: Callable[[str], None]) -> None:
+    """Jobs of a request that failed or was interrupted, which is what its caller is to hear of, whatever this meets."""
+    try:
+        cancel(name)
+        for number in numbers:  # a site's plugin may have given it another name
+            answer("scancel", number)
+    except ControllerAway as away:
+        by_hand = "; ".join(f"scancel {each}" for each in (f"--name={name}", *numbers))
+        say(
+            f"{away}\nThe job {name} may be left until Slurm answers: it is asked again, for {controller.PATIENCE_S:g} s; "
+            f"after that, `{by_hand}`"
+        )
 
 
 def cancel(name: str) -> None:
@@ -196,9 +225,17 @@ def waiting_or_running(name: str) -> bool:
 
 
 def _wait_for(asking: subprocess.Popen[bytes], name: str, say: Callable[[str], None]) -> None:
-    told = ""
+    """Until salloc ends; the queue is asked for nothing but what to tell of it."""
+    told, away = "", False
     while asking.poll() is None:
-        for each in _jobs(name):
+        jobs = []
+        try:
+            jobs = _jobs(name)
+        except ControllerAway as error:
+            if not away:
+                say(f"{error}\nsalloc waits on for job {name}")
+                away = True
+        for each in jobs:
             if each.state != "PENDING":
                 continue
             expected = f"; Slurm expects it to begin at {each.begins}" if each.begins != "N/A" else ""

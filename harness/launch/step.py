@@ -89,20 +89,21 @@ class SlurmLauncher:
 
     def ready(self, order: Order) -> None:
         """Nodes, and on each of them the data, the code and the time as they should be. ValueError or NotSuitable."""
-        controller.patiently(lambda: self._ready(order), self.say)
-
-    def _ready(self, order: Order) -> None:
-        run = self.configuration.run
         asked, runtime = self._told(order)  # first: nobody waits in a queue to be told that there are no containers
-        self._drop_nodes_that_are_gone()
+        controller.patiently(self._drop_nodes_that_are_gone, self.say)
         if self._nodes is None:
-            if slurm.JOB in self.environment:
-                self._nodes = slurm.of_this_job(self.environment, run.nodes)
-            else:
-                self.reaper.watch_job(self.name, order.folder)
-                self._nodes = slurm.allocate(
-                    self.name, order.folder, run.nodes, run.accelerators_per_node, self.options, self.say
-                )
+            self._nodes = self._ask_for_nodes(order)
+        controller.patiently(lambda: self._ask_each_node(asked, runtime), self.say)
+
+    def _ask_for_nodes(self, order: Order) -> Allocation:
+        run = self.configuration.run
+        if slurm.JOB in self.environment:
+            return controller.patiently(lambda: slurm.of_this_job(self.environment, run.nodes), self.say)
+        self.reaper.watch_job(self.name, order.folder)
+        return slurm.allocate(self.name, order.folder, run.nodes, run.accelerators_per_node, self.options, self.say)
+
+    def _ask_each_node(self, asked: Request, runtime: Runtime) -> None:
+        run = self.configuration.run
         words = node.words(asked, run.target)
         command = [
             *runtime.before,

@@ -358,6 +358,26 @@ def test_a_controller_that_is_restarted_between_two_trials_costs_none(place: Pla
     until(lambda: not [each for each in place.cluster.jobs() if "COMPLETING" not in each], "an empty queue")
 
 
+def test_a_controller_that_is_restarted_while_a_series_waits_keeps_its_place_in_the_queue(place: Place) -> None:
+    """The job that waited is the one that runs: salloc was killed for it, and asked for another at the queue's end."""
+    place.cluster.ask(
+        "sbatch", "--nodes=2", "--exclusive", "--job-name=another", "--output=/dev/null", "--wrap=sleep 300"
+    )
+    until(lambda: any("RUNNING" in each for each in place.cluster.jobs()), "another's job")
+    running = place.start("--trials", 1)
+    assert running.stdout is not None
+    waiting = next(line for line in running.stdout if "waiting in partition main (" in line)
+    place.cluster.kill("slurmctld")
+    next(line for line in running.stdout if "salloc waits on" in line)
+    place.cluster.control()
+    until(lambda: len(place.cluster.jobs()) == 2, "the controller")
+    place.cluster.ask("scancel", "--name=another")
+    said, _ = running.communicate(timeout=300)
+    assert (running.returncode, place.attempts) == (0, [(0, 1, "success")]), said
+    found = re.search(r"job \d+:", waiting)
+    assert found is not None and f"{found[0]} running on node1, node2" in said
+
+
 def test_a_series_ends_its_own_step_alone(place: Place) -> None:
     """What else runs in the job is somebody's monitor."""
     path = toy.write(place.folder, toy.raw("sleeps", nodes=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from harness.contract import NotSuitable
 from harness.execution.events import EventLog
+from harness.execution.signals import Interrupted
 from harness.launch import controller, ledger, node, running_step, slurm
 from harness.launch.node import NodeReport
 from harness.launch.reaper import Reaper
@@ -374,6 +376,105 @@ def test_a_controller_that_does_not_answer_is_waited_for(tmp_path: Path, monkeyp
     monkeypatch.setattr(controller, "PATIENCE_S", 0.05)
     with pytest.raises(controller.ControllerAway, match="does not answer"):
         controller.patiently(lambda: slurm.waiting_or_running("x"), lambda _: None)
+
+
+# What each command says while the controller is away
+AWAY = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+
+
+def says(text: str) -> str:
+    """An error of srun's."""
+    return f"echo 'srun: error: {text}' >&2"
+
+
+def first(folder: Path, script: str) -> str:
+    """Does something else the first time."""
+    return f'[ -e "{folder}/$(basename "$0").seen" ] || {{ touch "{folder}/$(basename "$0").seen"; {script}; }}'
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmLauncher:
+    """Of two nodes, by commands that each note that they were asked."""
+    from harness import config
+    from tests.toy import configuration as toy
+
+    for module, name in ((controller, "AGAIN_S"), (slurm, "POLL_S")):
+        monkeypatch.setattr(module, name, 0.01)
+    monkeypatch.setattr(controller, "PATIENCE_S", 2.0)
+    monkeypatch.setattr(slurm, "COMMANDS", ())
+    monkeypatch.delenv(slurm.JOB, raising=False)
+    shown = "JobId=7 JobState=RUNNING NodeList=node[1-2] Command=/x"
+    of_scontrol = f"case \"$2\" in job) echo '{shown}';; hostnames) echo node1; echo node2;; *) echo NodeAddr=a;; esac"
+    scripts = {"salloc": "echo 'salloc: Granted job allocation 7'", "scontrol": of_scontrol}
+    asked(tmp_path, monkeypatch, **dict.fromkeys(("srun", "squeue", "scancel"), ":"), **scripts)
+    path = toy.write(tmp_path, toy.raw(nodes=2))
+    request = Request(configuration=str(path), out=tmp_path)
+    reaper = cast(Reaper, SimpleNamespace(watch_job=lambda *_: None))
+    return SlurmLauncher(config.load(path), request, os.environ, "s", reaper, print)
+
+
+def asked(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    """Commands that note that they were asked."""
+    noting = {name: f'echo {name} >> "{folder}/asked"\n{script}' for name, script in scripts.items()}
+    commands(folder, monkeypatch, **noting)
+
+
+def times(folder: Path, name: str) -> int:
+    return (folder / "asked").read_text().split().count(name)
+
+
+def test_an_interruption_while_the_controller_is_away_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher
+) -> None:
+    """The job could not be given back, and that was taken for the event: salloc was asked anew, and later signals ignored."""
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if "waiting in partition" in text:
+            raise Interrupted(signal.SIGINT)
+
+    launcher.say = say
+    waiting = f"7\tPENDING\tPriority\tN/A\tmain\t{launcher.name}\tx"
+    asked(tmp_path, monkeypatch, salloc="exec sleep 60", squeue=f"printf '%s\\n' '{waiting}'", scancel=AWAY)
+    with pytest.raises(Interrupted):
+        launcher.ready(Order(0, tmp_path, None, caches_cleared=False))
+    assert times(tmp_path, "salloc") == 1
+    assert f"The job {launcher.name} may be left" in said[-1] and f"scancel --name={launcher.name}" in said[-1]
+
+
+def test_a_controller_away_for_a_moment_costs_no_place_in_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher
+) -> None:
+    """salloc outlives that. It was killed, its job cancelled, and another one submitted; so it was at each later question."""
+    said: list[str] = []
+    launcher.say = said.append
+    scontrol = (tmp_path / "scontrol").read_text().split("\n", 2)[2]
+    until_told = f"until [ -e {tmp_path}/squeue.twice ]; do sleep 0.05; done; echo 'salloc: Granted job allocation 7'"
+    dead = "Task launch for StepId=7.0 failed on node node2: Invalid job credential"
+    away = "Unable to create step for job 7: Unable to contact slurm controller (connect failure)"
+    asked(
+        tmp_path, monkeypatch, salloc=until_told, squeue=f"{first(tmp_path, AWAY)}; touch {tmp_path}/squeue.twice",
+        scontrol=f"{first(tmp_path, AWAY)}; {scontrol}",
+        srun=f"{first(tmp_path, f'{says(away)}; exit 1')}; {says(dead)}; exit 1",
+    )  # fmt: skip
+    with pytest.raises(NotSuitable, match="only 0 of 2 nodes could be asked"):
+        launcher.ready(Order(0, tmp_path, None, caches_cleared=False))
+    assert (times(tmp_path, "salloc"), times(tmp_path, "scancel"), times(tmp_path, "srun")) == (1, 0, 2)
+    assert sum("salloc waits on" in each for each in said) == 1
+    assert sum("It is waited for" in each for each in said) == 2, "for the nodes' names, and for the step"
+
+
+def test_a_salloc_that_gives_up_for_the_controller_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher
+) -> None:
+    """Once the controller answers, and with nothing left of what it was asked first."""
+    asked(tmp_path, monkeypatch, salloc=f"{first(tmp_path, AWAY)}; echo 'salloc: Granted job allocation 7'",
+          scancel=first(tmp_path, AWAY))  # fmt: skip
+    with pytest.raises(NotSuitable, match="they said nothing"):
+        launcher.ready(Order(0, tmp_path, None, caches_cleared=False))
+    order = [each for each in (tmp_path / "asked").read_text().split() if each in {"salloc", "scancel"}]
+    assert order == ["salloc", "scancel", "scancel", "salloc"]
 
 
 def test_an_account_s_own_words_for_accelerators_are_left_to_it() -> None:
