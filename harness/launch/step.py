@@ -11,6 +11,7 @@ than that its ranks began.
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import time
@@ -42,6 +43,11 @@ AS_RANK = (
 WAIT_S = 60  # for the other ranks when one has ended well: all leave one barrier together
 PROBE_S = 300.0  # for a small step on every node: an image may have to be unpacked there
 LOOPBACK = "127."
+# Lines of srun about the controller. Of a node that does not answer it says the same: "Task launch for StepId=7.0 failed on
+# node node2: Socket timed out on send/recv operation"
+OF_THE_CONTROLLER = re.compile(
+    r"srun: (error: )?Unable to (contact slurm controller|(confirm allocation|create step) for job \d+:)"
+)
 
 
 @dataclass
@@ -113,10 +119,10 @@ class SlurmLauncher:
         ]
         began = time.time()
         said = self._everywhere(runtime, [*command, "node", runtime.python, *words])
-        controller.must_answer(said)
         self._found = node.NodeReport.read(said)
         if len(self._found) != run.nodes:
             lines = [line for line in said.splitlines() if line.strip() and node.MARK not in line]
+            controller.must_answer("\n".join(filter(OF_THE_CONTROLLER.match, lines)))
             raise NotSuitable(
                 f"only {len(self._found)} of {run.nodes} nodes could be asked whether they are ready: "
                 + " / ".join(lines[-5:] or ["they said nothing"])

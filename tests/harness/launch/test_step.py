@@ -477,6 +477,22 @@ def test_a_salloc_that_gives_up_for_the_controller_is_asked_again(
     assert order == ["salloc", "scancel", "scancel", "salloc"]
 
 
+def test_a_node_that_does_not_answer_is_no_controller_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher
+) -> None:
+    """srun has the same words for both: a dead node was waited for, and then called a controller's fault."""
+    lines = (
+        "slurm_receive_msgs: [[node2]:6818] failed: Socket timed out on send/recv operation",
+        "Task launch for StepId=7.0 failed on node node2: Socket timed out on send/recv operation",
+        "Application launch failed: Socket timed out on send/recv operation",
+    )
+    asked(tmp_path, monkeypatch, srun=f"{'; '.join(map(says, lines))}; exit 1")
+    with pytest.raises(NotSuitable, match="failed on node node2: Socket timed out") as found:
+        launcher.ready(Order(0, tmp_path, None, caches_cleared=False))
+    assert not isinstance(found.value, controller.ControllerAway)
+    assert times(tmp_path, "srun") == 1
+
+
 def test_an_account_s_own_words_for_accelerators_are_left_to_it() -> None:
     assert slurm.gres({}, ["--gres=gpu:a100:8"]) and slurm.gres({}, ["-p", "x", "--gpus-per-node=8"])
     assert slurm.gres({"SALLOC_GPUS_PER_NODE": "8"}, []) and not slurm.gres({}, ["-p", "gpu"])
