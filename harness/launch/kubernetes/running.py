@@ -79,6 +79,7 @@ class RunningJob:
     ) -> None:
         self._cluster, self._trial, self._receivers, self._facts = cluster, trial, receivers, facts
         self._pods = [str(each.metadata.name) for each in pods]
+        self._nodes = [clusters.index(each) for each in pods]  # not 0, 1, 2 where a pod failed before all of them ran
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._asked_s, self._code_s = -POLL_S, 0.0
         self._code: int | None = None
@@ -86,8 +87,8 @@ class RunningJob:
         self._why = self._damage = ""
         self._left = False
         self._readers = [
-            threading.Thread(target=self._read, args=(node,), name=pod, daemon=True)
-            for node, pod in enumerate(self._pods)
+            threading.Thread(target=self._read, args=(place,), name=pod, daemon=True)
+            for place, pod in enumerate(self._pods)
         ]
         for each in self._readers:
             each.start()
@@ -101,19 +102,19 @@ class RunningJob:
             else:
                 yield line
 
-    def _read(self, node: int) -> None:
+    def _read(self, place: int) -> None:
         """All that a pod prints, through lost connections, each line once."""
-        pod, place = self._pods[node], ReadSoFar()
+        pod, so_far = self._pods[place], ReadSoFar()
         try:
             while True:
                 over = self._over(pod)  # before reading: what is read after it is all there will be
                 with contextlib.suppress(ClusterAway):
                     for stamp, text in self._cluster.output(pod):
-                        if place.is_new(stamp):
-                            self._take(node, text)
+                        if so_far.is_new(stamp):
+                            self._take(place, text)
                     if over:
                         return
-                place.again()
+                so_far.again()
                 time.sleep(POLL_S)
         except NotSuitable as error:
             if not clusters.gone(error):
@@ -128,16 +129,16 @@ class RunningJob:
             return False
         return found is None or ended(found) is not None
 
-    def _take(self, node: int, text: str) -> None:
+    def _take(self, place: int, text: str) -> None:
         try:
-            if self._receivers[node].take(text):
+            if self._receivers[place].take(text):
                 return
         except (Damaged, OSError) as error:  # of a disk that is full, here; each file comes again, whole, at the end
             if not self._damage:
                 self._damage = str(error)
                 self._lines.put(f"{self._damage}")
             return
-        self._lines.put(f"node {node} | {text}" if len(self._pods) > 1 else text)
+        self._lines.put(text if self._nodes == [0] else f"node {self._nodes[place]} | {text}")
 
     def poll(self) -> int | None:
         now = time.monotonic()
@@ -188,11 +189,12 @@ class RunningJob:
 
     def terminate(self) -> None:
         """Inside node 0: so the pods stay, with their exit codes and last lines. Where that cannot be, the Job is deleted."""
-        try:
-            self._cluster.run_in(self._pods[0], ["sh", "-c", "kill -TERM 1"])
-        except NotSuitable:
-            with contextlib.suppress(NotSuitable):  # poll() finds out
-                self._cluster.delete(self._trial.name)
+        with contextlib.suppress(NotSuitable):
+            if 0 in self._nodes:
+                self._cluster.run_in(self._pods[self._nodes.index(0)], ["sh", "-c", "kill -TERM 1"])
+                return
+        with contextlib.suppress(NotSuitable):  # poll() finds out
+            self._cluster.delete(self._trial.name)
 
     def kill(self) -> None:
         with contextlib.suppress(NotSuitable):

@@ -27,6 +27,8 @@ from harness.launch.kubernetes.running import ReadSoFar, RunningJob
 from harness.launch.stacks import catches
 from tests.conftest import CHECKOUT
 
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+
 
 def sent(folder: Path, content: dict[str, bytes]) -> list[str]:
     folder.mkdir()
@@ -234,3 +236,34 @@ def test_the_pod_that_failed_first_is_the_cause_whatever_the_nodes_clocks_say(tm
     drained = SimpleNamespace(type="DisruptionTarget", status="True", reason="EvictionByEvictionAPI", message="drain")
     assert judged(pod("0", 130, 1, drained), pod("1", 5, 9)) == 130
     assert judged(pod("0", 130, 2), pod("1", 130, 3)) == 130
+
+
+def test_a_pod_is_the_node_that_its_index_says_where_others_never_ran(tmp_path: Path) -> None:
+    """Of two nodes the first was never there: the second was called node 0, and asked to end in its place."""
+    done: list[Any] = []
+    cluster = SimpleNamespace(
+        pods=lambda _: [],
+        output=lambda _: iter([("2026-01-01T00:00:00Z", "no room on this disk")]),
+        run_in=lambda *words: done.append(words),
+        delete=done.append,
+    )
+
+    def running(*indices: int) -> RunningJob:
+        pods = [
+            SimpleNamespace(
+                metadata=SimpleNamespace(name=f"pod-{each}", annotations={COMPLETION_INDEX: str(each)}),
+            )
+            for each in indices
+        ]
+        receivers = [Receiver(tmp_path, 0, each) for each in indices]
+        return RunningJob(cast(Any, cluster), cast(Any, SimpleNamespace(name="job")), cast(Any, pods), receivers, {})
+
+    second = running(1)
+    assert list(second.lines()) == ["node 1 | no room on this disk"]
+    second.terminate()
+    assert done == ["job"]
+    both = running(0, 2)
+    assert sorted(both.lines()) == ["node 0 | no room on this disk", "node 2 | no room on this disk"]
+    both.terminate()
+    assert done[1][0] == "pod-0"
+    assert list(running(0).lines()) == ["no room on this disk"]
