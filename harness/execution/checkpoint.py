@@ -260,10 +260,12 @@ def _read(path: Path, fix: str) -> Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch names no narrower class for a damaged file
         # torch's own words end in the advice to read it with weights_only=False, which runs what is in it
-        reason = "it would run code when read" if "Unsupported" in str(error) else type(error).__name__
-        reason = (
-            reason if begun.startswith((b"PK", b"\x80")) else "it begins like none"
-        )  # of torch.save's, now and formerly
+        if not begun.startswith((b"PK", b"\x80")):  # of torch.save's, now and formerly
+            reason = "it begins like none"
+        elif "Unsupported" in str(error):
+            reason = "it would run code when read"
+        else:
+            reason = type(error).__name__
         raise ValueError(f"{path} is damaged or not a checkpoint of this version ({reason}); {fix}") from error
     names = {each.name: each.type for each in fields(Checkpoint)}
     if not isinstance(content, dict) or set(content) - set(names):
