@@ -14,17 +14,29 @@ PATIENCE_S = 5.0  # for threads that end by themselves once their session is clo
 
 
 def without(before: Iterable[threading.Thread], code: int) -> None:
-    """Return when all threads that began since have ended, daemons aside; end this process with `code` where some do not."""
-    until = time.monotonic() + PATIENCE_S
+    """Let Python's exit, which follows, wait so long for threads that began since, daemons aside; then end it with `code`.
+
+    Python's exit is what ends the idle threads of executors, so that they are no sign of anything before it.
+    """
     known = {threading.main_thread(), *before}
-    left = [each for each in threading.enumerate() if each not in known and not each.daemon]
-    for each in left:
-        each.join(max(0.0, until - time.monotonic()))
-    if names := [each.name for each in left if each.is_alive()]:
+    if _others(known):
+        threading.Thread(target=_end, args=(known, code), daemon=True, name="leaving").start()
+
+
+def _end(known: set[threading.Thread], code: int) -> None:
+    time.sleep(PATIENCE_S)
+    if not (left := _others(known)):
+        return
+    try:
         console.complain(
-            f"warning: threads of the benchmark are still running ({', '.join(names)}), which its session's close is to end; "
-            "the process ends without them"
+            f"warning: threads of the benchmark are still running ({', '.join(each.name for each in left)}), which its "
+            "session's close is to end; the process ends without them"
         )
         sys.stdout.flush()
         sys.stderr.flush()
+    finally:  # a screen that takes nothing any more holds it no more than they do
         os._exit(code)
+
+
+def _others(known: set[threading.Thread]) -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each not in known and not each.daemon]

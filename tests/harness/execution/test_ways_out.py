@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -83,6 +84,36 @@ def test_a_thread_that_the_benchmark_forgot_does_not_hold_the_process(tmp_path: 
         assert "threads of the benchmark are still running (reader of beads)" in process.said("errors")
         assert "RESULT,TOY" in process.said("out")
     assert stop(tmp_path / "result_0.txt")["status"] == "success"
+
+
+LEAVING = """
+import atexit, concurrent.futures, sys, threading, time
+from harness.execution import leaving
+leaving.PATIENCE_S = {patience}
+before = threading.enumerate()
+executor = concurrent.futures.ThreadPoolExecutor()
+executor.submit({work})
+atexit.register(print, "handlers ran")
+leaving.without(before, 1)
+sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "patience", "said", "warned"),
+    [("int", 60, "handlers ran\n", False), ("time.sleep, 600", 0.1, "", True)],
+    ids=["idle", "busy"],
+)
+def test_an_executor_s_idle_thread_is_none_that_was_forgotten(
+    work: str, patience: float, said: str, warned: bool
+) -> None:
+    """As torch's compiler leaves one. Its thread is no daemon and waits until Python's own exit ends it."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING.format(work=work, patience=patience)],
+        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=50,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, said), done.stderr
+    assert ("threads of the benchmark are still running (ThreadPoolExecutor-0_0)" in done.stderr) is warned
 
 
 def test_a_main_thread_that_never_comes_back_is_ended_too(tmp_path: Path) -> None:
