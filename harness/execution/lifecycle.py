@@ -130,8 +130,7 @@ def _train(run: Run) -> Ending:
         log.point(keys.SEED, here.seed)
         lost = functools.partial(ending.lost, run)
         closing.enter_context(process_group.watched_machines(store, here, run.ranks, lost))
-        session = given.session(configuration.benchmark.open(configuration.tables, here))
-        closing.callback(session.close)
+        session = _opened(configuration, here, closing)
         session.warm_up()
         description.opened(log, configuration, session)
         run.pace = Pace.of(session.properties(), run.launch.parent)
@@ -173,6 +172,14 @@ def _train(run: Run) -> Ending:
         how = ending.stop(run, _epochs(run, here, session, first_epoch, budget))
         _after(run, here, session, how)
     return how
+
+
+def _opened(configuration: Configuration, here: Context, closing: contextlib.ExitStack) -> Session:
+    """The benchmark's session, which `closing` closes: one too that lacks something else."""
+    opened = configuration.benchmark.open(configuration.tables, here)
+    if callable(close := getattr(opened, "close", None)):
+        closing.callback(close)
+    return given.session(opened)
 
 
 def _after(run: Run, here: Context, session: Session, how: Ending) -> None:

@@ -151,3 +151,12 @@ def test_a_key_by_an_alias_comes_back_from_a_checkpoint(tmp_path: Path, elsewher
     assert done.returncode == 0, done.stdout + done.stderr
     (tmp_path / "1.jpg").write_bytes(b"toy 1")
     assert harness("detect", kept, tmp_path / "1.jpg", **there).returncode == 0
+
+
+def test_a_session_that_lacks_something_is_closed(tmp_path: Path, elsewhere: Path) -> None:
+    """What it had opened by then, workers and shared memory among it, stayed."""
+    with (elsewhere / "mine" / "__init__.py").open("a") as file:
+        file.write("ToySession.fingerprint = None\nToySession.close = lambda self: print('closed it')\n")
+    done = harness("run", tmp_path / "my-1.toml", "--out", tmp_path / "out", HARNESS_BENCHMARKS=str(elsewhere))
+    assert done.returncode == 5 and "lacks fingerprint: see" in done.stdout + done.stderr
+    assert "closed it" in done.stdout
