@@ -88,9 +88,9 @@ class Rules:
         return quality <= target if self.lower_is_better else target <= quality
 
     def possible(self, quality: float, target: float) -> bool:
-        """Whether it can be one at all."""
-        if self.quality_range and not self.quality_range[0] <= quality <= self.quality_range[1]:
-            return False
+        """Whether it can be one at all: by quality_range alone, and where the rules say none, by what metrics mostly are."""
+        if self.quality_range:
+            return self.quality_range[0] <= quality <= self.quality_range[1]
         return quality >= 0 if self.lower_is_better else quality <= 1 or target > 1
 
     def best(self, qualities: Iterable[float]) -> float | None:

@@ -115,15 +115,13 @@ def quality(here: Context, found: Any, epoch: int, rules: Rules, target: float) 
     if not math.isfinite(value):
         raise NotFinite(f"the {rules.metric} after epoch {epoch} is {value}")
     if not rules.possible(value, target):
-        allowed = (
-            f"{rules.metric} from {' to '.join(f'{each:g}' for each in rules.quality_range)}"
-            if rules.quality_range
-            else ""
-        )
-        raise NotAsPromised(
-            f"the {rules.metric} after epoch {epoch} is {value}, which it cannot be: "
-            f"{allowed or f'the target is {target:g}'} by the benchmark's rules.toml"
-        )
+        if rules.quality_range:
+            bounds = " to ".join(f"{each:g}" for each in rules.quality_range)
+            why = f"{rules.metric} from {bounds} by the benchmark's rules.toml"
+        else:
+            usual = "0 or more" if rules.lower_is_better else f"1 or less where the target is {target:g}"
+            why = f"it is {usual}, unless the benchmark's rules.toml has another quality_range"
+        raise NotAsPromised(f"the {rules.metric} after epoch {epoch} is {value}, which it cannot be: {why}")
     return value
 
 

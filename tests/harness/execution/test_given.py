@@ -81,6 +81,16 @@ def test_a_quality() -> None:
     for found, rules in ((-1.0, PERCENT), (150.0, PERCENT), (23.0, ACCURACY)):
         with pytest.raises(given.NotAsPromised, match="which it cannot be"):
             given.quality(HERE, found, 1, rules, 0.23)
+    for found, low, high, lower, target in (
+        (-0.5, -10, 10, True, 0.1),  # a log-likelihood
+        (1.2, 0, 100, False, 0.5),  # per cent, of which less than one is asked
+    ):
+        wide = Rules("toy", "0.7.0", lower_is_better=lower, quality_range=(low, high))
+        assert given.quality(HERE, found, 1, wide, target) == found  # the range alone decides where there is one
+        assert wide.met(found, target)
+    said = r"1\.3, which it cannot be: it is 1 or less where the target is 0\.9, unless .*rules\.toml has another quality_range"
+    with pytest.raises(given.NotAsPromised, match=said):
+        given.quality(HERE, 1.3, 1, ACCURACY, 0.9)
     with pytest.raises(NotFinite, match="the error after epoch 3 is nan"):
         given.quality(HERE, math.nan, 3, PERCENT, 8.0)
 
