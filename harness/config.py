@@ -315,9 +315,10 @@ def _against_ruleset(own: Own) -> Iterator[str]:
             f"run.target = {target}: the closed division of {ruleset} fixes it at "
             f'{found.target}; use that, or submission.division = "open"'
         )
-    elif found.quality_range and not found.quality_range[0] < target < found.quality_range[1]:
+    elif found.quality_range and not found.quality_range[0] <= target <= found.quality_range[1]:
         low, high = found.quality_range
-        yield f"run.target = {target}: not allowed; allowed: a number > {low:g} and < {high:g}, as {found.metric} is"
+        above = f">= {low:g}" if low > 0 else "> 0"
+        yield f"run.target = {target}: not allowed; allowed: a number {above} and <= {high:g}, as {found.metric} is"
     given, due = tuple(own.run.evaluate_after_epochs), found.scheduled(own.run.epochs)
     if closed and due and given != due:
         yield (

@@ -231,9 +231,13 @@ def _impossible(rules: Rules) -> Iterator[str]:
     bounds, target = rules.quality_range, rules.target
     if bounds and not (len(bounds) == 2 and bounds[0] < bounds[1]):
         yield f"quality_range = {list(bounds)}: the lowest and the highest that the metric can be are needed"
-    low, high = bounds if len(bounds) == 2 else (0, math.inf)
-    if target is not None and not max(low, 0) < target < high:
-        yield f"target = {target}: a number above {max(low, 0):g} and below {high:g} is needed"
+    if target is not None and not 0 < target < math.inf:  # as run.target of a configuration
+        yield (
+            f"target = {target}: targets are finite and above 0, whatever quality_range says; a metric that has others needs "
+            "another form: its negative, or its distance from a bound"
+        )
+    elif target is not None and len(bounds) == 2 and not bounds[0] <= target <= bounds[1]:
+        yield f"target = {target}: a number from {bounds[0]:g} to {bounds[1]:g} is needed, as quality_range says"
     if not rules.metric.strip():
         yield "metric is empty: it is the word by which logs, pages and screens call the quality"
 

@@ -120,6 +120,16 @@ def test_mistakes(content: dict[str, Any], key: str, value: object, message: str
         config.parse(changed(content, key, value), name="file", source="some/file.toml")
 
 
+def test_the_range_s_end_is_a_target_too(content: dict[str, Any]) -> None:
+    """As in rules.toml: the closed division of a benchmark with such a target could not be run."""
+    opened = changed(content, "submission.division", "open")
+    assert config.parse(changed(opened, "run.target", 1.0), name="file", source="file").run.target == 1
+    with pytest.raises(
+        ConfigError, match=r"run\.target = 1\.1: not allowed; allowed: a number > 0 and <= 1, as mAP is"
+    ):
+        config.parse(changed(opened, "run.target", 1.1), name="file", source="file")
+
+
 def test_all_mistakes_at_once(content: dict[str, Any]) -> None:
     broken = changed(changed(content, "optimizer.batch_size", 0), "run.epochs", -1)
     with pytest.raises(ConfigError) as raised:

@@ -163,7 +163,18 @@ def test_a_keyword_without_rules_is_scored_by_its_log(tmp_path: Path) -> None:
                 ('runs = 3\nmetric = "m"\nquality_range = [1]', 0.1, "quality_range = .1.: the lowest and the highest"),
                 ('runs = 3\nmetric = "m"\nquality_range = [100, 0]', 0.1, "quality_range"),
                 ('runs = 3\nmetric = "m"\nquality_range = [nan, nan]', 0.1, "quality_range"),
-                ('runs = 3\nmetric = "m"\nquality_range = [0, 1]', 8.0, "target = 8.0: a number above 0 and below 1"),
+                ('runs = 3\nmetric = "m"\nquality_range = [0, 1]', 8.0, "target = 8.0: a number from 0 to 1 is needed"),
+                (
+                    'runs = 3\nmetric = "m"\nquality_range = [-9, 9]',
+                    -1,
+                    "target = -1: targets are finite and above 0, whatever",
+                ),
+                (
+                    'runs = 3\nmetric = "m"\nquality_range = [-9, 0]',
+                    0,
+                    "target = 0: targets are finite and above 0, whatever",
+                ),
+                ('runs = 3\nmetric = "m"\nquality_range = [0, inf]', "inf", "target = inf: targets are finite"),
                 ('runs = 3\nmetric = "m"', "nan", "target = nan"),
                 ('runs = 3\nmetric = "m"', -0.1, "target = -0.1"),
             )
@@ -174,6 +185,18 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, lines: str, message: 
     (tmp_path / "rules.toml").write_text(lines)
     with pytest.raises(ValueError, match=f"rules.toml: .*{message}"):
         rules.read(tmp_path / "rules.toml")
+
+
+def test_a_target_may_be_the_range_s_end(tmp_path: Path) -> None:
+    """That of a task that is to be solved whole, such as an accuracy of 1."""
+    path = tmp_path / "rules.toml"
+    for bounds, target in (("[0, 1]", 1.0), ("[0.5, 1]", 0.5), ("[-10, 10]", 10)):
+        path.write_text(
+            f'keyword = "x"\n[[meaning]]\nruns = 3\nmetric = "m"\nquality_range = {bounds}\n'
+            f'[meaning.rulesets."0.7.0"]\ntarget = {target}\n'
+        )
+        found = rules.read(path)["0.7.0"]
+        assert found.target == target and found.met(target, target)
 
 
 def test_lower_is_better() -> None:
