@@ -227,7 +227,7 @@ def find_benchmark(name: object) -> Benchmark:
     """The BENCHMARK of the package that `name` stands for. ConfigError when there is none."""
     if not isinstance(name, str) or not name:
         return _no_benchmark(f"benchmark = {name!r}: the name of a benchmark is needed")
-    if not all(part.isidentifier() for part in name.split(".")):
+    if any(not part or set(part) & set("/\\\0") for part in name.split(".")):  # others Python imports by name
         return _no_benchmark(f"benchmark = {json.dumps(name)}: no package can be called that")
     package = module_name(name)
     try:

@@ -48,6 +48,20 @@ def test_it_is_run_on_ranks_used_and_scored(tmp_path: Path, elsewhere: Path) -> 
     assert "there is no package benchmarks.mine" in unknown.stderr and "once HARNESS_BENCHMARKS names" in unknown.stderr
 
 
+@pytest.mark.parametrize("name", ["3d_toy", "my-toy"])
+def test_a_folder_s_name_need_not_be_one_of_python_s(tmp_path: Path, elsewhere: Path, name: str) -> None:
+    """An import statement cannot name them, and none does."""
+    module, path = elsewhere / "mine" / "__init__.py", tmp_path / "my-1.toml"
+    module.write_text(module.read_text().replace("from benchmarks.mine import", "from . import"))
+    path.write_text(path.read_text().replace('"mine"', f'"{name}"'))
+    (elsewhere / "mine").rename(elsewhere / name)
+    there, kept = {"HARNESS_BENCHMARKS": str(elsewhere)}, tmp_path / "kept"
+    done = harness("run", path, "--out", tmp_path / "out", "--checkpoint-dir", kept, **there)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "1.jpg").write_bytes(b"toy 1")
+    assert harness("detect", kept, tmp_path / "1.jpg", **there).returncode == 0
+
+
 @pytest.mark.parametrize(("variable", "value"), [("HARNESS_BENCHMARKS", "ext"), ("PYTHONPATH", ".")])
 def test_trials_start_elsewhere_and_find_it_by_a_relative_path(
     tmp_path: Path, elsewhere: Path, variable: str, value: str

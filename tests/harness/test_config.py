@@ -102,7 +102,7 @@ def changed(content: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("submission.platform", "8x\0", r"submission\.platform: '8x\\x00': one line of printable"),
         *(
             ("benchmark", each, 'benchmark = "[^"]*": no package can be called that; there are')
-            for each in ("../ssd", ".", ".ssd", "ssd.", "a b")
+            for each in ("../ssd", ".", ".ssd", "ssd.", "a..b", "a/b", "a\\b", "a\0b")
         ),
         ("model.steps_px", [8, 16], r"steps_px has 2 entries; 5 extra blocks ask for 6"),
         ("model.image_px", 40, r"extra block \d has no cell left"),
