@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,7 +43,9 @@ Text = Annotated[str, Field(min_length=1)]
 
 def _printable(text: str) -> str:
     """It is in lines of the screen and names of folders; a line's end in it would begin a line of its own."""
-    if not text.isprintable():
+    if any(
+        unicodedata.category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp") for each in text
+    ):  # spaces of all kinds are good
         raise ValueError(f"{text!r}: one line of printable characters is needed")
     return text
 

@@ -99,6 +99,8 @@ def changed(content: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("submission.division", "Closed", r'submission\.division = "Closed": not allowed; allowed: "open" \| "closed"'),
         ("submission.org", "", r"submission\.org = \"\": not allowed; allowed: a text, not empty"),
         ("submission.org", "a\nRESULT", r"submission\.org: 'a\\nRESULT': one line of printable characters is needed"),
+        ("submission.org", "a\u2028b", r"submission\.org: 'a\\u2028b': one line of printable"),
+        ("submission.org", "a\u202eb", r"submission\.org: 'a\\u202eb': one line of printable"),
         ("submission.platform", "8x\0", r"submission\.platform: '8x\\x00': one line of printable"),
         *(
             ("benchmark", each, 'benchmark = "[^"]*": no package can be called that; there are')
@@ -118,6 +120,12 @@ def changed(content: dict[str, Any], key: str, value: object) -> dict[str, Any]:
 def test_mistakes(content: dict[str, Any], key: str, value: object, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"(?s)some/file\.toml: .*{message}"):
         config.parse(changed(content, key, value), name="file", source="some/file.toml")
+
+
+@pytest.mark.parametrize("org", ["\u7cfb\u3000\u90e8", "Soci\u00e9t\u00e9\u00a0X"])
+def test_a_space_of_another_writing_is_printable(content: dict[str, Any], org: str) -> None:
+    """They were refused, also where the configuration of an older checkpoint has them."""
+    assert config.parse(changed(content, "submission.org", org), name="file", source="file").submission.org == org
 
 
 def test_the_range_s_end_is_a_target_too(content: dict[str, Any]) -> None:
