@@ -8,7 +8,16 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    BeforeValidator,
+    PlainValidator,
+    RootModel,
+    ValidationError,
+    WrapValidator,
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -18,8 +27,8 @@ def validate(model: type[Model], content: dict[str, Any], more_keys: Iterable[st
 
     By way of JSON, since pydantic's strict mode takes a list for a tuple only from there. TOML's dates become text.
     """
-    try:
-        found = model.model_validate_json(json.dumps(content, default=str))
+    try:  # by names too, as which a model that has other aliases is written down
+        found = model.model_validate_json(json.dumps(content, default=str), by_alias=True, by_name=True)
     except ValidationError as error:
         return [_sentence(each, model, tuple(more_keys)) for each in error.errors()]
     return list(_passed_over(found, content, more_keys)) or found
@@ -27,14 +36,17 @@ def validate(model: type[Model], content: dict[str, Any], more_keys: Iterable[st
 
 def _passed_over(found: Any, content: Any, more_keys: Iterable[str] = (), place: str = "") -> Iterator[str]:
     """Keys that a model without extra="forbid" leaves out without a word, which is pydantic's default: a typo is among them."""
-    if isinstance(found, BaseModel) and isinstance(content, dict) and found.model_config.get("extra") != "allow":
-        taken = {name: name for name in type(found).model_fields}
-        taken |= {each.alias: name for name, each in type(found).model_fields.items() if each.alias}
+    if isinstance(found, BaseModel) and _changed_before(type(found)):
+        return  # its keys are its validator's to know
+    if isinstance(found, RootModel):
+        yield from _passed_over(found.root, content, more_keys, place)
+    elif isinstance(found, BaseModel) and isinstance(content, dict):
+        taken, judged = _taken(type(found)), found.model_config.get("extra") in ("forbid", "allow")
         for key, value in content.items():
             where = f"{place}.{key}" if place else key
-            if key in taken:
-                yield from _passed_over(getattr(found, taken[key]), value, (), where)
-            else:
+            if (name := taken.get(key)) is not None:
+                yield from _passed_over(getattr(found, name), value, (), where)
+            elif key not in taken and not judged:
                 known = [*taken, *more_keys]
                 yield f"{where}: unknown key{did_you_mean(key, known)} (known: {', '.join(known)})"
     elif isinstance(found, list | tuple) and isinstance(content, list):
@@ -43,6 +55,33 @@ def _passed_over(found: Any, content: Any, more_keys: Iterable[str] = (), place:
     elif isinstance(found, dict) and isinstance(content, dict):
         for key, value in content.items():
             yield from _passed_over(found.get(key), value, (), f"{place}.{key}")
+
+
+def _taken(model: type[BaseModel]) -> dict[str, str | None]:
+    """The keys that a model takes, each with the field whose value it has; None where the field has a part or another form."""
+    taken: dict[str, str | None] = {}
+    for name, field in model.model_fields.items():
+        as_written = None if _changed_before(model, name) else name
+        taken[name] = as_written
+        alias = field.validation_alias
+        for each in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+            if isinstance(each, AliasPath):
+                taken.setdefault(str(each.path[0]), None)
+            elif each is not None:
+                taken[each] = as_written
+    return taken
+
+
+def _changed_before(model: type[BaseModel], name: str | None = None) -> bool:
+    """Whether a validator of the model, or of one of its fields, may make something else of the content first."""
+    decorators = model.__pydantic_decorators__
+    if name is None:
+        return any(each.info.mode != "after" for each in decorators.model_validators.values())
+    own = [each.info for each in decorators.field_validators.values() if {name, "*"} & {*each.info.fields}]
+    kinds = (BeforeValidator, PlainValidator, WrapValidator)
+    return any(each.mode != "after" for each in own) or any(
+        isinstance(each, kinds) for each in model.model_fields[name].metadata
+    )
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
