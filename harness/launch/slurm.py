@@ -29,6 +29,7 @@ COMMANDS = ("salloc", "srun", "scancel", "squeue", "scontrol", "sinfo")
 JOB = "SLURM_JOB_ID"  # of the job that this process is part of
 NAME = "harness-"  # begins the name of every job that a series asks for
 POLL_S = 2.0  # between two looks at the queue; a busy controller asks its users for no more
+LOST_S = 60.0  # for salloc to hear of the end of a job that the queue has no more
 ENDING_S = 15.0  # for the nodes of a job that is over to say so; one that is lost never does
 
 # Reasons of a waiting job that no waiting ends (squeue's %r), and what to do
@@ -225,13 +226,22 @@ def waiting_or_running(name: str) -> bool:
 
 
 def _wait_for(asking: subprocess.Popen[bytes], name: str, say: Callable[[str], None]) -> None:
-    """Until salloc ends; the queue is asked for nothing but what to tell of it."""
+    """Until salloc ends. NotSuitable where it would wait for ever: a controller that dies forgets what it was asked in its last
+    seconds, and salloc does not hear of that."""
     told, away = "", False
+    seen_s: float | None = None  # when the job was last there, or nobody could tell
     while asking.poll() is None:
         jobs = []
         try:
             jobs = _jobs(name)
+            if jobs:
+                seen_s = time.monotonic()
+            elif seen_s is not None and time.monotonic() - seen_s > LOST_S:
+                raise NotSuitable(
+                    f"Slurm knows no job called {name} any more, and salloc waits for it: the same again, with --resume"
+                )
         except ControllerAway as error:
+            seen_s = seen_s and time.monotonic()  # None stays None
             if not away:
                 say(f"{error}\nsalloc waits on for job {name}")
                 away = True

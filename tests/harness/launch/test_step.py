@@ -477,6 +477,19 @@ def test_a_salloc_that_gives_up_for_the_controller_is_asked_again(
     assert order == ["salloc", "scancel", "scancel", "salloc"]
 
 
+def test_a_job_that_the_controller_forgot_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher
+) -> None:
+    """One that is killed has not written down its last seconds; salloc hears nothing of it, and waited for ever."""
+    monkeypatch.setattr(slurm, "LOST_S", 0.1)
+    waiting = f"7\tPENDING\tPriority\tN/A\tmain\t{launcher.name}\tx"
+    queue = first(tmp_path, f"printf '%s\\n' '{waiting}'; exit")
+    asked(tmp_path, monkeypatch, salloc="exec sleep 60", squeue=queue)
+    with pytest.raises(NotSuitable, match=f"knows no job called {launcher.name} any more"):
+        launcher.ready(Order(0, tmp_path, None, caches_cleared=False))
+    assert times(tmp_path, "salloc") == 1
+
+
 def test_a_node_that_does_not_answer_is_no_controller_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher
 ) -> None:
