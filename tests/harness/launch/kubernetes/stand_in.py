@@ -156,7 +156,7 @@ class Cluster:
         pod = self.pods[name]
         assert pod.process is not None
         pod.evicted = True
-        pod.process.kill()
+        _kill_all(pod.process)
 
     def preempt(self, name: str) -> None:
         """For a pod of a higher priority: asked to end, with a condition that says so."""
@@ -172,9 +172,12 @@ class Cluster:
     def end_pod(self, name: str, grace_s: float) -> None:
         pod = self.pods[name]
         if pod.process is not None and not pod.ended.is_set():
-            pod.process.send_signal(signal.SIGTERM if grace_s else signal.SIGKILL)
+            if grace_s:
+                pod.process.terminate()
+            else:
+                _kill_all(pod.process)
             if not pod.ended.wait(grace_s or 10):
-                pod.process.kill()
+                _kill_all(pod.process)
                 pod.ended.wait(10)
         with self.lock:
             self.objects.pop(("pods", name), None)
@@ -330,7 +333,17 @@ class Cluster:
     def close(self) -> None:
         for pod in self.pods.values():
             if pod.process is not None:
-                pod.process.kill()
+                _kill_all(pod.process)
+
+
+def _kill_all(process: subprocess.Popen[str]) -> None:
+    """As the end of a container's first process ends all the others in it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        first = psutil.Process(process.pid)
+        inside = first.children(recursive=True)
+        for each in (first, *inside):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 def _container(container: Json, image_id: str, state: Json) -> Json:
