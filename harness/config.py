@@ -33,6 +33,7 @@ from harness.rules import Division, Rules, Status
 from harness.system import accelerator, numa
 from harness.validation import no_numbers, validate
 
+ELSEWHERE = "one that lies elsewhere is there once HARNESS_BENCHMARKS names the folder above its own"
 BENCHMARK_MEMBERS = (
     *("name", "config_type"),
     *("provide_data", "check", "open", "prepare"),
@@ -293,10 +294,7 @@ def _benchmarks() -> list[str]:
 
 
 def _no_benchmark(problem: str) -> Benchmark:
-    raise ConfigError(
-        f"{problem}; there are: {', '.join(_benchmarks()) or 'none'}; one that lies elsewhere is there once HARNESS_BENCHMARKS "
-        "names the folder above its own"
-    )
+    raise ConfigError(f"{problem}; there are: {', '.join(_benchmarks()) or 'none'}; {ELSEWHERE}")
 
 
 def _against_ruleset(own: Own) -> Iterator[str]:

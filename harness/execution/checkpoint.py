@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import config, rules, whole
-from harness.config import Configuration
+from harness.config import ELSEWHERE, Configuration
 from harness.config_files import ConfigError
 from harness.exit_codes import DISK_FULL
 
@@ -240,8 +240,7 @@ def _of_a_known_benchmark(path: Path, raw: dict[str, Any]) -> None:
     known = rules.packages()
     if not any(module == each or module.endswith(f".{each}") for each in known):
         raise ValueError(
-            f"{path} is of the benchmark {name}, which is not known here; known are: {', '.join(known)}; one that lies "
-            "elsewhere is there once HARNESS_BENCHMARKS names the folder above its own"
+            f"{path} is of the benchmark {name}, which is not known here; known are: {', '.join(known)}; {ELSEWHERE}"
         )
 
 

@@ -20,7 +20,7 @@ from harness.results import collection
 from harness.results.account import FILE, departures, ledgers_in
 from harness.results.logfile import read_whatever
 from harness.results.record import RunRecord
-from harness.results.series import DESCRIPTION, description_places, find_logs
+from harness.results.series import DESCRIPTION, description_places, find_logs, nothing_in
 
 LOCK = ".collect.lock"
 READ_ONLY = 0o444
@@ -37,9 +37,8 @@ class Collected:
     changed: list[tuple[str, str]] = field(default_factory=list)
     missing: list[tuple[str, str]] = field(default_factory=list)  # (ledger, what it knows of and is not there)
     copies: list[tuple[str, str]] = field(default_factory=list)  # (file of the collection, the one it is a copy of)
-    unread: list[str] = field(
-        default_factory=list
-    )  # what could not be looked into under the paths, and those with nothing to look at
+    # what could not be looked into under the paths, and those with nothing to look at
+    unread: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -62,8 +61,7 @@ def collect(paths: Iterable[Path], into: Path, *, system: str | None = None, reb
     for path in paths:
         unread: list[str] = []
         found = find_logs(path, unread.append)
-        nothing = f"{path}: no result log in it; name a folder with {names.RESULTS}, or a log itself"
-        outcome.unread += unread or [nothing] * (not found)
+        outcome.unread += unread or [nothing_in(path)] * (not found)
         logs += found
     try:
         into.mkdir(parents=True, exist_ok=True)

@@ -104,9 +104,8 @@ def of_series(series: Series, rules: Rules) -> Iterator[Obstacle]:
             "submission_benchmark",
         )
     yield from _number(len(records), rules)
-    for record in series.records:
-        if record.in_init:
-            yield Obstacle(f"{Path(record.path).name} has not begun", NOT_BEGUN, "run_start")
+    for record in series.not_begun:
+        yield Obstacle(f"{Path(record.path).name} has not begun", NOT_BEGUN, "run_start")
     failed = [record for record in records if shortfall(record, rules)]
     for record in failed:
         if not may_stand(record):

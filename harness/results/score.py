@@ -79,11 +79,6 @@ class Score:
         return self.series.accelerators
 
     @property
-    def not_begun(self) -> list[RunRecord]:
-        """Of the series' logs those that end in their init."""
-        return [record for record in self.series.records if record.in_init]
-
-    @property
     def images_per_s(self) -> float | None:
         """The median over the converged runs of each one's median epoch."""
         speeds = [self.speed(each.record) for each in self.runs if each.converged or len(self.runs) == 1]
@@ -233,7 +228,7 @@ def as_json(result: Score) -> dict[str, Any]:
         "images_per_s": result.images_per_s,
         "images_per_s_per_accelerator": result.images_per_s_per_accelerator,
         "runs": [_run_json(run, result.speed(run.record)) for run in result.runs],
-        "not_begun": [record.path for record in result.not_begun],
+        "not_begun": [record.path for record in result.series.not_begun],
     }
 
 

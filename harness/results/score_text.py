@@ -52,7 +52,7 @@ def rows(score: Score) -> Iterator[list[str]]:
             figure(parts.evaluation_s if parts else None, 1),
             figure(parts.rest_s if parts else None, 1),
         ]
-    for record in score.not_begun:
+    for record in score.series.not_begun:
         rest = ["-"] * (len(COLUMNS) - 3)
         yield [Path(record.path).name, "-", f"no run: {record.reason}", *rest]
 

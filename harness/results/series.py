@@ -48,6 +48,11 @@ class Series:
         return [each for each in self.records if not each.in_init]
 
     @property
+    def not_begun(self) -> list[RunRecord]:
+        """Those others."""
+        return [each for each in self.records if each.in_init]
+
+    @property
     def unread(self) -> list[RunRecord]:
         """Runs whose logs say nothing, each with its reason."""
         return [each for each in self.records if not each.events]
@@ -105,8 +110,7 @@ def find_series(paths: Iterable[Path], say: Say | None = None) -> list[Series]:
         unread: list[str] = []
         logs = find_logs(path, unread.append)
         if not logs:
-            nothing = f"{path}: no result log in it; name a folder with {names.RESULTS}, or a log itself"
-            empty += unread or [nothing]
+            empty += unread or [nothing_in(path)]
         elif say is not None:
             for each in unread:
                 say(each)
@@ -120,6 +124,11 @@ def find_series(paths: Iterable[Path], say: Say | None = None) -> list[Series]:
         assert say is not None
         say(each)
     return [series for folder, logs in found.items() for series in _split(folder, logs)]
+
+
+def nothing_in(path: Path) -> str:
+    """Of a path in which `find_logs` finds none."""
+    return f"{path}: no result log in it; name a folder with {names.RESULTS}, or a log itself"
 
 
 def find_logs(path: Path, say: Say | None = None) -> list[Path]:

@@ -133,7 +133,7 @@ def test_a_run_that_trained_is_one_whatever_its_log_has_lost(tmp_path: Path, lac
     cut = [each for each in events(seed=4, status="aborted") if each["key"] not in lacks]
     write(folder / "result_4.txt", cut)
     found = scored(folder)
-    assert found.minutes is None and len(found.runs) == 5 and not found.not_begun
+    assert found.minutes is None and len(found.runs) == 5 and not found.series.not_begun
 
 
 @pytest.mark.parametrize(
