@@ -392,6 +392,12 @@ def first(folder: Path, script: str) -> str:
     return f'[ -e "{folder}/$(basename "$0").seen" ] || {{ touch "{folder}/$(basename "$0").seen"; {script}; }}'
 
 
+def waiting(folder: Path, name: str) -> str:
+    """A job that waits: the queue knows it once salloc has asked for it, however late a busy machine comes to that."""
+    line = f"7\tPENDING\tPriority\tN/A\tmain\t{name}\tx"
+    return f"until grep -qs salloc {folder}/asked; do sleep 0.01; done; printf '%s\\n' '{line}'"
+
+
 @pytest.fixture
 def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmLauncher:
     """Of two nodes, by commands that each note that they were asked."""
@@ -435,8 +441,7 @@ def test_an_interruption_while_the_controller_is_away_is_one(
             raise Interrupted(signal.SIGINT)
 
     launcher.say = say
-    waiting = f"7\tPENDING\tPriority\tN/A\tmain\t{launcher.name}\tx"
-    asked(tmp_path, monkeypatch, salloc="exec sleep 60", squeue=f"printf '%s\\n' '{waiting}'", scancel=AWAY)
+    asked(tmp_path, monkeypatch, salloc="exec sleep 60", squeue=waiting(tmp_path, launcher.name), scancel=AWAY)
     with pytest.raises(Interrupted):
         launcher.ready(Order(0, tmp_path, None, caches_cleared=False))
     assert times(tmp_path, "salloc") == 1
@@ -482,8 +487,7 @@ def test_a_job_that_the_controller_forgot_is_not_waited_for(
 ) -> None:
     """One that is killed has not written down its last seconds; salloc hears nothing of it, and waited for ever."""
     monkeypatch.setattr(slurm, "LOST_S", 0.1)
-    waiting = f"7\tPENDING\tPriority\tN/A\tmain\t{launcher.name}\tx"
-    queue = first(tmp_path, f"printf '%s\\n' '{waiting}'; exit")
+    queue = first(tmp_path, f"{waiting(tmp_path, launcher.name)}; exit")
     asked(tmp_path, monkeypatch, salloc="exec sleep 60", squeue=queue)
     with pytest.raises(NotSuitable, match=f"knows no job called {launcher.name} any more"):
         launcher.ready(Order(0, tmp_path, None, caches_cleared=False))
