@@ -14,6 +14,7 @@ import psutil
 
 from harness.contract import NotSuitable
 from harness.launch import caches, engine, stacks
+from harness.launch.away import Away
 from harness.launch.container_spec import ContainerSpec, EngineHost, Gpus, gpus, spec_of
 from harness.launch.reaper import Reaper
 from harness.launch.trial import Order
@@ -96,22 +97,14 @@ class ContainerLauncher:
         """The trial, running, if need be once the engine is there again. NotSuitable, with what to do, when it refuses."""
         self.reaper.watch_containers(f"{engine.SERIES}={self.series}")
         chosen = self.spec(order, self.where)  # by id: a tag may be moved while a series runs
-        waits = False
-
-        def away() -> None:
-            nonlocal waits
-            if not waits:
-                self.say(
-                    f"{order.name}: waiting: the Docker engine does not answer; it is tried again, for {engine.PATIENCE_S:g} s"
-                )
-            waits = True
+        lost: list[Away] = []
 
         def start() -> RunningContainer:
-            if waits:  # an answer may have been lost, and not the container
+            if lost:  # an answer, and perhaps not the container
                 engine.remove_labelled(self.client, f"{engine.SERIES}={self.series}")
             return self._within_limits(order, chosen)
 
-        return engine.patiently(start, away)
+        return engine.patiently(start, lambda text: self.say(f"{order.name}: {text}"), lost.append)
 
     def _within_limits(self, order: Order, chosen: ContainerSpec) -> RunningContainer:
         if self.may_lift_limits:
@@ -302,10 +295,10 @@ class RunningContainer:
         return {"container": {"id": self._container.id, "docker_run": self._line, **self._facts}}
 
     def close(self) -> None:
-        def away() -> None:
+        def lost(_: Away) -> None:
             self._lost = True
 
         # an engine that never comes back keeps it; the next series removes it
         with contextlib.suppress(engine.EngineAway):
             if self._lost_since is None:
-                engine.patiently(lambda: engine.remove(self._container), away)
+                engine.patiently(lambda: engine.remove(self._container), lambda _: None, lost)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable
-from typing import TypeVar
 
-from harness.contract import NotSuitable
-
-Answer = TypeVar("Answer")
+from harness.launch import away
+from harness.launch.away import Answer, Away
 
 AFTER_S = 120.0  # for any of the commands but salloc and srun: a controller that is being restarted takes some
 PATIENCE_S = 300.0  # for a controller that does not answer
 AGAIN_S = 2.0  # between two tries; a busy controller asks its users for no more
-AWAY = ("unable to contact slurm controller", "socket timed out on send/recv", "zero bytes were transmitted")
+OF_ONE_AWAY = ("unable to contact slurm controller", "socket timed out on send/recv", "zero bytes were transmitted")
 
 # What salloc says -> what to do
 KNOWN = (
@@ -32,8 +29,8 @@ KNOWN = (
 )  # fmt: skip
 
 
-class ControllerAway(NotSuitable):
-    """The cluster's controller does not answer now: it is being restarted, or its machine is."""
+class ControllerAway(Away):
+    """The cluster's controller does not answer now."""
 
 
 def explained(doing: str, said: str) -> str:
@@ -66,31 +63,17 @@ def answer(*words: str) -> str:
     return done.stdout
 
 
-def away(said: str) -> bool:
+def was_away(said: str) -> bool:
     """Whether one of Slurm's commands says that the controller was."""
-    return any(sign in said.lower() for sign in AWAY)
+    return any(sign in said.lower() for sign in OF_ONE_AWAY)
 
 
 def must_answer(said: str) -> None:
     """ControllerAway when one of Slurm's commands says that it was."""
-    if away(said):
+    if was_away(said):
         raise ControllerAway(explained("Slurm does not answer", said))
 
 
 def patiently(action: Callable[[], Answer], say: Callable[[str], None]) -> Answer:
     """What it returns, if need be once the controller answers again. ControllerAway when that is not within PATIENCE_S."""
-    began, told = time.monotonic(), False
-    while True:
-        try:
-            found = action()
-        except ControllerAway as error:
-            if time.monotonic() - began > PATIENCE_S:
-                raise
-            if not told:
-                say(f"{error}\nIt is waited for, {PATIENCE_S:g} s at most")
-                told = True
-            time.sleep(AGAIN_S)
-        else:
-            if told:
-                say(f"Slurm answers again, after {time.monotonic() - began:.0f} s")
-            return found
+    return away.patiently(action, say, PATIENCE_S, AGAIN_S)

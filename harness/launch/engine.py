@@ -10,14 +10,14 @@ import os
 import platform
 import pwd
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from harness.contract import NotSuitable
-from harness.launch import ledger
+from harness.launch import away, ledger
+from harness.launch.away import Answer, Away
 from harness.validation import did_you_mean
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 # Labels of every container that a series starts
 SERIES, HOST, FOLDER, TRIAL = "harness.series", "harness.host", "harness.folder", "harness.trial"
 
-Answer = TypeVar("Answer")
-
 PATIENCE_S = 60.0  # for an engine that is being restarted
+AGAIN_S = 1.0  # between two tries
 CDI_NAME = re.compile(
     r"""^[\s-]*"?name"?:\s*"?([^"\s,]+)""", re.MULTILINE
 )  # of a device, in a YAML or JSON description
@@ -86,7 +85,7 @@ KNOWN = (
 )
 
 
-class EngineAway(NotSuitable):
+class EngineAway(Away):
     """Nothing answers at the engine's address: it is not running, or not yet again."""
 
 
@@ -163,20 +162,11 @@ def explained(doing: str) -> Iterator[None]:
         raise _unreachable(error) from error
 
 
-def patiently(action: Callable[[], Answer], away: Callable[[], None] = lambda: None) -> Answer:
-    """What it returns, if need be once the engine is there again; `away` is called each time it is not.
-
-    EngineAway after PATIENCE_S.
-    """
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return action()
-        except EngineAway:
-            away()
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(1)
+def patiently(
+    action: Callable[[], Answer], say: Callable[[str], None], lost: Callable[[Away], None] = lambda _: None
+) -> Answer:
+    """What it returns, if need be once the engine is there again. EngineAway when that is not within PATIENCE_S."""
+    return away.patiently(action, say, PATIENCE_S, AGAIN_S, lost)
 
 
 def image(client: DockerClient, name: str) -> Image:

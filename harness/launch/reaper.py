@@ -116,7 +116,7 @@ def _remove_containers(label: str) -> None:
     from harness.launch import engine
 
     try:
-        engine.patiently(lambda: engine.remove_labelled(engine.connect(), label, grace_s=GRACE_S))
+        engine.patiently(lambda: engine.remove_labelled(engine.connect(), label, grace_s=GRACE_S), _say)
     except NotSuitable as error:
         _say(f"containers may be left ({label}); the next series removes them. {error}")
 

@@ -154,7 +154,7 @@ def allocate(  # noqa: PLR0917 - all that is asked for
     with tempfile.TemporaryFile("w+") as said:
         try:
             code, told = _salloc(words, said, name, say)
-            if code != 0 and controller.away(told):
+            if code != 0 and controller.was_away(told):
                 say(f"{controller.explained('Slurm does not answer', told)}\nOnce it does, salloc is asked again")
                 controller.patiently(lambda: cancel(name), say)  # where the answer was lost, and not the request
                 code, told = _salloc(words, said, name, say)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contract import NotSuitable
 from harness.launch import ledger
+from harness.launch.away import Away
 from harness.launch.kubernetes import manifests
 from harness.launch.kubernetes.manifests import CONTAINER, FOLDER, HOST, MACHINE, PREFIX, SERIES, Trial
 
@@ -42,7 +43,7 @@ KNOWN = (
 )
 
 
-class ClusterAway(NotSuitable):
+class ClusterAway(Away):
     """Nothing answers at the cluster's address, or not yet again."""
 
 
@@ -127,10 +128,12 @@ class Cluster:
             raise NotSuitable(f"the cluster is Kubernetes {told.git_version}; Indexed Jobs need 1.24 at least")
         return cls(api, namespace or found, str(told.git_version), context)
 
-    def log_in_again(self) -> None:
-        """Take the account from the kubeconfig anew: its token may have been renewed there meanwhile."""
+    def log_in_again(self, error: NotSuitable) -> None:
+        """Where that was why: take the account from the kubeconfig anew, its token may have been renewed there meanwhile."""
         from kubernetes import config
 
+        if not isinstance(error, LoggedOut):
+            return
         with contextlib.suppress(config.ConfigException, OSError):  # a pod's own is read anew by the client
             config.load_kube_config(context=self.context, client_configuration=self.api.configuration)
 

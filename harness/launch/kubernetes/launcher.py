@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from harness import names
 from harness.config import Configuration
 from harness.contract import NotSuitable
+from harness.launch import away
 from harness.launch.caches import Dropped
 from harness.launch.kubernetes import manifests
-from harness.launch.kubernetes.cluster import Cluster, ClusterAway, LoggedOut, index
+from harness.launch.kubernetes.cluster import Cluster, ClusterAway, index
 from harness.launch.kubernetes.frames import Receiver
 from harness.launch.kubernetes.manifests import Site, Trial
 from harness.launch.kubernetes.running import PATIENCE_S, POLL_S, RunningJob, container, ended
@@ -99,22 +100,16 @@ class JobLauncher:
 
     def _create(self, trial: Trial, order: Order) -> None:
         """If need be once the cluster answers again, for as long as it may be away while a trial runs."""
-        began, told = time.monotonic(), False
-        while True:
-            try:
-                if told:  # an answer may have been lost, and not the Job
-                    self.cluster.delete(trial.name)
-                    self.cluster.wait_until_gone(trial.name)
-                return self.cluster.create(trial)
-            except ClusterAway as error:
-                if time.monotonic() - began > PATIENCE_S:
-                    raise
-                if isinstance(error, LoggedOut):
-                    self.cluster.log_in_again()
-                if not told:
-                    self.say(f"{order.name}: waiting: {error}; it is tried again, for {PATIENCE_S:g} s")
-                    told = True
-            time.sleep(POLL_S)
+        lost: list[away.Away] = []
+
+        def create() -> None:
+            if lost:  # an answer, and perhaps not the Job
+                self.cluster.log_in_again(lost[-1])
+                self.cluster.delete(trial.name)
+                self.cluster.wait_until_gone(trial.name)
+            self.cluster.create(trial)
+
+        away.patiently(create, lambda text: self.say(f"{order.name}: {text}"), PATIENCE_S, POLL_S, lost.append)
 
     def _running(self, trial: Trial, order: Order) -> list[client.V1Pod]:
         """Its pods, once each of them runs or has run, or one has failed, which ends all. A queue takes what it takes."""
@@ -134,8 +129,7 @@ class JobLauncher:
                     return there
                 waits, heard = self._waits(trial.name, pods, now - began), now
             except ClusterAway as error:
-                if isinstance(error, LoggedOut):
-                    self.cluster.log_in_again()
+                self.cluster.log_in_again(error)
                 if now - heard > PATIENCE_S:
                     raise
                 waits = str(error)

@@ -15,9 +15,9 @@ import psutil
 
 from harness.contract import NotSuitable
 from harness.exit_codes import INTERRUPTED
-from harness.launch import stacks
+from harness.launch import away, stacks
 from harness.launch.kubernetes import cluster as clusters
-from harness.launch.kubernetes.cluster import Cluster, ClusterAway, LoggedOut
+from harness.launch.kubernetes.cluster import Cluster, ClusterAway
 from harness.launch.kubernetes.frames import Damaged, Receiver
 from harness.launch.kubernetes.manifests import CONTAINER, Trial
 
@@ -158,8 +158,7 @@ class RunningJob:
             if self._lost_since is None:
                 self._lost_since = time.monotonic()
                 self._lines.put(f"{error}. The trial goes on, and is given up after {PATIENCE_S:g} s without an answer")
-            if isinstance(error, LoggedOut):
-                self._cluster.log_in_again()
+            self._cluster.log_in_again(error)
             if time.monotonic() - self._lost_since < PATIENCE_S:
                 return None
             self._why = f"the cluster did not answer for {PATIENCE_S:g} s: {error}"
@@ -218,19 +217,14 @@ class RunningJob:
         return dict(self._facts)
 
     def close(self) -> None:
-        until = time.monotonic() + CLOSING_S
-        while True:
-            try:
-                self._cluster.delete(self._trial.name)
-                self._left = not self._cluster.wait_until_gone(self._trial.name)
-                return
-            except NotSuitable as error:
-                if isinstance(error, LoggedOut):
-                    self._cluster.log_in_again()
-                if not isinstance(error, ClusterAway) or time.monotonic() > until:
-                    self._left = True
-                    return
-            time.sleep(POLL_S)
+        def gone() -> bool:
+            self._cluster.delete(self._trial.name)
+            return self._cluster.wait_until_gone(self._trial.name)
+
+        try:
+            self._left = not away.patiently(gone, lambda _: None, CLOSING_S, POLL_S, self._cluster.log_in_again)
+        except NotSuitable:
+            self._left = True
 
 
 class ReadSoFar:

@@ -33,6 +33,9 @@ class Answers:
             raise answer
         return list(answer)
 
+    def log_in_again(self, why: Exception) -> None:
+        pass
+
     def events(self, name: str) -> list[str]:
         return self._events
 

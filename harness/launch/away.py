@@ -1,0 +1,44 @@
+"""An engine or a controller that is asked something and does not answer for a while: it is asked again, and that is said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from harness.contract import NotSuitable
+
+Answer = TypeVar("Answer")
+
+
+class Away(NotSuitable):
+    """Nothing answers there, or not yet again: it is being restarted, or its machine is."""
+
+
+def patiently(
+    action: Callable[[], Answer],
+    say: Callable[[str], None],
+    patience_s: float,
+    again_s: float,
+    away: Callable[[Away], None] = lambda _: None,
+) -> Answer:
+    """What `action` returns, if need be once it is answered again. Away when that is not within `patience_s`.
+
+    `away` is called before each further try, `again_s` before it.
+    """
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            found = action()
+        except Away as error:
+            if time.monotonic() - began > patience_s:
+                raise
+            if not told:
+                say(f"waiting, {patience_s:g} s at most: {error}")
+                told = True
+            away(error)
+            time.sleep(again_s)
+        else:
+            if told:
+                say(f"there is an answer again, after {time.monotonic() - began:.0f} s")
+            return found
