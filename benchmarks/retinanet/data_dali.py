@@ -12,7 +12,6 @@ import tempfile
 from typing import Any
 
 from nvidia.dali import fn, math, pipeline_def
-from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 
 from benchmarks.detection.data_path.data import Source
 from benchmarks.detection.data_path.data_dali import DaliBatches, batches, decoding_of, normalised, shuffled, training
@@ -36,7 +35,7 @@ def train_batches(
         saved.name,
         **training(source, augmentation_seed, checkpoint),
     )
-    return batches(pipe, source, saved, ["images", "ltrb", "labels"], LastBatchPolicy.DROP)
+    return batches(pipe, source, saved, ["images", "ltrb", "labels"], only_whole=True)
 
 
 @pipeline_def  # type: ignore[untyped-decorator]

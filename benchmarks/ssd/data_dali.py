@@ -13,7 +13,6 @@ import tempfile
 from typing import Any
 
 from nvidia.dali import fn, math, pipeline_def
-from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from torch import Tensor
 
 from benchmarks.detection.data_path.data import Source
@@ -55,7 +54,7 @@ def train_batches(
         saved.name,
         **training(source, augmentation_seed, checkpoint),
     )
-    return batches(pipe, source, saved, ["images", "offsets", "labels"], LastBatchPolicy.DROP)
+    return batches(pipe, source, saved, ["images", "offsets", "labels"], only_whole=True)
 
 
 def warm_up(source: Source) -> None:

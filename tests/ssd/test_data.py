@@ -108,6 +108,29 @@ def test_training_has_equal_whole_batches_where_shards_straddle_one(
         assert sizes == ([[9], [9]] if batch_size == 9 else [[], []])
 
 
+@pytest.mark.parametrize(
+    ("images", "shards", "batch_size", "whole"),
+    [(19, 1, 4, 4), (23, 3, 2, 3), pytest.param(21, 2, 5, 2, id="one shard ends with a batch, the other does not")],
+)
+def test_an_epoch_has_no_image_twice_however_many_went_before(
+    tmp_path: Path, images: int, shards: int, batch_size: int, whole: int
+) -> None:
+    """What a whole batch left over was missing, and the next epoch began with it: by the twentieth a fifth came twice."""
+    folder = coco_folder.write(tmp_path, [Picture(10 * i, [(8, 8, 24, 20, 1)]) for i in range(1, images + 1)])
+    sources = [source(folder, batch_size, shard=shard, shards=shards) for shard in range(shards)]
+    ranks = [train(each) for each in sources]
+    left_out = set()
+    for epoch in range(12):
+        if epoch == 6:
+            ranks = [train(each, checkpoint=rank.state()) for each, rank in zip(sources, ranks, strict=True)]
+        parts = [reds(rank) for rank in ranks]
+        assert [len(part) for part in parts] == [whole * batch_size] * shards
+        seen = set().union(*parts)
+        assert len(seen) == whole * batch_size * shards
+        left_out |= {10 * i for i in range(1, images + 1)} - seen
+    assert len(left_out) > images - whole * batch_size * shards, "others each time"
+
+
 @pytest.mark.parametrize("shards", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [7, 22])
 def test_evaluation_gives_every_image_once(tmp_path: Path, shards: int, batch_size: int) -> None:

@@ -1,13 +1,15 @@
 """What detectors' DALI graphs are made of, and the graph of an evaluation: JPEG files of a COCO folder to normalised images.
 
 One description serves GPU and CPU. What DALI is known to trip over is kept out here: the order of images comes from its own
-seed, a last incomplete batch of training is dropped so that no rank ever gets an empty one, evaluation gives every image once.
+seed, an epoch of training is whole batches of images that are all different, as many on each rank, evaluation gives every image
+once.
 
 Shapes: B images, S image side in px.
 """
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 import weakref
@@ -114,6 +116,7 @@ class DaliBatches:
     iterator: LendingIterator
     source: Source
     in_use: InUse
+    given: int | None  # batches of an epoch; None: all there are
     wait_s: float = field(default=0.0)
 
     @property
@@ -123,7 +126,7 @@ class DaliBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = iter(self.iterator)
-        while True:
+        for number in itertools.count():
             start = time.perf_counter()
             try:
                 (batch,) = next(epoch)
@@ -135,6 +138,8 @@ class DaliBatches:
                 raise RuntimeError(f"{error}\n{blamed(self.source)}") from error
             finally:
                 self.wait_s += time.perf_counter() - start
+            if self.given is not None and number >= self.given:
+                continue  # read to the epoch's end, without which DALI does not begin the next one
             try:
                 yield {name: tensor.to(self.source.device, non_blocking=True) for name, tensor in batch.items()}
             finally:  # at the end of an epoch that is left before its own, too
@@ -151,7 +156,7 @@ def eval_batches(source: Source) -> DaliBatches:
     pipe = _eval_graph(
         source, saved.name, batch_size=source.batch_size, num_threads=source.threads, device_id=source.gpu, seed=0
     )
-    return batches(pipe, source, saved, ["images", "image_ids"], LastBatchPolicy.PARTIAL)
+    return batches(pipe, source, saved, ["images", "image_ids"], only_whole=False)
 
 
 def decoder(jpegs: Sequence[npt.NDArray[np.uint8]], threads: int, gpu: int | None, hw_decoder_load: float) -> Any:
@@ -178,9 +183,16 @@ def _decoding_graph(jpegs: list[npt.NDArray[np.uint8]], arguments: dict[str, Any
 
 
 def batches(
-    pipe: Any, source: Source, saved: tempfile.TemporaryDirectory[str], outputs: list[str], policy: LastBatchPolicy
+    pipe: Any, source: Source, saved: tempfile.TemporaryDirectory[str], outputs: list[str], *, only_whole: bool
 ) -> DaliBatches:
-    """`saved` is where the graph's reader saves what it reads, and is removed."""
+    """`saved` is where the graph's reader saves what it reads, and is removed.
+
+    With `only_whole`, for a reader that is `shuffled`, an epoch has the whole batches that every rank can fill. Not by DALI's
+    own DROP: without padding it goes on where it was, so that the images that were dropped are missing and the next epoch's
+    last ones come twice, more of them each epoch (44 images of 47: 35 different ones in the twentieth); with padding ranks
+    whose shards end with a batch go on to their next shard an epoch before the others.
+    """
+    policy = LastBatchPolicy.FILL if only_whole else LastBatchPolicy.PARTIAL
     assert pipe.exec_dynamic, "its other executors lend a batch until the next one is asked for"
     if source.gpu is not None:
         give_in_order(pipe, torch.device(source.device))
@@ -189,7 +201,8 @@ def batches(
     )
     with saved:
         reader_counts.compare(Path(saved.name), counts(source), source.annotations, with_empty=not source.skip_empty)
-    return DaliBatches(iterator, source, InUse(torch.device(source.device)))
+    given = int(pipe.reader_meta(READER)["epoch_size"]) // source.shards // source.batch_size if only_whole else None
+    return DaliBatches(iterator, source, InUse(torch.device(source.device)), given)
 
 
 def reader(source: Source, **arguments: Any) -> Any:
@@ -215,7 +228,13 @@ def saving(folder: str) -> dict[str, Any]:
 def shuffled(source: Source, order_seed: int, saved: str) -> Any:
     """Training's reader, which saves what it has read into the folder `saved`."""
     # shuffle_after_epoch ignores the pipeline's seed: without one of its own every run sees the same order
-    return reader(source, **saving(saved), shuffle_after_epoch=True, shuffle_after_epoch_seed=order_seed % 2**31)
+    return reader(
+        source,
+        **saving(saved),
+        shuffle_after_epoch=True,
+        shuffle_after_epoch_seed=order_seed % 2**31,
+        pad_last_batch=True,  # each epoch begins with its own first image
+    )
 
 
 def training(source: Source, augmentation_seed: int, checkpoint: bytes | None) -> dict[str, Any]:
