@@ -49,12 +49,13 @@ def _candidates(logits: Tensor, offsets: Tensor, anchors_px: Tensor) -> tuple[Te
     """Of one map: images, offsets (N, 4), their anchors (N, 4) ltrb_px, scores and labels."""
     # Most anchors have no class above the threshold, which one reduction tells: a third of the time of looking at each logit.
     # NaN compares false: a network that has diverged detects nothing
-    rows = (logits.amax(dim=2) > MIN_LOGIT).flatten().nonzero()[:, 0]  # of all images' anchors
-    of_rows = logits.flatten(0, 1).index_select(0, rows)  # (rows, K)
+    # Compared in float32, for of two numbers of which one is bfloat16 the threshold would be rounded, too
+    rows = (logits.amax(dim=2).float() > MIN_LOGIT).flatten().nonzero()[:, 0]  # of all images' anchors
+    of_rows = logits.flatten(0, 1).index_select(0, rows).float()  # (rows, K)
     at = (of_rows > MIN_LOGIT).flatten().nonzero()[:, 0]
     row = torch.div(at, logits.shape[2], rounding_mode="floor")
     rows, classes = rows[row], at - row * logits.shape[2]
-    scores = of_rows.flatten().index_select(0, at).float().sigmoid()
+    scores = of_rows.flatten().index_select(0, at).sigmoid()
     images = torch.div(rows, logits.shape[1], rounding_mode="floor")
     if len(rows) > MAX_PER_MAP:  # else no image has more
         order = best_first(scores, images)

@@ -74,7 +74,9 @@ class _OfBackground(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         rows, row_weight = x.flatten(0, 1), weight.flatten()[:, None]
-        gradient = torch.empty_like(rows)
+        # float16 ends at 6e-8, and most slopes lie below that until the loss's scale, which comes in backward, lifts them
+        kept = torch.float32 if rows.dtype == torch.float16 else rows.dtype
+        gradient = torch.empty_like(rows, dtype=kept)
         at_once = max(1, VALUES_AT_ONCE // x.shape[2]) if x.device.type == "cpu" else len(rows)
         total = torch.zeros((), device=x.device)
         for begin in range(0, len(rows), at_once):
@@ -83,12 +85,13 @@ class _OfBackground(torch.autograd.Function):
             total += (value.sum(dim=1) * row_weight[some, 0]).sum()
             gradient[some] = slope.mul_(row_weight[some])
         ctx.save_for_backward(gradient.view_as(x), chosen)
+        ctx.dtype = x.dtype
         return total, x.gather(2, chosen)[..., 0].float()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         gradient, chosen = ctx.saved_tensors
-        of_all = gradient * gradients[0]
+        of_all = (gradient * gradients[0]).to(ctx.dtype)
         # one in each row; scatter_add_ copies the whole of a bfloat16 tensor
         place = chosen.flatten() + torch.arange(chosen.numel(), device=chosen.device) * of_all.shape[2]
         of_all.view(-1)[place] += gradients[1].flatten().to(of_all.dtype)

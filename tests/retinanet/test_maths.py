@@ -149,6 +149,29 @@ def test_bfloat16_logits_are_summed_in_float32() -> None:
     assert all(each.grad is not None and each.grad.dtype == torch.bfloat16 for each in half)
 
 
+@pytest.mark.parametrize("compiling", [False, True])
+def test_float16_s_gradients_outlive_until_the_loss_is_scaled(compiling: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Background's slope at a fresh network's score of 0.01 is 2e-6, and its share of a batch's loss a thousandth of that."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    _, offsets = network_output(64, 5)
+    logits = [torch.full((64, side, CLASSES), -4.595) for side in SIDES]
+    of, scale = match(*targets(64, 6), ANCHORS), 2.0**16
+    summed = []
+    for dtype in (torch.float16, torch.float32):
+        parts = [each.to(torch.float16).to(dtype).requires_grad_() for each in logits]
+        (scale * detection_loss(parts, offsets, *of)).backward()
+        background_s = torch.cat([each.grad.flatten().double() for each in parts])
+        summed.append(background_s[background_s > 0].sum().item() / scale)
+    assert summed[0] == pytest.approx(summed[1], rel=1e-3) and summed[1] > 1e-4
+
+
+def test_a_bfloat16_score_just_above_the_threshold_is_a_detection() -> None:
+    logits = [torch.full((1, side, CLASSES), -9.0, dtype=torch.bfloat16) for side in SIDES]
+    logits[0][0, 0, 0] = -2.9375  # a score of 0.0503; -2.94444, that of 0.05, is this in bfloat16
+    offsets = [torch.zeros(1, side, 4) for side in SIDES]
+    assert len(detect(logits, offsets, ANCHORS, PX, 100)) == 1
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_detections_are_those_of_torchvision_s_loop(seed: int) -> None:
     """More than 1,000 candidates on the first map, so that the limit before suppression is met."""
