@@ -1,8 +1,8 @@
 """What training does to a picture, as draws and as maths: the definition that the data path without DALI is made of.
 
 The same distribution as DALI's graph draws from: the SSD paper's zoom out where it is asked for, a window as in the paper
-(one try of each option, as MLPerf v0.7 has it), a flip, and a colour change that is linear in RGB: contrast about mid-grey,
-brightness, saturation and hue in YIQ.
+(as MLPerf v0.7 reads it, one try of each option, or as the paper's own code does), a flip, and a colour change that is linear
+in RGB: contrast about mid-grey, brightness, saturation and hue in YIQ.
 
 Shapes: B images, S image side in px, G ground-truth boxes of an image.
 """
@@ -28,23 +28,25 @@ RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -
 def random_window(rng: np.random.Generator, ltrb: Boxes, augmentation: Augmentation) -> tuple[Boxes, npt.NDArray[Any]]:
     """A window (4,) ltrb, and which of the boxes (G,) stay: those whose centre lies in it.
 
-    Options are drawn, each tried once, until one holds: the whole picture always does; another if all boxes overlap its
-    window by the option's IoU and one box stays at least.
+    Options are drawn, each tried `crop_attempts` times, until one holds: the whole picture always does; another if all boxes,
+    or any one, overlap its window by the option's IoU and one box stays at least.
     """
+    enough = np.all if augmentation.crop_boxes == "all" else np.any
+    narrowest, widest = augmentation.crop_aspect_ratio
     while True:
         option = rng.integers(len(augmentation.crop_min_iou) + 1)
         if option == 0:
             return WHOLE, np.ones(len(ltrb), dtype=bool)
-        w, h = rng.uniform(*augmentation.crop_scale, size=2)
-        narrowest, widest = augmentation.crop_aspect_ratio
-        if not narrowest <= w / h <= widest:
-            continue
-        left, top = rng.uniform(0, 1 - w), rng.uniform(0, 1 - h)
-        window = np.array([left, top, left + w, top + h], dtype=np.float32)
-        centre = (ltrb[:, :2] + ltrb[:, 2:]) / 2
-        inside = ((centre > window[:2]) & (centre < window[2:])).all(axis=1)
-        if inside.any() and (_overlap(ltrb, window) >= augmentation.crop_min_iou[option - 1]).all():
-            return window, np.asarray(inside)
+        for _ in range(augmentation.crop_attempts):
+            w, h = rng.uniform(*augmentation.crop_scale, size=2)
+            if not narrowest <= w / h <= widest:
+                continue
+            left, top = rng.uniform(0, 1 - w), rng.uniform(0, 1 - h)
+            window = np.array([left, top, left + w, top + h], dtype=np.float32)
+            centre = (ltrb[:, :2] + ltrb[:, 2:]) / 2
+            inside = ((centre > window[:2]) & (centre < window[2:])).all(axis=1)
+            if inside.any() and enough(_overlap(ltrb, window) >= augmentation.crop_min_iou[option - 1]):
+                return window, np.asarray(inside)
 
 
 def _overlap(ltrb: Boxes, window: Boxes) -> npt.NDArray[np.float32]:

@@ -71,7 +71,8 @@ def _random_crop(boxes: Any, labels: Any, augmentation: Augmentation) -> Any:
         scaling=list(augmentation.crop_scale),
         aspect_ratio=list(augmentation.crop_aspect_ratio),
         allow_no_crop=True,  # so that a draw always ends: no window need satisfy the other options
-        num_attempts=1,
+        all_boxes_above_threshold=augmentation.crop_boxes == "all",
+        num_attempts=augmentation.crop_attempts,
     )
 
 
