@@ -51,6 +51,12 @@ class Check:
         return self.found <= self.bound  # NaN does not
 
 
+def broken(what: str, error: Exception) -> Check:
+    """What broke before it could be measured, as a check that does not pass: the rest of a rented hour is not lost for it."""
+    said = next(iter(str(error).splitlines()), "without a word")
+    return Check(f"{what} works: {type(error).__name__}: {said}", 1.0, 0.0)
+
+
 def of_computation(
     ours: SSDSession, plain: SSDSession, batch: dict[str, Tensor], network: tuple[Tensor, Tensor]
 ) -> list[Check]:

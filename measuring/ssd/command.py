@@ -55,15 +55,15 @@ STEPS_IN_BUDGET = 100  # of the end-to-end run on a GPU, where time is short: fi
 ACCURACY_STEPS = 200
 # In the order in which they are measured; those that are no default are asked for by name or by their own option
 SECTIONS = (
-    "end-to-end", "fused", "turns", "step", "constants", "data", "detection", "evaluation", "kernels", "plans",
+    "end-to-end", "fused", "turns", "step", "data", "detection", "evaluation", "kernels", "constants", "plans",
     "variants", "choices", "evaluator", "accuracy",
 )  # fmt: skip
 BY_NAME = ("turns", "fused", "constants", "plans")  # nowhere but in --only: for a GPU in the main, and long
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
-class OutOfTime(Exception):
-    """--budget is over."""
+class OutOfTime(BaseException):
+    """--budget is over. No Exception: a compiler that it comes to makes another of those."""
 
 
 @dataclass(frozen=True)
@@ -254,11 +254,13 @@ def _measure(
     match name:
         case "end-to-end":
             setup.give_back_memory(device)
-            found.figures += run.end_to_end(config, device, folder, folder.parent / "run", work.steps)
+            for figure in run.end_to_end(config, device, folder, folder.parent / "run", work.steps):
+                found.figures.append(figure)  # one by one: what comes before it breaks is kept
         case "turns":
             chosen = turns.CPU_CHOICES if on_cpu else turns.GPU_CHOICES
-            steps = min(work.steps, STEPS_OF_A_TURN)
-            _so_far(found, turns.end_to_end(turns.Work(ours, config), chosen, rounds, steps, tell))
+            how = {"rounds": rounds, "steps": min(work.steps, STEPS_OF_A_TURN)}
+            mine = turns.Work(ours, config)
+            _so_far(found, turns.end_to_end(mine, chosen, batch, **how, tell=tell, checked=found.checks.append))
         case "fused":
             _of_fused(asked, found, work)
         case "constants":
@@ -271,7 +273,8 @@ def _measure(
             if on_cpu:
                 raise ValueError("--only plans is of cuDNN's, and this device is a CPU")
             setup.give_back_memory(device)
-            found.figures += run.with_all_plans(config, device, folder, folder.parent / "plans", work.steps)
+            for figure in run.with_all_plans(config, device, folder, folder.parent / "plans", work.steps):
+                found.figures.append(figure)
         case "step":
             found.comparisons += sections.step(ours, work.plain, batch, rounds, clock=clock, more={})
             found.figures += sections.alone(ours, batch, work.network, rounds, batches)
@@ -301,15 +304,20 @@ def _measure(
 
 
 def _of_fused(asked: argparse.Namespace, found: reports.Report, work: Workload) -> None:
-    for part in fused.here(work.config, work.device):
-        check, comparison, warm_up = fused.with_and_without(
-            part, work.ours, work.batch, asked.rounds, STEPS_OF_A_TURN // 2 if work.device != "cpu" else 1
-        )
-        found.checks.append(check)
-        found.comparisons.append(comparison)
-        found.figures.append(warm_up)
-        setup.give_back_memory(work.device)
-    found.figures += fused.of_plans()
+    steps = STEPS_OF_A_TURN // 2 if work.device != "cpu" else 1
+    try:
+        for part in fused.here(work.config, work.device):
+            try:
+                check, comparison, warm_up = fused.with_and_without(part, work.ours, work.batch, asked.rounds, steps)
+            except Exception as error:  # noqa: BLE001 - a check that does not pass, and the other parts are measured
+                found.checks.append(checks.broken(f"fused {part}", error))
+                continue
+            found.checks.append(check)
+            found.comparisons.append(comparison)
+            found.figures.append(warm_up)
+            setup.give_back_memory(work.device)
+    finally:  # of what was tried, also where the time is over
+        found.figures += fused.of_plans()
 
 
 def _so_far(found: reports.Report, coming: Iterator[list[Comparison]]) -> None:

@@ -25,10 +25,10 @@ class RunBroke(RuntimeError):
     """The run that was to be measured ended otherwise than by --max-steps; the message holds its last words."""
 
 
-def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, steps: int) -> list[Figure]:
+def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, steps: int) -> Iterator[Figure]:
     """Images/s of each logging interval but the first, the share of time spent waiting for data, and init.
 
-    RunBroke when it breaks.
+    RunBroke when it breaks. Where it is ended from outside, a time limit for example, first comes what its log has till then.
     """
     scratch.mkdir()
     path = scratch / "profiled.toml"
@@ -38,12 +38,18 @@ def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, step
     command = ["env", *(f"{name}={place}" for name, place in kept.items())]
     command += [sys.executable, "-m", "harness", "run", str(path), "--max-steps", str(steps)]
     command += ["--data-dir", str(folder), "--out", str(scratch / "out"), "--number", "0", "--seed", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    log = scratch / "out" / "result_0.txt"
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except BaseException:
+        if log.exists():
+            yield from figures(log)
+        raise
     if done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode != exit_codes.EPOCHS_SPENT:
         raise RunBroke(f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
-    return figures(scratch / "out" / "result_0.txt")
+    yield from figures(log)
 
 
 def compiled_here() -> dict[str, str]:
@@ -75,31 +81,30 @@ def configuration_file(config: SSDConfig, device: str, every: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_all_plans(config: SSDConfig, device: str, folder: Path, scratch: Path, steps: int) -> list[Figure]:
+def with_all_plans(config: SSDConfig, device: str, folder: Path, scratch: Path, steps: int) -> Iterator[Figure]:
     """end_to_end with every plan of cuDNN tried, and once more with the configuration's own: the first one's other neighbour in
     time is `end_to_end` before it.
     """
     everything = config.model_copy(update={"compute": config.compute.model_copy(update={"autotune": "all"})})
     scratch.mkdir()
-    return [
-        replace(figure, what=f"{figure.what}, {name}")
-        for name, each in (("all of cuDNN's plans tried", everything), ("the configuration's own again", config))
-        for figure in end_to_end(each, device, folder, scratch / name.split()[0], steps)
-    ]
+    for name, each in (("all of cuDNN's plans tried", everything), ("the configuration's own again", config)):
+        for figure in end_to_end(each, device, folder, scratch / name.split()[0], steps):
+            yield replace(figure, what=f"{figure.what}, {name}")
 
 
 def figures(log: Path) -> list[Figure]:
-    """From the log of a run that ended within its first epoch."""
+    """From the log of a run that ended within its first epoch, or is not at its end; of what it has."""
     record = logfile.read(log)
+    init = [] if record.init_seconds is None else [record.init_seconds]
     speeds = [event.value["throughput"] for event in _events(log) if event.key == "tracked_stats"]
     waits = [100 * epoch.data_wait_share for epoch in record.epochs if epoch.data_wait_share is not None]
-    assert record.init_seconds is not None
-    return [
-        Figure("init in the run, compiled before", "s", [record.init_seconds]),
+    found = [
+        Figure("init in the run, compiled before", "s", init),
         # the first interval fills the prefetch queue
         Figure("end to end: JPEG to optimizer", "images/s", speeds[1:] or speeds),
         Figure("time waiting for data", "%", waits),
     ]
+    return [figure for figure in found if figure.samples]
 
 
 def _events(log: Path) -> Iterator[Event]:

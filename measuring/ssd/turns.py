@@ -4,7 +4,10 @@ What a choice changes of the data path alone is measured with the configuration'
 it found for a shape, so that choices of its plans want a process of their own: see run.py.
 
 A turn of a choice opens the data path anew, since a GPU has no room for all of them, and leaves out the steps of its first
-interval, which fill the queue.
+interval, which fill the queue. Turns compare: a card that rests between them is faster than a run's, which heats it.
+
+A choice whose step has other gradients than the configuration's is not measured, nor one that breaks: that is a check which
+does not pass, and the others take their turns.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -22,10 +26,12 @@ from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.schedule import Schedule
 from benchmarks.ssd.session import SSDSession
 from measuring.measure import Comparison, Figure, wall
-from measuring.ssd import setup
+from measuring.ssd import checks, fused, setup
+from measuring.ssd.checks import Check
 from measuring.ssd.sections import Batch
 
 Tell = Callable[[str], None]
+Checked = Callable[[Check], None]
 # Tables of a configuration, and what of them is other
 Changes = Mapping[str, Mapping[str, Any]]
 
@@ -64,25 +70,37 @@ class Work:
     constants: Mapping[str, Any] = field(default_factory=dict)
 
 
-def works(ours: Work, choices: Mapping[str, Choice]) -> Iterator[tuple[str, Work]]:
-    """The configuration and each choice that differs from it, one after the other, warmed up.
+class WrongGradients(RuntimeError):
+    """A choice's step learns something else than the configuration's."""
+
+
+def works(ours: Work, choices: Mapping[str, Choice], batch: Batch, checked: Checked) -> dict[str, Callable[[], Work]]:
+    """The configuration and each choice that differs from it, by what makes it: warmed up, and WrongGradients where it has.
 
     Choices that need the same step share a session.
     """
-    device, folder = ours.session.context.device, ours.session.folder.path
     by_dali = capabilities.settle(ours.config, ours.session.context).config.data.backend == "dali"
-    known = {_step_of(ours.config): ours.session}
-    yield AS_CONFIGURED, ours
+    sessions = {_step_of(ours.config): ours.session}
+
+    def made(name: str, config: SSDConfig, constants: Mapping[str, Any]) -> Work:
+        step = _step_of(config)
+        if step not in sessions:
+            session = setup.session(config, ours.session.context.device, ours.session.folder.path)
+            session.warm_up()
+            if config.data.image_format == ours.config.data.image_format:  # else it cannot read the batch
+                check = fused.same_gradients(name, session, ours.session, batch)
+                checked(check)
+                if not check.passed:
+                    raise WrongGradients(f"{check.found:g}, where {check.bound:g} is allowed")
+            sessions[step] = session
+        return Work(sessions[step], config, constants)
+
+    found = {AS_CONFIGURED: lambda: ours}
     for name, choice in choices.items():
         chosen = setup.changed(ours.config, **choice.changes)
-        if (chosen == ours.config and not choice.constants) or (choice.constants and not by_dali):
-            continue
-        step = _step_of(chosen)
-        if step not in known:
-            session = setup.session(chosen, device, folder)
-            session.warm_up()
-            known[step] = session
-        yield name, Work(known[step], chosen, choice.constants)
+        if (choice.constants and by_dali) or (not choice.constants and chosen != ours.config):
+            found[name] = partial(made, name, chosen, choice.constants)
+    return found
 
 
 def _step_of(config: SSDConfig) -> str:
@@ -91,24 +109,31 @@ def _step_of(config: SSDConfig) -> str:
 
 
 def end_to_end(
-    ours: Work, choices: Mapping[str, Choice], rounds: int, steps: int, tell: Tell
+    ours: Work, choices: Mapping[str, Choice], batch: Batch, *, rounds: int, steps: int, tell: Tell, checked: Checked
 ) -> Iterator[list[Comparison]]:
-    """`rounds` turns of each; after every one what is known so far. A turn is `steps` steps, and a quarter more before."""
+    """`rounds` turns of each; after every one what is known so far. A turn is `steps` steps, and a quarter more before.
+
+    `batch` is one of the configuration's, for `checked`: each other step's gradients, and what broke.
+    """
     samples: dict[str, list[float]] = {}
     known: dict[str, Work] = {}
-
-    def measure(name: str, work: Work) -> list[Comparison]:
-        samples.setdefault(name, []).append(turn(work, steps))
-        tell(f"{name}: {samples[name][-1]:.2f} ms a step")
-        return comparisons(samples, "end to end")
-
-    # a session is made when its turn comes: the first ones need not wait
-    for name, work in works(ours, choices):
-        known[name] = work
-        yield measure(name, work)
-    for number in range(1, rounds):
-        for name in list(known)[:: 1 if number % 2 == 0 else -1]:
-            yield measure(name, known[name])
+    makers = works(ours, choices, batch, checked)
+    for number in range(rounds):
+        for name in list(makers)[:: 1 if number % 2 == 0 else -1]:
+            try:
+                if name not in known:  # made when its turn comes: the first ones need not wait
+                    known[name] = makers[name]()
+                spent = turn(known[name], steps)
+            except Exception as error:
+                if name == AS_CONFIGURED:
+                    raise
+                checked(checks.broken(name, error))
+                tell(f"{name}: left out: {error}")
+                del makers[name]
+                continue
+            samples.setdefault(name, []).append(spent)
+            tell(f"{name}: {spent:.2f} ms a step")
+            yield comparisons(samples, "end to end")
 
 
 def turn(work: Work, steps: int) -> float:

@@ -255,14 +255,14 @@ def test_the_run_finds_what_the_profile_compiled(folder: Path, tmp_path: Path, m
     monkeypatch.setattr(run_itself.subprocess, "run", run)
     few = setup.changed(setup.read(str(write(tmp_path, small.content(), "small"))), optimizer={"batch_size": 4})
     with pytest.raises(KeyboardInterrupt):
-        run_itself.end_to_end(few, "cpu", folder, tmp_path / "run", 2)
+        list(run_itself.end_to_end(few, "cpu", folder, tmp_path / "run", 2))
     (command,) = done
     assert f"TORCHINDUCTOR_CACHE_DIR={tmp_path / 'inductor'}" in command
     assert f"TRITON_CACHE_DIR={tmp_path / 'triton'}" in command
 
 
 @pytest.mark.long
-def test_end_to_end_is_the_run_itself(folder: Path, tmp_path: Path) -> None:
+def test_end_to_end_is_the_run_itself(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it says is what the harness's log says; a run that breaks is not measured."""
     few = setup.changed(setup.read(str(write(tmp_path, small.content(), "small"))), optimizer={"batch_size": 4})
     found = {figure.what: figure for figure in run_itself.end_to_end(few, "cpu", folder, tmp_path / "run", 2)}
@@ -274,7 +274,26 @@ def test_end_to_end_is_the_run_itself(folder: Path, tmp_path: Path) -> None:
     assert 0 < found["init in the run, compiled before"].median < 300
     with pytest.raises(run_itself.RunBroke, match="complete the folder or correct the configuration"):
         wrong = setup.changed(few, data={"train_samples": 13})
-        run_itself.end_to_end(wrong, "cpu", folder, tmp_path / "wrong", 2)
+        list(run_itself.end_to_end(wrong, "cpu", folder, tmp_path / "wrong", 2))
+    # a time that is over before the run is: what stood in the log by then
+    whole = (tmp_path / "run/out/result_0.txt").read_text().splitlines(keepends=True)
+    until = [n for n, line in enumerate(whole) if '"tracked_stats"' in line][-1]
+
+    def over(words: list[str], **_: object) -> Any:
+        out = Path(words[words.index("--out") + 1])
+        out.mkdir()
+        (out / "result_0.txt").write_text("".join(whole[: until + 1])[:-7])
+        raise command.OutOfTime
+
+    monkeypatch.setattr(run_itself.subprocess, "run", over)
+    kept = []
+    with pytest.raises(command.OutOfTime):
+        for figure in run_itself.end_to_end(few, "cpu", folder, tmp_path / "cut", 2):
+            kept.append(figure)
+    assert [(each.what, each.samples) for each in kept] == [
+        ("init in the run, compiled before", found["init in the run, compiled before"].samples),
+        ("end to end: JPEG to optimizer", speeds[:1]),
+    ]
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from benchmarks.ssd.kernels import loss, norm
-from measuring.ssd import setup, turns
+from benchmarks.ssd.session import SSDSession
+from measuring.ssd import checks, setup, turns
 from tests.ssd import small
 from tests.toy.configuration import write
 
@@ -41,8 +42,10 @@ def test_end_to_end_in_turns(folder: Path, tmp_path: Path) -> None:
     session = setup.session(config, "cpu", folder)
     before = session.context, session.schedule, session.default_boxes
     said: list[str] = []
-    coming = turns.end_to_end(turns.Work(session, config), turns.CPU_CHOICES, 2, 2, said.append)
-    known = list(coming)
+    work, batch, checked = turns.Work(session, config), setup.first_batch(session), list[checks.Check]()
+    known = list(
+        turns.end_to_end(work, turns.CPU_CHOICES, batch, rounds=2, steps=2, tell=said.append, checked=checked.append)
+    )
     assert known[0] == [], "the configuration itself is compared with nothing"
     assert [each.what for each in known[-1]] == ["end to end, DALI", "end to end, fp16_hwc4"]
     assert all(len(each.ratios) == 2 and each.ratio > 0 for each in known[-1])
@@ -50,6 +53,44 @@ def test_end_to_end_in_turns(folder: Path, tmp_path: Path) -> None:
         *("as configured", "DALI", "fp16_hwc4"), *("fp16_hwc4", "DALI", "as configured")
     ]  # fmt: skip
     assert (session.context, session.schedule, session.default_boxes) == before
+    assert not checked, "these have the configuration's step, or read other pictures"
+
+
+def test_a_choice_that_learns_something_else_or_breaks_takes_no_other_s_turns(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = setup.read(str(write(tmp_path, small.content(data={"backend": "torch"}), "small")))
+    session = setup.session(config, "cpu", folder)
+    choices = {
+        "half of the loss": turns.Choice({"compute": {"precision": "bf16"}}),
+        "no such backend": turns.Choice({"data": {"threads": 3}}),
+        "right": turns.Choice({"data": {"threads": 2}}),
+    }
+    right = turns.turn
+
+    def turn(work: turns.Work, steps: int) -> float:
+        if work.config.data.threads == 3:
+            raise RuntimeError("out of memory\nand more")
+        return right(work, steps)
+
+    monkeypatch.setattr(turns, "turn", turn)
+    forward = SSDSession._forward_loss
+
+    def wrong(self: SSDSession, *tensors: Any) -> Any:
+        found = forward(self, *tensors)
+        return found / 2 if self.config.compute.precision == "bf16" else found
+
+    monkeypatch.setattr(SSDSession, "_forward_loss", wrong)
+    said, checked = list[str](), list[checks.Check]()
+    work, batch = turns.Work(session, config), setup.first_batch(session)
+    *_, known = turns.end_to_end(work, choices, batch, rounds=2, steps=2, tell=said.append, checked=checked.append)
+    assert [(each.what, len(each.ratios)) for each in known] == [("end to end, right", 2)]
+    gradients, other, broken = checked
+    assert gradients.what.startswith("gradients, half of the loss") and gradients.found == pytest.approx(0.5, abs=0.1)
+    assert other.what.startswith("half of the loss works: WrongGradients")
+    assert broken.what == "no such backend works: RuntimeError: out of memory"
+    assert not any(each.passed for each in checked)
+    assert sum("left out" in each for each in said) == 2
 
 
 def test_a_constant_of_dali_s_graph_is_no_choice_without_it(folder: Path, tmp_path: Path) -> None:
@@ -57,7 +98,7 @@ def test_a_constant_of_dali_s_graph_is_no_choice_without_it(folder: Path, tmp_pa
     for backend, names in (("torch", ["as configured"]), ("dali", ["as configured", "other"])):
         config = setup.read(str(write(tmp_path, small.content(data={"backend": backend}), backend)))
         session = setup.session(config, "cpu", folder)
-        assert [name for name, _ in turns.works(turns.Work(session, config), choices)] == names
+        assert list(turns.works(turns.Work(session, config), choices, {}, lambda _: None)) == names
 
 
 def test_what_was_measured_before_the_time_was_over_is_kept() -> None:
