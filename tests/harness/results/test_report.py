@@ -222,6 +222,26 @@ def test_text_from_logs_stays_text(tmp_path: Path) -> None:
     assert row["submitter"] == HOSTILE
 
 
+def test_no_row_is_taken_for_a_part_of_the_page(tmp_path: Path) -> None:
+    """富士通 with its logs in results/ was called "results", as the section of all rows is: the page showed none of them."""
+    page = report_page.render(report.gather([], generated=NOW), tmp_path)
+    own = [each for each in re.findall(r' id="([^"]*)"', page) if not each.startswith("row-")]
+    board = report.gather([], generated=NOW)
+    group = board.groups[0]
+    named = [group.rows[0].model_copy(update={"id": each}) for each in own]
+    board = board.model_copy(update={"groups": (group.model_copy(update={"rows": tuple(named)}),)})
+    ids = re.findall(r' id="([^"]*)"', report_page.render(board, tmp_path))
+    assert len(own) > 30 and len(ids) > 2 * len(own) and len(ids) == len(set(ids))
+
+
+def test_a_name_is_chosen_as_it_is_written(tmp_path: Path) -> None:
+    """Without a value of its own a browser's choice is its text, with two spaces made one: it matched no row."""
+    synthetic_logs.series(tmp_path, Made(org="Acme  Corp"))
+    page = report_page.render(report.gather([tmp_path], generated=NOW, published=False), tmp_path)
+    assert '<option value="Acme  Corp">' in page
+    assert "<option>" not in page
+
+
 def test_the_policy_names_the_one_script_there_is(tmp_path: Path) -> None:
     page = report_page.render(report.gather([], generated=NOW), tmp_path)
     script = page.split("<script>")[1].split("</script>")[0]
@@ -242,7 +262,7 @@ def test_every_published_row_is_marked_and_linked(tmp_path: Path) -> None:
     page = report_page.render(board, tmp_path)
     assert "No result measured here yet" in page
     for row in board.rows:
-        [line] = re.findall(rf'<tr class="row published[^"]*" id="{row.id}".*?</tr>', page, re.DOTALL)
+        [line] = re.findall(rf'<tr class="row published[^"]*" id="row-{row.id}".*?</tr>', page, re.DOTALL)
         assert f'href="{row.source}"' in line
         assert "not measured by us" in line
 

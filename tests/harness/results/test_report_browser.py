@@ -180,8 +180,8 @@ def test_history_begins_folded_and_is_found(visit: Any, address: str) -> None:
 def test_two_rows_side_by_side(visit: Any) -> None:
     page = visit()
     for row in ("us-ours", "us-three"):
-        page.locator(f"#{row} .open").click()
-        page.locator(f"[id='{row}--more'] input.beside").check()
+        page.locator(f"#row-{row} .open").click()
+        page.locator(f"[id='row-{row}--more'] input.beside").check()
     assert page.locator("#beside").is_visible()
     assert "H200" in page.locator("#beside").inner_text()
     assert "second / first" in page.locator("#beside").inner_text()
@@ -267,7 +267,7 @@ def test_filters_narrow_rows_and_marks(visit: Any) -> None:
 
 def test_a_row_opens_to_its_runs_and_their_logs(visit: Any, address: str) -> None:
     page = visit()
-    button = page.locator("#us-ours .open")
+    button = page.locator("#row-us-ours .open")
     assert button.get_attribute("aria-expanded") == "false"
     more = page.locator(f"[id='{button.get_attribute('aria-controls')}']")
     assert not more.is_visible()
@@ -276,7 +276,7 @@ def test_a_row_opens_to_its_runs_and_their_logs(visit: Any, address: str) -> Non
     assert button.get_attribute("aria-expanded") == "true"
     assert more.is_visible()
     assert more.locator(".curve").count() == 5
-    assert texts(page, "#us-ours--more h4") == ["System", "Software", "Configuration", "Hashes (SHA-256)"]
+    assert texts(page, "#row-us-ours--more h4") == ["System", "Software", "Configuration", "Hashes (SHA-256)"]
     link = more.locator(".runs a").first
     page.goto(link.evaluate("a => a.href"))
     assert page.content().count(":::MLLOG") > 100
@@ -284,7 +284,7 @@ def test_a_row_opens_to_its_runs_and_their_logs(visit: Any, address: str) -> Non
 
 def test_an_address_with_a_row_opens_it(visit: Any, address: str) -> None:
     page = visit(f"{address}#v0-7-nvidia-dgx1-ngc20-06-pytorch")
-    assert page.locator("[id='v0-7-nvidia-dgx1-ngc20-06-pytorch--more']").is_visible()
+    assert page.locator("[id='row-v0-7-nvidia-dgx1-ngc20-06-pytorch--more']").is_visible()
 
 
 def test_a_mark_in_a_chart_tells_and_opens_its_row(visit: Any) -> None:
@@ -293,7 +293,7 @@ def test_a_mark_in_a_chart_tells_and_opens_its_row(visit: Any) -> None:
     mark.hover()
     assert "three" in page.locator("#tip").inner_text()
     mark.click()
-    assert page.locator("#us-three--more").is_visible()
+    assert page.locator("#row-us-three--more").is_visible()
 
 
 def test_the_theme_follows_the_system_until_it_is_chosen(visit: Any) -> None:
@@ -336,7 +336,7 @@ def test_all_text_can_be_read_against_its_background(visit: Any, scheme: str) ->
     page = visit(color_scheme=scheme)
     page.click(f"[aria-label='show {SSD}: ruleset 0.7.0']")
     for row in ("us-ours", "us-ours-open", "v0-7-nvidia-dgx1-ngc20-06-pytorch"):
-        page.locator(f"#{row} .open").click()
+        page.locator(f"#row-{row} .open").click()
     found = page.evaluate(CONTRAST)
     assert found["seen"] > 1000
     assert found["poor"] == []
@@ -368,10 +368,10 @@ def test_who_wants_no_motion_gets_none(visit: Any) -> None:
 
 def test_it_prints(visit: Any, tmp_path: Path) -> None:
     page = visit(color_scheme="dark")
-    page.locator("#us-ours .open").click()
+    page.locator("#row-us-ours .open").click()
     page.emulate_media(media="print", color_scheme="dark")
     assert page.locator("#controls").is_visible() is False
-    assert page.locator("#us-ours--more").is_visible()
+    assert page.locator("#row-us-ours--more").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     printed = page.pdf(path=str(tmp_path / "page.pdf"), format="A4")
     assert printed.startswith(b"%PDF-")

@@ -6,11 +6,12 @@
   const table = $("board");
   const rows = board.groups
     .flatMap((group) => group.rows.map((row) => ({ ...row, last: group.demonstration, comparable: group })))
-    .map((row) => ({ ...row, line: $(row.id), more: $(`${row.id}--more`) }));
+    .map((row) => ({ ...row, line: $(`row-${row.id}`), more: $(`row-${row.id}--more`) }));
   const byId = new Map(rows.map((row) => [row.id, row]));
+  const ofLine = new Map(rows.map((row) => [row.line, row]));
   const sections = [...table.querySelectorAll("tbody.group")].map((body) => ({
     body,
-    rows: [...body.querySelectorAll("tr.row")].map((line) => byId.get(line.id)),
+    rows: [...body.querySelectorAll("tr.row")].map((line) => ofLine.get(line)),
   }));
   const marks = [...document.querySelectorAll(".mark")];
 
@@ -191,7 +192,7 @@
   }
 
   function visit(id, move) {
-    const row = rows.find((each) => each.id === id);
+    const row = byId.get(id);
     if (!row) return;
     if (row.line.hidden) clear();
     const section = sections.find((each) => each.rows.includes(row));
@@ -305,18 +306,19 @@
       const plain = typeof value === "string" && /^[=+\-@\t\r]/.test(said) ? `'${said}` : said; // no formula for a spreadsheet
       return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
     };
-    const shown = [...table.querySelectorAll("tr.row")].filter((line) => !line.hidden).map((line) => byId.get(line.id));
+    const shown = [...table.querySelectorAll("tr.row")].filter((line) => !line.hidden).map((line) => ofLine.get(line));
     const lines = [columns, ...shown.map((row) => columns.map((name) => row[name]))].map((line) => line.map(cell).join(","));
     const address = URL.createObjectURL(new Blob([`${lines.join("\r\n")}\r\n`], { type: "text/csv" }));
     $("csv").href = address;
     setTimeout(() => URL.revokeObjectURL(address), 10000);
   });
-  addEventListener("hashchange", () => visit(decodeURIComponent(location.hash.slice(1)), true));
+  const linked = () => location.hash.slice(1).replace(/^row-/, ""); // links to older pages lack the row-
+  addEventListener("hashchange", () => visit(linked(), true));
 
   document.body.classList.remove("plain");
   for (const id of ["theme", "download", "csv"]) $(id).hidden = false;
   $("controls").hidden = rows.length === 0;
   theme(themes.includes(remembered()) ? remembered() : "auto");
   sort("", true);
-  if (location.hash) visit(decodeURIComponent(location.hash.slice(1)), true);
+  if (location.hash) visit(linked(), true);
 })();
