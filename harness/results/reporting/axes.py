@@ -28,19 +28,20 @@ def inside(low: float, high: float, start: float, end: float, about: int = TICKS
     first = math.ceil(low / step - 1e-9)
     count = math.floor(high / step + 1e-9) - first
     values = (step * (first + index) for index in range(count + 1))
-    return scale, tuple(Tick(scale(value), _text(value, step).replace("-0.0", "0.0")) for value in values)
+    return scale, tuple(Tick(scale(value), _text(value, step)) for value in values)
 
 
 def rounded_up(low: float, high: float, start: float, end: float) -> tuple[Scale, tuple[Tick, ...]]:
-    """Linear from `low` at `start` to a round number above `high` at `end`, a tick at both."""
+    """Linear from a round number at or below `low` at `start` to one at or above `high` at `end`, a tick at both."""
     span = high - low or 1.0
     step = _step(span, TICKS)
-    above = low + step * math.ceil((span - 1e-9 * span) / step)
+    below = step * math.floor(low / step + 1e-9)
+    above = below + step * math.ceil((low + span - below) / step - 1e-9)
 
     def scale(value: float) -> float:
-        return start + (value - low) / (above - low) * (end - start)
+        return start + (value - below) / (above - below) * (end - start)
 
-    values = (low + step * index for index in range(round((above - low) / step) + 1))
+    values = (below + step * index for index in range(round((above - below) / step) + 1))
     return scale, tuple(Tick(scale(value), _text(value, step)) for value in values)
 
 
@@ -65,7 +66,7 @@ def _step(span: float, about: int) -> float:
 
 def _text(value: float, step: float) -> str:
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{value:,.{decimals}f}"
+    return f"{value:z,.{decimals}f}"
 
 
 def _short(value: float) -> str:

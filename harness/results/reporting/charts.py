@@ -185,10 +185,10 @@ def quality_over_time(row: Row) -> Chart | None:
     typical = _middle([run.evaluations[-1].minutes for run in runs])
     near = [run for run in runs if run.evaluations[-1].minutes <= typical * FAR] or runs
     last = max(run.evaluations[-1].minutes for run in near)
-    top = max([each.quality for run in near for each in run.evaluations] + [row.target or 0.0])
+    shown = [0.0, row.target or 0.0, *(each.quality for run in near for each in run.evaluations)]
     height = 230.0
     x, x_ticks = axes.rounded_up(0.0, last, LEFT, WIDTH - RIGHT)
-    y, y_ticks = axes.rounded_up(0.0, top, height - BOTTOM, TOP)
+    y, y_ticks = axes.rounded_up(min(shown), max(shown), height - BOTTOM, TOP)
     far = len(runs) - len(near)
     at = (y(row.target),) if row.target else ()
     return Chart(
@@ -203,7 +203,7 @@ def quality_over_time(row: Row) -> Chart | None:
             Guide((LEFT, each), (WIDTH - RIGHT, each), f"target {row.target:g}", (LEFT + 80, each)) for each in at
         ),
         curves=tuple(_curve(run, x, y) for run in near),
-        note=f"{far} run of more than {FAR:g} times the median is not drawn." if far else "",
+        note=f"Not drawn: {far} of the runs, which took more than {FAR:g} times the median." if far else "",
         height=height,
     )
 

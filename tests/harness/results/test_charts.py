@@ -1,0 +1,59 @@
+"""Pictures of the pages as numbers: what axes say, and that everything drawn lies within its frame."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from harness.results.reporting import axes, charts, report
+from harness.results.reporting.leaderboard import Row
+from tests.harness.results import synthetic_logs
+from tests.harness.results.synthetic_logs import Made
+
+
+@pytest.mark.parametrize("low, high", [(-0.044, 0.044), (-0.11, 0.11), (-1.1, 1.1), (-30.0, 30.0)])
+def test_a_tick_says_its_own_sign(low: float, high: float) -> None:
+    """-0.04 was written 0.04, and a difference on the wrong side of equal."""
+    scale, ticks = axes.inside(low, high, 0.0, 100.0)
+    assert [float(tick.text) for tick in ticks] == sorted(float(tick.text) for tick in ticks)
+    assert all(tick.at == pytest.approx(scale(float(tick.text))) for tick in ticks)
+    assert not any(re.fullmatch(r"-0\.?0*", tick.text) for tick in ticks)
+
+
+@pytest.mark.parametrize("low, high", [(0.0, 0.2325), (0.0, 0.0), (-3.0, 0.0), (-0.5, 0.2325), (-5.0, -2.0)])
+def test_a_round_axis_holds_both_ends(low: float, high: float) -> None:
+    scale, ticks = axes.rounded_up(low, high, 0.0, 100.0)
+    assert (ticks[0].at, ticks[-1].at) == pytest.approx((0.0, 100.0))
+    assert 0.0 <= scale(low) + 1e-9 and scale(high) <= 100.0 + 1e-9
+    assert [scale(float(tick.text)) for tick in ticks] == pytest.approx([tick.at for tick in ticks])
+
+
+def of_qualities(folder: Path, *qualities: float, target: float) -> Row:
+    """The row of a series of the open division that evaluated so and was to reach `target`."""
+    made = Made(division="open", qualities=((40, qualities[0]), (50, qualities[1])))
+    for log in synthetic_logs.series(folder, made).iterdir():
+        text = log.read_text().replace(
+            '"key": "quality_target", "value": 0.23', f'"key": "quality_target", "value": {target}'
+        )
+        assert json.dumps(target) in text
+        log.write_text(text)
+    board = report.gather([folder], generated=datetime(2026, 1, 2, tzinfo=UTC), published=False)
+    report.write(board, folder / "page")
+    [row] = board.rows
+    return row
+
+
+@pytest.mark.parametrize("qualities, target", [((-3.0, -2.0), -5.0), ((-0.5, 0.31), 0.3), ((0.1, 0.31), 0.3)])
+def test_a_quality_below_zero_is_drawn(tmp_path: Path, qualities: tuple[float, float], target: float) -> None:
+    """A log-likelihood: below its frame the curve ran through the page, and with such a target no page was made."""
+    chart = charts.quality_over_time(of_qualities(tmp_path, *qualities, target=target))
+    assert chart is not None and len(chart.curves) == 5
+    x0, y0, x1, y1 = chart.frame
+    for curve in chart.curves:
+        numbers = list(map(float, re.findall(r"[\d.]+", curve.path)))
+        assert all(x0 <= x <= x1 for x in numbers[::2]) and all(y0 <= y <= y1 for y in numbers[1::2])
+    assert all(y0 <= guide.start[1] <= y1 for guide in chart.guides)
