@@ -26,7 +26,7 @@ GATED = (MEDIAN, MEAN)  # fields of a point, too
 PENALTY = 5.0  # times the logarithm of the number of runs, in units of the noise's variance
 SHORTEST = 3  # runs between two change points
 MONTH_S = 30 * 86400
-TREND_S = 7 * 86400  # a series of a day has no trend by the month
+TREND_S = 7 * 86400  # between two runs that tell of a trend by the month
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SystemHistory:
     host: str
     points: tuple[Point, ...]
     changes: tuple[Change, ...]
-    percent_a_month: float | None  # Theil and Sen's slope between changes; None with fewer than four runs, or a week
+    percent_a_month: float | None  # Theil and Sen's slope between changes; None with fewer than four runs, or under a week
 
     @property
     def name(self) -> str:
@@ -179,7 +179,10 @@ def _reasons(before: Point, after: Point) -> Iterable[str]:
 
 
 def _trend(points: Sequence[Point], values: Floats, breaks: Sequence[int]) -> float | None:
-    """Median of all slopes within the stretches, in per cent a month; more is slower."""
+    """Median of the slopes within the stretches, in per cent a month; more is slower. None where no stretch is long enough.
+
+    Of runs that lie apart by TREND_S at least: by the month, the noise between two runs of one hour is any figure.
+    """
     times = np.array([point.started for point in points])
     slopes: list[Floats] = []
     bounds = [0, *breaks, len(points)]
@@ -188,9 +191,9 @@ def _trend(points: Sequence[Point], values: Floats, breaks: Sequence[int]) -> fl
             rows, columns = np.triu_indices(stop - start, 1)
             elapsed = times[start:stop][columns] - times[start:stop][rows]
             risen = values[start:stop][columns] - values[start:stop][rows]
-            slopes.append(risen[elapsed > 0] / elapsed[elapsed > 0])
+            slopes.append(risen[elapsed >= TREND_S] / elapsed[elapsed >= TREND_S])
     together = np.concatenate(slopes) if slopes else np.array([])
-    if not len(together) or np.ptp(times) < TREND_S:
+    if not len(together):
         return None
     return 100 * math.expm1(float(np.median(together)) * MONTH_S)
 

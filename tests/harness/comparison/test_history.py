@@ -124,6 +124,20 @@ def test_a_trend_is_told_apart_from_a_change(tmp_path: Path) -> None:
     assert series.percent_a_month == pytest.approx(1.2, rel=0.15)
 
 
+def test_runs_of_one_hour_have_no_trend_by_the_month(tmp_path: Path) -> None:
+    """Five runs, a minute apart and each a little slower, and five more a week later were 10^15 % a month, or beyond a float."""
+
+    def after(minutes: int) -> Any:
+        return lambda events: [event.update(time_ms=event["time_ms"] + minutes * 60_000) for event in events]
+
+    for number in range(10):
+        week, run = divmod(number, 5)
+        arms.write(tmp_path, number, factor=(1, 3)[week] * (1 + 0.05 * run), change=after(week * 11_520 + run))
+    (series,) = read(tmp_path).series
+    assert [change.index for change in series.changes] == [5]
+    assert series.percent_a_month is None
+
+
 def test_drivers_against_systems(tmp_path: Path) -> None:
     """Old, new, old: with one stretch of each, what a reboot shifted would be the driver's."""
     write(tmp_path / "x", 12, change_at=6, slower=1.1)
