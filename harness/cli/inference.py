@@ -84,7 +84,7 @@ def detect(
 
     from harness import whole
     from harness.execution.trained import detecting, detectors
-    from harness.results.table import printable
+    from harness.results.table import one_line, printable
 
     model = detectors.Model.trained(checkpoint)
     outputs.file("--json", json, ".json")
@@ -97,7 +97,7 @@ def detect(
     ids = detecting.image_ids(meant) if annotations is None else detecting.listed_ids(meant, annotations)
     told = detecting.told_names(meant)
     for text in (*complaints, *notes):
-        _complain(_line(text))
+        _complain(one_line(text))
     bad, good, rows, unwritten = len(complaints), 0, [], 0
     sys.stdout.write(printable(f"{model.told}\n\n"))
     sys.stdout.write(f"{detecting.HEADINGS}\n")
@@ -108,18 +108,18 @@ def detect(
         ):
             if each.fault:
                 bad += 1
-                _complain(_line(f"{each.file}: {each.fault}"))
+                _complain(one_line(f"{each.file}: {each.fault}"))
                 continue
             shown = replace(each, found=[one for one in each.found if one.category_id in wanted])
             good += 1
             rows += detecting.results([shown], told)
-            sys.stdout.write("\n".join(map(_line, detecting.lines(shown))) + "\n")
+            sys.stdout.write("\n".join(map(one_line, detecting.lines(shown))) + "\n")
             if pictures is not None:
                 try:
                     detecting.save_picture(detector, shown, pictures, upright=not as_stored)
                 except (OSError, ValueError) as error:  # a full disk, a file that is no longer there
                     unwritten += 1
-                    _complain(_line(f"{each.file}: not drawn: {error}"))
+                    _complain(one_line(f"{each.file}: not drawn: {error}"))
     if json is not None:
         with whole.replacing(json) as file:
             file.write(f"{dumps(rows)}\n".encode())
@@ -269,13 +269,6 @@ def _complain(text: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(f"{printable(text)}\n")
     sys.stderr.flush()
-
-
-def _line(text: str) -> str:
-    """On one line whatever a file is called: a name may hold line breaks, and fake what is said of others."""
-    from harness.results.table import printable
-
-    return printable(text).replace("\n", "\\n")
 
 
 def _say(text: str) -> None:

@@ -46,7 +46,7 @@ def report(  # noqa: PLR0917  typer's options
 
     from harness.config_files import CHECKOUT
     from harness.results.reporting import report as reporting
-    from harness.results.table import printable
+    from harness.results.table import one_line
 
     if json and csv:
         raise ValueError("--json and --csv both print to stdout: choose one")
@@ -68,7 +68,7 @@ def report(  # noqa: PLR0917  typer's options
     if page is not None:
         sys.stderr.write(f"wrote {page}\n")
     for each in board.left_out:
-        sys.stderr.write(printable(f"left out: {each.path}: {each.reason}") + "\n")
+        sys.stderr.write(one_line(f"left out: {each.path}: {each.reason}") + "\n")
     raise typer.Exit(5 if board.left_out else 0)
 
 

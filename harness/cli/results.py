@@ -56,7 +56,7 @@ def status(
     if not paths:
         raise ValueError("\n".join(unread) or f"no result log under {', '.join(map(str, logs))}")
     for each in unread:
-        typer.echo(table.printable(each), err=True)
+        typer.echo(table.one_line(each), err=True)
     view.follow(paths, show_and_keep, stop=lambda: not follow)
     raise typer.Exit(view.exit_code(last))
 
@@ -87,12 +87,12 @@ def check(
         )
     ok = all(report.ok for report in reports) and not unread
     for each in unread:
-        typer.echo(table.printable(each), err=True)
+        typer.echo(table.one_line(each), err=True)
     if json:
         table.show_json({"ok": ok, "mlperf_logging": version(), "checked": [report.as_json() for report in reports]})
         raise typer.Exit(int(not ok))
     for report in reports:
-        table.say(check_text.headline(report))
+        table.say(table.one_line(check_text.headline(report)))
         if report.verdicts:
             table.show_table(check_text.VERDICTS, check_text.verdict_rows(report))
         if report.findings:
@@ -116,7 +116,6 @@ def score(
     from harness.results.by_rules import check_ruleset
     from harness.results.checking.kept import Opinions
     from harness.results.series import find_series
-    from harness.results.table import printable
 
     check_ruleset(ruleset)
     unread: list[str] = []
@@ -129,7 +128,7 @@ def score(
     scores = [scoring.score(series, ruleset, opinion) for series, opinion in zip(found, said, strict=True)]
     unread += [f"{log.path}: {log.reason}" for each in scores for log in each.series.unread]
     for line in unread:
-        typer.echo(printable(line), err=True)
+        typer.echo(table.one_line(line), err=True)
     if json:
         table.show_json(
             {

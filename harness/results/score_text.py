@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.results import telemetry
 from harness.results.score import Score, four_decimals, split
-from harness.results.table import figure
+from harness.results.table import figure, one_line
 
 COLUMNS = (
     *("run", "minutes", "", "epochs", "quality", "images/s", "per accelerator"),
@@ -18,7 +18,7 @@ TELEMETRY = ("run", "J an image", "W", "SM MHz", "hottest C", "held down, s", "t
 
 
 def headline(score: Score) -> str:
-    """The result in one line: what it is of, the minutes, and whether it is official."""
+    """The result in two lines: the minutes and whether it is official; what it is of."""
     first = score.series.first
     minutes = "no score" if score.exact_minutes is None else f"{four_decimals(score.exact_minutes)} minutes"
     standing = "official" if score.official else "not official: " + "; ".join(score.unofficial)
@@ -27,11 +27,12 @@ def headline(score: Score) -> str:
     scaled = "" if score.factor == 1 else f", multiplied by MLPerf's {score.factor:.4f} as the runs converged too soon"
     guessed = " (by its keys)" if first.ruleset_is_guess and score.ruleset == first.ruleset else ""
     org, platform = ((each or "?")[:200] for each in (first.org, first.platform))
-    return (
-        f"{score.series.name}: {minutes}{scaled} ({standing})\n"
+    lines = (
+        f"{score.series.name}: {minutes}{scaled} ({standing})",
         f"  {org}, {platform}, {accelerators}, batch {first.global_batch_size or '?'}, "
-        f"{first.benchmark or '?'} {score.ruleset or '?'}{guessed}{target}; {_rule(score)}"
+        f"{first.benchmark or '?'} {score.ruleset or '?'}{guessed}{target}; {_rule(score)}",
     )
+    return "\n".join(map(one_line, lines))
 
 
 def rows(score: Score) -> Iterator[list[str]]:

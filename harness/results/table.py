@@ -112,8 +112,13 @@ def show_json(content: Any) -> None:
 
 
 def printable(text: str) -> str:
-    """What a log says, without the codes that could move a terminal's cursor or fake a line."""
+    """What a log says, without the codes that could move a terminal's cursor. What is not ours to begin lines: `one_line`."""
     return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)
+
+
+def one_line(text: str) -> str:
+    """The same of a text that could fake a line."""
+    return printable(text).replace("\n", "\\n")
 
 
 def figure(value: float | None, digits: int = 0) -> str:

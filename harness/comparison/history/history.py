@@ -53,7 +53,7 @@ class SystemHistory:
     host: str
     points: tuple[Point, ...]
     changes: tuple[Change, ...]
-    percent_a_month: float | None  # Theil and Sen's slope between changes; None with fewer than four runs, or under a week
+    percent_a_month: float | None  # Theil and Sen's slope between changes; None with under four runs or a week
 
     @property
     def name(self) -> str:

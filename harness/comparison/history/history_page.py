@@ -56,7 +56,7 @@ class Drawing:
 def render(found: History, *, drawn: int = 200) -> str:
     """The page; of more than `drawn` series those with changes are drawn first."""
     environment = environment_of(TEMPLATES)
-    environment.filters.update(date=history_text.date, cell=history_text.cell_text)
+    environment.filters.update(date=history_text.date, cell=history_text.cell_text, tested=history_text.tested)
     chosen = sorted(found.series, key=lambda each: -len(each.changes))[:drawn]
     return environment.get_template("history.html.jinja").render(
         found=found,

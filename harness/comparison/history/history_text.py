@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 
 from harness.comparison.history.history import Cell, Change, History, SystemHistory
 from harness.comparison.judging.metrics import MEAN, MEDIAN
-from harness.results.table import printable
+from harness.results.table import one_line, printable
 
 WIDTH = 80
 BARS = "▁▂▃▄▅▆▇█"
@@ -26,9 +27,7 @@ def lines(found: History) -> Iterator[str]:
         yield ""
         yield "for drivers.toml, from runs that met their target:"
         for entry in found.tested:
-            yield "[[tested]]"
-            yield from (f'{key} = "{entry[key]}"' for key in ("driver", "gpu"))
-            yield f"date = {entry['date']}"
+            yield from tested(entry)
     if found.left_out:
         yield ""
         count, first = len(found.left_out), found.left_out[0]
@@ -37,6 +36,13 @@ def lines(found: History) -> Iterator[str]:
         yield f"  {_cut(first.reason, WIDTH - 2)}"
     if not found.series:
         yield "no runs yet: `harness run` makes one and `harness collect` brings it here"
+
+
+def tested(entry: Mapping[str, str]) -> Iterator[str]:
+    """As drivers.toml has it: a JSON string is one of TOML."""
+    yield "[[tested]]"
+    yield from (f"{key} = {printable(json.dumps(entry[key], ensure_ascii=False))}" for key in ("driver", "gpu"))
+    yield f"date = {entry['date']}"
 
 
 def _series(each: SystemHistory) -> Iterator[str]:
@@ -102,5 +108,5 @@ def date(seconds: float) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    text = printable(text)
+    text = one_line(text)
     return text if len(text) <= width else f"{text[: width - 2]}.."

@@ -9,7 +9,7 @@ from harness.comparison.comparison import Comparison, MetricRow, Phase
 from harness.comparison.probes import Probes
 from harness.comparison.reporting import words
 from harness.comparison.runs import ComparedRun
-from harness.results.table import printable
+from harness.results.table import one_line, printable
 
 WIDTH = 80
 SHOWN = 12  # differences of one standing that are listed; --json has all
@@ -153,5 +153,5 @@ def _wrapped(text: str, indent: int = 0) -> Iterable[str]:
 
 def _cut(text: str, width: int) -> str:
     """Its end says more than its middle: versions differ there."""
-    text = printable(text)
+    text = one_line(text)
     return text if len(text) <= width else f"{text[: width // 3]}..{text[-(width - width // 3 - 2) :]}"

@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.results.reporting import text
 from harness.results.reporting.leaderboard import Group, Leaderboard, Row
 from harness.results.reporting.published import SCALED
-from harness.results.table import WIDE, printable
+from harness.results.table import WIDE, one_line
 
 COLUMNS = (
     *("#", "system", "accelerators", "batch", "origin", "minutes", "min to max", "CV", "n"),
@@ -51,10 +51,10 @@ def show(board: Leaderboard, console: Console, *, grouped: bool = False) -> None
             break
     console.print(table)
     for note in notes(board):
-        console.print(Text(printable(note)), soft_wrap=True)
+        console.print(Text(one_line(note)), soft_wrap=True)
     for task, count in elsewhere.items():
         text_ = f"Published of {task}, and not shown beside other results: {count} rows; --html, --csv and --json have them."
-        console.print(Text(printable(text_)), soft_wrap=True)
+        console.print(Text(one_line(text_)), soft_wrap=True)
 
 
 def _of_interest(board: Leaderboard) -> tuple[Leaderboard, Counter[str]]:
@@ -97,10 +97,10 @@ def _table(board: Leaderboard, without: Sequence[str], grouped: bool) -> Table:
     for index, (heading, rows) in enumerate(parts):
         if index:
             table.add_row()
-        table.add_row("", Text(printable(heading), style="bold"))
+        table.add_row("", Text(one_line(heading), style="bold"))
         for row in rows:
             values = cells(row, grouped=grouped)
-            table.add_row(*(Text(printable(values[name])) for name in shown))
+            table.add_row(*(Text(one_line(values[name])) for name in shown))
     return table
 
 

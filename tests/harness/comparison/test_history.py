@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
+import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +127,7 @@ def test_a_trend_is_told_apart_from_a_change(tmp_path: Path) -> None:
 
 
 def test_runs_of_one_hour_have_no_trend_by_the_month(tmp_path: Path) -> None:
-    """Five runs, a minute apart and each a little slower, and five more a week later were 10^15 % a month, or beyond a float."""
+    """Five runs, a minute apart and each a little slower, and five a week later were 10^15 % a month, or beyond a float."""
 
     def after(minutes: int) -> Any:
         return lambda events: [event.update(time_ms=event["time_ms"] + minutes * 60_000) for event in events]
@@ -179,6 +181,27 @@ def test_drivers_seen_to_work_are_proposed(tmp_path: Path) -> None:
     assert [entry["driver"] for entry in found.tested] == ["580.65.06", "590.44.01"]
     text = "\n".join(history_text.lines(found))
     assert '[[tested]]\ndriver = "590.44.01"\ngpu = "NVIDIA H100 80GB HBM3"\ndate = 2026-' in text
+
+
+def test_what_a_log_says_is_neither_a_line_nor_a_code_of_its_own(tmp_path: Path) -> None:
+    """A driver's and a GPU's names went to the terminal as they were, and into the lines for drivers.toml as lines."""
+    bad = 'X\x1b[31m"\n[[cuda]]'
+
+    def change(events: list[dict[str, Any]]) -> None:
+        arms.put("submission_platform", bad)(events)
+        arms.put("hardware", {"accelerators": [bad] * 8})(events)
+
+    for number in range(4):
+        arms.write(tmp_path, number, turn=number * 144, change=change, software={**OLD, "driver": bad})
+    found = read(tmp_path)
+    lines = list(history_text.lines(found))
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("[[cuda]]") for line in lines)
+    start = lines.index("[[tested]]")
+    [entry] = tomllib.loads("\n".join(lines[start : start + 4]))["tested"]
+    assert (entry["driver"], entry["gpu"]) == (bad, bad)
+    shown = html.unescape(history_page.render(found).split("<pre>")[1].split("</pre>")[0])
+    assert shown.split("\n")[:4] == lines[start : start + 4]
 
 
 def test_one_system_of_many(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_tick_says_its_own_sign(low: float, high: float) -> None:
 def test_a_round_axis_holds_both_ends(low: float, high: float) -> None:
     scale, ticks = axes.rounded_up(low, high, 0.0, 100.0)
     assert (ticks[0].at, ticks[-1].at) == pytest.approx((0.0, 100.0))
-    assert 0.0 <= scale(low) + 1e-9 and scale(high) <= 100.0 + 1e-9
+    assert scale(low) >= -1e-9 and scale(high) <= 100.0 + 1e-9
     assert [scale(float(tick.text)) for tick in ticks] == pytest.approx([tick.at for tick in ticks])
 
 

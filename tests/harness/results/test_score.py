@@ -159,6 +159,16 @@ def test_a_score_is_official_where_check_has_nothing_against_it(
     assert (not ours) == stands
 
 
+def test_what_a_log_says_of_itself_is_no_line_of_the_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An organization with a line break in it could be a second, official score; in score, and below report's table."""
+    for log in write_series(tmp_path / "x").iterdir():
+        log.write_text(log.read_text().replace('"Someone"', json.dumps("Someone\nx: 1.0000 minutes (official)")))
+    for arguments in (["score"], ["report", "--no-published"]):
+        assert main([*arguments, str(tmp_path)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) > 3 and not any(line.startswith("x: 1.0000") for line in lines)
+
+
 def test_two_that_did_not_converge_leave_no_score(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "ssd")
     for index in (2, 4):
