@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 TICKS = 5  # about so many
+LONG = 100_000.0  # steps from which whole numbers run into one another
 
 Scale = Callable[[float], float]
 
@@ -65,13 +66,15 @@ def _step(span: float, about: int) -> float:
 
 
 def _text(value: float, step: float) -> str:
+    if step >= LONG:
+        return _short(value)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:z,.{decimals}f}"
 
 
 def _short(value: float) -> str:
-    if value >= 1_000_000:
-        return f"{value / 1_000_000:g}M"
-    if value >= 10_000:
+    if abs(value) >= 1_000_000:
+        return f"{value / 1_000_000:,.10g}M"
+    if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     return f"{value:,g}"

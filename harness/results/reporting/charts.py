@@ -18,6 +18,7 @@ from harness.results.reporting.leaderboard import Row, RunEntry
 
 WIDTH, HEIGHT = 380.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 22.0, 38.0
+LABEL = 26  # characters of a label left of an axis
 STYLES = 7  # colours, and as many shapes, that the page defines
 FAR = 3.0  # a run longer than this many medians is left off the axis of its series' chart
 
@@ -154,7 +155,7 @@ def per_accelerator(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | No
     if not by_model:
         return None
     models = sorted(by_model, key=lambda model: -max(rate for _, rate in by_model[model]))
-    left, step = 14.0 + 6.2 * min(24, max(map(len, models))), 22.0
+    left, step = 14.0 + 6.2 * max(len(_label(model)) for model in models), 22.0
     height = max(HEIGHT, TOP + BOTTOM + step * len(models))
     step = (height - TOP - BOTTOM) / len(models)
     x, x_ticks = axes.rounded_up(0.0, max(rate for each in by_model.values() for _, rate in each), left, WIDTH - RIGHT)
@@ -167,13 +168,18 @@ def per_accelerator(rows: Sequence[Row], styles: dict[str, Style]) -> Chart | No
         x_label="images/s per accelerator",
         y_label="",
         x_ticks=x_ticks,
-        y_ticks=tuple(Tick(at, model) for model, at in lines.items()),
+        y_ticks=tuple(Tick(at, _label(model)) for model, at in lines.items()),
         marks=tuple(
             _mark(row, x(rate), lines[model], styles) for model, each in by_model.items() for row, rate in each
         ),
         height=height,
         left=left,
     )
+
+
+def _label(model: str) -> str:
+    """What an axis has room for: models of one maker differ in their ends."""
+    return model if len(model) <= LABEL else f"{model[: LABEL - 11]}\N{HORIZONTAL ELLIPSIS}{model[-10:]}"
 
 
 def quality_over_time(row: Row) -> Chart | None:

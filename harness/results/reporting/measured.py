@@ -32,7 +32,10 @@ from harness.results.series import Series, find_logs, find_series
 from harness.rules import rules_for
 
 UNKNOWN = "unknown"
-NAME_LIMIT = 200  # characters of a platform or a submitter
+NAME_LIMIT, REASON_LIMIT = (
+    200,
+    500,
+)  # characters of a platform, a submitter, a task, ...; of why a run or a series is none
 FACTS_LIMIT, TEXT_LIMIT = 200, 2_000  # of one table, of one value: a page shows no book
 
 
@@ -70,7 +73,7 @@ def row(result: Score, opinion: Opinion) -> Row:
     series, first = result.series, result.series.first
     system, rules = _system(series), rules_for(first.benchmark, result.ruleset)
     description = series.description
-    submitter = (series.submitter or UNKNOWN)[:NAME_LIMIT]
+    submitter = _name(series.submitter) or UNKNOWN
     converged = [each.record for each in result.runs if each.converged]
     times = spread(record.minutes for record in converged)
     began = min((record.run_start_s for record in series.records if record.run_start_s is not None), default=None)
@@ -79,26 +82,26 @@ def row(result: Score, opinion: Opinion) -> Row:
         rank=None,
         origin="measured" if first.configuration_sha256 else "read",
         source=None,
-        unofficial=result.unofficial,
-        note=_note(result, submitter, times),
+        unofficial=tuple(_name(each, REASON_LIMIT) or "" for each in result.unofficial),
+        note=_note(result, times),
         mlperf=opinion.said,
-        benchmark=first.benchmark or UNKNOWN,
-        task=first.other_task or rules.task,
+        benchmark=_name(first.benchmark) or UNKNOWN,
+        task=_name(first.other_task) or rules.task,
         metric=result.metric,
         lower_is_better=rules.lower_is_better,
-        ruleset=result.ruleset or UNKNOWN,
-        division=first.division or UNKNOWN,
-        status=first.status,
+        ruleset=_name(result.ruleset) or UNKNOWN,
+        division=_name(first.division) or UNKNOWN,
+        status=_name(first.status),
         date=None if began is None else datetime.fromtimestamp(began, UTC).date().isoformat(),
         submitter=submitter,
         system=system,
-        platform=None if first.platform is None else first.platform[:NAME_LIMIT],
+        platform=_name(first.platform),
         driver=_driver(first, description),
-        accelerator=_accelerator(first, description),
+        accelerator=_name(_accelerator(first, description)) or UNKNOWN,
         accelerators=result.accelerators,
         nodes=_nodes(first, description),
-        framework=_framework(first, description),
-        precision=first.precision,
+        framework=_name(_framework(first, description)) or UNKNOWN,
+        precision=_name(first.precision),
         global_batch=first.global_batch_size,
         target=result.target,
         demonstration=any(record.demonstration for record in series.records),
@@ -115,7 +118,12 @@ def row(result: Score, opinion: Opinion) -> Row:
 def _system(series: Series) -> str:
     """SYSTEM of SYSTEM/BENCHMARK, the place of a series in every submission; the folder's name elsewhere."""
     _, mark, configuration = series.name.partition(" [")
-    return f"{series.system}{mark}{configuration}"
+    return f"{series.system}{mark}{configuration}"[:NAME_LIMIT]
+
+
+def _name(text: str | None, limit: int = NAME_LIMIT) -> str | None:
+    """As a table has room for it, headings and charts too."""
+    return text if text is None or len(text) <= limit else f"{text[: limit - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 # --- one row -----------------------------------------------------------------------------------------------------------
@@ -133,7 +141,7 @@ def _run(each: ScoredRun, result: Score) -> RunEntry:
         name=Path(record.path).name,
         log=record.path,
         sha256=record.sha256,
-        outcome="success" if each.converged else each.why,
+        outcome="success" if each.converged else _name(each.why, REASON_LIMIT) or "",
         counted=each.converged and each.place == "counted" and result.exact_minutes is not None,
         minutes=record.minutes,
         epochs=record.epochs_run,
@@ -155,7 +163,7 @@ def _accelerator(record: RunRecord, description: Mapping[str, Any]) -> str:
     described = description.get("accelerator_model_name")
     if isinstance(described, str) and described.strip():
         return accelerator_model(described)
-    return f"not stated ({record.platform[:NAME_LIMIT]})" if record.platform else "not stated"
+    return f"not stated ({record.platform})" if record.platform else "not stated"
 
 
 def _nodes(record: RunRecord, description: Mapping[str, Any]) -> int | None:
@@ -189,12 +197,12 @@ def _driver(record: RunRecord, description: Mapping[str, Any]) -> str | None:
     return said[:60] or None
 
 
-def _note(result: Score, submitter: str, times: Spread | None) -> str | None:
+def _note(result: Score, times: Spread | None) -> str | None:
     """What a reader must know before trusting the row: what changed between its runs, and whose logs they are."""
-    series, org = result.series, result.series.first.org
+    series, org, submitter = result.series, result.series.first.org, result.series.submitter or UNKNOWN
     notes = [width_note(times), None if result.factor == 1 else scaling_note("MLPerf's tools", result.factor)]
     if org and org.casefold() != submitter.casefold():
-        notes.append(f"Its logs name {org}, its system's description names {submitter}.")
+        notes.append(f"Its logs name {_name(org)}, its system's description names {_name(submitter)}.")
     changed = [
         key
         for key in sorted({key for record in series.records for key in record.software})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.results.reporting import axes, charts, report
+from harness.results.reporting import axes, charts, published, report
 from harness.results.reporting.leaderboard import Row
 from tests.harness.results import synthetic_logs
 from tests.harness.results.synthetic_logs import Made
@@ -57,3 +57,14 @@ def test_a_quality_below_zero_is_drawn(tmp_path: Path, qualities: tuple[float, f
         numbers = list(map(float, re.findall(r"[\d.]+", curve.path)))
         assert all(x0 <= x <= x1 for x in numbers[::2]) and all(y0 <= y <= y1 for y in numbers[1::2])
     assert all(y0 <= guide.start[1] <= y1 for guide in chart.guides)
+
+
+def test_an_axis_has_room_for_the_names_beside_it() -> None:
+    """Of the RTX PRO 6000 Server Edition a phone showed the end."""
+    rows = [row for row in published.rows() if row.trains == "RetinaNet on OpenImages"]
+    assert max(len(row.accelerator) for row in rows) > charts.LABEL
+    chart = charts.per_accelerator(rows, charts.families(rows))
+    assert chart is not None
+    names = [tick.text for tick in chart.y_ticks]
+    assert len(set(names)) == len(names) and any(name.startswith("RTX PRO 6000") for name in names)
+    assert max(map(len, names)) * 6.2 <= chart.left - 14.0

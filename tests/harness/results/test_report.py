@@ -402,6 +402,26 @@ def test_one_odd_value_takes_no_report_away(tmp_path: Path) -> None:
         log.write_text(content)
 
 
+def test_no_text_of_a_log_is_longer_than_a_table_has_room_for(tmp_path: Path) -> None:
+    """A task of 5,000 letters was the page's first sentence, a heading, a chart's title and a column of the terminal."""
+    long = "W" * 5_000
+    folder = synthetic_logs.series(tmp_path, Made(org=long, driver=long, device=long, division=long))
+    for log in folder.iterdir():
+        event = logs.event(synthetic_logs.START_MS, "other_task", long)
+        text = log.read_text().replace('"precision", "value": "bf16"', f'"precision", "value": "{long}"')
+        log.write_text(f":::MLLOG {json.dumps(event)}\n{text.replace('0.7.0', long)}")
+    [row] = report.gather([tmp_path], generated=NOW, published=False).rows
+    shown = [value for value in row.model_dump(exclude={"sections", "runs"}).values() if isinstance(value, str)]
+    assert sum(value.startswith("WWW") for value in shown) >= 6
+    assert max(map(len, [*shown, *row.unofficial])) <= 500
+
+
+def test_a_name_from_right_to_left_turns_nothing_else_round(tmp_path: Path) -> None:
+    synthetic_logs.series(tmp_path, Made(org="\u05e9\u05dc\u05d5\u05dd \u202e"))
+    page = report_page.render(report.gather([tmp_path], generated=NOW, published=False), tmp_path)
+    assert "<bdi>\u05e9\u05dc\u05d5\u05dd \u202e</bdi>" in page
+
+
 def test_a_page_of_many_series(tmp_path: Path) -> None:
     for index in range(40):
         synthetic_logs.series(tmp_path, Made(system=f"s{index:03}", epoch_s=5 + index / 100, batch=128 + index // 8))

@@ -78,7 +78,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         (Made(system="three", device="NVIDIA H200", accelerators=1, batch=456, epoch_s=33.0), 3),
         (Made(system="demo", device="", on_cpu=True, demonstration=True, accelerators=1, batch=16, division="open"), 1),
         (Made(system=f"bad {HOSTILE}", org=HOSTILE, driver=f"</script>{HOSTILE}"), 5),
-        (Made(system="a_very_long_system_name_without_any_place_to_break_" + "x" * 60), 5),
+        (
+            Made(
+                system="a_very_long_system_name_without_any_place_to_break_" + "x" * 60, org="W" * 150, device="Q" * 150
+            ),
+            5,
+        ),
     ):
         synthetic_logs.series(folder / "results", made, runs)
     (folder / "results" / "none" / "ssd").mkdir(parents=True)
