@@ -165,7 +165,7 @@ def accelerator_model(reported: str) -> str:
     so are "A100-SXM-80GB" and "A100-SXM4-80GB": that chip has no other SXM.
     """
     name = reported[:200]
-    name = re.sub(r"\s*\(\s*\d+\s*W\s*\)", "", name, flags=re.IGNORECASE)
+    name = re.sub(r"\s*\(\s*\d+\s*W\s*\)|\((R|TM)\)", "", name, flags=re.IGNORECASE)
     name = re.sub(_MAKERS, "", name, flags=re.IGNORECASE)
     name = re.sub(r"\bPCI-?E\b", "PCIe", name, flags=re.IGNORECASE)
     name = re.sub(r"\b(\d+)\s+GB\b", r"\1GB", name, flags=re.IGNORECASE)

@@ -269,18 +269,26 @@ def scaling_note(who: str, factor: float) -> str:
 
 
 def _by_time(row: Row) -> tuple[object, ...]:
-    return bool(row.unofficial), row.minutes or math.inf, row.system, row.id
+    return bool(row.unofficial), math.inf if row.minutes is None else row.minutes, row.system, row.id
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
     """Each with its rank in its round and class."""
     classes: dict[tuple[object, ...], list[Row]] = {}
-    for row in sorted(rows, key=_by_time):
+    for row in rows:
         if row.stands:
             classes.setdefault(row.ranked_with, []).append(row)
-    place = {row.id: (at, len(members)) for members in classes.values() for at, row in enumerate(members, 1)}
-    ranks = (place.get(row.id, (None, len(classes.get(row.ranked_with, ())))) for row in rows)
-    return [row.model_copy(update={"rank": at, "rank_of": of}) for row, (at, of) in zip(rows, ranks, strict=True)]
+    return [
+        row.model_copy(update={"rank": _place(row, members), "rank_of": len(members)})
+        for row, members in ((row, classes.get(row.ranked_with, [])) for row in rows)
+    ]
+
+
+def _place(row: Row, among: Sequence[Row]) -> int | None:
+    """1 for the fastest of those that stand; rows of one time share a place, and the next one's counts them all."""
+    if not row.stands:
+        return None
+    return 1 + sum(each.stands and (each.minutes or 0.0) < (row.minutes or 0.0) for each in among)
 
 
 def _reading_order(row: Row, own: set[str]) -> tuple[object, ...]:
@@ -299,9 +307,7 @@ def _section(row: Row) -> str:
 
 def _group(members: Sequence[Row]) -> Group:
     ordered = sorted(members, key=_by_time)
-    ranked: list[Row] = []
-    for row in ordered:
-        ranked.append(row.model_copy(update={"group_rank": len(ranked) + 1 if row.stands else None}))
+    ranked = [row.model_copy(update={"group_rank": _place(row, members)}) for row in ordered]
     first = members[0]
     return Group(
         benchmark=first.benchmark,

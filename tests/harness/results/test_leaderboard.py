@@ -171,6 +171,16 @@ def test_an_unofficial_row_has_no_rank_however_fast_it_is() -> None:
     assert [(row.id, row.rank) for row in group.rows] == [("fast", 1), ("slow", 2), ("no-score", None), ("open", None)]
 
 
+def test_rows_of_one_time_share_their_rank() -> None:
+    """By its name one of two equal systems was the first of its class and the other the second."""
+    times = {"b": 10.0, "a": 10.0, "c": 10.5, "d": 9.0, "e": 10.5}
+    [group] = build([made(id=each, minutes=minutes) for each, minutes in times.items()], generated=NOW).groups
+    assert {row.id: (row.rank, row.group_rank) for row in group.rows} == {
+        "d": (1, 1), "a": (2, 2), "b": (2, 2), "c": (4, 4), "e": (4, 4),
+    }  # fmt: skip
+    assert {row.rank_of for row in group.rows} == {5}
+
+
 def test_a_row_is_ranked_in_its_round_and_class() -> None:
     """Of the 68 published rows of SSD few are alone in their class; alone in their group 45 were."""
     board = build((row for row in report_published.rows() if row.task == SSD), generated=NOW)
@@ -242,6 +252,8 @@ def test_spread_knows_what_one_run_cannot_tell() -> None:
         ("NVIDIA A100-SXM4-80GB", "A100-SXM4-80GB"),
         ("NVIDIA A100-SXM-80 GB (500W)", "A100-SXM4-80GB"),
         ("Tesla V100-SXM3-32GB", "V100-SXM3-32GB"),
+        ("Intel(R) Xeon(R) Platinum 8490H", "Xeon Platinum 8490H"),
+        ("NVIDIA GeForce RTX(TM) 4090", "GeForce RTX 4090"),
         ("", "unknown"),
     ],
 )
