@@ -33,4 +33,5 @@ def render(found: Comparison) -> str:
         waterfall=plots.waterfall(found),
         width=plots.WIDTH,
         labels_width=plots.LABELS,
+        room=plots.ROOM,
     )

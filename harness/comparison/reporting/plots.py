@@ -16,6 +16,8 @@ from harness.results.reporting.axes import Tick
 
 WIDTH = 860
 LABELS = 170  # left of a forest plot's and a waterfall's marks
+ROOM = 210  # right of a forest plot's, for figures
+YEAR_S = 180 * 86400  # between first and last run, from which a day without its year says too little
 LINE = 26  # height of one of their rows
 
 
@@ -113,7 +115,7 @@ def forest(found: Comparison) -> Forest | None:
     reach = max(
         2.2 * delta, *(1.15 * abs(each) for each in [*main, *sorted(middles, key=abs)[: len(middles) * 3 // 4 + 1]])
     )
-    scale, ticks = axes.inside(-reach, reach, LABELS, WIDTH - 175)
+    scale, ticks = axes.inside(-reach, reach, LABELS, WIDTH - ROOM)
     rows = []
     for place, (name, percent, (low, high), word, gated) in enumerate(given):
         edge = tuple(min(max(bound, -reach), reach) for bound in (low, high))
@@ -124,7 +126,7 @@ def forest(found: Comparison) -> Forest | None:
                 x=scale(min(max(percent, -reach), reach)),
                 low=scale(edge[0]),
                 high=scale(edge[1]),
-                text=f"{percent:+.2f} ({words.interval((low, high))})",
+                text=_short(percent, low, high),
                 word=word,
                 gated=gated,
                 cut=edge != (low, high),
@@ -138,6 +140,14 @@ def forest(found: Comparison) -> Forest | None:
         tuple(Tick(each.at, each.text) for each in ticks),
         tuple(rows),
     )
+
+
+def _short(*percents: float) -> str:
+    """A difference and its interval as there is room for them: to two decimals, and from ten per cent on to fewer."""
+    most = max(map(abs, percents))
+    digits = 2 if most < 9.995 else 1 if most < 99.95 else 0
+    middle, low, high = (f"{each:+,.{digits}f}" for each in percents)
+    return f"{middle} ({low} to {high})"
 
 
 def over_time(found: Comparison) -> Time | None:
@@ -194,11 +204,13 @@ def _times(runs: Sequence[ComparedRun], places: dict[int, float]) -> list[Tick]:
     import datetime
 
     step = max(1, math.ceil(len(runs) / 10))
+    begun = {id(run): run.record.run_start_s for run in runs if run.record.run_start_s is not None}
+    years = max(begun.values(), default=0.0) - min(begun.values(), default=0.0) > YEAR_S
     shown = []
     for run in runs[::step]:
-        if run.record.run_start_s is not None:
-            at = datetime.datetime.fromtimestamp(run.record.run_start_s, datetime.UTC)
-            shown.append(Tick(places[id(run)], f"{at:%m-%d %H:%M}"))
+        if id(run) in begun:
+            at = datetime.datetime.fromtimestamp(begun[id(run)], datetime.UTC)
+            shown.append(Tick(places[id(run)], f"{at:%Y-%m-%d}" if years else f"{at:%m-%d %H:%M}"))
     return shown
 
 
@@ -226,7 +238,7 @@ def waterfall(found: Comparison) -> Waterfall | None:
                 scale(start),
                 max(scale(end) - scale(start), 1.0),
                 "more" if phase.difference_s > 0 else "less",
-                f"{phase.difference_s:+.3g} s of {words.figure(phase.seconds[0])}",
+                f"{words.change(phase.difference_s)} s of {words.figure(phase.seconds[0])}",
                 phase.sure,
             )
         )

@@ -104,9 +104,10 @@ def _row(row: MetricRow) -> str:
 
 def _phase(phase: Phase) -> str:
     a, b = phase.seconds
+    difference = f"{words.change(phase.difference_s)}{' *' * phase.sure}"
     return (
         f"{_cut(phase.name.replace('_', ' '), 18):18}{words.figure(a):>10}{words.figure(b):>10}  "
-        f"{words.signed(phase.percent):>9}  {words.interval(phase.interval):>16}  {phase.difference_s:+.3g}{' *' * phase.sure}"
+        f"{words.signed(phase.percent):>9}  {words.interval(phase.interval):>16}  {difference}"
     )
 
 

@@ -152,12 +152,17 @@ def _more(judged: Judged) -> str:
     return f"{what} would, if the difference is what it seems"
 
 
+def change(value: float) -> str:
+    """A difference of two figures."""
+    return f"{float(f'{value:.3g}'):+,.10g}"
+
+
 def figure(value: float | None) -> str:
-    """To five digits, in nine characters at most up to a hundred million."""
+    """To five digits, in nine characters at most up to ten million."""
     if value is None:
         return "-"
     small = 0 < abs(value) < 1e-3
-    return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.3e}" if small else f"{value:,.5g}"
+    return f"{value:,.0f}" if abs(value) >= 99_999.5 else f"{value:.3e}" if small else f"{value:,.5g}"
 
 
 def _tenths(value: float | None) -> str:

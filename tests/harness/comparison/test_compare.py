@@ -25,7 +25,7 @@ def test_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(None, "-"), (0.0, "0"), (0.00050025, "5.003e-04"), (0.0012345, "0.0012345"), (8.2141, "8.2141"),
-     (99_999.4, "99,999"), (12_345_678.0, "12,345,678")],
+     (99_999.4, "99,999"), (99_999.7, "100,000"), (12_345_678.0, "12,345,678")],
 )  # fmt: skip
 def test_figures_leave_their_column_a_blank(value: float | None, shown: str) -> None:
     assert words.figure(value) == shown and (len(shown) < 10 or value == 12_345_678.0)

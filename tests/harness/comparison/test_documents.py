@@ -89,6 +89,16 @@ def test_runs_of_one_name_in_both_arms_keep_their_own_marks(tmp_path: Path) -> N
     assert len({run.name for run in found.runs}) == 6
 
 
+@pytest.mark.parametrize("days, ticks", [(1, ["09-21 14:13", "09-22 14:13"]), (731, ["2026-09-21", "2028-09-21"])])
+def test_runs_that_are_years_apart_have_years(tmp_path: Path, days: int, ticks: list[str]) -> None:
+    from harness.comparison.reporting import plots
+
+    for arm, turn in (("a", 0), ("b", days * 144)):
+        arms.write(tmp_path / arm, 0, turn=turn)
+    time = plots.over_time(judged((tmp_path / "a", tmp_path / "b")))
+    assert time is not None and [tick.text for tick in time.ticks] == ticks
+
+
 @pytest.mark.parametrize("what", ["one run", "not comparable", "invalid"])
 def test_the_page_of_what_has_no_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str) -> None:
     a, b = arms.in_turns(

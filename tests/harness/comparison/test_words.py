@@ -174,10 +174,23 @@ def test_no_line_of_the_forest_runs_through_its_figures(tmp_path: Path) -> None:
     found = one_phase_more(tmp_path, PHASES, more, 1.075)
     picture = plots.forest(found)
     assert picture is not None
-    left, right = plots.LABELS, plots.WIDTH - 170  # where the figures begin
+    left, right = plots.LABELS, plots.WIDTH - plots.ROOM  # where the figures begin
     (row,) = [each for each in picture.rows if each.name == "data starved"]
     assert row.cut
     assert all(left <= each.low <= each.x <= each.high <= right for each in picture.rows)
+
+
+@pytest.mark.parametrize("slower", [1.16, 2.5, 400.0])
+def test_the_forest_has_room_for_its_figures(tmp_path: Path, slower: float) -> None:
+    """From ten per cent on the interval's end was cut off: "+16.02 (+15.85 to +16.1"."""
+    picture = plots.forest(judged(arms.in_turns(tmp_path, slower=slower)))
+    assert picture is not None
+    assert picture.rows[0].text.startswith("+") and picture.rows[0].word == "slower"
+    assert 7.0 * max(len(row.text) for row in picture.rows) <= plots.ROOM - 10  # a digit has 6.8 units at most
+
+
+def test_a_difference_in_seconds_is_no_power_of_ten() -> None:
+    assert [words.change(each) for each in (1396.64, -0.0121, 0.00151, 0.0)] == ["+1,400", "-0.0121", "+0.00151", "+0"]
 
 
 def test_the_p_that_is_shown_is_the_one_that_decided(tmp_path: Path) -> None:
