@@ -142,24 +142,39 @@ def find_logs(path: Path, say: Say | None = None) -> list[Path]:
         return [path]
     if not stat.S_ISDIR(mode):
         raise ValueError(f"{path}: no regular file")
-    folders: list[Path] = []
     logs: dict[Path, list[Path]] = {}
 
     def cannot(error: OSError) -> None:
         if say is not None:
             say(f"{error.filename}: cannot be read: {error.strerror}")
 
-    for at, inner, files in os.walk(path, onerror=cannot):
-        folder = Path(at)
-        # not of meters, nor of what is being made: a leading dot
-        inner[:] = sorted(
-            each for each in inner if not each.startswith(".") and not (each == names.POWER and _of_meters(folder))
-        )
+    for folder, files in _folders(path, cannot):
         candidates = [file for file in (folder / name for name in files) if may_be_log(file)]
         if candidates:
-            folders.append(folder)
             logs[folder] = _logs_of(candidates, say)
-    return [log for folder in sorted(folders, key=natural) for log in logs[folder]]
+    return [log for folder in sorted(logs, key=natural) for log in logs[folder]]
+
+
+def _folders(path: Path, cannot: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
+    """`path` and the folders in it, each once, with the names of their files; a linked one where it is not there itself too.
+
+    Not those of meters, nor of what is being made: a leading dot. A link that leads to what `path` lies in is none of it.
+    """
+    seen: set[Path] = set()
+    waiting, whole = [path], outside.real(path)
+    for start in waiting:  # grows
+        for at, inner, files in os.walk(start, onerror=cannot):
+            folder = Path(at)
+            if (real := outside.real(folder)) in seen:
+                inner.clear()
+                continue
+            seen.add(real)
+            inner[:] = sorted(
+                each for each in inner if not each.startswith(".") and not (each == names.POWER and _of_meters(folder))
+            )
+            links = [folder / each for each in inner if (folder / each).is_symlink()]
+            waiting += [each for each in links if not whole.is_relative_to(outside.real(each))]
+            yield folder, files
 
 
 def _of_meters(folder: Path) -> bool:

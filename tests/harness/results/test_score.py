@@ -340,6 +340,17 @@ def test_logs_of_other_names_are_found_and_results_come_in_natural_order(tmp_pat
         find_series([tmp_path / "c"])
 
 
+def test_a_linked_folder_is_looked_into_once(tmp_path: Path) -> None:
+    """It was passed over without a word; a series that a link names again, or a link to what it lies in, adds none."""
+    write_series(tmp_path / "nfs/system/ssd")
+    write_series(tmp_path / "results/own/ssd")
+    for name, target in (("linked", "../nfs/system"), ("a-latest", "own"), ("loop", "."), ("up", ".."), ("none", "x")):
+        (tmp_path / "results" / name).symlink_to(target)
+    found = find_logs(tmp_path / "results")
+    assert {log.parent.relative_to(tmp_path).as_posix() for log in found} == {"results/linked/ssd", "results/own/ssd"}
+    assert len(found) == 10
+
+
 def test_many_series_of_noisy_logs(tmp_path: Path) -> None:
     noise = "+ set +x\n" * 20  # 80 kB a log, as the real ones
     content = text(events(), noise=noise).encode()
