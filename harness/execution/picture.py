@@ -25,7 +25,7 @@ def save(path: Path, history: LearningCurve, panels: Sequence[npt.NDArray[np.uin
 
     rows = -(-len(panels) // PANELS_IN_ROW)
     figure = Figure(figsize=(12, 4.2 + 2.9 * rows), dpi=110, layout="constrained")
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(title, fontsize=12, parse_math=False)  # a $ in a name begins no formula
     grid = figure.add_gridspec(1 + rows, PANELS_IN_ROW, height_ratios=[4.0] + [2.8] * rows)
     half = PANELS_IN_ROW // 2
     _loss(figure.add_subplot(grid[0, :half]), history)
@@ -42,17 +42,21 @@ def save(path: Path, history: LearningCurve, panels: Sequence[npt.NDArray[np.uin
 
 def _loss(axes: Any, history: LearningCurve) -> None:
     axes.plot([each.epoch for each in history.losses], [each.loss for each in history.losses], color=LOSS_COLOUR)
-    axes.set(title="training loss", xlabel="epoch", yscale="log" if history.losses else "linear")
+    positive = bool(history.losses) and all(each.loss > 0 for each in history.losses)
+    axes.set(title="training loss", xlabel="epoch", yscale="log" if positive else "linear")
     axes.grid(alpha=0.3, which="both")
 
 
 def _quality(axes: Any, history: LearningCurve) -> None:
-    epochs = [each.epoch for each in history.evaluations]
-    axes.plot(epochs, [each.quality for each in history.evaluations], "o-", color=QUALITY_COLOUR)
+    epochs, qualities = [each.epoch for each in history.evaluations], [each.quality for each in history.evaluations]
+    axes.plot(epochs, qualities, "o-", color=QUALITY_COLOUR)
     axes.axhline(history.target, color=TARGET_COLOUR, linestyle="--")
     axes.annotate(
         f"target {history.target:g}", (0, history.target), xycoords=("axes fraction", "data"),
         xytext=(4, 3), textcoords="offset points", color=TARGET_COLOUR,
     )  # fmt: skip
-    axes.set(title=f"validation {history.metric}", xlabel="epoch", ylim=(0, None))
+    axes.set_title(f"validation {history.metric}", parse_math=False)
+    axes.set(xlabel="epoch")
+    if min(qualities, default=0.0) >= 0:
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
