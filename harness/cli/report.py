@@ -54,8 +54,10 @@ def report(  # noqa: PLR0917  typer's options
     board = reporting.gather(
         named, generated=datetime.now(UTC), published=published, checks=environment.checks(CHECKOUT)
     )
-    if html is not None and any(row.origin != "published" for row in board.rows):
-        _write_history(named, html)  # first: the page links to it where it is
+    if html is not None:
+        there = reporting.place(html, overwrite=overwrite).with_name(reporting.HISTORY).is_file()
+        if there or any(row.origin != "published" for row in board.rows):
+            _write_history(named, html)  # first: the page links to it where it is
     page = reporting.write(board, html, overwrite=overwrite) if html is not None else None
     if json:
         sys.stdout.write(board.model_dump_json(indent=2) + "\n")
@@ -73,11 +75,13 @@ def report(  # noqa: PLR0917  typer's options
 
 
 def _write_history(folders: list[Path], html: Path) -> None:
+    """Of the same runs as the page: what lies there of others is replaced too."""
     from harness.comparison.history import history, history_page, points
     from harness.config_files import CHECKOUT
+    from harness.results.reporting.report import HISTORY
 
     found = history.history(*points.gather(folders, environment.cache_dir(CHECKOUT)))
-    if found.series:
+    if found.series or history_page.is_ours(html / HISTORY):
         history_page.write(found, html)
 
 

@@ -72,7 +72,7 @@ def write(found: History, folder: Path) -> Path:
     """The page as `folder`/history.html, whole or not at all. ValueError where something else than our page is there."""
     target = folder / PAGE
     try:
-        if target.exists() and GENERATOR not in target.read_text(encoding="utf-8", errors="replace")[:1000]:
+        if target.exists() and not is_ours(target):
             raise ValueError(f"{target}: there, and not a page that `history` wrote; name another folder")
         folder.mkdir(parents=True, exist_ok=True)
         page = render(found).encode()
@@ -81,6 +81,14 @@ def write(found: History, folder: Path) -> Path:
     except OSError as error:
         raise ValueError(f"{target}: cannot be written: {error.strerror}; name another folder") from error
     return target
+
+
+def is_ours(target: Path) -> bool:
+    """Whether it is a page that this module wrote. OSError where it cannot be read."""
+    if not target.is_file():
+        return False
+    with target.open(encoding="utf-8", errors="replace") as page:
+        return GENERATOR in page.read(1000)
 
 
 def _draw(series: SystemHistory, drivers: tuple[str, ...]) -> Drawing:

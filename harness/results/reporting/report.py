@@ -16,7 +16,7 @@ from harness.results.reporting import page as report_page
 from harness.results.reporting import published as report_published
 from harness.results.reporting.leaderboard import Leaderboard, Row
 
-PAGE = "index.html"
+PAGE, HISTORY = "index.html", report_page.HISTORY
 
 
 def gather(
@@ -35,13 +35,19 @@ def gather(
     return leaderboard.build([*measured, *history], generated=generated, left_out=left_out)
 
 
-def write(board: Leaderboard, folder: Path, *, overwrite: bool = False) -> Path:
-    """The page as `folder`/index.html, whole or not at all. ValueError where something else than our page is there."""
+def place(folder: Path, *, overwrite: bool = False) -> Path:
+    """`folder`/index.html. ValueError where something else than our page is there."""
     target = folder / PAGE
     if not overwrite and target.exists() and not _ours(target):
         raise ValueError(
             f"{target}: there, and not a page that `report` wrote; name another folder, or say --overwrite to replace it"
         )
+    return target
+
+
+def write(board: Leaderboard, folder: Path, *, overwrite: bool = False) -> Path:
+    """The page at its `place`, whole or not at all. ValueError as there."""
+    target = place(folder, overwrite=overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         page = report_page.render(board, folder).encode()

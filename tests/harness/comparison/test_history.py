@@ -261,6 +261,26 @@ def test_the_leaderboard_s_page_has_it_beside_it(tmp_path: Path, monkeypatch: py
     assert "Seconds an epoch of ssd" in (tmp_path / "page" / history_page.PAGE).read_text()
 
 
+def test_the_history_beside_a_page_is_of_its_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of other results, or of none, linked to what an earlier report had left there."""
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    write(tmp_path / "results/x/ssd", 3)
+    (tmp_path / "nothing").mkdir()
+    page = tmp_path / "page" / history_page.PAGE
+    for source, told in (("results", True), ("nothing", False)):
+        assert main(["report", str(tmp_path / source), "--html", str(page.parent)]) == 0
+        assert ("Seconds an epoch of ssd" in page.read_text()) == told
+
+
+def test_where_no_page_may_be_written_no_history_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    write(tmp_path / "results/x/ssd", 3)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/index.html").write_text("mine")
+    assert main(["report", str(tmp_path / "results"), "--html", str(tmp_path / "site")]) == 2
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["index.html"]
+
+
 def test_each_driver_has_a_colour_of_its_own_and_a_legend_says_which(tmp_path: Path) -> None:
     """The fifth looked like the first, and so did a run that named none."""
     for number in range(11):
