@@ -128,11 +128,13 @@ def write_csv(board: Leaderboard, file: TextIO) -> None:
     lines = csv.writer(file)
     lines.writerow(CSV)
     for row in board.rows:
-        values = (getattr(row, name) for name in CSV)
-        lines.writerow(["; ".join(map(str, each)) if isinstance(each, tuple) else _cell(each) for each in values])
+        lines.writerow([_cell(getattr(row, name)) for name in CSV])
 
 
 def _cell(value: object) -> object:
+    if isinstance(value, tuple):
+        joined = "; ".join(map(str, value))
+        return _cell(joined) if any(isinstance(each, str) for each in value) else joined
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 

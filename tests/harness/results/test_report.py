@@ -367,6 +367,20 @@ def test_csv_for_a_spreadsheet(tmp_path: Path) -> None:
     assert (code, row["minutes"], row["rank"], row["submitter"]) == (0, "10.14", "1", "'=cmd()")
 
 
+def test_no_reason_in_a_spreadsheet_is_a_formula(tmp_path: Path) -> None:
+    """Reasons begin with the names of logs."""
+    log = synthetic_logs.write(tmp_path, 0, A100)
+    log.write_text(log.read_text().replace('"value": 0.182', '"value": 7'))
+    log.rename(tmp_path / "=cmd().txt")
+    code, out, _ = invoke(tmp_path, "--csv", "--no-published")
+    head, line = csv.reader(io.StringIO(out))
+    reasons = dict(zip(head, line, strict=True))["unofficial"]
+    assert code == 0 and "=cmd().txt: accuracy" in reasons
+    row = rows(tmp_path)[tmp_path.name].model_copy(update={"unofficial": ("=cmd().txt: accuracy", "more")})
+    assert report_terminal._cell(row.unofficial) == "'=cmd().txt: accuracy; more"
+    assert report_terminal._cell((-0.5, 0.3)) == "-0.5; 0.3"
+
+
 def test_what_is_collected_and_published_and_there_twice_is_one_row(test_data: Path, tmp_path: Path) -> None:
     """By the hashes of its logs, by its names, or, whatever the folders and organizations are called, by its runs' times."""
     source = test_data / "mlperf-results/v0.7/NVIDIA"

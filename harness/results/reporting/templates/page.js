@@ -303,7 +303,8 @@
     columns.push("images_per_s_per_accelerator", "epochs", "quality", "origin", "unofficial", "id");
     const cell = (value) => {
       const said = Array.isArray(value) ? value.join("; ") : `${value ?? ""}`;
-      const plain = typeof value === "string" && /^[=+\-@\t\r]/.test(said) ? `'${said}` : said; // no formula for a spreadsheet
+      const text = [value].flat().some((each) => typeof each === "string");
+      const plain = text && /^[=+\-@\t\r]/.test(said) ? `'${said}` : said; // no formula for a spreadsheet
       return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
     };
     const shown = [...table.querySelectorAll("tr.row")].filter((line) => !line.hidden).map((line) => ofLine.get(line));
