@@ -254,8 +254,9 @@ def width_note(given: Spread | None) -> str | None:
     """What a reader must know of runs whose times lie far apart."""
     if given is None or given.cv is None or given.cv <= APART:
         return None
+    low, high = (f"{float(f'{each:.4g}'):,.10g}" for each in (given.minimum, given.maximum))
     return (
-        f"Its runs' times lie far apart, from {given.minimum:.4g} to {given.maximum:.4g} minutes (CV {given.cv:.0%}): the "
+        f"Its runs' times lie far apart, from {low} to {high} minutes (CV {given.cv:.0%}): the "
         "score, which drops the slowest and the fastest, says little of what a run takes."
     )
 

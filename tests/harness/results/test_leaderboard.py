@@ -12,7 +12,7 @@ import pytest
 
 from harness.names import accelerator_family, accelerator_model, same_accelerator
 from harness.results.reporting import published as report_published
-from harness.results.reporting.leaderboard import Row, build, spread
+from harness.results.reporting.leaderboard import Row, build, spread, width_note
 from harness.results.score import score
 from harness.results.series import find_series
 
@@ -210,6 +210,11 @@ def test_what_is_looked_for_comes_first() -> None:
 def test_runs_that_lie_far_apart_have_a_note() -> None:
     row = published("0.7.0")["Google", "tpu-v3-8192-TF"]
     assert row.note is not None and "lie far apart, from 0.4" in row.note and "CV 22" in row.note
+
+
+def test_minutes_are_no_power_of_ten() -> None:
+    """Of a clock that was set a year on: "from 3.443 to 5.76e+05 minutes"."""
+    assert "from 3.443 to 576,000 minutes" in (width_note(spread([3.44321, 5.1, 576_005.12])) or "")
 
 
 def test_one_model_by_any_of_its_names() -> None:

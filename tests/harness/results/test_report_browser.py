@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from harness.comparison.reporting import page as comparison_page
 from harness.results.reporting import report
-from harness.results.reporting.text import NONE
+from harness.results.reporting.text import NONE, TIMES
+from tests.harness.comparison import arms
 from tests.harness.results import synthetic_logs
 from tests.harness.results.synthetic_logs import Made
 from tests.harness.results.test_leaderboard import RETINANET, SSD
@@ -371,10 +374,30 @@ def test_who_wants_no_motion_gets_none(visit: Any) -> None:
     assert moving == 0
 
 
+def test_a_comparison_prints_on_white(browser: Any, tmp_path: Path) -> None:
+    """In a dark browser its letters were as light as the paper."""
+    page_file = tmp_path / "page.html"
+    page_file.write_text(comparison_page.render(arms.judged(arms.in_turns(tmp_path, 2, slower=1.1))), encoding="utf-8")
+    context = browser.new_context(color_scheme="dark")
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    paper, ink = (f"getComputedStyle(document.body).{each}" for each in ("backgroundColor", "color"))
+    assert page.evaluate(paper) != "rgb(255, 255, 255)"
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
+    assert max(map(int, re.findall(r"\d+", page.evaluate(ink)))) < 60
+    context.close()
+
+
 def test_it_prints(visit: Any, tmp_path: Path) -> None:
-    page = visit(color_scheme="dark")
+    page = visit(color_scheme="dark", viewport={"width": 690, "height": 980})  # of A4
     page.locator("#row-us-ours .open").click()
     page.emulate_media(media="print", color_scheme="dark")
+    assert "division open" in page.locator("#row-us-ours-open").inner_text(), (
+        "why it has no rank, which no button can tell"
+    )
+    assert f"8 {TIMES} A100" in page.locator("#row-us-ours").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") == 690
     assert page.locator("#controls").is_visible() is False
     assert page.locator("#row-us-ours--more").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
