@@ -212,7 +212,7 @@ def _markdown(found: Comparison) -> Iterator[str]:
         yield from ("", f"| field | {_plain(a)} | {_plain(b)} | |", "|---|---|---|---|")
         for each in found.comparability.differences:
             left, right = (_plain(" / ".join(values)) or "-" for values in each.values)
-            yield f"| {_plain(each.field)} | {left} | {right} | {each.standing}{', ' * bool(each.note)}{each.note} |"
+            yield f"| {_plain(each.field)} | {left} | {right} | {each.standing}{', ' * bool(each.note)}{_plain(each.note)} |"
     if found.rows:
         yield from (
             "",
@@ -233,7 +233,7 @@ def _markdown(found: Comparison) -> Iterator[str]:
         for phase in found.phases:
             seconds = " | ".join(words.figure(value) for value in phase.seconds)
             mark = " (sure)" * phase.sure
-            name = phase.name.replace("_", " ")
+            name = _plain(phase.name.replace("_", " "))
             yield f"| {name}{mark} | {seconds} | {words.signed(phase.percent)} | {words.interval(phase.interval)} |"
     if found.probes.rows:
         yield from ("", f"| probe, never gated | {_plain(a)} | {_plain(b)} | ratio | of |", "|---|--:|--:|--:|---|")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -28,6 +29,18 @@ def test_json_junit_and_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[s
     suite = ET.parse(junit).getroot()
     assert (suite.get("failures"), suite.get("errors")) == ("3", "0")
     assert "software.driver" in markdown.read_text()
+
+
+def test_a_phase_s_name_is_no_markdown(tmp_path: Path) -> None:
+    """Whoever made the log chose it: with a border in it the table had one column more, and HTML was HTML."""
+    from harness.comparison.reporting import documents
+
+    phases = {"a|b <img src=x>": 2.0, "`c`": 3.0}
+    text = documents.markdown(judged(arms.in_turns(tmp_path, 2, a={"phases": phases}, b={"phases": phases})))
+    rows = [line for line in text.splitlines() if "img src" in line or "c\\`" in line]
+    assert len(rows) == 2
+    for row in rows:
+        assert len(re.findall(r"(?<!\\)\|", row)) == 6 and not re.search(r"(?<!\\)[<`]", row)
 
 
 def test_junit_of_what_cannot_be_told_is_no_pass(tmp_path: Path) -> None:
