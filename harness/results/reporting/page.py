@@ -101,12 +101,16 @@ def _others(rows: Sequence[Row]) -> list[tuple[int, str]]:
 
 
 def _old(board: Leaderboard) -> set[str]:
-    """Headings of the sections that begin folded: history, except for the newest round of what the page is about."""
-    history = [(heading, rows) for heading, rows in board.sections if any(row.origin != "measured" for row in rows)]
+    """Headings of the sections that begin folded: what was published, except for the newest round of what the page is about.
+
+    What somebody brought here is never folded, others' logs neither.
+    """
+    published = [(heading, rows) for heading, rows in board.sections if all(row.origin == "published" for row in rows)]
     newest: dict[str, str] = {}
-    for heading, rows in history:
-        newest.setdefault(rows[0].trains, heading)
-    return {heading for heading, _ in history} - {newest[task] for task in board.tasks_of_interest if task in newest}
+    for heading, rows in board.sections:
+        if any(row.origin != "measured" for row in rows):
+            newest.setdefault(rows[0].trains, heading)
+    return {heading for heading, _ in published} - {newest[task] for task in board.tasks_of_interest if task in newest}
 
 
 def _summary(row: Row) -> list[tuple[str, str]]:

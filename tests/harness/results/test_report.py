@@ -222,6 +222,18 @@ def test_text_from_logs_stays_text(tmp_path: Path) -> None:
     assert row["submitter"] == HOSTILE
 
 
+def test_what_somebody_brought_is_not_folded_away(tmp_path: Path) -> None:
+    """Logs of round 0.7 lay in its section, folded as history is: a page of them began without any."""
+    logs.write_series(tmp_path / "system/ssd")
+    board = report.gather([tmp_path], generated=NOW)
+    [heading] = [heading for heading, rows in board.sections if any(row.origin == "read" for row in rows)]
+    page = report_page.render(board, tmp_path)
+    sections = re.findall(r'data-old="(yes|no)">.*?<span class="what">(.*?)</span>', page, re.DOTALL)
+    states = {what: state for state, what in sections}
+    assert heading.endswith("ruleset 0.7.0") and states[heading] == "no"
+    assert states[heading.replace("0.7.0", "1.0.0")] == "yes"
+
+
 def test_no_row_is_taken_for_a_part_of_the_page(tmp_path: Path) -> None:
     """富士通 with its logs in results/ was called "results", as the section of all rows is: the page showed none of them."""
     page = report_page.render(report.gather([], generated=NOW), tmp_path)
