@@ -130,7 +130,9 @@ def _interval(row: MetricRow) -> str:
 
 
 def _rounded(value: float, digits: int) -> str:
-    """Never as a power of ten: 200, not 2e+02."""
+    """Never as a power of ten: 200, not 2e+02. What is less than 100 is not said to be: 100 % faster takes no time."""
+    while digits < 8 and abs(value) < 100 <= abs(float(f"{value:.{digits}g}")):
+        digits += 1
     return f"{float(f'{value:.{digits}g}'):,.10g}"
 
 

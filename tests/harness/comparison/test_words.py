@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,12 @@ def test_the_forest_has_room_for_its_figures(tmp_path: Path, slower: float) -> N
     assert picture is not None
     assert picture.rows[0].text.startswith("+") and picture.rows[0].word == "slower"
     assert 7.0 * max(len(row.text) for row in picture.rows) <= plots.ROOM - 10  # a digit has 6.8 units at most
+
+
+def test_what_takes_some_time_is_not_100_per_cent_faster(tmp_path: Path) -> None:
+    """Of 6 s an epoch against 2 ms the sentence was "100 % faster (100 to 100"."""
+    found = judged(arms.in_turns(tmp_path, slower=0.0004))
+    assert re.match(r"B is 99\.9\d* % faster \(99\.9\d* to 99\.9\d*, n", words.sentence(found))
 
 
 def test_a_difference_in_seconds_is_no_power_of_ten() -> None:
