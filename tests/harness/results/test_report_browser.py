@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.comparison.history import history, history_page, points
 from harness.comparison.reporting import page as comparison_page
 from harness.results.reporting import report
 from harness.results.reporting.text import NONE, TIMES
@@ -386,6 +387,18 @@ def test_a_comparison_prints_on_white(browser: Any, tmp_path: Path) -> None:
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate(paper) == "rgb(255, 255, 255)"
     assert max(map(int, re.findall(r"\d+", page.evaluate(ink)))) < 60
+    context.close()
+
+
+def test_a_history_is_no_wider_than_a_phone_whatever_its_runs_are_called(browser: Any, tmp_path: Path) -> None:
+    long = {"driver": "9" * 300, "libcuda_version": "", "driver_mode": "NATIVE"}
+    arms.write(tmp_path / "x", 0, software=long, made=arms.made(system="W" * 300), gpu={"uuid": "U" * 300})
+    history_page.write(history.history(*points.gather([tmp_path])), tmp_path)
+    context = browser.new_context(viewport=PHONE)
+    page = context.new_page()
+    page.goto((tmp_path / history_page.PAGE).as_uri())
+    assert page.locator("pre").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     context.close()
 
 
