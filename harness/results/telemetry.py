@@ -210,9 +210,9 @@ def _listed(line: Mapping[str, Any]) -> list[Any]:
 def _sampled(line: Mapping[str, Any]) -> Sampled:
     gpus = _gpus(line)
     temperatures = [each for gpu in gpus if (each := number(gpu.get("temperature_c"))) is not None]
-    return Sampled(
-        line["time_ms"] / 1000, _least(gpus, "clock_sm_mhz"), _total(gpus, "power_w"), max(temperatures, default=None)
-    )
+    powers = [number(gpu.get("power_w")) for gpu in gpus]
+    told = _total(gpus, "power_w") if None not in powers else None  # what seven of eight draw is not what all do
+    return Sampled(line["time_ms"] / 1000, _least(gpus, "clock_sm_mhz"), told, max(temperatures, default=None))
 
 
 def _energy(samples: tuple[Sampled, ...], start_s: float | None, stop_s: float | None) -> float | None:

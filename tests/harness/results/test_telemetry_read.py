@@ -33,6 +33,24 @@ def test_power_over_the_run_alone_is_its_energy(tmp_path: Path) -> None:
     assert found.energy_j == pytest.approx(600 * record.run_ms / 1000)
 
 
+def test_the_power_of_some_is_not_that_of_all(tmp_path: Path) -> None:
+    """A reading that one of two GPUs did not give, now and then or never, halved what both drew."""
+    log = arms.write(tmp_path, 0)
+    arms.telemetry(log, power=600)
+    path = tmp_path / "telemetry_0.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for lacking in (3, 1):  # every third sample, and each
+        for number, line in enumerate(lines):
+            gpu = line["gpus"][0]
+            other = {key: value for key, value in gpu.items() if key != "power_w" or number % lacking}
+            line["gpus"] = [gpu, other]
+        path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+        found = telemetry.beside(read(log))
+        assert found is not None and found.gpus == 2
+        assert found.power_w == (1200 if lacking == 3 else None)
+        assert (found.energy_j is None) == (lacking == 1)
+
+
 def test_how_busy_the_jpeg_engines_were(tmp_path: Path) -> None:
     log = arms.write(tmp_path, 0)
     arms.telemetry(log)
