@@ -11,6 +11,7 @@ variable: MLPerf's name where submitters know one, else HARNESS_ and its own. Th
 from __future__ import annotations
 
 import enum
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -420,7 +421,7 @@ def check_inputs(request: Request) -> None:
         if next(data_dir.iterdir(), None) is None:
             raise ValueError(
                 f"--data-dir {data_dir}: the folder is empty; is its disk mounted? "
-                f"`python -m harness prepare --data-dir {data_dir}` fills it"
+                f"`python -m harness prepare --data-dir {shlex.quote(str(data_dir))}` fills it"
             )
     if weights is not None and not weights.is_file():
         raise ValueError(f"--initial-weights {weights}: there is no such file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -326,7 +327,7 @@ def _option(name: str, value: Path | int | None) -> list[str]:
 
 
 def _again(root: Path) -> str:
-    return f"python -m harness compare run {root}"
+    return f"python -m harness compare run {shlex.quote(str(root))}"
 
 
 def _say(text: str) -> None:

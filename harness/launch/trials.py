@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -270,6 +271,6 @@ class _HeldSeries:
             left = (each.end or {}).get("log", names.result(number)) or "no log"
             self.say(f"  trial {number}  {each.status:16} {took}  {left}{again}")
         if code in (TARGET_MET, EPOCHS_SPENT):
-            self.say(f"next: python -m harness score {self.series.folder}")
+            self.say(f"next: python -m harness score {shlex.quote(str(self.series.folder))}")
         elif code == BROKEN:
             self.say("next: the same command with --resume runs again what has no result")

@@ -6,6 +6,7 @@ Pure: facts in, findings out.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -160,8 +161,8 @@ def _data(place: Place, reading: Reading | None) -> Finding:
     if reading is not None and reading.lacks:
         missing = ", ".join(reading.lacks)
         fix = (
-            f"`python -m harness prepare --data-dir {place.path}` completes a known data set; one of your own needs a "
-            "configuration that names its files: doctor CONFIGURATION"
+            f"`python -m harness prepare --data-dir {shlex.quote(str(place.path))}` completes a known data set; one of your "
+            "own needs a configuration that names its files: doctor CONFIGURATION"
         )
         return Finding("problem", "data set", f"{text}: it lacks {missing}, which {reading.configuration} reads", fix)
     if reading is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +47,7 @@ def next_block(plan: Plan, drivers: Mapping[str, Identity], done: PlannedRun, fo
 
 
 def finished(root: Path, plan: Plan, number: int, again: str) -> str:
-    a, b = (str(root / "arms" / arm.name) for arm in plan.arms)
+    a, b = (shlex.quote(str(root / "arms" / arm.name)) for arm in plan.arms)
     done = [each for each in range(1, plan.hosts + 1) if hosts.complete(root, plan, each)]
     text = f"all runs of host {number} are done; {len(done)} of {plan.hosts} hosts are. {_return_check(root, plan, number)}"
     if len(done) < plan.hosts:

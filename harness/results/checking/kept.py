@@ -6,6 +6,7 @@ factor is theirs; of logs that others published it is the scaling.json beside th
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -67,7 +68,8 @@ class Opinions:
         if verdicts is None:
             verdicts = self._in_package(series.folder.resolve(), job.ruleset)
         if verdicts is None:
-            return Opinion(None, f"MLPerf's tools were not asked yet: python -m harness check {series.folder}")
+            asking = f"python -m harness check {shlex.quote(str(series.folder))}"
+            return Opinion(None, f"MLPerf's tools were not asked yet: {asking}")
         return _opinion(verdicts)
 
     def _in_package(self, folder: Path, ruleset: str) -> list[OfficialVerdict] | None:

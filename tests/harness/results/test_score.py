@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -167,6 +168,16 @@ def test_what_a_log_says_of_itself_is_no_line_of_the_score(tmp_path: Path, capsy
         assert main([*arguments, str(tmp_path)]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) > 3 and not any(line.startswith("x: 1.0000") for line in lines)
+
+
+def test_a_command_to_type_has_its_folder_quoted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))  # where nobody has asked
+    folder = write_series(tmp_path / "my runs; rm -r *" / "ssd")
+    assert main(["score", str(folder)]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "not asked yet: " in line]
+    assert shlex.split(line.partition("not asked yet: ")[2])[3:] == ["check", str(folder)]
 
 
 def test_two_that_did_not_converge_leave_no_score(tmp_path: Path) -> None:
