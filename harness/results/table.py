@@ -125,6 +125,11 @@ def figure(value: float | None, digits: int = 0) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
+def rounded(value: float, digits: int, sign: str = "") -> str:
+    """To so many digits, and never as a power of ten: 200, not 2e+02; with `sign` "+" it has one."""
+    return f"{float(f'{value:.{digits}g}'):{sign},.10g}"
+
+
 def _console() -> Any:
     from rich.console import Console
 

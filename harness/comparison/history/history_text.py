@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from harness.comparison.history.history import Cell, Change, History, SystemHistory
 from harness.comparison.judging.metrics import MEAN, MEDIAN
-from harness.results.table import one_line, printable
+from harness.results.table import one_line, printable, rounded
 
 WIDTH = 80
 BARS = "▁▂▃▄▅▆▇█"
@@ -50,19 +50,26 @@ def _series(each: SystemHistory) -> Iterator[str]:
     first, last = each.points[0], each.points[-1]
     trend = "" if each.percent_a_month is None else f"  trend {each.percent_a_month:+.2f} % a month"
     dates = f"{date(first.started)} to {date(last.started)}" if len(each.points) > 1 else date(first.started)
-    yield f"  {spark(each):{SPARK}}  {len(each.points)} runs, {last.seconds_per_epoch:,.5g} s an epoch  {dates}"
+    runs = f"{len(each.points)} run{'s' * (len(each.points) != 1)}"
+    yield f"  {spark(each):{SPARK}}  {runs}, {last.seconds_per_epoch:,.5g} s an epoch  {dates}"
     if trend:
         yield f" {trend}: more is slower"
     for change in each.changes:
-        low, high = change.interval
+        low, high = _apart(*change.interval)
         why = "; ".join(change.reasons) or "nothing that the logs tell changed"
-        yield f"  {date(change.at)}  {change_text(change)} ({low:+.2g} to {high:+.2g})"
+        yield f"  {date(change.at)}  {change_text(change)} ({low} to {high})"
         yield f"              {_cut(why, WIDTH - 14)}"
+
+
+def _apart(low: float, high: float) -> tuple[str, str]:
+    """An interval's ends by as many digits as they need to differ."""
+    texts = ((rounded(low, digits, "+"), rounded(high, digits, "+")) for digits in range(2, 9))
+    return next((each for each in texts if each[0] != each[1]), (rounded(low, 2, "+"), rounded(high, 2, "+")))
 
 
 def change_text(change: Change) -> str:
     of = f" in the mean epoch, {MEDIANS[change.median]}" if change.metric != MEDIAN else ""
-    return f"{change.word} by {abs(change.percent):.2g} %{of}"
+    return f"{change.word} by {rounded(abs(change.percent), 2)} %{of}"
 
 
 def spark(each: SystemHistory) -> str:

@@ -8,6 +8,7 @@ from harness.comparison.comparison import Comparison, MetricRow, Minutes, Phase
 from harness.comparison.judging import metrics
 from harness.comparison.judging.numbers import EpochDifference, Met, Quality
 from harness.comparison.judging.verdict import Judged
+from harness.results.table import rounded
 
 SHARE = 0.25  # of the whole difference that a phase must make to be named
 
@@ -130,10 +131,10 @@ def _interval(row: MetricRow) -> str:
 
 
 def _rounded(value: float, digits: int) -> str:
-    """Never as a power of ten: 200, not 2e+02. What is less than 100 is not said to be: 100 % faster takes no time."""
+    """What is less than 100 is not said to be: 100 % faster takes no time."""
     while digits < 8 and abs(value) < 100 <= abs(float(f"{value:.{digits}g}")):
         digits += 1
-    return f"{float(f'{value:.{digits}g}'):,.10g}"
+    return rounded(value, digits)
 
 
 def _n(row: MetricRow) -> str:
@@ -156,7 +157,7 @@ def _more(judged: Judged) -> str:
 
 def change(value: float) -> str:
     """A difference of two figures."""
-    return f"{float(f'{value:.3g}'):+,.10g}"
+    return rounded(value, 3, "+")
 
 
 def figure(value: float | None) -> str:

@@ -20,6 +20,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from harness import names
+from harness.results.table import rounded
 
 FORMAT = 2  # of the JSON; grows when a reader of the old form would go wrong. 2: rank is in the class, group_rank in the group
 SIZES = (1, 8, 64, 512)  # accelerators up to which a system is of one class; larger ones are the last
@@ -254,7 +255,7 @@ def width_note(given: Spread | None) -> str | None:
     """What a reader must know of runs whose times lie far apart."""
     if given is None or given.cv is None or given.cv <= APART:
         return None
-    low, high = (f"{float(f'{each:.4g}'):,.10g}" for each in (given.minimum, given.maximum))
+    low, high = (rounded(each, 4) for each in (given.minimum, given.maximum))
     return (
         f"Its runs' times lie far apart, from {low} to {high} minutes (CV {given.cv:.0%}): the "
         "score, which drops the slowest and the fastest, says little of what a run takes."

@@ -48,6 +48,16 @@ def test_a_change_is_found_where_it_was_and_explained(tmp_path: Path) -> None:
     assert change.reasons == ("driver 580.65.06 -> 590.44.01",)
 
 
+@pytest.mark.parametrize("slower, told", [(2.0, r"SLOWER by 100 % \(\+\d"), (1.012, r"SLOWER by 1\.\d+ % \(\+[01]\.?")])
+def test_a_change_is_no_power_of_ten(tmp_path: Path, slower: float, told: str) -> None:
+    """Twice as slow was "SLOWER by 1e+02 % (+1e+02 to +1e+02)"."""
+    write(tmp_path / "x", 16, change_at=9, slower=slower)
+    text = "\n".join(history_text.lines(read(tmp_path)))
+    assert re.search(told, text) and "e+" not in text
+    low, high = re.search(r"\((\+[\d.,]+) to (\+[\d.,]+)\)", text).groups()  # type: ignore[union-attr]
+    assert low != high
+
+
 def test_a_driver_that_stalls_now_and_then_is_seen(tmp_path: Path) -> None:
     """Two epochs of six are 16 % of the mean longer, and the median is as it was."""
     for number in range(18):
