@@ -116,6 +116,19 @@ def test_a_bad_file_stops_no_other_configuration(with_bad_ones: Path) -> None:
         config_files.find_default([], with_bad_ones)
 
 
+@pytest.mark.parametrize(
+    "said, shown",
+    [("", "no"), ("# Measured by this project: no", "no"), ("# Measured by this project: not measured yet", "no"),
+     ("# Measured by this project: its speed; no run to the target yet", "its speed"),
+     ("# Measured by this project: five timed runs", "yes")],
+)  # fmt: skip
+def test_what_was_measured_is_what_its_comment_says(tmp_path: Path, said: str, shown: str) -> None:
+    """Of a configuration of one's own, which says nothing of it, the table said yes."""
+    path = tmp_path / "mine.toml"
+    path.write_text(f'{said}\nbenchmark = "ssd"\n[submission]\nplatform = "CPU"\n[run]\ndevice = "cpu"\n')
+    assert configs.row("mine", path, [])[configs.COLUMNS.index("measured")] == shown
+
+
 def test_the_comment_of_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["configs", "bccd"]) == 0
     assert "Expected mAP: 0.38 to 0.42 at epoch 23" in capsys.readouterr().out
