@@ -69,7 +69,12 @@ def show_again(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: 
 
 def _print(console: Any, columns: Sequence[str], rows: list[Sequence[str]], figures: set[str]) -> None:
     """No figure and no name is broken for lack of room: columns that do not fit come below, with the first one again."""
-    widths = [max(len(printable(text)) for text in (name, *cells)) for name, *cells in zip(columns, *rows, strict=True)]
+    from rich.cells import cell_len  # a letter of Chinese takes two columns
+
+    widths = [
+        max(max(map(cell_len, printable(text).split("\n"))) for text in (name, *cells))
+        for name, *cells in zip(columns, *rows, strict=True)
+    ]
     least = [width if name in figures else min(width, FOLDED) for name, width in zip(columns, widths, strict=True)]
     parts: list[list[int]] = [[0]]
     for index in range(1, len(columns)):

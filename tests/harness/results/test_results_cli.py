@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
 from harness.cli import main
+from harness.results import table
 from harness.results.logfile import read
 from harness.results.status import as_json
 from harness.rules import checkable
@@ -53,6 +57,19 @@ def test_the_list_of_verbs_is_whole_in_a_narrow_terminal(
     usage, _, verbs = out.partition("Commands:")
     assert code == 0 and "[ARGS]..." in usage
     assert "..." not in verbs and max(map(len, verbs.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("name", ["b", "\u5bcc\u58eb\u901a" * 3, "\u5bcc\u58eb\u901a" * 8])
+@pytest.mark.parametrize("columns", [40, 48, 60, 80, 100])
+def test_no_figure_is_cut_off_beside_a_wide_name(name: str, columns: int) -> None:
+    """A letter of Chinese takes two columns of a terminal: "306.6" was "30" beside a folder called so."""
+    shown = io.StringIO()
+    heading, figures = ("run", "gpus", "batch", "total", "images/s"), ("8", "912", "306.6", "19,505")
+    console = Console(file=shown, width=columns, highlight=False)
+    table._print(console, heading, [[f"{name}/result_0.txt", *figures]], set(heading[1:]))
+    text = shown.getvalue()
+    assert all(re.search(rf"(?<!\S){re.escape(each)}(?!\S)", text) for each in (*heading, *figures))
+    assert max(map(cell_len, text.splitlines())) <= columns
 
 
 @pytest.mark.parametrize("verb", ["status", "check", "score", "collect"])
