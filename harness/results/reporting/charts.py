@@ -188,9 +188,10 @@ def quality_over_time(row: Row) -> Chart | None:
     runs = [run for run in runs if all(abs(each.quality) < DRAWN[1] for each in run.evaluations)]
     if not runs:
         return None
-    typical = _middle([run.evaluations[-1].minutes for run in runs])
-    near = [run for run in runs if run.evaluations[-1].minutes <= typical * FAR] or runs
-    last = max(run.evaluations[-1].minutes for run in near)
+    longest = [max(each.minutes for each in run.evaluations) for run in runs]  # of a clock that was set, not the last's
+    typical = _middle(longest)
+    near = [run for run, minutes in zip(runs, longest, strict=True) if minutes <= typical * FAR]
+    last = max(minutes for minutes in longest if minutes <= typical * FAR)
     shown = [0.0, row.target or 0.0, *(each.quality for run in near for each in run.evaluations)]
     height = 230.0
     x, x_ticks = axes.rounded_up(0.0, last, LEFT, WIDTH - RIGHT)

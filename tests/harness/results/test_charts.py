@@ -59,6 +59,21 @@ def test_a_quality_below_zero_is_drawn(tmp_path: Path, qualities: tuple[float, f
     assert all(y0 <= guide.start[1] <= y1 for guide in chart.guides)
 
 
+def test_a_clock_that_was_set_draws_nothing_outside_the_frame(tmp_path: Path) -> None:
+    """Of a run whose first evaluation was stamped a year ahead a line ran through the whole page."""
+    folder = synthetic_logs.series(tmp_path, Made())
+    log = folder / "result_0.txt"
+    events = [json.loads(line.removeprefix(":::MLLOG ")) for line in log.read_text().splitlines()]
+    next(each for each in events if each["key"] == "eval_accuracy")["time_ms"] += 365 * 86_400_000
+    log.write_text("".join(f":::MLLOG {json.dumps(each)}\n" for each in events))
+    [row] = report.gather([tmp_path], generated=datetime(2026, 1, 2, tzinfo=UTC), published=False).rows
+    chart = charts.quality_over_time(row)
+    assert chart is not None and len(chart.curves) == 4 and "1 of the runs" in chart.note
+    for curve in chart.curves:
+        numbers = list(map(float, re.findall(r"[\d.]+", curve.path)))
+        assert all(chart.frame[0] <= x <= chart.frame[2] for x in numbers[::2])
+
+
 def test_an_axis_has_room_for_the_names_beside_it() -> None:
     """Of the RTX PRO 6000 Server Edition a phone showed the end."""
     rows = [row for row in published.rows() if row.trains == "RetinaNet on OpenImages"]
