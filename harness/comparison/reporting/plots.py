@@ -15,7 +15,7 @@ from harness.results.reporting import axes
 from harness.results.reporting.axes import Tick
 
 WIDTH = 860
-LABELS = 170  # left of a forest plot's and a waterfall's marks
+LABELS, LETTERS = 190, 24  # left of a forest plot's and a waterfall's marks, and what of a name has room there
 ROOM = 210  # right of a forest plot's, for figures
 YEAR_S = 180 * 86400  # between first and last run, from which a day without its year says too little
 LINE = 26  # height of one of their rows
@@ -122,7 +122,7 @@ def forest(found: Comparison) -> Forest | None:
         rows.append(
             ForestRow(
                 y=14 + LINE * place,
-                name=name,
+                name=_label(name),
                 x=scale(min(max(percent, -reach), reach)),
                 low=scale(edge[0]),
                 high=scale(edge[1]),
@@ -140,6 +140,11 @@ def forest(found: Comparison) -> Forest | None:
         tuple(Tick(each.at, each.text) for each in ticks),
         tuple(rows),
     )
+
+
+def _label(name: str) -> str:
+    """A benchmark's phases may be called anything; they are whole in the table."""
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 10]}\N{HORIZONTAL ELLIPSIS}{name[-9:]}"
 
 
 def _short(*percents: float) -> str:
@@ -226,7 +231,7 @@ def waterfall(found: Comparison) -> Waterfall | None:
         levels.append(levels[-1] + each)
     spread = max(*levels, b) - min(*levels, b)
     low = max(0.0, min(*levels, b) - max(0.35 * spread, 0.002 * a))
-    scale, ticks = axes.inside(low, max(*levels, b) + 0.05 * spread, LABELS, WIDTH - 130)
+    scale, ticks = axes.inside(low, max(*levels, b) + 0.05 * spread, LABELS, WIDTH - ROOM + 30)
     labels = found.question.labels
     bars = [Bar(14, labels[0], scale(low), scale(a) - scale(low), "a", f"{words.figure(a)} s")]
     for place, phase in enumerate(phases, 1):
@@ -234,7 +239,7 @@ def waterfall(found: Comparison) -> Waterfall | None:
         bars.append(
             Bar(
                 14 + LINE * place,
-                phase.name.replace("_", " "),
+                _label(phase.name.replace("_", " ")),
                 scale(start),
                 max(scale(end) - scale(start), 1.0),
                 "more" if phase.difference_s > 0 else "less",

@@ -190,6 +190,18 @@ def test_the_forest_has_room_for_its_figures(tmp_path: Path, slower: float) -> N
     assert 7.0 * max(len(row.text) for row in picture.rows) <= plots.ROOM - 10  # a digit has 6.8 units at most
 
 
+def test_a_phase_s_name_has_room_beside_its_bar(tmp_path: Path) -> None:
+    """Of "evaluation data starved" the first letter was cut off, of a benchmark's own longer ones the first words."""
+    phases = {"evaluation_data_starved": 1.0, **PHASES, "gradient_synchronization_between_the_nodes": 0.0498}
+    found = judged(arms.in_turns(tmp_path, slower=1.02, a={"phases": phases}, b={"phases": phases}))
+    forest, waterfall = plots.forest(found), plots.waterfall(found)
+    assert forest is not None and waterfall is not None
+    names = [row.name for row in forest.rows] + [bar.name for bar in waterfall.bars]
+    assert "evaluation data starved" in names and any(name.startswith("gradient sync") for name in names)
+    assert 7.0 * max(map(len, names)) <= plots.LABELS - 14
+    assert all(bar.x + bar.width + 6 + 6.8 * len(bar.text) <= plots.WIDTH for bar in waterfall.bars)
+
+
 def test_what_takes_some_time_is_not_100_per_cent_faster(tmp_path: Path) -> None:
     """Of 6 s an epoch against 2 ms the sentence was "100 % faster (100 to 100"."""
     found = judged(arms.in_turns(tmp_path, slower=0.0004))
