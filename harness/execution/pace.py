@@ -63,9 +63,11 @@ def told(found: Mapping[str, Any]) -> str:
     """For people."""
     others = [f"{each['name']} ({each['process']}) {each['processors']:g}" for each in found["other_processes"]]
     beside = f"others use processors: {', '.join(others)}" if others else "no other process is seen to use them"
+    rates = (found["images_per_s"], found["init_images_per_s"])
+    slow, expected = (f"{each:,.0f}" if each >= 9_999.5 else f"{each:,.4g}" for each in rates)
     return (
-        f"training has become slow: {found['images_per_s']:.4g} images/s, without the wait for data, where init's step made "
-        f"{found['init_images_per_s']:.4g}; the load is {found['load']:g} on {found['processors']} processors, {beside}"
+        f"training has become slow: {slow} images/s, without the wait for data, where init's step made "
+        f"{expected}; the load is {found['load']:g} on {found['processors']} processors, {beside}"
     )
 
 

@@ -267,6 +267,7 @@ def lines(found: Probe) -> Iterator[str]:
         low, high = quartiles(each)
         median = statistics.median(each.samples)
         spread = f"{100 * (high - low) / median:.1f} %" if median else "-"
-        yield f"{each.name[:20]:20}{median:>10,.4g} {each.unit[:9]:9}{spread:>7} {len(each.samples):>3}  {each.what[:27]}"
+        told = f"{median:,.0f}" if 9_999.5 <= median < 999_999.5 else f"{median:,.4g}"  # 12,345 images/s, not 1.234e+04
+        yield f"{each.name[:20]:20}{told:>10} {each.unit[:9]:9}{spread:>7} {len(each.samples):>3}  {each.what[:27]}"
     for name, reason in found.left_out.items():
         yield from textwrap.wrap(f"not measured: {name}: {reason}", 80, subsequent_indent="    ")

@@ -15,6 +15,7 @@ from harness.results.reporting import axes
 from harness.results.reporting.axes import Tick
 from harness.results.reporting.page import HISTORY as PAGE
 from harness.results.reporting.page import environment_of
+from harness.results.table import rounded
 
 GENERATOR = "harness history"
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
@@ -142,4 +143,4 @@ def _look(driver: str | None, drivers: tuple[str, ...]) -> str:
 
 def _title(point: Point, seconds: float, what: str) -> str:
     driver = f", driver {point.driver}" if point.driver else ""
-    return f"{history_text.date(point.started)}: {seconds:,.5g} {what}{driver}"
+    return f"{history_text.date(point.started)}: {rounded(seconds, 5)} {what}{driver}"

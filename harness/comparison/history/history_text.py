@@ -51,7 +51,7 @@ def _series(each: SystemHistory) -> Iterator[str]:
     trend = "" if each.percent_a_month is None else f"  trend {each.percent_a_month:+.2f} % a month"
     dates = f"{date(first.started)} to {date(last.started)}" if len(each.points) > 1 else date(first.started)
     runs = f"{len(each.points)} run{'s' * (len(each.points) != 1)}"
-    yield f"  {spark(each):{SPARK}}  {runs}, {last.seconds_per_epoch:,.5g} s an epoch  {dates}"
+    yield f"  {spark(each):{SPARK}}  {runs}, {rounded(last.seconds_per_epoch, 5)} s an epoch  {dates}"
     if trend:
         yield f" {trend}: more is slower"
     for change in each.changes:
@@ -98,7 +98,7 @@ def _matrix(found: History) -> Iterator[str]:
 def cell_text(cell: Cell | None) -> str:
     if cell is None:
         return "-"
-    rate = f"{cell.images_per_s:,.0f}" if cell.images_per_s else f"{cell.seconds_per_epoch:,.4g} s"
+    rate = f"{cell.images_per_s:,.0f}" if cell.images_per_s else f"{rounded(cell.seconds_per_epoch, 4)} s"
     if cell.percent is None:
         return f"{rate} ({cell.beside})" if cell.beside else rate
     mark = {"SLOWER": "s", "FASTER": "f", "EQUAL": "="}.get(cell.word or "", "?")

@@ -120,7 +120,9 @@ def _probes(found: Probes, labels: tuple[str, str]) -> Iterator[str]:
         title = _cut(f"probes ({' + '.join(map(str, found.counts))}), never gated", 29)
         yield f"{title:29}{a:>9}{b:>9}{'ratio':>7}  of"
     for row in found.rows:
-        left, right = (f"{value:,.4g}" for value in row.medians)
+        left, right = (
+            f"{value:,.0f}" if 9_999.5 <= value < 999_999.5 else f"{value:,.4g}" for value in row.medians
+        )  # no power of ten of what is images a second
         name = _cut(f"{row.name.replace('_', ' ')}, {row.unit}", 29)
         yield _cut(f"{name:29}{left:>9}{right:>9}{row.ratio:>7.3f}  {_cut(row.what, 24)}".rstrip(), WIDTH)
     for note in found.notes:

@@ -121,6 +121,17 @@ def test_eighty_columns_whatever_the_figures(tmp_path: Path) -> None:
     assert len(found.probes.rows) == 1 and max(map(len, terminal.lines(found))) <= 80
 
 
+def test_images_a_second_are_no_power_of_ten(tmp_path: Path) -> None:
+    a, b = arms.in_turns(tmp_path)
+    for folder, median in ((a, 12_345.6), (b, 123_456.7)):
+        put(
+            folder,
+            folder / "result_0.txt",
+            figures=[{"name": "decoder", "unit": "images/s", "what": "JPEG", "median": median}],
+        )
+    assert any("   12,346  123,457 10.000  JPEG" in line for line in terminal.lines(judged((a, b))))
+
+
 def test_a_figure_of_nothing_has_no_ratio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = both(tmp_path)
     put(a, a / "result_0.txt", figures=[{"name": "launch", "unit": "us", "what": "one number", "median": 1e-320}])

@@ -34,6 +34,12 @@ def test_said_once_after_two_slow_intervals(slow: Pace) -> None:
     assert slow.look(rate(1.0)) is None
 
 
+def test_a_fast_machine_s_rates_are_no_powers_of_ten() -> None:
+    fast = Pace.of({"init_images_per_s": 121_500.0}, None)
+    found = next(each for each in (fast.look(rate(19_466.0)) for _ in range(5)) if each is not None)
+    assert "slow: 19,466 images/s, without the wait for data, where init's step made 121,500; the" in pace.told(found)
+
+
 def test_waiting_for_data_is_not_a_slow_step(slow: Pace) -> None:
     assert [slow.look(rate(19.0, starved=500.0)) for _ in range(3)] == [None] * 3
 

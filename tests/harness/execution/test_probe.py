@@ -101,6 +101,15 @@ def test_what_a_device_cannot_do_is_said_and_costs_no_other_figure() -> None:
     assert "not measured: matmul_fp8: no such format" in list(probe.lines(found))
 
 
+@pytest.mark.parametrize(
+    "median, told", [(0.0123456, "0.01235"), (701.23, "701.2"), (12_345.6, "12,346"), (1e9, "1e+09")]
+)
+def test_images_a_second_are_no_power_of_ten(median: float, told: str) -> None:
+    found = probe.Probe("cpu", this_machine("cpu"), None)
+    found.figures.append(Figure("decoder", "images/s", [median], "JPEG"))
+    assert f" {told} images/s" in list(probe.lines(found))[1]
+
+
 def test_the_precision_of_products_is_as_it_was() -> None:
     seen: list[str] = []
 
