@@ -173,9 +173,11 @@ def dali_reader(folder: Path) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Of the data, for the log, once the clock has stopped."""
-    from benchmarks.detection.quality import coco
+    from benchmarks.detection.data_set import checked
 
-    return coco.fingerprint([(folder / each.annotations, folder / each.pictures) for each in OPENIMAGES_MLPERF.splits])
+    return checked.fingerprint(
+        [(folder / each.annotations, folder / each.pictures) for each in OPENIMAGES_MLPERF.splits]
+    )
 
 
 def measured(stage: Callable[[Path], str], folder: Path) -> dict[str, Any]:

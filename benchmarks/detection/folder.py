@@ -97,9 +97,8 @@ class Folder:
         return self._half("eval").category_id(number)
 
     def fingerprint(self) -> str:
-        """See benchmarks.detection.quality.coco.fingerprint; of the files as the user has them."""
-        halves = [self._half(name) for name in checked.HALVES]
-        return coco.fingerprint([(half.original, half.images) for half in halves])
+        """See benchmarks.detection.data_set.checked.fingerprint; of the files as the user had them when they were checked."""
+        return checked.fingerprint_of(self.path, self.config.data)
 
     def _half(self, name: checked.Name) -> checked.Half:
         return checked.half(self.path, self.config.data, name)

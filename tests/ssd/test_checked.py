@@ -109,10 +109,67 @@ def test_of_several_ranks_one_checks(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_fingerprint_is_of_the_files_as_the_user_has_them(folder: Path) -> None:
-    from benchmarks.detection.folder import Folder
-
     raw = Folder(tables(), Context(device="cpu", data_dir=folder)).fingerprint()
     assert Folder(tables(), Context(device="cpu", data_dir=provide(folder))).fingerprint() == raw
+
+
+def test_fingerprint_tells_data_sets_apart(tmp_path: Path) -> None:
+    def of(folder: Path) -> str:
+        return checked.fingerprint([(folder / "annotations/instances_val2017.json", folder / "val2017")])
+
+    folder, elsewhere = small.folder(tmp_path / "a"), small.folder(tmp_path / "b")
+    first = of(folder)
+    assert re.fullmatch(r"[0-9a-f]{64}", first)
+    assert of(elsewhere) == first
+    (elsewhere / "val2017" / ".DS_Store").write_bytes(b"a desktop was here")
+    assert of(elsewhere) == first
+
+    image = folder / "val2017" / "000000000005.jpg"
+    content = image.read_bytes()
+    image.write_bytes(content[:-1])
+    cut_off = of(folder)
+    image.rename(image.with_name("renamed.jpg"))
+    renamed = of(folder)
+    image.with_name("renamed.jpg").unlink()
+    gone = of(folder)
+    image.write_bytes(content)
+    assert of(folder) == first
+    edit(folder, "val2017", lambda document: document["categories"][2].update(name="class 8"))
+    assert len({first, cut_off, renamed, gone, of(folder)}) == 5
+
+
+def test_the_fingerprint_is_of_what_was_checked_and_not_of_what_became_of_it_during_the_run(folder: Path) -> None:
+    ours = provide(folder)
+    before = Folder(tables(), Context(device="cpu", data_dir=ours)).fingerprint()
+    edit(folder, "train2017", lambda document: document["annotations"].pop())
+    assert Folder(tables(), Context(device="cpu", data_dir=ours)).fingerprint() == before
+    (folder / "annotations" / "instances_train2017.json").unlink()
+    assert Folder(tables(), Context(device="cpu", data_dir=ours)).fingerprint() == before
+
+
+def test_pictures_in_folders_that_are_links_are_looked_at_again_when_they_change(folder: Path) -> None:
+    """As several cameras' folders are put together. A link that leads above itself is no way to more."""
+    inside = folder / "val2017" / "camera"
+    outside = folder / "elsewhere"
+    outside.mkdir()
+    inside.symlink_to(outside)
+    (outside / "back").symlink_to(folder / "val2017")
+    for file in (folder / "val2017").glob("*.jpg"):
+        file.rename(outside / file.name)
+
+    def move(document: dict[str, Any]) -> None:
+        for image in document["images"]:
+            image["file_name"] = f"camera/{image['file_name']}"
+
+    edit(folder, "val2017", move)
+    first = provide(folder)
+    before = Folder(tables(), Context(device="cpu", data_dir=first)).fingerprint()
+    picture = outside / "000000000003.jpg"
+    picture.write_bytes(picture.read_bytes() + b"\0")  # as one more byte behind the end, which harms nothing
+    second = provide(folder)
+    assert second != first
+    assert Folder(tables(), Context(device="cpu", data_dir=second)).fingerprint() != before
+    assert sum(name.endswith("000000000003.jpg") for name, _ in picture_files.files(folder / "val2017")) == 1
 
 
 def test_a_label_means_the_same_in_both_halves_whatever_their_order(folder: Path) -> None:
@@ -323,8 +380,6 @@ def test_a_picture_that_goes_bad_after_the_check_is_named_by_either_decoder(back
 def test_a_link_to_nowhere_matters_only_if_it_is_listed(folder: Path) -> None:
     (folder / "train2017" / "left over").symlink_to(folder / "gone")
     ours = provide(folder)
-    from benchmarks.detection.folder import Folder
-
     assert len(Folder(tables(), Context(device="cpu", data_dir=ours)).fingerprint()) == 64
     picture = folder / "train2017" / "000000000002.jpg"
     picture.unlink()

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from benchmarks.detection.data_set.picture_files import Listed
 from benchmarks.detection.tables import Data, DetectorConfig
 
 MANIFEST = "checked.json"
+FINGERPRINT = "fingerprint"  # of the whole data set, in the manifest
 Name = Literal["train", "eval"]
 HALVES: tuple[Name, ...] = ("train", "eval")
 Progress = Callable[[str, int, int], None]
@@ -85,6 +86,32 @@ def digest(folder: Path) -> str:
     """Of the annotations in a folder that `ensure` returned: equal wherever the same data set lies."""
     found = json.loads((folder / MANIFEST).read_bytes())
     return hashlib.sha256("".join(str(found[name]["sha256"]) for name in HALVES).encode()).hexdigest()[:12]
+
+
+def fingerprint(halves: Sequence[tuple[Path, Path]]) -> str:
+    """Hexadecimal SHA-256 of a data set: of each half the annotation file's bytes and the images' names and sizes.
+
+    The pictures' own bytes are not read, which would take minutes of full COCO. Hidden files do not count, and neither
+    does where the folders lie.
+    """
+    digest = hashlib.sha256()
+    for listed, images in halves:
+        digest.update(bytes.fromhex(_sha256(listed)))
+        found = picture_files.files(images)
+        sizes = sorted((name, status.st_size) for name, status in found if not name.rpartition("/")[2].startswith("."))
+        for name, size in sizes:
+            digest.update(f"{size} {name}\0".encode(errors="surrogateescape"))
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def fingerprint_of(data_dir: Path, settings: Data) -> str:
+    """See `fingerprint`; of a folder that `ensure` returned as the data were then, whatever has become of them since."""
+    manifest = data_dir / MANIFEST
+    if manifest.is_file():
+        return str(json.loads(manifest.read_bytes())[FINGERPRINT])
+    halves = [half(data_dir, settings, name) for name in HALVES]
+    return fingerprint([(each.original, each.images) for each in halves])
 
 
 def ensure(config: DetectorConfig, data_dir: Path, cache_dir: Path, progress: Progress) -> Path:
@@ -180,7 +207,9 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
         listed = [Listed(*each) for each in zip(read[name].file_names, *read[name].sizes.T.tolist(), strict=True)]
         picture_files.check(originals[name].images, listed, read[name].path, progress)
     trained_on = {"train": 0, "eval": _in_both(config, originals, read)}
-    manifest: dict[str, Any] = {}
+    manifest: dict[str, Any] = {
+        FINGERPRINT: fingerprint([(originals[name].original, originals[name].images) for name in HALVES])
+    }
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     try:
         for name in HALVES:

@@ -77,8 +77,17 @@ def looked_at(pool: ThreadPoolExecutor, look: Callable[[T], R], items: Iterable[
 
 
 def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Relative path and status of each file below `folder`, in no order; of a link to nowhere, its own."""
-    for parent, _, names in os.walk(folder):
+    """Relative path and status of each file below `folder`, in no order; of a link to nowhere, its own.
+
+    A link to a folder is looked into like a folder, as all that opens a picture does, but for one that leads back to where it
+    lies or above.
+    """
+    above: dict[str, set[tuple[int, int]]] = {}  # of each folder that is to come: itself and those on the way to it
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        on_the_way = above.pop(parent, None) or {_place(parent)}
+        there = {name: _place(f"{parent}/{name}") for name in folders}
+        folders[:] = [name for name in folders if there[name] not in on_the_way]
+        above.update((os.path.join(parent, name), {*on_the_way, there[name]}) for name in folders)  # noqa: PTH118 - os.walk's
         below = os.path.relpath(parent, folder)
         prefix = "" if below == "." else f"{below}/"
         for name in names:
@@ -88,6 +97,12 @@ def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
             except OSError:
                 status = os.lstat(path)
             yield f"{prefix}{name}", status
+
+
+def _place(path: str) -> tuple[int, int]:
+    """What two names of one folder have in common."""
+    status = os.stat(path)  # noqa: PTH116 - likewise
+    return status.st_dev, status.st_ino
 
 
 def _missing(folder: Path, pictures: Iterable[Listed]) -> list[str]:

@@ -7,9 +7,8 @@ same parsed file, print nothing, and agree to the last digit.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.detection.data_set import annotation_file, picture_files
+from benchmarks.detection.data_set import annotation_file
 from benchmarks.detection.data_set.annotation_file import Annotations
 from benchmarks.detection.found import Detections
 
@@ -211,21 +210,3 @@ def _pycocotools_from(document: dict[str, Any]) -> Any:
     coco.dataset = document
     coco.createIndex()
     return coco
-
-
-def fingerprint(halves: Sequence[tuple[Path, Path]]) -> str:
-    """Hexadecimal SHA-256 of a data set: of each half the annotation file's bytes and the images' names and sizes.
-
-    The pictures' own bytes are not read, which would take minutes of full COCO. Hidden files do not count, and neither
-    does where the folders lie.
-    """
-    digest = hashlib.sha256()
-    for listed, images in halves:
-        with listed.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-        found = picture_files.files(images)
-        sizes = sorted((name, status.st_size) for name, status in found if not name.rpartition("/")[2].startswith("."))
-        for name, size in sizes:
-            digest.update(f"{size} {name}\0".encode(errors="surrogateescape"))
-        digest.update(b"\0")
-    return digest.hexdigest()

@@ -22,7 +22,6 @@ from benchmarks.detection.quality.coco import (
     Matching,
     Metrics,
     evaluate,
-    fingerprint,
     matched,
 )
 from tests.ssd.coco_folder import Folder, Picture, write
@@ -302,32 +301,3 @@ def test_refused_with_the_files_name(text: str, complaint: str, tmp_path: Path) 
     with pytest.raises(ValueError, match=re.escape(str(path))) as refusal:
         GroundTruth.load(path)
     assert complaint in str(refusal.value)
-
-
-# --- fingerprint -------------------------------------------------------------------------------------------------------
-
-
-def test_fingerprint_tells_data_sets_apart(tmp_path: Path) -> None:
-    def of(folder: Folder) -> str:
-        return fingerprint([(folder.annotations, folder.images)])
-
-    folder, elsewhere = odd_folder(tmp_path / "a"), odd_folder(tmp_path / "b")
-    first = of(folder)
-    assert re.fullmatch(r"[0-9a-f]{64}", first)
-    assert of(elsewhere) == first
-    (elsewhere.images / ".DS_Store").write_bytes(b"a desktop was here")
-    assert of(elsewhere) == first
-
-    assert fingerprint([(folder.annotations, folder.images)] * 2) != first
-    image = folder.images / "000000000500.jpg"
-    content = image.read_bytes()
-    image.write_bytes(content[:-1])
-    cut_off = of(folder)
-    image.rename(folder.images / "renamed.jpg")
-    renamed = of(folder)
-    (folder.images / "renamed.jpg").unlink()
-    gone = of(folder)
-    image.write_bytes(content)
-    assert of(folder) == first
-    folder.annotations.write_text(folder.annotations.read_text().replace("class 7", "class 8"))
-    assert len({first, cut_off, renamed, gone, of(folder)}) == 5
