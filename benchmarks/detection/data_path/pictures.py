@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as transforms
 from benchmarks.detection.data_path import png
 from benchmarks.detection.data_path.data import Source
 from benchmarks.detection.data_path.normalisation import IMAGENET_MEAN
-from benchmarks.detection.data_set import annotation_file, picture_files
+from benchmarks.detection.data_set import annotation_file, picture_files, picture_forms
 
 FILL = [round(255 * level) for level in IMAGENET_MEAN]  # beyond a picture
 JPEG = [0xFF, 0xD8]  # how such a file begins
@@ -138,10 +138,9 @@ def _by_pillow(path: Path, refusal: Exception, upright: bool) -> Tensor:
         raise RuntimeError(f"{path}: {what}") from refusal
     try:
         with Image.open(path) as picture:
-            if picture.format not in picture_files.PLAIN_COLOURS:
+            if picture.format not in picture_forms.PLAIN_COLOURS:
                 raise RuntimeError(f"{path}: {refusal}") from refusal
-            picture.load()
-            shown = ImageOps.exif_transpose(picture) if upright else picture
+            shown = ImageOps.exif_transpose(picture) if upright else picture_forms.as_stored(picture)
             pixels = np.array(shown.convert("RGB"))
     except OSError as error:
         raise RuntimeError(f"{path}: {error}") from error

@@ -24,7 +24,14 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.detection import own_folder
-from benchmarks.detection.data_set import annotation_checks, annotation_file, faults, json_tables, picture_files
+from benchmarks.detection.data_set import (
+    annotation_checks,
+    annotation_file,
+    faults,
+    json_tables,
+    picture_files,
+    picture_forms,
+)
 from benchmarks.detection.data_set.annotation_file import Annotations
 from benchmarks.detection.data_set.faults import shown
 from benchmarks.detection.data_set.picture_files import Listed
@@ -154,6 +161,7 @@ def _identity(originals: Iterable[Half]) -> str:
         faults.__file__,
         json_tables.__file__,
         picture_files.__file__,
+        picture_forms.__file__,
         __file__,
     ):
         digest.update(Path(source).read_bytes())

@@ -1,8 +1,7 @@
 """Whether the pictures that an annotation file lists are there, as large as it says, and whole: beginnings and ends are read,
 and all of a PNG file, which has checksums.
 
-What is let through, both data paths decode, to the same pixels: JPEG, PNG and WebP of any colours, and plain BMP, TIFF,
-JPEG 2000 and PNM. What is not is named with what it is.
+What is not is named with what it is.
 """
 
 from __future__ import annotations
@@ -21,16 +20,10 @@ from typing import IO, TypeVar
 
 from PIL import Image
 
+from benchmarks.detection.data_set import picture_forms
 from benchmarks.detection.data_set.annotation_checks import MOST_PIXELS
 from benchmarks.detection.data_set.faults import SHOWN, listed, shortened
 
-ANY_COLOURS = {"JPEG", "MPO", "PNG", "WEBP"}
-PLAIN_COLOURS = {
-    "BMP",
-    "TIFF",
-    "JPEG2000",
-    "PPM",
-}  # of these the data path without DALI takes 8-bit grey and RGB, by Pillow
 TAIL_BYTES = 1024  # some encoders pad after the end marker, which coded pixels cannot contain
 HEAD_BYTES = 512
 READERS = 16  # at once: what takes time is the disk, or the network to it
@@ -179,7 +172,7 @@ def faults_and_sizes(
         if found is not None:
             return name, found, (0, 0)
         with Image.open(folder / name) as picture:
-            return name, None, picture.size
+            return name, None, picture_forms.stored_size(picture)
 
     with warnings.catch_warnings(), ThreadPoolExecutor(READERS, thread_name_prefix="looking") as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -194,7 +187,7 @@ def _fault(file: IO[bytes], size: int, said: Listed | None) -> str | None:
         return "empty"
     try:
         with Image.open(file) as picture:
-            return _not_as_said(picture, said) or _unusual(picture) or _cut_off(picture, file, size)
+            return _not_as_said(picture, said) or picture_forms.unusual(picture, file) or _cut_off(picture, file, size)
     except Image.DecompressionBombError:
         return f"more than {2 * MOST_PIXELS:,} px, expected {MOST_PIXELS:,} at most"
     except Exception:  # noqa: BLE001 - whatever a decoder raises is about the file
@@ -203,26 +196,15 @@ def _fault(file: IO[bytes], size: int, said: Listed | None) -> str | None:
 
 
 def _not_as_said(picture: Image.Image, said: Listed | None) -> str | None:
-    width, height = picture.size
+    width, height = picture_forms.stored_size(picture)
     if width * height > MOST_PIXELS:
         return f"{width} x {height} px, expected {MOST_PIXELS:,} px at most"
-    if said is None or picture.size == (said.width, said.height):
+    if said is None or (width, height) == (said.width, said.height):
         return None
     what = f"is {width} x {height} px, listed as {said.width} x {said.height}"
-    if picture.size == (said.height, said.width):
+    if (height, width) == (said.width, said.height):
         what += ": a tool turned it by its camera's tag (EXIF), and so its boxes are not of these pixels"
     return what
-
-
-def _unusual(picture: Image.Image) -> str | None:
-    form = picture.format or "?"
-    if form in ANY_COLOURS:
-        return f"an animated {form}" if form == "WEBP" and getattr(picture, "n_frames", 1) > 1 else None
-    if form not in PLAIN_COLOURS:
-        return f"{'an' if form[0] in 'AEIOU' else 'a'} {form} file; convert it to JPEG or PNG"
-    return (
-        None if picture.mode in {"L", "RGB"} else f"a {form} file of colours {picture.mode}; convert it to JPEG or PNG"
-    )
 
 
 def _cut_off(picture: Image.Image, file: IO[bytes], size: int) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from benchmarks.detection.data_set import picture_forms
 from benchmarks.detection.quality.evaluation import Evaluation
 
 PANEL_PX = 320  # longer side of a panel
@@ -26,9 +27,10 @@ def draw(evaluation: Evaluation, images: Path, count: int) -> list[npt.NDArray[n
 def _panel(evaluation: Evaluation, images: Path, image_id: int) -> npt.NDArray[np.uint8]:
     truth = evaluation.ground_truth
     with Image.open(images / truth.file_name(image_id)) as file:
-        picture = file.convert("RGB")
+        picture = picture_forms.as_stored(file).convert("RGB")
     zoom = PANEL_PX / max(picture.size)
-    picture = picture.resize((round(picture.width * zoom), round(picture.height * zoom)))
+    # a strip of a picture may come to less than a pixel
+    picture = picture.resize((max(1, round(picture.width * zoom)), max(1, round(picture.height * zoom))))
     canvas = ImageDraw.Draw(picture)
     for box in truth.boxes(image_id):
         canvas.rectangle(_corners(box, zoom), outline="white", width=1)

@@ -75,6 +75,38 @@ def by_torch(path: Path) -> npt.NDArray[np.uint8]:
     return pixels.permute(1, 2, 0).numpy()
 
 
+def bmp_of_5_bits() -> bytes:
+    """A BMP file of 16 bits a pixel, which Pillow reads and does not write."""
+    header = struct.pack("<IiiHHIIiiII", 40, 64, 48, 1, 16, 0, 64 * 48 * 2, 0, 0, 0, 0)
+    pixels = np.random.default_rng(5).integers(0, 2**15, 64 * 48, dtype=np.uint16).astype("<u2").tobytes()
+    return b"BM" + struct.pack("<IHHI", 54 + len(pixels), 0, 0, 54) + header + pixels
+
+
+def tiff_of_a_colour_and_a_byte() -> bytes:
+    """Grey, and beside each pixel a byte that says nothing: pixels of 2 bytes."""
+    pixels = np.random.default_rng(6).integers(0, 255, 64 * 48 * 2, dtype=np.uint8).tobytes()
+    tags = [
+        (256, 64),
+        (257, 48),
+        (258, 8 | 8 << 16),
+        (259, 1),
+        (262, 1),
+        (273, 0),
+        (277, 2),
+        (278, 48),
+        (279, len(pixels)),
+    ]
+    tags.append((338, 0))
+    begin = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(
+        struct.pack("<HHII", tag, 3 if tag == 258 else 4, 1 + (tag == 258), begin if tag == 273 else value)
+        for tag, value in tags
+    )
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0) + pixels
+
+
+PACKED = ("packbits", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "zstd")
+LEVELS = np.asarray(photograph()).tobytes()
 LET_THROUGH: dict[str, bytes] = {
     "rgb.jpg": encoded("JPEG"),
     "progressive.jpg": encoded("JPEG", progressive=True),
@@ -91,7 +123,12 @@ LET_THROUGH: dict[str, bytes] = {
     "rgb.webp": encoded("WEBP", lossless=True),
     "rgb.bmp": encoded("BMP"),
     "rgb.tif": encoded("TIFF"),
+    **{f"turned {turn}.tif": encoded("TIFF", tiffinfo={274: turn}) for turn in range(2, 9)},
+    **{f"{packed}.tif": encoded("TIFF", compression=packed) for packed in PACKED},
+    "white is 0.tif": encoded("TIFF", "L", tiffinfo={262: 0}),
     "rgb.jp2": encoded("JPEG2000"),
+    "grey.jp2": encoded("JPEG2000", "L"),
+    "bare.jp2": encoded("JPEG2000", no_jp2=True),
     "rgb.ppm": encoded("PPM"),
     "padded.jpg": encoded("JPEG") + bytes(5000),
 }
@@ -132,6 +169,13 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "gif header": (b"GIF89a" + bytes(20), "a GIF file cut off"),
     "avif": (encoded("AVIF"), "an AVIF file; convert it"),
     "cmyk tiff": (encoded("TIFF", "CMYK"), "colours CMYK; convert it"),
+    # both data paths read these, to other pixels or one not at all
+    "bmp of 5 bits": (bmp_of_5_bits(), "a BMP file of a rare form (BGR;15)"),
+    "levels to 100": (b"P6 64 48 100 " + LEVELS, "a PPM file of a rare form"),
+    "text of levels": (b"P3 64 48 255 " + b" ".join(b"%d" % each for each in LEVELS), "a PPM file of a rare form"),
+    "grey and a byte": (tiff_of_a_colour_and_a_byte(), "a TIFF file of a rare form (LX)"),
+    "tiff packed otherwise": (encoded("TIFF", compression="lzma"), "a TIFF file of a rare form (lzma)"),
+    "jp2 of other colours": (encoded("JPEG2000", "YCbCr"), "a JPEG2000 file of a rare form (other colours)"),
     "text": (b"not a picture", "begins with the bytes 6e 6f 74"),
 }
 
@@ -298,6 +342,14 @@ def test_a_size_that_is_another_than_listed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"000\.jpg: is 64 x 48 px, listed as 48 x 64: .*EXIF") as refused:
         check(folder, turned, Path("x.json"), ignore)
     assert "in/001.jpg: is 64 x 48 px, listed as 65 x 48" in str(refused.value)
+
+
+def test_a_turned_tiff_is_as_large_as_it_is_stored(tmp_path: Path) -> None:
+    """Pillow turns it as it reads it, and alone: boxes of what a tool saw by Pillow were of other pixels than DALI's."""
+    (tmp_path / "x.tif").write_bytes(LET_THROUGH["turned 6.tif"])
+    assert "listed as 48 x 64: a tool turned it" in (fault(tmp_path / "x.tif", Listed("x.tif", 48, 64)) or "")
+    sizes = picture_files.faults_and_sizes(tmp_path, ["x.tif"], "", ignore)
+    assert list(sizes) == [("x.tif", None, (64, 48))]
 
 
 def test_the_first_that_pillow_cannot_decode_is_found(tmp_path: Path) -> None:

@@ -149,6 +149,14 @@ def test_panels_show_the_first_images(nine: Folder) -> None:
     assert not (nothing == orange).all(axis=2).any()
 
 
+def test_of_a_strip_a_panel_is_drawn_too(tmp_path: Path) -> None:
+    """1 x 1000 px come to a third of a pixel in a panel: no picture of the run was drawn, once its time was taken."""
+    strip = write(tmp_path, [Picture(STEP, [(1, 0, 500, 1, 7)], width=1000, height=1)], categories=(90, 7), half="val")
+    whole = evaluation(strip.path, "val", 1)
+    whole.run(look)
+    assert [panel.shape for panel in panels.draw(whole, strip.images, 1)] == [(1, 320, 3)]
+
+
 # --- two ranks ---------------------------------------------------------------------------------------------------------
 
 

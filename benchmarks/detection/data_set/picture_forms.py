@@ -1,0 +1,89 @@
+"""Which forms of picture files both data paths decode, to the same pixels: JPEG, PNG and WebP of any colours, and plain BMP,
+TIFF, JPEG 2000 and PNM.
+
+Pixels are meant as they are stored, whatever a tag says of turning them (EXIF): boxes are of those.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import IO, Any
+
+from PIL import ExifTags, Image
+
+ANY_COLOURS = {"JPEG", "MPO", "PNG", "WEBP"}
+# Of these the data path without DALI takes 8-bit grey and RGB, by Pillow
+PLAIN_COLOURS = {"BMP", "TIFF", "JPEG2000", "PPM"}
+# How such pixels may lie in a file, as Pillow calls it, and be packed in a TIFF file: of each of these DALI's decoders were
+# seen to make the same. Of others (5 bits a colour, 16, a byte before the colours, levels up to 100) they make others, or none
+LAYOUTS = {"L", "L;I", "L;R", "R", "RGB", "RGBX", "RGBXX", "BGR", "BGRX"}
+PACKED = {"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "jpeg", "zstd"}
+SAMPLE_FORMAT, UNSIGNED = 339, 1  # a tag of TIFF's, and what it says where it is left out
+JP2_HEAD_BYTES = 512
+# 8 bits of each colour, in a JP2 file and in a bare codestream
+JP2_BITS = re.compile(rb"ihdr.{10}\x07|\xff\x4f\xff\x51.{38}\x07", re.DOTALL)
+JP2_OTHER_COLOURS = re.compile(rb"colr\x01..(?!\x00\x00\x00[\x10\x11])", re.DOTALL)  # than sRGB and grey
+# Pillow turns a TIFF file as its tag says when it loads it, and no other kind of file. What turns it back:
+BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def unusual(picture: Image.Image, file: IO[bytes]) -> str | None:
+    """What an open picture, of `file`, is that the data paths do not both take; None for nothing."""
+    form = picture.format or "?"
+    if form in ANY_COLOURS:
+        return f"an animated {form}" if form == "WEBP" and getattr(picture, "n_frames", 1) > 1 else None
+    what = f"{'an' if form[0] in 'AEIOU' else 'a'} {form} file"
+    if form not in PLAIN_COLOURS:
+        return f"{what}; convert it to JPEG or PNG"
+    if picture.mode not in {"L", "RGB"}:
+        return f"{what} of colours {picture.mode}; convert it to JPEG or PNG"
+    if rare := _rare(picture, file):
+        return f"{what} of a rare form ({rare}), which not every decoder reads; convert it to JPEG or PNG"
+    return None
+
+
+def _rare(picture: Any, file: IO[bytes]) -> str:
+    """What in the form of a plain file of grey or RGB is rare; "" for nothing."""
+    if picture.format == "JPEG2000":
+        file.seek(0)
+        head = file.read(JP2_HEAD_BYTES)
+        return "other colours" * bool(JP2_OTHER_COLOURS.search(head)) or "not 8 bits" * (JP2_BITS.search(head) is None)
+    codec, _, _, arguments = picture.tile[0]
+    if codec.startswith("ppm"):  # Pillow's for what is no plain binary
+        return "text, or levels other than 0 to 255"
+    layout = str(arguments if isinstance(arguments, str) else arguments[0])
+    if layout not in LAYOUTS:
+        return layout
+    if picture.format != "TIFF":
+        return ""
+    if (packed := str(picture.info.get("compression"))) not in PACKED:
+        return packed
+    signs = picture.getexif().get(SAMPLE_FORMAT, UNSIGNED)  # of all colours, or of each
+    return "" if {*(signs if isinstance(signs, tuple) else (signs,))} == {UNSIGNED} else "levels with a sign"
+
+
+def as_stored(picture: Image.Image) -> Image.Image:
+    """An open picture with its pixels as they are stored, of any colours."""
+    turn = _turned_by_pillow(picture)  # which forgets it as it loads
+    picture.load()
+    return picture.transpose(BACK[turn]) if turn in BACK else picture
+
+
+def stored_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height in px of a picture that is open and not loaded, as its pixels are stored."""
+    width, height = picture.size
+    return (height, width) if _turned_by_pillow(picture) >= 5 else (width, height)
+
+
+def _turned_by_pillow(picture: Image.Image) -> int:
+    """By which value of the tag Orientation; 1 for not at all."""
+    turn = picture.getexif().get(ExifTags.Base.Orientation) if picture.format == "TIFF" else 1
+    return turn if turn in BACK else 1
