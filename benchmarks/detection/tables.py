@@ -131,6 +131,11 @@ class DetectorConfig(Table):
         """Whether pictures are made smaller by a filter as wide as the scale, not by interpolation between four pixels."""
         return True
 
+    @property
+    def least_side_px(self) -> int:
+        """Of a picture that is trained on: with shorter ones a part that is cut out of it might be without a pixel."""
+        return 1
+
     def steps_per_epoch(self, world_size: int) -> int:
         """Whole batches that every rank has in an epoch."""
         return self.data.train_samples // world_size // self.optimizer.batch_size

@@ -5,6 +5,7 @@ Lengths are in pixels of the network's input, epochs count from 1, steps are the
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -190,6 +191,11 @@ class SSDConfig(DetectorConfig):
     optimizer: Optimizer
     compute: Compute
     evaluation: EvaluationTable
+
+    @property
+    def least_side_px(self) -> int:
+        """DALI ends the run at a window of less than half a pixel, and names no picture."""
+        return math.ceil(1 / self.augmentation.crop_scale[0])
 
     @model_validator(mode="after")
     def _loss_kernel_is_the_reference_s(self) -> Self:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.detection.data_path import reader_counts
 from benchmarks.detection.data_set import annotation_file, checked, picture_files
@@ -344,6 +345,38 @@ def test_halves_that_share_a_picture(folder: Path) -> None:
     )
     changed = provide(folder, settings)
     assert Folder(settings, Context(device="cpu", data_dir=changed)).evaluated_and_trained_on() == 1
+
+
+def narrow(folder: Path, half: str, number: int, width: int) -> None:
+    """The picture's width, and its boxes on it."""
+
+    def change(document: dict[str, Any]) -> None:
+        image = document["images"][number - 1]
+        image["width"] = width
+        Image.new("RGB", (width, image["height"])).save(folder / half / image["file_name"])
+        for box in document["annotations"]:
+            if box["image_id"] == image["id"]:
+                box["bbox"] = [0, 0, width, image["height"]]
+
+    edit(folder, half, change)
+
+
+def test_a_picture_of_which_a_window_may_be_without_a_pixel_is_not_trained_on(folder: Path) -> None:
+    """DALI ended the run at it sooner or later, and Pillow, which decodes it, found no picture to blame."""
+    narrow(folder, "val2017", 1, 1)
+    for number in range(1, 9):
+        narrow(folder, "train2017", number, 4)
+    ours = provide(folder)
+    session = BENCHMARK.open(tables(data={"backend": "dali"}), Context(device="cpu", seed=1, data_dir=ours))
+    try:
+        batches = session.train_batches()
+        assert sum(1 for _ in range(5) for _ in batches) == 5 * 3
+    finally:
+        session.close()
+    narrow(folder, "train2017", 5, 3)
+    with pytest.raises(ValueError, match=r'train2017\.json: "000000000005\.jpg" is 3 x 48 px: .*4 px at least'):
+        provide(folder)
+    assert provide(folder, tables(augmentation={"crop_scale": [0.5, 1.0]})).is_dir()
 
 
 def test_counts_in_a_form_that_is_not_known_are_no_counts(tmp_path: Path) -> None:

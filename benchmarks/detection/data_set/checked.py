@@ -136,6 +136,7 @@ def ensure(config: DetectorConfig, data_dir: Path, cache_dir: Path, progress: Pr
         found = Counts(**manifest[name]["counts"])
         _as_many_categories(config, originals[name].annotations, len(found.labels))
         _as_many_images(config, originals[name].annotations, name, found)
+    _large_enough(config, originals["train"].annotations, manifest["train"]["narrowest"])
     return folder
 
 
@@ -229,6 +230,7 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
                 "counts": asdict(counts(read[name], read["train"])),
                 "trained_on": trained_on[name],
                 "category_ids": sorted(read[name].category_ids.tolist()),
+                "narrowest": _narrowest(read[name]),
             }
         (making / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         if folder.exists():
@@ -310,4 +312,20 @@ def _as_many_images(config: DetectorConfig, path: Path, name: Name, listed: Coun
         raise ValueError(
             f"{path} lists {found:,} images{'' if with_empty else ' with boxes'}, the configuration says "
             f"data.{name}_samples = {expected:,}; complete the folder or correct the configuration"
+        )
+
+
+def _narrowest(found: Annotations) -> list[tuple[str, int, int]]:
+    """Of the pictures with boxes the first few by their shorter side: name, width, height."""
+    boxed = np.flatnonzero(found.boxed)
+    few = boxed[np.argsort(found.sizes[boxed].min(axis=1), kind="stable")][: faults.SHOWN]
+    return [(found.file_names[place], *found.sizes[place].tolist()) for place in few.tolist()]
+
+
+def _large_enough(config: DetectorConfig, path: Path, narrowest: Sequence[tuple[str, int, int]]) -> None:
+    least = config.least_side_px
+    if small := [f"{shown(name)} is {w} x {h} px" for name, w, h in narrowest if min(w, h) < least]:
+        raise ValueError(
+            f"{path}: {'; '.join(small)}{', and maybe more' * (len(small) == faults.SHOWN)}: too small to be trained on, "
+            f"expected sides of {least} px at least, of which the smallest part that is cut out has a pixel; leave it out"
         )
