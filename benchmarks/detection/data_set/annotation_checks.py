@@ -8,6 +8,7 @@ Shapes: N images, K categories, M boxes.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -100,8 +101,9 @@ def images(table: Table[Image], faults: Faults) -> Images:
     names, wrong = columns["file_name"]
     faults.values("images", wrong, table, "file_name", NAME)
     # a picture that is there twice, each time with half of its boxes, makes false alarms of what is found in it
-    if not wrong and len(set(names)) < len(names):
-        faults.values("images", _again(names), table, "file_name", "one that none of the images before it has")
+    files = [] if wrong else [posixpath.normpath(name) if "/" in name else name for name in names]  # ./a.jpg is a.jpg
+    if len(set(files)) < len(files):
+        faults.values("images", _again(files), table, "file_name", "one that none of the images before it has")
     side = Range(1, LONGEST_SIDE_PX, f"a whole number of px from 1 to {LONGEST_SIDE_PX:,}")
     sides = [_in_range(table, name, columns[name], faults, side) for name in ("width", "height")]
     sizes = np.stack(sides, axis=1).astype(np.int32)

@@ -214,7 +214,11 @@ def _said_in_words(content: bytes, path: Path) -> Iterator[None]:
             f"{path}: not in COCO's form: {error}; it needs the lists images (id, file_name, width, height), categories "
             "(id, name) and annotations (image_id, category_id, bbox)"
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise Damaged(
+            f"{path}: not UTF-8 ({error}): saved in another encoding, or damaged; save it as UTF-8 or get it again"
+        ) from error
+    except msgspec.DecodeError as error:
         near = _near(content, error)
         if NOT_NUMBERS.search(near):
             raise ValueError(

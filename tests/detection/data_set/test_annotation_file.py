@@ -117,6 +117,7 @@ VALUES: list[tuple[str, int, str, Any, str]] = [
     ("images", 0, "file_name", 'x\n:::MLLOG {"key": "run_stop"}', 'file_name is "x\\n:::MLLOG'),
     ("images", 0, "file_name", "\x1b[2J", 'file_name is "\\u001b[2J"'),
     ("images", 1, "file_name", "a.jpg", 'file_name is "a.jpg", expected one that none of the images before it has'),
+    ("images", 1, "file_name", "./a.jpg", 'file_name is "./a.jpg", expected one that none of the images before it has'),
     ("categories", 0, "id", 4, "categories[1] (id 4): id is 4, expected one that none of the categories before it has"),
     ("categories", 1, "name", ..., "name is missing"),
     ("categories", 1, "name", 5, "name is 5, expected a text"),
@@ -180,6 +181,7 @@ def test_a_long_value_is_cut(tmp_path: Path) -> None:
         ),
         (b'{"images": [], "annotations": [], "categories": ["\xff"]}', "not"),
         (json.dumps(document()).encode("utf-16"), "UTF-16"),
+        (json.dumps(document(), ensure_ascii=False).replace("a folder", "été").encode("latin-1"), "save it as UTF-8"),
         (b"[]", "not in COCO's form"),
         (b"\x1f\x8b\x08\x00", "compressed (gzip)"),
         (b'{"images": {}, "annotations": [], "categories": []}', "$.images"),
@@ -187,7 +189,7 @@ def test_a_long_value_is_cut(tmp_path: Path) -> None:
         (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deep"),
         (b'{"images": [{"id": 1' + b"0" * 5_000 + b'}], "annotations": [], "categories": []}', "images[0]"),
     ],
-    ids=range(11),
+    ids=range(12),
 )  # fmt: skip
 def test_what_is_no_such_file(content: bytes, complaint: str, tmp_path: Path) -> None:
     assert complaint in refusal(content, tmp_path)
