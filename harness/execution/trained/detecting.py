@@ -98,12 +98,12 @@ def listed_ids(pictures: Sequence[Path], annotations: Path) -> list[int]:
     try:
         for each in content["images"]:
             name = Path(each["file_name"])
-            known = listed.setdefault(name.name, {}).setdefault(name, int(each["id"]))
-            if known != int(each["id"]):
+            number = _whole(each["id"])
+            if listed.setdefault(name.name, {}).setdefault(name, number) != number:
                 twice.append(name)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{annotations}: no file in COCO's form: it needs images, each with file_name and id"
+            f"{annotations}: no file in COCO's form: it needs images, each with file_name and id, a whole number"
         ) from error
     if twice:
         raise ValueError(f"{annotations} lists {twice[0]} twice, with two ids")
@@ -116,6 +116,13 @@ def listed_ids(pictures: Sequence[Path], annotations: Path) -> list[int]:
                 "them; leave the other out"
             )
     return ids
+
+
+def _whole(number: Any) -> int:
+    """An id, also as 7.0, which some libraries write. ValueError for any other: half of one is none, 1e999 is infinite."""
+    if isinstance(number, bool) or not isinstance(number, int | float) or not float(number).is_integer():
+        raise ValueError
+    return int(number)
 
 
 def _listed_id(path: Path, listed: Mapping[Path, int], annotations: Path) -> int:

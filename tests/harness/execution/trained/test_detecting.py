@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -248,13 +249,18 @@ def test_ids_of_an_annotation_file(tmp_path: Path, capsys: pytest.CaptureFixture
     kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1, 2])
     listed, found = tmp_path / "listed.json", tmp_path / "found.json"
     words = ("detect", kept, *pictures, "--json", found, "--annotations", listed)
-    listed.write_text(json.dumps({"images": [{"id": 70 + at, "file_name": f"seen/{at}.jpg"} for at in (2, 1)]}))
-    assert harness(capsys, *words)[0] == 0
-    assert [each["image_id"] for each in json.loads(found.read_text())] == [71, 72]
+    for kind in (int, float):  # as libraries of tables write whole numbers
+        listed.write_text(
+            json.dumps({"images": [{"id": kind(70 + at), "file_name": f"seen/{at}.jpg"} for at in (2, 1)]})
+        )
+        assert harness(capsys, *words)[0] == 0
+        assert [each["image_id"] for each in json.loads(found.read_text())] == [71, 72]
     for content, says in (
         ({"images": [{"id": 70, "file_name": "1.jpg"}]}, "lists no picture 2.jpg"),
         ([1], "no file in COCO's form"),
         ({"images": [{"id": 70}]}, "no file in COCO's form"),
+        ({"images": [{"id": 70.5, "file_name": "1.jpg"}]}, "id, a whole number"),
+        ({"images": [{"id": math.inf, "file_name": "1.jpg"}]}, "id, a whole number"),
         ({"images": [{"id": at, "file_name": "1.jpg"} for at in (1, 2)]}, "lists 1.jpg twice, with two ids"),
     ):
         listed.write_text(json.dumps(content))
