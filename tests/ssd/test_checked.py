@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -262,6 +263,16 @@ def test_the_configuration_is_compared_also_with_what_was_checked_before(folder:
 def test_a_cache_that_cannot_be_used_is_said(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"/proc/x cannot be used: .*HARNESS_CACHE_DIR"):
         BENCHMARK.provide_data(tables(), folder, Path("/proc/x"), ignore)
+
+
+def test_a_disk_that_is_full_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a file's write has it: no name
+
+    monkeypatch.setattr(annotation_file.Annotations, "write", full)
+    with pytest.raises(OSError, match=re.escape(str(folder.parent / "cache"))) as refused:
+        provide(folder)
+    assert refused.value.errno == errno.ENOSPC
 
 
 # --- DALI's own counts -----------------------------------------------------------------------------------------------

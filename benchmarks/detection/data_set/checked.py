@@ -238,6 +238,10 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
                 return there
             shutil.rmtree(folder)  # damaged
         making.rename(folder)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{folder.parent}: what the check of the data leaves cannot be written ({error.strerror})"
+        ) from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return manifest
