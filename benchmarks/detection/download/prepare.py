@@ -9,8 +9,11 @@ What a whole one is, and how its parts are got, is a `DataSet`'s to say: full_co
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -136,7 +139,24 @@ def _fix(
     if needs.question and not confirm(needs.question):
         return _texts(problems, data_dir, data_set)
     data_dir.mkdir(parents=True, exist_ok=True)
-    return data_set.get(data_dir, problems, say, progress)
+    with _alone(data_dir):
+        return data_set.get(data_dir, problems, say, progress)
+
+
+@contextlib.contextmanager
+def _alone(data_dir: Path) -> Iterator[None]:
+    """Keep others out, as far as the file system can: two that add to one file have nothing. ValueError where another works."""
+    descriptor = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{data_dir}: another `prepare` is at work in it; wait for its end") from error
+        except OSError:
+            pass  # no locks here
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def some(names: Iterable[str]) -> str:

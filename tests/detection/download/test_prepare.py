@@ -152,6 +152,22 @@ def test_from_nothing(server: FileServer, original: Path, tmp_path: Path) -> Non
     assert (again.asked, len(server.ranges)) == ([], requests), "a complete folder is only looked at"
 
 
+def test_a_second_one_at_once_waits_its_turn(server: FileServer, original: Path, tmp_path: Path) -> None:
+    """Two nodes that begin with the same line: both added to one file, and were told of a proxy's page."""
+    second: list[list[str]] = []
+
+    class First(User):
+        def progress(self, what: str, done: int, total: int | None) -> None:
+            if what.startswith("downloading") and not second:
+                second.append([])
+                second[0] += run(server, tmp_path, User())
+
+    assert run(server, tmp_path, First()) == []
+    assert "another `prepare` is at work in it; wait for its end" in second[0][0]
+    assert_complete(tmp_path, original)
+    assert run(server, tmp_path, User()) == []
+
+
 def test_asks_before_it_downloads(server: FileServer, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     problems = run(server, folder, User(yes=False))
