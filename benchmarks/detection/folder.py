@@ -96,6 +96,10 @@ class Folder:
         """The user's own id of a category that the evaluation calls `number`."""
         return self._half("eval").category_id(number)
 
+    def digest(self) -> str:
+        """Of what is trained and evaluated on, see benchmarks.detection.data_set.checked.digest; "" unchecked."""
+        return checked.digest(self.path) if (self.path / checked.MANIFEST).is_file() else ""
+
     def fingerprint(self) -> str:
         """See benchmarks.detection.data_set.checked.fingerprint; of the files as the user had them when they were checked."""
         return checked.fingerprint_of(self.path, self.config.data)

@@ -280,6 +280,7 @@ class DetectorSession(ABC):
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "by_rank": by_rank,
+            "data_set": self.folder.digest(),
             # what a detector needs that has no data set: see benchmarks/detection/detector.py
             "categories": self._categories(),
             "preprocessing": preprocessing(self.settings.model.image_px, self.settings.antialias),
@@ -299,6 +300,12 @@ class DetectorSession(ABC):
         if before is not None and before != here:  # older checkpoints do not say
             one, other = next(((a, b) for a, b in itertools.zip_longest(before, here) if a != b), (None, None))
             raise ValueError(f"the checkpoint is of other categories than the data: {one} where the data has {other}")
+        digests = state.get("data_set"), self.folder.digest()
+        if all(digests) and digests[0] != digests[1]:
+            raise ValueError(
+                f"the checkpoint is of other pictures or boxes than the data ({digests[0]}, here {digests[1]}), of which alone "
+                "the log would tell: go on with those it was made with, or start over"
+            )
         self.recorded = None  # the optimizer takes other tensors
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -19,6 +19,7 @@ from benchmarks.detection.data_path import reader_counts
 from benchmarks.detection.data_set import annotation_file, checked, picture_files
 from benchmarks.detection.folder import Folder
 from benchmarks.detection.quality.coco import GroundTruth
+from benchmarks.detection.session import DetectorSession
 from benchmarks.ssd import BENCHMARK, data
 from benchmarks.ssd.config import SSDConfig
 from harness import config
@@ -388,6 +389,25 @@ def test_a_picture_of_which_a_window_may_be_without_a_pixel_is_not_trained_on(fo
     with pytest.raises(ValueError, match=r'train2017\.json: "000000000005\.jpg" is 3 x 48 px: .*4 px at least'):
         provide(folder)
     assert provide(folder, tables(augmentation={"crop_scale": [0.5, 1.0]})).is_dir()
+
+
+def test_training_does_not_go_on_with_other_boxes(folder: Path) -> None:
+    """The log of what goes on says which data it was: of these alone, whatever the epochs before were trained on."""
+    settings = tables(data={"backend": "torch"})
+
+    def opened() -> DetectorSession:
+        session = BENCHMARK.open(settings, Context(device="cpu", seed=1, data_dir=provide(folder, settings)))
+        session.load_data()
+        return session
+
+    first = opened()
+    state = first.state()
+    first.restore(state)
+    (folder / "train2017" / "Thumbs.db").write_bytes(b"no picture that is listed")
+    opened().restore(state)
+    edit(folder, "train2017", lambda document: document["annotations"][3].update(bbox=[4, 5, 21, 24]))
+    with pytest.raises(ValueError, match="the checkpoint is of other pictures or boxes than the data"):
+        opened().restore(state)
 
 
 def test_counts_in_a_form_that_is_not_known_are_no_counts(tmp_path: Path) -> None:
