@@ -77,10 +77,12 @@ def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     """
     above: dict[str, set[tuple[int, int]]] = {}  # of each folder that is to come: itself and those on the way to it
     for parent, folders, names in os.walk(folder, followlinks=True):
-        on_the_way = above.pop(parent, None) or {_place(parent)}
-        there = {name: _place(f"{parent}/{name}") for name in folders}
-        folders[:] = [name for name in folders if there[name] not in on_the_way]
-        above.update((os.path.join(parent, name), {*on_the_way, there[name]}) for name in folders)  # noqa: PTH118 - os.walk's
+        on_the_way = above.pop(parent, None) or _place(parent)
+        for name in list(folders):
+            if (there := _place(f"{parent}/{name}")) and not there & on_the_way:
+                above[os.path.join(parent, name)] = on_the_way | there  # noqa: PTH118 - as os.walk calls it
+            else:
+                folders.remove(name)
         below = os.path.relpath(parent, folder)
         prefix = "" if below == "." else f"{below}/"
         for name in names:
@@ -92,10 +94,13 @@ def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
             yield f"{prefix}{name}", status
 
 
-def _place(path: str) -> tuple[int, int]:
-    """What two names of one folder have in common."""
-    status = os.stat(path)  # noqa: PTH116 - likewise
-    return status.st_dev, status.st_ino
+def _place(path: str) -> set[tuple[int, int]]:
+    """What two names of one folder have in common; nothing where it is gone by now."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - likewise
+    except OSError:
+        return set()
+    return {(status.st_dev, status.st_ino)}
 
 
 def _missing(folder: Path, pictures: Iterable[Listed]) -> list[str]:

@@ -305,6 +305,24 @@ def test_a_whole_folder_passes_and_progress_is_told(tmp_path: Path) -> None:
     assert told[-1] == (6, 6)
 
 
+def test_folders_may_go_while_they_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool's own, of miniatures say; and each link is a way to its files, whatever leads there besides."""
+    folder_of(tmp_path, 4)
+    for name in ("one", "other"):
+        (tmp_path / "train" / name).symlink_to("in")
+    (tmp_path / "train" / "gone").mkdir()
+    stat = os.stat
+
+    def racing(path: str, **how: bool) -> os.stat_result:
+        if str(path).endswith("gone"):
+            raise FileNotFoundError(path)
+        return stat(path, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", racing)
+    inside = [f"{at}/{name}.jpg" for at in ("in", "one", "other") for name in ("001", "003")]
+    assert sorted(name for name, _ in picture_files.files(tmp_path / "train")) == ["000.jpg", "002.jpg", *inside]
+
+
 SPOIL: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: path.unlink(), r"train lacks what x\.json lists: 002\.jpg"),
     (lambda path: path.write_bytes(b""), r"train: 002\.jpg: empty"),
