@@ -90,6 +90,8 @@ def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
             try:
                 status = os.stat(path)  # noqa: PTH116 - a Path for each of a million files takes longer than its stat
             except OSError:
+                if not os.path.islink(path):  # noqa: PTH114 - likewise
+                    continue  # gone by now, as what a tool is still copying
                 status = os.lstat(path)
             yield f"{prefix}{name}", status
 

@@ -305,12 +305,13 @@ def test_a_whole_folder_passes_and_progress_is_told(tmp_path: Path) -> None:
     assert told[-1] == (6, 6)
 
 
-def test_folders_may_go_while_they_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_there_may_go_while_they_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool's own, of miniatures say; and each link is a way to its files, whatever leads there besides."""
     folder_of(tmp_path, 4)
     for name in ("one", "other"):
         (tmp_path / "train" / name).symlink_to("in")
     (tmp_path / "train" / "gone").mkdir()
+    (tmp_path / "train" / ".000.jpg.x7 gone").touch()
     stat = os.stat
 
     def racing(path: str, **how: bool) -> os.stat_result:
