@@ -5,6 +5,7 @@ What COCO and Pascal VOC have in common; what a whole folder is, each says itsel
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class Archived:
             # a damaged image may have the right size, at which unpacking would pass it by
             for damaged in (path for problem in problems if problem.remedy == remote for path in problem.damaged):
                 damaged.unlink()
+            for own in (path for problem in problems if problem.remedy == remote for path in problem.aside):
+                say(f"{own}: kept as {_set_aside(own).name}")
             if remote.members:
                 with_form = tar_archive.unpack if archive.suffix == ".tar" else unpack
                 written = with_form(archive, data_dir, remote.members, progress)
@@ -71,6 +74,12 @@ class Archived:
         if sha256(path, progress) != remote.sha256:
             return [Problem(f"{path}: damaged: its SHA-256 is not {remote.sha256}", remote)]
         return []
+
+
+def _set_aside(path: Path) -> Path:
+    """Give it a name that nothing has yet, which is returned."""
+    names = (path.with_name(f"{path.name}.before_{number}") for number in itertools.count())
+    return path.rename(next(name for name in names if not name.exists()))
 
 
 def _remedies(problems: Sequence[Problem]) -> list[RemoteFile]:

@@ -68,9 +68,17 @@ def gigabytes(size: int) -> str:
 def fetch(remote: RemoteFile, folder: Path, say: Say, progress: Progress) -> Path:
     """`folder`/NAME, whole and checked. What is there under this name, or as NAME.part, is built on.
 
-    A Ctrl-C leaves NAME.part for the next call. FetchError when the file is not available, OSError of the disk.
+    But an archive under its name somebody has put there: it is taken as it is, or left as it is. A Ctrl-C leaves NAME.part for
+    the next call. FetchError when the file is not available, OSError of the disk.
     """
     target, part = folder / remote.name, folder / f"{remote.name}.part"
+    if remote.members and target.exists():
+        if (size := target.stat().st_size) == remote.size and remote.is_whole(target, progress):
+            return target
+        found = f"{size:,} bytes of {remote.size:,}" if size != remote.size else f"not with {remote.checksum}"
+        raise FetchError(
+            f"{target}: not the published file ({found}); call it {part.name} if it is the beginning of that, else take it away"
+        )
     if target.exists():
         target.replace(part)  # to be checked or completed like any other beginning
     while True:

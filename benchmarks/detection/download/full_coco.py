@@ -118,7 +118,7 @@ def _check_annotations(
     try:
         annotations = annotation_file.read(path)
     except annotation_file.Damaged as error:
-        return None, [Problem(str(error), remedy)]
+        return None, [Problem(str(error), remedy, aside=(path,))]
     except ValueError as error:
         return None, [Problem(str(error), None)]
     progress(f"reading {path.name}", 1, 1)
@@ -147,7 +147,7 @@ def _check_images(
     if listed is None:
         if len(present) < split.images:
             problems.append(Problem(f"{folder}: {len(present):,} files, expected {split.images:,}", archive))
-        listed = present
+        return problems  # whose pictures these are, and so which may be replaced, is not known
     missing, unlisted = listed - present, present - listed
     if missing:
         what = f"{folder}: {len(missing):,} of {len(listed):,} images missing ({some(missing)})"

@@ -30,6 +30,7 @@ class Problem:
     what: str
     remedy: RemoteFile | None = None  # the download that fixes it
     damaged: tuple[Path, ...] = ()  # pictures to be replaced
+    aside: tuple[Path, ...] = ()  # files to be replaced that may be somebody's own: they are kept, under other names
     otherwise: str = ""  # what fixes it where that is no one file's download: "makes it"
 
     @property

@@ -216,6 +216,38 @@ def test_archives_put_there_by_hand_are_used(server: FileServer, original: Path,
     assert "no longer needed" in user.said[-1]
 
 
+@pytest.mark.parametrize("change", ["longer", "shorter", "other"])
+def test_an_archive_put_there_by_hand_is_never_lost(
+    change: str, server: FileServer, original: Path, tmp_path: Path
+) -> None:
+    """Packed by somebody else, say: it was taken for a beginning, or for a damaged one, and deleted."""
+    mine = tmp_path / "train2017.zip"
+    content = (original / mine.name).read_bytes()
+    given = {"longer": content + b"0", "shorter": content[:-1], "other": content[:-1] + b"0"}[change]
+    mine.write_bytes(given)
+    (problem,) = run(server, tmp_path, User())
+    assert f"{mine}: not the published file" in problem and mine.read_bytes() == given
+    mine.rename(tmp_path / "train2017.zip.part")
+    assert run(server, tmp_path, User()) == []
+    assert_complete(tmp_path, original)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_annotations_that_may_be_somebody_s_own_are_kept(encoding: str, server: FileServer, tmp_path: Path) -> None:
+    """Both saved by a program that does not write UTF-8: they were taken for damaged ones and written over."""
+    text = '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "café"}]}'
+    (tmp_path / "annotations").mkdir()
+    for half in HALVES:
+        (tmp_path / "annotations" / f"instances_{half}.json").write_bytes(text.encode(encoding))
+    (tmp_path / "train2017").mkdir()
+    (tmp_path / "train2017" / "mine.gif").write_bytes(b"GIF89a, which is no picture that is read here")
+    user = User()
+    run(server, tmp_path, user)
+    kept = [path.read_bytes() for path in (tmp_path / "annotations").iterdir()]
+    assert kept.count(text.encode(encoding)) == 2 and (tmp_path / "train2017" / "mine.gif").exists()
+    assert "instances_val2017.json: kept as instances_val2017.json.before_0" in "\n".join(user.said)
+
+
 def damage(folder: Path) -> dict[str, str]:
     """Break a complete folder in every way; returns what must be told of each."""
     val, train = folder / "val2017", folder / "train2017"
@@ -263,6 +295,9 @@ def test_annotations_cut_off(content: bytes, server: FileServer, complete: Path,
     (problem,) = run(server, complete, User(), verify_only=True)
     assert "instances_val2017.json: cut off or damaged, not JSON" in problem
     assert run(server, complete, User()) == []
+    kept = complete / "annotations" / "instances_val2017.json.before_0"
+    assert kept.read_bytes() == content
+    kept.unlink()
     assert_complete(complete, original)
 
 
