@@ -312,6 +312,18 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path, content: Any, says: str) 
     assert str(path) in str(refusal.value)
 
 
+def test_other_weights_than_were_kept_are_no_checkpoint(tmp_path: Path) -> None:
+    """One bit of a copy or a disk: torch reads it without a word."""
+    path = tmp_path / checkpoint.NAME
+    checkpoint.save(tmp_path, replace(saved(1), state={"weight": torch.full((1000,), 0.7)}))
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.tensor(0.7).numpy().tobytes()) + 1] ^= 4
+    path.write_bytes(content)
+    for read in (lambda: checkpoint.load(tmp_path, CONFIGURATION), lambda: checkpoint.trained(path)):
+        with pytest.raises(ValueError, match=r"is damaged .*\(the checksum of its part .*/data/0 is wrong\)"):
+            read()
+
+
 def test_where_there_is_none_the_command_that_makes_one_is_said(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.pt"):
         with pytest.raises(ValueError, match=r"harness run CONFIGURATION --checkpoint-dir"):
