@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from benchmarks.detection import capabilities
@@ -98,14 +99,20 @@ class Folder:
 
     def digest(self) -> str:
         """Of what is trained and evaluated on, see benchmarks.detection.data_set.checked.digest; "" unchecked."""
-        return checked.digest(self.path) if (self.path / checked.MANIFEST).is_file() else ""
+        return self._known.digest
 
     def fingerprint(self) -> str:
         """See benchmarks.detection.data_set.checked.fingerprint; of the files as the user had them when they were checked."""
-        return checked.fingerprint_of(self.path, self.config.data)
+        halves = self._known.halves.values()
+        return self._known.fingerprint or checked.fingerprint([(half.original, half.images) for half in halves])
+
+    @cached_property
+    def _known(self) -> checked.Known:
+        """Read once: of a cache that is emptied during the run, categories in a checkpoint had other ids."""
+        return checked.known(self.path, self.config.data)
 
     def _half(self, name: checked.Name) -> checked.Half:
-        return checked.half(self.path, self.config.data, name)
+        return self._known.halves[name]
 
     def _source(self, name: checked.Name, batch_size: int, skip_empty: bool) -> data.Source:
         half = self._half(name)

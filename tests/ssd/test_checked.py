@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -408,6 +409,21 @@ def test_training_does_not_go_on_with_other_boxes(folder: Path) -> None:
     edit(folder, "train2017", lambda document: document["annotations"][3].update(bbox=[4, 5, 21, 24]))
     with pytest.raises(ValueError, match="the checkpoint is of other pictures or boxes than the data"):
         opened().restore(state)
+
+
+def test_a_cache_that_is_emptied_during_the_run_takes_nothing_from_it(folder: Path) -> None:
+    """Categories went into the checkpoint as 1, 2, 3, whatever the user calls them."""
+    settings = tables(data={"backend": "torch"})
+    ours = provide(folder, settings)
+    session = BENCHMARK.open(settings, Context(device="cpu", seed=1, data_dir=ours))
+    try:
+        session.load_data()
+        shutil.rmtree(ours)
+        assert [each["id"] for each in session.state()["categories"]] == [3, 1, 7]
+        session.evaluate(1)
+        assert len(session.fingerprint()) == 64 and len(session.panels(2)) == 2
+    finally:
+        session.close()
 
 
 def test_counts_in_a_form_that_is_not_known_are_no_counts(tmp_path: Path) -> None:

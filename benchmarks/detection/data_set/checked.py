@@ -72,6 +72,15 @@ class Half:
         return number if self.category_ids is None else self.category_ids[number - 1]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a check leaves to be known of a data set, as it was then, whatever has become of it since."""
+
+    halves: dict[Name, Half]
+    digest: str = ""  # see `digest`; "" unchecked
+    fingerprint: str = ""  # see `fingerprint`; "" unchecked
+
+
 def half(data_dir: Path, settings: Data, name: Name) -> Half:
     """Of a folder that `ensure` returned, or of a COCO folder as it is."""
     manifest = data_dir / MANIFEST
@@ -112,13 +121,13 @@ def fingerprint(halves: Sequence[tuple[Path, Path]]) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_of(data_dir: Path, settings: Data) -> str:
-    """See `fingerprint`; of a folder that `ensure` returned as the data were then, whatever has become of them since."""
+def known(data_dir: Path, settings: Data) -> Known:
+    """Of a folder that `ensure` returned, or of a COCO folder as it is."""
+    halves = {name: half(data_dir, settings, name) for name in HALVES}
     manifest = data_dir / MANIFEST
-    if manifest.is_file():
-        return str(json.loads(manifest.read_bytes())[FINGERPRINT])
-    halves = [half(data_dir, settings, name) for name in HALVES]
-    return fingerprint([(each.original, each.images) for each in halves])
+    if not manifest.is_file():
+        return Known(halves)
+    return Known(halves, digest(data_dir), json.loads(manifest.read_bytes())[FINGERPRINT])
 
 
 def ensure(config: DetectorConfig, data_dir: Path, cache_dir: Path, progress: Progress) -> Path:
@@ -147,8 +156,8 @@ def _original(data_dir: Path, settings: Data, name: Name) -> Half:
         if not is_it(path):
             relative = path.relative_to(data_dir) if path.is_relative_to(data_dir) else path
             raise ValueError(
-                f"{data_dir} has no {relative}; `python -m harness prepare --data-dir {data_dir}` gets full COCO, "
-                "with --dataset what else there is, and the [data] table names files that are called otherwise"
+                f"{data_dir} has no {relative}: a configuration's [data] table names what is called otherwise; full COCO "
+                f"`python -m harness prepare --data-dir {data_dir}` gets, with --dataset what else there is"
             )
     return Half(found.images.absolute(), found.annotations.absolute(), found.annotations.absolute(), None)
 
