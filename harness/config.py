@@ -27,7 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from harness import rules
 from harness.config_files import FOLDER, ConfigError, read_toml, readable, shown
-from harness.contract import Benchmark
+from harness.contract import Benchmark, Context
 from harness.names import UNNAMED
 from harness.rules import Division, Rules, Status
 from harness.system import accelerator, numa
@@ -162,6 +162,13 @@ class Configuration:
         if not meant or self.submission.org.casefold() != UNNAMED:
             return ""
         return f'{self.name} says submission.org = "{UNNAMED}": no package can be made of its logs, and logs are never edited'
+
+    def check(self, context: Context) -> None:
+        """What its benchmark refuses before anything is built, ValueError or NotSuitable: see harness.contract.Benchmark."""
+        try:
+            self.benchmark.check(self.tables, context)
+        except ValueError as error:
+            raise ValueError(f"{self.source}: {error}") from error
 
     @cached_property
     def resolved(self) -> dict[str, Any]:

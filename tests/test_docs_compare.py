@@ -18,7 +18,7 @@ SUBVERBS = ("plan", "run", "noise")
 
 def commands() -> list[list[str]]:
     """Every command line of the harness, in prose blocks and in pipelines."""
-    joined = re.sub(r"\n\s+(?=--|'--)", " ", TEXT)
+    joined = re.sub(r"\n\s+(?=--|'--)", " ", TEXT.replace("\\\n", "\n"))
     return [shlex.split(line) for line in re.findall(r"python -m harness (.+)", joined)]
 
 
@@ -46,6 +46,14 @@ def test_every_plan_is_one() -> None:
             arms = [words[place + 1] for place, word in enumerate(words) if word == "--arm"]
             assert len(plan.make(words[2], arms).schedule(1)) > 10
             assert list((CHECKOUT / "configs").glob(f"*/{words[2]}.toml"))
+
+
+def test_every_run_has_what_its_configuration_wants() -> None:
+    """A plan was written, and its first run refused: --initial-weights was missing."""
+    training = [words for words in commands() if words[0] == "run" or words[1:2] in (["plan"], ["noise"])]
+    assert len(training) >= 5
+    for words in training:
+        assert {"--data-dir", "--initial-weights"} <= {*words}, " ".join(words)
 
 
 def test_the_pipelines_are_yaml() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import shlex
 import sys
@@ -16,6 +18,7 @@ from harness.cli import environment
 
 if TYPE_CHECKING:
     from harness.comparison.comparison import Comparison
+    from harness.comparison.planning.plan import Plan
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 DELTA_PERCENT = 0.5
@@ -150,7 +153,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
 
     options = [*_option("--data-dir", data_dir), *_option(WEIGHTS, initial_weights)]
     made = plans.make(
-        _loaded(configuration),
+        _named(configuration),
         arm,
         hosts=hosts,
         runs=runs,
@@ -161,6 +164,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
         probe=probe,
     )
     made = plans.with_configurations(child.pinned(made), _of_arm)
+    _check_runs(made)
     root = out or environment.out_dir(CHECKOUT) / f"compare_{made.arms[0].name}_{made.arms[1].name}"
     path = plans.write(made, root)
     sys.stdout.write(f"wrote {path}\n")
@@ -173,7 +177,7 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     sys.stdout.write(f"on each of them type\n    {_again(root)}\n")
 
 
-def _loaded(configuration: str) -> str:
+def _named(configuration: str) -> str:
     """A configuration as runs are to name it that start in another directory. What is wrong with it is said before any does."""
     from harness.config import load
     from harness.config_files import find
@@ -183,13 +187,34 @@ def _loaded(configuration: str) -> str:
     return str(found.resolve()) if found.suffix == Path(configuration).suffix else configuration
 
 
+def _check_runs(made: Plan) -> None:
+    """ValueError for what each run of the plan would be refused for, whichever machine it is on, as a run says it.
+
+    What a machine cannot do is left to the first run on it, and what is of another commit to that commit's code.
+    """
+    from harness.config import load
+    from harness.config_files import find
+    from harness.contract import Context, NotSuitable
+    from harness.system.accelerator import CPU
+
+    given = dict(itertools.pairwise(made.options))
+    weights = next((Path(given[name]) for name in (WEIGHTS, "--initial-weights") if name in given), None)
+    for configuration in dict.fromkeys(arm.config or made.configuration for arm in made.arms if arm.commit is None):
+        chosen = load(find(configuration))
+        # of the most able machine there may be: a plan is written on any
+        device = CPU if chosen.run.device == CPU else "cuda:0"
+        there = Context(device, world_size=chosen.run.world_size, initial_weights=weights, threads=sys.maxsize)
+        with contextlib.suppress(NotSuitable):
+            chosen.check(there)
+
+
 def _of_arm(configuration: str, commit: str | None) -> str:
     """Likewise; a name, or a path that the arm's commit has, is the commit's own."""
     from harness.comparison.planning import child
 
     if commit is not None and (Path(configuration).suffix != ".toml" or child.has(commit, configuration)):
         return configuration
-    return _loaded(configuration)
+    return _named(configuration)
 
 
 def run(
@@ -210,6 +235,7 @@ def run(
     from harness.system import facts
 
     made = plans.read(folder)
+    _check_runs(made)
     root = folder if folder.is_dir() else folder.parent
     here = work.Here.of(facts.describe(facts.read(os.environ)))
     number = hosts.claim(root, made, here.host, host)
@@ -287,7 +313,8 @@ def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> N
     from harness.execution.signals import as_exceptions
 
     arm = plans.Arm("noise")
-    made = plans.Plan(_loaded(configuration), (arm, arm), options=tuple(options))
+    made = plans.Plan(_named(configuration), (arm, arm), options=tuple(options))
+    _check_runs(made)
     variables = _of_runs()
     for number in range(runs + 1):
         folder = target / "warm-up" if number == 0 else target / "runs" / f"run-{number}"

@@ -124,8 +124,6 @@ def why_not(run: Mapping[str, Any], platform: str, found: Sequence[Accelerators]
         return
     there = [each for each in found if device in (each.device, "accelerator") and each.names]
     names = there[0].names if there else []
-    if device == "accelerator" and not names:  # then the processor
-        return
     if len(names) < wanted:
         yield f"no: {wanted} accelerator{'s' * (wanted > 1)}, here {len(names) or 'none'}"
     elif not there[0].verdict.runnable:

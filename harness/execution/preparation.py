@@ -48,10 +48,7 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
     bound = binding.bind(configuration.run.cpu_binding, here, run.launch.local_world_size)
     assert request.cache_dir is not None  # the command line settles it
     benchmark = configuration.benchmark
-    try:
-        benchmark.check(configuration.tables, here)
-    except ValueError as error:
-        raise ValueError(f"{configuration.source}: {error}") from error
+    configuration.check(here)
     if request.checkpoint_dir is not None and here.rank == 0:
         checkpoint.usable(request.checkpoint_dir)
     if request.data_dir is not None and not request.data_dir.is_dir():  # also where a benchmark would not look

@@ -33,7 +33,8 @@ CPU = Processor()
         ("cuda", 1, 1, [CPU], "no: 1 accelerator, here none"),
         ("cuda", 1, 1, [BROKEN, CPU], "no: TOO-OLD"),
         ("cuda", 4, 2, [H100, CPU], "no: 4 machines"),
-        ("accelerator", 1, 1, [CPU], "yes"),
+        ("accelerator", 1, 1, [H100, CPU], "yes"),
+        ("accelerator", 1, 1, [CPU], "no: 1 accelerator, here none"),  # as preflight refuses it
         ("xpu", 1, 1, [H100, CPU], "no: 1 accelerator, here none"),
     ],
 )

@@ -143,6 +143,41 @@ def test_a_configuration_that_is_none_is_said_before_a_reboot(
     assert not (tmp_path / "plan").exists()
 
 
+def test_what_every_run_would_be_refused_for_is_said_before_a_plan_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a reboot the first warm-up said it, and the plan had to be written again."""
+    monkeypatch.setattr(child, "start", lambda *_, **__: pytest.fail("a run was started"))
+    wanted = 'H100_1x1x256.toml: model.initial_weights = "imagenet" needs torchvision\'s resnet34 file'
+    arms = ["--arm", "old", "--arm", "new"]
+    for words in (
+        ["plan", "H100_1x1x256", *arms, "--out", str(tmp_path / "plan")],
+        [
+            "plan",
+            "embedded",
+            "--arm",
+            "a:config=embedded",
+            "--arm",
+            "b:config=H100_1x1x256",
+            "--out",
+            str(tmp_path / "plan"),
+        ],
+        ["noise", "H100_1x1x256", "--out", str(tmp_path / "plan")],
+    ):
+        assert main(["compare", *words]) == 2
+        assert wanted in capsys.readouterr().err and not (tmp_path / "plan").exists()
+    plan.write(plan.make("H100_1x1x256", ["old", "new"]), tmp_path / "older")  # as an older version wrote it
+    assert main(["compare", "run", str(tmp_path / "older")]) == 2
+    assert wanted in capsys.readouterr().err
+    assert [each.name for each in (tmp_path / "older").iterdir()] == [plan.FILE]
+    weights = tmp_path / "resnet34.pth"
+    weights.touch()
+    given = ["--initial-weights", str(weights), "--out", str(tmp_path / "plan")]
+    assert main(["compare", "plan", "H100_1x1x256", *arms, *given]) == 0
+    assert main(["compare", "plan", "embedded", *arms, *given[:2], "--out", str(tmp_path / "unused")]) == 2
+    assert "would leave --initial-weights" in capsys.readouterr().err
+
+
 def test_paths_are_kept_as_runs_find_them_that_start_in_another_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
