@@ -6,9 +6,10 @@ package (`benchmark = "ssd"` is `benchmarks.ssd`, a dotted name is taken as it i
 so that a reader of results can import it too. The package's folder holds the rules of its keyword as data, rules.toml (fields:
 harness/rules.py): metric and direction, target, runs, sizes, evaluation epochs, by ruleset; code repeats none of them.
 
-The order of calls in one timed run, on every rank (only rank 0 writes the log):
+The order of calls in one timed run, on every rank unless it says otherwise (only rank 0 writes the log):
 
-    BENCHMARK.provide_data(...)     off the clock, once per machine: make or find the data (never inside the timed run)
+    BENCHMARK.check(...)            off the clock: refuse what cannot be run, before anything is made
+    BENCHMARK.provide_data(...)     off the clock: make or find the data (never inside the timed run)
     BENCHMARK.open(...)             -- init_start: build the model, the optimizer, the loss
     session.warm_up()               compile, autotune on synthetic input; all state restored afterwards -- init_stop
     session.load_data()             -- run_start: the first touch of data
@@ -16,8 +17,8 @@ The order of calls in one timed run, on every rank (only rank 0 writes the log):
         session.train_epoch(epoch)  yields an Interval at each device-synchronised point
                                     (the epoch that --max-steps cuts: train_epoch(epoch, steps), and the run ends there)
         session.evaluate(epoch)     at the configured epochs; the run ends when the result reaches the target
-    session.fingerprint()           -- run_stop: off the clock again
-    session.panels(n)
+    session.fingerprint()           -- run_stop: off the clock again; rank 0 alone
+    session.panels(n)               rank 0 alone
     session.close()                 always, on every way out
 
 Of several ranks, torch.distributed's default group is there from `open` to `close`; of one there is none. What is given
@@ -55,7 +56,9 @@ class Context:
     local_rank: int = 0
     world_size: int = 1
     seed: int = 0  # of the run, equal on all ranks
-    data_dir: Path | None = None  # what the user named, if anything; see Benchmark.provide_data
+    data_dir: Path | None = (
+        None  # in `open` and after it what provide_data returned; None in `check`, whatever the user named
+    )
     initial_weights: Path | None = None  # initial weights that the user named
     threads: int = 1  # of the CPU that this rank may use
     vendor: str = ""  # who made the accelerator: "NVIDIA", "AMD"; "" for a processor, and where nobody looked
@@ -170,7 +173,7 @@ class Session(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Hexadecimal digest of the data set that load_data opened."""
+        """Hexadecimal digest of the data set that load_data opened. Rank 0 only: no collective."""
         ...
 
     def panels(self, count: int) -> list[npt.NDArray[np.uint8]]:
@@ -206,7 +209,9 @@ class Benchmark(Protocol):
     ) -> Path:
         """The data folder to use, made first where the benchmark brings its own. ValueError when it must be named.
 
-        `cache_dir` is a folder the benchmark may fill; `progress(what, done, total)` tells of long work.
+        Called by all ranks of a machine at the same time, before they have met: what is made is locked (fcntl.flock), and
+        looked for again once the lock is there. `data_dir`: what the user named. `cache_dir`: a folder the benchmark may fill.
+        `progress(what, done, total)` tells of long work.
         """
         ...
 

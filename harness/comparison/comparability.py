@@ -50,6 +50,7 @@ NOT_CHOSEN = (
         "cache_clear",
         "commit",
         "tree_dirty",
+        "benchmark_sha256",
         "quality_target",
         "precision",
         "max_steps",
@@ -159,6 +160,7 @@ def fields(run: ComparedRun) -> dict[str, str]:
         "data_fingerprint": record.data_fingerprint,
         "commit": record.commit,
         "tree_dirty": record.tree_dirty,
+        "benchmark_sha256": record.benchmark_sha256,
         "cache_clear": record.value("cache_clear"),
     }
     flat = {name: _text(value) for name, value in top.items() if value is not None}

@@ -66,7 +66,7 @@ def phases(log: EventLog, seconds: Mapping[str, float], **metadata: int) -> None
         log.point("phase_seconds", {name: round(value, 6) for name, value in seconds.items()}, **metadata)
 
 
-def origin(log: EventLog, machine: Machine, device: str, ranks: Ranks) -> None:
+def origin(log: EventLog, machine: Machine, device: str, ranks: Ranks, benchmark: str) -> None:
     """What produced the result: devices, code, libraries, driver, machine, image, variables of the environment.
 
     Called when all of them have been used.
@@ -84,6 +84,8 @@ def origin(log: EventLog, machine: Machine, device: str, ranks: Ranks) -> None:
     commit, dirty = provenance.commit(found["image"])
     log.point("commit", commit)
     log.point("tree_dirty", dirty)
+    if elsewhere := provenance.of_benchmark(benchmark):
+        log.point("benchmark_sha256", elsewhere)
 
 
 def device_uuids(devices: Sequence[Mapping[str, Plain]], told: Sequence[str | None]) -> list[str]:

@@ -26,7 +26,7 @@ WRITTEN_BY_HARNESS = frozenset(
         *("configuration_name", "configuration", "configuration_sha256", "quality_target", "other_task"),
         *("max_steps", "deterministic", "chosen", "cpu_binding", "collectives"),
         *("device", "device_uuids", "environment", "software", "loaded_libraries", "hardware", "image"),
-        *("commit", "tree_dirty", keys.WEIGHTS_INITIALIZATION, "phase_seconds"),
+        *("commit", "tree_dirty", "benchmark_sha256", keys.WEIGHTS_INITIALIZATION, "phase_seconds"),
         *(keys.INIT_START, keys.INIT_STOP, keys.RUN_START, keys.RUN_STOP, keys.TRAIN_SAMPLES, keys.EVAL_SAMPLES),
         *("eval_samples_trained_on", "resumed_from_epoch", keys.BLOCK_START, keys.BLOCK_STOP),
         *(keys.EPOCH_START, keys.EPOCH_STOP, keys.EVAL_START, keys.EVAL_STOP, keys.EVAL_ACCURACY),

@@ -135,9 +135,8 @@ def _train(run: Run) -> Ending:
         description.opened(log, configuration, session)
         run.pace = Pace.of(session.properties(), run.launch.parent)
         if here.rank == 0:  # the others would look at the same machine for nothing
-            description.origin(
-                log, context.this_machine(configuration.run.device, len(bound.found)), here.device, run.ranks
-            )
+            machine = context.this_machine(configuration.run.device, len(bound.found))
+            description.origin(log, machine, here.device, run.ranks, configuration.benchmark_name)
         process_group.barrier(here)
         log.stop(keys.INIT_STOP)
         run.screen.say(f"init took {time.perf_counter() - began:.1f} s")

@@ -81,6 +81,7 @@ def agree(run: Run, here: Context, bound: Bound, resumed: Checkpoint | None) -> 
     }
     if several and here.local_rank == 0:  # the others of a machine have the same files
         asked_for["code of commit"] = provenance.of_this_code()
+        asked_for["benchmark's code of SHA-256"] = provenance.of_benchmark(run.configuration.benchmark_name)[:12]
         asked_for["data of digest"] = _data_digest(run.configuration, here)
     first_of_several = run.configuration.run.nodes > 1 and here.local_rank == 0
     of_machine = machine(run.configuration.run.device) if first_of_several else {}

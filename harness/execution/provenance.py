@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import platform
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from harness import ROOT, names
+from harness import ROOT, config, names
 from harness.contract import Plain
 from harness.system import facts, image
 from harness.system.facts import Machine
@@ -59,6 +62,30 @@ def of_this_code() -> str:
     """One word for it, to be held against other ranks': the commit, and whether the code differs from it."""
     found, changed = commit(image.identity({}))
     return f"{found[:12]}{' with changes' * changed}"
+
+
+def of_benchmark(name: str) -> str:
+    """SHA-256 of the code of a benchmark that lies outside of this project, whose commit says nothing of it; "" of one within.
+
+    Of the names and contents of all files of the package that `name` stands for, but for hidden ones
+    and Python's caches. "unknown" where one cannot be read.
+    """
+    module = importlib.import_module(config.module_name(name))
+    file = Path(str(module.__file__)).resolve()
+    if file.is_relative_to(ROOT.resolve()):
+        return ""
+    folder = file.parent
+    files = sorted(each for each in folder.rglob("*") if each.is_file()) if hasattr(module, "__path__") else [file]
+    found = hashlib.sha256()
+    try:
+        for path in files:
+            place = path.relative_to(folder)
+            if not any(part.startswith(".") or part == "__pycache__" for part in place.parts):
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                found.update(f"{place.as_posix()}\0{content}\n".encode(errors="surrogateescape"))
+    except OSError:
+        return "unknown"
+    return found.hexdigest()
 
 
 def _git(*arguments: str) -> str:

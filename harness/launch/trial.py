@@ -129,7 +129,7 @@ LOGGED = (
         "resumed_from_epoch",
         "cache_clear",
     ),
-    *("commit", "tree_dirty", "software", "hardware", "image", "data_fingerprint", "cpu_binding"),
+    *("commit", "tree_dirty", "benchmark_sha256", "software", "hardware", "image", "data_fingerprint", "cpu_binding"),
 )
 
 

@@ -114,6 +114,8 @@ def refusals(series: Series, rules: Rules, submission: Submission) -> Iterator[s
     for each in judge(series, rules):
         if not each.publishable:
             yield f"{each.what}: {each.fix}"
+    if len({record.benchmark_sha256 for record in records}) > 1:
+        yield "the runs are of different code of the benchmark (benchmark_sha256): a result has one; run again those of another"
     if submission.sources is None and not any(record.tree_dirty for record in records):
         yield from _unknown_sources(series)
     for record in series.begun:
@@ -133,6 +135,12 @@ def refusals(series: Series, rules: Rules, submission: Submission) -> Iterator[s
 
 
 def _unknown_sources(series: Series) -> Iterator[str]:
+    if any(record.benchmark_sha256 for record in series.records):
+        yield (
+            "the benchmark's code lies outside of this project, whose commit has none of it: name the folder of the sources "
+            "that ran with --sources"
+        )
+        return
     commits = {str(record.commit) for record in series.records}
     if commits & {"None", "unknown"}:
         yield "the logs name no commit, so the sources that ran are not known: name their folder with --sources"

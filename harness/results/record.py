@@ -354,6 +354,11 @@ class RunRecord:
         return value if isinstance(value, bool) else None
 
     @property
+    def benchmark_sha256(self) -> str | None:
+        """Of the code of a benchmark that lies outside of the project, of which `commit` says nothing; None of one within."""
+        return self.text("benchmark_sha256")
+
+    @property
     def chosen(self) -> Mapping[str, Any]:
         """By its speed in init, by name: see harness.contract.Session.chosen. Empty where nothing was left to speed."""
         value = self.value("chosen")

@@ -12,6 +12,7 @@ import pytest
 
 from harness import rules
 from harness.cli.environment import benchmark_folders, of_children
+from harness.results.logfile import read
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import environment, harness
 from tests.toy import configuration as toy
@@ -43,6 +44,8 @@ def test_it_is_run_on_ranks_used_and_scored(tmp_path: Path, elsewhere: Path) -> 
     (tmp_path / "1.jpg").write_bytes(b"toy 1")
     assert "0.30  odd" in harness("detect", kept, tmp_path / "1.jpg", **there).stdout
     assert "the rules want 3" in harness("score", tmp_path / "out", **there).stdout
+    (log,) = (tmp_path / "out").glob("result_*.txt")
+    assert len(read(log).benchmark_sha256 or "") == 64, "the commit says nothing of its code"
     unknown = harness("run", tmp_path / "my-1.toml", "--out", tmp_path / "out", HARNESS_BENCHMARKS="")
     assert unknown.returncode == 2
     assert "there is no package benchmarks.mine" in unknown.stderr and "once HARNESS_BENCHMARKS names" in unknown.stderr

@@ -19,7 +19,7 @@ from harness.results.series import find_logs
 from harness.system import variables
 
 # What an end in the ledger says of the run's code and settings, by RunRecord's names
-CODE, SETTINGS = ("commit", "tree_dirty"), ("configuration_sha256",)
+CODE, SETTINGS, BENCHMARK = ("commit", "tree_dirty"), ("configuration_sha256",), ("benchmark_sha256",)
 DEVICES, VARIABLES = "device_uuids", "environment"
 
 
@@ -31,7 +31,7 @@ def record_in(folder: Path) -> RunRecord | None:
 
 def ran(record: RunRecord) -> dict[str, Any]:
     """What an end is to say of a run."""
-    told = {key: getattr(record, key) for key in (*CODE, *SETTINGS)}
+    told = {key: getattr(record, key) for key in (*CODE, *SETTINGS, *BENCHMARK)}
     if record.environment is not None:
         told |= {DEVICES: sorted(record.device_uuids), VARIABLES: identity.environment(record)}
     return told
@@ -72,6 +72,11 @@ def other_work(plan: Plan, arm: int, record: RunRecord | None, attempts: Iterabl
         return (
             f"the code is not what {arms[arm].name if own_code else 'the plan'} began with: {_code(now)}, was "
             f"{_code(then)}; check that out, or begin a new plan"
+        )
+    if _before(ends, arms[arm].name if own_code else None, BENCHMARK, now):
+        return (
+            f"the benchmark's code is not what {arms[arm].name if own_code else 'the plan'} began with: put its folder back as "
+            "it was, or begin a new plan"
         )
     if then := _before(ends, arms[arm].name if own_settings else None, SETTINGS, now):
         return (

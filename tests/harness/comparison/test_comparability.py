@@ -22,6 +22,11 @@ def test_the_drivers_own_fields_may_differ(tmp_path: Path) -> None:
     assert names["software.driver"] == "allowed" and names["software.libcuda_version"] == "allowed"
 
 
+def of_own_code(digit: str) -> arms.Change:
+    """Of a benchmark that lies outside of the project."""
+    return lambda events: events.insert(1, {**events[1], "key": "benchmark_sha256", "value": digit * 64})
+
+
 @pytest.mark.parametrize(
     ("b", "field"),
     [
@@ -29,6 +34,7 @@ def test_the_drivers_own_fields_may_differ(tmp_path: Path) -> None:
         ({"gpu": {"power_limit_w": 500.0}}, "gpu.power_limit_w"),
         ({"gpu": {"ecc": False}}, "gpu.ecc"),
         ({"change": put("commit", "d" * 40)}, "commit"),
+        ({"change": of_own_code("d")}, "benchmark_sha256"),
         ({"change": put("hardware", {"governor": "powersave"})}, "hardware.governor"),
         ({"made": arms.made(batch=456)}, "global_batch_size"),
         ({"change": put("submission_benchmark", "other")}, "benchmark"),
@@ -44,6 +50,8 @@ def test_what_else_differs_forbids_it_unless_allowed(
     }
     if field not in ("gpu.power_limit_w", "hardware.governor"):
         a_extra = {}
+    if field == "benchmark_sha256":
+        a_extra = {"change": of_own_code("c")}
     if field == "max_steps":
         a_extra = {"change": with_max_steps(10)}
         b = {"change": with_max_steps(20)}

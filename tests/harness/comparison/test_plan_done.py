@@ -231,7 +231,11 @@ def test_a_plan_that_is_changed_while_it_is_done(root: Path, change: dict[str, i
 
 
 @pytest.mark.parametrize(
-    ("key", "words"), [("commit", "the code is not what"), ("configuration_sha256", "configuration")]
+    ("key", "words"),
+    [
+        ("commit", "the code is not what"),
+        ("configuration_sha256", "configuration"),
+    ],
 )
 def test_another_checkout_for_the_other_arm_is_found_at_once(root: Path, key: str, words: str) -> None:
     """Two drivers are compared by one code and one configuration."""
@@ -239,6 +243,18 @@ def test_another_checkout_for_the_other_arm_is_found_at_once(root: Path, key: st
     said: list[str] = []
     assert go(root, Machine(NEW, change=arms.put(key, "d" * 64)), "boot-2", said) == 6
     assert words in said[-1]
+
+
+def test_another_benchmark_s_code_for_the_other_arm_is_found_at_once(root: Path) -> None:
+    """Of one that lies outside of the project, whose commit says nothing of it."""
+
+    def elsewhere(digest: str) -> arms.Change:
+        return lambda events: events.insert(1, {**events[1], "key": "benchmark_sha256", "value": digest})
+
+    assert go(root, Machine(OLD, change=elsewhere("c" * 64)), "boot-1") == 0
+    said: list[str] = []
+    assert go(root, Machine(NEW, change=elsewhere("d" * 64)), "boot-2", said) == 6
+    assert "the benchmark's code is not what the plan began with" in said[-1]
 
 
 def test_two_machines_at_once_are_two_hosts(tmp_path: Path) -> None:

@@ -70,9 +70,10 @@ def test_the_log_has_them_and_the_variables_of_all_ranks(tmp_path: Path) -> None
     machine = recorded.machine(Driver("580.65.06", "open", True, recorded.LIBCUDA, ask(recorded.Recorded(*gpus))))
     log = EventLog.create(tmp_path)
     ranks = Ranks(("one", "one"), (BARE[7], BARE[5]), ({"NCCL_P2P_DISABLE": "1"}, {}))
-    description.origin(log, machine, "cuda:0", ranks)
+    description.origin(log, machine, "cuda:0", ranks, "tests.toy")
     log.close()
     told = {each["key"]: each["value"] for each in events(tmp_path / "result_0.txt")}
+    assert "benchmark_sha256" not in told, "the commit has the toy's code"
     assert told["device_uuids"] == [f"GPU-{BARE[7]}", f"GPU-{BARE[5]}"]
     assert told["environment"] == {"NCCL_P2P_DISABLE": ["1", "(not set)"]}
     assert len(told["hardware"]["gpus"]) == 8, "the machine is described whole"

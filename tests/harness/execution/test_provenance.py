@@ -65,6 +65,27 @@ def test_a_checkout_of_another_user_is_not_changed(checkout: Path) -> None:
     assert len(commit) == 40 and not dirty
 
 
+def test_code_that_lies_elsewhere_is_told_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a benchmark by HARNESS_BENCHMARKS the log named the harness's commit alone: its code could change unseen."""
+    package = tmp_path / "of_mine" / "beads"
+    (package / "deep").mkdir(parents=True)
+    for name in ("__init__.py", "rules.toml", "deep/kernel.cu"):
+        (package / name).write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    (package / "deep/__init__.py").write_text("")
+    found = [provenance.of_benchmark("of_mine.beads.deep"), provenance.of_benchmark("of_mine.beads")]
+    (package / "__pycache__/x.pyc").parent.mkdir(exist_ok=True)
+    for name in ("__pycache__/x.pyc", ".swp"):  # not its code
+        (package / name).write_text("")
+    assert provenance.of_benchmark("of_mine.beads") == found[1]
+    (package / "deep/kernel.cu").write_text("changed")
+    found += [provenance.of_benchmark("of_mine.beads")]
+    (package / "deep/kernel.cu").rename(package / "deep/other.cu")
+    found += [provenance.of_benchmark("of_mine.beads")]
+    assert len(set(found)) == 4 and all(len(each) == 64 for each in found)
+    assert provenance.of_benchmark("tests.toy") == "", "the commit has it"
+
+
 def test_a_git_that_hangs_says_nothing(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "GIT_LIMIT_S", 0.1)
     bin_ = tmp_path / "bin"

@@ -289,6 +289,7 @@ def test_the_scripts_of_a_package_are_sound(tmp_path: Path, project: str) -> Non
         ({"tree_dirty": True}, 5, "the source had uncommitted changes"),
         ({"commit": "unknown"}, 5, "the logs name no commit"),
         ({"commit": "1" * 40}, 5, "is not in this checkout"),
+        ({"benchmark_sha256": "2" * 64}, 5, "lies outside of this project, whose commit has none of it"),
         ({}, 4, "4 runs; the rules want 5: run 1 more"),
         ({}, 6, "6 runs; the rules want 5: choose consecutive ones"),
     ],
@@ -302,6 +303,20 @@ def test_what_is_refused_and_in_which_words(
     (reason,) = refused.value.reasons
     assert words in reason
     assert not (tmp_path / "packages").exists()
+
+
+def test_code_that_no_commit_here_has_is_packaged_from_its_folder(tmp_path: Path, project: str) -> None:
+    """A benchmark of one's own, by HARNESS_BENCHMARKS: the harness's sources were packaged as the implementation."""
+    folder = write_series(tmp_path / "out", own=own(commit=project, benchmark_sha256="2" * 64))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/train.py").write_text("pass\n")
+    (series,) = find_series([folder])
+    built, _ = package(series, order(tmp_path / "packages", sources=tmp_path / "mine"))
+    assert [path.name for path in built.rglob("train.py")] == ["train.py"]
+    write(folder / "result_4.txt", events(seed=9, epoch_ms=12_345, own=own(commit=project, benchmark_sha256="3" * 64)))
+    (series,) = find_series([folder])
+    with pytest.raises(Unpublishable, match="different code of the benchmark"):
+        package(series, order(tmp_path / "others", sources=tmp_path / "mine"))
 
 
 def test_a_dirty_tree_is_refused_whatever_sources_are_named(tmp_path: Path) -> None:
