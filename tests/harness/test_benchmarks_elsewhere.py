@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,26 @@ def elsewhere(tmp_path: Path) -> Path:
     for ranks in (1, 2):
         toy.write(tmp_path, {**toy.raw(ranks=ranks), "benchmark": "mine"}, f"my-{ranks}")
     return folder
+
+
+def test_the_page_s_own_files_make_one_that_runs(tmp_path: Path) -> None:
+    """docs/benchmark.md, word for word, in a folder of somebody's own."""
+    page = (CHECKOUT / "docs" / "benchmark.md").read_text()
+    shell, tables = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("sh", "toml"))
+    makes, runs = (block.replace("/path/to/this/project", str(CHECKOUT)) for block in shell)
+    words = [makes]
+    for name, table in zip(("mine/beads/rules.toml", "my.toml"), tables, strict=True):
+        assert f"`{name}`" in page
+        words.append(f"cat > {name} <<'END'\n{table}END")
+    done = subprocess.run(
+        ["bash", "-ec", "\n".join([*words, runs])],
+        cwd=tmp_path, env=environment(HARNESS_BENCHMARKS=""), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (log,) = (tmp_path / "out").glob("result_*.txt")
+    record = read(log)
+    assert record.benchmark == "beads" and len(record.benchmark_sha256 or "") == 64
+    assert harness("check", tmp_path / "out", HARNESS_BENCHMARKS=str(tmp_path / "mine")).returncode == 0
 
 
 def test_it_is_run_on_ranks_used_and_scored(tmp_path: Path, elsewhere: Path) -> None:
