@@ -1,7 +1,8 @@
 # The benchmark in one image:
 #
 #   docker build -t ssd .
-#   docker run --rm --init --network none ssd                                      # the embedded job, without a GPU
+#   mkdir -p out; docker run --rm --init --network none --user "$(id -u):$(id -g)" -v "$PWD/out:/results" ssd
+#                                                                                  # the embedded job, without a GPU; its log in out/
 #   docker run --rm --init --network none --gpus all ssd python -m harness doctor  # what this machine is, what to fix
 #
 # For what, the build argument ACCELERATOR says (requirements/README.md: the lock files):

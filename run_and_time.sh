@@ -7,7 +7,7 @@ usage() {
 ./run_and_time.sh [CONFIGURATION] [options]
 
 One timed run. Trains to the target and leaves a log that MLPerf's checker accepts, result_N.txt, and a picture of
-it, result_N.png. The first call makes .venv from the lock file (minutes, about 5 GB); later ones, and calls where
+it, result_N.png. The first call makes .venv from the lock file (minutes, about 7 GB); later ones, and calls where
 everything is installed, skip that.
 
 CONFIGURATION is a name under configs/ or the path of a file. Without one a machine without accelerators runs the
@@ -49,7 +49,8 @@ Options win. HARNESS_CACHE_DIR is where the embedded data, what the check of a d
 (default: .cache in the checkout, or ~/.cache/harness where that is not yours alone).
 
 Exit codes: 0 target met; 1 epochs (or --max-steps) spent without it; 2 usage or configuration; 5 the run broke; 6 no
-suitable device or driver; 130 interrupted. Every one of them leaves its status in the log.
+suitable device or driver; 130 interrupted. Whatever began leaves its status in the log; a wrong command line,
+or an input that is not there, leaves none.
 END
 }
 

@@ -24,6 +24,7 @@ Inputs, all from the environment:
   NV_GPU          which GPUs, by number or UUID: 0,1       [as many as the configuration says]
   SYSTEM          folder name of this machine's results    [made out of the configuration's platform]
   DATESTAMP       each trial's log also as LOGDIR/DATESTAMP_N.log, N from 1: DATESTAMP=$(date +'%y%m%d%H%M%S%N')
+  HARNESS_ORG     whose results they are, in the log; without a name none can be packaged   [the configuration's]
   WATCHDOG        seconds without progress after which a trial is stopped; 0: never          [1800]
   DOCKER_HOST     the Docker engine                        [unix:///var/run/docker.sock]
 

@@ -36,7 +36,7 @@ make_environment() {
         fi
     fi
     for lock in "$@"; do count=$((count + $(grep -c '==' "$lock"))); done
-    printf 'set-up: installing %d packages into .venv (about 5 GB with CUDA; minutes, once)\n' "$count"
+    printf 'set-up: installing %d packages into .venv (about 7 GB with CUDA; minutes, once)\n' "$count"
     local pip=("$here/.venv/bin/python" -m pip)
     "${pip[@]}" --version >/dev/null 2>&1 || pip=("$base" -m pip --python "$here/.venv/bin/python")
     local requirements=()

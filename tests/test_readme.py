@@ -25,7 +25,7 @@ README = (CHECKOUT / "README.md").read_text()
 # What cannot be run here, and why; that its options exist is looked at all the same
 NEEDS_MORE = {
     "./run_tests.sh": "is what runs this test",
-    "./run_and_time.sh --checkpoint-dir": "the run before it keeps its model too, by HARNESS_CHECKPOINT_DIR",
+    "./run_and_time.sh embedded --checkpoint-dir": "the run before it keeps its model too, by HARNESS_CHECKPOINT_DIR",
     ".venv/bin/python -m harness prepare --data-dir /data/coco2017": "downloads 20 GB",
     ".venv/bin/python -m harness doctor --data-dir /data/coco2017": "looks at a folder that is not here",
     "./run_and_time.sh H100_1x1x256": "needs an H100 and COCO",

@@ -65,6 +65,8 @@ def test_every_configuration_is_in_the_table_and_those_of_this_machine_first(
     assert here == sorted(here, reverse=True) and here[0]
     assert next(row for row in rows if row.startswith("embedded ")).rstrip().endswith("yes")
     assert "1.3 minutes" in next(row for row in rows if row.startswith("embedded "))
+    assert "30 to 40 s" in next(row for row in rows if row.startswith("retinanet_bccd "))
+    assert next(row for row in rows if row.startswith("H100_1x1x256 ")).rstrip().endswith("speed alone")
 
 
 BAD = {
