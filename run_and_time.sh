@@ -16,7 +16,8 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   --data-dir DIR         the data set, a folder in COCO form (the embedded demonstration makes its own)
   --initial-weights FILE initial weights, where the configuration wants them (--backbone-path, as published recipes
                          have it, is the same)
-  --out DIR              where the log goes (default: out/CONFIGURATION in the checkout); N is the next free number,
+  --out DIR              where the log goes (default: out/CONFIGURATION in the checkout, of a
+                         series out/SYSTEM/BENCHMARK); N is the next free number,
                          nothing is ever written over
   --cache-dir DIR        where made data, the check of a data set and compiled parts are kept (default: see HARNESS_CACHE_DIR)
   --number N             exactly this number
@@ -39,7 +40,7 @@ embedded demonstration on its CPU; a machine with them is told which configurati
   --system NAME          trials land in OUT/NAME/BENCHMARK (default: from the platform's name)
   --datestamp NAME       each trial's log also as OUT/NAME_N.log, N from 1, as submitters' scripts name it
   --no-clear-caches      leave the page cache alone before a trial
-  --watchdog SECONDS     stop a trial whose log stands still for so long
+  --watchdog SECONDS     stop a trial whose log stands still for so long (1800); 0 never
   -h, --help             this text; more with `python -m harness run --help`
 
 Environment, for those who know MLPerf's scripts: DGXSYSTEM is CONFIGURATION, DATADIR --data-dir, LOGDIR --out,

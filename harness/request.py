@@ -107,7 +107,11 @@ class Request:
     ] = None
     out: Annotated[
         Path | None,
-        Option(envvar=OUT, help="Folder of the log result_N.txt.  [default: out/CONFIGURATION in the checkout]"),
+        Option(
+            envvar=OUT,
+            help="Folder of the log result_N.txt.  [default: out/CONFIGURATION in the checkout, of a series "
+            "out/SYSTEM/BENCHMARK; where it is installed or read-only, in the current folder]",
+        ),
         ALL,
     ] = None
     seed: Annotated[
@@ -159,7 +163,7 @@ class Request:
         Path | None,
         Option(
             help="Where made data, what the check of a data set leaves and compiled parts are kept.  [default: .cache in the "
-            "checkout]"
+            "checkout; /cache in the image; else ~/.cache/harness]"
         ),
         ALL,
         CACHE,
@@ -223,7 +227,10 @@ class Request:
     ] = None
     watchdog: Annotated[
         float | None,
-        Option(min=0, help="Seconds without a line in the log after which a trial is stopped; 0 for never."),
+        Option(
+            min=0,
+            help="Seconds without a line in the log after which a trial is stopped; 0 for never.  [default: 1800]",
+        ),
         SERIES,
     ] = None
     engine: Annotated[
@@ -239,14 +246,14 @@ class Request:
     ] = None
     gpus: Annotated[
         str | None,
-        Option(help="Of a container: indices or UUIDs, with commas.  [default: the first ones]"),
+        Option(help="GPUs of a container: indices or UUIDs, with commas.  [default: the first ones]"),
         SERIES,
         Of(Engine.DOCKER),
     ] = None
     shm_size: Annotated[
         str | None,
         Option(
-            help="Of a container: its own shared memory, such as 8g, instead of the host's; of a pod: at most so much."
+            help="Shared memory of a container of its own, such as 8g, instead of the host's; of a pod: at most so much."
         ),
         SERIES,
         Of(Engine.DOCKER, Engine.KUBERNETES),
@@ -258,10 +265,16 @@ class Request:
         Of(Engine.KUBERNETES),
     ] = False
     kube_context: Annotated[
-        str | None, Option(help="Of the kubeconfig.  [default: its current one]"), SERIES, Of(Engine.KUBERNETES)
+        str | None,
+        Option(help="Which context of the kubeconfig.  [default: its current one]"),
+        SERIES,
+        Of(Engine.KUBERNETES),
     ] = None
     namespace: Annotated[
-        str | None, Option(help="Of the cluster.  [default: the context's]"), SERIES, Of(Engine.KUBERNETES)
+        str | None,
+        Option(help="Which namespace of the cluster.  [default: the context's]"),
+        SERIES,
+        Of(Engine.KUBERNETES),
     ] = None
     data_claim: Annotated[
         str | None,

@@ -251,12 +251,18 @@ def _endless(batches: Any) -> Iterator[dict[str, Tensor]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--image-px", type=arguments.at_least(64), default=320)
-    parser.add_argument("--batch", type=arguments.at_least(1), default=2)
-    parser.add_argument("--rounds", type=arguments.at_least(1), default=5)
+    parser.add_argument("--device", default="cpu", help="torch's word: cpu, cuda:0 (default: cpu)")
     parser.add_argument(
-        "--only", choices=["step", "detection", "data"], nargs="+", default=["step", "detection", "data"]
+        "--image-px", type=arguments.at_least(64), default=320, help="side of a picture in px (default: 320)"
+    )
+    parser.add_argument("--batch", type=arguments.at_least(1), default=2, help="pictures of a step (default: 2)")
+    parser.add_argument("--rounds", type=arguments.at_least(1), default=5, help="turns of each comparison (default: 5)")
+    parser.add_argument(
+        "--only",
+        choices=["step", "detection", "data"],
+        nargs="+",
+        default=["step", "detection", "data"],
+        help="parts to measure (default: all three)",
     )
     parser.add_argument(
         "--forms",
@@ -266,7 +272,7 @@ def main() -> None:
         help="of the step; `compiled` takes minutes to compile on a CPU (default: the others)",
     )
     parser.add_argument("--data-dir", type=Path, help="a COCO folder; else the pictures that the project draws")
-    parser.add_argument("--out", type=arguments.file)
+    parser.add_argument("--out", type=arguments.file, help="file of all samples, in JSON (default: none)")
     asked = parser.parse_args()
     try:
         torch.zeros(1, device=asked.device)

@@ -103,6 +103,22 @@ def test_every_verb_and_option_of_a_written_command_exists() -> None:
             )
 
 
+def test_every_option_says_what_it_is() -> None:
+    """One had its default alone, another "Of the cluster"."""
+    for name, command in each_verb((), get_command(build())):
+        for option in command.params:
+            said = re.sub(r"\[.*?\]", "", getattr(option, "help", None) or "").strip()
+            assert said and not said.startswith("Of "), f"{' '.join(name)}: {option.name}: {said!r}"
+
+
+def each_verb(name: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield name, command
+    for word, each in (inner or {}).items():
+        yield from each_verb((*name, word), each)
+
+
 def verbs(name: tuple[str, ...], command: Any) -> dict[tuple[str, ...], set[str]]:
     """The options of each verb, by its words."""
     inner = getattr(command, "commands", None)

@@ -121,18 +121,19 @@ def plan(  # noqa: PLR0917 - typer passes options by name
     arm: Annotated[
         list[str],
         typer.Option(
-            help="Twice: a driver's name, or NAME:image=REF, config=NAME, commit=REV, env=KEY=VALUE with commas.",
+            help="Twice. A driver's name (--arm old --arm new), or a name with a setting (--arm a:image=ssd:1 --arm "
+            "b:image=ssd:2), one or more with commas: image=REF, config=NAME, commit=REV, env=KEY=VALUE.",
             metavar="NAME",
         ),
     ],
     hosts: Annotated[int, typer.Option(min=1, help="Machines, every second in opposite order.")] = 2,
-    runs: Annotated[int, typer.Option(min=1, help="That count, of each block; by turns: of each arm.")] = 5,
+    runs: Annotated[int, typer.Option(min=1, help="Runs that count, of each block; by turns: of each arm.")] = 5,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps of a run.  [default: to the target]")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a run.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a run, in place of --steps.")] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Of each arm's first run; the next has one more.")
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of each arm's first run; the next has one more.")
     ] = 1,
     data_dir: Annotated[Path | None, typer.Option(envvar=environment.DATA_DIR, help="As of `run`.")] = None,
     initial_weights: Annotated[

@@ -35,7 +35,11 @@ def configs(
         ),
     ] = None,
     recipes: Annotated[
-        bool, typer.Option("--recipes", help="Show the published recipes that a configuration may name instead.")
+        bool,
+        typer.Option(
+            "--recipes",
+            help="Show instead the published recipes, of a global batch each, that optimizer.recipe may name.",
+        ),
     ] = False,
 ) -> None:
     """The configurations there are, as a table that says which of them run here."""

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from harness.contract import Detector
 
 TRAINED = "A checkpoint, or the folder that --checkpoint-dir named: then its best."
-DEVICE = "As run.device in a configuration.  [default: an accelerator, else the processor]"
+DEVICE = (
+    "As run.device in a configuration: cpu, cuda, xpu, musa, hpu, npu, or accelerator for whichever is here.  [default: an "
+    "accelerator, else the processor]"
+)
 PRECISION = "fp32, bf16 or fp16.  [default: the one that the checkpoint was evaluated in]"
 
 
@@ -173,7 +176,13 @@ def inference(
         ),
     ],
     *,
-    scenario: Annotated[list[Scenario] | None, typer.Option(help="[default: both]", show_default=False)] = None,
+    scenario: Annotated[
+        list[Scenario] | None,
+        typer.Option(
+            help="One picture after the other, or all that there are in batches; again for both.  [default: both]",
+            show_default=False,
+        ),
+    ] = None,
     begin: Annotated[
         list[Beginning] | None,
         typer.Option(
@@ -182,14 +191,18 @@ def inference(
         ),
     ] = None,
     precision: Annotated[
-        list[Precision] | None, typer.Option(help="Again for more.  [default: fp32 and bf16]", show_default=False)
+        list[Precision] | None,
+        typer.Option(help="Number format; repeatable.  [default: fp32 and bf16]", show_default=False),
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="With torch.compile too, after without.")] = False,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Of offline.  [default: the fastest is looked for]", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Pictures at once, offline.  [default: the fastest is sought]", show_default=False),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Of each measurement, at least; MLPerf: 60.")] = 4,
-    queries: Annotated[int, typer.Option(min=1, help="Of single stream, at least; MLPerf: 1024.")] = 100,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds of each measurement, at least; MLPerf: 60.")
+    ] = 4,
+    queries: Annotated[int, typer.Option(min=1, help="Pictures of single stream, at least; MLPerf: 1024.")] = 100,
     full: Annotated[
         bool, typer.Option("--full", help="As long as MLPerf asks, 60 s and its counts each, however long that takes.")
     ] = False,

@@ -29,12 +29,19 @@ def probe(  # noqa: PLR0917 - typer passes options by name
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="As run.device in a configuration.  [default: the configuration's, or any accelerator]"),
+        typer.Option(
+            help="As run.device in a configuration: cpu, cuda, xpu, musa, hpu, npu, or accelerator for "
+            "whichever is here.  [default: the configuration's, or any accelerator]"
+        ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, max=600, help="To measure for, at most.")] = 60,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Seconds to measure for, at most.")] = 60,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where probe_N.json goes: beside results.  [default: where `run` puts them]", metavar="DIR"),
+        typer.Option(
+            help="Folder of probe_N.json; beside results `compare` finds it.  [default: that of `run`, "
+            "out/CONFIGURATION]",
+            metavar="DIR",
+        ),
     ] = None,
     image: Annotated[
         str | None, typer.Option(help="Measure in a container of this image, as `run --image` would train in.")

@@ -182,7 +182,10 @@ def collect(
     system: Annotated[
         str | None, typer.Option(help="Folder in the collection.  [default: configuration and a hash of the machine]")
     ] = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Take files that have changed as they are now.")] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Take collected files that were changed since as they are now."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Copy finished runs into results/SYSTEM/BENCHMARK, never over another, and index them. Exit 1 if one is refused."""

@@ -24,6 +24,9 @@ def register(app: typer.Typer) -> None:
 def run(request: Request, named: frozenset[str]) -> None:
     """One timed run: trains to the target and leaves a log that MLPerf's checker accepts. With --trials, a series of them.
 
+    Each option is read from the environment too: from the variable that is named beside it, else from HARNESS_ and its name
+    (HARNESS_MAX_STEPS=200). The command line wins.
+
     Exit codes: 0 target met, 1 epochs (or --max-steps) spent without it, 2 usage or configuration, 5 the run broke, 6 no
     suitable device or driver, 130 interrupted.
     """
