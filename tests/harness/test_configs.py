@@ -122,7 +122,7 @@ def test_a_bad_file_stops_no_other_configuration(with_bad_ones: Path) -> None:
 @pytest.mark.parametrize(
     "said, shown",
     [("", "no"), ("# Measured by this project: no", "no"), ("# Measured by this project: not measured yet", "no"),
-     ("# Measured by this project: its speed; no run to the target yet", "its speed"),
+     ("# Measured by this project: its speed; no run to the target yet", "speed alone"),
      ("# Measured by this project: five timed runs", "yes")],
 )  # fmt: skip
 def test_what_was_measured_is_what_its_comment_says(tmp_path: Path, said: str, shown: str) -> None:
