@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness.launch import ledger, slurm
+from harness.launch import controller, ledger, slurm
 from harness.results.logfile import read
 from tests.conftest import CHECKOUT
 from tests.harness.launch import cluster
@@ -341,7 +341,11 @@ def test_a_controller_that_is_restarted_between_two_trials_costs_none(place: Pla
     assert running.stdout is not None
     place.trained(2)
     place.cluster.kill("slurmctld")
-    next(line for line in running.stdout if "It is waited for" in line)
+    next(
+        line
+        for line in running.stdout
+        if f"waiting, {controller.PATIENCE_S:g} s at most: Slurm does not answer" in line
+    )
     place.cluster.control()
     said, _ = running.communicate(timeout=300)
     assert (running.returncode, place.attempts) == (0, [(0, 1, "success"), (1, 1, "success")]), said
