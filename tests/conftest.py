@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -39,7 +40,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("long")]
     may_take = {item.path: 0.0 for item in items}
     for item in items:
-        if item.get_closest_marker("long"):
+        if item.get_closest_marker("slurm"):
+            may_take[item.path] = math.inf  # minutes in which it mostly waits, so that others lose nothing by it
+        elif item.get_closest_marker("long"):
             limit = item.get_closest_marker("timeout")
             may_take[item.path] = max(may_take[item.path], limit.args[0] if limit else float(config.getini("timeout")))
         elif item.get_closest_marker("early"):
