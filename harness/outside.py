@@ -79,7 +79,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise Refused(f"{path}: not valid TOML: nested too deep") from error
     except ValueError as error:  # tomllib's own, and int's of a number with too many digits
         raise Refused(f"{path}: not valid TOML: {error}") from error
-    if _deeper(content, DEPTH_LIMIT):
+    if _too_deep(content):
         raise Refused(f"{path}: nested deeper than {DEPTH_LIMIT}")
     return content
 
@@ -102,14 +102,14 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"not JSON ({error.msg} in line {error.lineno})") from error
     except (ValueError, RecursionError) as error:
         raise ValueError("not JSON (a number or nesting too large)") from error
-    if _deeper(content, DEPTH_LIMIT):
+    if _too_deep(content):
         raise ValueError(f"nested deeper than {DEPTH_LIMIT}")
     return content
 
 
-def _deeper(content: Any, limit: int) -> bool:
+def _too_deep(content: Any) -> bool:
     level = [content]
-    for _ in range(limit):
+    for _ in range(DEPTH_LIMIT):
         level = [
             inner
             for each in level

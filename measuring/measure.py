@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 Measure = Callable[[], float]
+QUIET_S, POLL_S = 0.1, 0.02  # without processor time to be called quiet, looked at so often
+PATIENCE_S = 60.0  # with threads that never are
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,10 @@ def processor_time_of_background_work(consume: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def _until_quiet(quiet_s: float = 0.1, poll_s: float = 0.02, patience_s: float = 60.0) -> None:
-    since, give_up = time.perf_counter(), time.perf_counter() + patience_s
-    while time.perf_counter() - since < quiet_s and time.perf_counter() < give_up:
+def _until_quiet() -> None:
+    since, give_up = time.perf_counter(), time.perf_counter() + PATIENCE_S
+    while time.perf_counter() - since < QUIET_S and time.perf_counter() < give_up:
         before = time.process_time()
-        time.sleep(poll_s)
-        if time.process_time() - before > poll_s / 10:
+        time.sleep(POLL_S)
+        if time.process_time() - before > POLL_S / 10:
             since = time.perf_counter()

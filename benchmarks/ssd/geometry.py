@@ -22,17 +22,6 @@ REFERENCE_EXTRAS: tuple[Extra, ...] = (
 )
 
 
-# The SSD paper's (Liu et al., arXiv 1512.02325v5) after fc7: of SSD300, and of SSD512, whose last kernel is 4x4
-VGG_300_EXTRAS: tuple[Extra, ...] = ((256, 512, 2, 1), (128, 256, 2, 1), (128, 256, 1, 0), (128, 256, 1, 0))
-VGG_512_EXTRAS: tuple[Extra, ...] = (
-    (256, 512, 2, 1),
-    (128, 256, 2, 1),
-    (128, 256, 2, 1),
-    (128, 256, 2, 1),
-    (128, 256, 1, 1, 4),
-)
-
-
 def feature_sizes(image_px: int, extras: Sequence[Extra], backbone: Backbone = "resnet34") -> list[int]:
     """Side of each map in cells, the backbone's first; ValueError when an extra block has nothing left to convolve."""
     sizes = _of_backbone(image_px, backbone)

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 DECAY = 0.1
-REFERENCE_BATCH = 32
-REFERENCE_LR = 2.5e-3
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,3 @@ class Schedule:
             return self.base - (self.warmup_steps - step) * self.base / (self.warmup_steps * 2.0**self.warmup_factor)
         decays = sum(step >= epoch * self.steps_per_epoch for epoch in self.decay_epochs)
         return float(self.base * DECAY**decays)
-
-
-def published_base(lr: float, global_batch_size: int) -> float:
-    """What v0.7's PyTorch submissions made of their `--lr`: an integer multiple of 2.5e-3 near lr * batch / 32."""
-    return REFERENCE_LR * max(1, round(lr / REFERENCE_LR * global_batch_size / REFERENCE_BATCH))

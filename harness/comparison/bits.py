@@ -58,7 +58,6 @@ class Bits:
 
     text: str
     equal: bool | None  # None where it cannot be said
-    parting: Parting | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,8 @@ def compare(runs: Sequence[ComparedRun]) -> Bits | None:
             if (found := parting(first, other)) is not None:
                 text = f"{NAMES[arm]} is not equal to itself ({first.log}, {other.log}): {found}"
                 if arm and next(_same_seed(arms[0]), None):  # so one of these runs is unlike A's
-                    return Bits(f"{text}; {NAMES[0]} is (seed {first.seed})", False, found)
-                return Bits(f"{text}; nothing can be said of {NAMES[1]}", None, found)
+                    return Bits(f"{text}; {NAMES[0]} is (seed {first.seed})", False)
+                return Bits(f"{text}; nothing can be said of {NAMES[1]}", None)
     pairs = [(one, other) for one in arms[0] for other in arms[1] if one.seed is not None and one.seed == other.seed]
     if not pairs:
         return Bits("no two deterministic runs of one seed, one in each arm", None)
@@ -124,7 +123,7 @@ def compare(runs: Sequence[ComparedRun]) -> Bits | None:
     if partings:
         first_found, seed = min(partings, key=lambda each: each[0].step)
         of = f"seed {seed}; {len(partings)} of {len(pairs)} pairs of runs differ" if len(pairs) > 1 else f"seed {seed}"
-        return Bits(f"not equal to the bit, {first_found} ({of})", False, first_found)
+        return Bits(f"not equal to the bit, {first_found} ({of})", False)
     told_of = {one.seed for one, _ in pairs if one.seed is not None}
     extents = [Extent.of(one, other) for one, other in pairs]
     extent = reduce(and_, extents)

@@ -44,10 +44,9 @@ class Interrupted(BaseException):
 class Guard:
     """The block's other thread."""
 
-    def __init__(self, taken: Collection[int], grace_s: float) -> None:
+    def __init__(self, taken: Collection[int]) -> None:
         self._taken = taken
         self.overdue: Callable[[Interrupted], None] | None = None  # what to do when the block is not left in time
-        self._grace_s = grace_s
         self._left = threading.Event()
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
@@ -65,14 +64,14 @@ class Guard:
     def _wait(self) -> None:
         while number := os.read(self._read, 1):
             if number[0] in self._taken:
-                if self._left.wait(self._grace_s):
+                if self._left.wait(GRACE_S):
                     return
                 if self.overdue is not None:
                     self.overdue(Interrupted(number[0]))
 
 
 @contextmanager
-def as_exceptions(grace_s: float | None = None) -> Iterator[Guard]:
+def as_exceptions() -> Iterator[Guard]:
     """Inside the block the first signal raises Interrupted; those after it are ignored until the run is closed.
 
     Where Python drops what is raised (a destructor, the callback of a weak reference: each import has one), it comes again.
@@ -104,7 +103,7 @@ def as_exceptions(grace_s: float | None = None) -> Iterator[Guard]:
 
     coming: list[threading.Timer] = []
     numbers = taken()
-    guard = Guard(numbers, GRACE_S if grace_s is None else grace_s)
+    guard = Guard(numbers)
     before = {each: signal.signal(each, handle) for each in numbers}
     hook_before, sys.unraisablehook = sys.unraisablehook, dropped
     try:

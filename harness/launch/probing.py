@@ -52,10 +52,6 @@ def probe(
     variables: Mapping[str, str],
 ) -> int:
     """Leaves probe_N.json in `folder`, which is made; returns the exit code. `request` is settled and names the image."""
-
-    def passed_on(line: str) -> None:
-        say(line.removeprefix("probe | "))
-
     folder.mkdir(parents=True, exist_ok=True)
     order = Order(0, folder.resolve(), None, caches_cleared=False)
     with Reaper() as reaper:

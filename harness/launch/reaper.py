@@ -26,15 +26,13 @@ GRACE_S = 20
 class Reaper:
     """The series' end of the pipe. A context: leaving it is the end of the series."""
 
-    def __init__(self, command: list[str] | None = None) -> None:
-        self._command = command or [sys.executable, "-m", "harness.launch.reaper"]
+    def __init__(self) -> None:
         self._orders: dict[str, None] = {}
         self._start()
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
-        )
+        command = [sys.executable, "-m", "harness.launch.reaper"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
 
     def watch_processes(self, series: str) -> None:
         """Stop the processes of this series' trials when it is gone."""

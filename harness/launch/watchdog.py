@@ -67,16 +67,16 @@ class Outcome:
 class LogGrowth:
     """How long ago the log grew."""
 
-    def __init__(self, log: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log, self._clock = log, clock
-        self._size, self._since = self._measure(), clock()
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._size, self._since = self._measure(), time.monotonic()
 
     def silent_s(self) -> float:
         """Seconds since the log was last seen to grow; from the start where there is none yet."""
         size = self._measure()
         if size != self._size:
-            self._size, self._since = size, self._clock()
-        return self._clock() - self._since
+            self._size, self._since = size, time.monotonic()
+        return time.monotonic() - self._since
 
     def _measure(self) -> int:
         try:

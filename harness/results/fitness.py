@@ -27,6 +27,7 @@ class Obstacle:
     publishable: bool = False  # it keeps from being ranked, not from being submitted
 
 
+NAMED = 3  # errors of checks; how many more there are is said
 NOT_BEGUN = "wait for its run_start, or take the file away where its process is gone: it is no run's and counts as none"
 
 
@@ -131,16 +132,16 @@ def of_series(series: Series, rules: Rules) -> Iterator[Obstacle]:
         yield Obstacle(text, "", publishable=True)
 
 
-def of_findings(found: Iterable[tuple[str, str, str]], rest: int = 3) -> Iterator[Obstacle]:
-    """What checks call an error, each as (file, what, fix); the same in several files once, the first `rest` by name."""
+def of_findings(found: Iterable[tuple[str, str, str]]) -> Iterator[Obstacle]:
+    """What checks call an error, each as (file, what, fix); the same in several files once, the first NAMED by name."""
     files: dict[tuple[str, str], list[str]] = {}
     for file, what, fix in found:
         files.setdefault((what, fix), []).append(file)
-    for (what, fix), where in list(files.items())[:rest]:
+    for (what, fix), where in list(files.items())[:NAMED]:
         more = f" and {len(where) - 1} more" if len(where) > 1 else ""
         yield Obstacle(f"{where[0]}{more}: {what}", fix)
-    if len(files) > rest:
-        yield Obstacle(f"{len(files) - rest} more errors that check finds", "see check")
+    if len(files) > NAMED:
+        yield Obstacle(f"{len(files) - NAMED} more errors that check finds", "see check")
 
 
 def _number(count: int, rules: Rules) -> Iterator[Obstacle]:

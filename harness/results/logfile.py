@@ -119,7 +119,6 @@ class LogReader:
             ruleset_is_guess=guess,
             outcome=outcome,
             reason=reason,
-            stop_status=self._clock.status,
             ranks=self._ranks // copies if self._ranks % copies == 0 else self._ranks,
             init_start_s=None if self._init_start_ms is None else self._init_start_ms / 1000,
             init_stop_s=init_stop.time_s if init_stop else None,

@@ -41,7 +41,6 @@ class RunRecord:
 
     outcome: Outcome
     reason: str  # why it is not a success; empty for one
-    stop_status: str | None  # run_stop's own word
 
     ranks: int  # init_start lines: one a rank by custom, copies of whole lines left out (see `copies`)
     init_start_s: float | None

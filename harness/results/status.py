@@ -24,6 +24,7 @@ COLUMNS = (
     "epoch/seconds/quality ...",
 )
 FIGURES = (*COLUMNS[1:4], *COLUMNS[6:10])
+EVERY_S = 2.0  # logs that are followed are looked at
 
 
 class Followed:
@@ -180,9 +181,7 @@ def _so_far(record: RunRecord) -> float | None:
     return max(ends, default=record.run_start_s) - record.run_start_s
 
 
-def follow(
-    paths: Sequence[Path], show: Callable[[list[RunRecord]], None], *, every_s: float = 2.0, stop: Callable[[], bool]
-) -> None:
+def follow(paths: Sequence[Path], show: Callable[[list[RunRecord]], None], *, stop: Callable[[], bool]) -> None:
     """Show all logs, again whenever one has grown, until `stop` says so or none is unfinished."""
     logs = [Followed(path) for path in paths]
     sizes: list[int] = []
@@ -193,7 +192,7 @@ def follow(
             show(records)
         if stop() or all(record.outcome not in ("unfinished", "empty") for record in records):
             return
-        time.sleep(every_s)
+        time.sleep(EVERY_S)
 
 
 def exit_code(records: Sequence[RunRecord]) -> int:

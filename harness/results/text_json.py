@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 DEPTH_LIMIT = 32  # of nested JSON; the deepest known (a configuration) has 5
+SHOWN = 80  # characters of what a message is about
 
 
 def _finite(text: str) -> float | str:
@@ -81,7 +82,7 @@ def reason(error: Exception) -> str:
     return f"ambiguous ({error})" if isinstance(error, _Ambiguous) else "not JSON (a number or nesting too large)"
 
 
-def shortened(text: str, limit: int = 80) -> str:
+def shortened(text: str) -> str:
     """For a message."""
-    text = text[: 4 * limit].strip().encode("utf-8", "replace").decode()
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    text = text[: 4 * SHOWN].strip().encode("utf-8", "replace").decode()
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."

@@ -78,12 +78,6 @@ class Clock:
     def monotonic_s(self) -> float | None:
         return number(self.stop.metadata.get("monotonic_s")) if self.stop is not None else None
 
-    @property
-    def status(self) -> str | None:
-        """run_stop's own word; of several, the first that is not success."""
-        event = self._not_success or self.stop
-        return _status(event) if event else None
-
     def outcome(self) -> tuple[Outcome, str]:
         """What the log proves, and why it is not a success."""
         start, stop, bad = self.start, self.stop, self._not_success

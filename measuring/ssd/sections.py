@@ -51,6 +51,9 @@ GPU_VARIANTS: dict[str, dict[str, Any]] = {
     },
     "bf16 channels_last, compiled, CUDA graphs": {**COMPILED, "cuda_graphs": True},
 }
+CATEGORIES, PER_IMAGE = 80, 100  # COCO's own, and detections that its metric counts
+EVAL_BATCH = 120
+KERNELS = 15  # shown
 STEP_GOAL, DETECTION_GOAL = 3.5, 5.0  # on a CPU; the first on one with AMX
 
 
@@ -153,7 +156,7 @@ class Kernel:
     calls_per_step: float
 
 
-def kernels(session: SSDSession, batch: Batch, steps: int, rows: int = 15) -> list[Kernel]:
+def kernels(session: SSDSession, batch: Batch, steps: int) -> list[Kernel]:
     """Where the time of a training step goes, by kernel on a GPU, by operator on a CPU."""
     on_gpu = session.context.device.startswith("cuda")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
@@ -171,30 +174,28 @@ def kernels(session: SSDSession, batch: Batch, steps: int, rows: int = 15) -> li
     ]
     spent = {(each.key, each.count): float(getattr(each, attribute)) for each in events}
     total = sum(spent.values())
-    largest = sorted(spent.items(), key=lambda item: -item[1])[:rows]
+    largest = sorted(spent.items(), key=lambda item: -item[1])[:KERNELS]
     return [Kernel(name[:90], us / total, us / 1e3 / steps, count / steps) for (name, count), us in largest if us > 0]
 
 
-def _detections(
-    truth_images: int, categories: int, per_image: int
-) -> tuple[coco.GroundTruth, npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def _detections(truth_images: int) -> tuple[coco.GroundTruth, npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Made-up ground truth of full COCO's density, detections in it, see GroundTruth.rows, and its images' ids."""
     rng = np.random.default_rng(0)
     ids = np.arange(1, truth_images + 1)
     boxes = rng.uniform(0, 300, (truth_images * 7, 4))
     document = {
         "images": [{"id": int(i), "width": 640, "height": 640, "file_name": f"{i}.jpg"} for i in ids],
-        "categories": [{"id": c, "name": str(c)} for c in range(1, categories + 1)],
+        "categories": [{"id": c, "name": str(c)} for c in range(1, CATEGORIES + 1)],
         "annotations": [
-            {"id": n, "image_id": n % truth_images + 1, "category_id": int(rng.integers(1, categories + 1)),
+            {"id": n, "image_id": n % truth_images + 1, "category_id": int(rng.integers(1, CATEGORIES + 1)),
              "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
             for n, box in enumerate(boxes.tolist(), start=1)
         ],
     }  # fmt: skip
     truth = coco.GroundTruth(annotation_file.parse(json.dumps(document).encode(), Path("synthetic")))
-    of = np.repeat(ids, per_image)
+    of = np.repeat(ids, PER_IMAGE)
     rows = np.column_stack(
-        [of, rng.uniform(0, 300, (len(of), 4)), rng.uniform(0.05, 1, len(of)), rng.integers(1, categories + 1, len(of))]
+        [of, rng.uniform(0, 300, (len(of), 4)), rng.uniform(0.05, 1, len(of)), rng.integers(1, CATEGORIES + 1, len(of))]
     )
     # the ground truth itself among them, so that there is something to agree on
     rows[: len(boxes), 0] = [a["image_id"] for a in document["annotations"]]
@@ -203,9 +204,9 @@ def _detections(
     return truth, rows, ids
 
 
-def evaluators(truth_images: int, rounds: int, categories: int = 80, per_image: int = 100) -> Comparison:
+def evaluators(truth_images: int, rounds: int) -> Comparison:
     """hotcoco against pycocotools on synthetic detections of full COCO's density."""
-    truth, rows, ids = _detections(truth_images, categories, per_image)
+    truth, rows, ids = _detections(truth_images)
     results: dict[str, coco.Metrics] = {}
 
     def timed(evaluator: coco.Evaluator) -> Measure:
@@ -221,15 +222,13 @@ def evaluators(truth_images: int, rounds: int, categories: int = 80, per_image: 
         "COCOeval",
         Figure("hotcoco", "s", found["hotcoco"]),
         Figure("pycocotools", "s", found["pycocotools"]),
-        note=f"{truth_images} images, {per_image} detections each, {categories} categories; the twelve figures equal",
+        note=f"{truth_images} images, {PER_IMAGE} detections each, {CATEGORIES} categories; the twelve figures equal",
     )
 
 
-def evaluation_of_ranks(
-    truth_images: int, rounds: int, ranks: int = 64, categories: int = 80, per_image: int = 100
-) -> Comparison:
+def evaluation_of_ranks(truth_images: int, rounds: int, ranks: int = 64) -> Comparison:
     """How long all ranks are busy with COCO's metric: one's own part and rank 0's sum of all, against all of it on rank 0."""
-    truth, rows, ids = _detections(truth_images, categories, per_image)
+    truth, rows, ids = _detections(truth_images)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     ranks = min(ranks, truth_images)
     shards = np.array_split(ids, ranks)
@@ -256,16 +255,14 @@ def evaluation_of_ranks(
         "COCOeval over ranks",
         Figure(f"{ranks} ranks", "s", found["parts"]),
         Figure("rank 0 alone", "s", found["whole"]),
-        note=f"{truth_images} images, {per_image} detections each, {gathered:.1f} MB gathered; equal mAP",
+        note=f"{truth_images} images, {PER_IMAGE} detections each, {gathered:.1f} MB gathered; equal mAP",
     )
 
 
-def _part(
-    truth: coco.GroundTruth, ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], batch: int = 120
-) -> npt.NDArray[np.uint8]:
+def _part(truth: coco.GroundTruth, ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """One rank's, as its evaluation makes it."""
     found = coco.Matching(truth)
-    for mine in (ids[at : at + batch] for at in range(0, len(ids), batch)):
+    for mine in (ids[at : at + EVAL_BATCH] for at in range(0, len(ids), EVAL_BATCH)):
         first, last = np.searchsorted(rows[:, 0], [mine[0], mine[-1] + 1])
         found.add(mine, rows[first:last])
     return found.to_array()

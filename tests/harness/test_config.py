@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.ssd.schedule import published_base
 from harness import config, config_files
 from harness.config_files import ConfigError
 from harness.contract import Context
@@ -240,12 +239,13 @@ def test_shipped_files(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "learning_rate", "weight_decay", "warmup_steps", "global_batch"),
     [
-        ("DGX1_1x8x120", published_base(2.92e-3, 960), 1.6e-4, 650, 960),
-        ("DGXA100_1x8x114", published_base(3.2e-3, 912), 1.3e-4, 650, 912),
+        # v0.7's PyTorch submissions made of their --lr an integer multiple of 2.5e-3 near lr * batch / 32
+        ("DGX1_1x8x120", 35 * 2.5e-3, 1.6e-4, 650, 960),
+        ("DGXA100_1x8x114", 36 * 2.5e-3, 1.3e-4, 650, 912),
         ("A100_1x1x128", 0.0114, 1.6e-4, 4809, 128),
         ("H100_1x1x256", 0.025256, 1.3e-4, 2290, 256),
         ("H200_1x1x456", 0.0449873, 1.3e-4, 1285, 456),
-        ("BI-V100_1x8x24", published_base(3.0e-3, 192), 1.6e-4, 3054, 192),
+        ("BI-V100_1x8x24", 7 * 2.5e-3, 1.6e-4, 3054, 192),
     ],
 )
 def test_published_recipes(

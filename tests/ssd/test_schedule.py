@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.ssd.schedule import Schedule, published_base
+from benchmarks.ssd.schedule import Schedule
 
 DGX_A100 = Schedule(0.09, warmup_steps=650, warmup_factor=0, decay_epochs=(44, 55), steps_per_epoch=117266 // 912)
 
@@ -31,11 +31,3 @@ def test_v07_dgx_a100(step: int, expected: float) -> None:
 def test_warmup_factor_raises_the_first_rate() -> None:
     schedule = Schedule(0.08, 100, 2, (), 10)
     assert schedule.learning_rate(0) == pytest.approx(0.08 * 3 / 4)
-
-
-@pytest.mark.parametrize(
-    ("lr", "batch", "base"),
-    [(2.92e-3, 960, 0.0875), (3.2e-3, 896, 0.09), (3.2e-3, 912, 0.09), (2.9e-3, 1536, 0.14), (2.5e-3, 8, 0.0025)],
-)
-def test_base_as_published(lr: float, batch: int, base: float) -> None:
-    assert published_base(lr, batch) == pytest.approx(base)

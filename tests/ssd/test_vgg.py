@@ -20,7 +20,7 @@ from benchmarks.detection.data_path.image_format import PaddedChannels
 from benchmarks.ssd import model as model_module
 from benchmarks.ssd import stem, vgg
 from benchmarks.ssd.boxes import cxcywh_to_ltrb, default_boxes
-from benchmarks.ssd.geometry import VGG_300_EXTRAS, VGG_512_EXTRAS, feature_sizes, shapes_per_cell
+from benchmarks.ssd.geometry import Extra, feature_sizes, shapes_per_cell
 from benchmarks.ssd.model import SSD, FusedHead, load_backbone
 from harness import config, config_files
 from tests.harness.execution import runs
@@ -28,6 +28,15 @@ from tests.ssd import small
 from tests.toy.configuration import write
 
 SHAPES_300, SHAPES_512 = (4, 6, 6, 6, 4, 4), (4, 6, 6, 6, 6, 4, 4)
+# The SSD paper's (Liu et al., arXiv 1512.02325v5) after fc7: of SSD300, and of SSD512, whose last kernel is 4x4
+VGG_300_EXTRAS: tuple[Extra, ...] = ((256, 512, 2, 1), (128, 256, 2, 1), (128, 256, 1, 0), (128, 256, 1, 0))
+VGG_512_EXTRAS: tuple[Extra, ...] = (
+    (256, 512, 2, 1),
+    (128, 256, 2, 1),
+    (128, 256, 2, 1),
+    (128, 256, 2, 1),
+    (128, 256, 1, 1, 4),
+)
 FC6, FC7 = "classifier.0", "classifier.3"
 
 

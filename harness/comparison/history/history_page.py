@@ -20,6 +20,7 @@ from harness.results.table import rounded
 GENERATOR = "harness history"
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 WIDTH, HEIGHT, LEFT = 860.0, 190.0, 70.0
+DRAWN = 200  # series
 COLOURS = 8  # of drivers, in comparison.css; as many drivers more are rings of the same
 
 
@@ -54,11 +55,11 @@ class Drawing:
     levels: tuple[tuple[float, float, float], ...]  # x from, x to, y: the mean between changes
 
 
-def render(found: History, *, drawn: int = 200) -> str:
-    """The page; of more than `drawn` series those with changes are drawn first."""
+def render(found: History) -> str:
+    """The page; of more than DRAWN series those with changes are drawn first."""
     environment = environment_of(TEMPLATES)
     environment.filters.update(date=history_text.date, cell=history_text.cell_text, tested=history_text.tested)
-    chosen = sorted(found.series, key=lambda each: -len(each.changes))[:drawn]
+    chosen = sorted(found.series, key=lambda each: -len(each.changes))[:DRAWN]
     return environment.get_template("history.html.jinja").render(
         found=found,
         drawings=[_draw(each, found.drivers) for each in chosen],

@@ -74,7 +74,6 @@ class Drift:
     log_ratio: float
     se: float
     df: float
-    per_hour: float  # log slowness
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Without end where the runs leave nothing to judge a trend by."""
@@ -211,13 +210,13 @@ def _drift(sample: Observations) -> Drift | None:
     design = np.concatenate([sample.arm[None].astype(float), hours[None], inside]).T
     free = count - design.shape[1]
     if free < 1:
-        return Drift(0.0, 0.0, 1.0, 0.0)
+        return Drift(0.0, 0.0, 1.0)
     solution, _, rank, _ = np.linalg.lstsq(design, sample.log_slowness, rcond=None)
     if rank < design.shape[1]:
-        return Drift(0.0, 0.0, 1.0, 0.0)
+        return Drift(0.0, 0.0, 1.0)
     residual = sample.log_slowness - design @ solution
     covariance = float(residual @ residual) / free * np.linalg.inv(design.T @ design)
-    return Drift(float(solution[0]), math.sqrt(max(covariance[0, 0], 1e-18)), float(free), float(solution[1]))
+    return Drift(float(solution[0]), math.sqrt(max(covariance[0, 0], 1e-18)), float(free))
 
 
 # --- no change at all ---

@@ -49,7 +49,6 @@ class Exported:
 
     path: Path
     inputs: str
-    opset: int
     pictures: int  # that it was checked with
     found: Agreement
     before_suppression: Agreement | None  # of a graph that says what that is
@@ -83,7 +82,7 @@ def export(model: Model, path: Path, pictures: Sequence[Path] = ()) -> Exported:
     found, before = _checked(content, detector, samples), _before_suppression(content, graph, samples)
     with whole.replacing(path) as file:
         file.write(content)
-    return Exported(path, _shape(samples[0]), OPSET, len(samples), found, before, dict(graph.metadata))
+    return Exported(path, _shape(samples[0]), len(samples), found, before, dict(graph.metadata))
 
 
 def lines(of: Exported) -> Iterator[str]:

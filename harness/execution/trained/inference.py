@@ -27,9 +27,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from harness.contract import Context, Detector, NotSuitable, Plain, Precision, Published, Sample
+from harness.contract import Context, Detector, NotSuitable, Plain, Published, Sample
 from harness.execution.trained import detectors
 from harness.execution.trained.detectors import Model
 from harness.system.facts import Machine
@@ -37,7 +37,6 @@ from harness.system.facts import Machine
 SINGLE_STREAM, OFFLINE = "single-stream", "offline"
 SCENARIOS = (SINGLE_STREAM, OFFLINE)
 PIXELS, FILE = "pixels", "file"  # what a query begins with
-PRECISIONS = get_args(Precision)
 RULES = "MLPerf Inference Rules 0.5"
 LEAST = {SINGLE_STREAM: {"queries": 1024, "seconds": 60}, OFFLINE: {"pictures": 24_576, "seconds": 60}}
 LIBRARY = 64  # pictures that queries are drawn from; as many as those rules say for large ones

@@ -443,8 +443,7 @@ def test_the_embedded_job_loses_a_node_and_goes_on(place: Place, tmp_path: Path)
     content = tomllib.loads((CHECKOUT / "configs" / "ssd" / "embedded.toml").read_text())
     content["run"] |= {"nodes": 2, "accelerators_per_node": 1, "log_every_steps": 1}
     content["compute"] |= {"precision": "fp32", "threads": 1}  # nothing measured in init, which takes most of the time
-    path = tmp_path / "embedded.toml"
-    path.write_text(toml(content))
+    path = toy.write(tmp_path, content, "embedded")
     words = ["--engine", "slurm", "--trials", "1", "--seed", "1", "--max-steps", "8", "--out", tmp_path / "out"]
     command = [sys.executable, "-m", "harness", "run", *map(str, (path, *words))]
     asked: Any = {"cwd": CHECKOUT, "env": place.cluster.environment, "text": True, "stdout": subprocess.PIPE}
@@ -468,11 +467,3 @@ def test_the_embedded_job_loses_a_node_and_goes_on(place: Place, tmp_path: Path)
     assert not log.with_name("result_0.node1.log").exists(), "a node without a word leaves no file"
     record = read(log)
     assert record.slowest_rank is not None and record.accelerators == 2
-
-
-def toml(content: dict[str, Any]) -> str:
-    lines = [f"{key} = {json.dumps(value)}" for key, value in content.items() if not isinstance(value, dict)]
-    for name, table in content.items():
-        if isinstance(table, dict):
-            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
-    return "\n".join(lines) + "\n"
