@@ -10,8 +10,6 @@ The file is never rewritten. How it is read, and what its lines may say, is resu
 from __future__ import annotations
 
 import datetime
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness import locks
 from harness.launch import holder
 from harness.results.account import (
     BROKEN,
@@ -71,7 +70,6 @@ __all__ = [
 ]
 
 HOLDER = ".ledger.holder"  # where the file system has no flock
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)  # of file systems without flock
 
 
 class LedgerLost(RuntimeError):
@@ -141,13 +139,10 @@ def _held(descriptor: int, folder: Path) -> Iterator[None]:
     """The right to write, by flock, or where the file system has none by a file that says who holds it."""
     running = f"{folder}: another series is running there; wait for its end, or use another folder"
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked = locks.take(descriptor, folder / FILE)
     except BlockingIOError as error:
         raise LedgerError(running) from error
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    else:
+    if locked:
         yield
         return
     claim = holder.claim(folder / HOLDER)
@@ -161,21 +156,17 @@ def _held(descriptor: int, folder: Path) -> Iterator[None]:
 
 def in_use(folder: Path) -> bool:
     """Whether a living process writes the ledger of `folder`. PermissionError when that cannot be seen."""
+    path = folder / FILE
     try:
-        descriptor = os.open(folder / FILE, os.O_RDWR | os.O_NONBLOCK)  # NFS locks only what may be written
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)  # NFS locks only what may be written
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return not locks.take(descriptor, path) and holder.living(folder / HOLDER) is not None
     except BlockingIOError:
         return True
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        return holder.living(folder / HOLDER) is not None
     finally:
         os.close(descriptor)
-    return False
 
 
 def now() -> str:

@@ -8,14 +8,13 @@ file has changed since it was collected, the index is left as it is until someon
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import names, outside, whole
+from harness import locks, names, outside, whole
 from harness.results import collection
 from harness.results.account import FILE, departures, ledgers_in
 from harness.results.logfile import read_whatever
@@ -120,16 +119,14 @@ def _against_ledgers(logs: list[Path], known: Collection[str], outcome: Collecte
 def _locked(into: Path) -> Iterator[bool]:
     """One collect at a time: two would each take the other's runs for new ones. ValueError where one is at work.
 
-    Whether the file system could say so.
+    Whether the file system could say so: links and exclusive names keep files from being overwritten where it has no locks.
     """
-    path, alone = into / LOCK, True
+    path = into / LOCK
     with path.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = locks.take(file.fileno(), path)
         except BlockingIOError as error:
             raise ValueError(f"{into}: another collect is at work in it; wait for its end and collect again") from error
-        except OSError:  # none of locks: links and exclusive names still keep files from being overwritten
-            alone = False
         yield alone
 
 

@@ -8,7 +8,6 @@ What lies aside has a name with a leading dot, which no verb looks into; what a 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import filecmp
 import os
 import shutil
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import names
+from harness import locks, names
 
 ASIDE = ".unchecked-"
 
@@ -79,12 +78,9 @@ def _alone(folder: Path) -> Iterator[bool]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = locks.take(descriptor, folder)
         except BlockingIOError as error:
             raise ValueError(f"{folder}: another package is being made in it; wait for its end") from error
-        except OSError:
-            yield False
-            return
-        yield True
+        yield alone
     finally:
         os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -236,7 +237,7 @@ def test_without_flock_a_file_says_who_holds_the_ledger(tmp_path: Path, monkeypa
     def none(*_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
-    monkeypatch.setattr(ledger.fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "flock", none)
     with ledger.opened(tmp_path) as book:
         start_and_end(book, 0, ledger.SUCCESS)
         assert ledger.in_use(tmp_path)
@@ -259,3 +260,14 @@ def test_without_flock_a_file_says_who_holds_the_ledger(tmp_path: Path, monkeypa
         ledger.opened(tmp_path),
     ):
         pass
+
+
+def test_a_disk_that_fails_is_not_one_without_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path / ledger.FILE}'"), ledger.opened(tmp_path):
+        pass
+    with pytest.raises(OSError, match="Input/output error"):
+        ledger.in_use(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -241,6 +242,19 @@ def test_two_collects_at_once(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="another collect is at work"):
             collect([tmp_path / "out"], into)
     assert len(collect([tmp_path / "out"], into).collected) == 2
+
+
+def test_a_disk_that_fails_is_not_one_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was: the collect went on beside another's."""
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_series(tmp_path / "out", 2)
+    monkeypatch.setattr(fcntl, "flock", fails)
+    with pytest.raises(ValueError, match=rf"{LOCK}: cannot be written: Input/output error"):
+        collect([tmp_path / "out"], tmp_path / "results")
+    assert files(tmp_path / "results") == {}
 
 
 def test_a_run_that_was_collected_twice_is_noticed(tmp_path: Path) -> None:

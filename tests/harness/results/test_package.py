@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import tomllib
@@ -210,6 +214,27 @@ def test_two_packages_at_once(tmp_path: Path) -> None:
     ):
         pass
     assert not (tmp_path / "packages").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO], ids=["no locks", "a disk that fails"])
+def test_without_a_lock_nothing_of_another_package_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """And a disk that fails was taken for one without locks: the package went on beside another."""
+
+    def none(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    left = tmp_path / f"{package_tree.ASIDE}abc"
+    left.mkdir()
+    monkeypatch.setattr(fcntl, "flock", none)
+    failure = pytest.raises(OSError, match=f"Input/output error: '{tmp_path}'")
+    with (
+        failure if number == errno.EIO else contextlib.nullcontext(),
+        package_tree.copied(tmp_path / "Someone") as built,
+    ):
+        built.mkdir()
+    assert list(tmp_path.iterdir()) == [left]
 
 
 def test_the_status_is_in_the_rounds_words(tmp_path: Path, project: str) -> None:
