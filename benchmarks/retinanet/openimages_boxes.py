@@ -25,7 +25,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.detection.download.fetching import Progress, opened
+from benchmarks.detection import whole
+from benchmarks.detection.download.fetching import Progress
 
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax", "IsGroupOf")
 BOX = '"bbox":[{:.3f},{:.3f},{:.3f},{:.3f}],"area":{:.3f}'
@@ -124,15 +125,11 @@ def write_coco(
     boxes: Boxes, sizes: npt.NDArray[np.int32], classes: Sequence[str], path: Path, progress: Progress
 ) -> None:
     """Write it in COCO's form, whole or not at all. `sizes` (N, 2) are the pictures' width and height in px."""
-    part = path.with_name(f"{path.name}.part")
-    with opened(part, os.O_TRUNC) as file:
+    with whole.replacing(path) as file:
         for piece in _coco(
             boxes, sizes, classes, lambda done: progress(f"writing {path.name}", done, len(boxes.images))
         ):
             file.write(piece.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _coco(

@@ -11,11 +11,11 @@ XML of each year is tested as others quote it. That a box lies on its picture is
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.detection import whole
 from benchmarks.detection.data_set import picture_files, voc_annotations
 from benchmarks.detection.data_set.voc_annotations import Described, Part
 from benchmarks.detection.download.archives import Archived
@@ -74,16 +74,8 @@ class VOC(Archived):
                 continue
             path = data_dir / half.annotations
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".making-", delete=False) as file:
-                made = Path(file.name)
-                try:
-                    file.write(voc_annotations.document(read))
-                    file.flush()
-                    os.fsync(file.fileno())
-                    made.chmod(0o644)
-                    made.replace(path)
-                finally:
-                    made.unlink(missing_ok=True)  # of what was interrupted
+            with whole.replacing(path) as file:
+                file.write(voc_annotations.document(read))
 
 
 def _check(

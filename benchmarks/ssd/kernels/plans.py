@@ -17,7 +17,6 @@ import functools
 import hashlib
 import json
 import multiprocessing
-import os
 import signal
 import statistics
 import warnings
@@ -28,6 +27,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from benchmarks.detection import whole
 
 TRIED = 4  # of a graph's plans, those that cuDNN puts first; compiling one takes half a second
 MOST_BESIDE = 4  # processes that make plans; each has a context on the device, half a gigabyte
@@ -276,9 +277,8 @@ def _loaded(serialized: bytes, device: torch.device) -> Plan:
 def _write(path: Path, content: Mapping[str, object]) -> None:
     """All of it or nothing: ranks write the same file at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(f"{path.name}.{os.getpid()}")
-    written.write_text(json.dumps(content))
-    written.replace(path)
+    with whole.replacing(path) as file:
+        file.write(json.dumps(content).encode())
 
 
 # --- the library -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness import outside
+from harness import outside, whole
 from harness.comparison.judging.metrics import MEAN, MEDIAN, METRICS
 from harness.comparison.runs import ComparedRun, invalid
 from harness.results.by_rules import rules_for, shortfall
@@ -151,11 +151,7 @@ def _kept(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _keep(path: Path, logs: dict[str, dict[str, Any]]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):  # without a cache all is read again each time
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"version": VERSION, "logs": logs}), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:  # without a cache all is read again each time
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        with whole.replacing(path) as file:
+            file.write(json.dumps({"version": VERSION, "logs": logs}).encode())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from harness import whole
 from harness.comparison.judging import metrics, statistics, verdict
 from harness.comparison.judging.floor import FILE, steps_of
 from harness.comparison.judging.observations import Floats, Observations
@@ -118,10 +118,9 @@ def write(found: Sequence[Noise], runs: Sequence[ComparedRun], folder: Path) -> 
         ],
     }
     target = folder / FILE
-    temporary = target.with_name(f".{FILE}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(target)
+        with whole.replacing(target) as file:
+            file.write((json.dumps(content, indent=1) + "\n").encode())
     except OSError as error:
         raise ValueError(f"{target}: cannot be written: {error.strerror}") from error
     return target

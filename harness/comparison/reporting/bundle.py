@@ -8,13 +8,12 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import names
+from harness import names, whole
 from harness.comparison.comparison import Comparison, of_runs
 from harness.comparison.reporting import documents
 from harness.comparison.reporting.redaction import Redaction, of_this_machine
@@ -46,20 +45,16 @@ def write(found: Comparison, target: Path) -> None:
     for log in logs.values():
         redact.learn_from(_text(log))
     mode = "w:gz" if target.name.endswith("gz") else "w"
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            with tarfile.open(fileobj=file, mode=mode) as archive:  # type: ignore[call-overload]
-                for name, text in files.items():
-                    _add(archive, name, redact(text))
-                for name, log in logs.items():
-                    _add(archive, name, redact(_text(log)))
-        temporary.chmod(0o644)
-        temporary.replace(target)
+        with (
+            whole.replacing(target) as file,
+            tarfile.open(fileobj=file, mode=mode) as archive,  # type: ignore[call-overload]
+        ):
+            for name, text in files.items():
+                _add(archive, name, redact(text))
+            for name, log in logs.items():
+                _add(archive, name, redact(_text(log)))
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise ValueError(f"{target}: cannot be written: {error.strerror}") from error
 
 

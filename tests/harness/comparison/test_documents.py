@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import tarfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.comparison.reporting import bundle
+from harness.execution.signals import Interrupted
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import NEW, judged, run
 from tests.harness.comparison.test_words import PHASES
@@ -123,6 +126,18 @@ def test_the_page_of_what_has_no_figures(tmp_path: Path, capsys: pytest.CaptureF
     code, _ = run(capsys, a, b, "--html", page, "--markdown", tmp_path / "m.md", "--bundle", tmp_path / "b.tar")
     assert code == {"one run": 3, "not comparable": 4, "invalid": 5}[what]
     assert "</html>" in page.read_text()
+
+
+def test_a_bundle_that_was_interrupted_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    a, b = arms.in_turns(tmp_path / "runs")
+    (tmp_path / "to").mkdir()
+    monkeypatch.setattr(bundle, "_add", interrupted)
+    with pytest.raises(Interrupted):
+        bundle.write(judged((a, b)), tmp_path / "to" / "bundle.tar")
+    assert list((tmp_path / "to").iterdir()) == []
 
 
 def test_bundle_is_redacted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
