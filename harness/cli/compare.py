@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from harness import exit_codes, names, outside, whole
-from harness.cli import environment
+from harness.cli import environment, screen
 
 if TYPE_CHECKING:
     from harness.comparison.comparison import Comparison
@@ -245,14 +245,14 @@ def run(
 
     def launch(plan: plans.Plan, item: plans.PlannedRun, target: Path) -> int:
         seed, arm = plan.seed_of(number, item), plan.arms[item.arm]
-        return child.start(plan, arm, target, seed=seed, root=root, environment=variables, say=_say)
+        return child.start(plan, arm, target, seed=seed, root=root, environment=variables, say=screen.say)
 
     def probe(plan: plans.Plan, arm: int, target: Path) -> str:
         return child.probe(plan, arm, target, root=root, environment=variables)
 
     try:
         with as_exceptions():
-            code = work.Work(root, made, number, here, launch, _say, _again(root), probe).run()
+            code = work.Work(root, made, number, here, launch, screen.say, _again(root), probe).run()
     except work.NotDue as refused:
         sys.stderr.write(f"refused: {refused}\n")
         code = exit_codes.NOT_SUITABLE
@@ -323,9 +323,9 @@ def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> N
             continue
         work.put_aside(target, folder)
         folder.mkdir(parents=True)
-        _say("warm-up, which does not count" if number == 0 else f"run {number} of {runs}")
+        screen.say("warm-up, which does not count" if number == 0 else f"run {number} of {runs}")
         with as_exceptions():
-            code = child.start(made, arm, folder, seed=number, root=target, environment=variables, say=_say)
+            code = child.start(made, arm, folder, seed=number, root=target, environment=variables, say=screen.say)
         if code not in (exit_codes.TARGET_MET, exit_codes.EPOCHS_SPENT):
             raise typer.Exit(code)
 
@@ -356,11 +356,6 @@ def _option(name: str, value: Path | int | None) -> list[str]:
 
 def _again(root: Path) -> str:
     return f"python -m harness compare run {shlex.quote(str(root))}"
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def write(

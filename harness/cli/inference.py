@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness import exit_codes
-from harness.cli import environment, outputs
+from harness.cli import environment, outputs, screen
 
 if TYPE_CHECKING:
     from harness.contract import Detector
@@ -252,7 +252,7 @@ def inference(
         pictures=tuple(files),
         whole=full,
     )
-    found = measuring.measure(chosen, here, machine, wanted, lambda what: _say(f"measuring {what}"))
+    found = measuring.measure(chosen, here, machine, wanted, lambda what: screen.say_to_a_terminal(f"measuring {what}"))
     text = dumps(inference_report.document(found), indent=1) + "\n"
     path = outputs.figures(folder, names.INFERENCE, text)
     sys.stdout.write(text if json else "\n".join(map(printable, inference_report.lines(found))) + "\n\n")
@@ -282,9 +282,3 @@ def _complain(text: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(f"{printable(text)}\n")
     sys.stderr.flush()
-
-
-def _say(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness import exit_codes
-from harness.cli import environment, outputs
+from harness.cli import environment, outputs, screen
 
 if TYPE_CHECKING:
     from harness.config import Configuration
@@ -80,7 +80,7 @@ def probe(  # noqa: PLR0917 - typer passes options by name
     keep_compiled(
         environment.cache_dir(config_files.CHECKOUT)
     )  # what runs have compiled, a probe of the same step finds
-    found = probing.measure(chosen, kind, seconds, machine, lambda what: _say(f"measuring {what}"))
+    found = probing.measure(chosen, kind, seconds, machine, lambda what: screen.say_to_a_terminal(f"measuring {what}"))
     text = dumps(probing.document(found), indent=1) + "\n"
     written = outputs.figures(target, names.PROBE, text)
     if json:
@@ -103,18 +103,7 @@ def _in_container(chosen: Configuration, path: Path, image: str, seconds: float,
     from harness.launch import probing
     from harness.request import Request
 
-    cache = cache_of_containers(environment.cache_dir(config_files.CHECKOUT), _tell)
+    cache = cache_of_containers(environment.cache_dir(config_files.CHECKOUT), screen.say)
     request = Request(configuration=str(path.resolve()), image=image, cache_dir=cache)
     with as_exceptions():
-        return probing.probe(chosen, request, folder, seconds, _tell, variables=environment.of_containers())
-
-
-def _tell(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+        return probing.probe(chosen, request, folder, seconds, screen.say, variables=environment.of_containers())

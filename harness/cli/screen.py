@@ -33,6 +33,19 @@ def outlive() -> None:
     sys.stderr = _stream(sys.stderr, sys.__stderr__, 2)
 
 
+def say(text: str) -> None:
+    """On standard output, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def say_to_a_terminal(text: str) -> None:
+    """On standard error where it is one: of no interest in a file."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
 def _stream(now: TextIO | None, first: TextIO | None, descriptor: int) -> TextIO:
     if now is not None and now is not first:
         return now

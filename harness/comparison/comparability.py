@@ -7,7 +7,6 @@ that a foreign submitter's logs are compared as far as they go.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from harness.comparison.identity import FORWARD_COMPAT
 from harness.comparison.runs import NAMES, ComparedRun
 from harness.results import memory
 from harness.results.record import number
+from harness.results.text_json import shortened
 from harness.rules import rules_for
 from harness.system import variables
 
-SHOWN = 100  # characters of a value in a sentence; the table and --json have it whole
 SOME = 1 << 20  # accelerators of a run that does not tell how many: no fewer than any machine has
 Standing = Literal["refused", "allowed", "not told"]  # in the order in which they are shown
 
@@ -294,9 +293,9 @@ def _merged(found: Iterable[Difference]) -> list[Difference]:
 def _sentence(each: Difference) -> str:
     where = f" on {each.host}" if each.host else ""
     if each.note.startswith("mixed"):
-        values = " | ".join(" and ".join(map(_shortened, values)) for values in each.values if len(values) > 1)
+        values = " | ".join(" and ".join(map(shortened, values)) for values in each.values if len(values) > 1)
         return f"{each.field} is {each.note}{where} ({values}): an arm is one thing; take runs of one kind{_or_mixed(each)}"
-    a, b = (" and ".join(map(_shortened, values)) for values in each.values)
+    a, b = (" and ".join(map(shortened, values)) for values in each.values)
     return f"{each.field} differs{where}: {a} and {b}; make it alike, or say --allow-diff {each.field}"
 
 
@@ -349,9 +348,10 @@ def _check_names(option: str, allowed: Sequence[str], known: set[str]) -> None:
     names = known | {"host", "seed", "software.driver_mode"}
     for pattern in allowed:
         if not any(_permitted(name, [pattern]) for name in names):
-            close = difflib.get_close_matches(pattern, sorted(names), n=1)
-            hint = f"did you mean {close[0]}?" if close else "the table of differences names them"
-            raise ValueError(f"{option} {pattern}: no log has such a field; {hint}")
+            from harness.validation import did_you_mean
+
+            hint = did_you_mean(pattern, sorted(names)) or "; the table of differences names them"
+            raise ValueError(f"{option} {pattern}: no log has such a field{hint}")
 
 
 def _permitted(name: str, allowed: Sequence[str]) -> bool:
@@ -378,10 +378,6 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_text(each) for each in value)
     return str(value)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _all(values: Iterable[Any]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.comparison.runs import NAMES, ComparedRun, entering
-from harness.results.record import number
+from harness.results.record import median, number
 
 CLOCKS_APART = 0.01  # by how much the arms' median SM clocks may differ
 HELD_SHARE = 0.001  # of a run's time that temperature or board may hold the clocks down before it matters
@@ -54,8 +54,7 @@ def _watched(runs: Sequence[ComparedRun]) -> Watched:
     told = [run.telemetry for run in runs if run.telemetry is not None and not run.telemetry.problem]
 
     def middle(name: str) -> float | None:
-        known = [value for each in told if (value := getattr(each, name)) is not None]
-        return statistics.median(known) if known else None
+        return median(getattr(each, name) for each in told)
 
     held = [each.held_total_s for each in told if each.held_total_s is not None]
     return Watched(

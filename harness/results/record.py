@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -174,14 +174,11 @@ class RunRecord:
     @cached_property
     def epoch_seconds(self) -> float | None:
         """The median epoch of those that count."""
-        if self.counted_epoch_seconds:
-            return statistics.median(self.counted_epoch_seconds)
-        rates = [
+        return median(self.counted_epoch_seconds) or median(
             each.seconds / each.epoch_count
             for each in self.blocks
             if each.seconds and each.seconds > 0 and each.epoch_count and each.epoch_count >= 1
-        ]
-        return statistics.median(rates) if rates else None
+        )
 
     @property
     def images_per_s(self) -> float | None:
@@ -406,6 +403,12 @@ def seconds_by_name(value: Any) -> dict[str, float]:
         return {}
     found = ((str(name), number(seconds)) for name, seconds in value.items())
     return {name: seconds for name, seconds in found if seconds is not None and seconds >= 0}
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    """Of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def number(value: Any) -> float | None:

@@ -8,7 +8,6 @@ anywhere: MLPerf's package checker leaves a scaling.json behind that changes the
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -19,7 +18,7 @@ from harness.results import telemetry
 from harness.results.by_rules import images_per_s, shortfall, target_of
 from harness.results.checking.own import judge
 from harness.results.parts import Block, Epoch
-from harness.results.record import RunRecord
+from harness.results.record import RunRecord, median
 from harness.results.series import Series
 from harness.rules import rules_for
 
@@ -81,9 +80,7 @@ class Score:
     @property
     def images_per_s(self) -> float | None:
         """The median over the converged runs of each one's median epoch."""
-        speeds = [self.speed(each.record) for each in self.runs if each.converged or len(self.runs) == 1]
-        known = [speed for speed in speeds if speed is not None]
-        return statistics.median(known) if known else None
+        return median(self.speed(each.record) for each in self.runs if each.converged or len(self.runs) == 1)
 
     def speed(self, record: RunRecord) -> float | None:
         """Images per second of one run; see results.by_rules."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import names, outside
-from harness.results.record import RunRecord, number
+from harness.results.record import RunRecord, median, number
 
 GAP_S, GAP = 10.0, 0.05  # the longest time, and share of a run, over which power is taken to be what it was
 LIMIT = 256 << 20  # bytes of one file; a sample of eight GPUs has 3 kB, and a day of them 260 MB
@@ -147,14 +147,13 @@ def read(
     ]
     grown = [during for gpu in _gpus(end or {}) if isinstance(during := gpu.get("during_run"), dict)]
     samples = tuple(_sampled(line) for line in inside)
-    clocks = [each.clock_sm_mhz for each in samples if each.clock_sm_mhz is not None]
     reasons = [gpu.get("clock_event_reasons") for line in inside for gpu in _gpus(line)]
     return Telemetry(
         path=str(path),
         gpus=len(_gpus(begin)),
         complete=end is not None,
         energy_j=_energy(samples, start_s, stop_s),
-        clock_sm_mhz=statistics.median(clocks) if clocks else None,
+        clock_sm_mhz=median(each.clock_sm_mhz for each in samples),
         clock_sm_max_mhz=_least(_gpus(begin), "clock_sm_max_mhz"),
         power_w=_mean(each.power_w for each in samples),
         power_limit_w=_least(_gpus(begin), "power_limit_w"),

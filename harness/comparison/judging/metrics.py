@@ -102,16 +102,15 @@ NEVER = {
 
 def named(names: Sequence[str]) -> list[Metric]:
     """ValueError for a name that is none, with what was meant."""
-    import difflib
-
     found = []
     for name in names or DEFAULT:
         if name in NEVER:
             raise ValueError(f"--metric {name}: never gated: {NEVER[name]}")
         if name not in METRICS:
-            close = difflib.get_close_matches(name, [*METRICS, *NEVER], n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(METRICS)}"
-            raise ValueError(f"--metric {name}: no such metric; {hint}")
+            from harness.validation import did_you_mean
+
+            hint = did_you_mean(name, [*METRICS, *NEVER]) or f"; known are {', '.join(METRICS)}"
+            raise ValueError(f"--metric {name}: no such metric{hint}")
         found.append(METRICS[name])
     return list(dict.fromkeys(found))
 

@@ -246,11 +246,6 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     return Spread(n=len(given), minimum=min(given), maximum=max(given), cv=cv)
 
 
-def median(values: Iterable[float | None]) -> float | None:
-    given = [value for value in values if value is not None]
-    return statistics.median(given) if given else None
-
-
 def width_note(given: Spread | None) -> str | None:
     """What a reader must know of runs whose times lie far apart."""
     if given is None or given.cv is None or given.cv <= APART:

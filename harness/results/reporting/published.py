@@ -13,13 +13,13 @@ from fractions import Fraction
 from pydantic import Field
 
 from harness.names import accelerator_model
+from harness.results.record import median
 from harness.results.reporting.leaderboard import (
     EvaluationEntry,
     Record,
     Row,
     RunEntry,
     Section,
-    median,
     scaling_note,
     spread,
     width_note,
