@@ -16,6 +16,7 @@ from benchmarks.detection.casts import WeightsAtOnce
 from benchmarks.ssd.kernels import convolution, graphs, norm, plans, sums
 from tests.ssd.norm_cases import (
     DEVICE,
+    SIDE,
     _float32_in_full,
     leaves,
     network,
@@ -284,7 +285,9 @@ def test_room_that_a_failure_left_full_is_not_used_again(by_graphs: list[str], m
 
 def test_the_whole_network_by_graphs(by_graphs: list[str]) -> None:
     the_fused_network_is_the_same_network(convolutions=True)
-    assert len(by_graphs) > 20 and "channels=16, height=35" in by_graphs[0], "the stem's, of blocks of pixels, first"
+    assert len(by_graphs) > 20 and f"channels=16, height={SIDE // 2 + 3}" in by_graphs[0], (
+        "the stem's, of blocks of pixels, first"
+    )
 
 
 def test_the_network_with_these_convolutions_is_the_same_network() -> None:
