@@ -101,7 +101,8 @@ def test_half_precision_is_computed_in_float32_and_the_gradient_comes_back_in_it
 
 
 def test_size_of_ssd300() -> None:
-    batch = inputs(5, [40], anchors=8732, classes=81)
+    """On a GPU; the interpreter takes an eighth of its default boxes and so of its programs, the last one half full too."""
+    batch = inputs(5, [40], anchors=8732 if DEVICE == "cuda" else 1100, classes=81)
     torch.testing.assert_close(from_rows(*batch), loss.detection_loss(*batch), rtol=5e-6, atol=1e-7)
 
 
