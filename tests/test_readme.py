@@ -30,7 +30,7 @@ NEEDS_MORE = {
     ".venv/bin/python -m harness doctor --data-dir /data/coco2017": "looks at a folder that is not here",
     "./run_and_time.sh H100_1x1x256": "needs an H100 and COCO",
     "docker build": ".ci/docker.sh",
-    "docker run": ".ci/docker.sh",
+    "docker run": ".ci/docker.sh, and to its target .github/workflows/checks.yml",
     "export CONT=": "needs an H100 and COCO",
     "./docker/run_with_docker.sh": "tests/harness/launch",
 }

@@ -1,6 +1,7 @@
 """The project's own image, as CI builds it: its main job in two trials, one of them killed in the middle and run again.
 
-The target is one that the first evaluation meets: to its own the job goes in .ci/docker.sh. HARNESS_TEST_IMAGE names the image.
+The target is one that the first evaluation meets: to its own the job goes in .github/workflows/checks.yml. HARNESS_TEST_IMAGE
+names the image.
 """
 
 from __future__ import annotations
