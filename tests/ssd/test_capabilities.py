@@ -21,6 +21,7 @@ from tests import private_device
 from tests.conftest import CHECKOUT
 from tests.harness.execution import runs
 from tests.ssd import small
+from tests.toy.configuration import write
 
 CPU = Context("cpu")
 NVIDIA = Context("cuda:0", vendor="NVIDIA")
@@ -78,7 +79,6 @@ def test_nothing_is_tried_where_what_is_asked_for_is_what_is_done(where: Context
     assert (found.fused_optimizer, found.jpeg_on_device, found.left_out) == (True, True, {})
 
 
-FIRST_TARGET = 0.15  # met at the first evaluation: ten seeds reach 0.185 to 0.324 there (results/embedded/seeds.json)
 # Trains the same two epochs on the processor and on the device, and tells what it found
 PROGRAM = """
 import json, sys, torch
@@ -87,6 +87,7 @@ from benchmarks.detection import capabilities
 from benchmarks.ssd.benchmark import BENCHMARK
 from harness.contract import Context, NotSuitable
 from tests.ssd import small
+from tests.toy.configuration import write
 from tests.ssd.test_capabilities import tables
 
 found = {}
@@ -141,19 +142,20 @@ def test_a_device_that_is_neither_cpu_nor_cuda_trains_as_the_processor_does(tmp_
     assert 'compute.precision = "bf16"' in found["bf16"]
 
 
-@pytest.mark.long  # two epochs and an evaluation in fp32 on one core: a minute and a half
-@pytest.mark.timeout(900)
+@pytest.mark.long  # compiles the device once, in half a minute
 @pytest.mark.skipif(not private_device.CAN_BE_BUILT, reason="no g++ and ninja to compile the stand-in device with")
-def test_the_embedded_run_meets_a_target_there(tmp_path: Path) -> None:
-    plugged = private_device.plugged_in(tmp_path / "plug")
-    command = runs.command("embedded_accelerator", "--seed", 1, "--target", FIRST_TARGET, "--out", tmp_path / "out")
-    environment = runs.environment(**plugged)
+def test_an_accelerator_of_whatever_make_is_that_one(tmp_path: Path) -> None:
+    """From device = "accelerator" to an evaluation in the log."""
+    path = write(tmp_path, small.content(epochs=1, run={"device": "accelerator"}))
+    command = runs.command(path, "--data-dir", small.folder(tmp_path / "data"), "--seed", 1, "--out", tmp_path / "out")
+    environment = runs.environment(**private_device.plugged_in(tmp_path / "plug"))
+    # compiled before: who looks for accelerators gives none so long
+    subprocess.run([sys.executable, "-c", "import torch"], cwd=CHECKOUT, env=environment, timeout=400, check=True)
     done = subprocess.run(
-        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=850, check=False
+        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=400, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr  # not to the target
     found = {event["key"]: event["value"] for event in runs.events(tmp_path / "out" / "result_0.txt")}
 
-    assert runs.stop(tmp_path / "out" / "result_0.txt")["status"] == "success"
     assert (found["device"], found["hardware"]["accelerators"]) == ("abacus:0", [private_device.MODEL] * 2)
-    assert found["eval_accuracy"] >= FIRST_TARGET
+    assert 0 <= found["eval_accuracy"] <= 1
