@@ -9,10 +9,7 @@ Shapes: B images, S image side in px, G boxes of the batch's image that has most
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
-
-from benchmarks.detection.data_path.data import Source, TrainBatches
+from benchmarks.detection.data_path.data import Source, TrainBatches, backend
 from benchmarks.retinanet.config import Augmentation
 
 
@@ -30,7 +27,7 @@ def train_batches(
     of which has the same number of whole batches. `augmentation_seed` should differ between ranks. `checkpoint` is a former
     `TrainBatches.state()`.
     """
-    batches: TrainBatches = _backend(source).train_batches(
+    batches: TrainBatches = backend("benchmarks.retinanet", source).train_batches(
         source, augmentation, order_seed=order_seed, augmentation_seed=augmentation_seed, checkpoint=checkpoint
     )
     return batches
@@ -38,8 +35,4 @@ def train_batches(
 
 def warm_up(source: Source) -> None:
     """Import what the batches will need, so that the timed run does not; touches no data."""
-    _backend(source)
-
-
-def _backend(source: Source) -> ModuleType:
-    return importlib.import_module(f"benchmarks.retinanet.data_{source.backend}")
+    backend("benchmarks.retinanet", source)

@@ -8,12 +8,9 @@ Shapes: B images, S image side in px, A default boxes.
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
-
 from torch import Tensor
 
-from benchmarks.detection.data_path.data import Source, TrainBatches, eval_batches
+from benchmarks.detection.data_path.data import Source, TrainBatches, backend, eval_batches
 from benchmarks.detection.data_path.normalisation import unnormalise
 from benchmarks.detection.found import Batches
 from benchmarks.ssd.config import Augmentation
@@ -36,7 +33,7 @@ def train_batches(
     of which has the same number of whole batches. `augmentation_seed` should differ between ranks. `checkpoint` is a former
     `TrainBatches.state()`.
     """
-    batches: TrainBatches = _backend(source).train_batches(
+    batches: TrainBatches = backend("benchmarks.ssd", source).train_batches(
         source,
         augmentation,
         default_boxes,
@@ -49,8 +46,4 @@ def train_batches(
 
 def warm_up(source: Source) -> None:
     """Import and compile what the batches will need, so that the timed run does not; touches no data."""
-    _backend(source).warm_up(source)
-
-
-def _backend(source: Source) -> ModuleType:
-    return importlib.import_module(f"benchmarks.ssd.data_{source.backend}")
+    backend("benchmarks.ssd", source).warm_up(source)

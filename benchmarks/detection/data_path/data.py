@@ -62,7 +62,7 @@ class TrainBatches(Batches, Protocol):
 
 def eval_batches(source: Source) -> Batches:
     """Batches of images in source.image_format and image_ids (B, 1) int32; the last may be shorter, each image comes once."""
-    batches: Batches = _backend(source).eval_batches(source)
+    batches: Batches = backend("benchmarks.detection.data_path", source).eval_batches(source)
     return batches
 
 
@@ -82,5 +82,6 @@ def blamed(source: Source) -> str:
     )
 
 
-def _backend(source: Source) -> ModuleType:
-    return importlib.import_module(f"benchmarks.detection.data_path.data_{source.backend}")
+def backend(package: str, source: Source) -> ModuleType:
+    """The module data_dali or data_torch of a package, whichever makes this source's batches."""
+    return importlib.import_module(f"{package}.data_{source.backend}")
