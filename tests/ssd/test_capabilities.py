@@ -52,6 +52,7 @@ def test_a_processors_data_path_is_dalis_where_that_is_the_point() -> None:
     pytest.importorskip("nvidia.dali")
     for settings in ({"source": "embedded"}, {"decode": "whole"}, {"backend": "dali"}):
         assert capabilities.backend(tables(data=settings), CPU) == "dali"
+    assert capabilities.backend(tables(data={"source": "embedded"}), INTEL) == "torch"
 
 
 @pytest.mark.usefixtures("without_dali")
