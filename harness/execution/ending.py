@@ -46,7 +46,7 @@ def of_error(run: Run, error: BaseException) -> Ending:
 
 def stop(run: Run, ending: Ending) -> Ending:
     """run_stop; the ending stands from here on. LogLost where that takes a whole run's word away."""
-    with run.stopping:
+    with signals.later(), run.stopping:
         if run.ending is not None:
             tell(run, f"after run_stop: {ending.reason}")
             return run.ending

@@ -46,7 +46,7 @@ from harness.request import Request
 
 def execute(configuration: Configuration, request: Request, launch: context.Launch) -> int:
     """Run one rank; returns the exit code. Rank 0 writes the log. ValueError when no log can be opened."""
-    with signals.as_exceptions() as guard:
+    with signals.as_exceptions() as guard, signals.later():
         own = _open(request, launch)
         log = own if launch.rank == 0 else EventLog(None)
         screen = console.for_rank(launch.rank, log.plain)
@@ -57,6 +57,7 @@ def execute(configuration: Configuration, request: Request, launch: context.Laun
         try:
             with signals.stacks_on_request(own.descriptor), telemetry.beside(log.path, configuration.run.device):
                 how = _ending(run)
+                guard.end()
             how = ending.settled(run, how)
         finally:
             screen.close()  # so that the last line is the result, not a bar
@@ -94,7 +95,8 @@ def _open(request: Request, launch: context.Launch) -> EventLog:
 def _ending(run: Run) -> Ending:
     """The whole run; what is raised on the way becomes an Ending. After run_stop nothing changes it any more."""
     try:
-        return _train(run)
+        with signals.at_once():
+            return _train(run)
     except signals.Interrupted as interrupted:
         how = Ending(INTERRUPTED, str(interrupted))
         if run.ending is None and ending.left_to_launcher(run, interrupted):

@@ -1,5 +1,7 @@
 """Signals that ask a run to end as an exception in the main thread, so that a run they end is closed like any other.
 
+What must not be done by halves is done in a block of `later`: a signal that comes meanwhile is raised at its end.
+
 A main thread that sits in a call which never returns (a read from a dead network disk) takes no exception. So a second
 thread is woken by the same signal, and when the run has not left its block some seconds later, it ends it.
 """
@@ -13,7 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 PR_SET_PDEATHSIG = 1
@@ -41,6 +43,44 @@ class Interrupted(BaseException):
         super().__init__(self.signal.name)
 
 
+class _Waiting:
+    """What `later` keeps: one of a process, as its signals are."""
+
+    def __init__(self) -> None:
+        self.kept = False  # whether a signal is to wait
+        self.signal: int | None = None  # the one that does
+
+
+_waiting = _Waiting()
+
+
+@contextmanager
+def _waits(kept: bool) -> Iterator[None]:
+    before, _waiting.kept = _waiting.kept, kept
+    try:
+        _raise_what_waits()
+        yield
+    finally:
+        _waiting.kept = before
+        _raise_what_waits()
+
+
+def _raise_what_waits() -> None:
+    if not _waiting.kept and (number := _waiting.signal) is not None:
+        _waiting.signal = None
+        raise Interrupted(number)
+
+
+def later() -> AbstractContextManager[None]:
+    """Inside the block the signal that asks the run to end waits; it is raised where the block ends."""
+    return _waits(True)
+
+
+def at_once() -> AbstractContextManager[None]:
+    """A part of such a block in which it does not: one that has waited is raised where this begins."""
+    return _waits(False)
+
+
 class Guard:
     """The block's other thread."""
 
@@ -53,6 +93,11 @@ class Guard:
         self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._wait, name="overdue", daemon=True)
         self._thread.start()
+        self.over = False
+
+    def end(self) -> None:
+        """What a signal could end has ended: those that wait or are still to come change nothing."""
+        self.over, _waiting.signal = True, None
 
     def close(self) -> None:
         self._left.set()
@@ -80,10 +125,13 @@ def as_exceptions() -> Iterator[Guard]:
 
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal asked
-        if asked or left:
+        if asked or left or guard.over:
             return
         asked = True
-        raise Interrupted(number)
+        if _waiting.kept:
+            _waiting.signal = number
+        else:
+            raise Interrupted(number)
 
     def again(number: int) -> None:
         nonlocal asked

@@ -58,7 +58,9 @@ def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) ->
     why = f"; {outcome.why}" if outcome.why else ""
     code = outcome.exit_code
     # one that came to its end before it heard that it was to end is a result like another: to run it again would be a choice
-    whole = code == TARGET_MET and log is not None and log.outcome == "success"
+    whole = log is not None and (
+        (code == TARGET_MET and log.outcome == "success") or (code == EPOCHS_SPENT and _spent(log))
+    )
     if outcome.ended_by == "watchdog" and not whole:
         return TrialEnd(
             ledger.STALLED, f"its log did not grow for as long as --watchdog lets it: stopped, exit code {code}{why}"
@@ -82,10 +84,17 @@ def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) ->
         )
     if code == TARGET_MET and log.outcome == "success":
         return TrialEnd(ledger.SUCCESS, "")
-    # a crash before the first evaluation ends with 1 too; not so a run whose --max-steps allowed none
-    if code == EPOCHS_SPENT and log.outcome == "aborted" and (log.evaluations or log.max_steps is not None):
+    if code == EPOCHS_SPENT and _spent(log):
         return TrialEnd(ledger.NOT_MET, _last_words(outcome, log))
     return TrialEnd(ledger.FAILED, f"exit code {code}, but its log ends as {log.outcome}: {log.reason}{why}")
+
+
+def _spent(log: RunRecord) -> bool:
+    """Whether a run that ended with EPOCHS_SPENT did so: a crash ends with 1 too.
+
+    That has a log without an evaluation, as has a run whose --max-steps allowed none.
+    """
+    return log.outcome == "aborted" and bool(log.evaluations or log.max_steps is not None)
 
 
 def read_log(path: Path) -> RunRecord | None:

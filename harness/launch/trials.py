@@ -19,7 +19,7 @@ import psutil
 
 from harness import names
 from harness.contract import NotSuitable
-from harness.execution.signals import Interrupted, as_exceptions
+from harness.execution.signals import Interrupted, as_exceptions, at_once, later
 from harness.exit_codes import BROKEN, DISK_FULL, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.launch import admission, caches, ledger, trial, watchdog
 from harness.launch.admission import SeriesOrder
@@ -100,8 +100,8 @@ def run(series: SeriesOrder, launcher: Launcher, say: Callable[[str], None]) -> 
                 with as_exceptions():
                     code = work.missing_trials()
             except Interrupted as interrupted:
-                say(f"{interrupted}; go on with --resume")
-                code = INTERRUPTED
+                say(f"{interrupted}; {'every trial has its result' if work.complete else 'go on with --resume'}")
+                code = work.verdict() if work.complete else INTERRUPTED
             book.check()
             work.summarize(code)
             return code
@@ -160,18 +160,25 @@ class _HeldSeries:
             if not dropped.cleared and not told:
                 self.say(f"caches are not dropped between trials, and the logs will say so: {dropped.why_not}")
                 told = True
-            end = self.one(replace(order, caches_cleared=dropped.cleared))
-            left = len(self.book.account.finished) < self.series.trials
-            if end["status"] == ledger.INTERRUPTED or (self.asked_to_end and left):
+            with later():
+                end = self.one(replace(order, caches_cleared=dropped.cleared))
+            if end["status"] == ledger.INTERRUPTED or (self.asked_to_end and not self.complete):
                 self.say("the series ends here; go on with --resume")
                 return INTERRUPTED
             if end["status"] == ledger.REFUSED:
                 self.say("no trial can run as asked; the series ends here")
                 return int(end["exit_code"])
-        statuses = [each.status for each in self.book.account.finished.values()]
-        if len(statuses) < self.series.trials:
-            return BROKEN
-        return EPOCHS_SPENT if ledger.NOT_MET in statuses else TARGET_MET
+        return self.verdict() if self.complete else BROKEN
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial has its result."""
+        return len(self.book.account.finished) >= self.series.trials
+
+    def verdict(self) -> int:
+        """The exit code of a series that is complete."""
+        missed = any(each.status == ledger.NOT_MET for each in self.book.account.finished.values())
+        return EPOCHS_SPENT if missed else TARGET_MET
 
     def chosen(self) -> str | None:
         """By speed in the init of the first trial that has its result: a series has one number format."""
@@ -181,7 +188,10 @@ class _HeldSeries:
         return None
 
     def one(self, order: Order) -> ledger.Entry:
-        """One trial from its first line in the ledger to its last, which is returned."""
+        """One trial from its first line in the ledger to its last, which is returned.
+
+        It can be interrupted while it runs, and not between its end and that line: a result would be run again.
+        """
         if order.log.exists():
             raise admission.stranger(order.log)
         self.say(f"{order.name}: beginning trial {order.number + 1} of {self.series.trials}")
@@ -200,9 +210,10 @@ class _HeldSeries:
             Neighbours(lambda process: running is not None and running.owns(process)) if self.launcher.here else None
         )
         try:
-            running = self.launcher.start(order)
-            facts = running.facts()
-            outcome = watchdog.follow(running, order.log, self.series.patience_s, self.say, name=order.name)
+            with at_once():
+                running = self.launcher.start(order)
+                facts = running.facts()
+                outcome = watchdog.follow(running, order.log, self.series.patience_s, self.say, name=order.name)
         except Interrupted as interrupted:  # from here on further signals are ignored
             self.asked_to_end = True
             self.say(f"{order.name}: {interrupted}, ending it")

@@ -21,6 +21,7 @@ from harness.comparison.planning import as_planned, choices, hosts, work_text
 from harness.comparison.planning.choices import Choices
 from harness.comparison.planning.plan import Plan, PlannedRun
 from harness.comparison.runs import ComparedRun, invalid
+from harness.execution import signals
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 from harness.launch import ledger
 from harness.results.record import RunRecord
@@ -140,11 +141,14 @@ class Work:
         return 0
 
     def _put_aside(self) -> None:
-        """A start without an end was broken off: its files are no result."""
+        """A start without an end was broken off: its files are no result. Nor are those of a run that failed, where the call
+        that saw it ended before they were put aside."""
         for each in self.book.account.attempts:
+            if each.finished:
+                continue
+            folder = Path(self.root, str(each.start["folder"]))
+            put_aside(self.root, folder)
             if each.end is None and each.marked is None:
-                folder = Path(self.root, str(each.start["folder"]))
-                put_aside(self.root, folder)
                 self.book.append(ledger.BROKEN, trial=each.number, attempt=each.attempt)
                 self.say(f"{folder.name} was broken off; it is done again")
 
@@ -227,7 +231,14 @@ class Work:
     # --- one run ---
 
     def _one(self, items: list[PlannedRun], item: PlannedRun) -> int:
-        """Run it; 0 when it did its work, else the exit code with which to end."""
+        """Run it; 0 when it did its work, else the exit code with which to end.
+
+        It can be interrupted while it runs, and not between its end and the ledger's line of that: it would be run again.
+        """
+        with signals.later():
+            return self._entered(items, item)
+
+    def _entered(self, items: list[PlannedRun], item: PlannedRun) -> int:
         attempt = 1 + sum(each.number == item.index for each in self.book.account.attempts)
         folder = self.plan.folder(self.root, self.number, item)
         if attempt > 1:
@@ -238,7 +249,8 @@ class Work:
         where = {"series": self.plan.id, "trial": item.index, "attempt": attempt, "arm": arm, "kind": item.kind}
         self.book.append(ledger.START, **where, folder=str(folder.relative_to(self.root)))
         began = self.clock()
-        code = self.launch(self._choices().handed_on(self.plan, item), item, folder)
+        with signals.at_once():
+            code = self.launch(self._choices().handed_on(self.plan, item), item, folder)
         seconds = self.clock() - began
         reason = "" if code in (TARGET_MET, EPOCHS_SPENT) else f"ended with exit code {code}"
         record = as_planned.record_in(folder)

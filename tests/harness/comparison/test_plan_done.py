@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from harness.comparison.comparison import Question, compare
 from harness.comparison.planning import child, hosts, plan, work
+from harness.execution import signals
 from harness.exit_codes import NOT_SUITABLE
 from harness.launch.ledger import Account
 from tests.conftest import CHECKOUT
@@ -198,6 +201,46 @@ def test_a_run_that_fails_ends_it_and_is_done_again(root: Path) -> None:
     assert work.Work(root, made, number, here, launch, said.append, "again").run() == 5
     assert "ended with exit code 5" in said[-1]
     assert work.Work(root, made, number, here, launch, said.append, "again").run() == 0
+
+
+def test_a_run_that_is_none_is_put_aside_by_the_next_call_where_the_first_could_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a full disk, or a kill in this moment: its log lay among those that count, and looks like one of them."""
+    commit = "f0" * 20
+    other = Machine(OLD, change=arms.put("commit", commit))
+    right = Machine(OLD)
+    made, here = plan.read(root), work.Here.of(right.tables, "boot 1")
+    number = hosts.claim(root, made, here.host)
+
+    def launch(made: plan.Plan, item: plan.PlannedRun, folder: Path) -> int:
+        return (right if item.kind == "warm-up" else other).launch(made, item, folder)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(work, "put_aside", full)
+        work.Work(root, made, number, here, launch, lambda _: None, "again").run()
+    assert work.Work(root, made, number, here, right.launch, lambda _: None, "again").run() == 0
+    logs = sorted((root / "arms").rglob("result_0.txt"))
+    assert len(logs) == 3 and not any(commit in each.read_text() for each in logs)
+    assert commit in next((root / "broken").rglob("result_0.txt")).read_text()
+
+
+def test_a_signal_while_a_run_s_end_is_entered_does_not_lose_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on = Machine(OLD)
+    judged = work.as_planned.record_in
+
+    def record_in(folder: Path) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return judged(folder)
+
+    monkeypatch.setattr(work.as_planned, "record_in", record_in)
+    with pytest.raises(signals.Interrupted), signals.as_exceptions():
+        go(root, on, "boot 1")
+    account = Account.read(hosts.folder(root, 1) / "ledger.jsonl")
+    assert [each.status for each in account.attempts] == ["success"], "it had come to its end"
 
 
 def test_code_that_changes_between_blocks_is_found_at_once(root: Path) -> None:

@@ -116,6 +116,44 @@ def test_an_executor_s_idle_thread_is_none_that_was_forgotten(
     assert ("threads of the benchmark are still running (ThreadPoolExecutor-0_0)" in done.stderr) is warned
 
 
+AT_THE_EDGE = """
+import signal, sys
+from harness.cli import main
+from harness.execution.events import EventLog
+right = EventLog.{call}
+def call(*arguments, **more):
+    found = right(*arguments, **more)
+    if "{call}" != "stop" or arguments[1] == "run_stop":
+        signal.raise_signal(signal.SIGTERM)
+    return found
+EventLog.{call} = call
+sys.exit(main(["run", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "name", "status"),
+    [
+        ("create", 130, "refused_0.txt", "aborted"),
+        pytest.param("stop", 0, "result_0.txt", "success", marks=pytest.mark.long),
+        ("settle", 0, "result_0.txt", "success"),
+    ],
+)
+def test_a_signal_at_either_edge_of_a_run_leaves_one_run_stop_and_its_exit_code(
+    tmp_path: Path, call: str, code: int, name: str, status: str
+) -> None:
+    """As the log is made it stayed empty, and kept its number; after run_stop there were two, or 130 beside a success."""
+    path = toy.write(tmp_path, toy.raw())
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_EDGE.format(call=call), path, "--out", tmp_path / "out"],
+        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    assert [each.name for each in (tmp_path / "out").glob("*.txt")] == [name]
+    assert stop(tmp_path / "out" / name)["status"] == status
+    assert ("RESULT,TOY" in done.stdout) == (code == 0)
+
+
 def test_a_main_thread_that_never_comes_back_is_ended_too(tmp_path: Path) -> None:
     with in_second_epoch(tmp_path, "never returns") as process:
         process.terminate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import re
@@ -305,16 +306,54 @@ def test_a_signal_ends_the_trial_closes_its_log_and_the_series_goes_on_later(
     assert sorted(fakes.account.finished) == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("trials", "code"), [(2, 130), (1, 0)])
-def test_a_signal_ends_the_series_though_its_trial_ends_well(fakes: Fakes, trials: int, code: int) -> None:
-    """The trial is a result; the next one is not begun. Every later signal is ignored, so that it would run to its end."""
-    fakes.tell(_0="end well when asked", _1="hang")
+@pytest.mark.parametrize(
+    ("do", "trials", "code", "status"),
+    [
+        ("end well when asked", 2, 130, "success"),
+        ("end well when asked", 1, 0, "success"),
+        ("miss when asked", 1, 1, "target_not_met"),
+    ],
+)
+def test_a_signal_ends_the_series_though_its_trial_ends_by_itself(
+    fakes: Fakes, do: str, trials: int, code: int, status: str
+) -> None:
+    """The trial is a result, also one that nobody would choose; the next one is not begun. Every later signal is ignored, so
+    that it would run to its end."""
+    fakes.tell(_0=do, _1="hang")
     series = started(fakes.folder, trials)
     until(lambda: "run_start" in read(fakes.folder / "result_0.txt"))
     series.send_signal(signal.SIGTERM)
     series.communicate(timeout=60)
     assert series.returncode == code
-    assert fakes.statuses == [(0, 1, "success")]
+    assert fakes.statuses == [(0, 1, status)]
+
+
+# Writes to the disk of a series of two: its line, trial 0's first line, record and last line, trial 1's likewise
+@pytest.mark.parametrize(
+    ("moment", "code", "statuses"),
+    [
+        (2, 130, [(0, 1, "interrupted")]),
+        (3, 130, [(0, 1, "success")]),
+        (4, 130, [(0, 1, "success")]),
+        (6, 0, [(0, 1, "success"), (1, 1, "success")]),
+    ],
+)
+def test_a_signal_while_a_trial_is_entered_loses_neither_the_line_nor_the_result(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, moment: int, code: int, statuses: list[tuple[int, int, str]]
+) -> None:
+    """The line is on the disk, and was taken for somebody else's; a result without its last line would be run again."""
+    writes, to_disk = itertools.count(1), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        to_disk(descriptor)
+        if next(writes) == moment:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    fakes.tell()
+    assert fakes.run(2) == code
+    assert fakes.statuses == statuses
+    assert not any("changed by someone else" in line for line in fakes.said)
 
 
 @pytest.mark.long
