@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +43,14 @@ class TrialMark:
 
 def marked(belongs: Callable[[TrialMark], bool]) -> list[psutil.Process]:
     """Every living process, except for this one, whose mark says so."""
-    found = []
+    return [process for mark, process in _of_trials() if belongs(mark)]
+
+
+def _of_trials() -> Iterator[tuple[TrialMark, psutil.Process]]:
     for process in psutil.process_iter():
         mark = TrialMark.of(process) if process.pid != os.getpid() else None
-        if mark is not None and belongs(mark) and _lives(process):
-            found.append(process)
-    return found
+        if mark is not None and _lives(process):
+            yield mark, process
 
 
 def stop(processes: Callable[[], list[psutil.Process]], grace_s: float) -> list[psutil.Process]:
@@ -76,11 +78,32 @@ def remove(series: str, folder: Path, grace_s: float) -> list[str]:
     """
     own = TrialMark.of(psutil.Process())
 
-    def left(mark: TrialMark) -> bool:
-        gone = not psutil.pid_exists(mark.launcher)
-        return mark != own and (gone or mark.series == series or mark.folder == folder)
+    def left(mark: TrialMark, process: psutil.Process) -> bool:
+        if mark == own or mark.series == series:
+            return mark != own
+        # a container's trial says its launcher's number, and its folder, as the container has them
+        return _numbered_alike(process) and (mark.folder == folder or not _is_there(mark.launcher))
 
-    return [f"process {each.pid}" for each in stop(lambda: marked(left), grace_s)]
+    def everything_left() -> list[psutil.Process]:
+        return [process for mark, process in _of_trials() if left(mark, process)]
+
+    return [f"process {each.pid}" for each in stop(everything_left, grace_s)]
+
+
+def _numbered_alike(process: psutil.Process) -> bool:
+    """Whether it is in this process's PID namespace, so that numbers mean the same to both. False where nobody can tell."""
+    try:
+        return Path(f"/proc/{process.pid}/ns/pid").readlink() == Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return False
+
+
+def _is_there(number: int) -> bool:
+    """Whether a process lives; one that ended, and whose end nobody has asked for, does not."""
+    try:
+        return _lives(psutil.Process(number))
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _heads(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
