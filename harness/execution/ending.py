@@ -14,7 +14,7 @@ import traceback
 from harness.contract import NotSuitable
 from harness.execution import checkpoint, console, events, signals
 from harness.execution.events import LogLost, keys
-from harness.execution.run import Ending, NotFinite, Run
+from harness.execution.run import Ending, Moment, NotFinite, Run
 from harness.exit_codes import BROKEN, DISK_FULL, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 
 DYING_S = (
@@ -50,10 +50,12 @@ def stop(run: Run, ending: Ending) -> Ending:
         if run.ending is not None:
             tell(run, f"after run_stop: {ending.reason}")
             return run.ending
+        if run.started is not None and ending.exit_code in (TARGET_MET, EPOCHS_SPENT):
+            ending = _unless_set_back(run.started, ending)
         more: dict[str, str | float] = {"reason": ending.reason} if ending.reason else {}
         if run.started is not None:
             # beside the wall clock's stamps, so that a reader sees whether somebody set the clock meanwhile
-            more["monotonic_s"] = round(time.perf_counter() - run.started, 3)
+            more["monotonic_s"] = round(run.started.seconds, 3)
         try:
             run.log.stop(keys.RUN_STOP, **{keys.STATUS: ending.status}, **more)
         except LogLost as lost:
@@ -63,6 +65,18 @@ def stop(run: Run, ending: Ending) -> Ending:
         run.ending = ending
         run.stopped_minutes = None if run.started is None else run.minutes
         return ending
+
+
+def _unless_set_back(started: Moment, ending: Ending) -> Ending:
+    """Of a run whose run_stop would be stamped before its run_start, which no reader takes for one: that it broke."""
+    back_s = started.wall_s - time.time()
+    if back_s <= 0:
+        return ending
+    return Ending(
+        BROKEN,
+        f"the machine's clock was set back while the run went on: it shows {back_s:.1f} s before run_start, and the run has no "
+        "time; let chronyd or ntpd set it before a run",
+    )
 
 
 def left_to_launcher(run: Run, interrupted: signals.Interrupted) -> bool:
@@ -162,13 +176,19 @@ def _last_words(run: Run, ending: Ending) -> None:
     kept = run.request.checkpoint_dir
     if kept is not None and run.has_model and (model := checkpoint.to_use(kept)) is not None:
         screen.say(f"model    {model}")
-    ended = time.time()
-    screen.say(f"ENDING TIMING RUN AT {clock(ended)}")
-    if ending.status == keys.SUCCESS and run.resumed_after is not None:
+    screen.say(f"ENDING TIMING RUN AT {clock(time.time())}")
+    if ending.status != keys.SUCCESS:
+        return
+    if run.resumed_after is not None:
         screen.say(f"no RESULT: the run went on after epoch {run.resumed_after}, and its time is that of a part")
-    elif ending.status == keys.SUCCESS:
+    elif ahead_s := run.called.wall_ahead_s:
+        screen.say(
+            f"no RESULT: the machine's clock went {ahead_s:+.1f} s beside the time that passed: somebody set it while the run "
+            "went on, or the machine slept"
+        )
+    else:
         name, org = run.configuration.keyword.upper(), run.configuration.submission.org
-        screen.say(f"RESULT,{name},,{ended - run.called:.0f},{org},{clock(run.called)}")
+        screen.say(f"RESULT,{name},,{run.called.seconds:.0f},{org},{clock(run.called.wall_s)}")
 
 
 def tell(run: Run, text: str) -> None:

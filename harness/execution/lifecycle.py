@@ -39,7 +39,7 @@ from harness.execution.budget import Budget
 from harness.execution.events import EventLog, LogLost, keys
 from harness.execution.learning_curve import Evaluated, LearningCurve, Loss
 from harness.execution.pace import Pace
-from harness.execution.run import Ending, NotFinite, Run
+from harness.execution.run import Ending, Moment, NotFinite, Run
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, TARGET_MET
 from harness.request import Request
 
@@ -114,7 +114,7 @@ def _ending(run: Run) -> Ending:
 def _train(run: Run) -> Ending:
     configuration, request, log = run.configuration, run.request, run.log
     run.screen.say(f"{configuration.benchmark.name}, configuration {configuration.name}, log {log.path}")
-    run.screen.say(f"STARTING TIMING RUN AT {ending.clock(run.called)}")
+    run.screen.say(f"STARTING TIMING RUN AT {ending.clock(run.called.wall_s)}")
     description.submission(log, configuration, request.max_steps, deterministic=request.deterministic)
     log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
     for reason in description.not_for_submission(configuration, caches_cleared=run.launch.caches_cleared):
@@ -144,7 +144,7 @@ def _train(run: Run) -> Ending:
         run.screen.say(f"init took {time.perf_counter() - began:.1f} s")
 
         log.start(keys.RUN_START)
-        run.started = time.perf_counter()
+        run.started = Moment()
         found = given.summary(here, session.load_data())
         log.point(keys.TRAIN_SAMPLES, found.train_samples)
         log.point(keys.EVAL_SAMPLES, found.eval_samples)
@@ -193,7 +193,7 @@ def _after(run: Run, here: Context, session: Session, how: Ending) -> None:
             picture.save(log.path.with_suffix(".png"), run.history, session.panels(picture.PANELS), title)
     finally:
         try:
-            if how.exit_code == TARGET_MET and request.checkpoint_dir is not None:
+            if run.history.met and request.checkpoint_dir is not None:
                 _save(run, here, session, run.history.evaluations[-1].epoch)
         finally:
             # torchrun ends the others as soon as one rank has ended with another code than 0: nobody leaves before rank 0

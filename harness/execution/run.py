@@ -14,6 +14,8 @@ from harness.execution.pace import Pace
 from harness.exit_codes import TARGET_MET
 from harness.request import Request
 
+WALL_AHEAD_S, WALL_AHEAD = 1.0, 0.001  # both: RESULT is in whole seconds, and a clock that is kept in step drifts
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -31,6 +33,25 @@ class NotFinite(RuntimeError):
     """The loss or the quality is NaN or infinite."""
 
 
+@dataclass(frozen=True)
+class Moment:
+    """By the wall clock, which somebody may set, and by one that only goes on, except for when the machine sleeps."""
+
+    wall_s: float = field(default_factory=time.time)
+    steady_s: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Since then."""
+        return time.perf_counter() - self.steady_s
+
+    @property
+    def wall_ahead_s(self) -> float:
+        """By how much more the wall clock has gone on since then: 0 unless somebody set it, or the machine slept."""
+        ahead_s = time.time() - self.wall_s - self.seconds
+        return ahead_s if abs(ahead_s) > max(WALL_AHEAD_S, WALL_AHEAD * self.seconds) else 0.0
+
+
 @dataclass
 class Run:
     """What one run carries from phase to phase."""
@@ -44,7 +65,7 @@ class Run:
     history: LearningCurve
     pace: Pace | None = None  # once init has measured
     asking: bool = True  # until it trains: a ValueError means that what the user asked for cannot be done
-    started: float | None = None  # perf_counter at run_start
+    started: Moment | None = None  # run_start
     ending: Ending | None = None  # from run_stop on
     best_kept: float | None = (
         None  # quality of the best checkpoint so far, those of the run that this one goes on with too
@@ -54,9 +75,9 @@ class Run:
     stopping: threading.Lock = field(default_factory=threading.Lock)  # who writes run_stop
     ranks: process_group.Ranks = field(default_factory=process_group.Ranks)  # once they know of each other
     stopped_minutes: float | None = None  # run_start to run_stop
-    called: float = field(default_factory=time.time)  # the wall clock's, for the RESULT line
+    called: Moment = field(default_factory=Moment)  # for the RESULT line
 
     @property
     def minutes(self) -> float:
         assert self.started is not None
-        return (time.perf_counter() - self.started) / 60
+        return self.started.seconds / 60

@@ -154,6 +154,41 @@ def test_a_signal_at_either_edge_of_a_run_leaves_one_run_stop_and_its_exit_code(
     assert ("RESULT,TOY" in done.stdout) == (code == 0)
 
 
+WITH_A_CLOCK = """
+import sys, time
+from harness.cli import main
+from harness.execution import lifecycle
+right, evaluate, set_by_s = time.time, lifecycle._evaluate, float(sys.argv[1])
+def and_set_it(*arguments):
+    time.time = lambda: right() + set_by_s
+    evaluate(*arguments)
+lifecycle._evaluate = and_set_it
+sys.exit(main(["run", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("set_by_s", "code", "said"),
+    [
+        (3600, 0, "no RESULT: the machine's clock went +3600.0 s"),
+        (-3600, 5, "aborted: the machine's clock was set back"),
+    ],
+)
+def test_a_clock_that_is_set_meanwhile_makes_no_result(tmp_path: Path, set_by_s: int, code: int, said: str) -> None:
+    """It was one of an hour, or of -3590 seconds, and a success whose log every reader calls invalid."""
+    path = toy.write(tmp_path, toy.raw())
+    words = [str(set_by_s), path, "--out", tmp_path / "out", "--checkpoint-dir", tmp_path / "model"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_A_CLOCK, *words],
+        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == code and said in done.stdout, done.stdout + done.stderr
+    assert "RESULT," not in done.stdout
+    log = tmp_path / "out" / "result_0.txt"
+    assert stop(log)["status"] == ("success" if code == 0 else "aborted")
+    assert (tmp_path / "model" / "best.pt").is_file(), "what it learned is its model all the same"
+
+
 def test_a_main_thread_that_never_comes_back_is_ended_too(tmp_path: Path) -> None:
     with in_second_epoch(tmp_path, "never returns") as process:
         process.terminate()
