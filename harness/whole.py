@@ -74,6 +74,8 @@ def next_figures(folder: Path, beginning: str, text: str) -> Path:
 
 def same(name: Path, content: Path) -> None:
     """Give `name` the content that `content` has now; it takes no room where the file system lets two names share it."""
+    if name.exists() and name.samefile(content):  # of two names of one file neither replaces the other
+        return
     unfinished = _beside(name)
     try:
         unfinished.hardlink_to(content)

@@ -14,16 +14,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import tempfile
 import warnings
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness import config, rules, whole
+from harness import config, holder, rules, whole
 from harness.config import ELSEWHERE, Configuration
 from harness.config_files import ConfigError
 from harness.exit_codes import DISK_FULL
@@ -31,6 +33,7 @@ from harness.exit_codes import DISK_FULL
 NAME = "checkpoint.pt"
 BEST = "best.pt"
 _PLAIN = frozenset((bool, int, float, complex, str, bytes, bytearray, type(None)))
+HOLDER = ".checkpoint.holder"  # where the file system has no locks
 EARLIER = "earlier_"  # begins the name of a folder with what an earlier run has left
 
 
@@ -82,6 +85,21 @@ def usable(folder: Path) -> None:
         ) from error
 
 
+@contextmanager
+def of_one_run(folder: Path) -> Iterator[None]:
+    """Inside the block the folder, which is there, is this process's: two runs would take each other's checkpoints away.
+
+    ValueError where another run has it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    running = f"--checkpoint-dir {folder}: another run keeps its checkpoints there; wait for its end, or name another folder"
+    try:
+        with holder.held(descriptor, folder / HOLDER, running):
+            yield
+    finally:
+        os.close(descriptor)
+
+
 def set_aside(folder: Path) -> Path | None:
     """Move what an earlier run has left in `folder` into a new one below it, which is returned; None where there is nothing.
 
@@ -123,10 +141,18 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with whole.replacing(folder / NAME) as file:
             torch.save(vars(checkpoint), file)
-        if checkpoint.quality is not None and checkpoint.quality == checkpoint.best:
-            whole.same(folder / BEST, folder / NAME)
+        keep_best(folder, checkpoint)
     except OSError as error:
         raise OSError(error.errno, f"{folder}: the checkpoint cannot be written ({error.strerror})") from error
+
+
+def keep_best(folder: Path, last: Checkpoint) -> None:
+    """Make the folder's last checkpoint, which `last` is, its best one too where it is that; again where it is already.
+
+    Who goes on from one does so first: a kill, or a full disk, may have come between the two, and the last is soon another.
+    """
+    if last.quality is not None and last.quality == last.best:
+        whole.same(folder / BEST, folder / NAME)
 
 
 def _not_plain(value: Any, place: str = "") -> Iterator[tuple[str, str]]:

@@ -95,7 +95,7 @@ def _open(request: Request, launch: context.Launch) -> EventLog:
 def _ending(run: Run) -> Ending:
     """The whole run; what is raised on the way becomes an Ending. After run_stop nothing changes it any more."""
     try:
-        with signals.at_once():
+        with signals.at_once(), preparation.with_checkpoints(run):
             return _train(run)
     except signals.Interrupted as interrupted:
         how = Ending(INTERRUPTED, str(interrupted))
@@ -165,6 +165,8 @@ def _train(run: Run) -> Ending:
                     f"{request.max_steps}: they count from the beginning of the whole run"
                 )
             session.restore(resumed.state)
+            if here.rank == 0:
+                checkpoint.keep_best(run.checkpoints, resumed)
             run.best_kept, run.has_model = resumed.best, True
             first_epoch, run.resumed_after = resumed.epoch + 1, resumed.epoch
             log.point("resumed_from_epoch", resumed.epoch)
@@ -294,9 +296,7 @@ def _evaluate(run: Run, here: Context, session: Session, epoch: int) -> None:
 
 
 def _save(run: Run, here: Context, session: Session, epoch: int) -> None:
-    folder = run.request.checkpoint_dir
-    assert folder is not None
-    state = session.state()
+    folder, state = run.checkpoints, session.state()
     last = run.history.evaluations[-1] if run.history.evaluations else None
     quality = last.quality if last is not None and last.epoch == epoch else None
     qualities = [each for each in (run.best_kept, quality) if each is not None]

@@ -4,7 +4,8 @@ once the ranks have met, that all of them were asked for the same thing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from harness.config import Configuration
@@ -18,13 +19,24 @@ from harness.system import host
 from harness.system.accelerator import CPU
 
 
+@contextmanager
+def with_checkpoints(run: Run) -> Iterator[None]:
+    """Inside the block --checkpoint-dir, if asked for, is there and this run's alone. ValueError where that cannot be."""
+    folder = run.request.checkpoint_dir
+    if folder is None or run.launch.rank != 0 or (run.request.from_checkpoint and not folder.is_dir()):
+        yield
+        return
+    checkpoint.usable(folder)
+    with checkpoint.of_one_run(folder):
+        yield
+
+
 def resumed(run: Run) -> Checkpoint | None:
     """The checkpoint that the run is to go on from. ValueError where it cannot."""
     request = run.request
     if not request.from_checkpoint:
         return None
-    assert request.checkpoint_dir is not None  # the command line asks for both
-    found = checkpoint.load(request.checkpoint_dir, run.configuration)
+    found = checkpoint.load(run.checkpoints, run.configuration)
     if request.seed not in (None, found.seed):
         raise ValueError(f"the checkpoint is of a run with seed {found.seed}, not {request.seed}; leave --seed out")
     return found
@@ -49,8 +61,6 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
     assert request.cache_dir is not None  # the command line settles it
     benchmark = configuration.benchmark
     configuration.check(here)
-    if request.checkpoint_dir is not None and here.rank == 0:
-        checkpoint.usable(request.checkpoint_dir)
     if request.data_dir is not None and not request.data_dir.is_dir():  # also where a benchmark would not look
         raise ValueError(f"--data-dir {request.data_dir}: there is no such folder")
     try:

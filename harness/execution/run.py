@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from harness.config import Configuration
 from harness.execution import console, context, process_group
@@ -76,6 +77,12 @@ class Run:
     ranks: process_group.Ranks = field(default_factory=process_group.Ranks)  # once they know of each other
     stopped_minutes: float | None = None  # run_start to run_stop
     called: Moment = field(default_factory=Moment)  # for the RESULT line
+
+    @property
+    def checkpoints(self) -> Path:
+        """Of a run that was asked to keep some."""
+        assert self.request.checkpoint_dir is not None
+        return self.request.checkpoint_dir
 
     @property
     def minutes(self) -> float:

@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness import locks
+from harness import holder
 from harness.execution.signals import later
-from harness.launch import holder
 from harness.results.account import (
     BROKEN,
     END,
@@ -126,34 +125,15 @@ class Ledger:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Ledger]:
-    """The ledger of `folder`, for this process alone. LedgerError when another series is writing it."""
+    """The ledger of `folder`, for this process alone. holder.Held when another series is writing it."""
     path = folder / FILE
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     try:
-        with _held(descriptor, folder):
+        running = f"{folder}: another series is running there; wait for its end, or use another folder"
+        with holder.held(descriptor, folder / HOLDER, running):
             yield Ledger(path, descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _held(descriptor: int, folder: Path) -> Iterator[None]:
-    """The right to write, by flock, or where the file system has none by a file that says who holds it."""
-    running = f"{folder}: another series is running there; wait for its end, or use another folder"
-    try:
-        locked = locks.take(descriptor, folder / FILE)
-    except BlockingIOError as error:
-        raise LedgerError(running) from error
-    if locked:
-        yield
-        return
-    claim = holder.claim(folder / HOLDER)
-    if claim is not None:
-        raise LedgerError(f"{running} ({claim}; if that is not so, remove {folder / HOLDER})")
-    try:
-        yield
-    finally:
-        (folder / HOLDER).unlink(missing_ok=True)
 
 
 def in_use(folder: Path) -> bool:
@@ -164,9 +144,7 @@ def in_use(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        return not locks.take(descriptor, path) and holder.living(folder / HOLDER) is not None
-    except BlockingIOError:
-        return True
+        return holder.is_held(descriptor, folder / HOLDER)
     finally:
         os.close(descriptor)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness import config
+from harness import config, whole
 from harness.execution import checkpoint
 from harness.execution.checkpoint import Checkpoint
-from tests.harness.execution.runs import events, run
+from tests.harness.execution.runs import begun, events, run, wait_for
 from tests.harness.execution.trained.models import harness, numbers
 from tests.harness.execution.trained.models import saved as kept_by_a_run
 from tests.toy import configuration as toy
@@ -192,6 +194,51 @@ def test_a_run_that_goes_on_keeps_the_best_of_the_one_before(tmp_path: Path) -> 
     best, last = (checkpoint.trained(kept / name).checkpoint for name in (checkpoint.BEST, checkpoint.NAME))
     assert (best.epoch, best.quality) == (1, 0.8)
     assert (last.epoch, last.quality, last.best) == (3, pytest.approx(0.1), 0.8)
+
+
+def test_a_best_one_that_a_kill_or_a_full_disk_left_out_is_kept_when_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came between the two files: the run went on to overwrite the only one that there was."""
+    path, kept = toy.write(tmp_path, toy.raw("stands still", epochs=3, target=0.9)), tmp_path / "kept"
+    configuration = config.load(path)
+    content: Any = {"configuration": configuration.resolved, "configuration_name": "toy", "metric": "quality"}
+    good = Checkpoint(1, 7, configuration.sha256, {"quality": 0.1}, **content, quality=0.8, best=0.8)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(whole, "same", full)
+        checkpoint.save(kept, good)
+    assert run(path, "--out", tmp_path, "--checkpoint-dir", kept, "--from-checkpoint").returncode == 1
+    best = checkpoint.trained(kept).checkpoint
+    assert (best.epoch, best.quality) == (1, 0.8)
+
+
+def test_two_runs_do_not_share_a_folder_of_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each set the other's aside or wrote over them, and both said that the model there was theirs. A kill gives it back."""
+    kept, path = tmp_path / "kept", toy.write(tmp_path, toy.raw("sleeps"))
+    words = (path, "--out", tmp_path / "out", "--checkpoint-dir", kept)
+    with begun("run", *words) as first:
+        wait_for(tmp_path / "out" / "result_0.txt", '"epoch_num": 2')
+        before = content(kept)
+        for more in ((), ("--from-checkpoint",)):
+            second = run(*words, *more)
+            assert second.returncode == 2, second.stdout
+            assert f"--checkpoint-dir {kept}: another run keeps its checkpoints there" in second.stdout
+        assert content(kept) == before
+        first.kill()
+    with checkpoint.of_one_run(kept):
+        pass
+
+    def none(*_: object) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", none)  # as NFS has it for a folder
+    with checkpoint.of_one_run(kept), pytest.raises(ValueError, match="another run"), checkpoint.of_one_run(kept):
+        pass
+    assert content(kept) == before
 
 
 def content(folder: Path) -> dict[str, bytes]:

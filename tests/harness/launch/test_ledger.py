@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.holder import Held
 from harness.launch import ledger
 from harness.launch.ledger import Account, LedgerError
 
@@ -101,7 +102,7 @@ def test_one_series_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path: Path) ->
     other.start()
     assert ready.wait(30)
     assert ledger.in_use(tmp_path)
-    with pytest.raises(LedgerError, match="another series is running there"), ledger.opened(tmp_path):
+    with pytest.raises(Held, match="another series is running there"), ledger.opened(tmp_path):
         pass
     other.kill()
     other.join()
@@ -242,7 +243,7 @@ def test_without_flock_a_file_says_who_holds_the_ledger(tmp_path: Path, monkeypa
         start_and_end(book, 0, ledger.SUCCESS)
         assert ledger.in_use(tmp_path)
         with (
-            pytest.raises(LedgerError, match=rf"another series is running there.*process {os.getpid()}"),
+            pytest.raises(Held, match=rf"another series is running there.*process {os.getpid()}"),
             ledger.opened(tmp_path),
         ):
             pass
@@ -256,7 +257,7 @@ def test_without_flock_a_file_says_who_holds_the_ledger(tmp_path: Path, monkeypa
         pass
     holder.write_text(json.dumps({"host": "elsewhere", "process": 1, "began": 1.0}))
     with (
-        pytest.raises(LedgerError, match="process 1 on elsewhere; if that is not so, remove "),
+        pytest.raises(Held, match="process 1 on elsewhere; if that is not so, remove "),
         ledger.opened(tmp_path),
     ):
         pass

@@ -1,0 +1,98 @@
+"""The right of one process to a folder or a file, which a kill gives back: a lock of the file system's.
+
+Where that has none, a file says who holds it, made by O_EXCL and left behind by a kill. On one machine a holder that is gone is
+known by its number and the moment it began; of another machine's nobody here can say, so it counts as living until someone
+removes its file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+# Of file systems without flock; NFS has none for what is open to be read alone, as a folder is
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF)
+
+
+class Held(ValueError):
+    """Another process has it."""
+
+
+@contextmanager
+def held(descriptor: int, instead: Path, words: str) -> Iterator[None]:
+    """What is open as `descriptor` is this process's inside the block; `instead` is the file where there are no locks.
+
+    Held, with these words and what is known of the other, where another has it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise Held(words) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    else:
+        yield
+        return
+    other = claim(instead)
+    if other is not None:
+        raise Held(f"{words} ({other}; if that is not so, remove {instead})")
+    try:
+        yield
+    finally:
+        instead.unlink(missing_ok=True)
+
+
+def is_held(descriptor: int, instead: Path) -> bool:
+    """Whether another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return living(instead) is not None
+    return False
+
+
+def claim(path: Path) -> str | None:
+    """Make the file for this process. None when that was possible; otherwise who holds it."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            if (other := living(path)) is not None:
+                return other
+            path.unlink(missing_ok=True)
+            continue
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            process = psutil.Process()
+            json.dump({"host": platform.node(), "process": process.pid, "began": process.create_time()}, file)
+        return None
+
+
+def living(path: Path) -> str | None:
+    """Who holds it, for people; None when nobody does any more."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        host, number, began = str(said["host"]), int(said["process"]), float(said["began"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        return "a process that is just writing its name"
+    if host != platform.node():
+        return f"process {number} on {host}"
+    try:
+        same = abs(psutil.Process(number).create_time() - began) < 1
+    except psutil.NoSuchProcess:
+        same = False
+    return f"process {number}" if same else None
