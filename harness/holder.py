@@ -51,6 +51,17 @@ def held(descriptor: int, instead: Path, words: str) -> Iterator[None]:
         instead.unlink(missing_ok=True)
 
 
+@contextmanager
+def of_folder(folder: Path, words: str) -> Iterator[None]:
+    """Likewise a folder, which is there."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with held(descriptor, folder / ".holder", words):
+            yield
+    finally:
+        os.close(descriptor)
+
+
 def is_held(descriptor: int, instead: Path) -> bool:
     """Whether another process has it."""
     try:

@@ -308,7 +308,19 @@ def noise(  # noqa: PLR0917 - typer passes options by name
 
 
 def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> None:
-    """What is missing of `runs` runs and a warm-up, each in a process of its own. typer.Exit where one fails."""
+    """What is missing of `runs` runs and a warm-up, each in a process of its own. typer.Exit where one fails.
+
+    ValueError where another call makes them in this moment: it would put aside what is running.
+    """
+    from harness import holder
+    from harness.cli import outputs
+
+    outputs.folder("--out", target)
+    with holder.of_folder(target, f"--out {target}: another `compare noise` is running there; wait for its end"):
+        _missing(configuration, target, runs, options)
+
+
+def _missing(configuration: str, target: Path, runs: int, options: list[str]) -> None:
     from harness.comparison.planning import child, work
     from harness.comparison.planning import plan as plans
     from harness.execution.signals import as_exceptions

@@ -14,13 +14,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import tempfile
 import warnings
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from harness.exit_codes import DISK_FULL
 NAME = "checkpoint.pt"
 BEST = "best.pt"
 _PLAIN = frozenset((bool, int, float, complex, str, bytes, bytearray, type(None)))
-HOLDER = ".checkpoint.holder"  # where the file system has no locks
 EARLIER = "earlier_"  # begins the name of a folder with what an earlier run has left
 
 
@@ -85,19 +83,15 @@ def usable(folder: Path) -> None:
         ) from error
 
 
-@contextmanager
-def of_one_run(folder: Path) -> Iterator[None]:
+def of_one_run(folder: Path) -> AbstractContextManager[None]:
     """Inside the block the folder, which is there, is this process's: two runs would take each other's checkpoints away.
 
     ValueError where another run has it.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    running = f"--checkpoint-dir {folder}: another run keeps its checkpoints there; wait for its end, or name another folder"
-    try:
-        with holder.held(descriptor, folder / HOLDER, running):
-            yield
-    finally:
-        os.close(descriptor)
+    return holder.of_folder(
+        folder,
+        f"--checkpoint-dir {folder}: another run keeps its checkpoints there; wait for its end, or name another folder",
+    )
 
 
 def set_aside(folder: Path) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness import cli
@@ -30,3 +32,16 @@ def test_what_is_raised_is_an_exit_code(
     found = capsys.readouterr().err
     assert found.endswith(said)
     assert ("Traceback" in found) == (code == 5)
+
+
+def test_a_folder_that_was_deleted_under_the_caller_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run had begun its log when oneMKL ended the process: it looks for PyTorch's libraries from there."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert cli.main(["run", "embedded", "--out", str(tmp_path / "out")]) == 2
+    assert "has been deleted; cd to another one" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from harness import holder
 from harness.cli import main
 from tests.harness.comparison import arms
 from tests.harness.comparison.test_comparability import with_max_steps
+from tests.toy import configuration as toy
 
 
 def test_noise_of_runs_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,6 +24,19 @@ def test_noise_of_runs_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixt
     floor = content["floors"]["seconds_per_epoch"]
     assert 0.0003 < floor < 0.002
     assert all(each["share"] <= 0.02 for each in content["false_alarms"])
+
+
+def test_a_second_call_does_not_put_aside_what_the_first_is_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It moved the running run's folder away, which broke it, and ran beside it."""
+    log = tmp_path / "noise" / "warm-up" / "result_0.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text("begun\n")
+    with holder.of_folder(tmp_path / "noise", "the first call's"):
+        assert main(["compare", "noise", str(toy.write(tmp_path, toy.raw())), "--out", str(tmp_path / "noise")]) == 2
+    assert "another `compare noise` is running there" in capsys.readouterr().err
+    assert log.read_text() == "begun\n"
 
 
 def test_no_verdict_finer_than_the_floor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
