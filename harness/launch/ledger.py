@@ -105,8 +105,8 @@ class Ledger:
         # not by inode numbers, which some network file systems invent each time
         try:
             size = self.path.stat().st_size
-        except FileNotFoundError as error:
-            raise LedgerLost(f"{self.path}: the ledger was deleted while the series ran") from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise LedgerLost(f"{self.path}: the ledger was deleted, or moved away, while the series ran") from error
         if size != self._size or os.fstat(self._descriptor).st_nlink == 0:
             raise LedgerLost(f"{self.path}: the ledger was changed by someone else while the series ran")
 

@@ -109,11 +109,11 @@ def run(series: SeriesOrder, launcher: Launcher, say: Callable[[str], None]) -> 
         say(f"{error}; what ran here is no series any more")
         return BROKEN
     except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise NotSuitable(
-            f"{series.folder}: the disk is full. What the ledger says is on it; free some space, then go on with --resume"
-        ) from error
+        if error.errno in DISK_FULL:
+            problem, fix = f"{series.folder}: the disk is full", "free some space"
+        else:
+            problem, fix = str(error), "put that right"
+        raise NotSuitable(f"{problem}. What the ledger says is on the disk; {fix}, then go on with --resume") from error
 
 
 @dataclass
@@ -234,6 +234,7 @@ class _HeldSeries:
         return end
 
     def _enter_end(self, order: Order, start: ledger.Entry, outcome: Outcome, facts: dict[str, Any]) -> ledger.Entry:
+        self.book.check()  # where its folder was moved away, nothing else can be said
         path = order.log
         # what a trial that never began leaves has no result's name; a log of that name would be somebody else's
         if outcome.exit_code == USAGE or not path.is_file():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from harness import outside
 from harness.launch import stacks
 
 PATIENCE_S = 1800.0  # the longest silence of a healthy log: compiling, or evaluating full COCO on a slow machine
@@ -67,22 +68,25 @@ class Outcome:
 class LogGrowth:
     """How long ago the log grew."""
 
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self._size, self._since = self._measure(), time.monotonic()
+    def __init__(self, log: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._clock = log, clock
+        self._size = -1  # of none
+        self._size, self._since = self._measure(), clock()
 
     def silent_s(self) -> float:
         """Seconds since the log was last seen to grow; from the start where there is none yet."""
         size = self._measure()
         if size != self._size:
-            self._size, self._since = size, time.monotonic()
-        return time.monotonic() - self._since
+            self._size, self._since = size, self._clock()
+        return self._clock() - self._since
 
     def _measure(self) -> int:
         try:
             return self._log.stat().st_size
         except FileNotFoundError:
             return -1
+        except OSError:  # a folder that is shut, a file server that is away: the trial may not even notice
+            return self._size
 
 
 def follow(running: Running, log: Path, patience_s: float | None, say: Callable[[str], None], *, name: str) -> Outcome:
@@ -120,7 +124,7 @@ def follow(running: Running, log: Path, patience_s: float | None, say: Callable[
 def _of_all_nodes(log: Path) -> str:
     """What ranks have written: into the log, or on a cluster's other nodes into files of their own."""
     files = [log, *sorted(log.parent.glob(f"{log.stem}.node*.log"))]
-    return "\n".join(each.read_text(encoding="utf-8", errors="replace") for each in files if each.is_file())
+    return "\n".join(map(outside.text, files))
 
 
 def halt(running: Running) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import json
@@ -20,7 +21,7 @@ import psutil
 import pytest
 
 from harness.contract import NotSuitable
-from harness.launch import admission, caches, ledger, watchdog
+from harness.launch import admission, caches, ledger, process, watchdog
 from harness.results import logfile
 from harness.results.series import find_series
 from harness.system import neighbours
@@ -430,21 +431,57 @@ def test_a_trial_whose_series_and_reaper_were_killed_is_ended_before_the_next(fa
     assert not alive(fakes.folder)
 
 
-@pytest.mark.parametrize("harm", ["delete", "edit"])
+@pytest.mark.parametrize("harm", ["delete", "edit", "move"])
 def test_a_ledger_that_is_touched_while_a_series_runs_breaks_it(fakes: Fakes, harm: str) -> None:
     fakes.tell(_1="hang")
     series = started(fakes.folder, 2)
     until(lambda: "run_start" in read(fakes.folder / "result_1.txt"))
     book = fakes.folder / ledger.FILE
     text = book.read_text()
-    book.unlink()
+    (trial,) = alive(fakes.folder)
+    if harm == "move":
+        fakes.folder.rename(fakes.folder.with_name("elsewhere"))
+    else:
+        book.unlink()
     if harm == "edit":
         book.write_text(text.replace("success", "failed"))
-    (trial,) = alive(fakes.folder)
     trial.terminate()
     said, _ = series.communicate(timeout=60)
     assert series.returncode == 5, said
     assert "the ledger was " in said and "is no series any more" in said
+
+
+def test_a_log_that_cannot_be_looked_at_for_a_while_costs_no_trial(tmp_path: Path) -> None:
+    """Its folder was shut for a second, or its file server away: the series ended, and its trial with it."""
+    log = tmp_path / "folder" / "result_0.txt"
+    log.parent.touch()  # no folder: as EACCES, which root is never given
+    now = itertools.count()
+    growth = watchdog.LogGrowth(log, lambda: float(next(now)))
+    assert growth.silent_s() == 1
+    log.parent.unlink()
+    log.parent.mkdir()
+    log.write_text("begun\n")
+    assert growth.silent_s() == 1
+    away = log.parent.rename(tmp_path / "away")
+    log.parent.touch()
+    assert growth.silent_s() > 1
+    log.parent.unlink()
+    away.rename(log.parent)
+    assert growth.silent_s() > 2, "nothing came in between"
+
+
+def test_a_trial_that_cannot_be_started_leaves_a_series_that_can_go_on(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    fakes.tell()
+    with monkeypatch.context() as patched:
+        patched.setattr(process.LocalLauncher, "start", none)  # as fork under a limit on processes
+        with pytest.raises(NotSuitable, match=r"Resource temporarily unavailable.*go on with --resume"):
+            fakes.run(1)
+    assert fakes.run(1, resume=True) == 0
 
 
 def test_a_strangers_log_is_never_entered_for_a_trial(fakes: Fakes) -> None:
