@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RESULT = re.compile(r"result_(\d{1,9})\.txt")
+LARGEST = 10**9 - 1  # N of one: what has more digits is no result's name to any reader
 FILE = re.compile(r"(?:result|refused|telemetry)_(\d{1,9})(?:\.node(\d{1,4}))?\.[a-z0-9]{1,8}")
 RESULTS = "result_*.txt"  # as a glob, which RESULT narrows
 POWER = "power"  # in a result's folder of a submission: its meters' logs, power/result_N/node_M.txt
@@ -77,8 +78,11 @@ def number(path: Path) -> int | None:
 
 
 def next_number(folder: Path) -> int:
-    """One more than the highest N of the result_N.txt in `folder`; 0 when there is none."""
-    return max((found for path in folder.iterdir() if (found := number(path)) is not None), default=-1) + 1
+    """One more than the highest N of the result_N.txt in `folder`; 0 when there is none. ValueError where that is too large."""
+    following = max((found for path in folder.iterdir() if (found := number(path)) is not None), default=-1) + 1
+    if following > LARGEST:
+        raise ValueError(f"{folder}: {result(LARGEST)} is there, and no number is larger; name another folder")
+    return following
 
 
 def results_in(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Self
 
 from typer import Argument, BadParameter, Option
 
-from harness import options, outside
+from harness import names, options, outside
 from harness.options import Field
 
 # What submitters know from MLPerf's scripts
@@ -178,7 +178,9 @@ class Request:
         ),
         ALL,
     ] = None
-    number: Annotated[int | None, Option(min=0, help="N of result_N.txt.  [default: the next free one]"), ONE] = None
+    number: Annotated[
+        int | None, Option(min=0, max=names.LARGEST, help="N of result_N.txt.  [default: the next free one]"), ONE
+    ] = None
     checkpoint_dir: Annotated[
         Path | None,
         Option(

@@ -161,6 +161,16 @@ def test_results_are_numbered_and_never_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "result_6.txt").read_text() == "an older result\n"
 
 
+@pytest.mark.parametrize("number", [None, 20261127103000])
+def test_a_number_that_no_reader_takes_for_a_result_s_is_refused(tmp_path: Path, number: int | None) -> None:
+    """A datestamp for one: its run printed RESULT, and status and score passed it over beside others."""
+    (tmp_path / "result_999999999.txt").touch()
+    refused = run(toy.write(tmp_path, toy.raw()), "--out", tmp_path, *(() if number is None else ("--number", number)))
+    assert refused.returncode == 2
+    assert ("no number is larger" if number is None else "less than or equal to 999999999") in refused.stderr
+    assert len([*tmp_path.glob("*.txt")]) == 1
+
+
 def test_a_configuration_that_cannot_be_read_leaves_a_log_too(tmp_path: Path) -> None:
     content = toy.raw()
     content["run"]["epoch"] = 3
