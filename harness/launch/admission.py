@@ -38,6 +38,10 @@ class SeriesOrder:
     also_as: Path | None = None  # without _N.log: what else each trial's log is called
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
+    def seed_of(self, number: int) -> int | None:
+        """Of this trial; None: it draws its own."""
+        return None if self.seed is None else (self.seed + number) % 2**32
+
 
 def usable_folder(folder: Path) -> None:
     """Make the results folder. ValueError when it cannot be written, NotSuitable when its disk is full."""
@@ -98,6 +102,7 @@ def may_begin(series: SeriesOrder, where: str, account: Account) -> None:
                 f"{folder}: its trials ran in {before['where']}, these would run in {where}; a series has one "
                 "image. Use the same, or name another --out or --system"
             )
+    _each_seed_once(series, account)
     for number, each in account.finished.items():
         log = folder / names.result(number)
         if each.end is not None and ledger.sha256(log) != each.end["log_sha256"]:
@@ -114,6 +119,17 @@ def may_begin(series: SeriesOrder, where: str, account: Account) -> None:
     strangers = [n for n in range(series.trials) if n not in known and (folder / names.result(n)).exists()]
     if strangers:
         raise stranger(folder / names.result(strangers[0]))
+
+
+def _each_seed_once(series: SeriesOrder, account: Account) -> None:
+    seeds = {each.start.get("seed"): number for number, each in account.finished.items()}
+    for number in range(series.trials):
+        seed = series.seed_of(number)
+        if number not in account.finished and seed is not None and seed in seeds:
+            raise ledger.LedgerError(
+                f"{series.folder}: trial {number} would have seed {seed}, as trial {seeds[seed]} had; a series has each seed "
+                "once. Go on with the --seed that it began with, or without one"
+            )
 
 
 def stranger(log: Path) -> ledger.LedgerError:

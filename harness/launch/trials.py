@@ -153,7 +153,7 @@ class _HeldSeries:
             admission.usable_folder(self.series.folder)
             for each in self.launcher.clear(self.series.folder):
                 self.say(f"ended what an earlier trial has left running: {each}")
-            seed = None if self.series.seed is None else (self.series.seed + number) % 2**32
+            seed = self.series.seed_of(number)
             order = Order(number, self.series.folder, seed, caches_cleared=False, chosen=self.chosen())
             self.launcher.ready(order)
             dropped = self.launcher.drop_caches() if self.series.clear_caches else caches.Dropped(False)

@@ -243,6 +243,17 @@ def test_the_trials_of_a_series_have_as_many_ranks(fakes: Fakes) -> None:
     assert fakes.run(2, ranks=2, resume=True) == 0
 
 
+def test_the_trials_of_a_series_have_each_seed_once(fakes: Fakes) -> None:
+    """Of trials with one seed no score is official, which was said when all of them had run."""
+    fakes.tell()
+    assert fakes.run(2, seed=1) == 0
+    with pytest.raises(ValueError, match="trial 2 would have seed 2, as trial 1 had"):
+        fakes.run(3, seed=0, resume=True)
+    assert fakes.run(3, seed=1, resume=True) == 0
+    assert fakes.run(4, resume=True) == 0
+    assert [each.start["seed"] for each in fakes.account.attempts] == [1, 2, 3, None]
+
+
 def test_the_ledgers_of_before_max_steps_are_of_whole_runs(fakes: Fakes) -> None:
     fakes.tell(_1="die")
     fakes.run(2)
