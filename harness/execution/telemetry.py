@@ -49,9 +49,14 @@ def into(path: Path, device: str, interval_s: float) -> Iterator[None]:
         yield
         return
     command = [sys.executable, "-m", "harness.execution.telemetry", str(path), str(interval_s), device]
-    sampler = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
-    )
+    try:
+        sampler = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
+        )
+    except OSError as error:  # as of a limit on processes
+        sys.stderr.write(f"warning: what the accelerators do is not sampled: {error.strerror}\n")
+        yield
+        return
     try:
         yield
     finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,3 +183,17 @@ def test_the_sampler_ends_with_its_run_and_writes_its_last_line(tmp_path: Path) 
     assert lines[-1]["event"] == "end"
     times = [line["time_ms"] for line in lines if line["event"] == "sample"]
     assert times == sorted(times)
+
+
+def test_a_sampler_that_cannot_be_started_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It left the log that was just made empty, without a run_stop and with its number."""
+
+    def none(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", none)
+    with telemetry.into(tmp_path / "telemetry_0.jsonl", "cuda", 1.0):
+        pass
+    assert "is not sampled: Resource temporarily unavailable" in capsys.readouterr().err
