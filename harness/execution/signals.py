@@ -93,11 +93,12 @@ class Guard:
         self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._wait, name="overdue", daemon=True)
         self._thread.start()
-        self.over = False
 
     def end(self) -> None:
-        """What a signal could end has ended: those that wait or are still to come change nothing."""
-        self.over, _waiting.signal = True, None
+        """What a signal could end has ended: those that wait or are still to come change nothing, whoever took them."""
+        for each in self._taken:
+            signal.signal(each, lambda *_: None)
+        _waiting.signal = None
 
     def close(self) -> None:
         self._left.set()
@@ -125,7 +126,7 @@ def as_exceptions() -> Iterator[Guard]:
 
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal asked
-        if asked or left or guard.over:
+        if asked or left:
             return
         asked = True
         if _waiting.kept:

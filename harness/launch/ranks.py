@@ -49,27 +49,50 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
             f"{configuration.source}: run.nodes = {nodes}: start it by --engine slurm or --engine kubernetes, or "
             f"this command on every node once, with {NODE_RANK}, MASTER_ADDR and MASTER_PORT set"
         )
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
     if node is not None:
         _must_meet(node, meeting.patience_s(request.rendezvous_timeout))
-    log = None
+    with signals.as_exceptions() as guard, signals.later():
+        log = _log(request, node)
+        guard.overdue = functools.partial(_overdue, log)
+        try:
+            code, reason = _launched(configuration, request, node, log)
+        except Exception as error:
+            code, reason = BROKEN, f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            guard.end()
+            abandoned = log is not None and closed(log, code, reason)
+            if code not in (TARGET_MET, EPOCHS_SPENT):
+                console.complain(reason)
+    return BROKEN if abandoned and code == TARGET_MET else code
+
+
+def _log(request: Request, node: Node | None) -> Path | None:
+    """Make the run's log, where this machine keeps it, and tell the ranks of it."""
     if node is None or node.rank == 0:
         log = EventLog.create(request.folder, request.number)
         log.close()
         assert log.path is not None
         os.environ["HARNESS_LOG"] = str(log.path)
-    elif request.number is not None:  # for the stacks of this node's ranks, as a step of Slurm's has it
+        return log.path
+    if request.number is not None:  # for the stacks of this node's ranks, as a step of Slurm's has it
         own = request.folder / names.of_node(request.number, node.rank)
         own.parent.mkdir(parents=True, exist_ok=True)
         own.touch()
         os.environ["HARNESS_LOG"] = str(own)
+    return None
+
+
+def _launched(configuration: Configuration, request: Request, node: Node | None, log: Path | None) -> tuple[int, str]:
+    """Start this machine's ranks and wait; the exit code and the reason of the run's end."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     os.environ["HARNESS_PARENT"] = str(os.getpid())  # who is to outlive the ranks
     settings = LaunchConfig(
-        min_nodes=nodes,
-        max_nodes=nodes,
+        min_nodes=configuration.run.nodes,
+        max_nodes=configuration.run.nodes,
         nproc_per_node=configuration.run.accelerators_per_node,
         **_meeting(node),
         max_restarts=0,
@@ -77,25 +100,18 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
         signals_to_handle=",".join(each.name for each in signals.taken()),
     )
     command = [sys.executable, "-m", "harness", *request.of_ranks(request.seed).argv()]
-    code, reason = TARGET_MET, "the ranks ended without saying how"
     logging.disable(logging.ERROR)  # torch calls a rank "failed" whose run missed its target; what failed is said below
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # asks ranks for their stacks
     try:
-        watched = _watched(log.path) if log is not None and log.path is not None else nullcontext()
-        with signals.as_exceptions() as guard, watched:
-            guard.overdue = functools.partial(_overdue, None if log is None else log.path)
+        with signals.at_once(), _watched(log) if log is not None else nullcontext():
             elastic_launch(settings, command[0])(*command[1:])
     except ChildFailedError as error:
-        code, reason = _cause(error.failures)
+        return _cause(error.failures)
     except SignalException as error:
-        code, reason = INTERRUPTED, error.sigval.name
+        return INTERRUPTED, error.sigval.name
     except (signals.Interrupted, KeyboardInterrupt) as error:
-        code, reason = INTERRUPTED, str(error)
-    finally:
-        abandoned = log is not None and log.path is not None and closed(log.path, code, reason)
-        if code not in (TARGET_MET, EPOCHS_SPENT):
-            console.complain(reason)
-    return BROKEN if abandoned and code == TARGET_MET else code
+        return INTERRUPTED, str(error)
+    return TARGET_MET, "the ranks ended without saying how"
 
 
 def _must_meet(node: Node, patience_s: float) -> None:

@@ -154,6 +154,43 @@ def test_a_signal_at_either_edge_of_a_run_leaves_one_run_stop_and_its_exit_code(
     assert ("RESULT,TOY" in done.stdout) == (code == 0)
 
 
+AT_THE_LAUNCHER_S_EDGE = """
+import signal, sys
+from harness.cli import main
+from harness.execution.events import EventLog
+from harness.launch import ranks
+place, name = {place}
+right = getattr(place, name)
+def call(*arguments):
+    found = right(*arguments)
+    signal.raise_signal(signal.SIGTERM)
+    return found
+setattr(place, name, call)
+sys.exit(main(["run", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "name", "status"),
+    [
+        ('EventLog, "create"', 130, "refused_0.txt", "aborted"),
+        pytest.param('ranks, "close_abandoned"', 0, "result_0.txt", "success", marks=pytest.mark.long),
+    ],
+)
+def test_a_signal_at_either_edge_of_what_starts_the_ranks_leaves_them_too(
+    tmp_path: Path, place: str, code: int, name: str, status: str
+) -> None:
+    """It died of the first, with an empty log; and of the second, after RESULT."""
+    path = toy.write(tmp_path, toy.raw(ranks=2))
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_LAUNCHER_S_EDGE.format(place=place), path, "--out", tmp_path / "out"],
+        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=180,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    assert [each.name for each in (tmp_path / "out").glob("*.txt")] == [name]
+    assert stop(tmp_path / "out" / name)["status"] == status
+
+
 WITH_A_CLOCK = """
 import sys, time
 from harness.cli import main
