@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.detection import worker
 from benchmarks.detection.capabilities import installed
 from benchmarks.detection.data_set import annotation_file, checked
 from benchmarks.retinanet import openimages_boxes
@@ -204,7 +205,8 @@ def main() -> None:
     stages = [libraries, convert, read, check, check, torch_reader, *([dali_reader] * installed("nvidia.dali"))]
     rows = []
     for stage in (*stages, fingerprint):
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn, initializer=worker.begin) as pool:
             rows.append(pool.submit(measured, stage, asked.folder).result())
         sys.stdout.write(f"{json.dumps(rows[-1])}\n")
         sys.stdout.flush()

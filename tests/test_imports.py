@@ -59,11 +59,12 @@ INNER: dict[str, dict[str, set[str]]] = {
         "own_folder": set(),
         "tables": set(),
         "whole": set(),
+        "worker": set(),
         "data_set": {"own_folder", "tables"},
         "download": {"data_set", "whole"},
         "data_path": {"data_set", "found", "tables"},
         "quality": {"data_set", "found"},
-        "embedded": {"own_folder"},
+        "embedded": {"own_folder", "worker"},
     },
     "harness/execution": {
         "trained": {"checkpoint", "context", "provenance"},

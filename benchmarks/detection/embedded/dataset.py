@@ -17,7 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.detection import own_folder
+from benchmarks.detection import own_folder, worker
 from benchmarks.detection.embedded.paint import paint
 from benchmarks.detection.embedded.scene import HALVES, Scene, scene
 from benchmarks.detection.embedded.shapes import CATEGORIES
@@ -83,7 +83,8 @@ def _make(folder: Path, progress: Callable[[int, int], None]) -> None:
     progress(done, total)
     processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
     # spawned, not forked: the caller may have threads
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=worker.begin) as pool:
         try:
             parts = {half: _start(pool, folder, half) for half in HALVES}
             for part in as_completed([each for half in HALVES for each in parts[half]]):

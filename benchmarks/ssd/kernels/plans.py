@@ -17,7 +17,6 @@ import functools
 import hashlib
 import json
 import multiprocessing
-import signal
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.detection import whole
+from benchmarks.detection import whole, worker
 
 TRIED = 4  # of a graph's plans, those that cuDNN puts first; compiling one takes half a second
 MOST_BESIDE = 4  # processes that make plans; each has a context on the device, half a gigabyte
@@ -151,8 +150,7 @@ def made_beside(all_wanted: Sequence[Wanted], device: torch.device, processes: i
     pool = ProcessPoolExecutor(
         min(processes, MOST_BESIDE, len(missing)),
         mp_context=multiprocessing.get_context("spawn"),  # a fork would have CUDA's state without its threads
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for the run, which ends them
+        initializer=worker.begin,
     )
     try:
         _BESIDE.update({each.text: pool.submit(made, each, device.index) for each in missing})
