@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 from harness import names
 
+TOKEN = 8  # bytes of a name that nobody can have prepared
 UNFINISHED = ".*.part"  # as a glob: what a process that was killed leaves of one
 
 
@@ -72,6 +74,12 @@ def next_figures(folder: Path, beginning: str, text: str) -> Path:
         raise ValueError(f"{error.filename or folder}: cannot be written: {error.strerror}") from error
 
 
+def unfinished(path: Path) -> list[Path]:
+    """What processes that were killed, or are writing still, have left of `path`'s new content."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{{2 * TOKEN}}}\.part")
+    return [each for each in path.parent.iterdir() if pattern.fullmatch(each.name)]
+
+
 def same(name: Path, content: Path) -> None:
     """Give `name` the content that `content` has now; it takes no room where the file system lets two names share it."""
     if name.exists() and name.samefile(content):  # of two names of one file neither replaces the other
@@ -94,4 +102,4 @@ def point_at(link: Path, target: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    return path.with_name(f".{path.name}.{secrets.token_hex(TOKEN)}.part")

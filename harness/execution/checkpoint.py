@@ -19,7 +19,7 @@ import warnings
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -83,15 +83,19 @@ def usable(folder: Path) -> None:
         ) from error
 
 
-def of_one_run(folder: Path) -> AbstractContextManager[None]:
+@contextmanager
+def of_one_run(folder: Path) -> Iterator[None]:
     """Inside the block the folder, which is there, is this process's: two runs would take each other's checkpoints away.
 
-    ValueError where another run has it.
+    What runs that were killed left of a checkpoint, each as large as one, is removed. ValueError where another run has it.
     """
-    return holder.of_folder(
-        folder,
-        f"--checkpoint-dir {folder}: another run keeps its checkpoints there; wait for its end, or name another folder",
+    running = (
+        f"--checkpoint-dir {folder}: another run keeps its checkpoints there; wait for its end, or name another folder"
     )
+    with holder.of_folder(folder, running):
+        for each in [path for name in (NAME, BEST) for path in whole.unfinished(folder / name)]:
+            each.unlink(missing_ok=True)
+        yield
 
 
 def set_aside(folder: Path) -> Path | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 from harness import config, whole
 from harness.execution import checkpoint
 from harness.execution.checkpoint import Checkpoint
+from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import begun, events, run, wait_for
 from tests.harness.execution.trained.models import harness, numbers
 from tests.harness.execution.trained.models import saved as kept_by_a_run
@@ -214,6 +217,25 @@ def test_a_best_one_that_a_kill_or_a_full_disk_left_out_is_kept_when_the_run_goe
     assert run(path, "--out", tmp_path, "--checkpoint-dir", kept, "--from-checkpoint").returncode == 1
     best = checkpoint.trained(kept).checkpoint
     assert (best.epoch, best.quality) == (1, 0.8)
+
+
+def test_what_kills_left_of_checkpoints_does_not_fill_the_disk(tmp_path: Path) -> None:
+    """Each kill while one was written left its megabytes under a hidden name, for ever."""
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=CHECKOUT, check=False, timeout=120)
+    assert killed.returncode == -9
+    (other := tmp_path / ".checkpoint.pt.mine.part").write_text("a person's")
+    assert len(content(tmp_path)) == 2, "the unfinished one is there"
+    with checkpoint.of_one_run(tmp_path):
+        assert list(content(tmp_path)) == [other.name]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from harness import whole
+with whole.replacing(Path(sys.argv[1], "checkpoint.pt")) as file:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_two_runs_do_not_share_a_folder_of_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
