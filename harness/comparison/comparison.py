@@ -22,6 +22,8 @@ from harness.comparison.judging.observations import Observations
 from harness.comparison.judging.verdict import Judged, Word
 from harness.comparison.probes import Probes
 from harness.comparison.runs import ComparedRun, Invalid, check_apart, entering, find, invalid, ordered, paired_hosts
+from harness.results import score
+from harness.results.record import RunRecord
 
 DELTA = 0.005  # of one node; `compare --delta`
 SHOWN = ("evaluation_seconds", "init_seconds", "joules_per_image")  # beside what is gated
@@ -261,23 +263,27 @@ def _minutes(runs: Sequence[ComparedRun], arm: int) -> Minutes:
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known and len(known) == len(values) else None
 
-    parts = []
-    for record in whole:
-        epochs_s = sum(each.seconds or 0.0 for each in (record.epochs or record.blocks))
-        seconds = (record.run_ms or 0.0) / 1000
-        parts.append((epochs_s, record.evaluation_seconds, seconds - epochs_s - record.evaluation_seconds, seconds))
-    epochs = mean([float(each.epochs_run or 0) for each in whole])
-    trained = mean([part[0] for part in parts])
-    total = mean([part[3] for part in parts])
+    # evaluations that run beside training take nothing of its time
+    parts = [part for each in whole if (part := score.split(each)) is not None]
+    epochs = mean([_epochs_timed(each) for each in whole])
+    trained = mean([part.epochs_s for part in parts])
+    total = mean([(each.run_ms or 0.0) / 1000 for each in whole])
     return Minutes(
         epochs,
         trained / epochs if trained is not None and epochs else mean([each.epoch_seconds for each in records]),
-        mean([part[1] for part in parts]),
-        mean([part[2] for part in parts]),
+        mean([part.evaluation_s for part in parts]),
+        mean([part.rest_s for part in parts]),
         None if total is None else total / 60,
         sum(each.outcome == "success" for each in records),
         len(records),
     )
+
+
+def _epochs_timed(record: RunRecord) -> float:
+    """Epochs of which the log says how long they took: what the last evaluation is called may be another number."""
+    if record.epochs:
+        return float(sum(each.seconds is not None for each in record.epochs))
+    return float(sum(each.epoch_count or 0 for each in record.blocks if each.seconds is not None))
 
 
 def _notes(

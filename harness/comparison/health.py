@@ -38,7 +38,7 @@ class Watched:
     clock_memory_mhz: float | None
     power_w: float | None
     temperature_c: float | None
-    held_s: float | None  # by whatever, mean over the runs
+    held_s: float | None  # by what held longest, mean over the runs
     held_by: tuple[str, ...]
     pcie_generation: float | None
     pcie_width: float | None
@@ -56,7 +56,7 @@ def _watched(runs: Sequence[ComparedRun]) -> Watched:
     def middle(name: str) -> float | None:
         return median(getattr(each, name) for each in told)
 
-    held = [each.held_total_s for each in told if each.held_total_s is not None]
+    held = [each.held_longest_s for each in told if each.held_longest_s is not None]
     return Watched(
         runs=len(told),
         of=len(runs),

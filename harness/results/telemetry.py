@@ -59,7 +59,7 @@ class Telemetry:
     power_w: float | None  # mean over the run
     power_limit_w: float | None  # of one GPU, the lowest
     temperature_c: float | None  # the highest
-    held_s: Mapping[str, float]  # by what -> seconds, summed over GPUs
+    held_s: Mapping[str, float]  # by what -> seconds of the GPU that it held longest
     slowed: tuple[str, ...]  # words of SLOWED that a sample has, or a counter of SLOWED_S
     ecc_corrected: int | None  # grown during the run
     ecc_uncorrected: int | None
@@ -74,8 +74,9 @@ class Telemetry:
     problem: str = ""  # why the file that lies there tells nothing; nothing else is known then
 
     @property
-    def held_total_s(self) -> float | None:
-        return sum(self.held_s.values()) if self.held_s else None
+    def held_longest_s(self) -> float | None:
+        """By what held them longest: causes come together, so that their sum is no time."""
+        return max(self.held_s.values(), default=None)
 
     def plain(self) -> dict[str, Any]:
         """For JSON: all but the samples."""
@@ -94,7 +95,7 @@ def joules_per_image(record: RunRecord, found: Telemetry) -> float | None:
 def trained_images(record: RunRecord) -> float | None:
     """Over the whole run; of one that did all the steps that --max-steps allowed, by these."""
     whole = sum(each.seconds is not None for each in record.epochs)
-    if record.max_steps is not None and record.global_batch_size and record.outcome == "aborted":
+    if record.max_steps is not None and record.global_batch_size and record.reason.startswith("steps spent"):
         return float(record.max_steps * record.global_batch_size)
     return float(whole * record.epoch_samples) if record.epoch_samples and whole else None
 
@@ -158,7 +159,7 @@ def read(
         power_w=_mean(each.power_w for each in samples),
         power_limit_w=_least(_gpus(begin), "power_limit_w"),
         temperature_c=max((each.temperature_c for each in samples if each.temperature_c is not None), default=None),
-        held_s={by: total for by in HELD if (total := _total(grown, f"held_by_{by}_s")) is not None},
+        held_s={by: longest for by in HELD if (longest := _most(grown, f"held_by_{by}_s")) is not None},
         slowed=tuple(
             dict.fromkeys(
                 [
@@ -247,6 +248,10 @@ def _xids(lines: Iterable[Mapping[str, Any]]) -> tuple[int, ...]:
 
 def _least(gpus: Iterable[Mapping[str, Any]], key: str) -> float | None:
     return min((each for gpu in gpus if (each := number(gpu.get(key))) is not None), default=None)
+
+
+def _most(gpus: Iterable[Mapping[str, Any]], key: str) -> float | None:
+    return max((each for gpu in gpus if (each := number(gpu.get(key))) is not None), default=None)
 
 
 def _total(gpus: Iterable[Mapping[str, Any]], key: str) -> float | None:

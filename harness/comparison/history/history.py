@@ -1,9 +1,11 @@
 """A system's series over time and over drivers: trend, change points and what changed there, drivers seen to work.
 
 Change points are those of ruptures (kernel change point detection with the linear kernel, exact, with a penalty), and each is
-then held to the standard of every other difference: the runs before it against those after it, by verdict.py. What that does
-not call slower or faster is not shown, so that a noisy series has no history of alarms. As in a comparison the median epoch is
-judged and the mean one beside it, for what stalls now and then is in that alone.
+then held to the standard of every other difference: the runs before it against those after it, by verdict.py, and where it
+lies at a reboot their boots, each of which shifts the speed a little. What that does not call slower or faster is not shown, so
+that a noisy series has no history of alarms; one boot before and one after, of which nobody can tell what the reboot alone did,
+are shown as that. As in a comparison the median epoch is judged and the mean one beside it, for what stalls now and then is in
+that alone.
 """
 
 from __future__ import annotations
@@ -127,27 +129,44 @@ def _series(points: Sequence[Point], delta: float) -> SystemHistory:
 
 
 def _changes(points: Sequence[Point], delta: float) -> Iterable[Change]:
-    values = {name: _logs(points, name) for name in GATED}
-    found = _break_points(values[MEDIAN])
+    found = _break_points(_logs(points, MEDIAN))
     # what is a change of the median is one of the mean a run or two earlier or later
     found += [
-        at for at in _break_points(values[MEAN], rare=True) if all(abs(at - other) >= SHORTEST for other in found)
+        at
+        for at in _break_points(_logs(points, MEAN), rare=True)
+        if all(abs(at - other) >= SHORTEST for other in found)
     ]
     bounds = [0, *sorted(found), len(points)]
     for before, at, after in zip(bounds, bounds[1:], bounds[2:], strict=False):
-        samples = [
-            Observations.of(np.exp(each[before:at]).tolist(), np.exp(each[at:after]).tolist())
-            for each in values.values()
-        ]
-        both = verdict.holm(samples, delta, [0.0] * len(samples))
+        both = _judged(points[before:at], points[at:after], delta, by_boots=_rebooted(points[at - 1], points[at]))
+        by_runs = any(each.estimate is not None and each.estimate.confounded for each in both)
+        if by_runs:
+            both = _judged(points[before:at], points[at:after], delta, by_boots=False)
         words = [each.word for each in both]
         word = next((word for word in ("SLOWER", "FASTER") if word in words), None)
         if word is not None:
             index = words.index(word)
             percent, interval = both[index].percent, both[index].percent_interval
             assert percent is not None and interval is not None
-            reasons = tuple(_reasons(points[at - 1], points[at]))
-            yield Change(at, points[at].started, percent, interval, word, list(values)[index], words[0], reasons)
+            reasons = tuple(_reasons(points[at - 1], points[at], alone=by_runs))
+            yield Change(at, points[at].started, percent, interval, word, GATED[index], words[0], reasons)
+
+
+def _judged(
+    before: Sequence[Point], after: Sequence[Point], delta: float, *, by_boots: bool
+) -> Sequence[verdict.Judged]:
+    def seconds(points: Sequence[Point], name: str) -> list[float]:
+        return [getattr(point, name) for point in points]
+
+    samples = [
+        _observed(before, after, name) if by_boots else Observations.of(seconds(before, name), seconds(after, name))
+        for name in GATED
+    ]
+    return verdict.holm(samples, delta, [0.0] * len(samples))
+
+
+def _rebooted(before: Point, after: Point) -> bool:
+    return bool(before.boot and after.boot and before.boot != after.boot)
 
 
 def _logs(points: Sequence[Point], metric: str) -> Floats:
@@ -169,13 +188,14 @@ def _break_points(values: Floats, *, rare: bool = False) -> list[int]:
     return [int(index) for index in found.predict(pen=PENALTY * math.log(count))[:-1]]
 
 
-def _reasons(before: Point, after: Point) -> Iterable[str]:
+def _reasons(before: Point, after: Point, *, alone: bool) -> Iterable[str]:
+    """`alone`: there is one boot before the change and one after it."""
     if before.driver != after.driver:
         yield f"driver {before.driver or 'none'} -> {after.driver or 'none'}"
     if before.commit != after.commit:
         yield f"commit {before.commit[:10] or 'none'} -> {after.commit[:10] or 'none'}"
-    if before.boot and after.boot and before.boot != after.boot:
-        yield "a reboot"
+    if _rebooted(before, after):
+        yield "a reboot, which alone may be why" if alone else "a reboot"
 
 
 def _trend(points: Sequence[Point], values: Floats, breaks: Sequence[int]) -> float | None:

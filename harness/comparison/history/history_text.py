@@ -99,10 +99,12 @@ def cell_text(cell: Cell | None) -> str:
     if cell is None:
         return "-"
     rate = f"{cell.images_per_s:,.0f}" if cell.images_per_s else f"{rounded(cell.seconds_per_epoch, 4)} s"
+    # the judged one is of seconds: of twice as many a rate is the half, 50 % less
+    percent = 100 * (1 / (1 + (cell.percent or 0.0) / 100) - 1) if cell.images_per_s else cell.percent
     if cell.percent is None:
         return f"{rate} ({cell.beside})" if cell.beside else rate
     mark = {"SLOWER": "s", "FASTER": "f", "EQUAL": "="}.get(cell.word or "", "?")
-    return f"{rate} {-cell.percent:+.1f}% {mark}{'*' * stalls(cell)}"
+    return f"{rate} {percent:+.1f}% {mark}{'*' * stalls(cell)}"
 
 
 def stalls(cell: Cell | None) -> bool:

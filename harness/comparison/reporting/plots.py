@@ -171,7 +171,7 @@ def over_time(found: Comparison) -> Time | None:
         ("SM clock", "MHz", 70.0, lambda run: run.telemetry.clock_sm_mhz if run.telemetry else None),
         ("power", "W", 70.0, lambda run: run.telemetry.power_w if run.telemetry else None),
         ("hottest GPU", "C", 70.0, lambda run: run.telemetry.temperature_c if run.telemetry else None),
-        ("held down", "s", 70.0, lambda run: run.telemetry.held_total_s if run.telemetry else None),
+        ("held down", "s", 70.0, lambda run: run.telemetry.held_longest_s if run.telemetry else None),
     ]
     strips, top = [], 12.0
     for title, unit, height, value in panels:

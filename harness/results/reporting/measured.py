@@ -249,7 +249,7 @@ def _watched(records: Iterable[RunRecord]) -> Iterator[tuple[str, str]]:
         found = telemetry.beside(record)
         if found is None:
             continue
-        energy, held = telemetry.joules_per_image(record, found), found.held_total_s
+        energy, held = telemetry.joules_per_image(record, found), found.held_longest_s
         parts = [
             None if energy is None else f"{energy:.3g} J an image",
             None if found.power_w is None else f"{found.power_w:.0f} W",
