@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from harness.comparison import comparison
 from harness.comparison.reporting import terminal, words
+from harness.comparison.runs import ComparedRun
+from harness.results.logfile import read
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import NEW, OLD, judged, run
 from tests.harness.results import logs
@@ -228,3 +231,16 @@ def test_a_phase_can_be_gated(tmp_path: Path) -> None:
     found = judged((a, b), metrics=("backward",))
     assert found.word == "SLOWER"
     assert judged((a, b)).word == "EQUAL"
+
+
+@pytest.mark.parametrize(
+    "series", ["v0.7/Fujitsu/results/gx_V100x8_ngc20.06_pytorch", "v1.1/NVIDIA/results/dgxa100_ngc21.09_mxnet"]
+)
+def test_the_parts_of_others_minutes_are_parts(test_data: Path, series: str) -> None:
+    """An evaluation beside training was taken from the rest (-9 s of it), and epochs counted by the last one's number."""
+    folder = test_data / "mlperf-results" / series / "ssd"
+    minutes = comparison._minutes([ComparedRun(read(path), 0) for path in sorted(folder.glob("result_*.txt"))], 0)
+    assert minutes.rest_s is not None and minutes.rest_s >= 0 and minutes.evaluation_s is not None
+    assert minutes.epochs and minutes.seconds_per_epoch and minutes.minutes
+    whole_s = minutes.epochs * minutes.seconds_per_epoch + minutes.evaluation_s + minutes.rest_s
+    assert whole_s / 60 == pytest.approx(minutes.minutes, rel=1e-4)

@@ -100,6 +100,39 @@ def made(medians: Iterable[float], means: Iterable[float]) -> list[points.Point]
     ]
 
 
+def of_boots(shifts: Iterable[float], generator: np.random.Generator) -> list[points.Point]:
+    """Five runs in each boot, whose speed is `shifts` apart; the second half with another driver."""
+    shift = np.repeat(list(shifts), 5)
+    values = shift + generator.normal(0, 0.0005, len(shift))
+    return [
+        replace(point, boot=f"boot {number // 5}", driver="old" if number < len(shift) / 2 else "new")
+        for number, point in enumerate(made(values, values))
+    ]
+
+
+def test_what_a_reboot_alone_shifts_is_not_laid_to_a_driver() -> None:
+    """0.3 % from boot to boot: of eight boots, two series in three had a change, and one in five named the driver."""
+    generator = np.random.default_rng(3)
+    series = [of_boots(generator.normal(0, 0.003, 8), generator) for _ in range(60)]
+    changes = [change for each in series for change in histories._changes(each, 0.005)]
+    known = [change for change in changes if "a reboot, which alone may be why" not in change.reasons]
+    assert len(known) <= 6 and len(changes) > 10, "of the others it is said"
+
+    (change,) = histories._changes(of_boots([0.0, 0.004], generator), 0.002)
+    assert change.reasons == ("driver old -> new", "a reboot, which alone may be why")
+    slower = [0.001, -0.001, 0.0, 0.001, 0.02, 0.021, 0.019, 0.02]
+    (change,) = histories._changes(of_boots(slower, generator), 0.005)
+    assert change.index == 20 and change.reasons == ("driver old -> new", "a reboot")
+
+
+def test_a_rate_s_per_cent_is_the_rate_s() -> None:
+    """Of twice the seconds it said 100 % less beside half of the images/s."""
+    cell = histories.Cell(3, 500.0, 2.0, "old", 100.0, "SLOWER")
+    assert history_text.cell_text(cell) == "500 -50.0% s"
+    assert history_text.cell_text(replace(cell, percent=-50.0, images_per_s=2000.0, word="FASTER")) == "2,000 +100.0% f"
+    assert history_text.cell_text(replace(cell, images_per_s=None)) == "2 s +100.0% s"
+
+
 def test_noise_alone_makes_no_history() -> None:
     """A spread of 0.5 %, as large as what counts as a change: the worst case."""
     generator = np.random.default_rng(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,33 @@ def test_the_power_of_some_is_not_that_of_all(tmp_path: Path) -> None:
         assert found is not None and found.gpus == 2
         assert found.power_w == (1200 if lacking == 3 else None)
         assert (found.energy_j is None) == (lacking == 1)
+
+
+def test_images_are_those_that_were_trained(tmp_path: Path) -> None:
+    """Of a run whose epochs or time were over before the steps that it was allowed, it said a tenth of the joules."""
+    log = arms.write(tmp_path, 0)
+    lines = log.read_text().splitlines(keepends=True)
+    at = next(number for number, line in enumerate(lines) if '"global_batch_size"' in line)
+    event = json.loads(lines[at].removeprefix(":::MLLOG ")) | {"key": "max_steps", "value": 700}
+    lines.insert(at, f":::MLLOG {json.dumps(event)}\n")
+    log.write_text("".join(lines))
+    done = replace(read(log), outcome="aborted", reason="epochs spent: mAP 0.1")
+    assert done.max_steps == 700 and done.epoch_samples is not None and done.global_batch_size is not None
+    assert telemetry.trained_images(done) == len(done.epochs) * done.epoch_samples
+    cut = replace(done, reason="steps spent: 700 of --max-steps 700, no evaluation, target 0.23")
+    assert telemetry.trained_images(cut) == 700 * done.global_batch_size
+
+
+def test_how_long_clocks_were_held_is_no_sum(tmp_path: Path) -> None:
+    """Of eight GPUs, each held for 590 of 600 s by its power, it was 4,720 s; causes come together."""
+    log = arms.write(tmp_path, 0)
+    arms.telemetry(log, held=0.5)
+    path = tmp_path / "telemetry_0.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**line, "gpus": 8 * line["gpus"]}) + "\n" for line in lines))
+    found = telemetry.beside(read(log))
+    assert found is not None and found.gpus == 8
+    assert (found.held_s["temperature"], found.held_s["power"], found.held_longest_s) == (0.5, 3.0, 3.0)
 
 
 def test_how_busy_the_jpeg_engines_were(tmp_path: Path) -> None:
