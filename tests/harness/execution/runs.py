@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,9 +118,15 @@ def complies(path: Path, ruleset: str = "0.7.0") -> bool:
 
 
 def wait_for(path: Path, text: str) -> None:
-    until = time.monotonic() + LOADING
-    while not (path.is_file() and text in path.read_text()):
-        assert time.monotonic() < until, (
-            f"{text} did not come; there is {path.read_text() if path.is_file() else 'no log'}"
-        )
-        time.sleep(0.05)
+    def there() -> str:
+        return path.read_text() if path.is_file() else "no log"
+
+    until(lambda: text in there(), lambda: f"{text}; there is {there()}")
+
+
+def until(true: Callable[[], object], what: str | Callable[[], str], seconds: float = LOADING) -> None:
+    """Wait for it. `what` is said where it does not come."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what if isinstance(what, str) else what()}"
+        time.sleep(0.1)

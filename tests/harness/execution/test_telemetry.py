@@ -14,6 +14,7 @@ import pytest
 
 from harness.execution import telemetry
 from harness.system.nvidia import sensors
+from tests.harness.execution.runs import until
 
 
 class NVMLError(Exception):
@@ -172,10 +173,8 @@ def test_the_sampler_ends_with_its_run_and_writes_its_last_line(tmp_path: Path) 
         f"telemetry.main(Path({str(tmp_path / 'telemetry_0.jsonl')!r}), 0.05, 'cuda', sys.stdin)"
     )
     sampler = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=CHECKOUT)
-    path, deadline = tmp_path / "telemetry_0.jsonl", time.monotonic() + 120
-    while not (path.exists() and path.read_text().count('"sample"') >= 3):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    path = tmp_path / "telemetry_0.jsonl"
+    until(lambda: path.exists() and path.read_text().count('"sample"') >= 3, "three samples")
     assert sampler.stdin is not None
     sampler.stdin.close()
     assert sampler.wait(timeout=60) == 0

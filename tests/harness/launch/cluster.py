@@ -16,12 +16,13 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from tests.harness.execution.runs import until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "salloc", "unshare")
 CONF = """
@@ -244,13 +245,6 @@ def running(*, cable: bool = False) -> Iterator[Cluster]:
     finally:
         cluster.end()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        time.sleep(0.2)
 
 
 def free_ports(count: int) -> list[int]:

@@ -29,6 +29,7 @@ from harness.launch.container_spec import ContainerSpec, EngineHost, spec_of
 from harness.launch.trial import Order
 from harness.request import Request
 from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import until
 from tests.harness.launch.series import FAKE
 from tests.toy import configuration as toy
 
@@ -127,10 +128,8 @@ class Place:
         return found
 
     def until_trial(self, number: int) -> None:
-        log, deadline = self.folder / f"result_{number}.txt", time.monotonic() + 60
-        while not (log.exists() and "run_start" in log.read_text()):
-            assert time.monotonic() < deadline, self.said
-            time.sleep(0.05)
+        log = self.folder / f"result_{number}.txt"
+        until(lambda: log.exists() and "run_start" in log.read_text(), lambda: f"trial {number}; {self.said}")
 
 
 @pytest.fixture
@@ -156,13 +155,8 @@ def a_spec_for(host: EngineHost, client: Any, place: Place, order: Order, **opti
     return replace(spec_of(host, place.image, order, request, image_id=found), lift_limits=False)
 
 
-def none_left(client: Any, folder: Path, seconds: float = 40) -> bool:
-    deadline = time.monotonic() + seconds
-    while containers(client, folder):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
-    return True
+def until_none_is_left(client: Any, folder: Path) -> None:
+    until(lambda: not containers(client, folder), "the end of all containers")
 
 
 def test_two_trials_in_fresh_containers(client: Any, place: Place) -> None:
@@ -247,7 +241,7 @@ def test_a_killed_series_leaves_no_container(client: Any, place: Place) -> None:
     assert len(containers(client, place.folder)) == 1
     series.kill()
     series.wait()
-    assert none_left(client, place.folder)
+    until_none_is_left(client, place.folder)
     assert place.statuses == [(0, 1, "no end recorded")]
 
 
@@ -291,7 +285,7 @@ def test_a_probe_of_an_image_is_made_in_its_container(client: Any, place: Place)
     assert done.returncode == 0 and done.stdout.endswith("probed\n"), done.stderr  # behind what the engine cannot do
     told = json.loads((out / "probe_0.json").read_text())
     assert told == ["probe", "/configuration/a toy.toml", "--out", "/results", "--seconds", "5"]
-    assert none_left(client, out.resolve())
+    until_none_is_left(client, out.resolve())
 
 
 def test_run_with_docker_is_the_same_thing(client: Any, place: Place) -> None:
@@ -307,7 +301,7 @@ def test_run_with_docker_is_the_same_thing(client: Any, place: Place) -> None:
     place.until_trial(1)
     series.kill()
     series.wait()
-    assert none_left(client, place.folder)
+    until_none_is_left(client, place.folder)
     place.tell()
     resumed = subprocess.run([*script, "--resume"], env=environment, capture_output=True, text=True, check=False)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr

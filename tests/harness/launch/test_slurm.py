@@ -20,8 +20,9 @@ import pytest
 from harness.launch import controller, ledger, slurm
 from harness.results.logfile import read
 from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import until
 from tests.harness.launch import cluster
-from tests.harness.launch.cluster import Cluster, until
+from tests.harness.launch.cluster import Cluster
 from tests.toy import configuration as toy
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long]

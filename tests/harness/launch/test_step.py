@@ -27,6 +27,7 @@ from harness.launch.slurm import Allocation
 from harness.launch.step import SlurmLauncher
 from harness.launch.trial import Order
 from harness.request import Request
+from tests.harness.execution.runs import until
 
 SHA256 = "ab" * 32
 
@@ -116,11 +117,8 @@ def test_a_step_whose_node_is_gone_is_not_waited_for(tmp_path: Path, monkeypatch
     running = RunningStep(process, "step", Allocation("7", ("node1", "node2"), "a", True), order, [], str, {})
     lines = running.lines()
     assert [next(lines), next(lines)] == said
-    until = time.monotonic() + 60
-    while (code := running.poll()) is None:
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    assert code == 5 and running.without_answer
+    until(lambda: running.poll() is not None, "the step's end")
+    assert running.poll() == 5 and running.without_answer
     running.close()
     assert process.poll() is not None
     assert f'"reason": "{lost}"' in order.refused_log.read_text(), "it never began"

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from harness.launch import admission, caches, ledger, process, watchdog
 from harness.results import logfile
 from harness.results.series import find_series
 from harness.system import neighbours
+from tests.harness.execution.runs import until
 from tests.harness.launch.series import FAKE, SHA256, Fakes
 
 pytestmark = pytest.mark.early
@@ -43,13 +43,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fake trial takes a tenth of a second, less than the wait between two looks; the machine stays what it is."""
     monkeypatch.setattr(watchdog, "POLL_S", 0.05)
     monkeypatch.setattr(neighbours, "_on_accelerators", look_once)
-
-
-def until(true, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def alive(folder: Path) -> list[psutil.Process]:
@@ -305,7 +298,7 @@ def test_a_signal_ends_the_trial_closes_its_log_and_the_series_goes_on_later(
 ) -> None:
     fakes.tell(_1="hang")
     series = started(fakes.folder, 3)
-    until(lambda: "run_start" in read(fakes.folder / "result_1.txt"))
+    until(lambda: "run_start" in read(fakes.folder / "result_1.txt"), "trial 1")
     series.send_signal(number)
     said, _ = series.communicate(timeout=60)
     assert series.returncode == 130
@@ -333,7 +326,7 @@ def test_a_signal_ends_the_series_though_its_trial_ends_by_itself(
     that it would run to its end."""
     fakes.tell(_0=do, _1="hang")
     series = started(fakes.folder, trials)
-    until(lambda: "run_start" in read(fakes.folder / "result_0.txt"))
+    until(lambda: "run_start" in read(fakes.folder / "result_0.txt"), "trial 0")
     series.send_signal(signal.SIGTERM)
     series.communicate(timeout=60)
     assert series.returncode == code
@@ -373,12 +366,12 @@ def test_a_signal_while_a_trial_is_entered_loses_neither_the_line_nor_the_result
 def test_kill_9_leaves_no_trial_running_and_the_ledger_shows_it(fakes: Fakes, do: str) -> None:
     fakes.tell(_1=do)
     series = started(fakes.folder, 3)
-    until(lambda: "run_start" in read(fakes.folder / "result_1.txt"))
+    until(lambda: "run_start" in read(fakes.folder / "result_1.txt"), "trial 1")
     assert len(alive(fakes.folder)) == 1
     series.kill()
     series.wait()
     assert fakes.statuses == [(0, 1, "success"), (1, 1, "no end recorded")]
-    until(lambda: not alive(fakes.folder))
+    until(lambda: not alive(fakes.folder), "the end of all runs")
     fakes.tell()
     assert fakes.run(3, resume=True) == 0
     assert fakes.statuses[1:] == [(1, 1, "no end recorded"), (1, 2, "success"), (2, 1, "success")]
@@ -416,7 +409,7 @@ def test_a_record_says_what_else_used_the_machine(fakes: Fakes) -> None:
 def test_a_series_outlives_its_reaper(fakes: Fakes) -> None:
     fakes.tell(_0="hang")
     series = started(fakes.folder, 2)
-    until(lambda: "run_start" in read(fakes.folder / "result_0.txt"))
+    until(lambda: "run_start" in read(fakes.folder / "result_0.txt"), "trial 0")
     (reaper,) = [each for each in psutil.Process(series.pid).children() if "harness.launch.reaper" in each.cmdline()]
     reaper.kill()
     (trial,) = alive(fakes.folder)
@@ -430,7 +423,7 @@ def test_a_series_outlives_its_reaper(fakes: Fakes) -> None:
 def test_a_trial_whose_series_and_reaper_were_killed_is_ended_before_the_next(fakes: Fakes) -> None:
     fakes.tell(_0="hang")
     series = started(fakes.folder, 1)
-    until(lambda: "run_start" in read(fakes.folder / "result_0.txt"))
+    until(lambda: "run_start" in read(fakes.folder / "result_0.txt"), "trial 0")
     (reaper,) = [each for each in psutil.Process(series.pid).children() if "harness.launch.reaper" in each.cmdline()]
     reaper.kill()
     series.kill()
@@ -446,7 +439,7 @@ def test_a_trial_whose_series_and_reaper_were_killed_is_ended_before_the_next(fa
 def test_a_ledger_that_is_touched_while_a_series_runs_breaks_it(fakes: Fakes, harm: str) -> None:
     fakes.tell(_1="hang")
     series = started(fakes.folder, 2)
-    until(lambda: "run_start" in read(fakes.folder / "result_1.txt"))
+    until(lambda: "run_start" in read(fakes.folder / "result_1.txt"), "trial 1")
     book = fakes.folder / ledger.FILE
     text = book.read_text()
     (trial,) = alive(fakes.folder)

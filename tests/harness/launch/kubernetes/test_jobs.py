@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,23 +69,13 @@ class Lab:
         return dict(json.loads((self.results / f"result_{number}.json").read_text()))
 
     def wait_until_empty(self) -> None:
-        until = time.monotonic() + 60
-        while self.cluster.objects:
-            assert time.monotonic() < until, self.cluster.objects.keys()
-            time.sleep(0.05)
+        runs.until(lambda: not self.cluster.objects, lambda: f"the end of {self.cluster.objects.keys()}")
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     with serving(tmp_path) as (cluster, kubeconfig):
         yield Lab(tmp_path, cluster, kubeconfig)
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < until, what
-        time.sleep(0.05)
 
 
 @pytest.mark.long
@@ -189,7 +179,7 @@ def test_a_trial_that_takes_no_signal_and_no_exec_is_deleted(lab: Lab) -> None:
 def test_ctrl_c_deletes_the_job(lab: Lab) -> None:
     lab.fakes(_0="hang")
     process = lab.begin()
-    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    runs.until((lab.results / "result_0.txt").exists, "a log")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
@@ -209,7 +199,7 @@ def test_ctrl_c_in_the_queue_deletes_the_job(lab: Lab) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 130
-    wait_for(lambda: not [key for key in lab.cluster.objects if key[0] == "jobs"], "the Job is still there")
+    runs.until(lambda: not [key for key in lab.cluster.objects if key[0] == "jobs"], "the Job's end")
 
 
 @pytest.mark.long
@@ -217,7 +207,7 @@ def test_kill_9_deletes_the_job(lab: Lab) -> None:
     """By the process that outlives its series."""
     lab.fakes(_0="hang")
     process = lab.begin()
-    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    runs.until((lab.results / "result_0.txt").exists, "a log")
     process.send_signal(signal.SIGKILL)
     process.wait()
     lab.wait_until_empty()
@@ -345,7 +335,7 @@ def test_pods_that_can_never_start_end_the_series_in_words(lab: Lab, reason: str
 def test_a_pod_that_is_evicted_is_said_in_the_clusters_words(lab: Lab) -> None:
     lab.fakes(_0="hang")
     process = lab.begin()
-    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    runs.until((lab.results / "result_0.txt").exists, "a log")
     lab.cluster.evict(next(iter(lab.cluster.pods)))
     said, _ = process.communicate(timeout=120)
     assert (process.returncode, lab.statuses) == (5, ["failed"]), said
@@ -358,7 +348,7 @@ def test_a_pod_that_makes_room_for_another_is_no_interruption_of_ours(lab: Lab) 
     """Preempted, or its node drained: it ends as if someone had asked it to, and the series went home with it."""
     lab.fakes(_0="hang")
     process = lab.begin("--trials", "2")
-    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    runs.until((lab.results / "result_0.txt").exists, "a log")
     lab.cluster.preempt(next(iter(lab.cluster.pods)))
     said, _ = process.communicate(timeout=120)
     assert (process.returncode, lab.statuses) == (5, ["failed", "success"]), said
@@ -369,7 +359,7 @@ def test_a_pod_that_makes_room_for_another_is_no_interruption_of_ours(lab: Lab) 
 def test_a_job_that_somebody_deletes_is_no_interruption_of_ours(lab: Lab) -> None:
     lab.fakes(_0="hang")
     process = lab.begin()
-    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    runs.until((lab.results / "result_0.txt").exists, "a log")
     lab.cluster.delete_job(next(name for kind, name in list(lab.cluster.objects) if kind == "jobs"))
     said, _ = process.communicate(timeout=120)
     assert (process.returncode, lab.statuses) == (5, ["failed"]), said
@@ -381,7 +371,7 @@ def test_a_job_that_somebody_deletes_is_no_interruption_of_ours(lab: Lab) -> Non
 def test_a_cluster_that_does_not_answer_for_a_while_costs_no_trial(lab: Lab) -> None:
     lab.fakes(_0="hang")
     process = lab.begin()
-    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    runs.until((lab.results / "result_0.txt").exists, "a log")
     assert process.stdout is not None
     lab.cluster.down = True
     gone = next(line for line in process.stdout if "is given up after 300 s" in line)
@@ -421,7 +411,7 @@ def test_lines_that_a_kubelet_serves_no_more_cost_no_log(lab: Lab) -> None:
     """It begins a new file each 10 MB and serves the newest alone: a connection lost across that loses what stood between."""
     lab.fakes(_0="take long")
     process = lab.begin()
-    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    runs.until((lab.results / "result_0.txt").exists, "a log")
     (pod,) = lab.cluster.pods.values()
     read = len(pod.lines)
     pod.kept_from, pod.cut_after = read + 6, read
@@ -435,7 +425,7 @@ def test_lines_that_a_kubelet_serves_no_more_cost_no_log(lab: Lab) -> None:
 def test_a_token_that_expires_is_read_anew_from_the_kubeconfig(lab: Lab) -> None:
     lab.fakes(_0="hang")
     process = lab.begin("--watchdog", "30")
-    wait_for((lab.results / "result_0.txt").exists, "no log came")
+    runs.until((lab.results / "result_0.txt").exists, "a log")
     assert process.stdout is not None
     lab.cluster.token = "a new one"
     gone = next(line for line in process.stdout if "is given up after 300 s" in line)

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +25,7 @@ from harness.launch.kubernetes.manifests import Trial
 from harness.launch.kubernetes.running import ReadSoFar, RunningJob
 from harness.launch.stacks import catches
 from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import until
 
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 
@@ -187,11 +187,12 @@ def test_a_pod_that_waits_for_another_can_be_ended(tmp_path: Path) -> None:
     if subprocess.run([*as_first[:6], "true"], check=False, capture_output=True).returncode:
         pytest.skip("no namespaces here")
     with subprocess.Popen(as_first, cwd=CHECKOUT) as process:
-        until = time.monotonic() + 60
-        while not (inside := psutil.Process(process.pid).children()) or not catches(inside[0].pid, signal.SIGTERM):
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        inside[0].terminate()
+        outside = psutil.Process(process.pid)
+        until(
+            lambda: [each for each in outside.children() if catches(each.pid, signal.SIGTERM)],
+            "the pod's first process",
+        )
+        outside.children()[0].terminate()
         assert process.wait(30) == 143
 
 
