@@ -11,6 +11,7 @@ that alone.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -55,11 +56,16 @@ class SystemHistory:
     host: str
     points: tuple[Point, ...]
     changes: tuple[Change, ...]
+    work: str  # in words, what of it the names do not say: steps, determinism, which configuration of that name
     percent_a_month: float | None  # Theil and Sen's slope between changes; None with under four runs or a week
 
     @property
+    def title(self) -> str:
+        return f"{self.configuration} ({self.work})" if self.work else self.configuration
+
+    @property
     def name(self) -> str:
-        return f"{self.benchmark}, {self.configuration}, {self.system}, {self.host}"
+        return f"{self.benchmark}, {self.title}, {self.system}, {self.host}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,10 @@ def history(
         groups.setdefault((point.benchmark, point.system, point.configuration, point.work, point.host), []).append(
             point
         )
-    series = tuple(_series(group, delta) for group in groups.values())
+    alike: dict[tuple[str, ...], set[str]] = {}
+    for benchmark, platform, configuration, work, host in groups:
+        alike.setdefault((benchmark, platform, configuration, host), set()).add(work)
+    series = tuple(_series(group, delta, _work(key[3], alike[(*key[:3], key[4])])) for key, group in groups.items())
     drivers = tuple(dict.fromkeys(point.driver for point in chosen if point.driver))
     matrix = tuple(
         (each, tuple(_cells(each.points, drivers, delta)))
@@ -114,7 +123,16 @@ def _about(point: Point, word: str) -> bool:
     return not word or any(word.lower() in text.lower() for text in told)
 
 
-def _series(points: Sequence[Point], delta: float) -> SystemHistory:
+def _work(own: str, all_of_the_name: Iterable[str]) -> str:
+    """What of Point.work tells one from the others: steps, determinism, another configuration of the same name."""
+    (sha256, steps, deterministic), *others = (json.loads(each) for each in (own, *all_of_the_name))
+    words = [f"{steps} steps" if steps is not None else "", "deterministic" if deterministic else ""]
+    if len({each[0] for each in others}) > 1:
+        words.append(f"{sha256}"[:8])
+    return ", ".join(filter(None, words))
+
+
+def _series(points: Sequence[Point], delta: float, work: str) -> SystemHistory:
     first = points[0]
     changes = tuple(_changes(points, delta))
     return SystemHistory(
@@ -124,6 +142,7 @@ def _series(points: Sequence[Point], delta: float) -> SystemHistory:
         first.host,
         tuple(points),
         changes,
+        work,
         _trend(points, _logs(points, MEDIAN), [change.index for change in changes if change.metric == MEDIAN]),
     )
 

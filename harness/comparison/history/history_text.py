@@ -90,7 +90,7 @@ def _matrix(found: History) -> Iterator[str]:
     yield f"{'':20}" + "".join(f"{_cut(driver, 18):>20}" for driver in shown)
     for series, cells in found.matrix:
         texts = (cell_text(cell) for cell in cells[-DRIVERS:])
-        yield f"{_cut(f'{series.configuration} {series.host}', 19):20}" + "".join(f"{text:>20}" for text in texts)
+        yield f"{_cut(f'{series.title} {series.host}', 19):20}" + "".join(f"{text:>20}" for text in texts)
     if len(found.drivers) > DRIVERS:
         yield f"and {len(found.drivers) - DRIVERS} older drivers; --html and --json have all"
 

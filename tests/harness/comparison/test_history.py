@@ -81,6 +81,24 @@ def test_a_driver_that_stalls_now_and_then_is_seen(tmp_path: Path) -> None:
     assert page.count('class="dot of-mean driver-1"') == 6 and "6.96" in page  # of the new driver's runs
 
 
+def test_series_of_other_work_have_names_of_their_own(tmp_path: Path) -> None:
+    """Runs of some steps, deterministic ones and those of a changed configuration were three series of one name."""
+
+    def deterministic(events: list[dict[str, Any]]) -> None:
+        events.insert(5, {**events[0], "key": "deterministic", "value": True})
+
+    changes: list[Any] = [None, arms.put("configuration_sha256", "ab" * 32), deterministic]
+    for number, change in enumerate(changes):
+        arms.write(tmp_path, number, turn=number, change=change)
+    found = read(tmp_path)
+    titles = [each.title for each in found.series]
+    assert len(set(titles)) == 3 and "(abababab)" in titles[1] and "(deterministic, " in titles[2]
+    text, page = "\n".join(history_text.lines(found)), history_page.render(found)
+    assert all(title in text and title in page for title in titles)
+    (alone,) = read(arms.write(tmp_path / "alone", 0).parent).series
+    assert alone.title == alone.configuration
+
+
 def test_a_quiet_series_has_no_changes(tmp_path: Path) -> None:
     for seed in range(6):
         write(tmp_path / str(seed), 14, seed=seed, uuid=f"GPU-{seed}")
