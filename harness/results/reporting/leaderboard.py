@@ -62,7 +62,7 @@ class RunEntry(Record):
     epochs: float | None
     images_per_s: float | None
     seed: int | None
-    evaluations: tuple[EvaluationEntry, ...]
+    evaluations: tuple[EvaluationEntry, ...]  # in time: a run may go on after its run_stop
 
     @property
     def quality(self) -> float | None:

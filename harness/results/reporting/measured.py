@@ -134,7 +134,7 @@ def _run(each: ScoredRun, result: Score) -> RunEntry:
     start = record.run_start_s
     evaluations = (
         EvaluationEntry(minutes=round((at.at_s - start) / 60, 4), epoch=at.epoch, quality=at.accuracy)
-        for at in record.evaluations
+        for at in record.counted_evaluations
         if start is not None and at.at_s is not None and at.accuracy is not None
     )
     return RunEntry(

@@ -25,6 +25,7 @@ from harness.results.reporting import page as report_page
 from harness.results.reporting import report
 from harness.results.reporting import terminal as report_terminal
 from harness.results.reporting.leaderboard import Row
+from harness.results.series import find_series
 from tests.harness.results import logs, synthetic_logs
 from tests.harness.results.synthetic_logs import Made
 
@@ -90,6 +91,21 @@ def test_the_rank_that_a_run_waited_for_is_in_its_row(tmp_path: Path) -> None:
     [row] = report.gather([tmp_path], generated=NOW, published=False).rows
     facts = {section.title: dict(section.facts) for section in row.sections}
     assert facts["Slowest ranks"] == {"result_0.txt": "rank 5 on node1, 1.25 times the median rank's step"}
+
+
+def test_what_was_evaluated_after_the_end_is_no_quality_of_the_run(tmp_path: Path) -> None:
+    """The page had 0.31 where score had 0.2325."""
+    folder = synthetic_logs.series(tmp_path, A100)
+    for log in folder.iterdir():
+        late = json.loads(log.read_text().splitlines()[-1].removeprefix(":::MLLOG "))["time_ms"] + 60_000
+        events = [
+            logs.event(late, key, value, epoch_num=55) for key, value in (("eval_start", None), ("eval_accuracy", 0.31))
+        ]
+        log.write_text(log.read_text() + logs.text(events))
+    [row] = report.gather([tmp_path], generated=NOW, published=False).rows
+    [series] = find_series([tmp_path])
+    assert row.quality == (0.2325, 0.2325) and row.epochs == (50, 50)
+    assert [run.quality for run in row.runs] == [record.accuracy for record in series.records]
 
 
 def test_it_stands_in_one_group_with_what_was_published(tmp_path: Path) -> None:
