@@ -280,6 +280,22 @@ def test_a_disk_that_is_full_is_named(folder: Path, monkeypatch: pytest.MonkeyPa
 # --- DALI's own counts -----------------------------------------------------------------------------------------------
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_said(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    folder = small.folder(tmp_path / os.fsdecode(b"caf\xe9"))
+    for backend in ("torch", "dali"):
+        settings = tables(data={"backend": backend})
+        session = BENCHMARK.open(settings, Context(device="cpu", seed=1, data_dir=provide(folder, settings)))
+        try:
+            if backend == "torch":
+                assert session.load_data().eval_samples == 6
+            else:
+                with pytest.raises(ValueError, match=r"caf\\udce9.*DALI takes no path that is not UTF-8"):
+                    session.load_data()
+        finally:
+            session.close()
+
+
 def source(folder: Path) -> data.Source:
     file = folder / "annotations" / "instances_train2017.json"
     counts = checked.counts(*[annotation_file.read(file)] * 2)

@@ -206,7 +206,14 @@ def batches(
 
 
 def reader(source: Source, **arguments: Any) -> Any:
-    """DALI's COCO reader of this rank's share of `source`: files, boxes as ltrb in 0 to 1, labels."""
+    """DALI's COCO reader of this rank's share of `source`: files, boxes as ltrb in 0 to 1, labels. ValueError for its paths."""
+    for path in (source.images, source.annotations):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f'{str(path)!a}: DALI takes no path that is not UTF-8; give it another name, or say data.backend = "torch"'
+            ) from error
     return fn.readers.coco(
         file_root=str(source.images),
         annotations_file=str(source.annotations),
