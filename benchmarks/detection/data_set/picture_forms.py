@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import IO, Any
 
+import numpy as np
 from PIL import ExifTags, Image
 
 ANY_COLOURS = {"JPEG", "MPO", "PNG", "WEBP"}
@@ -71,9 +72,11 @@ def _rare(picture: Any, file: IO[bytes]) -> str:
 
 
 def as_stored(picture: Image.Image) -> Image.Image:
-    """An open picture with its pixels as they are stored, of any colours."""
+    """An open picture with its pixels as they are stored, of any colours; of grey in 16 bits 8, which the network sees."""
     turn = _turned_by_pillow(picture)  # which forgets it as it loads
     picture.load()
+    if picture.mode.startswith("I"):  # Pillow would make white of all that is above 255
+        picture = Image.fromarray(((np.asarray(picture).astype(np.int32) + 128) // 257).astype(np.uint8))
     return picture.transpose(BACK[turn]) if turn in BACK else picture
 
 

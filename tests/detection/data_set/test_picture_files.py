@@ -18,7 +18,7 @@ from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
 
 from benchmarks.detection.data_path.pictures import Picture, decoded
-from benchmarks.detection.data_set import picture_files
+from benchmarks.detection.data_set import picture_files, picture_forms
 from benchmarks.detection.data_set.picture_files import Listed, check, fault
 
 
@@ -148,6 +148,15 @@ def test_16_bits_a_channel_are_rounded_to_8(channels: int, tmp_path: Path) -> No
     (tmp_path / "a.png").write_bytes(content)
     colours = pixels[..., :3] if channels > 2 else np.repeat(pixels[..., :1], 3, axis=2)
     assert np.array_equal(by_torch(tmp_path / "a.png"), np.rint(colours / 257))
+
+
+@pytest.mark.parametrize("name", [name for name in LET_THROUGH if name != "cmyk.jpg"])
+def test_a_panel_shows_the_pixels_that_were_seen(name: str, tmp_path: Path) -> None:
+    """Of grey in 16 bits the picture at a run's end was white."""
+    (tmp_path / name).write_bytes(LET_THROUGH[name])
+    with Image.open(tmp_path / name) as picture:
+        shown = np.asarray(picture_forms.as_stored(picture).convert("RGB")).astype(int)
+    assert np.abs(shown - by_torch(tmp_path / name)).max() <= 2
 
 
 JPEG, PNG = encoded("JPEG"), encoded("PNG")
