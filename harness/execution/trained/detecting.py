@@ -13,10 +13,11 @@ from typing import Any
 from harness import names, outside, whole
 from harness.contract import Detection, Detector, Sample
 
-SUFFIXES = {*(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm", ".pnm")}
+SUFFIXES = {*(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".j2k")}
+SUFFIXES |= {".ppm", ".pgm", ".pnm", ".apng"}
 # What cameras and telephones, the web and editors make besides: not read, and not passed over without a word
 OTHERS = {*(".heic", ".heif", ".avif", ".jxl", ".gif", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw")}
-OTHERS |= {".mp4", ".mov", ".avi", ".mkv", ".webm"}
+OTHERS |= {".mp4", ".mov", ".avi", ".mkv", ".webm", ".pbm", ".jpx", ".tga", ".dcm"}
 ANNOTATIONS_LIMIT = 1 << 30  # bytes; COCO's training half has 450 MB
 DECIMALS = 3  # of a px: a thousandth of what the network can tell
 

@@ -189,6 +189,15 @@ def test_files_that_are_not_looked_at_are_told_of(tmp_path: Path, capsys: pytest
     assert errors == f"{folder}: 3 files not looked at (.gif, .heic): make JPEG, PNG or WebP of them first\n"
 
 
+def test_a_picture_by_a_rare_name_is_not_passed_over(tmp_path: Path) -> None:
+    """Of such a folder 1.jpg alone was looked at, without a word."""
+    for name in ("1.jpg", "2.JPE", "3.mpo", "4.j2k", "5.tga", "6.dcm"):
+        (tmp_path / name).touch()
+    found, complaints, notes = detecting.files([tmp_path])
+    assert [each.name for each in found] == ["1.jpg", "2.JPE", "3.mpo", "4.j2k"] and not complaints
+    assert notes == [f"{tmp_path}: 2 files not looked at (.dcm, .tga): make JPEG, PNG or WebP of them first"]
+
+
 def test_a_name_of_any_bytes_is_one_line_and_a_json_that_any_reader_takes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
