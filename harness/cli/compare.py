@@ -323,7 +323,7 @@ def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> N
 def _missing(configuration: str, target: Path, runs: int, options: list[str]) -> None:
     from harness.comparison.planning import child, work
     from harness.comparison.planning import plan as plans
-    from harness.execution.signals import as_exceptions
+    from harness.execution.signals import Interrupted, as_exceptions
 
     arm = plans.Arm("noise")
     made = plans.Plan(_named(configuration), (arm, arm), options=tuple(options))
@@ -336,8 +336,11 @@ def _missing(configuration: str, target: Path, runs: int, options: list[str]) ->
         work.put_aside(target, folder)
         folder.mkdir(parents=True)
         screen.say("warm-up, which does not count" if number == 0 else f"run {number} of {runs}")
-        with as_exceptions():
-            code = child.start(made, arm, folder, seed=number, root=target, environment=variables, say=screen.say)
+        try:
+            with as_exceptions():
+                code = child.start(made, arm, folder, seed=number, root=target, environment=variables, say=screen.say)
+        except Interrupted:  # as the run came to its end
+            code = exit_codes.INTERRUPTED
         if code not in (exit_codes.TARGET_MET, exit_codes.EPOCHS_SPENT):
             raise typer.Exit(code)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness import ROOT
 from harness.comparison.planning.plan import Arm, Plan
+from harness.execution import signals
 from harness.exit_codes import INTERRUPTED
 from harness.launch import watchdog
 from harness.launch.process import LocalLauncher
@@ -51,12 +52,10 @@ def start(
     environment: Mapping[str, str],
     say: Callable[[str], None],
 ) -> int:
-    """Run it to its end; returns its exit code."""
-    from harness.execution.signals import Interrupted
-
+    """Run it to its end; returns its exit code. A signal that comes when it has ended is raised once nothing of it is left."""
     folder = folder.resolve()
     place = checkout(arm, root)
-    with Reaper() as reaper:
+    with signals.later(), Reaper() as reaper:
         launcher = LocalLauncher(
             lambda _: command(plan, arm, folder, seed, place), environment, reaper, uuid.uuid4().hex
         )
@@ -64,8 +63,9 @@ def start(
         try:
             # a series in containers watches its trial itself, and its log lies deeper
             patience = None if arm.image is not None else watchdog.PATIENCE_S
-            return watchdog.follow(running, folder / "result_0.txt", patience, say, name=arm.name).exit_code
-        except Interrupted:
+            with signals.at_once():
+                return watchdog.follow(running, folder / "result_0.txt", patience, say, name=arm.name).exit_code
+        except signals.Interrupted:
             watchdog.halt(running)
             return INTERRUPTED
         finally:

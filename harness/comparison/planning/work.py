@@ -249,8 +249,7 @@ class Work:
         where = {"series": self.plan.id, "trial": item.index, "attempt": attempt, "arm": arm, "kind": item.kind}
         self.book.append(ledger.START, **where, folder=str(folder.relative_to(self.root)))
         began = self.clock()
-        with signals.at_once():
-            code = self.launch(self._choices().handed_on(self.plan, item), item, folder)
+        code = self.launch(self._choices().handed_on(self.plan, item), item, folder)
         seconds = self.clock() - began
         reason = "" if code in (TARGET_MET, EPOCHS_SPENT) else f"ended with exit code {code}"
         record = as_planned.record_in(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from harness.comparison.planning import child, hosts, plan, work
 from harness.execution import signals
 from harness.exit_codes import NOT_SUITABLE
 from harness.launch.ledger import Account
+from harness.launch.process import LocalProcess
 from tests.conftest import CHECKOUT
 from tests.harness.comparison import arms
 from tests.harness.comparison.standin import NEW, OLD, Machine, go, machine
@@ -241,6 +243,30 @@ def test_a_signal_while_a_run_s_end_is_entered_does_not_lose_it(root: Path, monk
         go(root, on, "boot 1")
     account = Account.read(hosts.folder(root, 1) / "ledger.jsonl")
     assert [each.status for each in account.attempts] == ["success"], "it had come to its end"
+
+
+def test_nor_does_one_while_it_is_seen_to_that_nothing_of_it_is_left(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, on = LocalProcess.close, Machine(OLD)
+
+    def close_and_hear(running: LocalProcess) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        close(running)
+
+    def launch(made: plan.Plan, item: plan.PlannedRun, folder: Path) -> int:
+        on.launch(made, item, folder)
+        told: Any = {"seed": 1, "root": root, "environment": dict(os.environ), "say": print}
+        return child.start(made, made.arms[0], folder, **told)
+
+    monkeypatch.setattr(LocalProcess, "close", close_and_hear)
+    monkeypatch.setattr(child, "command", lambda *_: [sys.executable, "-c", ""])
+    made, here = plan.read(root), work.Here.of(on.tables, "boot 1")
+    number = hosts.claim(root, made, here.host)
+    with pytest.raises(signals.Interrupted), signals.as_exceptions():
+        work.Work(root, made, number, here, launch, lambda _: None, "again").run()
+    account = Account.read(hosts.folder(root, 1) / "ledger.jsonl")
+    assert [each.status for each in account.attempts] == ["success"]
 
 
 def test_code_that_changes_between_blocks_is_found_at_once(root: Path) -> None:
