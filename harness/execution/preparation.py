@@ -67,7 +67,10 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
         data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)
     except OSError as error:
         if error.errno in DISK_FULL:
-            raise
+            raise OSError(
+                error.errno,
+                f"{error.strerror}, while data was made in {request.cache_dir}; name a folder on another disk with --cache-dir",
+            ) from error
         raise ValueError(
             f"the data is not available: {error}; data that a benchmark makes itself is kept in {request.cache_dir} "
             "(HARNESS_CACHE_DIR, --cache-dir)"

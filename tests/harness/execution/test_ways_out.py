@@ -302,6 +302,27 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
     assert "Traceback" not in finished.stdout + finished.stderr and "RESULT" not in finished.stdout
 
 
+WITHOUT_ROOM = """
+import errno, sys
+from harness.cli import main
+from tests.toy import ToyBenchmark
+def provide_data(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+ToyBenchmark.provide_data = provide_data
+sys.exit(main(["run", *sys.argv[1:]]))
+"""
+
+
+def test_which_disk_has_no_room_for_data_that_is_made_is_said(tmp_path: Path) -> None:
+    words = [toy.write(tmp_path, toy.raw()), "--out", tmp_path, "--cache-dir", tmp_path / "cache"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ROOM, *words],
+        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 6, done.stdout + done.stderr
+    assert f"No space left on device, while data was made in {tmp_path / 'cache'}" in done.stdout
+
+
 def test_a_checkpoint_folder_that_cannot_be_used_is_said_before_training(tmp_path: Path) -> None:
     refused = run(toy.write(tmp_path, toy.raw()), "--out", tmp_path, "--checkpoint-dir", "/proc/x")
     assert refused.returncode == 2, refused.stdout + refused.stderr
