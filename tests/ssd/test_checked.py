@@ -427,6 +427,34 @@ def test_training_does_not_go_on_with_other_boxes(folder: Path) -> None:
         opened().restore(state)
 
 
+def test_which_pictures_are_evaluated_is_not_what_another_configuration_says(folder: Path) -> None:
+    """A picture with boxes to train on is listed to be evaluated without any. The first to be checked decided for both."""
+
+    def without_boxes(document: dict[str, Any]) -> None:
+        document["annotations"] = [box for box in document["annotations"] if box["image_id"] != 2]
+        for image in document["images"]:
+            image["file_name"] = f"{'train' if image['id'] == 2 else 'val'}2017/{image['file_name']}"
+
+    def below(document: dict[str, Any]) -> None:
+        for image in document["images"]:
+            image["file_name"] = f"train2017/{image['file_name']}"
+
+    edit(folder, "val2017", without_boxes)
+    edit(folder, "train2017", below)
+    for with_empty in (True, False):
+        settings = tables(
+            data={
+                "train_images": ".",
+                "eval_images": ".",
+                "eval_images_without_boxes": with_empty,
+                "eval_samples": 5 + with_empty,
+            }
+        )
+        ours = provide(folder, settings)
+        found = Folder(settings, Context(device="cpu", data_dir=ours)).evaluated_and_trained_on()
+        assert found == with_empty
+
+
 def test_a_cache_that_is_emptied_during_the_run_takes_nothing_from_it(folder: Path) -> None:
     """Categories went into the checkpoint as 1, 2, 3, whatever the user calls them."""
     settings = tables(data={"backend": "torch"})

@@ -93,7 +93,7 @@ def half(data_dir: Path, settings: Data, name: Name) -> Half:
         data_dir / f"{name}.json",
         Path(found["annotations"]),
         Counts(**found["counts"]),
-        found["trained_on"],
+        found["trained_on"][settings.eval_images_without_boxes],
         found["category_ids"],
     )
 
@@ -224,7 +224,8 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
     for name in HALVES:
         listed = [Listed(*each) for each in zip(read[name].file_names, *read[name].sizes.T.tolist(), strict=True)]
         picture_files.check(originals[name].images, listed, read[name].path, progress)
-    trained_on = {"train": 0, "eval": _in_both(config, originals, read)}
+    # of pictures to evaluate that have boxes, and of all: which are evaluated is the configuration's to say
+    trained_on = {"train": [0, 0], "eval": [_in_both(originals, read, with_empty=each) for each in (False, True)]}
     manifest: dict[str, Any] = {
         FINGERPRINT: fingerprint([(originals[name].original, originals[name].images) for name in HALVES])
     }
@@ -279,7 +280,7 @@ def counts(found: Annotations, train: Annotations) -> Counts:
     )
 
 
-def _in_both(config: DetectorConfig, originals: dict[Name, Half], read: dict[Name, Annotations]) -> int:
+def _in_both(originals: dict[Name, Half], read: dict[Name, Annotations], *, with_empty: bool) -> int:
     """Pictures to evaluate that are trained on too, by their files: one list for both halves, or two that overlap."""
 
     def used(name: Name, *, with_empty: bool) -> Iterator[str]:
@@ -288,7 +289,7 @@ def _in_both(config: DetectorConfig, originals: dict[Name, Half], read: dict[Nam
             if boxed or with_empty:
                 yield os.path.normpath(f"{folder}/{file}")
 
-    evaluated = set(used("eval", with_empty=config.data.eval_images_without_boxes))
+    evaluated = set(used("eval", with_empty=with_empty))
     return sum(file in evaluated for file in used("train", with_empty=False))
 
 
