@@ -12,10 +12,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import holder
 from harness.holder import Held
 from harness.launch import ledger
 from harness.launch.ledger import Account, LedgerError
@@ -272,3 +274,22 @@ def test_a_disk_that_fails_is_not_one_without_flock(tmp_path: Path, monkeypatch:
         pass
     with pytest.raises(OSError, match="Input/output error"):
         ledger.in_use(tmp_path)
+
+
+def claimed_and_gone(path: Path) -> None:
+    holder.claim(path)
+
+
+def test_who_holds_a_folder_is_known_though_the_clock_was_set_and_though_nobody_asked_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second series took the folder of one that lived, where the clock had been set meanwhile; a killed one kept it."""
+    held = tmp_path / "held"
+    assert holder.claim(held) is None
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: 1.0)  # the kernel's time of boot moves with the clock
+    assert holder.living(held) == f"process {os.getpid()}"
+    gone = multiprocessing.Process(target=claimed_and_gone, args=(tmp_path / "left",))
+    gone.start()
+    os.waitid(os.P_PID, gone.pid or 0, os.WEXITED | os.WNOWAIT)
+    assert holder.living(tmp_path / "left") is None
+    gone.join()
