@@ -15,8 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-MISSED = ("aborted", 1)
-ENDINGS = {"miss": MISSED, "miss when asked": MISSED, "nan": ("aborted", 5), "interrupted": ("aborted", 130)}
+ENDINGS = {"succeed": ("success", 0), "miss": ("aborted", 1), "nan": ("aborted", 5), "interrupted": ("aborted", 130)}
 ENDING_WHEN_ASKED = ("end well when asked", "miss when asked")
 
 
@@ -101,7 +100,7 @@ def work(do: str, log, sha256: str) -> int:
     line("eval_start", epoch_num=1)
     line("eval_accuracy", 0.5, epoch_num=1)
     line("eval_stop", epoch_num=1)
-    status, code = ENDINGS.get(do, ("success", 0))
+    status, code = ENDINGS.get(do.removesuffix(" when asked"), ("success", 0))
     if do != "forget":
         line("run_stop", status=status, **({"reason": "epochs spent"} if status == "aborted" else {}))
     return code
