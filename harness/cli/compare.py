@@ -199,12 +199,18 @@ def _check_runs(made: Plan) -> None:
     from harness.system.accelerator import CPU
 
     given = dict(itertools.pairwise(made.options))
-    weights = next((Path(given[name]) for name in (WEIGHTS, "--initial-weights") if name in given), None)
-    for configuration in dict.fromkeys(arm.config or made.configuration for arm in made.arms if arm.commit is None):
+    weights = next((given[name] for name in (WEIGHTS, "--initial-weights") if name in given), None)
+    runs = [
+        (arm.config or made.configuration, weights or arm.env.get("HARNESS_INITIAL_WEIGHTS"))
+        for arm in made.arms
+        if arm.commit is None
+    ]
+    for configuration, file in dict.fromkeys(runs):
         chosen = load(find(configuration))
         # of the most able machine there may be: a plan is written on any
         device = CPU if chosen.run.device == CPU else "cuda:0"
-        there = Context(device, world_size=chosen.run.world_size, initial_weights=weights, threads=sys.maxsize)
+        own = None if file is None else Path(file)
+        there = Context(device, world_size=chosen.run.world_size, initial_weights=own, threads=sys.maxsize)
         with contextlib.suppress(NotSuitable):
             chosen.check(there)
 
@@ -314,20 +320,20 @@ def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> N
     """
     from harness import holder
     from harness.cli import outputs
-
-    outputs.folder("--out", target)
-    with holder.of_folder(target, f"--out {target}: another `compare noise` is running there; wait for its end"):
-        _missing(configuration, target, runs, options)
-
-
-def _missing(configuration: str, target: Path, runs: int, options: list[str]) -> None:
-    from harness.comparison.planning import child, work
     from harness.comparison.planning import plan as plans
-    from harness.execution.signals import Interrupted, as_exceptions
 
     arm = plans.Arm("noise")
     made = plans.Plan(_named(configuration), (arm, arm), options=tuple(options))
     _check_runs(made)
+    outputs.folder("--out", target)
+    with holder.of_folder(target, f"--out {target}: another `compare noise` is running there; wait for its end"):
+        _missing(made, target, runs)
+
+
+def _missing(made: Plan, target: Path, runs: int) -> None:
+    from harness.comparison.planning import child, work
+    from harness.execution.signals import Interrupted, as_exceptions
+
     variables = _of_runs()
     for number in range(runs + 1):
         folder = target / "warm-up" if number == 0 else target / "runs" / f"run-{number}"
@@ -338,7 +344,9 @@ def _missing(configuration: str, target: Path, runs: int, options: list[str]) ->
         screen.say("warm-up, which does not count" if number == 0 else f"run {number} of {runs}")
         try:
             with as_exceptions():
-                code = child.start(made, arm, folder, seed=number, root=target, environment=variables, say=screen.say)
+                code = child.start(
+                    made, made.arms[0], folder, seed=number, root=target, environment=variables, say=screen.say
+                )
         except Interrupted:  # as the run came to its end
             code = exit_codes.INTERRUPTED
         if code not in (exit_codes.TARGET_MET, exit_codes.EPOCHS_SPENT):

@@ -345,7 +345,7 @@ def _notes(runs: Sequence[ComparedRun]) -> Iterable[str]:
 
 
 def _check_names(option: str, allowed: Sequence[str], known: set[str]) -> None:
-    names = known | {"host", "seed", "software.driver_mode"}
+    names = known | {"host", "seed", "software.driver_mode", "benchmark_sha256"}  # those that a log may have
     for pattern in allowed:
         if not any(_permitted(name, [pattern]) for name in names):
             from harness.validation import did_you_mean

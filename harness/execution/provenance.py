@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from harness import ROOT, config, names
 from harness.contract import Plain
 from harness.system import facts, image
 from harness.system.facts import Machine
+
+OWN = ("benchmarks", "tests")  # of this project: folders of benchmarks
+CODE = frozenset((".py", ".toml", ".cu", ".cuh", ".cc", ".cpp", ".c", ".h", ".hpp", ".so"))
+NO_CODE = ("__pycache__", "build")
 
 GIT_LIMIT_S = 20  # a checkout on a network disk may take some; one that is gone takes for ever
 
@@ -67,25 +72,32 @@ def of_this_code() -> str:
 def of_benchmark(name: str) -> str:
     """SHA-256 of the code of a benchmark that lies outside of this project, whose commit says nothing of it; "" of one within.
 
-    Of the names and contents of all files of the package that `name` stands for, but for hidden ones
-    and Python's caches. "unknown" where one cannot be read.
+    Of the names and contents of the package's files of the kinds CODE, but for hidden folders, Python's caches and what is
+    built: data, logs and an editor's copies may lie there, too. Folders that are links are not looked into. "unknown" where
+    one cannot be read.
     """
     module = importlib.import_module(config.module_name(name))
     file = Path(str(module.__file__)).resolve()
-    if file.is_relative_to(ROOT.resolve()):
+    if any(file.is_relative_to(ROOT.resolve() / own) for own in OWN):
         return ""
-    folder = file.parent
-    files = sorted(each for each in folder.rglob("*") if each.is_file()) if hasattr(module, "__path__") else [file]
     found = hashlib.sha256()
     try:
-        for path in files:
-            place = path.relative_to(folder)
-            if not any(part.startswith(".") or part == "__pycache__" for part in place.parts):
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-                found.update(f"{place.as_posix()}\0{content}\n".encode(errors="surrogateescape"))
+        for path in sorted(_code_in(file.parent)) if hasattr(module, "__path__") else [file]:
+            with path.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            found.update(f"{path.relative_to(file.parent).as_posix()}\0{digest}\n".encode(errors="surrogateescape"))
     except OSError:
         return "unknown"
     return found.hexdigest()
+
+
+def _code_in(folder: Path) -> Iterator[Path]:
+    def cannot(error: OSError) -> None:
+        raise error
+
+    for where, folders, files in os.walk(folder, onerror=cannot):
+        folders[:] = [each for each in folders if each not in NO_CODE and not each.startswith(".")]
+        yield from (Path(where, each) for each in files if Path(each).suffix in CODE)
 
 
 def _git(*arguments: str) -> str:

@@ -127,7 +127,7 @@ def test_a_batch_of_another_s_memory_is_kept_until_the_device_is_past_it() -> No
 def test_it_is_kept_when_the_next_one_is_asked_for_and_when_an_epoch_is_left() -> None:
     epoch = [[{"images": torch.full((1,), float(number))}] for number in range(3)]
     source: Any = SimpleNamespace(device="cpu")
-    batches = DaliBatches(iter(epoch), source, InUse(torch.device("cuda:0")))  # type: ignore[arg-type]
+    batches = DaliBatches(iter(epoch), source, InUse(torch.device("cuda:0")), None)  # type: ignore[arg-type]
     taken = iter(batches)
     first = next(taken)
     assert batches.in_use.kept == deque(), "nothing has been asked of the device yet"

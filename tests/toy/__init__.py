@@ -25,7 +25,7 @@ from harness.contract import (
     Published,
     SecondsOf,
 )
-from tests.toy import using
+from . import using
 
 
 class Toy(BaseModel):

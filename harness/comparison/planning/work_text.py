@@ -81,7 +81,7 @@ def _allowed(plan: Plan) -> str:
     patterns = []
     if a.image != b.image:
         patterns += ["'image.*'", "'software.*'", "'loaded.*'", "commit"]
-        patterns += ["'environment.*'"]
+        patterns += ["'environment.*'", "benchmark_sha256"]  # each may bring a benchmark of its own
     if a.config != b.config:
         patterns += ["'configuration.*'", "'hyperparameter.*'", "global_batch_size", "precision"]
     if a.commit != b.commit:

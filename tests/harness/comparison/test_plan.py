@@ -11,6 +11,7 @@ import pytest
 
 from harness.cli import main
 from harness.comparison.planning import child, plan
+from harness.request import VARIABLES
 from tests.conftest import CHECKOUT
 from tests.toy import configuration as toy
 
@@ -166,6 +167,9 @@ def test_what_every_run_would_be_refused_for_is_said_before_a_plan_is_written(
     ):
         assert main(["compare", *words]) == 2
         assert wanted in capsys.readouterr().err and not (tmp_path / "plan").exists()
+    assert "HARNESS_INITIAL_WEIGHTS" in VARIABLES
+    own = [f"--arm={name}:env=HARNESS_INITIAL_WEIGHTS=/{name}.pth" for name in ("x", "y")]
+    assert main(["compare", "plan", "H100_1x1x256", *own, "--hosts", "1", "--out", str(tmp_path / "two")]) == 0
     plan.write(plan.make("H100_1x1x256", ["old", "new"]), tmp_path / "older")  # as an older version wrote it
     assert main(["compare", "run", str(tmp_path / "older")]) == 2
     assert wanted in capsys.readouterr().err

@@ -499,6 +499,7 @@ def test_the_last_line_allows_what_the_arms_differ_in() -> None:
 
     made = plan.make("embedded", ["a:env=X=1,env=NCCL_ALGO=Ring", "b:env=X=1,env=NCCL_ALGO=Tree"])
     assert work_text._allowed(made).split("--allow-diff ")[1:][-1] == "environment.NCCL_ALGO"
+    assert "--allow-diff benchmark_sha256" in work_text._allowed(plan.make("embedded", ["a:image=x", "b:image=y"]))
 
 
 def test_containers_are_told_what_an_arm_differs_in(tmp_path: Path) -> None:

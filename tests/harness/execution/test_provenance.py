@@ -75,7 +75,16 @@ def test_code_that_lies_elsewhere_is_told_by_its_files(tmp_path: Path, monkeypat
     (package / "deep/__init__.py").write_text("")
     found = [provenance.of_benchmark("of_mine.beads.deep"), provenance.of_benchmark("of_mine.beads")]
     (package / "__pycache__/x.pyc").parent.mkdir(exist_ok=True)
-    for name in ("__pycache__/x.pyc", ".swp"):  # not its code
+    for name in ("out", "build", ".git"):
+        (package / name).mkdir()
+    for name in (
+        "__pycache__/x.pyc",
+        ".swp",
+        "beads.py~",
+        "out/result_0.txt",
+        "build/kernel.so",
+        ".git/x.py",
+    ):  # not its code
         (package / name).write_text("")
     assert provenance.of_benchmark("of_mine.beads") == found[1]
     (package / "deep/kernel.cu").write_text("changed")
@@ -83,6 +92,10 @@ def test_code_that_lies_elsewhere_is_told_by_its_files(tmp_path: Path, monkeypat
     (package / "deep/kernel.cu").rename(package / "deep/other.cu")
     found += [provenance.of_benchmark("of_mine.beads")]
     assert len(set(found)) == 4 and all(len(each) == 64 for each in found)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)  # beside the project's own, as in an environment, or below out/
+    assert len(provenance.of_benchmark("of_mine.beads")) == 64
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(tmp_path)
     assert provenance.of_benchmark("tests.toy") == "", "the commit has it"
 
 
