@@ -103,8 +103,10 @@ def units(sample: Observations) -> Units:
         return cells_of_hosts(paired)
     if by_turns == hosts:
         return runs
-    repeated = any(sum(key[:2] == (host, arm) for key in cells) > 1 for host in hosts for arm in (0, 1))
-    if by_turns or not repeated:  # runs in one place and blocks in another, or nothing repeated on a host
+    repeated = all(any(sum(key[:2] == (host, arm) for key in cells) > 1 for arm in (0, 1)) for host in hosts)
+    if (
+        by_turns or not repeated
+    ):  # runs in one place and blocks in another, or a host whose boots shift nobody knows how much
         return cells_of_hosts(paired) if len(hosts) > 1 else replace(runs, confounded=True)
     grouped = [paired.log_slowness[index] for index in cells.values()]
     return Units(

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.comparison.judging import statistics, student
-from harness.comparison.judging.observations import Observations
+from harness.comparison.judging.observations import HOSTS_AS_UNITS, Observations
 from harness.comparison.judging.statistics import Estimate, Permutation
 
 Word = Literal["SLOWER", "EQUAL", "FASTER", "CANNOT TELL", "SUSPECT", "WORSE"]
@@ -40,6 +40,7 @@ IN_TURNS = "runs in the order A B B A would"
 ONE_BOOT = (
     "each arm ran in one stretch, a reboot or an installation between them, and what that alone shifts looks the same"
 )
+EACH_HOST = "A B B A on each of the hosts, as `compare plan` makes it, would"
 ONCE_MORE = (
     "A again after one more (A B A, better A B B A as `compare plan` makes it) would, or for what needs no reboot both by "
     "turns"
@@ -137,6 +138,8 @@ def judge(
     if not reason:
         over = "delta" if floor <= delta else "what this machine shows of A against A"
         reason = f"the interval reaches over {over}" if scaled > 1 else "not sure enough for so many metrics at once"
+    if not remedy and found.level == "host" and found.hosts < HOSTS_AS_UNITS:  # what their own boots shift is not known
+        remedy = EACH_HOST
     return Judged("CANNOT TELL", delta, found, tested, reason, scaled, remedy, floor)
 
 
