@@ -54,7 +54,7 @@ class MetricRow:
 
     metric: Metric
     gated: bool
-    means: tuple[float, float]  # geometric, in the metric's unit
+    means: tuple[float, float]  # geometric, in the metric's unit; hosts weigh alike, as in the ratio
     judged: Judged
     values: tuple[
         tuple[str, int, float], ...
@@ -68,7 +68,7 @@ class Phase:
     """Where the seconds of an epoch, or of the run, went in each arm."""
 
     name: str
-    seconds: tuple[float, float]
+    seconds: tuple[float, float]  # hosts weigh alike
     percent: float | None  # more: slower
     interval: tuple[float, float] | None
     sure: bool  # after Benjamini and Hochberg over the phases
@@ -209,15 +209,14 @@ def _judged(
 
 def _row(metric: Metric, gated: bool, sample: Observations, judged: Judged, runs: Sequence[ComparedRun]) -> MetricRow:
     sign = 1 if metric.more_is_slower else -1
-    paired = sample.paired()
-    means = tuple(math.exp(sign * float(paired.log_slowness[paired.arm == arm].mean())) for arm in (0, 1))
+    a, b = (math.exp(sign * mean) for mean in statistics.means(sample))
     values = tuple(
         (run.name, run.arm, math.exp(sign * float(value))) for run, value in zip(runs, sample.log_slowness, strict=True)
     )
     return MetricRow(
         metric,
         gated,
-        (means[0], means[1]),
+        (a, b),
         judged,
         values,
         100 * math.expm1(statistics.hodges_lehmann(sample)),
@@ -232,12 +231,12 @@ def _phases(runs: Sequence[ComparedRun], *, as_one_host: bool) -> list[Phase]:
         seconds = [[metrics.phases(run).get(name) for run in runs if run.arm == arm] for arm in (0, 1)]
         if any(value is None for values in seconds for value in values):
             continue
-        means = tuple(sum(value or 0.0 for value in values) / len(values) for values in seconds)
-        made = metrics.sample(metrics.phase(name), runs)
+        timed, made = metrics.in_seconds(metrics.phase(name), runs), metrics.sample(metrics.phase(name), runs)
+        if timed is not None and as_one_host:
+            timed = replace(timed, host=timed.host * 0)
+        means = (0.0, 0.0) if timed is None else statistics.means(timed)
         percent, interval, p = None, None, 1.0
-        sample = made[0] if made is not None else metrics.in_seconds(metrics.phase(name), runs)
-        if sample is not None and as_one_host:
-            sample = replace(sample, host=sample.host * 0)
+        sample = timed if timed is None or made is None else replace(timed, log_slowness=made[0].log_slowness)
         if sample is not None and statistics.enough(sample):
             estimate = statistics.estimate(sample)
             bounds = (estimate.log_ratio, *estimate.interval())
@@ -249,7 +248,7 @@ def _phases(runs: Sequence[ComparedRun], *, as_one_host: bool) -> list[Phase]:
                 interval = (100 * bounds[1] / means[0], 100 * bounds[2] / means[0])
             one_sided = estimate.p_above(0.0)
             p = 2 * min(one_sided, 1 - one_sided) if not estimate.confounded else 1.0
-        found.append((Phase(name, (means[0], means[1]), percent, interval, False), p))
+        found.append((Phase(name, means, percent, interval, False), p))
     ordered_p = sorted(p for _, p in found)
     limit = max((p for rank, p in enumerate(ordered_p, 1) if p <= 0.05 * rank / len(found)), default=-1.0)
     return [replace(phase, sure=p <= limit) for phase, p in found]

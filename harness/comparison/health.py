@@ -11,8 +11,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.comparison.runs import NAMES, ComparedRun, entering
-from harness.results.record import median, number
+from harness.comparison.runs import NAMES, ComparedRun, by_host, of_arms
+from harness.results.record import number
 
 CLOCKS_APART = 0.01  # by how much the arms' median SM clocks may differ
 HELD_SHARE = 0.001  # of a run's time that temperature or board may hold the clocks down before it matters
@@ -24,13 +24,15 @@ REPLAYS = 100  # PCIe corrects single ones; a link that replays a hundred times 
 class Symptom:
     """One reason for doubt."""
 
-    where: str  # a run's name, or both arms
+    where: str  # a run's name, or both arms and their host where there are several
     text: str
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What the hardware of one arm did, medians over its runs that have telemetry; None where none tells it."""
+    """What the hardware of one arm did, medians over a host's runs that have telemetry and means over hosts; None where none
+    tells it.
+    """
 
     runs: int  # with telemetry that can be read
     of: int
@@ -46,15 +48,25 @@ class Watched:
 
 def watched(runs: Sequence[ComparedRun]) -> tuple[Watched, Watched]:
     """Of the runs that figures are made from."""
-    a, b = (_watched([run for run in runs if run.arm == arm]) for arm in (0, 1))
+    a, b = (_watched(runs, arm) for arm in (0, 1))
     return a, b
 
 
-def _watched(runs: Sequence[ComparedRun]) -> Watched:
+def _middles(runs: Sequence[ComparedRun], name: str) -> tuple[float | None, float | None]:
+    """Of what telemetry has by this name, each arm's: hosts weigh alike, however many runs they have of either."""
+    return of_arms(
+        runs,
+        lambda run: getattr(run.telemetry, name) if run.telemetry and not run.telemetry.problem else None,
+        statistics.median,
+    )
+
+
+def _watched(both: Sequence[ComparedRun], arm: int) -> Watched:
+    runs = [run for run in both if run.arm == arm]
     told = [run.telemetry for run in runs if run.telemetry is not None and not run.telemetry.problem]
 
     def middle(name: str) -> float | None:
-        return median(getattr(each, name) for each in told)
+        return _middles(both, name)[arm]
 
     held = [each.held_longest_s for each in told if each.held_longest_s is not None]
     return Watched(
@@ -86,7 +98,7 @@ def examine(runs: Sequence[ComparedRun]) -> list[Symptom]:
     return [
         *(Symptom(run.name, text) for run in runs for text in _of(run)),
         *_at_once(runs),
-        *_clocks(entering(runs)),
+        *_clocks(runs),
     ]
 
 
@@ -145,21 +157,28 @@ def _at_once(runs: Sequence[ComparedRun]) -> Iterable[Symptom]:
 
 
 def _clocks(runs: Sequence[ComparedRun]) -> Iterable[Symptom]:
-    """Unequal clocks, and links of unequal speed, explain a difference before any driver does."""
-    first, second = watched(runs)
+    """Unequal clocks, and links of unequal speed, explain a difference before any driver does.
+
+    Within each host: two of them may run at clocks of their own, and have unlike numbers of either arm's runs.
+    """
     both = f"{NAMES[0]} and {NAMES[1]}"
-    for what, lock, a, b in (
-        ("SM", "--lock-gpu-clocks", first.clock_sm_mhz, second.clock_sm_mhz),
-        ("memory", "--lock-memory-clocks", first.clock_memory_mhz, second.clock_memory_mhz),
-    ):
-        if a and b and abs(b / a - 1) > CLOCKS_APART:
+    hosts = by_host(runs)
+    for own in hosts:
+        where = both if len(hosts) == 1 else f"{both} on {own[0].host}"
+        for what, lock, name in (
+            ("SM", "--lock-gpu-clocks", "clock_sm_mhz"),
+            ("memory", "--lock-memory-clocks", "clock_memory_mhz"),
+        ):
+            a, b = _middles(own, name)
+            if a and b and abs(b / a - 1) > CLOCKS_APART:
+                yield Symptom(
+                    where,
+                    f"their {what} clocks differ: {a:.0f} and {b:.0f} MHz. Lock them alike (nvidia-smi {lock} MIN,MAX), or "
+                    "this is what the candidate changes",
+                )
+        a, b = _middles(own, "pcie_generation")
+        if a and b and a != b:
             yield Symptom(
-                both,
-                f"their {what} clocks differ: {a:.0f} and {b:.0f} MHz. Lock them alike (nvidia-smi {lock} MIN,MAX), or this is "
-                "what the candidate changes",
+                where,
+                f"their links differ: PCIe generation {a:g} and {b:g} at work. Reboot, or see the slot and the BIOS",
             )
-    a, b = first.pcie_generation, second.pcie_generation
-    if a and b and a != b:
-        yield Symptom(
-            both, f"their links differ: PCIe generation {a:g} and {b:g} at work. Reboot, or see the slot and the BIOS"
-        )

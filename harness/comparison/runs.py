@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+import statistics
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -192,6 +193,34 @@ def entering(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     """The runs that figures are made from: those of paired hosts; all where there is none, which takes a person's word."""
     hosts = paired_hosts(runs)
     return [run for run in runs if not hosts or run.host in hosts]
+
+
+def by_host(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
+    """The runs that figures are made from, each host's by themselves; all as one host's where a person's word makes them so."""
+    hosts: dict[str, list[ComparedRun]] = {}
+    paired = paired_hosts(runs)
+    for run in entering(runs):
+        hosts.setdefault(run.host if paired else "", []).append(run)
+    return list(hosts.values())
+
+
+def of_arms(
+    runs: Sequence[ComparedRun],
+    value: Callable[[ComparedRun], float | None],
+    middle: Callable[[Sequence[float]], float] = statistics.fmean,
+) -> tuple[float | None, float | None]:
+    """Of each arm the mean over hosts of each host's middle; None of an arm without any.
+
+    Of the hosts that tell it of both arms, if any does: the difference of the arms is then within hosts.
+    """
+    told = [
+        tuple([found for run in own if run.arm == arm and (found := value(run)) is not None] for arm in (0, 1))
+        for own in by_host(runs)
+    ]
+    chosen = [each for each in told if all(each)] or told
+    middles = [[middle(each[arm]) for each in chosen if each[arm]] for arm in (0, 1)]
+    a, b = (statistics.fmean(each) if each else None for each in middles)
+    return a, b
 
 
 def ordered(runs: Iterable[ComparedRun]) -> list[ComparedRun]:

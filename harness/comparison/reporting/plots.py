@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from harness.comparison.comparison import Comparison
 from harness.comparison.judging import metrics
 from harness.comparison.reporting import words
-from harness.comparison.runs import ComparedRun, entering
+from harness.comparison.runs import ComparedRun, of_arms
 from harness.results.reporting import axes
 from harness.results.reporting.axes import Tick
 
@@ -165,7 +165,6 @@ def over_time(found: Comparison) -> Time | None:
     left, right = 70.0, WIDTH - 20.0
     places = {id(run): left + (right - left) * (index + 0.5) / len(runs) for index, run in enumerate(runs)}
     outlying = {id(runs[each.index]) for each in found.outlying}
-    compared = set(map(id, entering(runs)))  # a mean is of the runs that the ratio is of
     panels: list[tuple[str, str, float, Callable[[ComparedRun], float | None]]] = [
         (gated.metric.title, gated.metric.unit, 150.0, lambda run: figure_of[id(run)]),
         ("SM clock", "MHz", 70.0, lambda run: run.telemetry.clock_sm_mhz if run.telemetry else None),
@@ -186,12 +185,8 @@ def over_time(found: Comparison) -> Time | None:
             Dot(places[id(run)], scale(each), run.arm, f"{run.name}: {words.figure(each)} {unit}", id(run) in outlying)
             for run, each in known
         )
-        means = []
-        for arm in (0, 1):
-            own = [each for run, each in known if run.arm == arm and id(run) in compared]
-            if own:
-                means.append((arm, scale(sum(own) / len(own))))
-        strips.append(Strip(title, unit, top, height, ticks, dots, tuple(means)))
+        means = tuple((arm, scale(mean)) for arm, mean in enumerate(of_arms(runs, value)) if mean is not None)
+        strips.append(Strip(title, unit, top, height, ticks, dots, means))
         top += height + 22
     return Time(tuple(strips), top, tuple(_boundaries(runs, places)), tuple(_times(runs, places)))
 

@@ -191,8 +191,8 @@ def watched(found: Comparison) -> Iterator[str]:
                 None if each.clock_memory_mhz is None else f"memory {each.clock_memory_mhz:,.0f} MHz",
                 None if each.power_w is None else f"{each.power_w:,.0f} W",
                 None if each.temperature_c is None else f"{each.temperature_c:.0f} C",
-                None if each.pcie_generation is None else f"PCIe gen {each.pcie_generation:.0f}",
-                None if each.pcie_width is None else f"PCIe x{each.pcie_width:.0f}",
+                None if each.pcie_generation is None else f"PCIe gen {each.pcie_generation:g}",
+                None if each.pcie_width is None else f"PCIe x{each.pcie_width:g}",
                 f"held {each.held_s:.1f} s a run by {', '.join(each.held_by)}" if each.held_s else None,
             ]
             yield f"hardware: {label}  {', '.join(filter(None, parts))}".replace("_", " ")

@@ -86,6 +86,30 @@ def in_turns(
     return folders
 
 
+def on_two_hosts(root: Path, orders: Sequence[str], *, b: float = 1.0) -> list[Path]:
+    """Folders of two arms by the order of each host's runs ("ABBA"): the second host is slower by 0.6 s, all of it in forward.
+
+    Arms differ in the commit, and by the factor `b` in backward; clocks are 1980 and 1755 MHz.
+    """
+    counts, turn = {"A": 0, "B": 0}, 0
+    for host, order in enumerate(orders):
+        for arm in order:
+            phases = {"data_starved": 0.2, "forward_loss": 2.9 + 0.6 * host, "backward": 3.0 * (b if arm == "B" else 1)}
+            log = write(
+                root / arm.lower(),
+                counts[arm],
+                factor=NOISE[turn % len(NOISE)] * sum(phases.values()) / 6.1,
+                turn=turn,
+                gpu={"uuid": f"GPU-{host}"},
+                phases={name: seconds * 6.1 / sum(phases.values()) for name, seconds in phases.items()},
+                change=put("commit", arm.lower() * 40),
+            )
+            telemetry(log, clock=(1980.0, 1755.0)[host])
+            counts[arm] += 1
+            turn += 1
+    return [root / "a", root / "b"]
+
+
 def judged(folders: Sequence[Path], **question: Any) -> Comparison:
     return compare(str(folders[0]), str(folders[1]), Question(**question))
 

@@ -59,6 +59,26 @@ def test_a_slow_link_and_slow_memory_are_suspect(tmp_path: Path) -> None:
     assert "memory clocks differ: 2619 and 810 MHz" in said and "PCIe generation 5 and 1 at work" in said
 
 
+def test_hosts_of_unlike_clocks_are_no_symptom(tmp_path: Path) -> None:
+    """More runs of A on the first host and of B on the second, as while a plan is under way."""
+    folders = arms.on_two_hosts(tmp_path, ("ABAABAA", "BABBABB"))
+    found = judged(folders, allowed=("commit",))
+    assert found.watched is not None
+    assert (found.word, found.symptoms) == ("EQUAL", ())
+    assert [each.clock_sm_mhz for each in found.watched] == [(1980 + 1755) / 2] * 2
+    assert not any("clocks" in note for note in found.notes)
+
+
+def test_clocks_that_differ_on_one_host_of_two(tmp_path: Path) -> None:
+    folders = arms.on_two_hosts(tmp_path, ("ABBAAB", "BAABBA"))
+    for log in folders[1].glob("*.txt"):
+        if "GPU-1" in log.read_text():
+            arms.telemetry(log, clock=1700.0)
+    found = judged(folders, allowed=("commit",))
+    (symptom,) = found.symptoms
+    assert found.word == "SUSPECT" and "1755 and 1700 MHz" in symptom.text and symptom.where == "A and B on GPU-1"
+
+
 def test_every_output_has_what_the_hardware_did(tmp_path: Path) -> None:
     from harness.comparison.reporting import documents, page
 

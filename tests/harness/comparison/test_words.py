@@ -112,6 +112,22 @@ def test_seconds_of_init_explain_no_epoch(tmp_path: Path) -> None:
     assert waterfall is not None and not any(bar.name.startswith("init") for bar in waterfall.bars)
 
 
+def test_seconds_are_of_the_same_hosts_in_both_arms(tmp_path: Path) -> None:
+    """B, slower in backward, has most of its runs on the host whose forward takes longer."""
+    found = judged(arms.on_two_hosts(tmp_path, ("ABAABAA", "BABBABB"), b=1.02), allowed=("commit",))
+    row = found.rows[0]
+    assert found.word == "SLOWER" and row.judged.percent is not None
+    assert row.means[1] / row.means[0] == pytest.approx(1 + row.judged.percent / 100)
+    assert {phase.name: phase.difference_s for phase in found.phases} == pytest.approx(
+        {"data_starved": 0.0, "forward_loss": 0.0, "backward": 0.06}, abs=0.003
+    )
+    assert [phase.name for phase in words.blamed(found)] == ["backward"]
+    drawn = plots.over_time(found)
+    assert drawn is not None
+    (_, a), (_, b) = drawn.strips[1].means
+    assert drawn.strips[1].title == "SM clock" and a == pytest.approx(b)
+
+
 def test_a_phase_out_of_nothing_is_named(tmp_path: Path) -> None:
     """It has no ratio, and is the whole of the difference."""
     found = one_phase_more(tmp_path, {**PHASES, "data_starved": 0.0}, {**PHASES, "data_starved": 0.3}, 1.05)
