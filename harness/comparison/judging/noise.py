@@ -52,17 +52,16 @@ def measure(runs: Sequence[ComparedRun]) -> list[Noise]:
     if len(runs) < 4:
         raise ValueError(f"{len(runs)} runs: noise needs four or more, ten are good")
     dealt = [ComparedRun(run.record, (0, 1, 1, 0)[place % 4]) for place, run in enumerate(ordered(runs))]
-    found = []
-    for name in metrics.DEFAULT:
-        made = metrics.sample(metrics.METRICS[name], dealt)
-        if made is not None:
-            found.append(_of(name, made[0]))
-    if not found:
+    told = {
+        name: made[0] for name in metrics.DEFAULT if (made := metrics.sample(metrics.METRICS[name], dealt)) is not None
+    }
+    if not told:
         raise ValueError("the runs tell no seconds an epoch: too short, or not this harness's")
-    return found
+    family = len(verdict.unlike(list(told.values())))  # gated together, as `compare` does
+    return [_of(name, sample, family) for name, sample in told.items()]
 
 
-def _of(name: str, sample: Observations) -> Noise:
+def _of(name: str, sample: Observations, family: int) -> Noise:
     spread = max(float(sample.log_slowness.std(ddof=1)), sample.resolution)
     estimate = statistics.estimate(sample)
     reach = max(abs(bound) for bound in estimate.interval(1 - 2 * verdict.BEYOND_DELTA))
@@ -76,7 +75,7 @@ def _of(name: str, sample: Observations) -> Noise:
                     break
                 alarms[delta, count] += 1 / REPEATS
     needed = {
-        (difference, delta): verdict.runs_for(spread, difference, delta)
+        (difference, delta): verdict.runs_for(spread, difference, delta, family)
         for difference in DIFFERENCES
         for delta in DELTAS
         if delta < difference

@@ -36,7 +36,7 @@ class EpochDifference:
     means: tuple[float, float]
     difference: float
     interval: tuple[float, float] | None  # None with fewer than two runs an arm
-    visible: float | None  # the least true difference that so many runs would show with POWER
+    visible: float | None  # the least true difference that so many runs of their spread would show with POWER
     runs: tuple[int, int]
     p_worse: float  # one-sided: how often arms alike would have the candidate so much worse; 1 where it cannot be told
 
@@ -144,7 +144,7 @@ def _at_last(
         (means[0], means[1]),
         difference,
         (difference - reach, difference + reach),
-        reach + student.quantile(df, POWER) * math.sqrt(variance),
+        student.detected(df, 0.975, POWER) * math.sqrt(variance),
         counts,
         student.upper(df, worse * difference / math.sqrt(variance)),
     )

@@ -18,6 +18,13 @@ def upper(df: float, t: float) -> float:
     return float(special.stdtr(df, -t))
 
 
+def detected(df: float, p: float, power: float) -> float:
+    """The true difference, in standard errors, that lies above the quantile `p` in this share of cases: by noncentral t."""
+    from scipy import special
+
+    return float(special.nctdtrinc(df, 1 - power, quantile(df, p)))
+
+
 def power(df: float, size: float, bound: float, beyond: float, no_change: float) -> float:
     """How often a true difference is found beyond `bound`, or within it where it is smaller; both in standard errors, above 0.
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.comparison.judging import statistics, student
-from harness.comparison.judging.observations import HOSTS_AS_UNITS, Observations
+from harness.comparison.judging.observations import HOSTS_AS_UNITS, Observations, units
 from harness.comparison.judging.statistics import Estimate, Permutation
 
 Word = Literal["SLOWER", "EQUAL", "FASTER", "CANNOT TELL", "SUSPECT", "WORSE"]
@@ -69,13 +69,14 @@ class Judged:
     remedy: str = ""  # what would settle it where more of the same runs would not
     floor: float = 0.0  # what A against A shows on this machine, as `judge` was told
     missing: int = 0  # runs an arm without which there is no estimate
+    family: int = 1  # metrics that are gated together
 
     @property
     def more_units(self) -> int | None:
         """Runs, blocks or hosts, whichever the estimate's units are, that an arm lacks; None where not asked, or too many."""
         if self.word != "CANNOT TELL" or self.remedy or self.estimate is None:
             return None
-        return more_units(self.estimate, max(self.delta, self.floor))
+        return more_units(self.estimate, max(self.delta, self.floor), self.family)
 
     @property
     def more_runs(self) -> int | None:
@@ -106,6 +107,8 @@ def judge(
     nor that there is none.
     """
     if not statistics.enough(sample):
+        if len(sample.paired().arm) and units(sample).confounded:  # which more runs of the same leave as it is
+            return Judged("CANNOT TELL", delta, None, None, ONE_BOOT, remedy=ONCE_MORE)
         missing = max(1, *(2 - count for count in sample.counts))
         return Judged("CANNOT TELL", delta, None, None, "one run an arm has no spread to judge by", missing=missing + 1)
     found = statistics.estimate(sample, bootstrap=bootstrap)
@@ -140,7 +143,7 @@ def judge(
         reason = f"the interval reaches over {over}" if scaled > 1 else "not sure enough for so many metrics at once"
     if not remedy and found.level == "host" and found.hosts < HOSTS_AS_UNITS:  # what their own boots shift is not known
         remedy = EACH_HOST
-    return Judged("CANNOT TELL", delta, found, tested, reason, scaled, remedy, floor)
+    return Judged("CANNOT TELL", delta, found, tested, reason, scaled, remedy, floor, family=family)
 
 
 def holm(
@@ -150,7 +153,7 @@ def holm(
 
     Metrics that are the same figure written in two ways (seconds an epoch and images a second) count once.
     """
-    distinct = [i for i, each in enumerate(samples) if not any(same(each, samples[j]) for j in range(i))]
+    distinct = unlike(samples)
     family = len(distinct)
     first = [
         judge(sample, delta, floor=floor, family=family, bootstrap=bootstrap)
@@ -172,6 +175,11 @@ def holm(
     return final
 
 
+def unlike(samples: Sequence[Observations]) -> list[int]:
+    """Indices of those that are another figure than all before them: the family whose levels are divided."""
+    return [i for i, each in enumerate(samples) if not any(same(each, samples[j]) for j in range(i))]
+
+
 def overall(judged: Sequence[Judged]) -> Word:
     """Of all that is gated: slower if anything is; else undecided if anything is; else equal or faster."""
     words = [each.word for each in judged]
@@ -182,30 +190,40 @@ def overall(judged: Sequence[Judged]) -> Word:
     return "FASTER" if "FASTER" in words else "EQUAL"
 
 
-def more_units(found: Estimate, delta: float) -> int | None:
+def more_units(found: Estimate, delta: float, family: int = 1) -> int | None:
     """Units an arm, beyond those there are, by which the verdict would fall with POWER if the difference is what it seems.
 
-    Runs, or blocks with a reboot each, or hosts. None for more than RUNS_LIMIT.
+    Runs, or blocks with a reboot each, or hosts; `family`: metrics that are gated with it. None for more than RUNS_LIMIT.
     """
     bound, size = math.log1p(delta), abs(found.log_ratio)
-    have = min(found.units)
+    a, b = found.units
+    each_brings = 1.0 if found.level == "host" else 2 * WELCH  # degrees of freedom
 
     def enough(more: int) -> bool:
-        se = found.se * math.sqrt(have / (have + more))
-        return student.power(found.df + 2 * WELCH * more, size / se, bound / se, BEYOND_DELTA, NO_CHANGE) >= POWER
+        se = found.se * math.sqrt((1 / (a + more) + 1 / (b + more)) / (1 / a + 1 / b))
+        return _power(found.df + each_brings * more, size / se, bound / se, family) >= POWER
 
     return _least(enough, 1)
 
 
-def runs_for(spread: float, difference: float, delta: float) -> int | None:
-    """Runs an arm that find a true `difference` beyond `delta` (fractions) with POWER; `spread`: of a run's logarithm."""
+def runs_for(spread: float, difference: float, delta: float, family: int = 1) -> int | None:
+    """Runs an arm that find a true `difference` beyond `delta` (fractions) with POWER; `spread`: of a run's logarithm.
+
+    `family`: metrics that are gated together.
+    """
     bound, size = math.log1p(delta), math.log1p(difference)
 
     def enough(runs: int) -> bool:
         se = spread * math.sqrt(2 / runs)
-        return student.power(WELCH * (2 * runs - 2), size / se, bound / se, BEYOND_DELTA, NO_CHANGE) >= POWER
+        return _power(WELCH * (2 * runs - 2), size / se, bound / se, family) >= POWER
 
     return _least(enough, 3)
+
+
+def _power(df: float, size: float, bound: float, family: int) -> float:
+    """Both in standard errors. One of a family has its first step of Holm's to pass; equality needs no correction."""
+    tests = family if size > bound else 1
+    return student.power(df, size, bound, BEYOND_DELTA / tests, NO_CHANGE / tests)
 
 
 def _least(enough: Callable[[int], bool], start: int) -> int | None:

@@ -46,7 +46,7 @@ def _of_speed(found: Comparison) -> str:
     if found.word == "SUSPECT":
         return f"Suspect, whatever the figures say: {found.symptoms[0].text} ({found.symptoms[0].where}). {what}."
     if judged.estimate is None:
-        return f"Cannot tell: {judged.reason}; {_more(judged)}."
+        return f"Cannot tell: {judged.reason}; {judged.remedy or _more(judged)}."
     if found.word == "EQUAL":
         return f"{a} and {b} are equal within {delta}: {what}."
     if found.word == "CANNOT TELL":
@@ -218,4 +218,5 @@ def _difference(each: EpochDifference, labels: tuple[str, str]) -> str:
         return f"{text}; the same in every run" if each.difference == 0 else f"{text}; different, without any spread"
     low, high = each.interval
     verdict = "no difference beyond that between seeds" if each.within else "different"
-    return f"{text}, {each.difference:+.4f} ({low:+.4f} to {high:+.4f}): {verdict}; these runs would show {each.visible:.4f}"
+    shown = f"these runs would show about {each.visible:.4f}"  # by a spread that is itself known by few
+    return f"{text}, {each.difference:+.4f} ({low:+.4f} to {high:+.4f}): {verdict}; {shown}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from harness.comparison.judging import statistics, verdict
+from harness.comparison.judging import statistics, student, verdict
 from harness.comparison.judging.observations import Observations, units
 
 A = [10.0, 10.02, 9.99, 10.01, 10.0]
@@ -58,8 +59,6 @@ def test_many_runs_are_judged_by_the_bca_bootstrap_of_scipy() -> None:
 
 
 def replace_decides(found: statistics.Estimate) -> statistics.Estimate:
-    from dataclasses import replace
-
     return replace(found, bootstrap_decides=False)
 
 
@@ -290,6 +289,52 @@ def test_more_runs_are_enough(spread: float, difference: float, delta: float) ->
     assert needed is not None
     words = [verdict.judge(normal(generator, needed, spread, math.log1p(difference)), delta).word for _ in range(300)]
     assert words.count("SLOWER") >= 225  # 2.2 standard deviations below 80 %
+
+
+def test_more_runs_are_enough_for_two_metrics_at_once() -> None:
+    """The median and the mean epoch of the same runs, as they are gated: each has half the levels."""
+    generator, spread, difference, delta = np.random.default_rng(8), 0.003, 0.01, 0.005
+    needed = verdict.runs_for(spread, difference, delta, family=2)
+    assert needed is not None
+    words = []
+    for _ in range(300):
+        median = normal(generator, needed, spread, math.log1p(difference))
+        mean = replace(median, log_slowness=median.log_slowness + generator.normal(0, spread / 4, 2 * needed))
+        words.append(verdict.overall(verdict.holm([median, mean], delta, [0.0, 0.0])))
+    assert words.count("SLOWER") >= 240
+    few = [normal(generator, 4, spread, delta) for _ in range(2)]
+    for each in verdict.holm(few, delta, [0.0, 0.0]):
+        assert each.word == "CANNOT TELL" and each.estimate is not None
+        assert each.more_runs == verdict.more_units(each.estimate, delta, 2)
+
+
+def test_more_runs_are_enough_of_arms_of_unlike_number() -> None:
+    """Ten more runs an arm make 2 of B 12, and 10 of A no 60."""
+    sd, size, (a, b) = 0.006, 2 * math.log1p(0.005), (10, 2)
+    seen = Observations.of(np.exp([0.0] * a).tolist(), np.exp([size] * b).tolist())
+    found = replace(statistics.estimate(seen), se=sd * math.sqrt(1 / a + 1 / b), df=b - 1.0)
+    more = verdict.more_units(found, 0.005)
+    assert more is not None and found.log_ratio == pytest.approx(size)
+    generator, words = np.random.default_rng(8), []
+    for _ in range(300):
+        arms = [generator.normal(size * arm, sd, count + more) for arm, count in enumerate((a, b))]
+        words.append(verdict.judge(Observations.of(*(np.exp(arm).tolist() for arm in arms)), 0.005).word)
+    assert words.count("SLOWER") >= 225
+
+
+@pytest.mark.parametrize("df", [1.3, 2.0, 4.0, 18.0])
+def test_what_is_detected_in_four_of_five_cases_is(df: float) -> None:
+    """Quantiles of the central t added up promise of few runs what 3 of 4 cases show."""
+    size = student.detected(df, 0.975, 0.8)
+    assert 1 - stats.nct.cdf(stats.t.ppf(0.975, df), df, size) == pytest.approx(0.8, abs=0.001)
+    assert student.power(df, size, 0.0, 0.025, 0.025) == pytest.approx(0.8, abs=0.001)
+
+
+def test_one_run_each_and_a_reboot_between_lack_turns_and_not_runs() -> None:
+    """Two more of each would leave it what it is: in one boot an arm."""
+    judged = verdict.judge(sample([0.0, 0.02], [0, 1], block=[0, 1]), 0.005)
+    assert (judged.word, judged.reason, judged.more_runs) == ("CANNOT TELL", verdict.ONE_BOOT, None)
+    assert "A B B A" in judged.remedy
 
 
 def test_runs_that_are_missing_for_equality_count_both_sides() -> None:
