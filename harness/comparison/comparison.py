@@ -310,8 +310,8 @@ def _notes(
     if first is not None and first.drift is not None and not first.confounded:
         then = f"then: {100 * math.expm1(first.drift.log_ratio):+.2f} %" if first.drift.se else "too few runs to tell"
         notes.append(
-            "the arms were not taken in turns: a word counts only where it holds with a drift over time taken out, too "
-            f"({then})"
+            "the arms were not taken in turns: a word counts only where it holds with a straight drift over time taken out, "
+            f"too ({then}); a step of the machine between them would look the same"
         )
     return [*notes, *_held_up(base)]
 
