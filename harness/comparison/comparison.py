@@ -21,7 +21,17 @@ from harness.comparison.judging.numbers import Quality, quality
 from harness.comparison.judging.observations import Observations
 from harness.comparison.judging.verdict import Judged, Word
 from harness.comparison.probes import Probes
-from harness.comparison.runs import ComparedRun, Invalid, check_apart, entering, find, invalid, ordered, paired_hosts
+from harness.comparison.runs import (
+    ComparedRun,
+    Invalid,
+    check_apart,
+    entering,
+    find,
+    invalid,
+    of_one_size,
+    ordered,
+    paired_hosts,
+)
 from harness.results import score
 from harness.results.record import RunRecord
 
@@ -139,7 +149,7 @@ def compare(baseline: str, candidate: str, question: Question, floor: Floor | No
 def of_runs(runs: Sequence[ComparedRun], question: Question, floor: Floor | None = None) -> Comparison:
     chosen = metrics.named(question.metrics)
     check_apart(runs)
-    found = tuple(ordered(runs))
+    found = tuple(of_one_size(ordered(runs)))
     nothing = Comparison(question, found, (), None, (), (), (), None, None, (), (), None, floor)
     nothing = replace(nothing, probes=probes.beside(found))
     if bad := invalid(found):
@@ -291,6 +301,12 @@ def _notes(
     notes = [f"{name}: not every run tells it; not compared" for name in missing]
     if cut := sorted({run.record.max_steps or 0 for run in base.runs if run.record.cut_runs_an_epoch is not None}):
         notes.append(f"seconds, of phases too, are a whole epoch's by the runs' {' and '.join(map(str, cut))} steps")
+    images = {run.record.epoch_samples or 0 for run in base.runs}
+    if any(run.epoch_times != 1 for run in base.runs):
+        notes.append(
+            f"epochs are of {min(images):,} to {max(images):,} images: their seconds, of phases too, are as if all had "
+            f"{max(images):,}"
+        )
     if base.floor is not None and base.floor.unfit:
         notes.append(f"{base.floor.path}: not used: {base.floor.unfit}")
     elif base.floor is not None and max(floors) > question.delta:

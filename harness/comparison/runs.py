@@ -7,7 +7,7 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class ComparedRun:
     record: RunRecord
     arm: int  # 0 is A, the baseline; 1 is B, the candidate
     alias: str = ""  # what it is called where its place must not be told
+    epoch_times: float = 1.0  # by what its epoch's seconds are multiplied to be of as many images as the others'
 
     @cached_property
     def telemetry(self) -> Telemetry | None:
@@ -193,6 +194,15 @@ def entering(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     """The runs that figures are made from: those of paired hosts; all where there is none, which takes a person's word."""
     hosts = paired_hosts(runs)
     return [run for run in runs if not hosts or run.host in hosts]
+
+
+def of_one_size(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """Epochs of unlike numbers of images, as whole batches of unlike sizes leave, as if all had the largest's."""
+    images = [run.record.epoch_samples for run in runs]
+    most = max((each for each in images if each), default=0)
+    if not all(images) or set(images) == {most}:
+        return list(runs)
+    return [replace(run, epoch_times=most / (each or most)) for run, each in zip(runs, images, strict=True)]
 
 
 def by_host(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:

@@ -28,7 +28,7 @@ WRITTEN_BY_HARNESS = frozenset(
         *("device", "device_uuids", "environment", "software", "loaded_libraries", "hardware", "image"),
         *("commit", "tree_dirty", "benchmark_sha256", keys.WEIGHTS_INITIALIZATION, "phase_seconds"),
         *(keys.INIT_START, keys.INIT_STOP, keys.RUN_START, keys.RUN_STOP, keys.TRAIN_SAMPLES, keys.EVAL_SAMPLES),
-        *("eval_samples_trained_on", "resumed_from_epoch", keys.BLOCK_START, keys.BLOCK_STOP),
+        *("steps_per_epoch", "eval_samples_trained_on", "resumed_from_epoch", keys.BLOCK_START, keys.BLOCK_STOP),
         *(keys.EPOCH_START, keys.EPOCH_STOP, keys.EVAL_START, keys.EVAL_STOP, keys.EVAL_ACCURACY),
         *("tracked_stats", "throughput", "data_wait_share", "step_ms_by_rank", "slowed_down"),
         *("batch_sha256", "tensor_sha256", "data_fingerprint"),

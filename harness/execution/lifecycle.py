@@ -148,6 +148,7 @@ def _train(run: Run) -> Ending:
         found = given.summary(here, session.load_data())
         log.point(keys.TRAIN_SAMPLES, found.train_samples)
         log.point(keys.EVAL_SAMPLES, found.eval_samples)
+        log.point("steps_per_epoch", found.steps_per_epoch)  # train_samples may be more than these train on
         for name, value in found.more.items():
             log.point(name, value)
         if both := found.eval_samples_trained_on:

@@ -37,7 +37,7 @@ def may_stand(record: RunRecord) -> bool:
 
 def images_per_s(record: RunRecord, rules: Rules) -> float | None:
     """Samples of an epoch by the median epoch's time; of a run that ended in its first epoch, as it logged."""
-    samples = rules.epoch_samples(record.train_samples, record.global_batch_size)
+    samples = record.epoch_samples_by(rules)
     if samples and record.epoch_seconds:
         speed = samples / record.epoch_seconds
         return speed if speed < NUMBER_LIMIT else None

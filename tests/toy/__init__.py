@@ -25,6 +25,7 @@ from harness.contract import (
     Published,
     SecondsOf,
 )
+
 from . import using
 
 

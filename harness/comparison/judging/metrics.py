@@ -51,15 +51,15 @@ def _evaluation(run: ComparedRun) -> float | None:
 def _seconds_per_epoch(run: ComparedRun) -> float | None:
     record = run.record
     if record.epoch_seconds:
-        return record.epoch_seconds
+        return record.epoch_seconds * run.epoch_times
     rate = record.images_per_s
-    return record.epoch_samples / rate if record.epoch_samples and rate else None
+    return record.epoch_samples / rate * run.epoch_times if record.epoch_samples and rate else None
 
 
 def _mean_epoch_seconds(run: ComparedRun) -> float | None:
     """Epochs that stall now and then are in no median; where single epochs are not told, the same as that."""
     times = run.record.counted_epoch_seconds
-    return sum(times) / len(times) if times else _seconds_per_epoch(run)
+    return run.epoch_times * sum(times) / len(times) if times else _seconds_per_epoch(run)
 
 
 def _images_per_s(run: ComparedRun) -> float | None:
@@ -76,8 +76,9 @@ def phase(name: str) -> Metric:
 
 
 def phases(run: ComparedRun) -> Mapping[str, float]:
-    """Seconds by phase as the run's log has them; {} of a log without."""
-    return run.record.phases
+    """Seconds by phase as the run's log has them, an epoch's of as many images as the others' have; {} of a log without."""
+    times = run.epoch_times
+    return {name: seconds * times if part(name) == "epoch" else seconds for name, seconds in run.record.phases.items()}
 
 
 METRICS: dict[str, Metric] = {

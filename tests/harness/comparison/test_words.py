@@ -153,6 +153,24 @@ def test_a_gate_on_a_phase_that_is_0_says_why_it_is_none(tmp_path: Path, capsys:
 # --- figures that agree with each other ---
 
 
+def test_batches_of_unlike_size_leave_epochs_of_unlike_length(tmp_path: Path) -> None:
+    """1,000 images, 100 a second: in batches of 256 an epoch is three of them, 232 images less, and no faster."""
+
+    def of(batch: int) -> dict[str, Any]:
+        images = 1000 // batch * batch
+        made = arms.made(batch=batch, epoch_s=images / 100)
+        phases = {"forward_loss": images / 250, "backward": images / 200, "init_threads": 2.0}
+        return {"made": made, "phases": phases, "change": arms.put("train_samples", 1000)}
+
+    folders = arms.in_turns(tmp_path, a=of(8), b=of(256))
+    found = judged(folders, allowed=("configuration*", "hyperparameter.*", "global_batch_size"))
+    assert found.word == "EQUAL" and {row.judged.word for row in found.rows if row.gated} == {"EQUAL"}
+    assert found.rows[0].means == pytest.approx((10.0, 10.0), rel=0.001)
+    assert [phase.difference_s for phase in found.phases] == pytest.approx([0.0] * 3, abs=0.02)
+    assert any("epochs are of 768 to 1,000 images" in note for note in found.notes)
+    assert all(run.record.images_per_s == pytest.approx(100, rel=0.002) for run in found.runs)
+
+
 def cut_short(steps: int) -> arms.Change:
     """A run that --max-steps ended in its first epoch, which as it was logged is a whole one of 129 steps."""
 

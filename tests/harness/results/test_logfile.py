@@ -11,10 +11,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from harness.results import by_rules
 from harness.results.lines import LINE_LIMIT, Scanner
 from harness.results.logfile import KEY_LIMIT, PROBLEM_LIMIT, LogReader, read
 from harness.results.record import RunRecord
 from harness.results.timeline import KEEP_LIMIT
+from harness.rules import rules_for
 from tests.harness.results.logs import Event, changed, event, events, text, without, write
 
 
@@ -105,6 +107,19 @@ def test_logs_without_epoch_lines_have_their_speed_from_blocks() -> None:
         event(start + 400_000, "block_stop", first_epoch_num=1),
     ]
     assert parsed(text(log)).images_per_s == pytest.approx(117266 / 10)
+
+
+def test_an_epoch_of_our_own_is_what_its_batches_hold() -> None:
+    """What is left over is not trained on; others count all of the data set, as MLPerf does."""
+    ours = {"configuration_sha256": "c" * 64}
+    for own, images in (({}, 117266), (ours, 128 * 912), ({**ours, "steps_per_epoch": 129}, 117266)):
+        record = parsed(text(events(own=own)))
+        assert record.epoch_samples == images
+        assert record.images_per_s == pytest.approx(images / (record.epoch_seconds or 0))
+        assert by_rules.images_per_s(record, rules_for("ssd", "0.7.0")) == record.images_per_s
+    for odd in (0, -912, 1_000_000):
+        batch = changed(events(own=ours), "global_batch_size", lambda each, odd=odd: each.update(value=odd))  # type: ignore[misc]
+        assert parsed(text(batch)).epoch_samples == 117266
 
 
 def test_a_thousand_copies_of_every_line() -> None:
