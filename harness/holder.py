@@ -1,4 +1,4 @@
-"""The right of one process to a folder or a file, which a kill gives back: a lock of the file system's.
+"""The right of one process to a file, which a kill gives back: a lock of the file system's.
 
 Where that has none, a file says who holds it, made by O_EXCL and left behind by a kill. On one machine a holder that is gone is
 known by its number and the moment it began; of another machine's nobody here can say, so it counts as living until someone
@@ -7,8 +7,6 @@ removes its file.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import platform
@@ -18,8 +16,7 @@ from pathlib import Path
 
 from harness import outside
 
-# Of file systems without flock; NFS has none for what is open to be read alone, as a folder is
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF)
+from harness import locks
 
 
 class Held(ValueError):
@@ -27,19 +24,16 @@ class Held(ValueError):
 
 
 @contextmanager
-def held(descriptor: int, instead: Path, words: str) -> Iterator[None]:
-    """What is open as `descriptor` is this process's inside the block; `instead` is the file where there are no locks.
+def held(descriptor: int, path: Path, instead: Path, words: str) -> Iterator[None]:
+    """The file `path`, open as `descriptor`, is this process's inside the block; `instead` is for where there are no locks.
 
     Held, with these words and what is known of the other, where another has it.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked = locks.take(descriptor, path)
     except BlockingIOError as error:
         raise Held(words) from error
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    else:
+    if locked:
         yield
         return
     other = claim(instead)
@@ -51,28 +45,12 @@ def held(descriptor: int, instead: Path, words: str) -> Iterator[None]:
         instead.unlink(missing_ok=True)
 
 
-@contextmanager
-def of_folder(folder: Path, words: str) -> Iterator[None]:
-    """Likewise a folder, which is there."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with held(descriptor, folder / ".holder", words):
-            yield
-    finally:
-        os.close(descriptor)
-
-
-def is_held(descriptor: int, instead: Path) -> bool:
+def is_held(descriptor: int, path: Path, instead: Path) -> bool:
     """Whether another process has it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return not locks.take(descriptor, path) and living(instead) is not None
     except BlockingIOError:
         return True
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        return living(instead) is not None
-    return False
 
 
 def claim(path: Path) -> str | None:

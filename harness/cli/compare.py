@@ -318,7 +318,7 @@ def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> N
 
     ValueError where another call makes them in this moment: it would put aside what is running.
     """
-    from harness import holder
+    from harness import locks
     from harness.cli import outputs
     from harness.comparison.planning import plan as plans
 
@@ -326,7 +326,8 @@ def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> N
     made = plans.Plan(_named(configuration), (arm, arm), options=tuple(options))
     _check_runs(made)
     outputs.folder("--out", target)
-    with holder.of_folder(target, f"--out {target}: another `compare noise` is running there; wait for its end"):
+    running = f"--out {target}: another `compare noise` is running there; wait for its end"
+    with locks.alone(target / ".noise.lock", running):
         _missing(made, target, runs)
 
 

@@ -24,13 +24,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness import config, holder, rules, whole
+from harness import config, locks, rules, whole
 from harness.config import ELSEWHERE, Configuration
 from harness.config_files import ConfigError
 from harness.exit_codes import DISK_FULL
 
 NAME = "checkpoint.pt"
 BEST = "best.pt"
+LOCK = ".checkpoint.lock"  # who keeps checkpoints in the folder
 _PLAIN = frozenset((bool, int, float, complex, str, bytes, bytearray, type(None)))
 EARLIER = "earlier_"  # begins the name of a folder with what an earlier run has left
 
@@ -87,13 +88,14 @@ def usable(folder: Path) -> None:
 def of_one_run(folder: Path) -> Iterator[None]:
     """Inside the block the folder, which is there, is this process's: two runs would take each other's checkpoints away.
 
-    What runs that were killed left of a checkpoint, each as large as one, is removed. ValueError where another run has it.
+    What runs that were killed left of a checkpoint, each as large as one, is removed. ValueError where another run has it;
+    nobody can tell where the file system has no locks.
     """
     running = (
         f"--checkpoint-dir {folder}: another run keeps its checkpoints there; wait for its end, or name another folder"
     )
-    with holder.of_folder(folder, running):
-        for each in [path for name in (NAME, BEST) for path in whole.unfinished(folder / name)]:
+    with locks.alone(folder / LOCK, running) as alone:
+        for each in [path for name in (NAME, BEST) for path in whole.unfinished(folder / name) if alone]:
             each.unlink(missing_ok=True)
         yield
 

@@ -130,7 +130,7 @@ def opened(folder: Path) -> Iterator[Ledger]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     try:
         running = f"{folder}: another series is running there; wait for its end, or use another folder"
-        with holder.held(descriptor, folder / HOLDER, running):
+        with holder.held(descriptor, path, folder / HOLDER, running):
             yield Ledger(path, descriptor)
     finally:
         os.close(descriptor)
@@ -144,7 +144,7 @@ def in_use(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        return holder.is_held(descriptor, folder / HOLDER)
+        return holder.is_held(descriptor, path, folder / HOLDER)
     finally:
         os.close(descriptor)
 

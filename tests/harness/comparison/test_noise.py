@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import holder
+from harness import locks
 from harness.cli import main
 from tests.harness.comparison import arms
 from tests.harness.comparison.test_comparability import with_max_steps
@@ -33,7 +33,7 @@ def test_a_second_call_does_not_put_aside_what_the_first_is_running(
     log = tmp_path / "noise" / "warm-up" / "result_0.txt"
     log.parent.mkdir(parents=True)
     log.write_text("begun\n")
-    with holder.of_folder(tmp_path / "noise", "the first call's"):
+    with locks.alone(tmp_path / "noise" / ".noise.lock", "the first call's"):
         assert main(["compare", "noise", str(toy.write(tmp_path, toy.raw())), "--out", str(tmp_path / "noise")]) == 2
     assert "another `compare noise` is running there" in capsys.readouterr().err
     assert log.read_text() == "begun\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import pickle
 import subprocess
 import sys
@@ -226,7 +227,7 @@ def test_what_kills_left_of_checkpoints_does_not_fill_the_disk(tmp_path: Path) -
     (other := tmp_path / ".checkpoint.pt.mine.part").write_text("a person's")
     assert len(content(tmp_path)) == 2, "the unfinished one is there"
     with checkpoint.of_one_run(tmp_path):
-        assert list(content(tmp_path)) == [other.name]
+        assert sorted(content(tmp_path)) == [checkpoint.LOCK, other.name]
 
 
 KILLED = """
@@ -253,14 +254,44 @@ def test_two_runs_do_not_share_a_folder_of_checkpoints(tmp_path: Path, monkeypat
         first.kill()
     with checkpoint.of_one_run(kept):
         pass
+    assert content(kept) == before
+
+
+def test_a_child_that_outlives_its_run_does_not_hold_its_checkpoints(tmp_path: Path) -> None:
+    """As a loader's worker, forked, whose run was killed, or that is slow to end."""
+    (reading, writing), (told, tells) = os.pipe(), os.pipe()
+    with checkpoint.of_one_run(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.write(tells, b"!")
+            os.read(reading, 1)
+            os._exit(0)
+        os.read(told, 1)
+        with pytest.raises(ValueError, match="another run"), checkpoint.of_one_run(tmp_path):
+            pass
+        held = tmp_path / checkpoint.LOCK
+        assert not [each for each in Path(f"/proc/{child}/fd").iterdir() if each.readlink() == held]
+    for each in (writing, reading, told, tells):
+        os.close(each)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_the_file_system_has_no_locks_no_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A file that says who holds it would be there for ever of a run that was killed, and put back into the queue elsewhere."""
 
     def none(*_: object) -> None:
-        raise OSError(errno.EBADF, "Bad file descriptor")
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(fcntl, "flock", none)  # as NFS has it for a folder
-    with checkpoint.of_one_run(kept), pytest.raises(ValueError, match="another run"), checkpoint.of_one_run(kept):
+    monkeypatch.setattr(fcntl, "flock", none)
+    (writing := tmp_path / f".checkpoint.pt.{'0' * 16}.part").write_text("perhaps another's, who is at it")
+    with checkpoint.of_one_run(tmp_path), checkpoint.of_one_run(tmp_path):
+        assert writing.exists()
+    with checkpoint.of_one_run(tmp_path):
         pass
-    assert content(kept) == before
 
 
 def content(folder: Path) -> dict[str, bytes]:
