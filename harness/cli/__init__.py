@@ -10,7 +10,6 @@ import codecs
 import errno
 import importlib
 import io
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -92,10 +91,6 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
 
     screen.outlive()
     write_what_can_be_written()
-    try:
-        os.getcwd()  # noqa: PTH109 - the call is asked, not the path
-    except OSError:  # PyTorch's libraries end the process without a word of it
-        return _say("error: the folder that this was called in has been deleted; cd to another one", exit_codes.USAGE)
     try:
         rules.also_search(benchmark_folders())
         build()(args=recipe_words.translated(sys.argv[1:] if arguments is None else arguments), prog_name=name)

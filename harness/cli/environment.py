@@ -137,6 +137,14 @@ def benchmark_folders(environment: Mapping[str, str] = os.environ) -> list[Path]
     return found
 
 
+def must_be_in_a_folder() -> None:
+    """ValueError where the folder that this was called in is gone: PyTorch's libraries end the process without a word of it."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ValueError("the folder that this was called in has been deleted; cd to another one") from error
+
+
 def out_dir(checkout: Path | None) -> Path:
     """Where results go that the user named no place for: the checkout's out/, from whichever directory it is called.
 

@@ -89,6 +89,7 @@ def detect(
     from harness.execution.trained import detecting, detectors
     from harness.results.table import one_line, printable
 
+    environment.must_be_in_a_folder()
     model = detectors.Model.trained(checkpoint)
     outputs.file("--json", json, ".json")
     if pictures is not None:
@@ -153,6 +154,7 @@ def export(
     from harness.execution.trained.detectors import Model
     from harness.results.table import printable
 
+    environment.must_be_in_a_folder()
     outputs.file("OUT", out, ".onnx")
     model = Model.trained(checkpoint)
     try:
@@ -232,6 +234,7 @@ def inference(
     from harness.execution.trained import inference as measuring
     from harness.results.table import printable
 
+    environment.must_be_in_a_folder()
     chosen = detectors.Model.named(model)
     folder = out or environment.out_dir(config_files.CHECKOUT) / chosen.configuration.name
     outputs.folder_to_be("--out", folder)

@@ -30,6 +30,7 @@ def run(request: Request, named: frozenset[str]) -> None:
     Exit codes: 0 target met, 1 epochs (or --max-steps) spent without it, 2 usage or configuration, 5 the run broke, 6 no
     suitable device or driver, 130 interrupted.
     """
+    environment.must_be_in_a_folder()
     request, left_out = request.as_meant(named)
     for sentence in (*environment.lookalikes(), *left_out):
         sys.stderr.write(f"warning: {sentence}\n")

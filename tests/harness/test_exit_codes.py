@@ -45,3 +45,5 @@ def test_a_folder_that_was_deleted_under_the_caller_is_said(
     assert cli.main(["run", "embedded", "--out", str(tmp_path / "out")]) == 2
     assert "has been deleted; cd to another one" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    cli.main(["status", str(tmp_path)])
+    assert "no result log under" in capsys.readouterr().err, "a verb that does not train needs none"
