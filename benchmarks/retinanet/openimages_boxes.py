@@ -124,7 +124,8 @@ def _read(path: Path, raw: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
 def write_coco(
     boxes: Boxes, sizes: npt.NDArray[np.int32], classes: Sequence[str], path: Path, progress: Progress
 ) -> None:
-    """Write it in COCO's form, whole or not at all. `sizes` (N, 2) are the pictures' width and height in px."""
+    """Write it in COCO's form, whole or not at all, alone there. `sizes` (N, 2) are the pictures' width and height in px."""
+    whole.clear(path)  # of training a gigabyte for each kill
     with whole.replacing(path) as file:
         for piece in _coco(
             boxes, sizes, classes, lambda done: progress(f"writing {path.name}", done, len(boxes.images))

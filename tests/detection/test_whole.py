@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.detection import whole
+from tests.conftest import CHECKOUT
 
 
 def test_what_was_there_stays_until_all_is_written(tmp_path: Path) -> None:
@@ -31,3 +34,24 @@ def test_two_writers_of_one_process_number_do_not_write_into_each_other(tmp_path
         second.write(b"all of another")
     assert path.read_bytes() == b"all of it" * 1000
     assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from benchmarks.detection import whole
+with whole.replacing(Path(sys.argv[1])) as file:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Each kill while OpenImages' boxes were written left a gigabyte under a hidden name."""
+    path = tmp_path / "a.json"
+    for each in (path, other := tmp_path / "b.json"):
+        subprocess.run([sys.executable, "-c", KILLED, each], cwd=CHECKOUT, check=False)
+    (mine := tmp_path / ".a.json.mine.part").touch()
+    assert len(list(tmp_path.iterdir())) == 3
+    whole.clear(path)
+    assert {each.name[:8] for each in tmp_path.iterdir()} == {mine.name[:8], f".{other.name}."[:8]}
+    assert mine.exists() and len(list(tmp_path.iterdir())) == 2

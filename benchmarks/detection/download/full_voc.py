@@ -74,6 +74,7 @@ class VOC(Archived):
                 continue
             path = data_dir / half.annotations
             path.parent.mkdir(parents=True, exist_ok=True)
+            whole.clear(path)
             with whole.replacing(path) as file:
                 file.write(voc_annotations.document(read))
 
