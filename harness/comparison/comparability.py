@@ -16,7 +16,7 @@ from harness.comparison.identity import FORWARD_COMPAT
 from harness.comparison.runs import NAMES, ComparedRun
 from harness.results import memory
 from harness.results.record import number
-from harness.results.text_json import shortened
+from harness.results.text_json import OF_TWO, shortened
 from harness.rules import rules_for
 from harness.system import variables
 
@@ -290,12 +290,16 @@ def _merged(found: Iterable[Difference]) -> list[Difference]:
     return sorted(by_content.values(), key=lambda each: get_args(Standing).index(each.standing))
 
 
+def _cut(value: str) -> str:
+    return shortened(value, OF_TWO)
+
+
 def _sentence(each: Difference) -> str:
     where = f" on {each.host}" if each.host else ""
     if each.note.startswith("mixed"):
-        values = " | ".join(" and ".join(map(shortened, values)) for values in each.values if len(values) > 1)
+        values = " | ".join(" and ".join(map(_cut, values)) for values in each.values if len(values) > 1)
         return f"{each.field} is {each.note}{where} ({values}): an arm is one thing; take runs of one kind{_or_mixed(each)}"
-    a, b = (" and ".join(map(shortened, values)) for values in each.values)
+    a, b = (" and ".join(map(_cut, values)) for values in each.values)
     return f"{each.field} differs{where}: {a} and {b}; make it alike, or say --allow-diff {each.field}"
 
 

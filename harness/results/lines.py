@@ -208,7 +208,7 @@ def _read(raw: bytes, line: int) -> Iterator[Event | Problem]:
             return
         else:  # any other word after the colons is no log line, except for ours written otherwise
             if text[at : at + 5] != ":::ML" and _ODDLY.match(text, at):
-                problem = f"the mark is not written {MLLOG}, and MLPerf's parser passes it over: {shortened(text[at:])}"
+                problem = f"the mark is not written {MLLOG}, and MLPerf's parser passes it over: {shortened(text[at:].strip())}"
                 yield Problem(line, "malformed", problem, could_be_end(text[at:]))
             at = _mark_after(text, at + 5)
 
@@ -227,13 +227,13 @@ def _read_record(text: str, mark: int, line: int) -> Generator[Event | Problem, 
     except (ValueError, RecursionError) as error:
         following = _mark_after(text, at)
         piece = text[at : following if following >= 0 else len(text)]
-        yield Problem(line, "malformed", f"{text_json.reason(error)}: {shortened(piece)}", could_be_end(piece))
+        yield Problem(line, "malformed", f"{text_json.reason(error)}: {shortened(piece.strip())}", could_be_end(piece))
         return following
     yield from _event(content, line)
     following = _mark_after(text, end)
     trailing = text[end : following if following >= 0 else len(text)].strip()
     if trailing or following >= 0:
-        shown = shortened(trailing) or "another record"
+        shown = shortened(trailing.strip()) or "another record"
         yield Problem(line, "trailing", f"text after the record, which MLPerf's parser rejects: {shown}")
     return following
 
@@ -273,12 +273,14 @@ def _event(content: Any, line: int) -> Iterator[Event | Problem]:
 def _read_old(text: str, line: int) -> Event | Problem:
     match = _OLD.fullmatch(text)
     if match is None:
-        return Problem(line, "malformed", f"not '<seconds> <key>: <json>': {shortened(text)}", could_be_end=True)
+        return Problem(
+            line, "malformed", f"not '<seconds> <key>: <json>': {shortened(text.strip())}", could_be_end=True
+        )
     try:
         content = text_json.decode(match["json"], strict=True) if match["json"] and match["json"].strip() else None
     except (ValueError, RecursionError) as error:
         end = match["key"].lower() == "run_stop" or "run_stop" in text.lower()
-        return Problem(line, "malformed", f"{text_json.reason(error)}: {shortened(text)}", could_be_end=end)
+        return Problem(line, "malformed", f"{text_json.reason(error)}: {shortened(text.strip())}", could_be_end=end)
     time_ms = float(match["seconds"]) * 1000
     if time_ms >= TIME_LIMIT_MS:
         text = f"{match['key']}: {match['seconds']} s is no time"

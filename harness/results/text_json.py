@@ -12,6 +12,7 @@ from typing import Any
 
 DEPTH_LIMIT = 32  # of nested JSON; the deepest known (a configuration) has 5
 SHOWN = 80  # characters of what a message is about
+OF_TWO = 100  # of each of two that are set against each other
 
 
 def _finite(text: str) -> float | str:
@@ -82,7 +83,7 @@ def reason(error: Exception) -> str:
     return f"ambiguous ({error})" if isinstance(error, _Ambiguous) else "not JSON (a number or nesting too large)"
 
 
-def shortened(text: str) -> str:
-    """For a message."""
-    text = text[: 4 * SHOWN].strip().encode("utf-8", "replace").decode()
-    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+def shortened(text: str, limit: int = SHOWN) -> str:
+    """For a message, to so many characters."""
+    text = text[: limit + 1].encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -14,7 +14,7 @@ from harness.results.by_rules import shortfall
 from harness.results.checking.evaluations import check_evaluations, check_schedule
 from harness.results.checking.findings import Finding, Log, Severity, is_placeholder
 from harness.results.record import number
-from harness.results.text_json import shortened
+from harness.results.text_json import OF_TWO, shortened
 from harness.rules import DIVISIONS, STATUSES, ruleset
 
 ONCE = (
@@ -229,7 +229,7 @@ def _copies(log: Log) -> Iterator[Finding]:
 
 
 def _shown(value: object) -> str:
-    return shortened(value if isinstance(value, str) and value else json.dumps(value, default=str))
+    return shortened(value if isinstance(value, str) and value else json.dumps(value, default=str), OF_TWO)
 
 
 CHECKS: tuple[Callable[[Log], Iterator[Finding]], ...] = (
