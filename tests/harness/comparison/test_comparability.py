@@ -93,6 +93,16 @@ def by_rank(slowest: int, *step_ms: float) -> arms.Change:
     return change
 
 
+def test_two_values_that_differ_at_their_ends_are_told_apart(tmp_path: Path) -> None:
+    """Cut to 80 characters, or stripped, they were one and the same in the sentence that calls them different."""
+    for number, (one, other) in enumerate([(" performance", "performance"), (f"{'x' * 95}a", f"{'x' * 95}b")]):
+        a, b = ({"change": put("hardware", {"governor": each})} for each in (one, other))
+        (folder := tmp_path / str(number)).mkdir()
+        found = judged(arms.in_turns(folder, a=a, b=b)).comparability
+        assert found is not None
+        assert any(f": {one} and {other}; make it alike" in each for each in found.refusals), found.refusals
+
+
 def test_a_rank_that_one_arm_waited_for_and_the_other_did_not_is_named(tmp_path: Path) -> None:
     held_up = {"change": by_rank(1, 100, 140)}
     found = judged(arms.in_turns(tmp_path / "1", 3, slower=1.4, a={"change": by_rank(1, 100, 105)}, b=held_up))
