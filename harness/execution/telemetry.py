@@ -48,13 +48,8 @@ def into(path: Path, device: str, interval_s: float) -> Iterator[None]:
     if device == CPU:
         yield
         return
-    command = [sys.executable, "-m", "harness.execution.telemetry", str(path), str(interval_s), device]
-    try:
-        sampler = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
-        )
-    except OSError as error:  # as of a limit on processes
-        sys.stderr.write(f"warning: what the accelerators do is not sampled: {error.strerror}\n")
+    sampler = _started([sys.executable, "-m", "harness.execution.telemetry", str(path), str(interval_s), device])
+    if sampler is None:
         yield
         return
     try:
@@ -66,6 +61,17 @@ def into(path: Path, device: str, interval_s: float) -> Iterator[None]:
             sampler.wait(timeout=10)
         except subprocess.TimeoutExpired:  # a driver that hangs
             sampler.kill()
+
+
+def _started(command: list[str]) -> subprocess.Popen[bytes] | None:
+    """None, said on the screen, where it cannot be started, as under a limit on processes."""
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
+        )
+    except OSError as error:
+        sys.stderr.write(f"warning: what the accelerators do is not sampled: {error.strerror}\n")
+        return None
 
 
 def sample(sensors: Sequence[Sensors], path: Path, interval_s: float, stop: Callable[[float], bool]) -> None:

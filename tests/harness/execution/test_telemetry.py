@@ -193,6 +193,10 @@ def test_a_sampler_that_cannot_be_started_ends_no_run(
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", none)
-    with telemetry.into(tmp_path / "telemetry_0.jsonl", "cuda", 1.0):
-        pass
+    with (
+        pytest.raises(RuntimeError, match="the run's own") as raised,
+        telemetry.into(tmp_path / "telemetry_0.jsonl", "cuda", 1.0),
+    ):
+        raise RuntimeError("the run's own")
+    assert raised.value.__context__ is None, "a run's traceback is of the run alone"
     assert "is not sampled: Resource temporarily unavailable" in capsys.readouterr().err
