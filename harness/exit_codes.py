@@ -9,4 +9,7 @@ BROKEN = 5  # the run broke, or results are invalid
 NOT_SUITABLE = 6  # no suitable device or driver, no engine, no disk
 INTERRUPTED = 130
 
+# Of a run_stop's reason where the code is EPOCHS_SPENT, which a crash or a library's exit ends with too: it begins with one
+OF_EPOCHS, OF_STEPS = SPENT = ("epochs spent", "steps spent")
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full, a quota, a limit on the size of files (ulimit -f)

@@ -46,16 +46,18 @@ def of_error(run: Run, error: BaseException) -> Ending:
 
 def stop(run: Run, ending: Ending) -> Ending:
     """run_stop; the ending stands from here on. LogLost where that takes a whole run's word away."""
-    with signals.later(), run.stopping:
+    with run.stopping:
         if run.ending is not None:
             tell(run, f"after run_stop: {ending.reason}")
             return run.ending
-        if run.started is not None and ending.exit_code in (TARGET_MET, EPOCHS_SPENT):
+        # by rank 0's clock alone, which stamps the log: another machine's may be set and hurts no figure
+        if run.launch.rank == 0 and run.started is not None and ending.exit_code in (TARGET_MET, EPOCHS_SPENT):
             ending = _unless_set_back(run.started, ending)
         more: dict[str, str | float] = {"reason": ending.reason} if ending.reason else {}
         if run.started is not None:
             # beside the wall clock's stamps, so that a reader sees whether somebody set the clock meanwhile
             more["monotonic_s"] = round(run.started.seconds, 3)
+            run.wall_ahead_s = run.started.wall_ahead_s
         try:
             run.log.stop(keys.RUN_STOP, **{keys.STATUS: ending.status}, **more)
         except LogLost as lost:
@@ -95,7 +97,15 @@ def left_to_launcher(run: Run, interrupted: signals.Interrupted) -> bool:
 
 
 def overdue(run: Run, interrupted: signals.Interrupted) -> None:
-    """End the process of a run whose main thread does not come back."""
+    """End the process of a run whose main thread does not come back.
+
+    Not that of one which has ended: its model may be on the way to the disk, and any other code than its own would be wrong.
+    """
+    if run.ending is not None:
+        console.complain(
+            f"{interrupted} after run_stop: what comes after it is still being written; SIGKILL alone ends it"
+        )
+        return
     reason = f"{interrupted}, and it did not stop by itself within {signals.GRACE_S:g} s"
     _at_once(run, Ending(INTERRUPTED, reason), closed=not left_to_launcher(run, interrupted))
 
@@ -112,8 +122,10 @@ def lost(run: Run, reason: str) -> None:
 def _at_once(run: Run, how: Ending, *, closed: bool) -> None:
     if closed and run.stopping.acquire(timeout=1):
         try:
-            if run.ending is None:
-                run.log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": how.reason})
+            if run.ending is not None:  # meanwhile
+                run.stopping.release()
+                return
+            run.log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": how.reason})
             _number_back(run)
         except OSError as lost:
             console.complain(str(lost.strerror))
@@ -181,7 +193,7 @@ def _last_words(run: Run, ending: Ending) -> None:
         return
     if run.resumed_after is not None:
         screen.say(f"no RESULT: the run went on after epoch {run.resumed_after}, and its time is that of a part")
-    elif ahead_s := run.called.wall_ahead_s:
+    elif ahead_s := run.wall_ahead_s:
         screen.say(
             f"no RESULT: the machine's clock went {ahead_s:+.1f} s beside the time that passed: somebody set it while the run "
             "went on, or the machine slept"

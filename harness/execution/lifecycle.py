@@ -40,7 +40,7 @@ from harness.execution.events import EventLog, LogLost, keys
 from harness.execution.learning_curve import Evaluated, LearningCurve, Loss
 from harness.execution.pace import Pace
 from harness.execution.run import Ending, Moment, NotFinite, Run
-from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, TARGET_MET
+from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, OF_EPOCHS, OF_STEPS, TARGET_MET
 from harness.request import Request
 
 
@@ -61,8 +61,8 @@ def execute(configuration: Configuration, request: Request, launch: context.Laun
             how = ending.settled(run, how)
         finally:
             screen.close()  # so that the last line is the result, not a bar
-    how = ending.conclude(run, how)
-    own.close()
+        how = ending.conclude(run, how)
+        own.close()
     return how.exit_code
 
 
@@ -95,7 +95,7 @@ def _open(request: Request, launch: context.Launch) -> EventLog:
 def _ending(run: Run) -> Ending:
     """The whole run; what is raised on the way becomes an Ending. After run_stop nothing changes it any more."""
     try:
-        with signals.at_once(), preparation.with_checkpoints(run):
+        with signals.at_once():
             return _train(run)
     except signals.Interrupted as interrupted:
         how = Ending(INTERRUPTED, str(interrupted))
@@ -119,7 +119,12 @@ def _train(run: Run) -> Ending:
     log.point(keys.CACHE_CLEAR, run.launch.caches_cleared)
     for reason in description.not_for_submission(configuration, caches_cleared=run.launch.caches_cleared):
         run.screen.say(f"not to be submitted: {reason}")
-    resumed = preparation.resumed(run)
+    with preparation.with_checkpoints(run):
+        return _from_init(run, preparation.resumed(run))
+
+
+def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
+    configuration, request, log = run.configuration, run.request, run.log
     here, bound = preparation.prepare(run, resumed)
 
     began = time.perf_counter()
@@ -143,8 +148,9 @@ def _train(run: Run) -> Ending:
         log.stop(keys.INIT_STOP)
         run.screen.say(f"init took {time.perf_counter() - began:.1f} s")
 
+        started = Moment()  # before the line, which a slow disk may keep waiting after its stamp
         log.start(keys.RUN_START)
-        run.started = Moment()
+        run.started = started
         found = given.summary(here, session.load_data())
         log.point(keys.TRAIN_SAMPLES, found.train_samples)
         log.point(keys.EVAL_SAMPLES, found.eval_samples)
@@ -173,8 +179,10 @@ def _train(run: Run) -> Ending:
             log.point("resumed_from_epoch", resumed.epoch)
         run.asking = False
         run.screen.started(run.history, budget.images(run.history.epochs))
-        how = ending.stop(run, _epochs(run, here, session, first_epoch, budget))
-        _after(run, here, session, how)
+        how = _epochs(run, here, session, first_epoch, budget)
+        with signals.later():  # a success is one with its model
+            how = ending.stop(run, how)
+            _after(run, here, session, how)
     return how
 
 
@@ -226,7 +234,7 @@ def _epochs(run: Run, here: Context, session: Session, first_epoch: int, budget:
             return _steps_spent(run)
     return Ending(
         EPOCHS_SPENT,
-        f"epochs spent: {history.metric} {history.best:.4f} after {history.epochs} epochs, target {history.target:g}",
+        f"{OF_EPOCHS}: {history.metric} {history.best:.4f} after {history.epochs} epochs, target {history.target:g}",
     )
 
 
@@ -234,7 +242,7 @@ def _steps_spent(run: Run) -> Ending:
     asked, history = run.request.max_steps, run.history
     best = history.best_evaluation
     reached = f"{history.metric} {best.quality:.4f} after epoch {best.epoch}, " if best is not None else ""
-    return Ending(EPOCHS_SPENT, f"steps spent: {asked} of --max-steps {asked}, {reached}target {history.target:g}")
+    return Ending(EPOCHS_SPENT, f"{OF_STEPS}: {asked} of --max-steps {asked}, {reached}target {history.target:g}")
 
 
 def _epoch(run: Run, here: Context, session: Session, epoch: int, budget: Budget) -> None:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness import clocks
 from harness.config import Configuration
 from harness.execution import console, context, process_group
 from harness.execution.events import EventLog, keys
@@ -14,8 +15,6 @@ from harness.execution.learning_curve import LearningCurve
 from harness.execution.pace import Pace
 from harness.exit_codes import TARGET_MET
 from harness.request import Request
-
-WALL_AHEAD_S, WALL_AHEAD = 1.0, 0.001  # both: RESULT is in whole seconds, and a clock that is kept in step drifts
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,10 @@ class Moment:
 
     @property
     def wall_ahead_s(self) -> float:
-        """By how much more the wall clock has gone on since then: 0 unless somebody set it, or the machine slept."""
-        ahead_s = time.time() - self.wall_s - self.seconds
-        return ahead_s if abs(ahead_s) > max(WALL_AHEAD_S, WALL_AHEAD * self.seconds) else 0.0
+        """By how much more the wall clock has gone on since then: 0 unless the two contradict each other."""
+        # the nearest of three looks: this process may have had to wait between its two clocks
+        ahead_s = min((time.time() - self.wall_s - self.seconds for _ in range(3)), key=abs)
+        return ahead_s if clocks.contradict(ahead_s, self.seconds) else 0.0
 
 
 @dataclass
@@ -76,6 +76,7 @@ class Run:
     stopping: threading.Lock = field(default_factory=threading.Lock)  # who writes run_stop
     ranks: process_group.Ranks = field(default_factory=process_group.Ranks)  # once they know of each other
     stopped_minutes: float | None = None  # run_start to run_stop
+    wall_ahead_s: float = 0.0  # likewise, as Moment has it: of a log that is invalid, and of no result
     called: Moment = field(default_factory=Moment)  # for the RESULT line
 
     @property

@@ -8,6 +8,7 @@ thread is woken by the same signal, and when the run has not left its block some
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -49,19 +50,21 @@ class _Waiting:
     def __init__(self) -> None:
         self.kept = False  # whether a signal is to wait
         self.signal: int | None = None  # the one that does
+        self.until = ""  # what it waits for, where a person should know
 
 
 _waiting = _Waiting()
 
 
 @contextmanager
-def _waits(kept: bool) -> Iterator[None]:
+def _waits(kept: bool, until: str = "") -> Iterator[None]:
     before, _waiting.kept = _waiting.kept, kept
+    before_until, _waiting.until = _waiting.until, until or _waiting.until
     try:
         _raise_what_waits()
         yield
     finally:
-        _waiting.kept = before
+        _waiting.kept, _waiting.until = before, before_until
         _raise_what_waits()
 
 
@@ -71,9 +74,13 @@ def _raise_what_waits() -> None:
         raise Interrupted(number)
 
 
-def later() -> AbstractContextManager[None]:
-    """Inside the block the signal that asks the run to end waits; it is raised where the block ends."""
-    return _waits(True)
+def later(until: str = "") -> AbstractContextManager[None]:
+    """Inside the block the signal that asks the run to end waits; it is raised where the block ends.
+
+    `until`: what is said of that on the screen where one begins to wait, for a block that may take long.
+    Outside `as_exceptions` nothing waits: there a signal does what it always did.
+    """
+    return _waits(True, until)
 
 
 def at_once() -> AbstractContextManager[None]:
@@ -123,6 +130,11 @@ def as_exceptions() -> Iterator[Guard]:
     Where Python drops what is raised (a destructor, the callback of a weak reference: each import has one), it comes again.
     """
     asked = left = False
+    _waiting.kept, _waiting.signal, _waiting.until = (
+        False,
+        None,
+        "",
+    )  # one that was interrupted as it began a block of `later` left that
 
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal asked
@@ -131,6 +143,9 @@ def as_exceptions() -> Iterator[Guard]:
         asked = True
         if _waiting.kept:
             _waiting.signal = number
+            if _waiting.until:  # not by a stream, which this may have interrupted as it writes
+                with contextlib.suppress(OSError):
+                    os.write(2, f"{signal.Signals(number).name}: waits until {_waiting.until}\n".encode())
         else:
             raise Interrupted(number)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from harness import clocks
 from harness.results import slowest
 from harness.results.lines import Problem
 from harness.results.parts import Block, Entry, Epoch, Evaluation, Progress
@@ -20,7 +21,6 @@ from harness.results.slowest import SlowestRank
 from harness.rules import Rules, rules_for
 
 NUMBER_LIMIT = 1e18  # no count, time or rate of a run is larger, and products of two stay finite
-CLOCKS_APART_S, CLOCKS_APART = 0.1, 0.001  # both must be exceeded: stamping takes milliseconds, drift is 0.05 % at most
 
 Outcome = Literal["success", "aborted", "unfinished", "invalid", "empty"]
 
@@ -158,7 +158,7 @@ class RunRecord:
     def clock_was_set(self) -> bool:
         """The two clocks differ by more than stamping and drift do: somebody set one, and the minutes are not the run's."""
         apart = self.clock_apart_s
-        return apart is not None and abs(apart) > max(CLOCKS_APART_S, CLOCKS_APART * abs(self.monotonic_s or 0.0))
+        return apart is not None and clocks.contradict(apart, self.monotonic_s or 0.0)
 
     @property
     def in_init(self) -> bool:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.execution.signals import Interrupted, as_exceptions
+from harness.execution import signals
+from harness.execution.signals import Interrupted, as_exceptions, later
 
 
 class Thing:
@@ -98,3 +99,30 @@ def test_none_comes_after_the_block() -> None:
         each for each in threading.enumerate() if isinstance(each, threading.Timer) and not each.finished.is_set()
     ]
     time.sleep(0.1)
+
+
+def test_it_waits_until_the_block_ends_and_what_a_broken_block_left_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt within contextlib's own lines leaves the block's beginning without its end: the next waited for ever."""
+    monkeypatch.setattr(signals._waiting, "kept", True)
+    for _ in range(2):
+        done = False
+        with pytest.raises(Interrupted), as_exceptions():
+            with later():
+                interrupted()
+                done = True
+            raise AssertionError("nothing was raised")
+        assert done
+    with pytest.raises(Interrupted), as_exceptions():
+        interrupted()
+        raise AssertionError("nothing was raised")
+
+
+def test_what_may_wait_long_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """A trial of a cluster that does not answer took minutes to close after a Ctrl-C, without a word."""
+    with pytest.raises(Interrupted), as_exceptions(), later("the line is there"), later():
+        interrupted()
+        interrupted()
+        assert capfd.readouterr().err == "SIGTERM: waits until the line is there\n"
+    with pytest.raises(Interrupted), as_exceptions(), later():
+        interrupted()
+    assert capfd.readouterr().err == ""

@@ -17,8 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.execution import checkpoint
+from harness.results import logfile
 from tests.conftest import CHECKOUT
-from tests.harness.execution.runs import Begun, begun, command, environment, harness, run, stop, wait_for
+from tests.harness.execution.runs import Begun, begun, command, environment, events, harness, run, stop, wait_for
 from tests.toy import configuration as toy
 
 pytestmark = pytest.mark.early
@@ -117,16 +119,20 @@ def test_an_executor_s_idle_thread_is_none_that_was_forgotten(
 
 
 AT_THE_EDGE = """
-import signal, sys
+import signal, sys, time
 from harness.cli import main
+from harness.execution import ending, picture, signals
 from harness.execution.events import EventLog
-right = EventLog.{call}
+place, name, late = {call}
+signals.GRACE_S = 0.5 if late else signals.GRACE_S
+right = getattr(place, name)
 def call(*arguments, **more):
     found = right(*arguments, **more)
-    if "{call}" != "stop" or arguments[1] == "run_stop":
+    if name != "stop" or arguments[1] == "run_stop":
         signal.raise_signal(signal.SIGTERM)
+        time.sleep(2 * late)
     return found
-EventLog.{call} = call
+setattr(place, name, call)
 sys.exit(main(["run", *sys.argv[1:]]))
 """
 
@@ -134,24 +140,36 @@ sys.exit(main(["run", *sys.argv[1:]]))
 @pytest.mark.parametrize(
     ("call", "code", "name", "status"),
     [
-        ("create", 130, "refused_0.txt", "aborted"),
-        pytest.param("stop", 0, "result_0.txt", "success", marks=pytest.mark.long),
-        ("settle", 0, "result_0.txt", "success"),
+        ('EventLog, "create", False', 130, "refused_0.txt", "aborted"),
+        ('EventLog, "stop", False', 0, "result_0.txt", "success"),
+        ('EventLog, "settle", False', 0, "result_0.txt", "success"),
+        pytest.param('picture, "save", True', 0, "result_0.txt", "success", marks=pytest.mark.long),
+        pytest.param('EventLog, "settle", True', 0, "result_0.txt", "success", marks=pytest.mark.long),
+        pytest.param('ending, "_last_words", False', 0, "result_0.txt", "success", marks=pytest.mark.long),
     ],
 )
 def test_a_signal_at_either_edge_of_a_run_leaves_one_run_stop_and_its_exit_code(
     tmp_path: Path, call: str, code: int, name: str, status: str
 ) -> None:
-    """As the log is made it stayed empty, and kept its number; after run_stop there were two, or 130 beside a success."""
-    path = toy.write(tmp_path, toy.raw())
+    """As the log is made it stayed empty, and kept its number. After run_stop there were two of them, or 130 or 143 beside a
+    success, or a success without the model of its last epoch.
+    """
+    path, model = toy.write(tmp_path, toy.raw()), tmp_path / "model"
     done = subprocess.run(
-        [sys.executable, "-c", AT_THE_EDGE.format(call=call), path, "--out", tmp_path / "out"],
+        [sys.executable, "-c", AT_THE_EDGE.format(call=call), path, "--out", tmp_path / "out", "--checkpoint-dir", model],
         cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     assert [each.name for each in (tmp_path / "out").glob("*.txt")] == [name]
     assert stop(tmp_path / "out" / name)["status"] == status
     assert ("RESULT,TOY" in done.stdout) == (code == 0)
+    if code == 0:
+        said = {each["key"]: each for each in events(tmp_path / "out" / name)}
+        assert "data_fingerprint" in said and (tmp_path / "out" / "result_0.png").is_file()
+        last = said["eval_accuracy"]
+        for kept in (checkpoint.NAME, checkpoint.BEST):
+            saved = checkpoint.trained(model / kept).checkpoint
+            assert (saved.epoch, saved.target_met) == (last["metadata"]["epoch_num"], True)
 
 
 AT_THE_LAUNCHER_S_EDGE = """
@@ -194,35 +212,43 @@ def test_a_signal_at_either_edge_of_what_starts_the_ranks_leaves_them_too(
 WITH_A_CLOCK = """
 import sys, time
 from harness.cli import main
-from harness.execution import lifecycle
-right, evaluate, set_by_s = time.time, lifecycle._evaluate, float(sys.argv[1])
+from harness.execution import lifecycle, run
+lifecycle.Moment = lambda: run.Moment(time.time())  # which else knows the clock as it was at the import
+right, call, set_by_s = time.time, getattr(lifecycle, sys.argv[1]), float(sys.argv[2])
 def and_set_it(*arguments):
     time.time = lambda: right() + set_by_s
-    evaluate(*arguments)
-lifecycle._evaluate = and_set_it
-sys.exit(main(["run", *sys.argv[2:]]))
+    return call(*arguments)
+setattr(lifecycle, sys.argv[1], and_set_it)
+sys.exit(main(["run", *sys.argv[3:]]))
 """
 
 
 @pytest.mark.parametrize(
-    ("set_by_s", "code", "said"),
+    ("within", "set_by_s", "code", "said"),
     [
-        (3600, 0, "no RESULT: the machine's clock went +3600.0 s"),
-        (-3600, 5, "aborted: the machine's clock was set back"),
+        ("_evaluate", 0.9, 0, "no RESULT: the machine's clock went +0.9 s"),
+        pytest.param("_evaluate", 3600, 0, "no RESULT: the machine's clock went +3600.0 s", marks=pytest.mark.long),
+        ("_evaluate", -3600, 5, "aborted: the machine's clock was set back"),
+        ("_opened", 3600, 0, "RESULT,TOY"),
     ],
 )
-def test_a_clock_that_is_set_meanwhile_makes_no_result(tmp_path: Path, set_by_s: int, code: int, said: str) -> None:
-    """It was one of an hour, or of -3590 seconds, and a success whose log every reader calls invalid."""
+def test_a_clock_that_is_set_between_run_start_and_run_stop_makes_no_result(
+    tmp_path: Path, within: str, set_by_s: float, code: int, said: str
+) -> None:
+    """It was one of an hour, or of -3590 seconds, and a success whose log every reader calls invalid; and in init, where
+    chronyd sets it at a boot, it cost a good run its result.
+    """
     path = toy.write(tmp_path, toy.raw())
-    words = [str(set_by_s), path, "--out", tmp_path / "out", "--checkpoint-dir", tmp_path / "model"]
+    words = [within, str(set_by_s), path, "--out", tmp_path / "out", "--checkpoint-dir", tmp_path / "model"]
     done = subprocess.run(
         [sys.executable, "-c", WITH_A_CLOCK, *words],
         cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == code and said in done.stdout, done.stdout + done.stderr
-    assert "RESULT," not in done.stdout
+    assert ("RESULT," in done.stdout) == (within == "_opened")
     log = tmp_path / "out" / "result_0.txt"
     assert stop(log)["status"] == ("success" if code == 0 else "aborted")
+    assert code != 0 or logfile.read(log).clock_was_set == (within != "_opened"), "one criterion"
     assert (tmp_path / "model" / "best.pt").is_file(), "what it learned is its model all the same"
 
 
@@ -329,6 +355,7 @@ def test_a_checkpoint_folder_that_cannot_be_used_is_said_before_training(tmp_pat
     assert "--checkpoint-dir /proc/x: nothing can be written there" in refused.stdout
     text = (tmp_path / "refused_0.txt").read_text()
     assert '"run_start"' not in text and not (tmp_path / "result_0.txt").exists()
+    assert '"submission_benchmark"' in text, "what was to be run"
 
 
 def test_a_refused_run_gives_its_number_back(tmp_path: Path) -> None:
