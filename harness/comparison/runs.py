@@ -16,6 +16,7 @@ from harness import outside
 from harness.comparison import identity
 from harness.comparison.identity import Identity
 from harness.comparison.planning.plan import PLACE
+from harness.exit_codes import SPENT
 from harness.names import natural
 from harness.results import telemetry
 from harness.results.logfile import read
@@ -26,7 +27,6 @@ from harness.system import variables
 
 NAMES = ("A", "B")
 # Beginnings of run_stop's reason with which a run of this harness has done all its work, its target met or not
-DONE = ("steps spent", "epochs spent")
 LEAK = 0.25  # of a boot's shift, up to which runs taken by turns through a reboot are replicates still
 
 
@@ -155,7 +155,7 @@ def _why_invalid(run: ComparedRun) -> str:
     backwards = next((name for name, seconds in _durations(record) if seconds < 0), None)
     if record.outcome in ("empty", "invalid", "unfinished"):
         return record.reason
-    if record.outcome == "aborted" and run.own and not record.reason.startswith(DONE):
+    if record.outcome == "aborted" and run.own and not record.reason.startswith(SPENT):
         return f"it did not finish its work: {record.reason}"
     if record.malformed_count and run.own:  # whose lines are whole, or the run breaks
         first = next((each for each in record.problems if each.kind in ("malformed", "limit")), record.problems[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__, names, whole
-from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
+from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, SPENT, TARGET_MET, USAGE
 from harness.launch import ledger
 from harness.launch.watchdog import Outcome
 from harness.request import variable
@@ -90,11 +90,8 @@ def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) ->
 
 
 def _spent(log: RunRecord) -> bool:
-    """Whether a run that ended with EPOCHS_SPENT did so: a crash ends with 1 too.
-
-    That has a log without an evaluation, as has a run whose --max-steps allowed none.
-    """
-    return log.outcome == "aborted" and bool(log.evaluations or log.max_steps is not None)
+    """Whether a run that ended with EPOCHS_SPENT did so: its log says it, which that of a crash or of a signal does not."""
+    return log.outcome == "aborted" and log.reason.startswith(SPENT)
 
 
 def read_log(path: Path) -> RunRecord | None:

@@ -76,38 +76,46 @@ class Launcher(Protocol):
 
 
 def run(series: SeriesOrder, launcher: Launcher, say: Callable[[str], None]) -> int:
-    """Run what is missing of the series; returns the exit code. ValueError or NotSuitable when it may not begin."""
+    """Run what is missing of the series; returns the exit code. ValueError or NotSuitable when it may not begin,
+    OSError where its ledger cannot be opened.
+    """
     admission.usable_folder(series.folder)
     try:
         with ledger.opened(series.folder) as book:
             admission.may_begin(series, launcher.where, book.account)
-            work = _HeldSeries(series, launcher, book, say)
-            work.mark_broken()
-            book.append(
-                ledger.SERIES,
-                series=series.id,
-                configuration_name=series.configuration_name,
-                configuration_sha256=series.configuration_sha256,
-                trials=series.trials,
-                max_steps=series.max_steps,
-                ranks=series.ranks,
-                resumed=series.resume,
-                host=platform.node(),
-                user=os.getuid(),
-                **launcher.facts(),
-            )
-            try:
-                with as_exceptions():
-                    code = work.missing_trials()
-            except Interrupted as interrupted:
-                say(f"{interrupted}; {'every trial has its result' if work.complete else 'go on with --resume'}")
-                code = work.verdict() if work.complete else INTERRUPTED
-            book.check()
-            work.summarize(code)
-            return code
+            return _begun(_HeldSeries(series, launcher, book, say))
     except LedgerLost as error:
         say(f"{error}; what ran here is no series any more")
         return BROKEN
+
+
+def _begun(work: _HeldSeries) -> int:
+    """What may begin, to its end; returns the exit code. NotSuitable where the disk or the machine fails meanwhile."""
+    series = work.series
+    try:
+        work.mark_broken()
+        work.book.append(
+            ledger.SERIES,
+            series=series.id,
+            configuration_name=series.configuration_name,
+            configuration_sha256=series.configuration_sha256,
+            trials=series.trials,
+            max_steps=series.max_steps,
+            ranks=series.ranks,
+            resumed=series.resume,
+            host=platform.node(),
+            user=os.getuid(),
+            **work.launcher.facts(),
+        )
+        try:
+            with as_exceptions():
+                code = work.missing_trials()
+        except Interrupted as interrupted:
+            work.say(f"{interrupted}; {'every trial has its result' if work.complete else 'go on with --resume'}")
+            code = work.verdict() if work.complete else INTERRUPTED
+        work.book.check()
+        work.summarize(code)
+        return code
     except OSError as error:
         if error.errno in DISK_FULL:
             problem, fix = f"{series.folder}: the disk is full", "free some space"
@@ -160,7 +168,7 @@ class _HeldSeries:
             if not dropped.cleared and not told:
                 self.say(f"caches are not dropped between trials, and the logs will say so: {dropped.why_not}")
                 told = True
-            with later():
+            with later(f"{order.name} has its line in the ledger"):
                 end = self.one(replace(order, caches_cleared=dropped.cleared))
             if end["status"] == ledger.INTERRUPTED or (self.asked_to_end and not self.complete):
                 self.say("the series ends here; go on with --resume")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import names, outside
+from harness.exit_codes import OF_STEPS
 from harness.results.record import RunRecord, median, number
 
 GAP_S, GAP = 10.0, 0.05  # the longest time, and share of a run, over which power is taken to be what it was
@@ -95,7 +96,7 @@ def joules_per_image(record: RunRecord, found: Telemetry) -> float | None:
 def trained_images(record: RunRecord) -> float | None:
     """Over the whole run; of one that did all the steps that --max-steps allowed, by these."""
     whole = sum(each.seconds is not None for each in record.epochs)
-    if record.max_steps is not None and record.global_batch_size and record.reason.startswith("steps spent"):
+    if record.max_steps is not None and record.global_batch_size and record.reason.startswith(OF_STEPS):
         return float(record.max_steps * record.global_batch_size)
     return float(whole * record.epoch_samples) if record.epoch_samples and whole else None
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ import psutil
 import pytest
 
 from harness.contract import NotSuitable
-from harness.launch import admission, caches, ledger, process, watchdog
+from harness.exit_codes import EPOCHS_SPENT
+from harness.launch import admission, caches, ledger, process, trial, watchdog
+from harness.launch.watchdog import Outcome
 from harness.results import logfile
 from harness.results.series import find_series
 from harness.system import neighbours
@@ -486,6 +489,26 @@ def test_a_trial_that_cannot_be_started_leaves_a_series_that_can_go_on(
         with pytest.raises(NotSuitable, match=r"Resource temporarily unavailable.*go on with --resume"):
             fakes.run(1)
     assert fakes.run(1, resume=True) == 0
+
+
+def test_a_ledger_that_cannot_be_opened_is_no_series_that_could_go_on(fakes: Fakes) -> None:
+    """A link in its place: it was told of a ledger on the disk, and to go on with --resume."""
+    fakes.tell()
+    (fakes.folder / ledger.FILE).symlink_to("elsewhere")
+    with pytest.raises(OSError, match=r"Too many levels of symbolic links: .*ledger\.jsonl"):
+        fakes.run(1)
+
+
+@pytest.mark.parametrize("ended_by", ["signal", "watchdog"])
+def test_a_trial_that_was_ended_has_missed_its_target_only_where_its_log_says_so(fakes: Fakes, ended_by: str) -> None:
+    """A library's exit ends a signalled process with 1 too: what had an evaluation by then counted as a result."""
+    fakes.tell(_0="miss")
+    fakes.run(1)
+    log = trial.read_log(fakes.folder / "result_0.txt")
+    assert log is not None and log.evaluations
+    outcome = Outcome(EPOCHS_SPENT, ended_by)  # type: ignore[arg-type]
+    assert trial.judge(outcome, log, SHA256).status == ledger.NOT_MET
+    assert trial.judge(outcome, replace(log, reason="SIGTERM"), SHA256).status not in ledger.FINISHED
 
 
 def test_a_strangers_log_is_never_entered_for_a_trial(fakes: Fakes) -> None:
