@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import signal
 import subprocess
@@ -19,7 +18,6 @@ from harness.launch import ledger
 from harness.launch.ledger import Account
 from tests.conftest import CHECKOUT
 from tests.harness.execution import runs
-from tests.harness.launch import fake_run
 from tests.harness.launch.kubernetes.stand_in import IMAGE_ID, TOKEN, Cluster, serving
 from tests.toy import configuration as toy
 
@@ -455,8 +453,3 @@ def test_a_configuration_of_any_name(lab: Lab) -> None:
     lab.fakes()
     done = lab.run()
     assert (done.returncode, lab.statuses) == (0, ["success"]), done.stdout + done.stderr
-
-
-def test_the_fake_is_what_it_stands_for() -> None:
-    assert set(fake_run.ENDINGS) == {"succeed", "miss", "nan", "interrupted"}
-    assert os.access(fake_run.__file__, os.R_OK)
