@@ -130,7 +130,8 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
     began = time.perf_counter()
     run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
     patience_s = meeting.patience_s(request.rendezvous_timeout)
-    with process_group.joined(here, patience_s) as store, contextlib.ExitStack() as closing:
+    ended = contextlib.ExitStack()
+    with ended, process_group.joined(here, patience_s) as store, contextlib.ExitStack() as closing:
         here, told = preparation.agree(run, here, bound, resumed)
         for name, value in told.items():
             log.point(name, value)
@@ -180,9 +181,9 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
         run.asking = False
         run.screen.started(run.history, budget.images(run.history.epochs))
         how = _epochs(run, here, session, first_epoch, budget)
-        with signals.later():  # a success is one with its model
-            how = ending.stop(run, how)
-            _after(run, here, session, how)
+        ended.enter_context(signals.later())  # a success is one with its model, whose ranks have parted
+        how = ending.stop(run, how)
+        _after(run, here, session, how)
     return how
 
 
