@@ -26,9 +26,10 @@ from harness.config import Configuration
 from harness.execution import console, meeting, signals
 from harness.execution.context import NODE_RANK, Node
 from harness.execution.events import EventLog, close_abandoned, keys, refused, says
-from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
+from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, SPENT, TARGET_MET, USAGE
 from harness.launch import stacks, watchdog
 from harness.request import Request
+from harness.results import logfile
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -56,6 +57,8 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
         guard.overdue = functools.partial(_overdue, log)
         try:
             code, reason = _launched(configuration, request, node, log)
+            if code == INTERRUPTED and (ended := _ended(log)) is not None:
+                code = ended
         except Exception as error:
             code, reason = BROKEN, f"{type(error).__name__}: {error}"
             raise
@@ -132,10 +135,27 @@ def _must_meet(node: Node, patience_s: float) -> None:
 
 
 def _overdue(log: Path | None, interrupted: signals.Interrupted) -> None:
-    """The main thread sits in a call that takes no exception (a node that never comes): the run ends without it."""
+    """The main thread sits in a call that takes no exception (a node that never comes): the run ends without it.
+
+    Not one that has its run_stop: its ranks write what comes after it, for as long as torchrun lets them.
+    """
+    if _ended(log) is not None:
+        return
     if log is not None:
         closed(log, INTERRUPTED, str(interrupted))
     os._exit(INTERRUPTED)
+
+
+def _ended(log: Path | None) -> int | None:
+    """The exit code of a run that had come to its end by itself before its ranks were asked to: its log says so."""
+    if log is None or not log.is_file():
+        return None
+    try:
+        record = logfile.read(log)
+    except OSError:
+        return None
+    spent = record.outcome == "aborted" and record.reason.startswith(SPENT)
+    return TARGET_MET if record.outcome == "success" else EPOCHS_SPENT if spent else None
 
 
 def _meeting(node: Node | None) -> dict[str, Any]:
