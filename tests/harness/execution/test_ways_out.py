@@ -10,14 +10,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
-from harness.execution import checkpoint
+from harness.execution import checkpoint, ending
+from harness.execution.events import EventLog
+from harness.execution.run import Ending, Moment
+from harness.exit_codes import BROKEN, TARGET_MET
 from harness.results import logfile
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import Begun, begun, command, environment, events, harness, run, stop, wait_for
@@ -253,6 +260,16 @@ def test_a_clock_that_is_set_between_run_start_and_run_stop_makes_no_result(
     assert stop(log)["status"] == ("success" if code == 0 else "aborted")
     assert code != 0 or logfile.read(log).clock_was_set == (within != "_opened"), "one criterion"
     assert (tmp_path / "model" / "best.pt").is_file(), "what it learned is its model all the same"
+
+
+@pytest.mark.parametrize(("rank", "code"), [(0, BROKEN), (1, TARGET_MET)])
+def test_a_clock_that_was_set_back_counts_where_it_stamps_the_log(rank: int, code: int) -> None:
+    """Another machine's rank ended a good run with 5 by a clock of its own."""
+    ahead: Any = SimpleNamespace(
+        stopping=threading.Lock(), ending=None, started=Moment(wall_s=time.time() + 3600), log=EventLog(None),
+        launch=SimpleNamespace(rank=rank), minutes=0.0,
+    )  # fmt: skip
+    assert ending.stop(ahead, Ending(TARGET_MET, "")).exit_code == code
 
 
 def test_a_main_thread_that_never_comes_back_is_ended_too(tmp_path: Path) -> None:
