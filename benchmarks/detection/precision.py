@@ -48,18 +48,28 @@ def named(precision: Precision, device: str) -> str:
     return "tf32" if has_tf32 and torch.backends.cudnn.allow_tf32 else "fp32"
 
 
-def fastest(step: Callable[[Precision], None], device: str, repeats: int = 3) -> tuple[Precision, dict[str, float]]:
+def fastest(
+    step: Callable[[Precision], None], device: str, repeats: int = 3, ranks: int = 1
+) -> tuple[Precision, dict[str, float]]:
     """The format in which `step` runs fastest, and each one's median seconds. `step` trains one batch and synchronises.
 
     In turns, and judged by each turn's own ratio: a burst of other work lasts longer than a step and slows both of a turn,
     where it would have slowed all steps of one format had they been taken one after the other. A format whose batch does not
-    fit into the device's memory is not among them. NotSuitable where none fits.
+    fit into the device's memory is not among them. NotSuitable where none fits, and of several ranks where one does not: the
+    others wait in that step's collectives, and gradients of a step that was broken off are averaged never again.
     """
     fitting: list[Precision] = []
     for precision in candidates(device):
         try:
             step(precision)  # memory, kernels
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
+            if ranks > 1:
+                others = " or ".join(f'"{each}"' for each in candidates(device) if each != precision)
+                raise NotSuitable(
+                    f"a batch does not fit into the memory of {device} in {precision}, and several ranks cannot go on from "
+                    f'there to another format: instead of compute.precision = "auto" name one, {others}, or take a smaller '
+                    "optimizer.batch_size, with the learning rate that belongs to it"
+                ) from error
             torch.cuda.empty_cache()
             continue
         fitting.append(precision)

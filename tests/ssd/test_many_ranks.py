@@ -23,7 +23,7 @@ from benchmarks.detection.quality import evaluation
 from benchmarks.ssd import group_batch_norm
 from benchmarks.ssd.session import SSDSession
 from harness import config, config_files
-from harness.contract import Context
+from harness.contract import Context, NotSuitable
 from tests.ssd import coco_folder, small
 from tests.ssd.coco_folder import Picture
 from tests.ssd.test_data import reds, source, train
@@ -280,6 +280,28 @@ def test_more_ranks_than_images_are_refused_before_anything_is_read() -> None:
         BENCHMARK.check(tables, Context("cpu", world_size=64 // size + 1))
     with pytest.raises(ValueError, match=r"data\.eval_samples = 4 is less than the 5 accelerators"):
         BENCHMARK.check(tables, Context("cpu", world_size=5))
+
+
+def too_large(rank: int, world: int, folder: Path) -> str:
+    """What init says of a batch that does not fit in fp32."""
+    here = session(rank, world, folder, compute={"precision": "auto"})
+
+    def forward_loss(*_: Tensor) -> Tensor:
+        assert here.precision == "fp32", "no other format is tried"
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    here.forward_loss = forward_loss
+    try:
+        here.warm_up()
+    except NotSuitable as error:
+        return str(error)
+    return "went on"
+
+
+def test_several_ranks_go_on_to_no_other_format_from_one_that_does_not_fit(tmp_path: Path) -> None:
+    """DDP averaged nothing after a backward pass that was broken off, and each rank trained a network of its own."""
+    for said in run(2, too_large, tmp_path):
+        assert 'instead of compute.precision = "auto" name one, "bf16", or take a smaller' in said
 
 
 def stepped(rank: int, world: int, folder: Path) -> dict[str, Any]:
