@@ -64,11 +64,11 @@ def fastest(
             step(precision)  # memory, kernels
         except torch.OutOfMemoryError as error:
             if ranks > 1:
-                others = " or ".join(f'"{each}"' for each in candidates(device) if each != precision)
+                other_formats = " or ".join(f'"{each}"' for each in candidates(device) if each != precision)
                 raise NotSuitable(
                     f"a batch does not fit into the memory of {device} in {precision}, and several ranks cannot go on from "
-                    f'there to another format: instead of compute.precision = "auto" name one, {others}, or take a smaller '
-                    "optimizer.batch_size, with the learning rate that belongs to it"
+                    f'there to another format: instead of compute.precision = "auto" name one, {other_formats}, or take a '
+                    "smaller optimizer.batch_size, with the learning rate that belongs to it"
                 ) from error
             torch.cuda.empty_cache()
             continue

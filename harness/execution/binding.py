@@ -64,7 +64,8 @@ def settled(context: Context, bound: Bound) -> tuple[Context, dict[str, Plain]]:
 
     Called on all ranks. ValueError where ranks were bound by their launcher already and the configuration asks again.
     """
-    everyone = _gathered(context, (context.rank - context.local_rank, bound))
+    # not by ranks' numbers: srun -m cyclic deals them out to machines in turn
+    everyone = _gathered(context, (f"{platform.node()} {host.read().boot_id}", bound))
     sharing, on_machine = among(everyone, context.rank)
     import torch
 
@@ -76,10 +77,11 @@ def settled(context: Context, bound: Bound) -> tuple[Context, dict[str, Plain]]:
     return context, {"asked": bound.asked, "ranks": ranks}
 
 
-def among(everyone: Sequence[tuple[int, Bound]], rank: int) -> tuple[int, int]:
+def among(everyone: Sequence[tuple[str, Bound]], rank: int) -> tuple[int, int]:
     """Of one rank: how many ranks use its processors, itself included, and how many its machine has.
 
-    `everyone`: of each rank the first rank of its machine, and where it is. ValueError where ranks were bound twice.
+    `everyone`: of each rank its machine, by whatever tells it from others, and where it is. ValueError where ranks were bound
+    twice.
     """
     machine, bound = everyone[rank]
     mine = [(number, each) for number, (there, each) in enumerate(everyone) if there == machine]

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from harness import config
-from harness.contract import NotSuitable
+from harness.contract import Context, NotSuitable
 from harness.execution import binding
 from harness.execution.binding import Bound
 from harness.execution.context import Launch
@@ -61,11 +63,22 @@ def bound(cpus: set[int], found: set[int] | None = None, asked: numa.Way = "none
 
 def test_ranks_share_threads_with_whom_they_share_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     """What srun bound to four processors each has four threads each, and not a quarter of them."""
-    by_launcher = [(0, bound({0, 1})), (0, bound({2, 3})), (2, bound({0, 1})), (2, bound({0, 1}))]
+    by_launcher = [("a", bound({0, 1})), ("a", bound({2, 3})), ("b", bound({0, 1})), ("b", bound({0, 1}))]
     assert [binding.among(by_launcher, rank) for rank in range(4)] == [(1, 2), (1, 2), (2, 2), (2, 2)]
     monkeypatch.setattr(binding.host, "read", lambda: recorded.HOST)
     assert recorded.HOST.cpu.quota is None
     assert [binding.threads(2, *binding.among(by_launcher, rank)) for rank in (0, 2)] == [2, 1]
+
+
+def test_ranks_dealt_out_to_machines_in_turn_share_with_those_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As srun -m cyclic does: by ranks' numbers half of them had all processors of a machine, and half shared another's."""
+    told: list[Any] = []
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(binding, "_gathered", lambda _, mine: told.append(mine) or [mine] * 4)
+    for rank, (node, local_rank) in enumerate((("a", 0), ("b", 0), ("a", 1), ("b", 1))):
+        monkeypatch.setattr(binding.platform, "node", lambda node=node: node)
+        binding.settled(Context("cpu", rank, local_rank, 4), bound({0, 1}))
+    assert [binding.among(told, rank) for rank in range(4)] == [(2, 2)] * 4
 
 
 def test_no_more_threads_than_a_containers_quota(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +89,7 @@ def test_no_more_threads_than_a_containers_quota(monkeypatch: pytest.MonkeyPatch
 
 
 def test_ranks_that_srun_bound_are_not_bound_again() -> None:
-    twice = [(0, bound({0}, {0, 1}, "cores")), (0, bound({2}, {2, 3}, "cores"))]
+    twice = [("a", bound({0}, {0, 1}, "cores")), ("a", bound({2}, {2, 3}, "cores"))]
     with pytest.raises(ValueError, match=r"rank 0 to processors 0-1 and rank 1 to 2-3; .*srun --cpu-bind=none"):
         binding.among(twice, 1)
 
