@@ -4,9 +4,11 @@ once the ranks have met, that all of them were asked for the same thing.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from harness.config import Configuration
 from harness.contract import Context, Plain
@@ -82,20 +84,26 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
 def agree(run: Run, here: Context, bound: Bound, resumed: Checkpoint | None) -> tuple[Context, Mapping[str, Plain]]:
     """The same with rank 0's seed and this rank's threads, the libraries seeded; and what the log is to say of it.
 
-    ValueError where the ranks were asked for different things, or have other code or data; NotSuitable where their machines are
-    of another kind.
+    ValueError where the ranks were asked for different things, have other code, data, libraries or checkpoints, or two have one
+    device; NotSuitable where their machines are of another kind.
     """
     several = here.world_size > 1
     asked_for: dict[str, object] = {
         "the configuration of SHA-256": run.configuration.sha256[:12],
-        "--seed": _asked_seed(run, resumed),
+        # whether each of these is there decides which collectives are called
+        "--deterministic": run.request.deterministic,
+        "--chosen": run.request.chosen,
         "--max-steps": run.request.max_steps,
+        "--checkpoint-dir": "a folder" if run.request.checkpoint_dir is not None else None,
         "a checkpoint of epoch": resumed and resumed.epoch,
+        "--seed": _asked_seed(run, resumed),
     }
     if several and here.local_rank == 0:  # the others of a machine have the same files
         asked_for["code of commit"] = provenance.of_this_code()
         asked_for["benchmark's code of SHA-256"] = provenance.of_benchmark(run.configuration.benchmark_name)[:12]
         asked_for["data of digest"] = _data_digest(run.configuration, here)
+        asked_for["a checkpoint of SHA-256"] = resumed and _sha256(run.checkpoints / checkpoint.NAME)[:12]
+        asked_for |= _libraries()
     first_of_several = run.configuration.run.nodes > 1 and here.local_rank == 0
     of_machine = machine(run.configuration.run.device) if first_of_several else {}
     here, run.ranks = process_group.agreed(here, asked_for, of_machine)
@@ -116,6 +124,17 @@ def machine(device: str) -> dict[str, object]:
         "accelerators": ", ".join(sorted(set(found.names))),
         "the driver": found.software().get("driver", "unknown"),
     }
+
+
+def _libraries() -> dict[str, object]:
+    """Versions: by what is installed data paths are chosen and boxes evaluated. What the processor can do is none, and beside
+    accelerators may differ."""
+    return {name: version for name, version in provenance.libraries().items() if name != "cpu_capability"}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _asked_seed(run: Run, resumed: Checkpoint | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ import torch
 
 from harness import config
 from harness.contract import Context, NotSuitable
-from harness.execution import checkpoint, lifeline, meeting, preparation, process_group, signals, slowest
+from harness.execution import checkpoint, lifeline, meeting, preparation, process_group, provenance, signals, slowest
 from harness.execution.context import Launch
 from harness.launch import watchdog
+from harness.request import Request
 from harness.results import slowest as slowest_read
 from harness.system import host
 from tests.harness.execution.runs import events, run
@@ -138,6 +140,68 @@ def test_machines_of_another_kind_are_refused(
         NotSuitable, match=r"node1, of rank 1, has the driver 590\.1, that of rank 0 580.*nodes that are alike"
     ):
         process_group.agreed(here, {"--seed": 1}, {"the driver": drivers[0]})
+
+
+class Gathered(Exception):
+    """What a rank would tell the others, and no more."""
+
+
+def asked_of(monkeypatch: pytest.MonkeyPatch, kept: Path, *, resumed: bool = False, **asked: Any) -> dict[str, Any]:
+    """What a rank that was started so holds against the others."""
+
+    def told(_: Context, what: dict[str, Any], machine: dict[str, Any]) -> None:
+        raise Gathered(what)
+
+    monkeypatch.setattr(process_group, "agreed", told)
+    configuration = config.parse(toy.raw(ranks=2), name="toy", source="toy")
+    request = Request(str(kept), seed=7, **asked)
+    run: Any = SimpleNamespace(configuration=configuration, request=request, checkpoints=kept)
+    found = checkpoint.Checkpoint(1, 7, configuration.sha256, {}) if resumed else None
+    nowhere: Any = None
+    with pytest.raises(Gathered) as gathered:
+        preparation.agree(run, Context("cpu", world_size=2, data_dir=kept), nowhere, found)
+    what: dict[str, Any] = gathered.value.args[0]
+    return what
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({"deterministic": True}, "--deterministic"),
+        ({"chosen": '{"precision": "fp32"}'}, "--chosen"),
+        ({"checkpoint_dir": Path("kept")}, "--checkpoint-dir"),
+    ],
+)
+def test_ranks_agree_on_what_decides_which_collectives_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], name: str
+) -> None:
+    """One that was started with another --checkpoint-dir, by hand, waited for the others' states for ever."""
+    plain, other = (asked_of(monkeypatch, tmp_path, **each) for each in ({}, asked))
+    assert {each for each in plain if plain[each] != other[each]} == {name}
+
+
+def test_ranks_keep_their_checkpoints_in_folders_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (asked_of(monkeypatch, tmp_path, checkpoint_dir=Path(each)) for each in ("/scratch/0", "/scratch/1"))
+    assert one == other
+
+
+def test_ranks_agree_on_the_libraries_that_they_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node without DALI read by another backend, in another order: images came twice, and others never."""
+    before = asked_of(monkeypatch, tmp_path)
+    there = provenance.libraries()
+    monkeypatch.setattr(provenance, "libraries", lambda: {**there, "dali": "0.1", "cpu_capability": "another"})
+    after = asked_of(monkeypatch, tmp_path)
+    assert {each for each in before if before[each] != after[each]} == {"dali"}
+
+
+def test_ranks_agree_on_the_checkpoint_that_they_go_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads its own disk's: of one epoch and seed with other weights they would train networks of their own."""
+    found = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / checkpoint.NAME).write_text(name)
+        found.append(asked_of(monkeypatch, tmp_path / name, resumed=True))
+    assert {each for each in found[0] if found[0][each] != found[1][each]} == {"a checkpoint of SHA-256"}
 
 
 def test_a_rank_has_time_to_say_which_signal_came_before_it_says_that_another_is_gone() -> None:
