@@ -28,6 +28,7 @@ numpy scalar, and no name in the log is one that the harness writes itself.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
 
 # What a log line can carry without loss.
 Plain = bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+
+
+# A rank that waits this long for another has lost it: the timeout of torch.distributed's default group, and for those that a
+# benchmark makes itself. Longer than a series' watchdog waits, which names the one that hangs
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=40)
 
 
 class NotSuitable(RuntimeError):

@@ -13,12 +13,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+from harness.contract import COLLECTIVE_TIMEOUT
+
 
 def share(model: nn.Module, world_size: int, ranks: int) -> None:
     """Let each group of so many ranks share the statistics of every batch norm in `model`. Called on every rank."""
     if ranks == 1:
         return
-    groups = [dist.new_group(list(range(first, first + ranks))) for first in range(0, world_size, ranks)]
+    groups = [
+        dist.new_group(list(range(first, first + ranks)), timeout=COLLECTIVE_TIMEOUT)
+        for first in range(0, world_size, ranks)
+    ]
     group = groups[dist.get_rank() // ranks]
     assert isinstance(group, dist.ProcessGroup)  # every rank is in the one that it takes
     on_cpu = next(model.parameters()).device.type == "cpu"

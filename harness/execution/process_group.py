@@ -6,7 +6,6 @@ here is then answered at once.
 
 from __future__ import annotations
 
-import datetime
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,13 +13,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.contract import Context, NotSuitable, Plain
+from harness.contract import COLLECTIVE_TIMEOUT, Context, NotSuitable, Plain
 from harness.execution import console, lifeline, meeting
 from harness.execution.context import MASTER_ADDR, MASTER_PORT, uuid_of
 from harness.system import accelerator, variables
-
-# A rank that waits this long for another has lost it. Longer than a series' watchdog waits, which names the one that hangs
-COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=40)
 
 
 @dataclass(frozen=True)

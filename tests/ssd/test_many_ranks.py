@@ -23,7 +23,7 @@ from benchmarks.detection.quality import evaluation
 from benchmarks.ssd import group_batch_norm
 from benchmarks.ssd.session import SSDSession
 from harness import config, config_files
-from harness.contract import Context, NotSuitable
+from harness.contract import COLLECTIVE_TIMEOUT, Context, NotSuitable
 from tests.ssd import coco_folder, small
 from tests.ssd.coco_folder import Picture
 from tests.ssd.test_data import reds, source, train
@@ -253,6 +253,20 @@ def test_group_batch_norm_is_that_of_one_process_with_the_groups_batch(tmp_path:
 
 def close(found: Tensor, wanted: Any) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+def patience(rank: int, world: int, folder: Path) -> Any:
+    """How long batch norm's group waits for another rank."""
+    model = network()
+    group_batch_norm.share(model, world, world)
+    group = model[1].group
+    assert isinstance(group, dist.ProcessGroup)
+    return group._get_backend(torch.device("cpu")).options._timeout
+
+
+def test_batch_norms_group_waits_as_long_as_the_worlds(tmp_path: Path) -> None:
+    """By PyTorch's own 10 minutes with NCCL it gave a run up before the watchdog could name the rank that hangs."""
+    assert run(2, patience, tmp_path) == [COLLECTIVE_TIMEOUT] * 2
 
 
 def test_a_session_with_shared_batch_norm(tmp_path: Path, sixteen: Path) -> None:
