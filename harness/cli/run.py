@@ -81,6 +81,8 @@ def run(request: Request, named: frozenset[str]) -> None:
     if launch.rank != 0 and code == exit_codes.EPOCHS_SPENT:
         # rank 0's to say: launchers take any other code than 0 for a failure, and end the ranks that have last words
         code = exit_codes.TARGET_MET
+    if launch.world_size > 1 and code not in (exit_codes.TARGET_MET, exit_codes.EPOCHS_SPENT):
+        leaving.at_once(code)
     leaving.without(threads, code)
     raise typer.Exit(code)
 

@@ -42,7 +42,9 @@ class Ranks:
 def joined(context: Context, patience_s: float = meeting.PATIENCE_S) -> Iterator[Any]:
     """The device and, for more than one rank, torch.distributed's group and its store, for as long as the block runs.
 
-    `patience_s`: for rank 0's place to be reached; ValueError where it is not.
+    Where the block raises, the group stays until the process ends: NCCL's is not destroyed before all ranks do so, and the
+    others may be in a collective that this one never joins. `patience_s`: for rank 0's place to be reached; ValueError where it
+    is not.
     """
     import torch
     import torch.distributed as dist
@@ -63,11 +65,9 @@ def joined(context: Context, patience_s: float = meeting.PATIENCE_S) -> Iterator
             timeout=COLLECTIVE_TIMEOUT,
             device_id=None if on_cpu else device,
         )
-    try:
-        yield store
-    finally:
-        if context.world_size > 1:
-            dist.destroy_process_group()
+    yield store
+    if context.world_size > 1:
+        dist.destroy_process_group()
 
 
 def watched_machines(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,8 @@ from harness.launch import watchdog
 from harness.request import Request
 from harness.results import slowest as slowest_read
 from harness.system import host
-from tests.harness.execution.runs import events, run
+from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import environment, events, run, stop
 from tests.harness.execution.test_ways_out import by_hand, free_port  # noqa: F401 - a fixture
 from tests.toy import configuration as toy
 
@@ -202,6 +205,45 @@ def test_ranks_agree_on_the_checkpoint_that_they_go_on_from(tmp_path: Path, monk
         (tmp_path / name / checkpoint.NAME).write_text(name)
         found.append(asked_of(monkeypatch, tmp_path / name, resumed=True))
     assert {each for each in found[0] if found[0][each] != found[1][each]} == {"a checkpoint of SHA-256"}
+
+
+AS_NCCL = """
+import atexit, sys, time
+import torch.distributed as dist
+def destroy():
+    time.sleep(600 if sys.exc_info()[0] is not None else 0)  # until all ranks come, as ncclCommDestroy does
+dist.destroy_process_group = destroy
+atexit.register(time.sleep, 600)  # as a group's destructor
+from harness.cli import main
+sys.exit(main(["run", *sys.argv[1:]]))
+"""
+
+
+def test_a_rank_that_breaks_does_not_wait_for_the_others_to_end_their_group(
+    tmp_path: Path,
+    free_port: int,  # noqa: F811
+) -> None:
+    """They may be in a collective that it never joins: it hung, and nobody ever read why."""
+    path = toy.write(tmp_path, toy.raw("cannot warm up", ranks=2))
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port), "GLOO_SOCKET_IFNAME": "lo"}
+    of_both = {**meeting, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    words = [sys.executable, "-c", AS_NCCL, str(path), "--out", str(tmp_path / "out")]
+    ranks = [
+        subprocess.Popen(
+            words, cwd=CHECKOUT, env=environment(**of_both, RANK=str(rank), LOCAL_RANK=str(rank)),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = [each.communicate(timeout=100)[0] for each in ranks]
+    finally:
+        for each in ranks:
+            each.kill()
+    assert [each.returncode for each in ranks] == [5, 5], said
+    assert "rank 1: RuntimeError: the toy broke" in said[1]
+    assert "aborted: RuntimeError: the toy broke" in said[0], "its last words too"
+    assert stop(tmp_path / "out" / "refused_0.txt")["reason"] == "RuntimeError: the toy broke"
 
 
 def test_a_rank_has_time_to_say_which_signal_came_before_it_says_that_another_is_gone() -> None:
