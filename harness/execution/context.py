@@ -236,6 +236,14 @@ def uuid_of(device: str) -> str | None:
     return None if found is None else torch_build.uuid(str(found), torch.version.hip)
 
 
+def part_of_a_device(device: str) -> bool:
+    """Whether what torch calls so is a MIG instance, of which a GPU has several."""
+    import torch
+
+    where = torch.device(device)
+    return where.type == "cuda" and " MIG " in torch.cuda.get_device_name(where)
+
+
 def alone(kind: str) -> Context:
     """One device for this process, which is no rank of a run, with the threads that it may use. NotSuitable without it."""
     name, vendor = device_of(kind, Launch())

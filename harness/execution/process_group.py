@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.contract import COLLECTIVE_TIMEOUT, Context, NotSuitable, Plain
 from harness.execution import console, lifeline, meeting
-from harness.execution.context import MASTER_ADDR, MASTER_PORT, uuid_of
+from harness.execution.context import MASTER_ADDR, MASTER_PORT, part_of_a_device, uuid_of
 from harness.system import accelerator, variables
 
 
@@ -121,7 +121,7 @@ def agreed(
     context: Context, asked: Mapping[str, object], machine: Mapping[str, object] | None = None
 ) -> tuple[Context, Ranks]:
     """The Context with rank 0's seed, on every rank, and what the ranks are. ValueError where they were asked for different
-    things, NotSuitable where they are on machines of another kind."""
+    things or are two on one device, NotSuitable where they are on machines of another kind."""
     here = platform.node(), uuid_of(context.device), variables.told(os.environ), context.local_rank
     if context.world_size == 1:
         return context, _ranks([here])
@@ -143,7 +143,21 @@ def agreed(
                     f"rank {rank} was started with {name} {value} on {host}, rank 0 with {first[name]}: all ranks of a run "
                     "need the same"
                 )
-    return replace(context, seed=seed), _ranks([each for *_, each in everyone])
+    ranks = _ranks([each for *_, each in everyone])
+    if not part_of_a_device(context.device):  # whose UUID may be the whole one's
+        _refuse_one_device_for_two(ranks)
+    return replace(context, seed=seed), ranks
+
+
+def _refuse_one_device_for_two(ranks: Ranks) -> None:
+    """NCCL does within one container; in two of one machine both would compute there, at half the speed."""
+    first: dict[str, int] = {}
+    for rank, uuid in enumerate(ranks.uuids):
+        if uuid is not None and (other := first.setdefault(uuid, rank)) != rank:
+            raise ValueError(
+                f"rank {other} on {ranks.hosts[other]} and rank {rank} on {ranks.hosts[rank]} were given one device, of UUID "
+                f"{uuid}: give each rank its own (CUDA_VISIBLE_DEVICES, a container's --gpus)"
+            )
 
 
 def _ranks(each: Sequence[tuple[str, str | None, Mapping[str, Plain], int]]) -> Ranks:

@@ -207,6 +207,40 @@ def test_ranks_agree_on_the_checkpoint_that_they_go_on_from(tmp_path: Path, monk
     assert {each for each in found[0] if found[0][each] != found[1][each]} == {"a checkpoint of SHA-256"}
 
 
+ONE_DEVICE = ("f00d", "beef", "f00d")
+
+
+@pytest.mark.parametrize(
+    ("uuids", "whole", "fine"),
+    [
+        (ONE_DEVICE, True, False),
+        (("f00d", "beef", None), True, True),
+        ((None, None, None), True, True),
+        (ONE_DEVICE, False, True),
+    ],
+    ids=["twice", "their own", "none is told", "MIG"],
+)
+def test_two_ranks_on_one_device_are_refused(
+    monkeypatch: pytest.MonkeyPatch, uuids: tuple[str | None, ...], whole: bool, fine: bool
+) -> None:
+    """Each in a container of its own sees its GPU as cuda:0, and both trained there, at half the speed."""
+
+    def of_all(into: list[Any], mine: tuple[Any, ...]) -> None:
+        *asked, (_, _, *rest) = mine
+        into[:] = [(*asked, (f"pod{rank}", uuid, *rest)) for rank, uuid in enumerate(uuids)]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", of_all)
+    monkeypatch.setattr(process_group, "part_of_a_device", lambda _: not whole)
+    here = Context("cpu", world_size=3)
+    if fine:
+        assert process_group.agreed(here, {})[1].uuids == uuids
+        return
+    with pytest.raises(
+        ValueError, match=r"rank 0 on pod0 and rank 2 on pod2 were given one device, of UUID f00d: give"
+    ):
+        process_group.agreed(here, {})
+
+
 AS_NCCL = """
 import atexit, sys, time
 import torch.distributed as dist
