@@ -57,6 +57,12 @@ class SSDBenchmark(DetectorBenchmark):
                 f"model.batch_norm_ranks = {shared} does not divide the {context.world_size} accelerators of run.nodes x "
                 "run.accelerators_per_node into whole groups"
             )
+        if config.optimizer.loss_over == "batch" and context.world_size > 1:
+            raise ValueError(
+                'optimizer.loss_over = "batch" divides by the matched boxes of the whole batch, of which each of the '
+                f"{context.world_size} accelerators knows its own part's alone, so that an image would count by what it lies "
+                'beside: train on one accelerator, or say loss_over = "image"'
+            )
         first_decay = min(config.optimizer.decay_epochs, default=None)
         if first_decay is not None and 0 < first_decay * steps_per_epoch < config.optimizer.warmup_steps:
             raise ValueError(

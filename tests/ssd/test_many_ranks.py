@@ -256,17 +256,15 @@ def close(found: Tensor, wanted: Any) -> None:
 
 
 def patience(rank: int, world: int, folder: Path) -> Any:
-    """How long batch norm's group waits for another rank."""
-    model = network()
-    group_batch_norm.share(model, world, world)
-    group = model[1].group
-    assert isinstance(group, dist.ProcessGroup)
-    return group._get_backend(torch.device("cpu")).options._timeout
+    """How long batch norm's group waits for another rank, and whether the harness is told that it does."""
+    here = session(rank, world, folder, model={"batch_norm_ranks": world})
+    group = next(each.group for each in here.model.modules() if isinstance(each, group_batch_norm.GroupBatchNorm2d))
+    return group._get_backend(torch.device("cpu")).options._timeout, here.properties().get("ranks_meet_in_step")
 
 
 def test_batch_norms_group_waits_as_long_as_the_worlds(tmp_path: Path) -> None:
     """By PyTorch's own 10 minutes with NCCL it gave a run up before the watchdog could name the rank that hangs."""
-    assert run(2, patience, tmp_path) == [COLLECTIVE_TIMEOUT] * 2
+    assert run(2, patience, tmp_path) == [(COLLECTIVE_TIMEOUT, True)] * 2
 
 
 def test_a_session_with_shared_batch_norm(tmp_path: Path, sixteen: Path) -> None:
@@ -283,6 +281,18 @@ def test_a_session_with_shared_batch_norm(tmp_path: Path, sixteen: Path) -> None
         config.parse(small.content(compute={"compile": True}, **one), name="small", source="small")
     with pytest.raises(config_files.ConfigError, match='has no effect with all_reduce = "delayed"'):
         config.parse(small.content(compute={"all_reduce": "delayed", "bucket_mb": 5}), name="small", source="small")
+
+
+def test_a_loss_over_the_whole_batch_is_one_ranks() -> None:
+    """Each divided by its own boxes: where those were unlike, the gradient was another than one rank's."""
+    from benchmarks.ssd.benchmark import BENCHMARK
+
+    tables = config.parse(small.content(optimizer={"loss_over": "batch"}), name="small", source="x").tables
+    BENCHMARK.check(tables, Context("cpu"))
+    with pytest.raises(
+        ValueError, match=r'loss_over = "batch" divides .* of the 2 accelerators .* say loss_over = "image"'
+    ):
+        BENCHMARK.check(tables, Context("cpu", world_size=2))
 
 
 def test_more_ranks_than_images_are_refused_before_anything_is_read() -> None:
