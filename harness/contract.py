@@ -135,6 +135,8 @@ class Session(Protocol):
         """What else a reader of the log should know: precision as chosen, evaluator, parameters. Called after warm_up.
 
         `init_images_per_s`, over all ranks, if warm_up measured its step: a run that becomes much slower says so.
+        `ranks_meet_in_step`, true, on every rank, where ranks wait for one another in a step before "all_reduce_wait" too, as
+        batch norm that they share does: no rank's own time is known then, and none is called the slowest.
         """
         ...
 

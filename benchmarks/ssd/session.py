@@ -117,6 +117,7 @@ class SSDSession(DetectorSession):
         return {
             **super().properties(),
             **({"recipe": self.config.optimizer.recipe} if self.config.optimizer.recipe else {}),
+            **({"ranks_meet_in_step": True} if self.config.model.batch_norm_ranks > 1 else {}),
             "stem": self.config.compute.stem,
             "fused": list(self.config.compute.fused),
             "parameters": self.model.used_parameters(),

@@ -284,7 +284,7 @@ def _epoch(run: Run, here: Context, session: Session, epoch: int, budget: Budget
     log.point("throughput", whole.images_per_s, **epoch_num)
     log.point("data_wait_share", whole.data_wait_share, **epoch_num)
     description.phases(log, whole.phases, **epoch_num)
-    if here.world_size > 1:
+    if here.world_size > 1 and not session.properties().get("ranks_meet_in_step"):
         found = slowest.compared(process_group.gathered(here, 1000 * whole.own_seconds / steps), run.ranks.hosts)
         log.point("step_ms_by_rank", found.logged, **epoch_num)
         if found.stands_out:

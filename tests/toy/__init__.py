@@ -35,7 +35,7 @@ class Toy(BaseModel):
                   "stops short", "long farewell", "never returns", "naps", "knows the answers",
                   "tells its seed", "rank 1 is slow", "rank 1 hangs",
                   "exits", "beyond all", "leaves a thread", "rank 1 is sure",
-                  "warms up slowly", "cannot warm up", "warms up for ever", "reads slowly"]  # fmt: skip
+                  "warms up slowly", "cannot warm up", "warms up for ever", "reads slowly", "ranks meet"]  # fmt: skip
     gain: float = 0.1  # of quality, an epoch
     steps: int = 2  # of an epoch
 
@@ -57,7 +57,8 @@ class ToySession:
         }  # fmt: skip
 
     def properties(self) -> Mapping[str, Plain]:
-        return {"precision": "exact", "demonstration": True}
+        met: dict[str, Plain] = {"ranks_meet_in_step": True} if self.toy.fate == "ranks meet" else {}
+        return {"precision": "exact", "demonstration": True, **met}
 
     def weight_names(self) -> list[str]:
         return ["slope", "offset"]

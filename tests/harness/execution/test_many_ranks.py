@@ -332,6 +332,14 @@ def test_a_run_of_three_ranks_names_its_slowest_each_epoch_and_how_they_talk(tmp
     assert not [name for name in told["environment"] if name.startswith("TORCHELASTIC")], "another for each run"
 
 
+def test_no_rank_is_the_slowest_where_all_wait_within_a_step(tmp_path: Path) -> None:
+    """As those that share batch norm: whichever waited least by its clock was named, the slow one or not."""
+    finished = run(toy.write(tmp_path, toy.raw("ranks meet", ranks=2)), "--out", tmp_path)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    keys = [each["key"] for each in events(tmp_path / "result_0.txt")]
+    assert "throughput" in keys and "step_ms_by_rank" not in keys
+
+
 def test_one_rank_says_nothing_of_others(tmp_path: Path) -> None:
     assert run(toy.write(tmp_path, toy.raw()), "--out", tmp_path).returncode == 0
     keys = {each["key"] for each in events(tmp_path / "result_0.txt")}
