@@ -150,10 +150,16 @@ def agreed(
 
 
 def _refuse_one_device_for_two(ranks: Ranks) -> None:
-    """NCCL does within one container; in two of one machine both would compute there, at half the speed."""
+    """NCCL does within one container; in two of one machine both would compute there, at half the speed.
+
+    Ranks of one container have devices of their own by number, which may have one UUID where they are parts of one.
+    """
     first: dict[str, int] = {}
+    places = list(zip(ranks.hosts, ranks.local_ranks, strict=True))
     for rank, uuid in enumerate(ranks.uuids):
-        if uuid is not None and (other := first.setdefault(uuid, rank)) != rank:
+        other = rank if uuid is None else first.setdefault(uuid, rank)
+        beside_it = places[other][0] == places[rank][0] and places[other][1] != places[rank][1]
+        if other != rank and not beside_it:
             raise ValueError(
                 f"rank {other} on {ranks.hosts[other]} and rank {rank} on {ranks.hosts[rank]} were given one device, of UUID "
                 f"{uuid}: give each rank its own (CUDA_VISIBLE_DEVICES, a container's --gpus)"

@@ -241,6 +241,21 @@ def test_two_ranks_on_one_device_are_refused(
         process_group.agreed(here, {})
 
 
+def test_parts_of_one_device_that_one_container_has_are_devices_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU may be divided (AMD's CPX) into devices that all have its UUID."""
+    local_ranks = [0, 1]
+
+    def of_both(into: list[Any], mine: tuple[Any, ...]) -> None:
+        *asked, (_, _, told, _) = mine
+        into[:] = [(*asked, ("node", "f00d", told, local_rank)) for local_rank in local_ranks]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", of_both)
+    assert process_group.agreed(Context("cpu", world_size=2), {})[1].local_ranks == (0, 1)
+    local_ranks[1] = 0  # two containers with their machine's name
+    with pytest.raises(ValueError, match="rank 0 on node and rank 1 on node were given one device"):
+        process_group.agreed(Context("cpu", world_size=2), {})
+
+
 AS_NCCL = """
 import atexit, sys, time
 import torch.distributed as dist
