@@ -14,9 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import outside
-
-from harness import locks
+from harness import locks, outside
 
 
 class Held(ValueError):
