@@ -72,17 +72,9 @@ def looked_at(pool: ThreadPoolExecutor, look: Callable[[T], R], items: Iterable[
 def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Relative path and status of each file below `folder`, in no order; of a link to nowhere, its own.
 
-    A link to a folder is looked into like a folder, as all that opens a picture does, but for one that leads back to where it
-    lies or above.
+    A link to a folder is looked into like a folder, as all that opens a picture does; see `_folders`.
     """
-    above: dict[str, set[tuple[int, int]]] = {}  # of each folder that is to come: itself and those on the way to it
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        on_the_way = above.pop(parent, None) or _place(parent)
-        for name in list(folders):
-            if (there := _place(f"{parent}/{name}")) and not there & on_the_way:
-                above[os.path.join(parent, name)] = on_the_way | there  # noqa: PTH118 - as os.walk calls it
-            else:
-                folders.remove(name)
+    for parent, names in _folders(folder):
         below = os.path.relpath(parent, folder)
         prefix = "" if below == "." else f"{below}/"
         for name in names:
@@ -96,13 +88,21 @@ def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
             yield f"{prefix}{name}", status
 
 
-def _place(path: str) -> set[tuple[int, int]]:
-    """What two names of one folder have in common; nothing where it is gone by now."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - likewise
-    except OSError:
-        return set()
-    return {(status.st_dev, status.st_ino)}
+def _folders(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """`folder`, those in it and those that links in it lead to, with the names of what is in them and is no folder.
+
+    Not where a link leads to what it lies in or what `folder` lies in: there is what is no part of the data, a cache say. Nor
+    links behind a link, of which there may be as many ways as orders of folders.
+    """
+    links: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        yield parent, names
+        links += [link for name in folders if os.path.islink(link := Path(parent, name))]  # noqa: PTH114 - also where it is gone
+    beside = os.path.realpath(folder.absolute().parent)  # of a folder that is a link itself
+    for link in links:
+        there = os.path.realpath(link)
+        if not any(Path(each).is_relative_to(there) for each in (beside, os.path.realpath(link.parent))):
+            yield from ((parent, names) for parent, _, names in os.walk(link))
 
 
 def _missing(folder: Path, pictures: Iterable[Listed]) -> list[str]:

@@ -333,6 +333,28 @@ def test_what_is_there_may_go_while_they_are_looked_at(tmp_path: Path, monkeypat
     assert sorted(name for name, _ in picture_files.files(tmp_path / "train")) == ["000.jpg", "002.jpg", *inside]
 
 
+def test_links_out_of_the_data_and_to_one_another_have_an_end(tmp_path: Path) -> None:
+    """A link to the folder above made the check's own files a part of the data, and eight folders had 8! ways through them."""
+    folder, others = tmp_path / "data" / "val", tmp_path / "others"
+    folder.mkdir(parents=True)
+    (tmp_path / "data" / "cache").write_text("what is no part of the data")
+    for name in "abcdefgh":
+        (others / name).mkdir(parents=True)
+        (others / name / "x.jpg").touch()
+        (folder / name).symlink_to(others / name)
+        for other in "abcdefgh":
+            (others / name / other).symlink_to(others / other)
+    (folder / "in").mkdir()
+    for number, target in enumerate((folder, tmp_path / "data", tmp_path, folder / "in", Path("/"))):
+        (folder / "in" / f"{number}").symlink_to(target)
+    elsewhere = tmp_path / "by another name"
+    elsewhere.mkdir()
+    (elsewhere / "val").symlink_to(folder)
+    (folder / "back").symlink_to(elsewhere)
+    for each in (folder, elsewhere / "val"):
+        assert sorted(name for name, _ in picture_files.files(each)) == [f"{name}/x.jpg" for name in "abcdefgh"]
+
+
 SPOIL: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: path.unlink(), r"train lacks what x\.json lists: 002\.jpg"),
     (lambda path: path.write_bytes(b""), r"train: 002\.jpg: empty"),
