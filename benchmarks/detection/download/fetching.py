@@ -38,6 +38,10 @@ class FetchError(RuntimeError):
     """A file cannot be downloaded or an archive not be unpacked; the message says the way out."""
 
 
+class InTheWay(FetchError):
+    """Somebody's own file has the name of one that is wanted: what becomes of it is theirs to say."""
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A published file that never changes; sizes are in bytes."""
@@ -69,15 +73,16 @@ def fetch(remote: RemoteFile, folder: Path, say: Say, progress: Progress) -> Pat
     """`folder`/NAME, whole and checked. What is there under this name, or as NAME.part, is built on.
 
     But an archive under its name somebody has put there: it is taken as it is, or left as it is. A Ctrl-C leaves NAME.part for
-    the next call. FetchError when the file is not available, OSError of the disk.
+    the next call. FetchError when the file is not available, InTheWay for such an archive, OSError of the disk.
     """
     target, part = folder / remote.name, folder / f"{remote.name}.part"
     if remote.members and target.exists():
         if (size := target.stat().st_size) == remote.size and remote.is_whole(target, progress):
             return target
         found = f"{size:,} bytes of {remote.size:,}" if size != remote.size else f"not with {remote.checksum}"
-        raise FetchError(
-            f"{target}: not the published file ({found}); call it {part.name} if it is the beginning of that, else take it away"
+        raise InTheWay(
+            f"{target}: not the published file ({found}); call it {part.name} if it is the beginning of that, else take it "
+            "away; then run again"
         )
     if target.exists():
         target.replace(part)  # to be checked or completed like any other beginning

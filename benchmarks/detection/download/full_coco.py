@@ -144,21 +144,21 @@ def _check_images(
 ) -> list[Problem]:
     present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
     problems = []
-    if listed is None:
-        if len(present) < split.images:
-            problems.append(Problem(f"{folder}: {len(present):,} files, expected {split.images:,}", archive))
-        return problems  # whose pictures these are, and so which may be replaced, is not known
-    missing, unlisted = listed - present, present - listed
+    if listed is None and len(present) < split.images:
+        problems.append(Problem(f"{folder}: {len(present):,} files, expected {split.images:,}", archive))
+    pictures = listed if listed is not None else {name for name in present if name.endswith(".jpg")}
+    missing, unlisted = pictures - present, present - pictures
     if missing:
-        what = f"{folder}: {len(missing):,} of {len(listed):,} images missing ({some(missing)})"
+        what = f"{folder}: {len(missing):,} of {len(pictures):,} images missing ({some(missing)})"
         problems.append(Problem(what, archive))
-    if unlisted:
+    if unlisted and listed is not None:
         say(f"{folder}: {len(unlisted):,} files not in the annotations, never read ({some(unlisted)})")
     # One image of train2017, 000000320612.jpg, is a PNG in truth (NVIDIA/DALI warns of it in its SSD test)
-    seen = picture_files.faults_and_sizes(folder, sorted(listed & present), f"checking {folder.name}", progress)
+    seen = picture_files.faults_and_sizes(folder, sorted(pictures & present), f"checking {folder.name}", progress)
     damaged = {name: fault for name, fault, _ in seen if fault}
     if damaged:
         names = some(f"{name} {what}" for name, what in damaged.items())
-        paths = tuple(folder / name for name in damaged)
+        # whose pictures these are, and so which may be replaced, is not known where nothing lists them
+        paths = () if listed is None else tuple(folder / name for name in damaged)
         problems.append(Problem(f"{folder}: {len(damaged):,} images damaged ({names})", archive, paths))
     return problems

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.detection.download.fetching import FetchError, Progress, RemoteFile, Say, gigabytes
+from benchmarks.detection.download.fetching import FetchError, InTheWay, Progress, RemoteFile, Say, gigabytes
 
 SHOWN = 3  # names of files in a message
 
@@ -109,6 +109,8 @@ def prepare(
                 return refusal
             data_set.make(data_dir, progress)
             problems = data_set.verify(data_dir, say, progress)
+    except InTheWay as error:  # which another call would meet again
+        return [f"{error}"]
     except (FetchError, OSError, ValueError) as error:
         return [f"{error}; what was downloaded and unpacked in {data_dir} is kept, run again to go on"]
     if not problems:

@@ -227,6 +227,7 @@ def test_an_archive_put_there_by_hand_is_never_lost(
     mine.write_bytes(given)
     (problem,) = run(server, tmp_path, User())
     assert f"{mine}: not the published file" in problem and mine.read_bytes() == given
+    assert problem.endswith("else take it away; then run again"), "it is refused as long as it is there"
     mine.rename(tmp_path / "train2017.zip.part")
     assert run(server, tmp_path, User()) == []
     assert_complete(tmp_path, original)
@@ -299,6 +300,17 @@ def test_annotations_cut_off(content: bytes, server: FileServer, complete: Path,
     assert kept.read_bytes() == content
     kept.unlink()
     assert_complete(complete, original)
+
+
+def test_without_annotations_what_is_damaged_is_named_and_kept(server: FileServer, complete: Path) -> None:
+    """Pictures may be another data set's. They were looked at no more."""
+    damage(complete)
+    (complete / "annotations" / "instances_val2017.json").unlink()
+    (complete / "val2017" / "notes.txt").write_text("mine")
+    found = data_set(server).verify(complete, print, User().progress)
+    (problem,) = (each for each in found if "images damaged" in each.what)
+    assert "val2017: 3 images damaged (000000000002.jpg cut off" in problem.what
+    assert problem.remedy is not None and problem.damaged == ()
 
 
 def test_another_data_set_is_left_alone(server: FileServer, complete: Path) -> None:
