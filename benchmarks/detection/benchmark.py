@@ -42,7 +42,9 @@ class DetectorBenchmark(ABC):
         if data_dir is None:
             raise ValueError("this configuration needs a COCO folder: name it with --data-dir or DATADIR")
         # Off the clock, as the verification of a download is, and before anything is built: see data_set/checked.py
-        return checked.ensure(config, data_dir, cache_dir, progress)
+        # Which device "auto" would decide for is not known here: where DALI is installed it may be DALI
+        dali = config.data.backend == "dali" or (config.data.backend == "auto" and installed("nvidia.dali"))
+        return checked.ensure(config, data_dir, cache_dir, progress, dali=dali)
 
     def data_digest(self, config: Any, data_dir: Path) -> str:  # noqa: ARG002 - all of it is of the folder
         from benchmarks.detection.data_set import checked

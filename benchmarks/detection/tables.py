@@ -133,7 +133,7 @@ class DetectorConfig(Table):
 
     @property
     def least_side_px(self) -> int:
-        """Of a picture that is trained on: with shorter ones a part that is cut out of it might be without a pixel."""
+        """Of a picture that is trained on by DALI: of shorter ones a part that is cut out might be without a pixel."""
         return 1
 
     def steps_per_epoch(self, world_size: int) -> int:

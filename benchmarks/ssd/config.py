@@ -194,7 +194,7 @@ class SSDConfig(DetectorConfig):
 
     @property
     def least_side_px(self) -> int:
-        """DALI ends the run at a window of less than half a pixel, and names no picture."""
+        """DALI ends the run, naming no picture, where both ends of a window round to one, as of less than a pixel they may."""
         return math.ceil(1 / self.augmentation.crop_scale[0])
 
     @model_validator(mode="after")

@@ -406,6 +406,19 @@ def test_a_picture_of_which_a_window_may_be_without_a_pixel_is_not_trained_on(fo
     with pytest.raises(ValueError, match=r'train2017\.json: "000000000005\.jpg" is 3 x 48 px: .*4 px at least'):
         provide(folder)
     assert provide(folder, tables(augmentation={"crop_scale": [0.5, 1.0]})).is_dir()
+    assert provide(folder, tables(data={"backend": "torch"})).is_dir(), "which takes a pixel at least"
+
+
+def test_a_picture_that_dali_reads_to_other_pixels_is_refused_where_the_data_path_is_dali_s(folder: Path) -> None:
+    """It is named by the check, and by every later one of the same data."""
+    picture = folder / "val2017" / "000000000002.jpg"
+    with Image.open(picture) as shown:
+        shown.convert("RGB").save(picture, "TIFF", compression="lzma")
+    ours = provide(folder, tables(data={"backend": "torch"}))
+    for backend in ("dali", "auto"):
+        with pytest.raises(ValueError, match=r'val2017: 000000000002\.jpg: a TIFF file .*\(lzma\).*backend = "torch"'):
+            provide(folder, tables(data={"backend": backend}))
+    assert provide(folder, tables(data={"backend": "torch"})) == ours
 
 
 def test_training_does_not_go_on_with_other_boxes(folder: Path) -> None:

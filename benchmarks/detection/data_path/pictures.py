@@ -133,7 +133,7 @@ def _orientation(path: Path) -> int:
 
 
 def _by_pillow(path: Path, refusal: Exception, upright: bool) -> Tensor:
-    """What torchvision does not decode and DALI does: plain BMP, TIFF, JPEG 2000, PNM."""
+    """What torchvision does not decode and Pillow does: BMP, TIFF, JPEG 2000, PNM, in grey or RGB."""
     if what := picture_files.fault(path):
         raise RuntimeError(f"{path}: {what}") from refusal
     try:

@@ -130,8 +130,11 @@ def known(data_dir: Path, settings: Data) -> Known:
     return Known(halves, digest(data_dir), json.loads(manifest.read_bytes())[FINGERPRINT])
 
 
-def ensure(config: DetectorConfig, data_dir: Path, cache_dir: Path, progress: Progress) -> Path:
-    """A folder for `half`, made in `cache_dir` unless it is there. ValueError that names what is wrong with `data_dir`."""
+def ensure(config: DetectorConfig, data_dir: Path, cache_dir: Path, progress: Progress, *, dali: bool) -> Path:
+    """A folder for `half`, made in `cache_dir` unless it is there. ValueError that names what is wrong with `data_dir`.
+
+    `dali`: whether the data path may be DALI's, which does not take all that the other one does.
+    """
     originals = {name: _original(data_dir, config.data, name) for name in HALVES}
     cache = own_folder.make(own_folder.make(cache_dir) / "coco")
     folder = cache / _identity(originals.values())
@@ -145,7 +148,9 @@ def ensure(config: DetectorConfig, data_dir: Path, cache_dir: Path, progress: Pr
         found = Counts(**manifest[name]["counts"])
         _as_many_categories(config, originals[name].annotations, len(found.labels))
         _as_many_images(config, originals[name].annotations, name, found)
-    _large_enough(config, originals["train"].annotations, manifest["train"]["narrowest"])
+    if dali:
+        _for_dali(originals, manifest)
+        _large_enough(config, originals["train"].annotations, manifest["train"]["narrowest"])
     return folder
 
 
@@ -221,9 +226,10 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
         raise ValueError(f"{read['eval'].path}: every box is a crowd (iscrowd 1), so that there is nothing to find")
     for name in HALVES:
         _as_many_images(config, read[name].path, name, counts(read[name], read["train"]))
+    not_for_dali: dict[Name, list[str]] = {}
     for name in HALVES:
         listed = [Listed(*each) for each in zip(read[name].file_names, *read[name].sizes.T.tolist(), strict=True)]
-        picture_files.check(originals[name].images, listed, read[name].path, progress)
+        not_for_dali[name] = picture_files.check(originals[name].images, listed, read[name].path, progress)
     # of pictures to evaluate that have boxes, and of all: which are evaluated is the configuration's to say
     trained_on = {"train": [0, 0], "eval": [_in_both(originals, read, with_empty=each) for each in (False, True)]}
     manifest: dict[str, Any] = {
@@ -241,6 +247,7 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
                 "trained_on": trained_on[name],
                 "category_ids": sorted(read[name].category_ids.tolist()),
                 "narrowest": _narrowest(read[name]),
+                "not_for_dali": [not_for_dali[name][: faults.SHOWN], len(not_for_dali[name])],
             }
         (making / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         if folder.exists():
@@ -329,6 +336,16 @@ def _as_many_images(config: DetectorConfig, path: Path, name: Name, listed: Coun
         )
 
 
+def _for_dali(originals: dict[Name, Half], manifest: dict[str, Any]) -> None:
+    for name in HALVES:
+        first, count = manifest[name]["not_for_dali"]
+        if count:
+            raise ValueError(
+                f"{originals[name].images}: {faults.listed(first, count)}: DALI makes other pixels of such, or none; convert "
+                'to JPEG or PNG, or say data.backend = "torch"'
+            )
+
+
 def _narrowest(found: Annotations) -> list[tuple[str, int, int]]:
     """Of the pictures with boxes the first few by their shorter side: name, width, height."""
     boxed = np.flatnonzero(found.boxed)
@@ -341,5 +358,6 @@ def _large_enough(config: DetectorConfig, path: Path, narrowest: Sequence[tuple[
     if small := [f"{shown(name)} is {w} x {h} px" for name, w, h in narrowest if min(w, h) < least]:
         raise ValueError(
             f"{path}: {'; '.join(small)}{', and maybe more' * (len(small) == faults.SHOWN)}: too small to be trained on, "
-            f"expected sides of {least} px at least, of which the smallest part that is cut out has a pixel; leave it out"
+            f"expected sides of {least} px at least, of which the smallest part that DALI cuts out has a pixel; leave it out, "
+            'or say data.backend = "torch"'
         )

@@ -44,22 +44,29 @@ class Listed:
     height: int
 
 
-def check(folder: Path, pictures: Sequence[Listed], source: Path, progress: Progress) -> None:
-    """ValueError that names the first that are missing, differ from what the annotation file `source` says, or are damaged."""
+def check(folder: Path, pictures: Sequence[Listed], source: Path, progress: Progress) -> list[str]:
+    """ValueError that names the first that are missing, differ from what the annotation file `source` says, or are damaged.
+
+    Returns those that are not for DALI, each with what it is.
+    """
     missing = _missing(folder, pictures)
     if missing:
         raise ValueError(f"{folder} lacks what {source} lists: {listed(missing[:SHOWN], len(missing))}")
     faults: list[str] = []
+    not_for_dali: list[str] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(READERS, thread_name_prefix="looking") as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # counted by us, see MOST_PIXELS
-        found = looked_at(pool, lambda picture: fault(folder / picture.name, picture), pictures)
-        for done, (picture, text) in enumerate(zip(pictures, found, strict=True), start=1):
+        found = looked_at(pool, lambda picture: _seen(folder / picture.name, picture), pictures)
+        for done, (picture, (text, rare)) in enumerate(zip(pictures, found, strict=True), start=1):
             if text is not None:
                 faults.append(f"{shortened(picture.name)}: {text}")
+            elif rare is not None:
+                not_for_dali.append(f"{shortened(picture.name)}: {rare}")
             if done % CHUNK == 0 or done == len(pictures):
                 progress(f"looking at the pictures of {folder.name}", done, len(pictures))
     if faults:
         raise ValueError(f"{folder}: {listed(faults[:SHOWN], len(faults))}")
+    return not_for_dali
 
 
 def looked_at(pool: ThreadPoolExecutor, look: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -131,20 +138,25 @@ def _folded(name: str) -> str:
 
 def fault(path: Path, said: Listed | None = None) -> str | None:
     """What is wrong with the picture, or None. Pixels are decoded only where the end of a file does not tell."""
+    return _seen(path, said)[0]
+
+
+def _seen(path: Path, said: Listed | None) -> tuple[str | None, str | None]:
+    """What is wrong with the picture, and what it is that is not for DALI; None for nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would keep a reader waiting for ever
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                return "not a file"
+                return "not a file", None
             # Read beginning and end alone, and leave neither in memory: the timed run finds on the disk what was there
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             try:
-                return _fault(file, status.st_size, said)
+                return _looked_into(file, status.st_size, said)
             finally:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+        return f"cannot be read: {error.strerror or error}", None
 
 
 def first_damaged(folder: Path, names: Sequence[str]) -> str | None:
@@ -189,17 +201,22 @@ def faults_and_sizes(
                 progress(what, done, len(names))
 
 
-def _fault(file: IO[bytes], size: int, said: Listed | None) -> str | None:
+def _looked_into(file: IO[bytes], size: int, said: Listed | None) -> tuple[str | None, str | None]:
+    """As `_seen`."""
     if size == 0:
-        return "empty"
+        return "empty", None
     try:
         with Image.open(file) as picture:
-            return _not_as_said(picture, said) or picture_forms.unusual(picture, file) or _cut_off(picture, file, size)
+            wrong = _not_as_said(picture, said) or picture_forms.unusual(picture)
+            rare = (
+                picture_forms.not_for_dali(picture, file) if wrong is None else None
+            )  # which a loaded one no longer tells
+            return wrong or _cut_off(picture, file, size), rare
     except Image.DecompressionBombError:
-        return f"more than {2 * MOST_PIXELS:,} px, expected {MOST_PIXELS:,} at most"
+        return f"more than {2 * MOST_PIXELS:,} px, expected {MOST_PIXELS:,} at most", None
     except Exception:  # noqa: BLE001 - whatever a decoder raises is about the file
         file.seek(0)
-        return kind(file.read(HEAD_BYTES))
+        return kind(file.read(HEAD_BYTES)), None
 
 
 def _not_as_said(picture: Image.Image, said: Listed | None) -> str | None:

@@ -1,5 +1,5 @@
 """Which forms of picture files both data paths decode, to the same pixels: JPEG, PNG and WebP of any colours, and plain BMP,
-TIFF, JPEG 2000 and PNM.
+TIFF, JPEG 2000 and PNM; of the latter the data path without DALI, and `detect`, take rare forms too.
 
 Pixels are meant as they are stored, whatever a tag says of turning them (EXIF): boxes are of those.
 """
@@ -36,19 +36,28 @@ BACK = {
 }
 
 
-def unusual(picture: Image.Image, file: IO[bytes]) -> str | None:
-    """What an open picture, of `file`, is that the data paths do not both take; None for nothing."""
+def unusual(picture: Image.Image) -> str | None:
+    """What an open picture is that no data path takes; None for nothing."""
     form = picture.format or "?"
     if form in ANY_COLOURS:
         return f"an animated {form}" if form == "WEBP" and getattr(picture, "n_frames", 1) > 1 else None
-    what = f"{'an' if form[0] in 'AEIOU' else 'a'} {form} file"
+    what = _called(form)
     if form not in PLAIN_COLOURS:
         return f"{what}; convert it to JPEG or PNG"
     if picture.mode not in {"L", "RGB"}:
         return f"{what} of colours {picture.mode}; convert it to JPEG or PNG"
-    if rare := _rare(picture, file):
-        return f"{what} of a rare form ({rare}), which not every decoder reads; convert it to JPEG or PNG"
     return None
+
+
+def not_for_dali(picture: Image.Image, file: IO[bytes]) -> str | None:
+    """What an open picture, of `file`, is that DALI does not take, or to other pixels, and the other data path does."""
+    if picture.format in ANY_COLOURS or not (rare := _rare(picture, file)):
+        return None
+    return f"{_called(str(picture.format))} of a rare form ({rare})"
+
+
+def _called(form: str) -> str:
+    return f"{'an' if form[0] in 'AEIOU' else 'a'} {form} file"
 
 
 def _rare(picture: Any, file: IO[bytes]) -> str:

@@ -138,7 +138,7 @@ LET_THROUGH: dict[str, bytes] = {
 def test_what_is_let_through_comes_out_the_same_from_both_data_paths(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(LET_THROUGH[name])
-    assert fault(path, Listed(name, 64, 48)) is None
+    assert check(tmp_path, [Listed(name, 64, 48)], tmp_path / "x.json", ignore) == []
     assert np.array_equal(by_dali(path), by_torch(path))
 
 
@@ -178,15 +178,29 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "gif header": (b"GIF89a" + bytes(20), "a GIF file cut off"),
     "avif": (encoded("AVIF"), "an AVIF file; convert it"),
     "cmyk tiff": (encoded("TIFF", "CMYK"), "colours CMYK; convert it"),
-    # both data paths read these, to other pixels or one not at all
+    "text": (b"not a picture", "begins with the bytes 6e 6f 74"),
+}
+
+
+NOT_FOR_DALI: dict[str, tuple[bytes, str]] = {  # which makes other pixels of them, or none
     "bmp of 5 bits": (bmp_of_5_bits(), "a BMP file of a rare form (BGR;15)"),
     "levels to 100": (b"P6 64 48 100 " + LEVELS, "a PPM file of a rare form"),
     "text of levels": (b"P3 64 48 255 " + b" ".join(b"%d" % each for each in LEVELS), "a PPM file of a rare form"),
     "grey and a byte": (tiff_of_a_colour_and_a_byte(), "a TIFF file of a rare form (LX)"),
     "tiff packed otherwise": (encoded("TIFF", compression="lzma"), "a TIFF file of a rare form (lzma)"),
     "jp2 of other colours": (encoded("JPEG2000", "YCbCr"), "a JPEG2000 file of a rare form (other colours)"),
-    "text": (b"not a picture", "begins with the bytes 6e 6f 74"),
 }
+
+
+@pytest.mark.parametrize("name", NOT_FOR_DALI)
+def test_of_a_rare_form_is_told_and_what_needs_no_dali_reads_it(name: str, tmp_path: Path) -> None:
+    """`detect` and runs without DALI were refused what they had read."""
+    content, says = NOT_FOR_DALI[name]
+    (tmp_path / "x").write_bytes(content)
+    assert fault(tmp_path / "x") is None
+    assert by_torch(tmp_path / "x").shape == (48, 64, 3)
+    (told,) = check(tmp_path, [Listed("x", 64, 48)], tmp_path / "x.json", ignore)
+    assert told.startswith(f"x: {says}")
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -222,7 +236,10 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [300, pytest.param(8_000, marks=pytest.mark.long)])
 def test_whatever_the_bytes_there_is_an_answer(count: int, tmp_path: Path) -> None:
     rng, path = random.Random(count), tmp_path / "x.jpg"
-    sources = [*LET_THROUGH.values(), *(content for content, _ in REFUSED.values() if content)]
+    sources = [
+        *LET_THROUGH.values(),
+        *(content for content, _ in [*REFUSED.values(), *NOT_FOR_DALI.values()] if content),
+    ]
     for _ in range(count):
         content = bytearray(rng.choice(sources))
         for _ in range(rng.choice([1, 2, 5, 20])):
