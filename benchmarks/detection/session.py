@@ -303,7 +303,7 @@ class DetectorSession(ABC):
         digests = state.get("data_set"), self.folder.digest()
         if all(digests) and digests[0] != digests[1]:
             raise ValueError(
-                f"the checkpoint is of other pictures or boxes than the data ({digests[0]}, here {digests[1]}), of which alone "
+                f"the checkpoint is of other annotations than the data ({digests[0]}, here {digests[1]}), of which alone "
                 "the log would tell: go on with those it was made with, or start over"
             )
         self.recorded = None  # the optimizer takes other tensors

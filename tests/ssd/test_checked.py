@@ -435,8 +435,10 @@ def test_training_does_not_go_on_with_other_boxes(folder: Path) -> None:
     first.restore(state)
     (folder / "train2017" / "Thumbs.db").write_bytes(b"no picture that is listed")
     opened().restore(state)
+    edit(folder, "train2017", lambda document: document["annotations"].reverse())
+    opened().restore(state)
     edit(folder, "train2017", lambda document: document["annotations"][3].update(bbox=[4, 5, 21, 24]))
-    with pytest.raises(ValueError, match="the checkpoint is of other pictures or boxes than the data"):
+    with pytest.raises(ValueError, match="the checkpoint is of other annotations than the data"):
         opened().restore(state)
 
 

@@ -99,9 +99,9 @@ def half(data_dir: Path, settings: Data, name: Name) -> Half:
 
 
 def digest(folder: Path) -> str:
-    """Of the annotations in a folder that `ensure` returned: equal wherever the same data set lies."""
+    """Of the annotations in a folder that `ensure` returned: equal wherever the same data set lies, in any order of boxes."""
     found = json.loads((folder / MANIFEST).read_bytes())
-    return hashlib.sha256("".join(str(found[name]["sha256"]) for name in HALVES).encode()).hexdigest()[:12]
+    return hashlib.sha256("".join(str(found[name]["digest"]) for name in HALVES).encode()).hexdigest()[:12]
 
 
 def fingerprint(halves: Sequence[tuple[Path, Path]]) -> str:
@@ -242,6 +242,7 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
             manifest[name] = {
                 "images": str(originals[name].images),
                 "annotations": str(originals[name].annotations),
+                "digest": read[name].digest(read["train"].category_ids),
                 "sha256": _sha256(making / f"{name}.json"),
                 "counts": asdict(counts(read[name], read["train"])),
                 "trained_on": trained_on[name],
