@@ -25,7 +25,6 @@ def elsewhere(tmp_path: Path) -> Path:
     folder = tmp_path / "ext"
     shutil.copytree(CHECKOUT / "tests" / "toy", folder / "mine", ignore=shutil.ignore_patterns("__pycache__"))
     for name, old, new in (
-        ("__init__.py", "from tests.toy import using", "from benchmarks.mine import using"),
         ("__init__.py", 'name = "toy"', 'name = "mine"'),
         ("rules.toml", 'keyword = "toy"', 'keyword = "mine"'),
     ):
