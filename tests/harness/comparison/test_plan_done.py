@@ -426,7 +426,7 @@ def test_a_shell_s_variables_change_no_run_of_a_plan(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """HARNESS_DETERMINISTIC=1 in one of two shells would be a difference between arms that no command line shows."""
-    from harness.cli import compare
+    from harness.cli import plans
 
     for name, value in (
         ("HARNESS_DETERMINISTIC", "1"),
@@ -435,7 +435,7 @@ def test_a_shell_s_variables_change_no_run_of_a_plan(
         ("HARNESS_CACHE_DIR", "/c"),
     ):
         monkeypatch.setenv(name, value)
-    kept = compare._of_runs()
+    kept = plans._of_runs()
     assert "SEED" not in kept and "HARNESS_DETERMINISTIC" not in kept
     assert (kept["DATADIR"], kept["HARNESS_CACHE_DIR"]) == ("/data", "/c")
     assert "HARNESS_DETERMINISTIC, SEED of the environment" in capsys.readouterr().err
@@ -444,11 +444,11 @@ def test_a_shell_s_variables_change_no_run_of_a_plan(
 def test_what_the_shell_says_to_libraries_is_handed_on_and_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from harness.cli import compare
+    from harness.cli import plans
 
     for name, value in (("CUDA_LAUNCH_BLOCKING", "1"), ("NVIDIA_API_KEY", "hunter2"), ("EDITOR", "vi")):
         monkeypatch.setenv(name, value)
-    assert compare._of_runs()["CUDA_LAUNCH_BLOCKING"] == "1"
+    assert plans._of_runs()["CUDA_LAUNCH_BLOCKING"] == "1"
     said = capsys.readouterr().err
     assert "CUDA_LAUNCH_BLOCKING=1" in said and "hunter2" not in said and "EDITOR" not in said
 

@@ -21,9 +21,8 @@ def test_a_real_one(test_data: Path) -> None:
     assert found is not None and found.complete and found.gpus == 1
     assert (found.clock_sm_mhz, found.clock_sm_max_mhz, found.power_limit_w) == (1980, 1980, 700)
     assert found.energy_j == pytest.approx(12.2 * 130, rel=0.15), "12.2 s of run at some 130 W, of 5,956 J in all"
-    assert telemetry.joules_per_image(record, found) == pytest.approx(
-        found.energy_j / (8 * 944)
-    )  # whole batches of eight, of 950
+    images = 8 * 944  # of 950, in whole batches of 8
+    assert telemetry.joules_per_image(record, found) == pytest.approx(found.energy_j / images)
     assert found.held_longest_s == 0 and not found.slowed and not found.xid
 
 
