@@ -39,12 +39,14 @@ def take(descriptor: int, path: Path) -> bool:
 def alone(path: Path, words: str) -> Iterator[bool]:
     """Inside the block the file is this process's; it is made, and stays. False where its file system has no locks.
 
-    ValueError, with these words, where another process has it, or where it cannot be opened. A child that is forked meanwhile
-    (a loader's worker) does not hold it on.
+    ValueError, with these words, where another process has it; where what lies there cannot be opened, with others; OSError
+    where none can be made. A child that is forked meanwhile (a loader's worker) does not hold it on.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
+        if not os.path.lexists(path):
+            raise
         raise ValueError(
             f"{path}, the lock of who writes there, cannot be opened ({error.strerror}); remove it"
         ) from error

@@ -7,9 +7,8 @@ file has changed since it was collected, the index is left as it is until someon
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,10 @@ def collect(paths: Iterable[Path], into: Path, *, system: str | None = None, reb
         logs += found
     try:
         into.mkdir(parents=True, exist_ok=True)
-        with _locked(into) as alone:
+        # Two would each take the other's runs for new ones. Where the file system has no locks, links and exclusive names keep
+        # files from being overwritten
+        running = f"{into}: another collect is at work in it; wait for its end and collect again"
+        with locks.alone(into / LOCK, running) as alone:
             if alone:
                 _clear(into)
             _collect(logs, into, outcome, system, rebuild)
@@ -113,21 +115,6 @@ def _against_ledgers(logs: list[Path], known: Collection[str], outcome: Collecte
             elif names.number(each.file) is None:
                 outcome.missing.append((str(each.file), each.what))
     return changed
-
-
-@contextlib.contextmanager
-def _locked(into: Path) -> Iterator[bool]:
-    """One collect at a time: two would each take the other's runs for new ones. ValueError where one is at work.
-
-    Whether the file system could say so: links and exclusive names keep files from being overwritten where it has no locks.
-    """
-    path = into / LOCK
-    with path.open("a") as file:
-        try:
-            alone = locks.take(file.fileno(), path)
-        except BlockingIOError as error:
-            raise ValueError(f"{into}: another collect is at work in it; wait for its end and collect again") from error
-        yield alone
 
 
 def _clear(into: Path) -> None:

@@ -244,6 +244,15 @@ def test_two_collects_at_once(tmp_path: Path) -> None:
     assert len(collect([tmp_path / "out"], into).collected) == 2
 
 
+def test_what_lies_where_the_lock_belongs_is_named_not_the_folder(tmp_path: Path) -> None:
+    write_series(tmp_path / "out", 2)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / LOCK).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=rf"{LOCK}, the lock of who writes there, cannot be opened .*; remove it"):
+        collect([tmp_path / "out"], tmp_path / "results")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_disk_that_fails_is_not_one_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was: the collect went on beside another's."""
 
