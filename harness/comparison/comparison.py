@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.comparison import bits, comparability, health, probes
@@ -28,6 +28,7 @@ from harness.comparison.runs import (
     entering,
     find,
     invalid,
+    of_arms,
     of_one_size,
     ordered,
     paired_hosts,
@@ -90,7 +91,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Minutes:
-    """Time to train of one arm: epochs x seconds an epoch + evaluation + rest; means over its runs, None where not told."""
+    """Time to train of one arm: epochs x seconds an epoch + evaluation + rest; means in which hosts weigh alike.
+
+    None where one of its runs does not tell. `reached` and `runs` are counts of all its runs.
+    """
 
     epochs: float | None
     seconds_per_epoch: float | None
@@ -205,7 +209,7 @@ def _judged(
         symptoms=symptoms,
         rows=tuple(rows),
         phases=tuple(_phases(compared, as_one_host=as_one_host)),
-        minutes=(_minutes(compared, 0), _minutes(compared, 1)),
+        minutes=_minutes(compared),
         quality=trained
         if numbers is None or not numbers.equal or trained.worse
         else None,  # bits say more than a spread
@@ -264,28 +268,37 @@ def _phases(runs: Sequence[ComparedRun], *, as_one_host: bool) -> list[Phase]:
     return [replace(phase, sure=p <= limit) for phase, p in found]
 
 
-def _minutes(runs: Sequence[ComparedRun], arm: int) -> Minutes:
-    records = [run.record for run in runs if run.arm == arm]
-    whole = [each for each in records if each.max_steps is None and each.run_ms and each.epochs_run]
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known and len(known) == len(values) else None
-
+def _minutes(runs: Sequence[ComparedRun]) -> tuple[Minutes, Minutes]:
+    whole = [run for run in runs if run.record.max_steps is None and run.record.run_ms and run.record.epochs_run]
     # evaluations that run beside training take nothing of its time
-    parts = [part for each in whole if (part := score.split(each)) is not None]
-    epochs = mean([_epochs_timed(each) for each in whole])
-    trained = mean([part.epochs_s for part in parts])
-    total = mean([(each.run_ms or 0.0) / 1000 for each in whole])
-    return Minutes(
-        epochs,
-        trained / epochs if trained is not None and epochs else mean([each.epoch_seconds for each in records]),
-        mean([part.evaluation_s for part in parts]),
-        mean([part.rest_s for part in parts]),
-        None if total is None else total / 60,
-        sum(each.outcome == "success" for each in records),
-        len(records),
-    )
+    parts = {id(run): score.split(run.record) for run in whole}
+
+    def means(value: Callable[[ComparedRun], float | None], of: Sequence[ComparedRun] = whole) -> list[float | None]:
+        silent = {run.arm for run in of if value(run) is None}
+        return [None if arm in silent else mean for arm, mean in enumerate(of_arms(of, value))]
+
+    def part(name: str) -> list[float | None]:
+        return means(lambda run: getattr(parts[id(run)], name, None))
+
+    epochs, trained = means(lambda run: _epochs_timed(run.record)), part("epochs_s")
+    timed = means(lambda run: run.record.epoch_seconds, runs)
+    evaluation, rest = part("evaluation_s"), part("rest_s")
+    total = means(lambda run: (run.record.run_ms or 0.0) / 60_000)
+
+    def of_arm(arm: int) -> Minutes:
+        its = [run.record for run in runs if run.arm == arm]
+        count, seconds = epochs[arm], trained[arm]
+        return Minutes(
+            count,
+            seconds / count if seconds is not None and count else timed[arm],
+            evaluation[arm],
+            rest[arm],
+            total[arm],
+            sum(each.outcome == "success" for each in its),
+            len(its),
+        )
+
+    return of_arm(0), of_arm(1)
 
 
 def _epochs_timed(record: RunRecord) -> float:

@@ -66,6 +66,8 @@ def test_hosts_of_unlike_clocks_are_no_symptom(tmp_path: Path) -> None:
     assert found.watched is not None
     assert (found.word, found.symptoms) == ("EQUAL", ())
     assert [each.clock_sm_mhz for each in found.watched] == [(1980 + 1755) / 2] * 2
+    a, b = (each.seconds_per_epoch for each in found.minutes or ())
+    assert a == pytest.approx(b, rel=0.002), "B's was larger by 4 %: its runs are those of the slower host"
     assert not any("clocks" in note for note in found.notes)
 
 
