@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Sequence
 from typing import Any
+
+KILLED_S = 5  # that a killed process may take to go: one within a driver that hangs goes when that lets it, or never
 
 
 class NoAnswer(Exception):
     """Why there is none."""
 
 
+class Late(NoAnswer):
+    """It hangs; whatever else asks the same driver would, too."""
+
+
 def answer(command: Sequence[str], seconds: float, *, late: str, dead: str) -> dict[str, Any]:
     """The last JSON object that it prints on a line; what a driver's library prints besides is passed over.
 
-    NoAnswer: `late` after so many seconds, or `dead`, how, and its last words.
+    Late: `late` after so many seconds. NoAnswer: `dead`, how, and its last words.
     """
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+    )
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=seconds, check=False
-        )
+        output, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired as error:
-        raise NoAnswer(f"{late} within {seconds} s") from error
-    found = next(filter(None, map(_object, reversed(done.stdout.splitlines()))), None)
-    if done.returncode != 0 or found is None:
-        last = (done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["no message"])[-1]
-        raise NoAnswer(f"{dead} ended with {done.returncode}: {last}")
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=KILLED_S)
+        raise Late(f"{late} within {seconds} s") from error
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        for pipe in filter(None, (process.stdout, process.stderr)):
+            pipe.close()
+    found = next(filter(None, map(_object, reversed(output.splitlines()))), None)
+    if process.returncode != 0 or found is None:
+        last = (errors.strip().splitlines() or output.strip().splitlines() or ["no message"])[-1]
+        raise NoAnswer(f"{dead} ended with {process.returncode}: {last}")
     return found
 
 

@@ -38,6 +38,7 @@ class Libcuda:
     init: int | None = None  # cuInit's code; 0 is success
     init_name: str | None = None
     devices: tuple[Device, ...] = ()
+    hangs: bool = False
 
     @property
     def absent(self) -> bool:
@@ -65,13 +66,10 @@ class Driver:
 def read(root: Path = Path("/")) -> Driver:
     """Ask the kernel, libcuda and NVML. `root` is for tests."""
     version, flavour = kernel_module(root)
-    return Driver(
-        version,
-        flavour,
-        (root / "dev/nvidiactl").exists(),
-        read_libcuda(),
-        read_nvml(),
-    )
+    libcuda = read_libcuda()
+    # NVML is asked in this process, which nobody could end
+    nvml = Nvml(error="not asked, since the driver hangs") if libcuda.hangs else read_nvml()
+    return Driver(version, flavour, (root / "dev/nvidiactl").exists(), libcuda, nvml)
 
 
 def kernel_module(root: Path = Path("/")) -> tuple[str | None, str | None]:
@@ -92,7 +90,7 @@ def read_libcuda() -> Libcuda:
             asked.answer(command, PROBE_SECONDS, late="libcuda did not answer", dead="the process that loaded libcuda")
         )
     except asked.NoAnswer as why:
-        return Libcuda(error=str(why))
+        return Libcuda(error=str(why), hangs=isinstance(why, asked.Late))
 
 
 def parse_probe(answer: dict[str, Any]) -> Libcuda:

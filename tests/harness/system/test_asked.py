@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -36,5 +39,19 @@ def test_there_is_none(code: str, said: str) -> None:
 
 
 def test_it_comes_late() -> None:
-    with pytest.raises(asked.NoAnswer, match="late within 1 s"):
+    with pytest.raises(asked.Late, match="late within 1 s"):
         asked.answer([sys.executable, "-c", "import time; time.sleep(60)"], 1, late="late", dead="it")
+
+
+def test_it_hangs_where_no_signal_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a driver's call: asking waited for its end, and with it the verb, for ever."""
+    killed: list[subprocess.Popen[str]] = []
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: killed.append(process))
+    monkeypatch.setattr(asked, "KILLED_S", 0.1)
+    try:
+        with pytest.raises(asked.Late, match=r"late within 0\.1 s"):
+            asked.answer([sys.executable, "-c", "import time; time.sleep(600)"], 0.1, late="late", dead="it")
+        assert killed[0].poll() is None, "it still hangs"
+    finally:
+        os.kill(killed[0].pid, signal.SIGKILL)
+        killed[0].wait()

@@ -117,9 +117,11 @@ def test_probe_of_a_driver_that_crashes(stand_in: Path) -> None:
 def test_probe_of_a_driver_that_hangs(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(stand_in, "sleep(60); return 0")
     monkeypatch.setattr(driver, "PROBE_SECONDS", 1)
-    found = driver.read_libcuda()
+    monkeypatch.setattr(driver, "read_nvml", lambda: pytest.fail("NVML was asked, which hangs in this process"))
+    found = driver.read()
 
-    assert found == Libcuda(error="libcuda did not answer within 1 s")
+    assert found.libcuda == Libcuda(error="libcuda did not answer within 1 s", hangs=True)
+    assert found.nvml.error == "not asked, since the driver hangs"
 
 
 def test_probe_without_a_driver() -> None:
