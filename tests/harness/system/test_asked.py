@@ -46,7 +46,11 @@ def test_it_comes_late() -> None:
 def test_it_hangs_where_no_signal_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a driver's call: asking waited for its end, and with it the verb, for ever."""
     killed: list[subprocess.Popen[str]] = []
-    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: killed.append(process))
+
+    def in_vain(process: subprocess.Popen[str]) -> None:
+        killed.append(process)
+
+    monkeypatch.setattr(subprocess.Popen, "kill", in_vain)
     monkeypatch.setattr(asked, "KILLED_S", 0.1)
     try:
         with pytest.raises(asked.Late, match=r"late within 0\.1 s"):
