@@ -11,6 +11,7 @@
     NOT-SUPPORTED   older                   refuses this GPU   no    no
     MISMATCH        of another version      the host's         no    no
     BROKEN          any                     does not start     no    no
+    UNUSABLE        any                     works              no    no: torch was built without CUDA
 
 Pure: facts in, verdict out. The message of a "no" comes with what to do.
 """
@@ -24,6 +25,7 @@ from typing import Literal
 
 from harness.system.accelerator import Suitability
 from harness.system.nvidia.driver import Driver, Libcuda
+from harness.system.torch_build import TorchBuild
 
 Mode = Literal[
     "NATIVE",
@@ -36,6 +38,7 @@ Mode = Literal[
     "NOT-SUPPORTED",
     "MISMATCH",
     "BROKEN",
+    "UNUSABLE",
 ]
 
 # cuInit's codes that rows of the table are about, and what fixes the others
@@ -74,12 +77,13 @@ def manifest(cuda: str | None = None) -> Manifest:
     return Manifest(_pair(cuda), row["minimum_driver"], _pair(row["minimum_compute_capability"]), tested)
 
 
-def decide(found: Driver, needs: Manifest, *, in_container: bool) -> Suitability:
-    """The table, most telling row first."""
+def decide(found: Driver, needs: Manifest, *, in_container: bool, torch: TorchBuild | None = None) -> Suitability:
+    """The table, most telling row first; of a machine without torch, as if it had one that `needs` is of."""
     return (
         _mismatch(found, in_container)
         or _nothing_to_use(found, needs, in_container)
         or _does_not_start(found, needs)
+        or _other_build(found, torch)
         or _too_old(found, needs, in_container)
         or _old_gpu(found, needs)
         or _works(found, needs)
@@ -87,7 +91,10 @@ def decide(found: Driver, needs: Manifest, *, in_container: bool) -> Suitability
 
 
 def _mismatch(found: Driver, in_container: bool) -> Suitability | None:
-    if not found.nvml.mismatch and found.libcuda.init != SYSTEM_DRIVER_MISMATCH:
+    refused = (
+        found.nvml.mismatch and found.libcuda.init != 0
+    )  # NVML alone may be another package's: programs never ask it
+    if not refused and found.libcuda.init != SYSTEM_DRIVER_MISMATCH:
         return None
     library = found.libcuda.file_version or "another version"
     fix = "after a driver update, reboot the host, or unload and load its nvidia modules"
@@ -141,6 +148,17 @@ def _does_not_start(found: Driver, needs: Manifest) -> Suitability | None:
     )
 
 
+def _other_build(found: Driver, torch: TorchBuild | None) -> Suitability | None:
+    if torch is None or torch.version is None or torch.cuda is not None:
+        return None
+    there = ", ".join(dict.fromkeys(each.name for each in found.libcuda.devices)) or "NVIDIA's driver"
+    return Suitability(
+        "UNUSABLE",
+        f"{there} is here, and this is {torch.text}, which cannot use it",
+        'install a PyTorch for CUDA, or choose a configuration with run.device = "cpu"',
+    )
+
+
 def _too_old(found: Driver, needs: Manifest, in_container: bool) -> Suitability | None:
     module = found.kernel_module
     old_module = module is not None and _version(module) < _version(needs.minimum_driver)
@@ -178,7 +196,7 @@ def _works(found: Driver, needs: Manifest) -> Suitability:
             "FORWARD-COMPAT",
             f"programs run on libcuda {libcuda.file_version or ''} from {libcuda.path}, not on the host's driver {module}",
             "to compare drivers, start without the compat package: out of LD_LIBRARY_PATH, or the container toolkit's "
-            "cuda-compat-mode = disabled",
+            "cuda-compat-mode = disabled" + ("; after a driver update, reboot the host" if found.nvml.mismatch else ""),
             runnable=True,
         )
     has = f"driver {module}, for CUDA {dotted(libcuda.cuda)}"

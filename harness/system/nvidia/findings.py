@@ -10,18 +10,25 @@ from harness.system.nvidia.decision import Manifest
 from harness.system.nvidia.driver import Driver
 
 
-def examine(found: Driver, verdict: Suitability, needs: Manifest, requirement_bypassed: bool) -> Iterator[Finding]:
-    """In the order in which a reader fixes them."""
+def examine(
+    found: Driver, verdict: Suitability, needs: Manifest, requirement_bypassed: bool, visible: str | None = None
+) -> Iterator[Finding]:
+    """In the order in which a reader fixes them. `visible`: what CUDA_VISIBLE_DEVICES says, where it is set."""
     yield from _driver(found, verdict, needs, requirement_bypassed)
+    yield _accelerators(found, verdict, visible)
     for state in gpu_state.examine(found.nvml.gpus):
         yield Finding(*state)
     if found.kernel_module is not None and found.nvml.error is not None:
-        fix = 'in a container, NVIDIA_DRIVER_CAPABILITIES must contain "utility"'
+        fix = (
+            "after a driver update reboot the host; else another version's libnvidia-ml.so is found first"
+            if found.nvml.mismatch
+            else 'in a container, NVIDIA_DRIVER_CAPABILITIES must contain "utility"'
+        )
         yield Finding("warning", "nvml", f"no clocks, ECC or power: {found.nvml.error}", fix)
 
 
 def _driver(found: Driver, verdict: Suitability, needs: Manifest, requirement_bypassed: bool) -> Iterator[Finding]:
-    without = verdict.mode == "CPU-ONLY"  # out of reach or not installed: the machine may be meant for its processor
+    without = _without(verdict)
     level: Level = "ok" if verdict.comparable else "warning" if verdict.runnable or without else "problem"
     yield Finding(level, "driver", f"{verdict.mode}: {verdict.message}", "" if level == "ok" else verdict.fix)
     if requirement_bypassed:
@@ -39,9 +46,24 @@ def _driver(found: Driver, verdict: Suitability, needs: Manifest, requirement_by
         yield Finding("ok" if libcuda.init == 0 else level, "libcuda", text)
     elif not without:
         yield Finding(level, "libcuda", libcuda.error or "not loaded")
-    if verdict.runnable:
-        names = [each.name for each in libcuda.devices]
-        counted = ", ".join(f"{names.count(each)} x {each}" for each in dict.fromkeys(names)) or "none that CUDA sees"
-        yield Finding("ok" if names else "problem", "accelerators", counted)
-    else:
-        yield Finding("ok" if without else level, "accelerators", "none to be used: CPU only")
+
+
+def _accelerators(found: Driver, verdict: Suitability, visible: str | None) -> Finding:
+    if not verdict.runnable:
+        return Finding("ok" if _without(verdict) else "problem", "accelerators", "none to be used: CPU only")
+    names = [each.name for each in found.libcuda.devices]
+    counted = ", ".join(f"{names.count(each)} x {each}" for each in dict.fromkeys(names))
+    if not names:
+        return Finding("problem", "accelerators", "none that CUDA sees")
+    hidden = len(found.nvml.gpus) - len(names)
+    if hidden <= 0 or any(gpu.mig for gpu in found.nvml.gpus):  # of parts CUDA counts otherwise than NVML
+        return Finding("ok", "accelerators", counted)
+    if visible is not None:
+        return Finding("ok", "accelerators", f"{counted}; CUDA_VISIBLE_DEVICES={visible} hides {hidden} more")
+    fix = f"{decision.ASK_THE_HOST}; or the container was given fewer than its NVML lists"
+    return Finding("warning", "accelerators", f"{counted}; CUDA does not see {hidden} more that NVML lists", fix)
+
+
+def _without(verdict: Suitability) -> bool:
+    """Out of reach, not installed, or of no use to this torch: the machine may be meant for its processor."""
+    return verdict.mode in ("CPU-ONLY", "UNUSABLE")

@@ -26,7 +26,19 @@ def examine(gpus: tuple[Gpu, ...]) -> Iterator[State]:
         yield _identity(gpu)
     present = [gpu for gpu in gpus if "handle" not in gpu.unavailable]
     if present:
-        for subject in (_clocks, _slowed, _power, _ecc, _memory_rows, _recovery, _mig, _processes, _persistence, _pcie):
+        for subject in (
+            _mode,
+            _clocks,
+            _slowed,
+            _power,
+            _ecc,
+            _memory_rows,
+            _recovery,
+            _mig,
+            _processes,
+            _persistence,
+            _pcie,
+        ):
             yield subject(present)
 
 
@@ -39,12 +51,27 @@ def _identity(gpu: Gpu) -> State:
     return "ok", f"gpu {gpu.index}", f"{gpu.name}{memory}{temperature}, {gpu.uuid}", ""
 
 
+def _mode(gpus: list[Gpu]) -> State:
+    closed, alone = [g for g in gpus if g.prohibited], [g for g in gpus if g.exclusive and not g.prohibited]
+    fix = "nvidia-smi --compute-mode=DEFAULT"
+    if closed:
+        return "problem", "compute mode", f"prohibited on GPU {_numbers(closed)}: no program may use it", fix
+    if alone:
+        return "warning", "compute mode", f"exclusive on GPU {_numbers(alone)}: a second process is refused there", fix
+    return "ok", "compute mode", "not told by the driver" if all(g.exclusive is None for g in gpus) else "default", ""
+
+
 def _clocks(gpus: list[Gpu]) -> State:
-    low = [g for g in gpus if _below(g.clock_sm_application_mhz, g.clock_sm_max_mhz)]
+    # By default it is below the maximum on many a data-centre GPU, and the clock goes beyond it all the same
+    below = [g for g in gpus if _below(g.clock_sm_application_mhz, g.clock_sm_max_mhz)]
+    low = [g for g in below if g.clock_sm_application_mhz != g.clock_sm_application_default_mhz]
     values = _each(gpus, lambda g: f"{_or(g.clock_sm_mhz)} of {_or(g.clock_sm_max_mhz)} MHz")
     if low:
         fix = "nvidia-smi --reset-applications-clocks, or lock all GPUs alike: nvidia-smi --lock-gpu-clocks MIN,MAX"
         return "warning", "clocks", f"{values}; application clock below the maximum on GPU {_numbers(low)}", fix
+    if below:
+        default = _each(gpus, lambda g: f"{_or(g.clock_sm_application_default_mhz)} MHz")
+        return "ok", "clocks", f"{values}; application clock at its default, {default}", ""
     return "ok", "clocks", values, ""
 
 

@@ -48,6 +48,7 @@ class Gpu:
     numa_node: int | None = None
     persistence: bool | None = None
     exclusive: bool | None = None  # compute mode other than "default": one process at most, or none
+    prohibited: bool | None = None  # none
     mig: bool | None = None
     mig_pending: bool | None = None
     mig_instances: int | None = None
@@ -62,6 +63,7 @@ class Gpu:
     clock_sm_mhz: int | None = None
     clock_sm_max_mhz: int | None = None
     clock_sm_application_mhz: int | None = None
+    clock_sm_application_default_mhz: int | None = None
     clock_memory_mhz: int | None = None
     clock_memory_max_mhz: int | None = None
     clock_events: int | None = None  # bit mask, NVML's nvmlClocksEventReason*
@@ -165,6 +167,7 @@ def _readings(n: Any, handle: Any) -> dict[str, Callable[[], Any]]:
         "numa_node": of(n.nvmlDeviceGetNumaNodeId),
         "persistence": lambda: bool(n.nvmlDeviceGetPersistenceMode(handle)),
         "exclusive": lambda: n.nvmlDeviceGetComputeMode(handle) != n.NVML_COMPUTEMODE_DEFAULT,
+        "prohibited": lambda: n.nvmlDeviceGetComputeMode(handle) == n.NVML_COMPUTEMODE_PROHIBITED,
         "mig mig_pending": flags(n.nvmlDeviceGetMigMode),
         "mig_instances": lambda: _mig_instances(n, handle),
         "ecc ecc_pending": flags(n.nvmlDeviceGetEccMode),
@@ -176,6 +179,7 @@ def _readings(n: Any, handle: Any) -> dict[str, Callable[[], Any]]:
         "clock_sm_mhz": of(n.nvmlDeviceGetClockInfo, n.NVML_CLOCK_SM),
         "clock_sm_max_mhz": of(n.nvmlDeviceGetMaxClockInfo, n.NVML_CLOCK_SM),
         "clock_sm_application_mhz": of(n.nvmlDeviceGetApplicationsClock, n.NVML_CLOCK_SM),
+        "clock_sm_application_default_mhz": of(n.nvmlDeviceGetDefaultApplicationsClock, n.NVML_CLOCK_SM),
         "clock_memory_mhz": of(n.nvmlDeviceGetClockInfo, n.NVML_CLOCK_MEM),
         "clock_memory_max_mhz": of(n.nvmlDeviceGetMaxClockInfo, n.NVML_CLOCK_MEM),
         "clock_events": of(n.nvmlDeviceGetCurrentClocksEventReasons),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.contract import Plain
@@ -12,10 +12,12 @@ from harness.system import pci, torch_build
 from harness.system.accelerator import ContainerNeeds, Finding, Resource, Sensors, Suitability, Surroundings
 from harness.system.nvidia import decision, driver, findings, sensors
 from harness.system.nvidia.driver import Driver
+from harness.system.torch_build import TorchBuild
 
 PCI_VENDOR = "10de"
 # Set by whoever starts a container to get past NVIDIA_REQUIRE_CUDA; a result should say so
 BYPASS_VARIABLE = "NVIDIA_DISABLE_REQUIRE"
+VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 # Another vendor's: it brings a libcuda of its own, for its own devices
 CUDA_LOOKALIKES = ("iluvatar[0-9]*",)
 
@@ -27,31 +29,33 @@ class Nvidia:
     driver: Driver
     in_container: bool = False
     requirement_bypassed: bool = False
-    torch_cuda: str | None = None  # that torch was built for
+    torch: TorchBuild = field(default_factory=TorchBuild)
     on_the_bus: tuple[str, ...] = ()  # names of GPUs by the PCI bus, whether or not a driver is there
+    visible: str | None = None  # what CUDA_VISIBLE_DEVICES says, where it is set
 
     vendor = "NVIDIA"
     device = "cuda"
 
     @property
     def names(self) -> list[str]:
-        return [each.name for each in self.driver.libcuda.devices]
+        return [each.name for each in self.driver.libcuda.devices] if self.verdict.runnable else []
 
     @property
     def unusable(self) -> list[str]:
-        if self.names and self.verdict.runnable:
+        if self.names:
             return []
+        seen = [each.name for each in self.driver.libcuda.devices]
         known = [each.name for each in self.driver.nvml.gpus if each.name is not None]
-        return self.names or known or list(self.on_the_bus)
+        return seen or known or list(self.on_the_bus)
 
     @property
     def needs(self) -> decision.Manifest:
         """What torch's CUDA asks of the driver."""
-        return decision.manifest(self.torch_cuda)
+        return decision.manifest(self.torch.cuda)
 
     @property
     def verdict(self) -> Suitability:
-        return decision.decide(self.driver, self.needs, in_container=self.in_container)
+        return decision.decide(self.driver, self.needs, in_container=self.in_container, torch=self.torch)
 
     def details(self) -> list[dict[str, Plain]]:
         return [gpu.plain() for gpu in self.driver.nvml.gpus]
@@ -71,7 +75,7 @@ class Nvidia:
         }
 
     def findings(self) -> Iterator[Finding]:
-        return findings.examine(self.driver, self.verdict, self.needs, self.requirement_bypassed)
+        return findings.examine(self.driver, self.verdict, self.needs, self.requirement_bypassed, self.visible)
 
     def container(self) -> ContainerNeeds:
         return VENDOR.container
@@ -100,7 +104,7 @@ class NvidiaVendor:
             return None
         names = tuple(pci.name(each, around.root) or f"NVIDIA device {each.device}" for each in bus)
         bypassed = around.environment.get(BYPASS_VARIABLE, "") not in ("", "0", "false")
-        return Nvidia(found, around.in_container, bypassed, build.cuda, names)
+        return Nvidia(found, around.in_container, bypassed, build, names, around.environment.get(VISIBLE_VARIABLE))
 
     def sensors(self, root: Path) -> AbstractContextManager[Sequence[Sensors]]:  # noqa: ARG002 - NVML knows no root
         return sensors.here()

@@ -69,6 +69,7 @@ H100: dict[str, Any] = {
     "GetClockInfo": lambda kind: 345 if kind == pynvml.NVML_CLOCK_SM else 2619,
     "GetMaxClockInfo": lambda kind: 1980 if kind == pynvml.NVML_CLOCK_SM else 2619,
     "GetApplicationsClock": 1980,
+    "GetDefaultApplicationsClock": 1980,
     "GetCurrentClocksEventReasons": pynvml.nvmlClocksEventReasonGpuIdle,
     "GetTemperature": 31,
     "GetComputeRunningProcesses_v3": [],
@@ -104,6 +105,7 @@ GEFORCE: dict[str, Any] = {
     "GetTotalEccErrors": NOT_SUPPORTED,
     "GetRemappedRows": NOT_SUPPORTED,
     "GetApplicationsClock": NOT_SUPPORTED,
+    "GetDefaultApplicationsClock": NOT_SUPPORTED,
 }
 
 

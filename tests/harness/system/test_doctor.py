@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -17,8 +18,9 @@ from harness.system import doctor, facts, places
 from harness.system.accelerator import Finding
 from harness.system.facts import Machine
 from harness.system.nvidia import driver, nvml
-from harness.system.nvidia.driver import Driver
+from harness.system.nvidia.driver import Device, Driver
 from harness.system.nvidia.nvml import Nvml
+from harness.system.nvidia.vendor import Nvidia
 from harness.system.places import Place
 from tests.harness.system.recorded import (
     BARE,
@@ -39,7 +41,9 @@ DATA = Place("/data", True, False, True, False, 900.0, 500.0, "xfs")
 
 
 def with_gpus(*gpus: dict[str, Any]) -> Driver:
-    return replace(DRIVER, nvml=nvml.ask(Recorded(*gpus)))
+    answering = [each for each in gpus if "lost" not in each]
+    devices = tuple(Device(each["GetName"], each["GetCudaComputeCapability"]) for each in answering)
+    return replace(DRIVER, libcuda=replace(LIBCUDA, devices=devices), nvml=nvml.ask(Recorded(*gpus)))
 
 
 def examine(here: Machine, results: Place = RESULTS, shm: Place = SHM, data: Place | None = DATA) -> list[Finding]:
@@ -71,7 +75,7 @@ def test_a_good_machine_has_nothing_to_mend_but_its_untested_driver() -> None:
             "memory",
             "shared memory",
         ),
-        *("memlock", "results", "data set"),
+        *("memlock", "results", "data set", "compute mode"),
     }
 
 
@@ -112,6 +116,16 @@ GPU_FAULTS: dict[str, tuple[tuple[dict[str, Any], ...], str, str, str]] = {
         *("processes", "warning", "pid 42 with 1024 MiB"),
     ),
     "no persistence": (({**H100, "GetPersistenceMode": 0},), "persistence", "warning", "GPU 0"),
+    "closed": (
+        ({**H100, "GetComputeMode": pynvml.NVML_COMPUTEMODE_PROHIBITED},),
+        "compute mode",
+        "problem",
+        "prohibited on GPU 0",
+    ),
+    "one process alone": (
+        (H100, {**H100, "GetComputeMode": pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS}),
+        *("compute mode", "warning", "exclusive on GPU 1"),
+    ),
     "narrow slot": (({**H100, "GetCurrPcieLinkWidth": 8},), "pcie", "warning", "x8 of x16"),
 }
 
@@ -124,6 +138,32 @@ def test_gpu_fault(fault: str) -> None:
     assert finding.level == level, finding
     assert word in finding.text
     assert finding.fix
+
+
+def test_an_application_clock_below_the_maximum_by_default_is_no_fault() -> None:
+    """An A100's is 1095 of 1410 MHz, at which it runs all the same; and to reset it, as was advised, changes nothing."""
+    a100 = {
+        **H100,
+        "GetApplicationsClock": 1095,
+        "GetDefaultApplicationsClock": 1095,
+        "GetMaxClockInfo": lambda kind: 1410 if kind == pynvml.NVML_CLOCK_SM else 1215,
+    }
+    found = the(examine(machine(with_gpus(a100))), "clocks")
+    assert (found.level, found.text) == ("ok", "345 of 1410 MHz; application clock at its default, 1095 MHz")
+    lowered = the(examine(machine(with_gpus({**a100, "GetApplicationsClock": 900}))), "clocks")
+    assert lowered.level == "warning" and "reset" in lowered.fix
+
+
+def test_gpus_that_cuda_does_not_see_are_said() -> None:
+    def found(visible: str | None, *gpus: dict[str, Any]) -> Finding:
+        here = Nvidia(replace(with_gpus(*gpus), libcuda=LIBCUDA), visible=visible)
+        return the(list(here.findings()), "accelerators")
+
+    assert found("2", H100, H100, H100).text == "1 x NVIDIA H100 80GB HBM3; CUDA_VISIBLE_DEVICES=2 hides 2 more"
+    assert found("2", H100, H100, H100).level == "ok"
+    assert found(None, H100, H100).text == "1 x NVIDIA H100 80GB HBM3; CUDA does not see 1 more that NVML lists"
+    assert found(None, H100, H100).level == "warning"
+    assert found("0", H100).text == "1 x NVIDIA H100 80GB HBM3"
 
 
 def test_what_a_geforce_does_not_tell_is_no_fault() -> None:

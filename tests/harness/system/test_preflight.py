@@ -46,7 +46,9 @@ def test_a_cpu_run_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     preflight.check("cpu", 4)
 
 
-@pytest.mark.parametrize("here", [BARE, replace(DRIVER, nvml=Nvml(mismatch=True))])
+@pytest.mark.parametrize(
+    "here", [BARE, replace(DRIVER, libcuda=replace(LIBCUDA, init=803, devices=()), nvml=Nvml(mismatch=True))]
+)
 def test_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch, here: Driver) -> None:
     found(monkeypatch, here)
 

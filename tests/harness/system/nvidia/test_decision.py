@@ -10,6 +10,8 @@ from harness.system.nvidia import decision
 from harness.system.nvidia.decision import Manifest, Mode
 from harness.system.nvidia.driver import Device, Driver, Libcuda
 from harness.system.nvidia.nvml import Nvml
+from harness.system.nvidia.vendor import Nvidia
+from harness.system.torch_build import TorchBuild
 from tests.harness.system.recorded import BARE, DRIVER, LIBCUDA, NO_LIBCUDA
 
 NEEDS = Manifest((13, 0), "580.65.06", (7, 5), ())
@@ -63,8 +65,17 @@ ROWS: dict[str, tuple[Driver, Manifest, bool, Mode, str]] = {
         replace(DRIVER, kernel_module="580.10.01", libcuda=replace(LIBCUDA, path="/usr/lib/libcuda.so.580.10.01")),
         *(NEEDS, False, "TOO-OLD", "580.10.01"),
     ),
-    "NVML of another version than the module": (
-        replace(DRIVER, nvml=Nvml(error="mismatch", mismatch=True)), NEEDS, False, "MISMATCH", "580.65.06",
+    "NVML and libcuda of another version than the module": (
+        replace(
+            DRIVER,
+            kernel_module="580.95.05",
+            libcuda=refusing(804, "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE"),
+            nvml=Nvml(error="mismatch", mismatch=True),
+        ),
+        *(NEEDS, False, "MISMATCH", "580.95.05"),
+    ),
+    "NVML alone of another version than the module": (
+        replace(DRIVER, nvml=Nvml(error="mismatch", mismatch=True)), NEEDS, False, "NATIVE", "580.65.06",
     ),
     "libcuda of another version than the module": (
         replace(DRIVER, kernel_module="580.95.05", libcuda=refusing(803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH")),
@@ -120,8 +131,22 @@ def test_row(row: str) -> None:
     assert verdict.runnable or verdict.fix, "a refusal says what to do"
 
 
+@pytest.mark.parametrize("build", [TorchBuild("2.14.1+cpu"), TorchBuild("2.14.1+xpu", xpu="20250301")])
+def test_a_torch_without_cuda_runs_nothing_on_a_driver_that_works(build: TorchBuild) -> None:
+    """NATIVE was said, and the run ended in torch's own words."""
+    verdict = decision.decide(DRIVER, NEEDS, in_container=False, torch=build)
+
+    assert (verdict.mode, verdict.runnable, verdict.comparable) == ("UNUSABLE", False, False)
+    assert f"H100 80GB HBM3 is here, and this is {build.text}, which cannot use it" in verdict.message
+    assert "PyTorch for CUDA" in verdict.fix
+    assert decision.decide(BARE, NEEDS, in_container=False, torch=build).mode == "CPU-ONLY"
+    assert Nvidia(DRIVER, torch=build).names == []
+    assert Nvidia(DRIVER, torch=build).unusable == ["NVIDIA H100 80GB HBM3"]
+    assert {each.level for each in Nvidia(DRIVER, torch=build).findings()} == {"ok", "warning"}
+
+
 def test_every_mode_has_a_row() -> None:
-    assert {mode for _, _, _, mode, _ in ROWS.values()} == set(decision.Mode.__args__)  # type: ignore[attr-defined]
+    assert {mode for _, _, _, mode, _ in ROWS.values()} | {"UNUSABLE"} == set(decision.Mode.__args__)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def test_what_a_geforce_does_not_tell_is_none_with_the_reason() -> None:
     assert set(gpu.unavailable) == {
         *("gsp_firmware", "board_part", "recovery", "nvlinks", "numa_node", "mig", "mig_pending", "ecc", "ecc_pending"),
         *("ecc_uncorrected", "rows_remap_pending", "rows_remap_failed", "clock_sm_application_mhz"),
+        "clock_sm_application_default_mhz",
     }
     assert set(gpu.unavailable.values()) == {"Not Supported"}
     assert all(getattr(gpu, name) is None for name in gpu.unavailable)
