@@ -32,6 +32,7 @@ ENVIRONMENT = (
     "harness/cli/",  # the command line's
     "harness/launch/ranks.py",  # what is set for the ranks of a run
     "harness/launch/leftovers.py",  # other processes' marks
+    "harness/git.py",  # what git is not told of it
 )
 WITHOUT_FRAMEWORKS = (
     "harness/results/",

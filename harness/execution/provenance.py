@@ -6,14 +6,13 @@ import hashlib
 import importlib
 import os
 import platform
-import subprocess
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, config, names
-from harness.contract import Plain
+from harness import ROOT, config, git, names
+from harness.contract import NotSuitable, Plain
 from harness.system import facts, image
 from harness.system.facts import Machine
 
@@ -21,7 +20,7 @@ OWN = ("benchmarks", "tests")  # of this project: folders of benchmarks
 CODE = frozenset((".py", ".toml", ".cu", ".cuh", ".cc", ".cpp", ".c", ".h", ".hpp", ".so"))
 NO_CODE = ("__pycache__", "build")
 
-GIT_LIMIT_S = 20  # a checkout on a network disk may take some; one that is gone takes for ever
+GIT_LIMIT_S = 20  # each rank and node waits for it
 
 # What else a result may depend on, and the distributions that it comes in
 DISTRIBUTIONS = {
@@ -55,12 +54,18 @@ def commit(image: Mapping[str, Plain]) -> tuple[str, bool]:
     """
     if image:
         return str(image["commit"]), bool(image["tree_dirty"])
-    if not (ROOT / ".git").exists():  # installed: a checkout further up, of the environment's place, is another's
+    if not git.has_repository(ROOT):
         return "unknown", True
     try:
-        return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--", *names.SOURCE))
-    except (OSError, subprocess.SubprocessError):
+        head = git.ask(ROOT, "rev-parse", "HEAD", limit_s=GIT_LIMIT_S)
+        # A user's own settings may leave out what git does not know yet: a new module is a change
+        status = ("status", "--porcelain", "--untracked-files=normal", "--", *names.SOURCE)
+        changes = git.ask(ROOT, *status, limit_s=GIT_LIMIT_S)
+    except NotSuitable:
         return "unknown", True
+    if head.returncode or changes.returncode:
+        return "unknown", True
+    return head.stdout.decode().strip(), bool(changes.stdout)
 
 
 def of_this_code() -> str:
@@ -98,14 +103,6 @@ def _code_in(folder: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(folder, onerror=cannot):
         folders[:] = [each for each in folders if each not in NO_CODE and not each.startswith(".")]
         yield from (Path(where, each) for each in files if Path(each).suffix in CODE)
-
-
-def _git(*arguments: str) -> str:
-    # safe.directory: a checkout of another user's (a mounted one) is no change; its code is what runs here anyway.
-    # The lock that `status` takes to refresh the index would be a write into the checkout
-    command = ["git", "--no-optional-locks", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=GIT_LIMIT_S)
-    return done.stdout.strip()
 
 
 def libraries() -> dict[str, Plain]:

@@ -6,15 +6,13 @@ import hashlib
 import io
 import os
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
-from harness import ROOT, names, outside
+from harness import ROOT, git, names, outside
 
 RECORD = "image.json"  # an image's account of what it was built from
-GIT_S = 120  # that git may take: a hung file system hangs it
 PROGRAM = frozenset((".py", ".sh", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".rs", ".go", ".java", ".jl", ".ipynb"))
 SIZE_LIMIT = 200_000_000  # bytes of all sources together; MLPerf takes files of 50 MB
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
@@ -23,8 +21,8 @@ MADE = frozenset(("out", *names.NOT_SOURCE))  # at the top alone: there are modu
 
 def unavailable(commit: str, root: Path = ROOT) -> str:
     """Why the sources of this commit are not available here; empty where they are."""
-    if (root / ".git").exists():
-        done = _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    if git.has_repository(root):
+        done = git.ask(root, "cat-file", "-e", f"{commit}^{{commit}}")
         return "" if done.returncode == 0 else f"commit {commit} is not in this checkout: fetch it"
     built_from = _image_commit(root)
     if built_from == commit:
@@ -35,17 +33,17 @@ def unavailable(commit: str, root: Path = ROOT) -> str:
 def differ(commits: Collection[str], root: Path = ROOT) -> bool:
     """Whether these commits have different sources, as far as is known here: results may have been committed in between."""
     first, *others = sorted(commits)
-    return any(_git(root, "diff", "--quiet", first, each, "--", *names.SOURCE).returncode != 0 for each in others)
+    return any(git.ask(root, "diff", "--quiet", first, each, "--", *names.SOURCE).returncode != 0 for each in others)
 
 
 def export(commit: str, target: Path, root: Path = ROOT) -> None:
     """Write that commit's files. Names with a leading dot stay out: MLPerf's tools forbid them."""
-    if not (root / ".git").exists():
+    if not git.has_repository(root):
         copy_folder(root, target)
         return
-    done = _git(root, "archive", "--format=tar", commit)
+    done = git.ask(root, "archive", "--format=tar", commit)
     if done.returncode != 0:
-        raise ValueError(f"git archive {commit}: {done.stderr.decode(errors='replace').strip()}")
+        raise ValueError(f"git archive {commit}: {git.said(done)}")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         members = [each for each in archive if (each.isfile() or each.isdir()) and _plain(PurePosixPath(each.name))]
         archive.extractall(target, members, filter="data")
@@ -108,9 +106,3 @@ def _image_commit(root: Path) -> str | None:
         return str(outside.read_json(root / RECORD)["commit"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    # safe.directory: a checkout that is another user's has its commits all the same
-    words = ["git", "-c", f"safe.directory={root}", "-C", str(root), *arguments]
-    return subprocess.run(words, capture_output=True, check=False, timeout=GIT_S, stdin=subprocess.DEVNULL)

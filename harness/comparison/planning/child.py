@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from harness import ROOT
+from harness import ROOT, git
 from harness.comparison.planning.plan import Arm, Plan
 from harness.execution import signals
 from harness.exit_codes import INTERRUPTED
@@ -112,19 +112,17 @@ def pinned(plan: Plan) -> Plan:
     for arm in plan.arms:
         commit = arm.commit
         if commit is not None:
-            words = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"]
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            done = git.ask(ROOT, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
             if done.returncode != 0:
-                raise ValueError(f"arm {arm.name}: {commit} is no commit of this checkout: {done.stderr.strip()}")
-            commit = done.stdout.strip()
+                raise ValueError(f"arm {arm.name}: {commit} is no commit of this checkout: {git.said(done)}")
+            commit = done.stdout.decode().strip()
         arms.append(replace(arm, commit=commit))
     return replace(plan, arms=(arms[0], arms[1]))
 
 
 def has(commit: str, path: str) -> bool:
     """Whether this project's files at a commit have such a one, from their root."""
-    words = ["git", "-C", str(ROOT), "cat-file", "-e", f"{commit}:{os.path.normpath(path)}"]
-    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+    return git.ask(ROOT, "cat-file", "-e", f"{commit}:{os.path.normpath(path)}").returncode == 0
 
 
 def checkout(arm: Arm, root: Path) -> Path:
@@ -134,8 +132,8 @@ def checkout(arm: Arm, root: Path) -> Path:
     place = (root / "checkouts" / arm.name).resolve()
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        words = ["git", "-C", str(ROOT), "worktree", "add", "--detach", str(place), arm.commit]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        # As long as it takes: ended, it would leave a part of the files, which the next call took for all of them
+        done = git.ask(ROOT, "worktree", "add", "--detach", str(place), arm.commit, limit_s=None)
         if done.returncode != 0:
-            raise ValueError(f"arm {arm.name}, commit {arm.commit}: {done.stderr.strip()}")
+            raise ValueError(f"arm {arm.name}, commit {arm.commit}: {git.said(done)}")
     return place

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.contract import NotSuitable
 from harness.execution import provenance
+from harness.results import sources
 from tests.conftest import CHECKOUT
 
 WHO = ("-c", "user.name=ada", "-c", "user.email=ada@example.org")
@@ -97,6 +99,82 @@ def test_code_that_lies_elsewhere_is_told_by_its_files(tmp_path: Path, monkeypat
     monkeypatch.undo()
     monkeypatch.syspath_prepend(tmp_path)
     assert provenance.of_benchmark("tests.toy") == "", "the commit has it"
+
+
+def another_repository(folder: Path) -> Path:
+    """With a commit of its own and one file."""
+    folder.mkdir(exist_ok=True)
+    (folder / "theirs.py").write_text("")
+    for words in (["init", "-q"], ["add", "."], [*WHO, "commit", "-q", "-m", "theirs"]):
+        subprocess.run(["git", "-C", str(folder), *words], check=True)
+    return folder
+
+
+def test_within_another_repository_s_hook_the_commit_is_this_one_s(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`git rebase --exec` and hooks set them: the log had the commit of what was rebased."""
+    ours, theirs = provenance.commit({}), another_repository(tmp_path_factory.mktemp("theirs"))
+    assert len(ours[0]) == 40 and not ours[1]
+    for name, value in (
+        ("GIT_DIR", theirs / ".git"),
+        ("GIT_WORK_TREE", theirs),
+        ("GIT_INDEX_FILE", theirs / ".git/index"),
+        ("GIT_OBJECT_DIRECTORY", theirs / ".git/objects"),
+        ("GIT_COMMON_DIR", theirs / ".git"),
+        ("GIT_LITERAL_PATHSPECS", 1),
+    ):
+        with monkeypatch.context() as alone:
+            alone.setenv(name, str(value))
+            assert provenance.commit({}) == ours, name
+            assert sources.unavailable(ours[0], checkout) == "", name
+            (checkout / "new.py").write_text("")
+            assert provenance.commit({}) == (ours[0], True), name
+            (checkout / "new.py").unlink()
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty .git", "a .git that leads nowhere"])
+def test_a_copy_in_another_repository_has_not_that_one_s_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    copy = another_repository(tmp_path / "theirs") / "copy"
+    copy.mkdir()
+    if left == "an empty .git":
+        (copy / ".git").mkdir()
+    elif left != "nothing":
+        (copy / ".git").write_text("gitdir: /gone/worktrees/copy\n")
+    monkeypatch.setattr(provenance, "ROOT", copy)
+    assert provenance.commit({}) == ("unknown", True)
+
+
+def test_a_work_tree_of_a_checkout_has_its_own_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = provenance.commit({})
+    subprocess.run(["git", "-C", str(checkout), "worktree", "add", "-q", "--detach", "tree"], check=True)
+    monkeypatch.setattr(provenance, "ROOT", checkout / "tree")
+    assert provenance.commit({}) == ours
+    (checkout / "tree/code.py").unlink()
+    assert provenance.commit({}) == (ours[0], True)
+
+
+def test_a_new_module_is_a_change_whatever_its_user_s_git_leaves_out(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """status.showUntrackedFiles = no, as large repositories advise: the log said that nothing had changed."""
+    (checkout / "settings").write_text("[status]\n\tshowUntrackedFiles = no\n")
+    subprocess.run(["git", "-C", str(checkout), "add", "settings"], check=True)
+    subprocess.run(["git", "-C", str(checkout), *WHO, "commit", "-q", "-m", "second"], check=True)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(checkout / "settings"))
+    assert not provenance.commit({})[1]
+    (checkout / "new.py").write_text("")
+    assert provenance.commit({})[1]
+
+
+def test_without_git_a_verb_says_so(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`package` ended with "[Errno 2] No such file or directory: 'git'"."""
+    monkeypatch.setenv("PATH", str(checkout))
+    assert provenance.commit({}) == ("unknown", True)
+    with pytest.raises(NotSuitable, match=r"git cannot be started \(No such file or directory\).*install it"):
+        sources.unavailable("abc", checkout)
 
 
 def test_a_git_that_hangs_says_nothing(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
