@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import outside
+from harness.system import cgroup
 
 GIB = 1 << 30
 CONTAINER_MARKS = (".dockerenv", "run/.containerenv")  # Docker's and Podman's
@@ -79,7 +80,7 @@ def _cpu(root: Path) -> Cpu:
         cores=len(cores),
         threads=len(processors),
         usable=len(os.sched_getaffinity(0)),
-        quota=_quota(root),
+        quota=cgroup.cpu_quota(root),
         governors=tuple(sorted(governors)),
         numa_nodes=len(list(folder.glob("node/node[0-9]*"))) or 1,
     )
@@ -93,27 +94,14 @@ def _model(block: dict[str, str]) -> str:
     return platform.machine()
 
 
-def _quota(root: Path) -> float | None:
-    quota, _, period = outside.text(root / "sys/fs/cgroup/cpu.max").partition(" ")
-    if not quota:  # cgroup version 1
-        folder = root / "sys/fs/cgroup/cpu"
-        quota, period = outside.text(folder / "cpu.cfs_quota_us"), outside.text(folder / "cpu.cfs_period_us")
-    if not quota.isdigit() or not period.isdigit() or int(period) == 0:  # "max", -1 or none
-        return None
-    return int(quota) / int(period)
-
-
 def _memory_kib(root: Path) -> int:
     match = re.search(r"^MemTotal:\s+(\d+) kB", outside.text(root / "proc/meminfo"), re.MULTILINE)
     return int(match[1]) if match else 0
 
 
 def _memory_limit_gib(root: Path) -> float | None:
-    folder = root / "sys/fs/cgroup"
-    limit = outside.text(folder / "memory.max") or outside.text(folder / "memory/memory.limit_in_bytes")
-    if not limit.isdigit() or int(limit) >= _memory_kib(root) * 1024:  # version 1 says "none" by a huge number
-        return None
-    return round(int(limit) / GIB, 1)
+    limit = cgroup.memory_bytes(root)
+    return None if limit is None or limit >= _memory_kib(root) * 1024 else round(limit / GIB, 1)
 
 
 def _os(root: Path) -> str:

@@ -58,6 +58,62 @@ def test_arm_has_numbers_for_a_name(tmp_path: Path) -> None:
     assert (found.cpu.sockets, found.cpu.cores, found.cpu.threads, found.cpu.governors) == (1, 2, 2, ())
 
 
+V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
+V1 = (
+    "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n"
+    "32 31 0:29 {top} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+    "35 31 0:32 {top} /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+)
+JOB = "system.slice/slurmstepd.scope/job_7"
+# The process's own group, and those above it: what was read was the topmost alone, which on a host limits nothing
+NESTED: list[tuple[dict[str, str], float | None, float | None]] = [
+    (  # a step's memory is the job's, and a service's quota is its slice's
+        {
+            "proc/self/cgroup": f"0::/{JOB}/step_0/user/task_0\n",
+            "proc/self/mountinfo": V2,
+            f"sys/fs/cgroup/{JOB}/memory.max": "17179869184\n",
+            f"sys/fs/cgroup/{JOB}/step_0/memory.max": "34359738368\n",
+            f"sys/fs/cgroup/{JOB}/step_0/user/task_0/memory.max": "max\n",
+            f"sys/fs/cgroup/{JOB}/step_0/cpu.max": "800000 100000\n",
+            "sys/fs/cgroup/system.slice/cpu.max": "400000 100000\n",
+            "sys/fs/cgroup/another.slice/cpu.max": "100000 100000\n",
+        },
+        4.0,
+        16.0,
+    ),
+    (  # version 1, whose controllers have a path each
+        {
+            "proc/self/cgroup": "4:memory:/job/step\n3:cpu,cpuacct:/job\n1:name=systemd:/user.slice\n0::/\n",
+            "proc/self/mountinfo": V1.format(top="/"),
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            "sys/fs/cgroup/memory/job/step/memory.limit_in_bytes": "8589934592\n",
+            "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "250000\n",
+            "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000\n",
+        },
+        2.5,
+        8.0,
+    ),
+    (  # a container of version 1: it is told the host's path, and has its group mounted as the topmost
+        {
+            "proc/self/cgroup": "4:memory:/docker/0123\n3:cpu,cpuacct:/docker/0123\n",
+            "proc/self/mountinfo": V1.format(top="/docker/0123"),
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "4294967296\n",
+        },
+        None,
+        4.0,
+    ),
+    (  # a process that was moved out of what its container sees
+        {
+            "proc/self/cgroup": "0::/../other\n",
+            "proc/self/mountinfo": V2,
+            "sys/fs/cgroup/memory.max": "4294967296\n",
+        },
+        None,
+        4.0,
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("files", "quota", "limit"),
     [
@@ -77,6 +133,7 @@ def test_arm_has_numbers_for_a_name(tmp_path: Path) -> None:
             4.0,
             None,
         ),
+        *NESTED,
     ],
 )
 def test_limits_of_both_kinds_of_cgroup(
