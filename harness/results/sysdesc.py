@@ -144,7 +144,7 @@ def _host(hardware: Table) -> dict[str, str]:
     memory = number(hardware.get("memory_gib"))
     return {
         "host_processors_per_node": str(sockets or 1),
-        "host_processor_model_name": model,
+        "host_processor_model_name": f"{MARK}processor, {model}" if " implementer 0x" in model else model,
         "host_processor_core_count": str(cores // (sockets or 1)) if cores else f"{MARK}cores of one processor",
         "host_processor_vcpu_count": str(threads) if threads else "",
         "host_processor_frequency": frequency[1] if frequency else "",

@@ -10,10 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import outside
-from harness.system import cgroup
+from harness.system import cgroup, numa
 
 GIB = 1 << 30
-CONTAINER_MARKS = (".dockerenv", "run/.containerenv")  # Docker's and Podman's
+CONTAINER_MARKS = (  # Docker's, Podman's, systemd's in any container that has it (nspawn, LXC), Apptainer's, Kubernetes'
+    *(".dockerenv", "run/.containerenv", "run/systemd/container", "run/host/container-manager", ".singularity.d"),
+    *("run/secrets/kubernetes.io", "var/run/secrets/kubernetes.io"),
+)
+OF_A_POD = "# Kubernetes-managed hosts file"  # in /etc/hosts, also of a pod without a service account
+# As lscpu has them; Arm's kernel tells numbers only. Grace is two times 72 of the last but one
+ARM_CORES = {
+    ("0x41", "0xd0c"): "Arm Neoverse-N1",
+    ("0x41", "0xd40"): "Arm Neoverse-V1",
+    ("0x41", "0xd49"): "Arm Neoverse-N2",
+    ("0x41", "0xd4f"): "Arm Neoverse-V2",
+    ("0xc0", "0xac3"): "Ampere-1",
+}
 
 
 @dataclass(frozen=True)
@@ -60,9 +72,13 @@ def read(root: Path = Path("/")) -> Host:
 
 
 def in_container(root: Path = Path("/")) -> bool:
-    """Whether this is a container of Docker or Podman, or one that says so itself."""
-    return any((root / mark).exists() for mark in CONTAINER_MARKS) or "container=" in outside.text(
-        root / "proc/1/environ"
+    """Whether this is a container by its marks, by its first process's control group, or because it says so itself."""
+    said = (outside.text(root / f"proc/{process}/environ").split("\0") for process in ("1", "self"))
+    return (
+        any(os.path.lexists(root / mark) for mark in CONTAINER_MARKS)
+        or any(each.startswith("container=") for environment in said for each in environment)
+        or re.search(r"/(docker|kubepods|libpod|lxc)\b", outside.text(root / "proc/1/cgroup")) is not None
+        or outside.text(root / "etc/hosts").startswith(OF_A_POD)
     )
 
 
@@ -70,27 +86,36 @@ def _cpu(root: Path) -> Cpu:
     text = outside.text(root / "proc/cpuinfo")
     blocks = [dict(re.findall(r"^([^\t:\n]+?)[ \t]*:[ \t]*(.*)$", block, re.MULTILINE)) for block in text.split("\n\n")]
     processors = [block for block in blocks if "processor" in block]
-    packages = {block.get("physical id", "0") for block in processors}
-    cores = {(block.get("physical id", "0"), block.get("core id", block["processor"])) for block in processors}
+    sockets, cores = _topology(root, processors)
     folder = root / "sys/devices/system"
     governors = {outside.text(path) for path in folder.glob("cpu/cpu[0-9]*/cpufreq/scaling_governor")} - {""}
     return Cpu(
         model=_model(processors[0] if processors else {}),
-        sockets=len(packages),
-        cores=len(cores),
+        sockets=sockets,
+        cores=cores,
         threads=len(processors),
         usable=len(os.sched_getaffinity(0)),
         quota=cgroup.cpu_quota(root),
         governors=tuple(sorted(governors)),
-        numa_nodes=len(list(folder.glob("node/node[0-9]*"))) or 1,
+        numa_nodes=len(numa.with_processors(root)) or 1,
     )
+
+
+def _topology(root: Path, processors: list[dict[str, str]]) -> tuple[int, int]:
+    """Sockets and cores. /proc tells them of x86 alone, so that all threads of another were cores of one socket."""
+    folders = [root / f"sys/devices/system/cpu/cpu{block['processor']}/topology" for block in processors]
+    told = [[outside.text(each / name) for name in ("physical_package_id", "thread_siblings_list")] for each in folders]
+    if not all(map(all, told)):
+        told = [[block.get("physical id", "0"), block.get("core id", block["processor"])] for block in processors]
+    return len({package for package, _ in told}), len({(package, core) for package, core in told})
 
 
 def _model(block: dict[str, str]) -> str:
     if "model name" in block:
         return re.sub(r"\s+", " ", block["model name"])
-    if "CPU implementer" in block:  # Arm tells numbers only
-        return f"{platform.machine()} implementer {block['CPU implementer']} part {block.get('CPU part', '?')}"
+    if "CPU implementer" in block:
+        known = ARM_CORES.get((block["CPU implementer"], block.get("CPU part", "")))
+        return known or f"{platform.machine()} implementer {block['CPU implementer']} part {block.get('CPU part', '?')}"
     return platform.machine()
 
 

@@ -33,16 +33,21 @@ class NumaNode:
 def nodes(usable: Collection[int], root: Path = Path("/")) -> list[NumaNode]:
     """The nodes with a processor of `usable`, in order. A kernel that shows none has one."""
     folder = root / "sys/devices/system"
-    lists = {
-        int(path.parent.name.removeprefix("node")): cpus_of(outside.text(path))
-        for path in folder.glob("node/node[0-9]*/cpulist")
-    }
     found = []
-    for number, cpus in sorted((lists or {0: set(usable)}).items()):
+    for number, cpus in sorted((with_processors(root) or {0: set(usable)}).items()):
         cores = {_core(folder, cpu) & set(usable) or {cpu} for cpu in cpus & set(usable)}
         if cores:
             found.append(NumaNode(number, tuple(sorted(tuple(sorted(core)) for core in cores))))
     return found
+
+
+def with_processors(root: Path = Path("/")) -> dict[int, set[int]]:
+    """Of each node that has any: the memory of a GPU (Grace Hopper) or of CXL is a node without. {} where none is shown."""
+    lists = {
+        int(path.parent.name.removeprefix("node")): cpus_of(outside.text(path))
+        for path in (root / "sys/devices/system/node").glob("node[0-9]*/cpulist")
+    }
+    return {number: cpus for number, cpus in lists.items() if cpus}
 
 
 def of_device(bus: str, root: Path = Path("/")) -> int:
@@ -50,9 +55,9 @@ def of_device(bus: str, root: Path = Path("/")) -> int:
     said = outside.text(root / "sys/bus/pci/devices" / bus / "numa_node")
     if said.isdecimal():
         return int(said)
-    there = list((root / "sys/devices/system/node").glob("node[0-9]*"))
+    there = with_processors(root)
     if len(there) <= 1:  # the kernel says -1 of devices on a machine of one
-        return 0
+        return next(iter(there), 0)
     raise NotSuitable(
         f"run.cpu_binding: this machine has {len(there)} NUMA nodes and does not say on which {bus} is (its numa_node is "
         f'{said or "not there"}), as many virtual machines do; say "none", or let the launcher bind the ranks'

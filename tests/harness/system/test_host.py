@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.results import sysdesc
 from harness.system import host, places
 
 PROCESSOR = """processor\t: {number}
@@ -52,9 +53,10 @@ def test_two_sockets_with_hyperthreads(tmp_path: Path) -> None:
 
 
 def test_arm_has_numbers_for_a_name(tmp_path: Path) -> None:
-    found = host.read(lay(tmp_path, {"proc/cpuinfo": ARM}))
+    found = host.read(lay(tmp_path, {"proc/cpuinfo": ARM.replace("0xd4f", "0xfff")}))
 
-    assert found.cpu.model.endswith("implementer 0x41 part 0xd4f")
+    assert found.cpu.model.endswith("implementer 0x41 part 0xfff")
+    assert sysdesc.describe({"cpu": found.cpu.model}, {}, {}, {})["host_processor_model_name"].startswith(sysdesc.MARK)
     assert (found.cpu.sockets, found.cpu.cores, found.cpu.threads, found.cpu.governors) == (1, 2, 2, ())
 
 
@@ -114,6 +116,22 @@ NESTED: list[tuple[dict[str, str], float | None, float | None]] = [
 ]
 
 
+def test_grace_has_two_sockets_and_the_memory_of_its_gpus_no_processors(tmp_path: Path) -> None:
+    """Of a Grace Hopper with two modules /proc tells no sockets, and each GPU's memory is a node of its own."""
+    block = "processor\t: {}\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\n"
+    files = {"proc/cpuinfo": "\n".join(block.format(number) for number in range(144))}
+    for number in range(144):
+        folder = f"sys/devices/system/cpu/cpu{number}/topology"
+        files[f"{folder}/physical_package_id"] = f"{number // 72}\n"
+        files[f"{folder}/thread_siblings_list"] = f"{number}\n"
+    for node, cpus in {0: "0-71", 1: "72-143", **dict.fromkeys(range(2, 18), "")}.items():
+        files[f"sys/devices/system/node/node{node}/cpulist"] = f"{cpus}\n"
+    found = host.read(lay(tmp_path, files)).cpu
+
+    assert found.model == "Arm Neoverse-V2"
+    assert (found.sockets, found.cores, found.threads, found.numa_nodes) == (2, 144, 144, 2)
+
+
 @pytest.mark.parametrize(
     ("files", "quota", "limit"),
     [
@@ -144,10 +162,33 @@ def test_limits_of_both_kinds_of_cgroup(
     assert (found.cpu.quota, found.memory_limit_gib) == (quota, limit)
 
 
-def test_containers_by_their_marks(tmp_path: Path) -> None:
-    assert not host.in_container(tmp_path)
-    assert host.in_container(lay(tmp_path / "docker", {".dockerenv": ""}))
-    assert host.in_container(lay(tmp_path / "podman", {"run/.containerenv": ""}))
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {".dockerenv": ""},
+        {"run/.containerenv": ""},
+        {"run/systemd/container": "systemd-nspawn\n"},
+        {"proc/1/environ": "TERM=linux\0container=lxc\0"},
+        {"proc/self/environ": "container=podman\0HOME=/root\0"},
+        {"proc/1/cgroup": "4:memory:/kubepods/burstable/pod1/0123\n"},
+        {"proc/1/cgroup": "0::/", "run/secrets/kubernetes.io/serviceaccount/token": "x"},
+        {"proc/1/cgroup": "0::/", "etc/hosts": "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"},
+        {".singularity.d/runscript": ""},
+    ],
+)
+def test_containers_by_their_marks(tmp_path: Path, marks: dict[str, str]) -> None:
+    assert host.in_container(lay(tmp_path, marks))
+
+
+def test_a_host_is_no_container(tmp_path: Path) -> None:
+    host_s = {
+        "proc/1/cgroup": "0::/init.scope\n",
+        "proc/1/environ": "HOME=/\0TERM=linux\0",
+        "proc/self/environ": "MY_container=none\0",
+        "etc/hosts": "127.0.0.1 localhost\n",
+        "run/systemd/system/x": "",
+    }
+    assert not host.in_container(lay(tmp_path, host_s))
 
 
 def test_this_machine() -> None:

@@ -78,5 +78,16 @@ def test_where_a_device_is(machine: Path, tmp_path: Path) -> None:
     assert numa.of_device("0000:c1:00.0", tmp_path / "a machine that tells nothing") == 0
 
 
+def test_a_node_of_memory_alone_is_no_choice(machine: Path) -> None:
+    """A GPU's on Grace Hopper, or CXL's."""
+    folder = machine / "sys/devices/system/node"
+    for name in ("node2", "node3"):
+        (folder / name).mkdir()
+        (folder / name / "cpulist").write_text("\n")
+    assert [each.number for each in numa.nodes(range(16), machine)] == [0, 1]
+    (folder / "node1/cpulist").write_text("\n")
+    assert numa.of_device("0000:c1:00.0", machine) == 0, "the one that has processors"
+
+
 def test_a_kernel_that_shows_no_nodes_has_one(tmp_path: Path) -> None:
     assert numa.nodes({3, 1}, tmp_path) == [numa.NumaNode(0, ((1,), (3,)))]
