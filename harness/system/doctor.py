@@ -123,7 +123,8 @@ def _results(place: Place) -> Finding:
     text = f"{place.path}, {_gib(place.free_gib)} free on {place.filesystem}"
     if not place.writable:
         fix = "give it to this user, or name another folder (--out, LOGDIR)"
-        return Finding("problem", "results", f"{text}: cannot be written", fix)
+        why = f" ({place.unreachable})" if place.unreachable else ""
+        return Finding("problem", "results", f"{text}: cannot be written{why}", fix)
     if place.free_gib < RESULTS_GIB:
         level: Level = "warning" if place.free_gib >= RESULTS_GIB_LEAST else "problem"
         return Finding(level, "results", text, "make room, or name another folder (--out, LOGDIR)")
@@ -151,6 +152,9 @@ def _cache(cache: Cache, in_container: bool) -> Finding:
 
 def _data(place: Place, reading: Reading | None) -> Finding:
     text = f"{place.path} on {place.filesystem}"
+    if place.unreachable:
+        fix = "let this user into all folders above it; a network file system's is mounted again"
+        return Finding("problem", "data set", f"{text}: cannot be looked at ({place.unreachable})", fix)
     if not place.exists:
         return Finding("problem", "data set", f"{text}: there is no such folder", "check --data-dir and the mount")
     if not place.readable:

@@ -27,6 +27,7 @@ class Place:
     size_gib: float
     free_gib: float
     filesystem: str  # "ext4", "nfs4", ...
+    unreachable: str = ""  # why it cannot be told whether there is such a folder, or what is in it: "Permission denied"
 
     @property
     def remote(self) -> bool:
@@ -36,18 +37,27 @@ class Place:
 def look(path: Path, mounts: Path = Path("/proc/mounts")) -> Place:
     """Look at one folder. `mounts` is for tests."""
     path = path.absolute()
-    there = next(each for each in (path, *path.parents) if each.exists())
+    there = next(each for each in (path, *path.parents) if os.access(each, os.F_OK))
     usage = shutil.disk_usage(there)
     readable = os.access(there, os.R_OK | os.X_OK)
+    exists, empty, unreachable = False, False, ""
+    try:
+        exists = stat.S_ISDIR(path.stat().st_mode)
+        empty = exists and readable and next(path.iterdir(), None) is None
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # a folder above that lets nobody through, a file server that has forgotten it
+        unreachable = error.strerror or str(error)
     return Place(
         path=str(path),
-        exists=path.is_dir(),
-        empty=path.is_dir() and readable and next(path.iterdir(), None) is None,
+        exists=exists,
+        empty=empty,
         readable=readable,
-        writable=there.is_dir() and os.access(there, os.W_OK | os.X_OK),
+        writable=not unreachable and there.is_dir() and os.access(there, os.W_OK | os.X_OK),
         size_gib=usage.total / GIB,
         free_gib=usage.free / GIB,
         filesystem=_filesystem(there.resolve(), mounts),
+        unreachable=unreachable,
     )
 
 

@@ -226,6 +226,7 @@ def test_folder_faults() -> None:
         assert the(examine(here, results=place), "results").level == level
     for place, level in (
         (replace(DATA, exists=False), "problem"),
+        (replace(DATA, exists=False, unreachable="Stale file handle"), "problem"),
         (replace(DATA, empty=True), "problem"),
         (replace(DATA, readable=False), "problem"),
         (replace(DATA, filesystem="nfs4"), "warning"),

@@ -213,5 +213,10 @@ def test_places(tmp_path: Path) -> None:
     assert (coming.exists, coming.writable, coming.filesystem) == (False, True, "ext4")
     assert 0 < coming.free_gib <= coming.size_gib
 
+    nowhere = places.look(
+        tmp_path / ("x" * 300) / "out", mounts
+    )  # as a folder above that lets nobody through, or a stale one
+    assert (nowhere.exists, nowhere.writable, nowhere.unreachable) == (False, False, "File name too long")
+
     in_the_way = places.look(mounts / "out", mounts)  # a file where a folder should be
     assert not in_the_way.writable
