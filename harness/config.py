@@ -156,10 +156,14 @@ class Configuration:
         return _other_task(self.benchmark, self.tables)
 
     @property
+    def to_be_published(self) -> bool:
+        """Whether its results are meant to be."""
+        return self.submission.division == "closed" or self.submission.status != "research"
+
+    @property
     def lacks_submitter(self) -> str:
         """Where results are meant to be published and nobody is named whose they are: what follows, in words; else ""."""
-        meant = self.submission.division == "closed" or self.submission.status != "research"
-        if not meant or self.submission.org.casefold() != UNNAMED:
+        if not self.to_be_published or self.submission.org.casefold() != UNNAMED:
             return ""
         return f'{self.name} says submission.org = "{UNNAMED}": no package can be made of its logs, and logs are never edited'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,7 +66,7 @@ def doctor(
         reading=reading,
     )
     if configuration is not None:
-        findings += _submitter(configuration)
+        findings += _publishing(configuration)
     if as_json:
         import json
 
@@ -80,12 +81,17 @@ def doctor(
     raise typer.Exit(exit_codes.NOT_SUITABLE if any(each.level == "problem" for each in findings) else 0)
 
 
-def _submitter(configuration: str) -> list[Finding]:
+def _publishing(configuration: str) -> Iterator[Finding]:
+    """What keeps results from being published that are meant to be."""
     from harness import config, config_files
+    from harness.execution import provenance
     from harness.system.accelerator import Finding
 
-    lacks = config.load(config_files.find(configuration)).lacks_submitter
-    return [Finding("warning", "submitter", lacks, "for results to be published: run with --org NAME")] if lacks else []
+    chosen = config.load(config_files.find(configuration))
+    if lacks := chosen.lacks_submitter:
+        yield Finding("warning", "submitter", lacks, "for results to be published: run with --org NAME")
+    if chosen.to_be_published and (said := provenance.unpublishable()):
+        yield Finding("warning", "code", *said)
 
 
 def _reading(data_dir: Path, configuration: str | None) -> Reading | None:

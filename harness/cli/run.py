@@ -55,6 +55,8 @@ def run(request: Request, named: frozenset[str]) -> None:
     alone = not launch.as_rank and environment.of_a_launcher() is None  # ranks and trials of somebody who said it
     if alone and request.max_steps is None and (lacks := chosen.lacks_submitter):
         sys.stderr.write(f"warning: {lacks}; --org NAME names who submits\n")
+    if alone and request.max_steps is None and chosen.to_be_published and request.started_by is Engine.PROCESS:
+        _warn_of_code()
     request = replace(
         request,
         configuration=str(path.resolve()),
@@ -85,6 +87,14 @@ def run(request: Request, named: frozenset[str]) -> None:
         leaving.at_once(code)
     leaving.without(threads, code)
     raise typer.Exit(code)
+
+
+def _warn_of_code() -> None:
+    """Before hours are spent. Containers, and nodes of a job, have code of their own."""
+    from harness.execution import provenance
+
+    if said := provenance.unpublishable():
+        sys.stderr.write(f"warning: {'; '.join(said)}\n")
 
 
 def _default() -> Path:

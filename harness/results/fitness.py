@@ -78,7 +78,16 @@ OF_RUN = (
         Obstacle(
             "the source had uncommitted changes", "nobody can know what ran: commit, then run again", "tree_dirty"
         ),
-        lambda record: record.tree_dirty is True,
+        lambda record: record.tree_dirty is True and not record.of_no_commit,
+    ),
+    _OfRun(
+        Obstacle(
+            "the log names no commit",
+            "nobody can know what ran, as of what pip installed and of copies without their repository: run in a clone, with "
+            "git installed, or in an image that was built from one",
+            "commit",
+        ),
+        lambda record: record.of_no_commit,
     ),
     _OfRun(
         Obstacle(

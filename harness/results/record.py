@@ -361,6 +361,11 @@ class RunRecord:
         return value if isinstance(value, bool) else None
 
     @property
+    def of_no_commit(self) -> bool:
+        """Whether the run itself could not tell its commit: its code was installed, or copied without its repository."""
+        return self.commit == "unknown" and self.tree_dirty is True
+
+    @property
     def benchmark_sha256(self) -> str | None:
         """Of the code of a benchmark that lies outside of the project, of which `commit` says nothing; None of one within."""
         return self.text("benchmark_sha256")

@@ -10,6 +10,7 @@ import pytest
 from harness import config
 from harness.cli import main
 from harness.config_files import ConfigError
+from harness.execution import provenance
 from harness.launch import container
 from tests.toy import configuration as toy
 
@@ -54,6 +55,39 @@ def test_doctor_says_it_of_a_configuration(tmp_path: Path, capsys: pytest.Captur
     main(["doctor", str(of(tmp_path)), "--data-dir", str(tmp_path / "data"), "--json"])
     found = {each["subject"]: each for each in json.loads(capsys.readouterr().out)["findings"]}
     assert found["submitter"]["level"] == "warning" and "--org NAME" in found["submitter"]["fix"]
+
+
+@pytest.mark.parametrize(
+    ("commit", "says"),
+    [
+        (("0123456789abcdef", False), ""),
+        (("0123456789abcdef", True), "the source differs from commit 0123456789ab: no package can be made of its logs"),
+        (
+            ("unknown", True),
+            "the log names no commit (installed by pip, a copy without its repository, or git does not",
+        ),
+    ],
+)
+def test_code_of_which_no_package_can_be_made_is_said_first_too(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    commit: tuple[str, bool],
+    says: str,
+) -> None:
+    """Five runs of hours were refused when they were done, and what pip had installed was told to commit its changes."""
+    monkeypatch.setattr(provenance, "commit", lambda _: commit)
+    words = ("--data-dir", str(tmp_path / "absent"), "--out", str(tmp_path))
+    for submission, meant in (({}, True), ({"division": "open", "status": "research"}, False)):
+        path = of(tmp_path, **submission)
+        main(["run", str(path), *words])
+        told = capsys.readouterr().err
+        assert "there is no such folder" in told and told.count("no package can be made") == meant * (1 + bool(says))
+        assert not meant or says in told
+        (tmp_path / "data").mkdir(exist_ok=True)
+        main(["doctor", str(path), "--data-dir", str(tmp_path / "data"), "--json"])
+        found = {each["subject"]: each for each in json.loads(capsys.readouterr().out)["findings"]}
+        assert ("code" in found) == (meant and bool(says)) and (not says or not meant or says in found["code"]["text"])
 
 
 def test_the_organization_of_a_run_is_its_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

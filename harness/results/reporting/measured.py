@@ -223,7 +223,8 @@ def _sections(series: Series, description: Mapping[str, Any]) -> Iterator[Sectio
     provenance = {
         "commit": _each(record.commit for record in records),
         "uncommitted changes": _each(
-            None if record.tree_dirty is None else "yes" if record.tree_dirty else "no" for record in records
+            UNKNOWN if record.of_no_commit else {None: None, True: "yes", False: "no"}[record.tree_dirty]
+            for record in records
         ),
     }
     for key in dict.fromkeys(key for record in records for key in _flat(record.software)):

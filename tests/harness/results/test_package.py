@@ -313,6 +313,11 @@ def test_the_scripts_of_a_package_are_sound(tmp_path: Path, project: str) -> Non
         ({"max_steps": 500}, 5, "a run that --max-steps was to end"),
         ({"tree_dirty": True}, 5, "the source had uncommitted changes"),
         ({"commit": "unknown"}, 5, "the logs name no commit"),
+        (
+            {"commit": "unknown", "tree_dirty": True},
+            5,
+            "the log names no commit: nobody can know what ran, as of what pip",
+        ),
         ({"commit": "1" * 40}, 5, "is not in this checkout"),
         ({"benchmark_sha256": "2" * 64}, 5, "lies outside of this project, whose commit has none of it"),
         ({}, 4, "4 runs; the rules want 5: run 1 more"),

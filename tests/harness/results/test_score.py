@@ -203,6 +203,7 @@ def test_a_single_run_that_did_not_converge(tmp_path: Path) -> None:
         ({"eval_samples_trained_on": 9}, "trained on are evaluated"),
         ({"max_steps": 500}, "--max-steps"),
         ({"tree_dirty": True}, "uncommitted"),
+        ({"tree_dirty": True, "commit": "unknown"}, "the log names no commit"),
     ],
 )
 def test_what_makes_a_score_unofficial(tmp_path: Path, own: dict[str, object], why: str) -> None:
