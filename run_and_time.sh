@@ -62,8 +62,9 @@ for argument in "$@"; do
     fi
 done
 
+script=$(readlink -f -- "${BASH_SOURCE[0]}") # a link to it may be what is called
 # shellcheck source=requirements/set_up.sh
-. "$(dirname "${BASH_SOURCE[0]}")/requirements/set_up.sh"
+. "${script%/*}/requirements/set_up.sh"
 set_up "$here/requirements/run.lock"
 # -P: a folder called harness in the caller's directory is not ours
 PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} exec "$python" -P -m harness run "$@"

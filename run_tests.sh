@@ -6,8 +6,9 @@
 #   ./run_tests.sh -m gpu        what runs on a GPU
 set -euo pipefail
 
+script=$(readlink -f -- "${BASH_SOURCE[0]}") # a link to it may be what is called
 # shellcheck source=requirements/set_up.sh
-. "$(dirname "${BASH_SOURCE[0]}")/requirements/set_up.sh"
+. "${script%/*}/requirements/set_up.sh"
 cd "$here"
 set_up requirements/run.lock requirements/dev.lock
 

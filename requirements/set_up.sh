@@ -5,40 +5,65 @@
 #   set_up LOCK...     sets $python. An environment that has everything (the image, an active one) is used as it is; else
 #                      .venv in the checkout is made or completed. Index, proxy and certificates are pip's own settings.
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+here=${BASH_SOURCE[0]%/requirements/*}
+mark=$here/.venv/set-up.lock # held by whoever sets up; empty unless he is at it, or was killed
 
 fail() { printf 'error: %s\n' "$1" >&2; exit "${2:-2}"; }
 
+[[ $here != *:* ]] || fail "$here: no folder of Python's may have a colon in its name; move the checkout"
+
 set_up() {
+    ready "$@" && return
+    [[ $(uname -sm) == "Linux x86_64" ]] || fail "the lock files are for Linux on x86-64, this is $(uname -sm)" 6
+    local base
+    base=$(find_python) || fail "Python 3.11 or newer is needed, and python3 on PATH is $(python3 --version 2>&1)"
+    { mkdir -p "$here/.venv" && : >> "$mark"; } 2>/dev/null ||
+        fail "$here/.venv cannot be written and no Python on PATH has what the lock files name; use a copy that can be written"
+    exec {held}>> "$mark"
+    if [[ $(try_lock) == taken ]]; then
+        printf 'set-up: another one is installing into .venv; waiting for it\n'
+        flock "$held"
+    fi
+    ready "$@" || make_environment "$base" "$@"
+    exec {held}>&- # or the run would hold it
+}
+
+# Whether there is an environment that has everything; sets $python.
+ready() {
     local candidate
     for candidate in "$here/.venv/bin/python" python3 python; do
+        [[ $candidate != /* || ! -s $mark ]] || continue
         if command -v "$candidate" >/dev/null && "$candidate" "$here/requirements/satisfied.py" "$@" >/dev/null 2>&1; then
             python=$candidate
             return
         fi
     done
-    make_environment "$@"
-    python=$here/.venv/bin/python
+    return 1
+}
+
+# A file system without locks has none that could be taken; there it is as if nobody else were.
+try_lock() {
+    local code=0
+    flock --nonblock --conflict-exit-code 75 "$held" 2>/dev/null || code=$?
+    if [[ $code == 75 ]]; then printf taken; fi
 }
 
 make_environment() {
-    local began=$SECONDS log=$here/.venv/set-up.log base lock count=0
-    [[ $(uname -sm) == "Linux x86_64" ]] || fail "the lock files are for Linux on x86-64, this is $(uname -sm)" 6
-    [[ -w $here ]] || fail "$here is read-only and no Python on PATH has what the lock files name; use a copy that can be written"
-    base=$(find_python) || fail "Python 3.11 or newer is needed, and python3 on PATH is $(python3 --version 2>&1)"
-    if ! "$here/.venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-        if "$base" -c 'import ensurepip' 2>/dev/null; then
-            "$base" -m venv --clear "$here/.venv"
-        elif "$base" -m pip --version >/dev/null 2>&1; then
-            "$base" -m venv --clear --without-pip "$here/.venv"
-        else
-            fail "$("$base" --version) has neither ensurepip nor pip; on Debian and Ubuntu: apt-get install python3-venv"
-        fi
+    local began=$SECONDS log=$here/.venv/set-up.log base=$1 lock count=0
+    shift
+    printf 'unfinished\n' > "$mark"
+    python=$here/.venv/bin/python
+    # A killed pip leaves packages of which it has the name and version and not all files: it would call them installed
+    for info in "$here"/.venv/lib/python3*/site-packages/*.dist-info; do
+        [[ -e $info/INSTALLER ]] || rm -rf "$info"
+    done
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || ! { has_pip "$python" || has_pip "$base"; }; then
+        make_empty_one "$base"
     fi
     for lock in "$@"; do count=$((count + $(grep -c '==' "$lock"))); done
     printf 'set-up: installing %d packages into .venv (about 7 GB with CUDA; minutes, once)\n' "$count"
-    local pip=("$here/.venv/bin/python" -m pip)
-    "${pip[@]}" --version >/dev/null 2>&1 || pip=("$base" -m pip --python "$here/.venv/bin/python")
+    local pip=("$python" -m pip)
+    has_pip "$python" || pip=("$base" -m pip --python "$python")
     local requirements=()
     for lock in "$@"; do requirements+=(-r "$lock"); done
     if ! "${pip[@]}" install --disable-pip-version-check --require-hashes --progress-bar off "${requirements[@]}" 2>&1 |
@@ -46,8 +71,21 @@ make_environment() {
         grep -E '^(ERROR|error)' "$log" >&2 || tail -n 5 "$log" >&2
         fail "set-up did not finish; all of pip's output is in $log. Run again to go on where it stopped"
     fi
+    : > "$mark"
     printf 'set-up: done in %d s\n' "$((SECONDS - began))"
 }
+
+make_empty_one() {
+    local how=()
+    if ! "$1" -c 'import ensurepip' 2>/dev/null; then
+        has_pip "$1" || fail "$("$1" --version) has neither ensurepip nor pip; on Debian and Ubuntu: apt-get install python3-venv"
+        how=(--without-pip)
+    fi
+    find "$here/.venv/" -mindepth 1 -maxdepth 1 ! -name "${mark##*/}" -exec rm -rf {} + # as venv --clear would, but the lock
+    "$1" -m venv "${how[@]}" "$here/.venv"
+}
+
+has_pip() { "$1" -c 'from importlib.metadata import version; version("pip")' 2>/dev/null; }
 
 # On a terminal one line that counts packages; in a file or pipe nothing between the first line and the last.
 show_progress() {
