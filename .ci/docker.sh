@@ -11,7 +11,8 @@ set -euo pipefail
 
 IMAGE=${IMAGE:-ssd-ci}
 BASE_IMAGE=${BASE_IMAGE:-}
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(readlink -f -- "$0")
+root=${root%/.ci/*}
 engine="" own_images=()
 beside="" # process that builds the other images, beside the command
 prebuilt="" # said where they were built so

@@ -43,18 +43,20 @@ for option in "$@"; do
     fi
 done
 
-checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+checkout=$(readlink -f -- "${BASH_SOURCE[0]}") # a link to it may be what is called
+checkout=${checkout%/docker/*}
 
-# Any Python with the few packages that the host's side needs
+# Any Python from 3.11 on with the few packages that the host's side needs. -P: a folder called harness in the caller's
+# directory is not ours
 python=
 for candidate in "$checkout/.venv/bin/python" python3 python; do
-    if "$candidate" -c 'import docker.client, psutil, pydantic, typer' 2> /dev/null; then
+    if "$candidate" -P -c 'import tomllib, docker.client, psutil, pydantic, typer' 2> /dev/null; then
         python=$candidate
         break
     fi
 done
 if [ -z "$python" ]; then
-    echo "No Python here has what the host's side of this needs. Make one:" >&2
+    echo "No Python 3.11 or later here has what the host's side of this needs. Make one:" >&2
     echo "    python3 -m venv $checkout/.venv && $checkout/.venv/bin/pip install docker nvidia-ml-py psutil pydantic typer" >&2
     exit 6
 fi
@@ -68,7 +70,7 @@ for name in CONT DGXSYSTEM; do
     fi
 done
 if [ "$missing" = 1 ]; then
-    "$python" -c 'from harness.cli.environment import lookalikes; print(*lookalikes(), sep="\n")' >&2
+    "$python" -P -c 'from harness.cli.environment import lookalikes; print(*lookalikes(), sep="\n")' >&2
     exit 2
 fi
 
@@ -98,4 +100,4 @@ if [ -d "$backbone" ]; then
 fi
 if [ -n "$backbone" ]; then arguments+=(--initial-weights "$backbone"); fi
 
-exec "$python" -m harness run "${arguments[@]}" "$@"
+exec "$python" -P -m harness run "${arguments[@]}" "$@"

@@ -17,7 +17,8 @@
 # nothing installed. What is compiled is kept in the user's cache: a second part does not compile again. The first four take
 # 13 minutes at most.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+script=$(readlink -f -- "${BASH_SOURCE[0]}")
+cd "${script%/*}/.." || exit 2
 
 configuration=${1:-H100_1x1x256}
 shift $(($# > 0))

@@ -5,7 +5,8 @@
 #   set_up LOCK...     sets $python. An environment that has everything (the image, an active one) is used as it is; else
 #                      .venv in the checkout is made or completed. Index, proxy and certificates are pip's own settings.
 
-here=${BASH_SOURCE[0]%/requirements/*}
+here=$(readlink -f -- "${BASH_SOURCE[0]}")
+here=${here%/requirements/*}
 mark=$here/.venv/set-up.lock # held by whoever sets up; empty unless he is at it, or was killed
 
 fail() { printf 'error: %s\n' "$1" >&2; exit "${2:-2}"; }

@@ -123,6 +123,13 @@ def test_another_folder_of_that_name_is_not_taken_for_it(checkout: Checkout) -> 
         assert (code, checkout.started()[0]) == (0, str(checkout.root)), said
 
 
+def test_a_package_of_results_takes_it_by_a_relative_path(checkout: Checkout) -> None:
+    """Its init_datasets.sh goes into the implementation's folder first."""
+    script = '. ./requirements/set_up.sh; set_up requirements/run.lock; printf "python: %s" "$python"'
+    code, said = checkout.run("bash", "-euc", script, cwd=checkout.root)
+    assert code == 0 and said.endswith(f"python: {checkout.root}/.venv/bin/python"), said
+
+
 def test_of_two_beside_each_other_one_installs_and_the_other_waits_for_it(checkout: Checkout) -> None:
     wait = checkout.beside / "seen.wait"
     wait.touch()

@@ -20,7 +20,8 @@ README = "README.md"
 _SHELL = """#!/usr/bin/env bash
 # {purpose}
 set -euo pipefail
-cd "$(dirname "${{BASH_SOURCE[0]}}")/../{implementation}"
+script=$(readlink -f -- "${{BASH_SOURCE[0]}}")
+cd "${{script%/*}}/../{implementation}"
 {command}
 """
 

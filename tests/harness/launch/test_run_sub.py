@@ -49,7 +49,7 @@ def test_every_input_reaches_the_harness(tmp_path: Path) -> None:
     finished = submit(tmp_path, **given)
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "seen").read_text().splitlines() == [
-        *(str(CHECKOUT), "-m", "harness", "run", "x", "--engine", "slurm", "--trials", "3", "--out", "/logs"),
+        *(str(CHECKOUT), "-P", "-m", "harness", "run", "x", "--engine", "slurm", "--trials", "3", "--out", "/logs"),
         *("--image", "site/ssd:1", "--data-dir", "/raid/coco", "--initial-weights", "/raid/r34.pth", "--seed", "7"),
         *("--system", "s", "--watchdog", "9", "--no-clear-caches", "--resume"),
     ]
@@ -57,7 +57,7 @@ def test_every_input_reaches_the_harness(tmp_path: Path) -> None:
 
 def test_the_defaults_that_submitters_know(tmp_path: Path) -> None:
     assert submit(tmp_path, DGXSYSTEM="x").returncode == 0
-    words = (tmp_path / "seen").read_text().splitlines()[4:]
+    words = (tmp_path / "seen").read_text().splitlines()[5:]
     assert words == ["x", "--engine", "slurm", "--trials", "5", "--out", str(tmp_path / "results")]
 
 
@@ -93,6 +93,12 @@ def test_a_newer_slurm_shows_how_the_job_was_submitted_too(tmp_path: Path) -> No
 def test_a_script_that_sbatch_leaves_relative_is_found_where_it_was_submitted(tmp_path: Path) -> None:
     finished = submit(tmp_path, (41, "docker/run.sub"), DGXSYSTEM="x", SLURM_SUBMIT_DIR=str(CHECKOUT))
     assert finished.returncode == 0, finished.stderr
+
+
+def test_a_link_to_the_script_is_the_script(tmp_path: Path) -> None:
+    (tmp_path / "job").symlink_to(CHECKOUT / "docker" / "run.sub")
+    assert submit(tmp_path, (41, tmp_path / "job"), DGXSYSTEM="x").returncode == 0
+    assert (tmp_path / "seen").read_text().splitlines()[0] == str(CHECKOUT)
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:

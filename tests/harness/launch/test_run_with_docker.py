@@ -16,7 +16,7 @@ from tests.conftest import CHECKOUT
 
 SCRIPT = CHECKOUT / "docker" / "run_with_docker.sh"
 STAND_IN = """#!/bin/sh
-if [ "$1" = -c ]; then exec {python} "$@"; fi
+if [ "$2" = -c ]; then exec {python} "$@"; fi
 printf '%s\\n' "$@" > "{seen}"
 """
 
@@ -52,7 +52,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 def test_the_defaults_that_submitters_know(checkout: Checkout) -> None:
     assert checkout.arguments(CONT="ssd", DGXSYSTEM="A100_1x1x128") == [
-        *("-m", "harness", "run", "A100_1x1x128", "--image", "ssd", "--trials", "5"),
+        *("-P", "-m", "harness", "run", "A100_1x1x128", "--image", "ssd", "--trials", "5"),
         *("--out", str(checkout.root / "results"), "--clear-caches"),
     ]
 
@@ -72,7 +72,7 @@ def test_every_input_reaches_the_harness(checkout: Checkout) -> None:
         **{"BACKBONE_DIR": f"{checkout.root}/weights", "SEED": "7", "NV_GPU": "2,3", "SYSTEM": "s", "WATCHDOG": "60"},
     }
     assert checkout.arguments("--resume", **given) == [
-        *("-m", "harness", "run", "x", "--image", "ssd", "--trials", "2", "--out", "/r"),
+        *("-P", "-m", "harness", "run", "x", "--image", "ssd", "--trials", "2", "--out", "/r"),
         *("--data-dir", "/raid/my coco", "--seed", "7", "--system", "s", "--gpus", "2,3", "--watchdog", "60"),
         *("--no-clear-caches", "--initial-weights", f"{checkout.root}/weights/resnet34-333f7ec4.pth", "--resume"),
     ]
@@ -87,6 +87,20 @@ def test_the_harness_has_every_option_that_the_script_passes() -> None:
     passed = set(re.findall(r"--[a-z-]+", re.sub(r"HELP.*HELP", "", SCRIPT.read_text(), flags=re.DOTALL)))
     missing = [option for option in passed - {"--help"} if option not in help_text]
     assert not missing
+
+
+def test_a_link_to_the_script_is_the_script(checkout: Checkout) -> None:
+    """Nor is a folder of the same name, in which the shell looks for those of CDPATH, taken for its own."""
+    (checkout.root / "elsewhere" / "docker").mkdir(parents=True)
+    (checkout.root / "timed").symlink_to(f"docker/{SCRIPT.name}")
+    for called in ("timed", f"docker/{SCRIPT.name}"):
+        begun = subprocess.run(
+            ["bash", called], cwd=checkout.root, capture_output=True, text=True, check=False,
+            env={"PATH": os.environ["PATH"], "CDPATH": "elsewhere", "CONT": "ssd", "DGXSYSTEM": "x"},
+        )  # fmt: skip
+        assert begun.returncode == 0, begun.stderr
+        assert (checkout.root / "seen").read_text().startswith("-P\n-m\nharness\n")
+        (checkout.root / "seen").unlink()
 
 
 def test_help_lists_every_variable_that_the_script_reads(checkout: Checkout) -> None:
@@ -121,7 +135,7 @@ def test_without_the_few_packages_it_says_how_to_get_them(checkout: Checkout) ->
     shutil.rmtree(checkout.root / ".venv")
     nothing = checkout.root / "bin"
     nothing.mkdir()
-    for tool in ("bash", "dirname", "cat"):
+    for tool in ("bash", "readlink", "cat"):
         (nothing / tool).symlink_to(str(shutil.which(tool)))
     refused = checkout.run(CONT="ssd", DGXSYSTEM="x", PATH=str(nothing))
     assert refused.returncode == 6
