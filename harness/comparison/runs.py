@@ -6,7 +6,7 @@ import glob
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -152,7 +152,6 @@ def invalid(runs: Iterable[ComparedRun]) -> list[Invalid]:
 
 def _why_invalid(run: ComparedRun) -> str:
     record = run.record
-    backwards = next((name for name, seconds in _durations(record) if seconds < 0), None)
     if record.outcome in ("empty", "invalid", "unfinished"):
         return record.reason
     if record.outcome == "aborted" and run.own and not record.reason.startswith(SPENT):
@@ -162,24 +161,14 @@ def _why_invalid(run: ComparedRun) -> str:
         return f"lines of it cannot be read ({record.malformed_count}), the first line {first.line}: {first.text}"
     if record.resumed_from_epoch is not None:
         return f"it was resumed from a checkpoint after epoch {record.resumed_from_epoch}: no timed run"
-    if backwards is not None:
-        return f"{backwards} stops before it starts: somebody set the clock, or edited the log"
+    if record.backwards:
+        return f"{record.backwards} stops before it starts: somebody set the clock, or edited the log"
     if record.clock_was_set and record.run_ms is not None:
         return (
             f"its clocks disagree: {record.run_ms / 1000:.3f} s from run_start to run_stop by the wall clock, "
             f"{record.monotonic_s:.3f} s by the monotonic one; somebody set the clock, or edited the log"
         )
     return ""
-
-
-def _durations(record: RunRecord) -> Iterator[tuple[str, float]]:
-    """Of all that a log starts and stops within a run."""
-    for epoch in record.epochs:
-        yield f"epoch {epoch.number:g}", epoch.seconds or 0.0
-    for block in record.blocks:
-        yield f"the block in line {block.line}", block.seconds or 0.0
-    for each in record.evaluations:
-        yield f"the evaluation in line {each.line}", each.seconds or 0.0
 
 
 def paired_hosts(runs: Iterable[ComparedRun]) -> set[str]:

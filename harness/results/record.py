@@ -62,6 +62,8 @@ class RunRecord:
     copies: int = 1  # how often each line is there, as a tee and a logger leave them
     # Whether each init_start line is there an even number of times: ranks that began in one millisecond, or lines logged twice
     ranks_in_doubt: bool = False
+    # The first epoch, block or evaluation that is stamped to stop before it starts, in words: the seconds of such are None
+    backwards: str = ""
     progress: Progress | None = None  # of a run that logs within an epoch: the last of it
     last_event_s: float | None = None  # the latest stamp
 
@@ -172,14 +174,15 @@ class RunRecord:
 
     @property
     def init_seconds(self) -> float | None:
-        if self.init_start_s is None or self.init_stop_s is None:
+        """None where either lacks, or they are out of order."""
+        if self.init_start_s is None or self.init_stop_s is None or self.init_stop_s < self.init_start_s:
             return None
         return self.init_stop_s - self.init_start_s
 
     @cached_property
     def counted_epoch_seconds(self) -> tuple[float, ...]:
         """Of each epoch, the first left out where there is another: it pays for caches and warm-up."""
-        times = [each.seconds for each in self.epochs if each.seconds is not None and each.seconds > 0]
+        times = [each.seconds for each in self.epochs if each.seconds]
         return tuple(times[1:] or times)
 
     @cached_property
@@ -188,7 +191,7 @@ class RunRecord:
         return median(self.counted_epoch_seconds) or median(
             each.seconds / each.epoch_count
             for each in self.blocks
-            if each.seconds and each.seconds > 0 and each.epoch_count and each.epoch_count >= 1
+            if each.seconds and each.epoch_count and each.epoch_count >= 1
         )
 
     @property
@@ -232,10 +235,6 @@ class RunRecord:
     def slowest_rank(self) -> SlowestRank | None:
         """None for a run of one rank."""
         return slowest.of_run(each.slowest for each in self.epochs)
-
-    @property
-    def evaluation_seconds(self) -> float:
-        return sum(each.seconds for each in self.evaluations if each.seconds is not None)
 
     @cached_property
     def counted_evaluations(self) -> tuple[Evaluation, ...]:

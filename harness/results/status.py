@@ -178,7 +178,7 @@ def _so_far(record: RunRecord) -> float | None:
     spans = [(each.start_s, each.seconds) for each in record.epochs]
     spans += [(each.start_s, each.seconds) for each in record.evaluations]
     ends = [start + (seconds or 0) for start, seconds in spans if start is not None]
-    return max(ends, default=record.run_start_s) - record.run_start_s
+    return max([record.run_start_s, *ends]) - record.run_start_s
 
 
 def follow(paths: Sequence[Path], show: Callable[[list[RunRecord]], None], *, stop: Callable[[], bool]) -> None:

@@ -219,13 +219,15 @@ def _sampled(line: Mapping[str, Any]) -> Sampled:
 def _energy(samples: tuple[Sampled, ...], start_s: float | None, stop_s: float | None) -> float | None:
     """Joules from start to stop: each sample's power up to the next, the first and the last drawn out to the ends.
 
-    None where the samples leave more than a gap open: a sampler that died early tells nothing of the rest.
+    None where the samples leave more than a gap open: a sampler that died early tells nothing of the rest; nor do stamps that
+    go backwards, of a clock that was set.
     """
     known = [(each.at_s, each.power_w) for each in samples if each.power_w is not None]
     if start_s is None or stop_s is None or len(known) < 2:
         return None
     times = [start_s, *(at for at, _ in known), stop_s]
-    if max(after - before for before, after in itertools.pairwise(times)) > max(GAP_S, GAP * (stop_s - start_s)):
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    if min(gaps) < 0 or max(gaps) > max(GAP_S, GAP * (stop_s - start_s)):
         return None
     total = known[0][1] * (known[0][0] - start_s) + known[-1][1] * (stop_s - known[-1][0])
     for (before, one), (after, other) in itertools.pairwise(known):

@@ -37,7 +37,12 @@ class Span:
 
     @property
     def seconds(self) -> float | None:
-        return None if self.start_s is None or self.stop_s is None else self.stop_s - self.start_s
+        """None where it has no end, or one that is stamped before its start."""
+        return None if self.start_s is None or self.stop_s is None or self.backwards else self.stop_s - self.start_s
+
+    @property
+    def backwards(self) -> bool:
+        return self.start_s is not None and self.stop_s is not None and self.stop_s < self.start_s
 
     def start(self, event: Event) -> None:
         self.start_s = event.time_ms / 1000 if self.start_s is None else self.start_s
@@ -153,6 +158,16 @@ class Timeline:
             Evaluation(each.number, each.line, each.start_s, each.seconds, each.value, each.at_s, each.order)
             for each in self._evaluations.values()
         )
+
+    @property
+    def backwards(self) -> str:
+        """The first that stops before it starts, in words; empty where none does."""
+        named = (
+            *((f"epoch {each.number or 0:g}", each) for each in self._epochs.values()),
+            *((f"the block in line {each.line}", each) for each in self._blocks.values()),
+            *((f"the evaluation in line {each.line}", each) for each in self._evaluations.values()),
+        )
+        return next((name for name, each in named if each.backwards), "")
 
     def _span(self, kept: dict[Any, Span], key: Any, event: Event) -> Span | Problem | None:
         """The span of this key, made where it is new; a Problem, once, where there is no more room."""

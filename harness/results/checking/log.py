@@ -129,7 +129,7 @@ def _epochs(log: Log) -> Iterator[Finding]:
             yield log.found("epoch order", text, fix, key="epoch_start", line=epoch.line, severity=severity)
             break
     for epoch, following in zip(record.epochs, record.epochs[1:], strict=False):
-        if epoch.seconds is None or epoch.seconds < 0:
+        if epoch.seconds is None:
             text = f"epoch {epoch.number:g} does not end before {following.number:g} begins"
             yield log.found(
                 "epoch order", text, "log epoch_stop when the epoch ends", key="epoch_stop", line=epoch.line

@@ -340,6 +340,22 @@ def test_minutes_are_never_negative() -> None:
     assert (record.outcome, record.minutes, record.run_ms) == ("invalid", None, None)
 
 
+@pytest.mark.parametrize("part", ["init", "epoch", "block", "eval"])
+def test_what_is_stamped_to_stop_before_it_starts_has_no_seconds(part: str) -> None:
+    log = events()
+    if part == "block":
+        at = next(n for n, each in enumerate(log) if each["key"] == "epoch_start")
+        log.insert(at, event(log[at]["time_ms"], "block_start", first_epoch_num=1, epoch_count=3))
+        log.insert(at + 7, event(log[at + 6]["time_ms"], "block_stop", first_epoch_num=1))
+    record = parsed(text(changed(log, f"{part}_stop", lambda e: e.update(time_ms=e["time_ms"] - 60_000))))
+    parts = {"epoch": record.epochs, "block": record.blocks, "eval": record.evaluations}
+    first = record.init_seconds if part == "init" else parts[part][0].seconds
+    assert first is None
+    assert all(each.seconds is None or each.seconds > 0 for several in parts.values() for each in several)
+    named = {"init": "", "epoch": "epoch 1", "block": "the block in line ", "eval": "the evaluation in line "}
+    assert record.backwards.startswith(named[part]) and bool(record.backwards) == (part != "init")
+
+
 def test_every_line_twice() -> None:
     lines = text(events(), noise="").splitlines(keepends=True)
     for doubled in (

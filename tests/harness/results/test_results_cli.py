@@ -136,6 +136,15 @@ def test_status_is_the_table_of_mll_status(capsys: pytest.CaptureFixture[str], t
     assert " ".join(row.split()) == "result_0.txt 8 912 608.1 yes 9,772 31.0 12.00 12.00 40 3.0 0.1600 | 50 3.0 0.2301"
 
 
+def test_status_of_a_clock_that_was_set_back_has_no_negative_seconds(tmp_path: Path) -> None:
+    """By two minutes, before the first epoch ended: it took -108.0 s, and the run -94.0 so far."""
+    log = [{**each, "time_ms": each["time_ms"] - 120_000 * (n > 27)} for n, each in enumerate(events()[:32])]
+    assert log[27]["key"] == "epoch_start"
+    found = as_json(read(write(tmp_path / "result_0.txt", log)))
+    assert (found["first_epoch_s"], found["mean_epoch_s"], found["epochs"]) == (12.0, 12.0, 1)
+    assert found["total_s"] == 2.0, "the last that is known to lie behind run_start"
+
+
 def test_status_codes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     going_on = write(tmp_path / "a/result_0.txt", events()[:60])
     failed = write(tmp_path / "b/result_0.txt", events(status="aborted"))

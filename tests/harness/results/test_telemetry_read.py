@@ -101,6 +101,19 @@ def test_a_sampler_that_died_early_tells_no_energy(tmp_path: Path) -> None:
     assert telemetry.joules_per_image(read(log), found) is None
 
 
+def test_samples_of_a_clock_that_was_set_back_tell_no_energy(tmp_path: Path) -> None:
+    """By 5 s in the middle of the run: they count as nothing twice and as minus them once."""
+    log = arms.write(tmp_path, 0)
+    arms.telemetry(log, power=600)
+    path = tmp_path / "telemetry_0.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines[len(lines) // 2 :]:
+        line["time_ms"] -= 5_000
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    found = telemetry.beside(read(log))
+    assert found is not None and found.power_w == 600 and found.energy_j is None
+
+
 def test_what_is_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     log = arms.write(tmp_path, 0)
     arms.telemetry(log)
