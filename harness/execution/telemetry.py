@@ -48,7 +48,9 @@ def into(path: Path, device: str, interval_s: float) -> Iterator[None]:
     if device == CPU:
         yield
         return
-    sampler = _started([sys.executable, "-m", "harness.execution.telemetry", str(path), str(interval_s), device])
+    sampler = _started(
+        [sys.executable, "-m", "harness.execution.telemetry", str(path.absolute()), str(interval_s), device]
+    )
     if sampler is None:
         yield
         return
@@ -90,9 +92,10 @@ def sample(sensors: Sequence[Sensors], path: Path, interval_s: float, stop: Call
             {name: call for name, call in device.sampled.items() if name not in reasons}
             for device, (_, reasons) in zip(sensors, first, strict=True)
         ]
-        due = time.monotonic()
-        while not stop(max(0.0, (due := due + interval_s) - time.monotonic())):
+        due = now = time.monotonic()
+        while not stop((due := max(due + interval_s, now)) - now):
             line("sample", [read(calls)[0] for calls in offered])
+            now = time.monotonic()  # what was missed, as while the machine slept, is not made up for
         last = [read(device.counted)[0] for device in sensors]
         grown = [_grown(before, after) for (before, _), after in zip(first, last, strict=True)]
         line("end", [{**values, "during_run": each} for values, each in zip(last, grown, strict=True)])
@@ -122,7 +125,7 @@ def _grown(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any
 
 @contextlib.contextmanager
 def of_device(device: str) -> Iterator[Sequence[Sensors]]:
-    """The sensors of the first vendor that has any for what run.device names."""
+    """The sensors of the first vendor that has any for what run.device names and this torch drives."""
     for vendor in accelerator.vendors():
         if device in (accelerator.ANY, *vendor.process_groups):
             with vendor.sensors(Path("/")) as found:
@@ -136,8 +139,11 @@ def main(path: Path, interval_s: float, device: str, until: IO[str]) -> None:
     """Sample until the run's end of the pipe closes."""
     with contextlib.suppress(OSError):
         os.nice(10)
-    with of_device(device) as sensors:
-        sample(sensors, path, interval_s, lambda wait_s: bool(select.select([until], [], [], wait_s)[0]))
+    try:
+        with of_device(device) as sensors:
+            sample(sensors, path, interval_s, lambda wait_s: bool(select.select([until], [], [], wait_s)[0]))
+    except OSError as error:  # a disk that is full or gone
+        sys.exit(f"warning: {path}: what the accelerators do is no longer sampled: {error.strerror}")
 
 
 if __name__ == "__main__":

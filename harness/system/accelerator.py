@@ -149,7 +149,7 @@ class Vendor(Protocol):
         ...
 
     def sensors(self, root: Path) -> AbstractContextManager[Sequence[Sensors]]:
-        """Telemetry's readings, for as long as the block runs; empty where there are none."""
+        """Telemetry's readings, for as long as the block runs; empty where there are none that this torch drives."""
         ...
 
     def tested_drivers(self) -> Collection[str]:

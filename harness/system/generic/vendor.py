@@ -157,7 +157,9 @@ class GenericVendor:
 
     @contextlib.contextmanager
     def sensors(self, root: Path) -> Iterator[Sequence[Sensors]]:
-        yield [sensors.of(card) for trace in makers.traces(root) for card in trace.cards if not card.display_only]
+        build = torch_build.read()
+        driven = [trace for trace in makers.traces(root) if trace.maker.driven_by(build)]
+        yield [sensors.of(card) for trace in driven for card in trace.cards if not card.display_only]
 
     def tested_drivers(self) -> Collection[str]:
         return ()

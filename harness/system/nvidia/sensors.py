@@ -96,7 +96,8 @@ class Xids:
             try:
                 event = self._nvml.nvmlEventSetWait_v2(self._events, 0)
             except self._nvml.NVMLError as error:
-                if getattr(error, "value", None) == self._nvml.NVML_ERROR_TIMEOUT:  # nothing more has happened
+                # nothing more has happened; or the GPU is lost, and why it is was the last that it said
+                if self.seen or getattr(error, "value", None) == self._nvml.NVML_ERROR_TIMEOUT:
                     return list(self.seen)
                 raise
             self.seen.append(int(event.eventData))
@@ -114,23 +115,34 @@ def of(nvml: Any) -> Iterator[list[Sensors]]:
     """`here` with the library given, which tests replace."""
     try:
         nvml.nvmlInit()
+        count = nvml.nvmlDeviceGetCount()
     except nvml.NVMLError:
         yield []
         return
     try:
-        gpus = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        yield [_sensors(nvml, gpu) for gpu in gpus]
+        yield [_sensors(nvml, index) for index in range(count)]
     finally:
         nvml.nvmlShutdown()
 
 
-def _sensors(nvml: Any, gpu: Any) -> Sensors:
+def _sensors(nvml: Any, index: int) -> Sensors:
+    try:
+        gpu = nvml.nvmlDeviceGetHandleByIndex(index)
+    except nvml.NVMLError as error:  # one lost GPU must not hide the others, nor take its place in every line
+        return Sensors(*(dict.fromkeys(calls, _none(str(error))) for calls in (STATE, COUNTED, SAMPLED)))
     xids = Xids(nvml, gpu)
     sampled: dict[str, Call] = {**SAMPLED, "xids": lambda n, gpu: xids.read()}  # noqa: ARG005
     counted: dict[str, Call] = {**COUNTED, "xid_errors": lambda n, gpu: len(xids.read())}  # noqa: ARG005
     return Sensors(
         *({name: _reading(nvml, gpu, call) for name, call in calls.items()} for calls in (STATE, counted, sampled))
     )
+
+
+def _none(why: str) -> Reading:
+    def read() -> Plain:
+        raise Unavailable(why)
+
+    return read
 
 
 def _reading(nvml: Any, gpu: Any, call: Call) -> Reading:

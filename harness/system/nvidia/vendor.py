@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,8 +95,8 @@ class NvidiaVendor:
 
     def look(self, around: Surroundings) -> Nvidia | None:
         build = torch_build.read()
-        if build.hip or any(list((around.root / "dev").glob(each)) for each in CUDA_LOOKALIKES):
-            return None  # "cuda" is another vendor's word here
+        if _is_anothers(build, around.root):
+            return None
         found = driver.read(around.root)
         bus = [each for each in pci.accelerators(around.root) if each.vendor == PCI_VENDOR]
         there = found.kernel_module is not None or found.control_node or not found.libcuda.absent or bus
@@ -106,11 +106,16 @@ class NvidiaVendor:
         bypassed = around.environment.get(BYPASS_VARIABLE, "") not in ("", "0", "false")
         return Nvidia(found, around.in_container, bypassed, build, names, around.environment.get(VISIBLE_VARIABLE))
 
-    def sensors(self, root: Path) -> AbstractContextManager[Sequence[Sensors]]:  # noqa: ARG002 - NVML knows no root
-        return sensors.here()
+    def sensors(self, root: Path) -> AbstractContextManager[Sequence[Sensors]]:
+        return nullcontext([]) if _is_anothers(torch_build.read(), root) else sensors.here()
 
     def tested_drivers(self) -> Collection[str]:
         return decision.manifest().tested_drivers
+
+
+def _is_anothers(build: TorchBuild, root: Path) -> bool:
+    """Whether "cuda" is another vendor's word here."""
+    return bool(build.hip) or any(list((root / "dev").glob(each)) for each in CUDA_LOOKALIKES)
 
 
 VENDOR = NvidiaVendor()

@@ -35,7 +35,7 @@ def write(
     folder: Path,
     number: int,
     *,
-    made: Made = Made(epochs=6, qualities=((3, 0.11), (6, 0.2325))),  # noqa: B008 - frozen
+    made: Made = Made(accelerators=1, epochs=6, qualities=((3, 0.11), (6, 0.2325))),  # noqa: B008 - frozen
     factor: float = 1.0,
     turn: int = 0,
     software: Mapping[str, Any] = OLD,
@@ -155,7 +155,7 @@ def telemetry(
 
 
 def made(**changes: Any) -> Made:
-    return replace(Made(epochs=6, qualities=((3, 0.11), (6, 0.2325))), **changes)
+    return replace(Made(accelerators=1, epochs=6, qualities=((3, 0.11), (6, 0.2325))), **changes)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str]:

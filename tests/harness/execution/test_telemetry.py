@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +16,10 @@ from typing import Any
 import pytest
 
 from harness.execution import telemetry
+from harness.system import torch_build
+from harness.system.accelerator import Sensors
 from harness.system.nvidia import sensors
+from harness.system.torch_build import TorchBuild
 from tests.harness.execution.runs import until
 
 
@@ -139,6 +145,65 @@ def test_without_a_gpu_there_is_no_file(tmp_path: Path, nvml: FakeNvml) -> None:
     with sensors.of(nvml) as found:
         telemetry.sample(found, tmp_path / "telemetry_0.jsonl", 1.0, lambda wait_s: True)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_missed_is_not_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a machine slept for a minute: sixty samples came at once, and weighed as sixty seconds in every mean."""
+    clock, waits = [100.0], []
+
+    def stop(wait_s: float) -> bool:
+        waits.append(wait_s)
+        clock[0] += 60.25 if len(waits) == 2 else wait_s
+        return len(waits) == 5
+
+    monkeypatch.setattr(telemetry.time, "monotonic", lambda: clock[0])
+    with sensors.of(FakeNvml()) as found:
+        telemetry.sample(found, tmp_path / "telemetry_0.jsonl", 1.0, stop)
+    assert waits == [1.0, 1.0, 0.0, 1.0, 1.0]
+
+
+def test_a_folder_said_from_here_is_not_one_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(telemetry, "_started", started.append)
+    with telemetry.beside(Path("out/result_0.txt"), "cuda"):
+        pass
+    assert started[0][3] == str(tmp_path / "out/telemetry_0.jsonl")
+
+
+def test_a_full_disk_is_a_line_on_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def sensor(device: str) -> Iterator[list[Sensors]]:
+        yield [Sensors(sampled={"power_w": lambda: 700})]
+
+    monkeypatch.setattr(telemetry, "of_device", sensor)
+    monkeypatch.setattr(Path, "open", lambda path, *_, **how: open("/dev/full", "w", buffering=1))  # noqa: PTH123, SIM115
+    with pytest.raises(SystemExit, match=r"telemetry_0.jsonl: what .* is no longer sampled: No space left on device"):
+        telemetry.main(Path("telemetry_0.jsonl"), 1.0, "cuda", sys.stdin)
+
+
+@pytest.mark.parametrize(
+    ("build", "driven"), [({"hip": "7.1"}, ["AMD"]), ({"cuda": "13.0"}, ["NVIDIA"]), ({}, ["NVIDIA"])]
+)
+def test_what_torch_drives_is_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: dict[str, str], driven: list[str]
+) -> None:
+    """Of a machine with both: under ROCm an idle GPU of NVIDIA's was, and without NVML an idle one of AMD's."""
+    card = tmp_path / "sys/bus/pci/devices/0000:05:00.0"
+    card.mkdir(parents=True)
+    for name, text in {"vendor": "0x1002", "device": "0x74a1", "class": "0x120000", "product_name": "AMD"}.items():
+        (card / name).write_text(text)
+    monkeypatch.setattr(torch_build, "read", lambda: TorchBuild("2.14.1", **build))
+    monkeypatch.setattr(sensors, "here", lambda: contextlib.nullcontext([Sensors(state={"name": lambda: "NVIDIA"})]))
+    monkeypatch.setattr(telemetry, "Path", lambda _: tmp_path)
+
+    def names() -> list[Any]:
+        with telemetry.of_device("cuda") as found:
+            return [each.state["name"]() for each in found]
+
+    assert names() == driven
+    monkeypatch.setattr(sensors, "here", lambda: contextlib.nullcontext([]))
+    assert names() == (driven if "hip" in build else [])
 
 
 def test_beside_a_run_on_this_machine(tmp_path: Path) -> None:

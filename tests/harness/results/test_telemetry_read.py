@@ -68,6 +68,20 @@ def test_images_are_those_that_were_trained(tmp_path: Path) -> None:
     assert telemetry.trained_images(cut) == 700 * done.global_batch_size
 
 
+def test_energy_is_that_of_the_devices_of_the_run(tmp_path: Path) -> None:
+    """Where no UUID tells which they are: on two machines half of it was told, of one of a machine's eight eight times it."""
+    for name, run, per_image in (
+        ("one", {"nodes": 1, "accelerators_per_node": 1}, True),
+        ("two machines", {"nodes": 2, "accelerators_per_node": 1}, False),
+        ("two of one", {"nodes": 1, "accelerators_per_node": 2}, False),
+    ):
+        log = arms.write(tmp_path / name, 0, change=arms.put("configuration", {"run": run}))
+        arms.telemetry(log)
+        record, found = read(log), telemetry.beside(read(log))
+        assert found is not None and found.gpus == 1 and not record.device_uuids
+        assert (telemetry.joules_per_image(record, found) is not None) == per_image, name
+
+
 def test_how_long_clocks_were_held_is_no_sum(tmp_path: Path) -> None:
     """Of eight GPUs, each held for 590 of 600 s by its power, it was 4,720 s; causes come together."""
     log = arms.write(tmp_path, 0)

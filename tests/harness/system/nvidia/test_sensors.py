@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pynvml
+import pytest
+
 from harness.execution import telemetry
 from harness.system.nvidia import nvml, sensors
 from tests.harness.system.recorded import GEFORCE, H100, NOT_SUPPORTED, Recorded
@@ -53,6 +56,33 @@ def test_xid_errors_are_counted_and_named(tmp_path: Path) -> None:
 
     assert [line["gpus"][0]["xids"] for line in lines if line["event"] == "sample"] == [[31], [31, 79, 79]]
     assert lines[-1]["gpus"][0]["during_run"]["xid_errors"] == 4
+
+
+def test_a_gpu_that_is_lost_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the XID 79 each call fails, and so did the one that would have told of it."""
+    recorded = Recorded(H100)
+    waited = recorded.nvmlEventSetWait_v2
+
+    def wait(events: list[int], timeout_ms: int) -> Any:
+        if not events and lost:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        lost.extend(events)
+        return waited(events, timeout_ms)
+
+    lost: list[int] = []
+    monkeypatch.setattr(recorded, "nvmlEventSetWait_v2", wait)
+    lines = sampled(tmp_path / "t.jsonl", recorded, {0: [79]})
+
+    assert [line["gpus"][0]["xids"] for line in lines if line["event"] == "sample"] == [[79], [79]]
+    assert lines[-1]["gpus"][0]["during_run"]["xid_errors"] == 1
+
+
+def test_a_gpu_that_was_lost_before_does_not_hide_the_others(tmp_path: Path) -> None:
+    lines = sampled(tmp_path / "t.jsonl", Recorded({"lost": True}, H100), {})
+
+    lost, alive = lines[0]["gpus"]
+    assert (lost["name"], lost["unavailable"]["name"], alive["name"]) == (None, "GPU is lost", "NVIDIA H100 80GB HBM3")
+    assert [gpu.get("power_w") for gpu in lines[1]["gpus"]] == [None, 698.25]
 
 
 def test_xids_that_a_device_does_not_report(tmp_path: Path) -> None:
