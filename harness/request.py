@@ -389,14 +389,17 @@ class Request:
         """For one trial of this series as a process of this machine."""
         return replace(self._only(ALL), number=number, out=folder, seed=seed)._absolute()
 
-    def inside(self, configuration: PurePosixPath, results: PurePosixPath) -> tuple[Self, dict[Path, Inside]]:
-        """One trial's request as its container is to be told, and where inside it each path of the host is to be seen."""
+    def inside(self, configuration: PurePosixPath, results: PurePosixPath) -> tuple[Self, list[tuple[Path, Inside]]]:
+        """One trial's request as its container is to be told, and where inside it each path of the host is to be seen.
+
+        One path may be two options'.
+        """
         moved: dict[str, Any] = {"configuration": str(configuration), "out": Path(results)}
-        mounts = {}
+        mounts = []
         for option, path in options.given(self):
             inside = option.note(Inside)
             if inside is not None:
-                mounts[path] = inside
+                mounts.append((path, inside))
                 moved[option.name] = Path(inside.of(path))
         return replace(self, **moved), mounts
 

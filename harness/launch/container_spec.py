@@ -8,6 +8,8 @@ trial.
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -46,6 +48,18 @@ class Mount:
     source: Path
     target: PurePosixPath
     read_only: bool = True
+
+    def option(self) -> str:
+        """Of `docker run`, which reads it as a line of CSV."""
+        words = [
+            "type=bind",
+            f"source={self.source}",
+            f"target={self.target}",
+            *(["readonly"] if self.read_only else []),
+        ]
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(words)
+        return f"--mount={line.getvalue()}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,7 @@ class ContainerSpec:
             *(("--ulimit=memlock=-1:-1", f"--ulimit=stack={STACK_BYTES}:{STACK_BYTES}") if self.lift_limits else ()),
             *(("--userns=host",) if self.host_user_ids else ()),
             *gpus,
-            *(f"--mount=type=bind,source={m.source},target={m.target}{',readonly' * m.read_only}" for m in self.mounts),
+            *(each.option() for each in self.mounts),
             *(f"--env={name}={value}" for name, value in self.environment.items()),
             self.image,
             *self.command,
@@ -218,7 +232,7 @@ def spec_of(
         mounts=(
             Mount(configuration, inside),
             Mount(order.folder, RESULTS, read_only=False),
-            *(Mount(each, seen.of(each), read_only=not seen.writable) for each, seen in mounted.items()),
+            *(Mount(each, seen.of(each), read_only=not seen.writable) for each, seen in mounted),
         ),
         user="0:0" if rootless else f"{host.uid}:{host.gid}",  # a rootless engine's root is the caller
         groups=() if rootless else host.groups,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from harness import ROOT
 from harness.contract import NotSuitable
+from harness.launch.container_spec import Mount
 from harness.system.accelerator import CPU
 
 IN_IMAGE = Path("/opt/harness")  # see the Dockerfile
@@ -26,15 +27,21 @@ class Runtime:
     home: Path = ROOT  # where it finds the harness
 
     @classmethod
-    def chosen(cls, image: str | None, mounts: Mapping[Path, tuple[PurePosixPath, bool]], device: str) -> Runtime:
-        """Of an image, what this cluster has for it; `mounts`: host's path -> path inside, and whether it is read-only.
+    def chosen(cls, image: str | None, mounts: Sequence[Mount], device: str) -> Runtime:
+        """Of an image, what this cluster has for it.
 
-        NotSuitable where the cluster runs no containers of that kind.
+        NotSuitable where the cluster runs no containers of that kind, ValueError for a path that it cannot have in one.
         """
         if image is None:
             return cls(options=(f"--chdir={ROOT}",))
+        for each in mounts:
+            if {":", ","} & set(str(each.source)):
+                raise ValueError(
+                    f"{each.source} is to be seen in the container of --image {image}, and neither pyxis nor Apptainer takes "
+                    "a path with a colon or a comma: give it another name"
+                )
         if image.endswith(".sif"):
-            binds = [f"--bind={source}:{target}{':ro' * read_only}" for source, (target, read_only) in mounts.items()]
+            binds = [f"--bind={m.source}:{m.target}{':ro' * m.read_only}" for m in mounts]
             gpus = () if device == CPU else ("--rocm",) if Path("/dev/kfd").exists() else ("--nv",)
             program = next((each for each in ("apptainer", "singularity") if shutil.which(each)), "apptainer")
             words = (program, "exec", f"--pwd={IN_IMAGE}", *gpus, *binds, image)
@@ -46,7 +53,7 @@ class Runtime:
                 f"`apptainer build ssd.sif docker-daemon://{image}` and --image ssd.sif; without --image the ranks are plain "
                 "processes of this checkout"
             )
-        listed = ",".join(f"{source}:{target}{':ro' * read_only}" for source, (target, read_only) in mounts.items())
+        listed = ",".join(f"{m.source}:{m.target}{':ro' * m.read_only}" for m in mounts)
         options = (
             *(f"--container-image={image}", f"--container-mounts={listed}"),
             *("--no-container-mount-home", f"--container-workdir={IN_IMAGE}"),

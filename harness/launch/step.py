@@ -26,7 +26,7 @@ from harness.contract import NotSuitable
 from harness.execution.events import EventLog
 from harness.launch import controller, node, ranks, slurm, stacks
 from harness.launch.caches import BY_SUDO, CONTROL, Dropped
-from harness.launch.container_spec import CONFIGURATION, RESULTS
+from harness.launch.container_spec import CONFIGURATION, RESULTS, Mount
 from harness.launch.reaper import Reaper
 from harness.launch.running_step import RunningStep
 from harness.launch.runtime import Runtime
@@ -229,11 +229,11 @@ class SlurmLauncher:
         """One trial's request as its ranks are told it, and by what they run."""
         asked, image = self.request.of_trial(order.number, order.folder, order.seed), self.request.image
         if image is None:
-            return asked, Runtime.chosen(None, {}, self.configuration.run.device)
+            return asked, Runtime.chosen(None, (), self.configuration.run.device)
         file = Path(str(asked.configuration))
         told, mounted = asked.inside(CONFIGURATION / file.name, RESULTS)
-        mounts = {file: (CONFIGURATION / file.name, True), order.folder: (RESULTS, False)}
-        mounts |= {source: (inside.of(source), not inside.writable) for source, inside in mounted.items()}
+        mounts = [Mount(file, CONFIGURATION / file.name), Mount(order.folder, RESULTS, read_only=False)]
+        mounts += [Mount(source, seen.of(source), read_only=not seen.writable) for source, seen in mounted]
         return told, Runtime.chosen(image, mounts, self.configuration.run.device)
 
     def _surroundings(self, runtime: Runtime) -> dict[str, str]:

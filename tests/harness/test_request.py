@@ -129,7 +129,7 @@ def test_ranks_trials_and_containers_are_told_what_is_theirs(tmp_path: Path) -> 
     assert (trial.number, trial.out, trial.seed, trial.data_dir) == (2, tmp_path, 9, Path.cwd() / "data")
     inside, mounts = trial.inside(PurePosixPath("/c/toy.toml"), PurePosixPath("/results"))
     assert told(inside) == by_reach[Reach.ALL] | {"number"}
-    assert {path: (seen.of(path), seen.writable) for path, seen in mounts.items()} == {
+    assert {path: (seen.of(path), seen.writable) for path, seen in mounts} == {
         Path.cwd() / "data": (PurePosixPath("/data"), False),
         Path.cwd() / "w/r34.pth": (PurePosixPath("/weights/r34.pth"), False),
         Path.cwd() / "cache": (PurePosixPath("/cache"), True),

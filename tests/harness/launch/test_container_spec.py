@@ -209,6 +209,18 @@ def test_the_line_for_a_shell() -> None:
     assert '--gpus="device=6,7"' in shlex.split(a_spec(NO_GPU, Gpus("device request", ("6", "7"))).line())
 
 
+def test_a_path_with_a_comma_is_one_path_in_the_line_too() -> None:
+    """docker reads --mount as CSV; the printed line was refused, or would have mounted another folder."""
+    made = a_spec(NO_GPU, data_dir=Path('/raid/coco, "2017":x'))
+    assert '--mount=type=bind,"source=/raid/coco, ""2017"":x",target=/data,readonly' in shlex.split(made.line())
+    assert made.arguments()["mounts"][2]["Source"] == '/raid/coco, "2017":x'
+
+
+def test_a_folder_that_is_two_things_is_seen_as_both() -> None:
+    made = a_spec(NO_GPU, data_dir=Path("/raid/x"), cache_dir=Path("/raid/x"))
+    assert [(str(each.target), each.read_only) for each in made.mounts[2:]] == [("/data", True), ("/cache", False)]
+
+
 def test_gpus_as_the_sdk_asks_for_them() -> None:
     (by_cdi,) = a_spec(CDI, Gpus("cdi", ("0",), kind=KIND)).arguments()["device_requests"]
     assert (by_cdi["Driver"], by_cdi["DeviceIDs"]) == ("cdi", ["nvidia.com/gpu=0"])

@@ -19,6 +19,7 @@ from harness.contract import NotSuitable
 from harness.execution.events import EventLog
 from harness.execution.signals import Interrupted
 from harness.launch import controller, ledger, node, running_step, slurm
+from harness.launch.container_spec import Mount
 from harness.launch.node import NodeReport
 from harness.launch.reaper import Reaper
 from harness.launch.running_step import RunningStep
@@ -199,10 +200,10 @@ def test_a_results_folder_that_a_node_does_not_share_is_named(
 
 # --- what runs containers ----------------------------------------------------------------------------------------------
 
-MOUNTS = {
-    Path("/shared/out"): (PurePosixPath("/results"), False),
-    Path("/raid/coco"): (PurePosixPath("/data"), True),
-}
+MOUNTS = (
+    Mount(Path("/shared/out"), PurePosixPath("/results"), read_only=False),
+    Mount(Path("/raid/coco"), PurePosixPath("/data")),
+)
 
 
 def srun_that_says(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +213,7 @@ def srun_that_says(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_an_image_ranks_are_processes_of_this_checkout() -> None:
-    found = Runtime.chosen(None, {}, "cuda")
+    found = Runtime.chosen(None, (), "cuda")
     assert (found.before, found.python) == ((), sys.executable)
 
 
@@ -232,6 +233,14 @@ def test_apptainer_for_a_sif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     found = Runtime.chosen("/shared/ssd.sif", MOUNTS, "cuda")
     assert found.before[-4:] == ("--nv", "--bind=/shared/out:/results", "--bind=/raid/coco:/data:ro", "/shared/ssd.sif")
     assert "--nv" not in Runtime.chosen("/shared/ssd.sif", MOUNTS, "cpu").before
+
+
+@pytest.mark.parametrize("image", ["/shared/ssd.sif", "site/ssd:1"])
+@pytest.mark.parametrize("name", ["coco:2017", "coco,2017"])
+def test_a_path_that_would_be_read_as_two_is_refused(image: str, name: str) -> None:
+    """coco,2017 was mounted as coco, and 2017 beside it."""
+    with pytest.raises(ValueError, match=rf"^/raid/{name} is to be seen in .* give it another name"):
+        Runtime.chosen(image, [Mount(Path("/raid") / name, PurePosixPath("/data"))], "cuda")
 
 
 def test_neither_is_said_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
