@@ -3,7 +3,7 @@
     .venv/bin/python -m measuring.seeds embedded --out seeds.json [--seeds 1 2 3 ...]
 
 Every run goes on to the last epoch, towards a target that it cannot reach, so that all of its evaluations are seen. The file is
-written after each run, and a seed that is in it already is not run again: a study that was interrupted goes on.
+written after each run, whole, and a seed that is in it already is not run again: a study that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -22,25 +22,31 @@ import scipy.stats
 
 from harness import ROOT, config, config_files, exit_codes, names
 from harness.results import logfile
-from measuring import arguments
+from measuring import arguments, study
 
 OUT_OF_REACH = 0.99
 SHARE, CONFIDENCE = 0.95, 0.95  # of runs that shall meet a target, and how sure that is
 
 
 def run(configuration: str, seed: int, folder: Path) -> dict[str, Any]:
-    """One run's evaluations, read from its log."""
+    """One run's evaluations, read from its log. SystemExit where it did not spend its epochs."""
     command = [sys.executable, "-m", "harness", "run", configuration]
     command += ["--seed", str(seed), "--target", str(OUT_OF_REACH), "--out", str(folder), "--number", str(seed)]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
-    if code != exit_codes.EPOCHS_SPENT:
-        sys.exit(f"seed {seed} ended with {code}, not with {exit_codes.EPOCHS_SPENT} as a run that spends its epochs")
-    record = logfile.read(folder / names.result(seed))
-    assert record.run_ms is not None
+    log = folder / names.result(seed)
+    record = logfile.read(log) if log.exists() else None
+    # a crash ends with the same code
+    if code != exit_codes.EPOCHS_SPENT or record is None or not record.reason.startswith(exit_codes.OF_EPOCHS):
+        sys.stderr.write(
+            f"error: seed {seed} did not spend its epochs: it ended with {code}, its last words are above\n"
+        )
+        known = (exit_codes.USAGE, exit_codes.NOT_SUITABLE, exit_codes.INTERRUPTED)
+        sys.exit(code if code in known else exit_codes.BROKEN)
+    assert record.monotonic_s is not None
     return {
         "seed": seed,
         "precision": record.precision,
-        "seconds": round(record.run_ms / 1000, 1),
+        "seconds": round(record.monotonic_s, 1),
         "reached": {
             str(each.epoch): round(each.accuracy, 4) for each in record.evaluations if each.accuracy is not None
         },
@@ -59,7 +65,8 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     found = {}
     for epoch in runs[0]["reached"]:
         values = [each["reached"][epoch] for each in runs if epoch in each["reached"]]
-        found[epoch] = {"least": min(values), "mean": round(statistics.fmean(values), 4), "most": max(values)}
+        found[epoch] = {"n": len(values), "least": min(values)}
+        found[epoch] |= {"mean": round(statistics.fmean(values), 4), "most": max(values)}
         if len(values) > 1:
             found[epoch]["least_of_19_in_20_runs"] = round(least_of_most_runs(values), 4)
     return found
@@ -67,25 +74,39 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configuration")
-    parser.add_argument("--out", type=arguments.file, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 11)))
+    parser.add_argument("configuration", help="name under configs, or a path")
+    parser.add_argument("--out", type=arguments.file, required=True, help="file of all runs, in JSON")
+    parser.add_argument("--seeds", type=arguments.at_least(0), nargs="+", default=list(range(1, 11)),
+        help="(default: 1 to 10)")  # fmt: skip
     asked = parser.parse_args()
     sha256 = config.load(config_files.find(asked.configuration)).sha256
-    study: dict[str, Any] = {"made_by": "measuring.seeds", "configuration_sha256": sha256, "runs": []}
-    if asked.out.exists():
-        study = json.loads(asked.out.read_text())
-        if study.get("configuration_sha256") != sha256:
-            parser.error(f"{asked.out} holds another configuration's runs: name a new file")
+    found = {"made_by": "measuring.seeds", "configuration_sha256": sha256, **_earlier(asked.out, sha256)}
     for seed in asked.seeds:
-        if any(each["seed"] == seed for each in study["runs"]):
+        if any(each["seed"] == seed for each in found["runs"]):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            study["runs"].append(run(asked.configuration, seed, Path(folder)))
-        study["by_epoch"] = summary(study["runs"])
-        asked.out.write_text(json.dumps(study, indent=1) + "\n")
-    sys.stdout.write(json.dumps(study["by_epoch"], indent=1) + "\n")
+            found["runs"].append(run(asked.configuration, seed, Path(folder)))
+        sys.stdout.write(f"{json.dumps(found['runs'][-1])}\n")  # before a disk that is full meanwhile has it or not
+        sys.stdout.flush()
+        study.keep({**found, "by_epoch": summary(found["runs"])}, asked.out)
+    sys.stdout.write(json.dumps(summary(found["runs"]), indent=1) + "\n")
+
+
+def _earlier(out: Path, sha256: str) -> dict[str, Any]:
+    """What a file holds that such a study left. ValueError where it holds anything else."""
+    if not out.is_file() or not out.stat().st_size:
+        return {"runs": []}
+    try:
+        found: dict[str, Any] = json.loads(out.read_bytes())
+        same = found["configuration_sha256"] == sha256
+        if not all(isinstance(each["seed"], int) and isinstance(each["reached"], dict) for each in found["runs"]):
+            raise TypeError
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{out} holds something else than a study of seeds: name a new file") from error
+    if not same:
+        raise ValueError(f"{out} holds another configuration's runs: name a new file")
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(study.ended(main))
