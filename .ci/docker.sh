@@ -51,6 +51,7 @@ finish() {
     fi
     if [ -n "$engine" ]; then
         kill "$engine" 2> /dev/null
+        timeout 60 tail --pid="$engine" --follow /dev/null || kill -KILL "$engine" # one that waits for a build's container
         wait "$engine" 2> /dev/null
     elif [ ${#own_images[@]} -gt 0 ]; then
         docker image rm --force "${own_images[@]}" > /dev/null 2>&1
