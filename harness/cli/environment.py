@@ -81,6 +81,12 @@ def of_containers(environment: Mapping[str, str] = os.environ) -> dict[str, str]
     return {name: environment[name] for name in (variables.ALSO, *names) if name in environment}
 
 
+def unheard_by_the_engine(environment: Mapping[str, str] = os.environ) -> str | None:
+    """That devices were chosen by a variable which a container's engine does not read; None where they were not."""
+    said = next((name for name in variables.SELECTING if name in environment), None)
+    return said and f"{said}={environment[said]} chooses no devices of a container, which is given the machine's first"
+
+
 def cache_dir(checkout: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
     """Where what is made once and trusted later is kept: named, the image's, in the checkout, the user's own cache, in /tmp.
 

@@ -126,9 +126,12 @@ def _as_containers(series: SeriesOrder, configuration: Configuration, request: R
     from harness.launch.container import ContainerLauncher, launcher, same_configuration
     from harness.launch.reaper import Reaper
     from harness.launch.trial import Order
+    from harness.system.accelerator import CPU
 
     request = replace(request, cache_dir=cache_of_containers(request.cache_dir, _say))
     assert request.image is not None
+    if configuration.run.device != CPU and request.gpus is None and (unheard := environment.unheard_by_the_engine()):
+        _say(f"warning: {unheard}; --gpus chooses others")
     with Reaper() as reaper:
         variables = environment.of_containers()
         made = launcher(

@@ -16,7 +16,9 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
+from harness.cli import main
 from harness.contract import NotSuitable
+from harness.exit_codes import NOT_SUITABLE
 from harness.launch import engine, ledger
 from harness.launch.container import ContainerLauncher
 from harness.launch.container_spec import ContainerSpec, EngineHost, Gpus
@@ -47,6 +49,27 @@ def test_no_engine_for_real(tmp_path: Path) -> None:
     with pytest.raises(NotSuitable, match=r"no Docker engine answers.*\n.*systemctl start docker") as caught:
         engine.connect(lambda: docker.DockerClient(base_url=f"unix://{tmp_path}/docker.sock"))
     assert "without --image" in str(caught.value)
+
+
+def test_a_variable_chooses_no_devices_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CUDA_VISIBLE_DEVICES=3 was somebody else's GPU 0."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    (tmp_path / "data/x").mkdir(parents=True)
+    words = ["--image", "x", "--out", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data")]
+    word = "CUDA_VISIBLE_DEVICES=3 chooses no devices of a container, which is given the machine's first"
+    for configuration, more, said in (
+        ("H100_1x1x256", [], True),
+        ("H100_1x1x256", ["--gpus", "3"], False),
+        ("embedded", [], False),
+    ):
+        assert main(["run", configuration, *words, *more]) == NOT_SUITABLE
+        assert (f"warning: {word}; --gpus chooses others" in capsys.readouterr().out) == said
+    assert main(["probe", "H100_1x1x256", "--image", "x", "--out", str(tmp_path / "probe")]) == NOT_SUITABLE
+    told = capsys.readouterr()
+    assert word in told.out + told.err
 
 
 @pytest.mark.parametrize(
