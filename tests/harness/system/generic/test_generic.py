@@ -141,6 +141,15 @@ def test_the_graphics_of_a_laptops_processor_are_no_fault(
     assert {each.level for each in found.findings()} == {"ok"}
 
 
+def test_nvidias_devices_are_not_listed_again_where_torch_has_a_plugin(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As those of a vendor "cuda"."""
+    plugged = TorchBuild("2.14.1+cu130", cuda="13.0", plugins=("torch_openreg",))
+    found, _ = look(monkeypatch, tmp_path, plugged, TorchSees(None, "cuda", ("NVIDIA H100 80GB HBM3",), ({},)))
+    assert found is None
+
+
 def test_intel_under_a_pytorch_for_xpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     card(tmp_path, "0000:9a:00.0", "8086", "0bda", "038000")
     sees = TorchSees(
