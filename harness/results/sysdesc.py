@@ -44,6 +44,10 @@ LIBRARIES = {  # key in a log's software table: what the distribution's name beg
     "dali": "nvidia-dali",
 }
 
+# Whole disks as the kernel names them; a path of an NVMe disk that has several is nvme0c1n1, beside the disk's nvme0n1
+DISK = re.compile(r"nvme\d+n\d+|(?:s|h|v|xv)d[a-z]+|mmcblk\d+")
+CORES = re.compile(r"Arm Neoverse-|Ampere-1|.* implementer 0x")  # all that an Arm processor's kernel tells of it
+
 Table = Mapping[str, Any]
 
 
@@ -104,13 +108,16 @@ def storage(root: Path = Path("/")) -> dict[str, str]:
     """Kind and size of this machine's disks, as far as the kernel shows them."""
     kinds: list[str] = []
     sizes: list[str] = []
+    seen: set[str] = set()
     for disk in sorted((root / "sys/block").glob("*")):
-        if not re.match(r"nvme\d|sd|vd|hd|mmcblk", disk.name):
+        if not DISK.fullmatch(disk.name) or outside.text(disk / "removable") == "1":
             continue
+        identity = outside.text(disk / "wwid") or outside.text(disk / "device/wwid")
         sectors = outside.text(disk / "size")
-        if sectors.isdecimal() and int(sectors):
+        if sectors.isdecimal() and int(sectors) and identity not in seen:  # one disk may be there by several ways
+            seen |= {identity} - {""}
             turning = outside.text(disk / "queue/rotational") == "1"
-            virtual = disk.name.startswith("vd")  # whatever a virtual disk says of itself
+            virtual = "vd" in disk.name  # whatever a virtual disk says of itself
             kinds.append(
                 "NVMe" if disk.name.startswith("nvme") else "virtual disk" if virtual else "HDD" if turning else "SSD"
             )
@@ -126,7 +133,7 @@ def software_stack(software: Table, image: Table) -> str:
         "driver": software.get("driver"),
         "driver mode": software.get("driver_mode"),
         "cuda": software.get("cuda"),
-        "cudnn": _cudnn(str(software.get("cudnn", ""))),
+        ("miopen" if software.get("rocm") else "cudnn"): _dnn_library(software),
         "nccl": software.get("nccl"),
         "dali": software.get("dali"),
         "rocm": software.get("rocm"),
@@ -144,7 +151,7 @@ def _host(hardware: Table) -> dict[str, str]:
     memory = number(hardware.get("memory_gib"))
     return {
         "host_processors_per_node": str(sockets or 1),
-        "host_processor_model_name": f"{MARK}processor, {model}" if " implementer 0x" in model else model,
+        "host_processor_model_name": f"{MARK}processor, whose cores are {model}" if CORES.match(model) else model,
         "host_processor_core_count": str(cores // (sockets or 1)) if cores else f"{MARK}cores of one processor",
         "host_processor_vcpu_count": str(threads) if threads else "",
         "host_processor_frequency": frequency[1] if frequency else "",
@@ -167,8 +174,7 @@ def _accelerators(hardware: Table, software: Table) -> dict[str, str]:
     if not names:
         keys = ("model_name", "memory_configuration", "memory_capacity", "interconnect", "host_interconnect")
         return {"accelerators_per_node": "0", **{f"accelerator_{key}": NONE for key in keys}}
-    gpus = [each for each in hardware.get("gpus") or [] if isinstance(each, dict)]
-    gpu = gpus[0] if gpus else {}
+    gpu = _one_of(names, hardware.get("gpus") or [])
     memory, power, clock = (number(gpu.get(key)) for key in ("memory_mib", "power_limit_w", "clock_sm_max_mhz"))
     links = _count(gpu.get("nvlinks"))
     model = " + ".join(_counted(names)) if len(set(names)) > 1 else names[0]
@@ -177,11 +183,20 @@ def _accelerators(hardware: Table, software: Table) -> dict[str, str]:
         "accelerators_per_node": str(len(names)),
         "accelerator_model_name": f"{model} ({power:.0f}W)" if power else model,
         "accelerator_frequency": f"{clock:.0f} MHz" if clock else "",
-        "accelerator_memory_capacity": f"{memory / 1024:.0f} GB" if memory else f"{MARK}memory of one accelerator",
+        "accelerator_memory_capacity": f"{memory / 1024:.0f} GiB" if memory else f"{MARK}memory of one accelerator",
         "accelerator_memory_configuration": f"{MARK}kind of the accelerator's memory, as HBM3",
         "accelerator_host_interconnect": f"PCIe {generation} x{width}" if generation and width else "",
         "accelerator_interconnect": f"NVLink, {links} links" if links else "",
     }
+
+
+def _one_of(names: list[str], gpus: list[Any]) -> Table:
+    """What the driver tells of one of the devices that are meant, if they are all of one kind: it tells of hidden ones too.
+
+    Of a part (MIG) it tells nothing by the part's name.
+    """
+    mine = [each for each in gpus if isinstance(each, dict) and each.get("name", names[0]) == names[0]]
+    return mine[0] if mine and len(set(names)) == 1 else {}
 
 
 def _limits(hardware: Table) -> str:
@@ -203,10 +218,13 @@ def _kernel(software: Table) -> str:
     return "; ".join(each for each in (f"Linux {kernel}" if kernel else "", place) if each)
 
 
-def _cudnn(version: str) -> str:
-    """PyTorch says 92400 for 9.24.0, and 8902 for 8.9.2."""
+def _dnn_library(software: Table) -> str:
+    """PyTorch says 92400 for cuDNN 9.24.0, 8902 for 8.9.2; and of ROCm in its place 3005001 for MIOpen 3.5.1."""
+    version = str(software.get("cudnn", ""))
     if not version.isdecimal():
         return version
+    if software.get("rocm"):
+        return f"{int(version) // 1_000_000}.{int(version) // 1000 % 1000}.{int(version) % 1000}"
     major = 10_000 if int(version) >= 90_000 else 1_000
     return f"{int(version) // major}.{int(version) % major // 100}.{int(version) % 100}"
 

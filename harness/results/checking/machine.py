@@ -13,6 +13,7 @@ from typing import Any
 from harness import names
 from harness.results.checking.findings import Severity
 from harness.results.record import RunRecord, number
+from harness.results.sysdesc import CORES
 
 Disagreement = tuple[str, str, str, Severity]  # key of the log, what is said, what to do, how bad
 
@@ -61,6 +62,8 @@ def _accelerators(description: Mapping[str, Any], record: RunRecord) -> Iterator
 
 def _processors(description: Mapping[str, Any], record: RunRecord) -> Iterator[Disagreement]:
     cpu, model = record.hardware.get("cpu"), description.get("host_processor_model_name")
+    if isinstance(cpu, str) and CORES.match(cpu):
+        cpu = None  # a core's design is in processors of several makers
     if isinstance(cpu, str) and cpu and isinstance(model, str) and not same_processor(cpu, model):
         text = f"{cpu}, the system's processor is {model}"
         yield "hardware", text, "write host_processor_model_name as the log has it", "error"

@@ -15,11 +15,12 @@ import pytest
 from harness import whole
 from harness.names import folder, plain
 from harness.results import sysdesc
+from harness.results.checking import machine
 from harness.results.checking.findings import is_placeholder
 from harness.results.collect import LOCK, collect
 from harness.results.collection import IDENTITY, INDEX, system_name, write_index
 from harness.results.series import find_series
-from tests.harness.results.logs import SOFTWARE, events, own, text, write, write_series
+from tests.harness.results.logs import HARDWARE, SOFTWARE, events, own, text, write, write_series
 from tests.harness.results.test_logfile import parsed
 
 
@@ -305,7 +306,7 @@ def test_a_description_from_a_runs_own_tables() -> None:
     record = parsed(text(events(own=own())))
     found = sysdesc.describe(record.hardware, record.software, record.image, {"submitter": "Someone"})
     assert found["accelerator_model_name"] == "NVIDIA A100-SXM4-40GB (400W)"
-    assert (found["accelerators_per_node"], found["accelerator_memory_capacity"]) == ("8", "40 GB")
+    assert (found["accelerators_per_node"], found["accelerator_memory_capacity"]) == ("8", "40 GiB")
     assert (found["host_processors_per_node"], found["host_processor_core_count"]) == ("2", "64")
     assert found["other_software_stack"] == (
         "driver 580.65.06, cuda 13.0, cudnn 9.24.0, nccl 2.30.7, dali 2.4.0, image sha256:0123"
@@ -329,6 +330,60 @@ def test_a_description_of_nothing_is_all_text_and_marks(tables: tuple[dict[str, 
     found = sysdesc.describe(*tables, {})
     assert len(found) == 33 and all(isinstance(value, str) for value in found.values())
     assert is_placeholder(found["submitter"])
+
+
+def test_a_description_is_of_the_devices_that_are_meant() -> None:
+    """The driver tells of hidden ones too (CUDA_VISIBLE_DEVICES), and of a part (MIG) the memory and power of the whole."""
+    big = {"name": "NVIDIA H100 80GB HBM3", "memory_mib": 81559, "power_limit_w": 700.0, "clock_sm_max_mhz": 1980}
+    small = {"name": "NVIDIA T1000", "memory_mib": 4096, "power_limit_w": 50.0}
+
+    def found(*names: str) -> tuple[str, str]:
+        said = sysdesc.describe({"accelerators": [*names], "gpus": [small, big]}, {}, {}, {})
+        return said["accelerator_model_name"], said["accelerator_memory_capacity"]
+
+    unknown = f"{sysdesc.MARK}memory of one accelerator"
+    assert found("NVIDIA H100 80GB HBM3") == ("NVIDIA H100 80GB HBM3 (700W)", "80 GiB")
+    part = "NVIDIA H100 80GB HBM3 MIG 1g.10gb"
+    assert found(part) == (part, unknown)
+    assert found("NVIDIA T1000", "NVIDIA H100 80GB HBM3") == ("NVIDIA T1000 + NVIDIA H100 80GB HBM3", unknown)
+
+
+def test_miopen_is_no_cudnn() -> None:
+    found = sysdesc.software_stack({"rocm": "7.1.25424", "cudnn": "3005001", "cuda": "none"}, {})
+    assert "miopen 3.5.1" in found and "cudnn" not in found
+
+
+@pytest.mark.parametrize("cpu", ["Arm Neoverse-V2", "aarch64 implementer 0x41 part 0xfff"])
+def test_an_arm_processors_name_is_a_persons_to_say(cpu: str) -> None:
+    """Its kernel tells of whose design its cores are: Grace's are Graviton's."""
+    said = sysdesc.describe({"cpu": cpu}, {}, {}, {})["host_processor_model_name"]
+    assert said == f"{sysdesc.MARK}processor, whose cores are {cpu}"
+    record = parsed(text(events(own=own(hardware={**HARDWARE, "cpu": cpu}))))
+    description = {"host_processor_model_name": "NVIDIA Grace CPU", "host_processors_per_node": "2"}
+    assert not list(machine.disagreements(description, record))
+
+
+def test_a_disk_is_one_by_however_many_ways_it_is_reached(tmp_path: Path) -> None:
+    for name, files in {
+        "nvme0n1": {"wwid": "eui.0025388b11b2bcd1"},
+        "nvme0c0n1": {"wwid": "eui.0025388b11b2bcd1", "hidden": "1"},
+        "nvme0c1n1": {"wwid": "eui.0025388b11b2bcd1", "hidden": "1"},
+        "nvme1n1": {"wwid": "eui.0025388b11b2bcd1"},  # the same, where the kernel does not put paths together
+        "nvme2n1": {"wwid": "eui.0025388b11b2bcd2"},
+        "sda": {"device/wwid": "naa.5000cca2"},
+        "sdb": {"device/wwid": "naa.5000cca2"},
+        "sdc": {"removable": "1"},
+        "xvda": {},
+        "xvdb": {},
+    }.items():
+        for file, said in {"size": "1953125000", "queue/rotational": "0", **files}.items():
+            path = tmp_path / f"sys/block/{name}" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{said}\n")
+    assert sysdesc.storage(tmp_path) == {
+        "host_storage_type": "NVMe+SSD+virtual disk",
+        "host_storage_capacity": "5x 1000 GB",
+    }
 
 
 def test_disks_as_the_kernel_shows_them(tmp_path: Path) -> None:
