@@ -38,7 +38,7 @@ def probe() -> dict[str, Any]:
 def loaded_from(maps: str | None = None) -> str | None:
     """The file that this process has mapped as libcuda, symbolic links resolved by the kernel."""
     text = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace") if maps is None else maps
-    match = re.search(r"(/\S*/libcuda\.so\S*)", text)
+    match = re.search(r"^(?:\S+ +){5}(/.*/libcuda\.so\S*)", text, re.MULTILINE)
     return match[1] if match else None
 
 

@@ -279,10 +279,14 @@ def test_what_this_process_has_loaded(tmp_path: Path) -> None:
         "7f0c2b000000-7f0c2b100000 r--p 00000000 00:1f 1312    /opt/venv/torchvision.libs/libnvjpeg.so.13\n"
         "7f0c2c000000-7f0c2c100000 r--p 00000000 00:1f 1313    /opt/venv/nvidia/cu13/lib/libnvjpeg.so.13.3.2\n"
         "7f0c2d000000-7f0c2d100000 rw-p 00000000 00:00 0\n"
+        "7f0c2e000000-7f0c2e100000 r--p 00000000 00:1f 1314    /home/a b/lib/libnccl.so.2\n"
+        "7f0c2f000000-7f0c2f100000 r-xp 00000000 00:1f 1315    /usr/lib/libcudart.so.13 (deleted)\n"
     )
-    assert loaded.libraries(("libcuda.so", "libnvjpeg.so", "libnccl.so"), maps) == {
+    assert loaded.libraries(("libcuda.so", "libnvjpeg.so", "libnccl.so", "libcudart.so"), maps) == {
         "libcuda": "/usr/lib/x86_64-linux-gnu/libcuda.so.580.65.06",
         "libnvjpeg": ["/opt/venv/nvidia/cu13/lib/libnvjpeg.so.13.3.2", "/opt/venv/torchvision.libs/libnvjpeg.so.13"],
+        "libnccl": "/home/a b/lib/libnccl.so.2",
+        "libcudart": "/usr/lib/libcudart.so.13 (deleted)",
     }
 
 

@@ -53,6 +53,8 @@ def test_library_path_from_the_memory_map() -> None:
     )
 
     assert libcuda_probe.loaded_from(maps) == "/usr/lib/x86_64-linux-gnu/libcuda.so.580.65.06"
+    elsewhere = maps.replace("/usr/lib/x86_64-linux-gnu/", "/home/a b/")
+    assert libcuda_probe.loaded_from(elsewhere) == "/home/a b/libcuda.so.580.65.06"
     assert libcuda_probe.loaded_from(maps.replace("libcuda.so.", "libother.so.")) is None
 
 
