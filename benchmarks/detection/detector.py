@@ -29,6 +29,7 @@ from benchmarks.detection.session import DetectorSession
 from benchmarks.detection.tables import DetectorConfig
 from harness.contract import Context, Detection, NotSuitable, Plain, Precision, Sample
 
+NO_MEMORY = "can't allocate memory"  # of torch's allocator, which has no class of its own for it
 Opens = Callable[[Any, Context], DetectorSession]
 Rows = npt.NDArray[np.float32]  # (N, 7): image of the batch, left, top, right, bottom as fractions, score, label
 
@@ -189,6 +190,8 @@ def _decoded(file: Path, upright: bool) -> Tensor:
     try:
         return pictures.decode(file, upright=upright)
     except RuntimeError as error:
+        if NO_MEMORY in str(error):
+            raise MemoryError(str(error)) from error
         raise ValueError(str(error).removeprefix(f"{file}: ").strip().splitlines()[0]) from error
 
 

@@ -78,8 +78,8 @@ def detect(
 
     A file that is no picture is a line on stderr, and the others go on. Without --annotations an id in the JSON is the number
     that a file is called, where each is called one of its own; else 1, 2, 3. Folders inside a folder are not looked into. Exit
-    codes: 0 all were read, 1 some were not, 2 usage, 6 no such device or nothing more could be written, 130 Ctrl-C, after which
-    there is no JSON.
+    codes: 0 all were read, 1 some were not, 2 usage, 6 no such device, too little memory or nothing more could be written, 130
+    Ctrl-C; after the latter, and without memory, there is no JSON.
     """
     import warnings
     from dataclasses import replace
@@ -108,7 +108,7 @@ def detect(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of decoders, about pictures
         for each in detecting.look(
-            detector, meant, ids, batch=batch, threads=here.threads, upright=not as_stored, threshold=threshold
+            detector, meant, ids, batch=batch, here=here, upright=not as_stored, threshold=threshold
         ):
             if each.fault:
                 bad += 1
@@ -121,7 +121,7 @@ def detect(
             if pictures is not None:
                 try:
                     detecting.save_picture(detector, shown, pictures, upright=not as_stored)
-                except (OSError, ValueError) as error:  # a full disk, a file that is no longer there
+                except (OSError, ValueError, MemoryError) as error:  # a full disk, a file that is no longer there
                     unwritten += 1
                     _complain(one_line(f"{each.file}: not drawn: {error}"))
     if json is not None:
@@ -224,8 +224,8 @@ def inference(
     """How fast a model finds things in pictures, in the terms of MLPerf Inference: single stream and offline.
 
     What is measured for less than MLPerf Inference asks is marked "short". Leaves inference_N.json with every sample; Ctrl-C
-    too, with what is measured by then. Exit codes: 0 done, 2 usage, 6 no such device or the file could no longer be written,
-    130 Ctrl-C.
+    too, with what is measured by then. What does not fit into memory is left out, and said. Exit codes: 0 done, 2 usage, 6 no
+    such device, nothing fits into memory, or the file could no longer be written, 130 Ctrl-C.
     """
     from json import dumps
 

@@ -115,7 +115,8 @@ def test_on_any_device_and_in_every_format(trained: Kept, device: str) -> None:
     for form in candidates(device):
         detector = model.open(Context(device=device), precision=form)
         assert detector.properties()["precision"] in (form, "tf32")
-        looked = list(detecting.look(detector, files, range(6), batch=4, threads=2, upright=True, threshold=0.05))
+        here = Context(device=device, threads=2)
+        looked = list(detecting.look(detector, files, range(6), batch=4, here=here, upright=True, threshold=0.05))
         assert all(each.found and not each.fault for each in looked)
         scores = [one.score for one in looked[0].found]
         assert scores == sorted(scores, reverse=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import names, outside, whole
-from harness.contract import Detection, Detector, Sample
+from harness.contract import Context, Detection, Detector, Sample
+from harness.execution.trained import detectors
 
 SUFFIXES = {*(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".j2k")}
 SUFFIXES |= {".ppm", ".pgm", ".pnm", ".apng"}
@@ -151,11 +152,14 @@ def look(
     ids: Sequence[int],
     *,
     batch: int,
-    threads: int,
+    here: Context,
     upright: bool,
     threshold: float,
 ) -> Iterator[Looked]:
-    """Each picture in its turn, those of a batch together; the next batch is read meanwhile."""
+    """Each picture in its turn, those of a batch together; the next batch is read meanwhile.
+
+    NotSuitable where a batch does not fit into the memory of `here`.
+    """
 
     def read(path: Path) -> Sample | str:
         try:
@@ -164,9 +168,18 @@ def look(
             return f"cannot be read: {error.strerror or error}"
         except ValueError as error:
             return str(error)
+        except (MemoryError, RuntimeError) as error:
+            if not detectors.lacks_memory(error):
+                raise
+            return detectors.TOO_LARGE
+
+    def found_in(samples: Sequence[Sample]) -> Iterator[Sequence[Detection]]:
+        fewer = "--batch takes fewer at once" if len(samples) > 1 else "end what else uses it"
+        with detectors.enough_memory(here, _count(len(samples), "picture") + " at once", fewer):
+            return iter(detector.detections(detector.detect(detector.place(samples)), samples))
 
     numbered = list(zip(pictures, ids, strict=True))
-    with ThreadPoolExecutor(threads, thread_name_prefix="pictures") as pool:
+    with ThreadPoolExecutor(here.threads, thread_name_prefix="pictures") as pool:
         coming = [numbered[at : at + batch] for at in range(0, len(numbered), batch)]
         reading = [[pool.submit(read, path) for path, _ in group] for group in coming[:1]]
         for at, group in enumerate(coming):
@@ -174,7 +187,7 @@ def look(
                 reading.append([pool.submit(read, path) for path, _ in coming[at + 1]])
             have = [each.result() for each in reading.pop(0)]
             samples = [each for each in have if isinstance(each, Sample)]
-            found = iter(detector.detections(detector.detect(detector.place(samples)), samples) if samples else [])
+            found = found_in(samples) if samples else iter(())
             for (path, number), each in zip(group, have, strict=True):
                 if isinstance(each, str):
                     yield Looked(path, number, fault=each)

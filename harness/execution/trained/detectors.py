@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from harness import config, config_files
 from harness.config import Configuration
-from harness.contract import Context, Detecting, Detector, Sample
+from harness.contract import Context, Detecting, Detector, NotSuitable, Sample
 from harness.execution import checkpoint, context
 from harness.execution.context import this_machine
 from harness.system import accelerator
@@ -16,6 +18,10 @@ from harness.system.facts import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+# In what torch's allocator of the host, CUDA's runtime and cuBLAS or cuDNN say; makers' own runtimes say the second, too
+NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+TOO_LARGE = "needs more memory than there is here; make it smaller"
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,10 @@ class Model:
 
     def open(self, here: Context, *, precision: str = "", compiled: bool = False) -> Detector:
         """ValueError or NotSuitable as harness.contract.Detecting.detector says."""
-        return self.benchmark.detector(
-            self.configuration.tables, here, self.state, precision=precision, compiled=compiled
-        )
+        with enough_memory(here, "the network", "--device names another, or end what else uses it"):
+            return self.benchmark.detector(
+                self.configuration.tables, here, self.state, precision=precision, compiled=compiled
+            )
 
 
 def read(detector: Detector, paths: Sequence[Path], *, upright: bool) -> list[Sample]:
@@ -59,7 +66,30 @@ def read(detector: Detector, paths: Sequence[Path], *, upright: bool) -> list[Sa
             samples.append(detector.read(path, upright=upright))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            raise NotSuitable(f"{path}: {TOO_LARGE}") from error
     return samples
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether it says that memory, a device's or the host's, does not suffice: no fault of ours, and one can do something."""
+    import torch
+
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(each in str(error) for each in NO_MEMORY)
+
+
+@contextmanager
+def enough_memory(here: Context, what: str, instead: str) -> Iterator[None]:
+    """NotSuitable, with what to do `instead`, where `what` does not fit into memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        where = "this machine" if here.device == accelerator.CPU else here.device
+        raise NotSuitable(f"{what} does not fit into the memory of {where}: {instead}") from error
 
 
 def _detecting(configuration: Configuration) -> Detecting:

@@ -24,6 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -183,18 +184,29 @@ class _Measuring:
             self.begins(f"{variant}: the network", counted=False)
             try:
                 detector = found.model.open(found.here, precision=precision, compiled=compiled)
+                library = _Library(paths, detectors.read(detector, paths, upright=False), detector, self.pool)
+                if OFFLINE in wanted.scenarios and fastest is None:
+                    self.begins(f"{variant}: which batch is fastest", counted=False)
+                    with self._enough_memory(1):
+                        found.batches[variant] = _by_batch(library, wanted.seconds)
+                    fastest = _fastest(found.batches[variant])
             except NotSuitable as error:
                 found.left_out[variant] = str(error)
                 continue
-            library = _Library(paths, detectors.read(detector, paths, upright=False), detector, self.pool)
-            if OFFLINE in wanted.scenarios and fastest is None:
-                self.begins(f"{variant}: which batch is fastest", counted=False)
-                found.batches[variant] = _by_batch(library, wanted.seconds)
-                fastest = _fastest(found.batches[variant])
             for scenario, begins_with in itertools.product(wanted.scenarios, wanted.beginnings):
-                self.begins(f"{variant}: {scenario} from {library.told(begins_with)}, {wanted.least_s:g} s or more")
+                what = f"{variant}: {scenario} from {library.told(begins_with)}"
+                self.begins(f"{what}, {wanted.least_s:g} s or more")
                 batch = 1 if scenario == SINGLE_STREAM else fastest or 1
-                found.figures.append(_figure(library, scenario, begins_with, batch, wanted))
+                try:
+                    with self._enough_memory(batch):
+                        found.figures.append(_figure(library, scenario, begins_with, batch, wanted))
+                except NotSuitable as error:
+                    found.left_out[what] = str(error)
+                    _give_back()
+
+    def _enough_memory(self, batch: int) -> AbstractContextManager[None]:
+        fewer = "--batch names fewer" if batch > 1 else "--device names another, or end what else uses it"
+        return detectors.enough_memory(self.found.here, f"a batch of {batch}", fewer)
 
 
 @dataclass
@@ -325,21 +337,29 @@ def _offline(
 
 def _by_batch(library: _Library, seconds: float) -> dict[int, float]:
     """Images/s from pixels by batch, which doubles until that no longer pays, memory ends or a batch takes too long."""
-    import torch
-
     found: dict[int, float] = {}
     size = 1
     while size <= MOST_BATCH:
         try:
             taken, total_s = _offline(library, PIXELS, size, SEARCHED * seconds, warm_up=1)
-        except torch.OutOfMemoryError:
-            torch.get_device_module().empty_cache()
+        except (MemoryError, RuntimeError) as error:
+            if size == 1 or not detectors.lacks_memory(error):
+                raise
             break
         found[size] = size * len(taken) / total_s
         if _no_longer_pays(list(found.values())) or max(taken) > LONGEST_TRIED * seconds:
             break
         size *= 2
+    _give_back()
     return found
+
+
+def _give_back() -> None:
+    """What was allocated for a batch that was too large is no longer held."""
+    import torch
+
+    if torch.accelerator.is_available():
+        torch.get_device_module().empty_cache()
 
 
 def _no_longer_pays(rates: Sequence[float]) -> bool:

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 
-from harness.contract import Detection, Sample
+from harness.contract import Context, Detection, Sample
 from harness.execution.trained import detecting
 from tests.harness.execution.trained.models import QUALITY, harness, numbers, saved
 from tests.toy import ToyBenchmark, using
@@ -74,6 +75,49 @@ def test_a_folder_s_pictures_in_their_natural_order(tmp_path: Path, capsys: pyte
     assert (code, errors) == (0, "")
     order = [line.partition(",")[0].rpartition("/")[2] for line in out.splitlines() if " px: " in line]
     assert order == ["1.jpg", "9.jpg", "10.jpg"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+        ),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+)
+def test_memory_that_does_not_suffice_is_said_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It ended in a traceback, and "please report it"; for a picture in an allocator's own words."""
+    kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1, 2, 3])
+
+    def raises(*_: object, **__: object) -> Any:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(using.ToyDetector, "detect", raises)
+        for batch, says in (
+            (8, "3 pictures at once does not fit into the memory of this machine: --batch takes fewer"),
+            (1, "1 picture at once does not fit into the memory of this machine: end what else uses it"),
+        ):
+            code, _, errors = harness(capsys, "detect", kept, *pictures, "--batch", batch, "--device", "cpu")
+            assert code == 6 and says in errors and "Traceback" not in errors
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyBenchmark, "detector", raises)
+        code, _, errors = harness(capsys, "detect", kept, *pictures, "--device", "cpu")
+        assert (
+            code == 6 and "the network does not fit into the memory of this machine: --device names another" in errors
+        )
+    real = using.ToyDetector.read
+    monkeypatch.setattr(
+        using.ToyDetector, "read", lambda *words, **how: (raises if words[1].stem == "2" else real)(*words, **how)
+    )
+    code, out, errors = harness(capsys, "detect", kept, *pictures)
+    assert code == 1 and "3.jpg, 40 x 30 px: 1 thing" in out
+    assert errors.startswith(f"{pictures[1]}: needs more memory than there is here; make it smaller\n")
 
 
 def test_names_that_the_model_does_not_know_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -364,8 +408,9 @@ def test_a_batch_is_read_while_another_is_looked_at_and_none_is_mixed_up(tmp_pat
 
     pictures = numbers(tmp_path / "seen", range(7))
     pictures[4].write_bytes(b"")
+    here = Context(device="cpu", threads=3)
     looked = list(
-        detecting.look(Slow(0.5, compiled=False), pictures, range(7), batch=3, threads=3, upright=True, threshold=0)
+        detecting.look(Slow(0.5, compiled=False), pictures, range(7), batch=3, here=here, upright=True, threshold=0)
     )
     assert [each.file for each in looked] == pictures
     assert [each.found[0].category if each.found else each.fault for each in looked] == [

@@ -18,6 +18,7 @@ from harness.execution import probe
 from harness.execution.trained import detectors, inference, inference_report
 from harness.execution.trained.inference import FILE, OFFLINE, PIXELS, SINGLE_STREAM, ScenarioResult
 from tests.harness.execution.trained.models import harness, numbers, saved
+from tests.toy import ToyBenchmark
 from tests.toy import configuration as toy
 from tests.toy.using import ToyDetector
 
@@ -174,6 +175,38 @@ def test_the_batch_that_is_fastest_is_looked_for(tmp_path: Path) -> None:
     found = inference._by_batch(library(tmp_path, Timed(each_s=0.0, fixed_s=0.002, memory=20)), 0.5)
     assert list(found) == [1, 2, 4, 8, 16], "until memory ends"
     assert inference._fastest({1: 10, 2: 20, 4: 30, 8: 30.2, 16: 29}) == 4, "no larger than pays"
+
+
+def without_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, memory: int, *options: str
+) -> tuple[int, str, str]:
+    """The verb where more than `memory` pictures at once are too many."""
+    monkeypatch.setattr(ToyBenchmark, "detector", lambda *_, **__: Timed(0, 0, memory))
+    words = ("inference", saved(tmp_path / "kept"), *QUICK, "--precision", "fp32", *options)
+    return harness(capsys, *words, "--out", tmp_path / "out")
+
+
+def test_what_does_not_fit_into_memory_costs_its_own_figure_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes of figures were lost to a traceback."""
+    code, said, errors = without_memory(tmp_path, capsys, monkeypatch, 1, "--batch", "4")
+    assert (code, errors) == (0, "")
+    found = json.loads((tmp_path / "out" / "inference_0.json").read_text())
+    assert [each["scenario"] for each in found["figures"]] == [SINGLE_STREAM] * 2
+    why = "a batch of 4 does not fit into the memory of this machine: --batch names fewer"
+    assert found["left_out"] == {f"fp32: offline from {begins_with}": why for begins_with in (PIXELS, "JPEG")}
+    assert f"not measured: fp32: offline from pixels: {why}" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("options", [(), ("--batch", "4")])
+def test_where_no_picture_fits_into_memory_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    """On a full device the search ended in "max() arg is an empty sequence"."""
+    code, _, errors = without_memory(tmp_path, capsys, monkeypatch, 0, *options)
+    assert code == 6 and "Traceback" not in errors and not (tmp_path / "out").exists()
+    assert "a batch of 1 does not fit into the memory of this machine: --device names another, or end what" in errors
 
 
 def test_a_search_ends_where_a_batch_takes_too_long(tmp_path: Path) -> None:
