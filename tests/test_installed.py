@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 from pathlib import Path
@@ -29,6 +30,22 @@ def test_results_and_caches_are_placed_by_the_checkout_that_may_not_be_there() -
     """ROOT is site-packages where the project is installed: nothing is written there."""
     placed = re.compile(r"\b(?:out_dir|cache_dir|collection|packages|results)\((?:config\.)?ROOT\b")
     assert not [path for path in (CHECKOUT / "harness").rglob("*.py") if placed.search(path.read_text())]
+
+
+@pytest.mark.long
+def test_a_source_distribution_has_every_file_but_results(tmp_path: Path) -> None:
+    """It lacked harness/results, and what was installed from it could not be imported."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "hatchling"], check=True, capture_output=True)
+    making = [python, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path / "dist")]
+    subprocess.run(making, cwd=CHECKOUT, check=True, capture_output=True)
+    (made,) = (tmp_path / "dist").iterdir()
+    with tarfile.open(made) as archive:
+        packed = {each.name.partition("/")[2] for each in archive if each.isfile()}
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
+    there = {each for each in listed.split("\0") if each and not each.startswith("results/")}
+    assert {"harness/results/score.py", "configs/ssd/embedded.toml"} < there and not there - packed
 
 
 @pytest.mark.long
