@@ -106,6 +106,9 @@ def _memory(machine: Machine) -> Finding:
 
 def _shared_memory(place: Place, several: bool) -> Finding:
     text = f"{place.path} has {_gib(place.size_gib)}, {_gib(place.free_gib)} free"
+    if not (place.exists and place.writable):
+        fix = "start the container without --ipc=none; elsewhere `mount -t tmpfs -o mode=1777 tmpfs /dev/shm`"
+        return Finding("problem", "shared memory", f"{place.path} is not there, or this user may not write in it", fix)
     if place.free_gib >= SHM_GIB:
         return Finding("ok", "shared memory", text)
     fix = f"start the container with --ipc=host, or with --shm-size={SHM_GIB:g}g"
@@ -141,7 +144,8 @@ def _cache(cache: Cache, in_container: bool) -> Finding:
     )
     if not cache.own:
         fix = "name a folder that only you may write in with HARNESS_CACHE_DIR; what is kept there is trusted"
-        return Finding("warning", "cache", f"{text}: others may write in it", fix)
+        why = "others may write in it" if place.writable else "this user may not write in it"
+        return Finding("warning", "cache", f"{text}: {why}", fix)
     if in_container and place.filesystem in LAYERS:
         fix = "keep it in a volume (docker run -v NAME:/cache): else each container checks its data and compiles again"
         return Finding("ok", "cache", f"{text}: gone with this container", fix)

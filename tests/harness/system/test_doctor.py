@@ -244,6 +244,13 @@ def test_little_shared_memory_stops_several_gpus_and_not_one() -> None:
     assert "64 MiB" in the(examine(machine(with_gpus(H100)), shm=small), "shared memory").text
 
 
+@pytest.mark.parametrize("what", ["exists", "writable"])
+def test_a_machine_without_shared_memory_starts_no_process_that_reads_pictures(what: str) -> None:
+    """docker run --ipc=none: the room was that of /dev, which is ample."""
+    none = replace(SHM, path="/dev/shm", **{what: False})  # type: ignore[arg-type]
+    assert the(examine(machine(BARE), shm=none), "shared memory").level == "problem"
+
+
 # --- the verb --------------------------------------------------------------------------------------------------------
 
 
@@ -302,6 +309,9 @@ def test_the_cache_and_what_is_compiled_in_it(tmp_path: Path) -> None:
         "warning",
         None,
     )
+    assert "others may write in it" in found(places.look_at_cache(tmp_path / "cache")).text
+    closed = replace(cache, own=False, place=replace(cache.place, writable=False))
+    assert "this user may not write in it" in found(closed).text
 
 
 # --- the data set ---
