@@ -150,9 +150,9 @@ def _host(hardware: Table) -> dict[str, str]:
     frequency = re.search(r"@\s*([\d.]+\s*[GM]Hz)", model)
     memory = number(hardware.get("memory_gib"))
     return {
-        "host_processors_per_node": str(sockets or 1),
+        "host_processors_per_node": str(sockets) if sockets else f"{MARK}how many processors a node has",
         "host_processor_model_name": f"{MARK}processor, whose cores are {model}" if CORES.match(model) else model,
-        "host_processor_core_count": str(cores // (sockets or 1)) if cores else f"{MARK}cores of one processor",
+        "host_processor_core_count": str(cores // sockets) if cores and sockets else f"{MARK}cores of one processor",
         "host_processor_vcpu_count": str(threads) if threads else "",
         "host_processor_frequency": frequency[1] if frequency else "",
         "host_memory_capacity": f"{memory:.0f} GiB" if memory else f"{MARK}memory of one node",

@@ -18,7 +18,7 @@ def examine(
     yield _accelerators(found, verdict, visible)
     for state in gpu_state.examine(found.nvml.gpus):
         yield Finding(*state)
-    if found.kernel_module is not None and found.nvml.error is not None:
+    if found.kernel_module is not None and found.nvml.error is not None and not found.libcuda.hangs:
         fix = (
             "after a driver update reboot the host; else another version's libnvidia-ml.so is found first"
             if found.nvml.mismatch

@@ -328,6 +328,9 @@ def test_a_description_from_a_runs_own_tables() -> None:
 )
 def test_a_description_of_nothing_is_all_text_and_marks(tables: tuple[dict[str, Any], ...]) -> None:
     found = sysdesc.describe(*tables, {})
+    assert {"host_processors_per_node", "host_processor_core_count"} <= set(sysdesc.to_fill_in(found)), (
+        "none is made up"
+    )
     assert len(found) == 33 and all(isinstance(value, str) for value in found.values())
     assert is_placeholder(found["submitter"])
 

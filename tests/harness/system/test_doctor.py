@@ -18,7 +18,7 @@ from harness.system import doctor, facts, places
 from harness.system.accelerator import Finding
 from harness.system.facts import Machine
 from harness.system.nvidia import driver, nvml
-from harness.system.nvidia.driver import Device, Driver
+from harness.system.nvidia.driver import Device, Driver, Libcuda
 from harness.system.nvidia.nvml import Nvml
 from harness.system.nvidia.vendor import Nvidia
 from harness.system.places import Place
@@ -164,6 +164,16 @@ def test_gpus_that_cuda_does_not_see_are_said() -> None:
     assert found(None, H100, H100).text == "1 x NVIDIA H100 80GB HBM3; CUDA does not see 1 more that NVML lists"
     assert found(None, H100, H100).level == "warning"
     assert found("0", H100).text == "1 x NVIDIA H100 80GB HBM3"
+
+
+def test_of_a_driver_that_hangs_nothing_is_said_of_nvml() -> None:
+    """Which was not asked: no container's variable is at fault."""
+    hangs = Libcuda(error="libcuda did not answer within 60 s", hangs=True)
+    found = list(
+        Nvidia(replace(DRIVER, libcuda=hangs, nvml=Nvml(error="not asked, since the driver hangs"))).findings()
+    )
+    assert {each.subject for each in found} == {"driver", "libcuda", "accelerators"}
+    assert the(found, "driver").level == "problem" and "dmesg" in the(found, "driver").fix
 
 
 def test_what_a_geforce_does_not_tell_is_no_fault() -> None:
