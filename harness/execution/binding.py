@@ -149,11 +149,10 @@ def prefer_memory(node: int) -> None:
     failed = _call(0, PREFER, mask, MASK_BITS)
     if failed is None:
         return
-    way_out = (
-        "a container needs --cap-add=SYS_NICE for it, which `run --image` gives it"
-        if failed == errno.EPERM
-        else "this kernel has no NUMA"
-    )
+    way_out = {
+        errno.EPERM: "a container needs --cap-add=SYS_NICE for it, which `run --image` gives it",
+        errno.EINVAL: "it has none, or this process may use none of it: give the container or job that node (--cpuset-mems)",
+    }.get(failed, "this kernel has no NUMA")
     raise NotSuitable(
         f"run.cpu_binding: memory cannot be taken from NUMA node {node} (set_mempolicy: {os.strerror(failed)}): "
         f'{way_out}; or say "none"'

@@ -259,6 +259,7 @@ def _watched(records: Iterable[RunRecord]) -> Iterator[tuple[str, str]]:
             None if found.temperature_c is None else f"{found.temperature_c:.0f} C at most",
             None if not held else f"held down for {held:.1f} s",
             *found.slowed,
+            *(f"XID {code}" for code in found.xid),
             found.problem,
         ]
         yield Path(record.path).name, ", ".join(part for part in parts if part)

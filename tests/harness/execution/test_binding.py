@@ -124,3 +124,9 @@ def test_a_rank_that_comes_when_the_run_was_refused_does_not_blame_its_environme
         execute(asked, Request("toy", out=tmp_path), late)
     with pytest.raises(ValueError, match="no log that a launcher has made"):
         execute(asked, Request("toy", out=tmp_path), replace(late, parent=None))
+
+
+def test_a_node_of_which_no_memory_may_be_had_is_said() -> None:
+    """Of a container's --cpuset-mems, or without any; "this kernel has no NUMA" was said."""
+    with pytest.raises(NotSuitable, match=r"NUMA node 1000 .*Invalid argument.*: it has none.*--cpuset-mems"):
+        binding.prefer_memory(1000)

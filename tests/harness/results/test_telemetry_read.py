@@ -148,7 +148,7 @@ def test_what_is_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
 
 def test_score_and_report_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = arms.write(tmp_path / "x", 0)
-    arms.telemetry(log, held=2.5, power=612)
+    arms.telemetry(log, held=2.5, power=612, xids=[79])
     main(["score", str(tmp_path / "x")])
     out = capsys.readouterr().out
     assert "J an image" in out and "612" in out and "temperature 2.5" in out
@@ -157,4 +157,4 @@ def test_score_and_report_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run["telemetry"]["power_w"] == 612 and run["telemetry"]["joules_per_image"] > 0
     main(["report", str(tmp_path / "x"), "--json", "--no-published"])
     board = capsys.readouterr().out
-    assert "Accelerators during the runs" in board and "612 W" in board
+    assert "Accelerators during the runs" in board and "612 W" in board and "XID 79" in board
