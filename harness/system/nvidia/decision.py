@@ -47,7 +47,8 @@ ASK_THE_HOST = "`nvidia-smi`, and `dmesg | grep -i -e nvrm -e xid` on the host, 
 INIT_FIXES = {
     34: "a stub of libcuda, made for linking, was loaded: take its folder (.../stubs) out of LD_LIBRARY_PATH",
     46: "another process holds the GPU for itself, or it is being reset: `nvidia-smi -q -d COMPUTE` tells",
-    100: "no device is visible: look at CUDA_VISIBLE_DEVICES, and where MIG is enabled, whether it has instances",
+    100: "no device is visible: look at CUDA_VISIBLE_DEVICES, whether a job of Slurm's asked for GPUs (--gres=gpu:N), and "
+    "where MIG is enabled, whether it has instances",
     101: "CUDA_VISIBLE_DEVICES names a device that is not there",
     802: "the GPUs of an NVSwitch machine wait for the fabric manager: `systemctl start nvidia-fabricmanager`, in the "
     "driver's own version",
@@ -122,7 +123,8 @@ def _nothing_to_use(found: Driver, needs: Manifest, in_container: bool) -> Suita
             "CPU-ONLY",
             f"the host has NVIDIA driver {module}, but this container was given no GPU",
             "start it with --gpus all, or with --device nvidia.com/gpu=all where CDI is set up (both need the NVIDIA "
-            'container toolkit on the host); NVIDIA_DRIVER_CAPABILITIES must contain "compute"',
+            "container toolkit on the host), a pod with a limit of nvidia.com/gpu; NVIDIA_DRIVER_CAPABILITIES must contain "
+            '"compute"',
         )
     if libcuda.error is not None:
         message = f"kernel module {module} is loaded, and there is no libcuda.so.1"

@@ -150,7 +150,8 @@ def test_every_mode_has_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "word"), [(34, "stub"), (100, "CUDA_VISIBLE_DEVICES"), (802, "fabricmanager"), (999, "daemon-reload")]
+    ("code", "word"),
+    [(34, "stub"), (100, "CUDA_VISIBLE_DEVICES"), (100, "--gres"), (802, "fabricmanager"), (999, "daemon-reload")],
 )
 def test_the_fix_belongs_to_the_error(code: int, word: str) -> None:
     found = replace(DRIVER, libcuda=refusing(code, "CUDA_ERROR"))
