@@ -83,10 +83,10 @@ def _processor(machine: Machine) -> Iterator[Finding]:
     if cpu.usable < cpu.threads:
         fix = "give the container or the job the whole machine (--cpuset-cpus, the scheduler's options)"
         yield Finding("warning", "cpu", f"{text}; this process may use {cpu.usable} of them", fix)
-    elif cpu.quota is not None and cpu.quota < cpu.threads:
+    if cpu.quota is not None and cpu.quota < cpu.usable:
         fix = "start the container without --cpus: a quota stops all threads at once when it is spent"
         yield Finding("warning", "cpu", f"{text}; limited to {cpu.quota:g} processors' time", fix)
-    else:
+    elif cpu.usable == cpu.threads:
         yield Finding("ok", "cpu", text)
     if not cpu.governors:
         yield Finding("ok", "governor", "not shown by this kernel, as in most virtual machines")

@@ -216,6 +216,14 @@ HOST_FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
 }  # fmt: skip
 
 
+def test_a_quota_is_said_beside_a_part_of_the_processors() -> None:
+    limited = replace(HOST, cpu=replace(HOST.cpu, usable=16, quota=4.0))
+    found = [each for each in examine(machine(host=limited)) if each.subject == "cpu"]
+    assert ["use 16 of" in found[0].text, "4 processors' time" in found[1].text, len(found)] == [True, True, 2]
+    enough = replace(HOST, cpu=replace(HOST.cpu, usable=16, quota=32.0))
+    assert len([each for each in examine(machine(host=enough)) if each.subject == "cpu"]) == 1
+
+
 @pytest.mark.parametrize("fault", HOST_FAULTS)
 def test_host_fault(fault: str) -> None:
     changes, subject, level, word = HOST_FAULTS[fault]
