@@ -86,7 +86,7 @@ def _processor(machine: Machine) -> Iterator[Finding]:
     if cpu.quota is not None and cpu.quota < cpu.usable:
         fix = "start the container without --cpus: a quota stops all threads at once when it is spent"
         yield Finding("warning", "cpu", f"{text}; limited to {cpu.quota:g} processors' time", fix)
-    elif cpu.usable == cpu.threads:
+    elif cpu.usable >= cpu.threads:
         yield Finding("ok", "cpu", text)
     if not cpu.governors:
         yield Finding("ok", "governor", "not shown by this kernel, as in most virtual machines")
