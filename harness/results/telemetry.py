@@ -88,10 +88,11 @@ def joules_per_image(record: RunRecord, found: Telemetry) -> float | None:
     """Of all accelerators over the run, by the images that it trained on; None where either is not told.
 
     A run on several machines has telemetry of its first one alone, and where no driver tells which devices a run used, the file
-    has all of the machine's: that energy is not the images'.
+    has all of the machine's: that energy is not the images'. Nor is a whole GPU's those of a part (MIG) of it.
     """
     used = len(set(record.device_uuids)) or record.accelerators
-    images = trained_images(record) if used in (None, found.gpus) else None
+    parts = any(" MIG " in str(name) for name in record.hardware.get("accelerators") or ())
+    images = trained_images(record) if used in (None, found.gpus) and not parts else None
     return found.energy_j / images if found.energy_j and images else None
 
 

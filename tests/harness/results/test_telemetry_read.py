@@ -70,12 +70,14 @@ def test_images_are_those_that_were_trained(tmp_path: Path) -> None:
 
 def test_energy_is_that_of_the_devices_of_the_run(tmp_path: Path) -> None:
     """Where no UUID tells which they are: on two machines half of it was told, of one of a machine's eight eight times it."""
-    for name, run, per_image in (
-        ("one", {"nodes": 1, "accelerators_per_node": 1}, True),
-        ("two machines", {"nodes": 2, "accelerators_per_node": 1}, False),
-        ("two of one", {"nodes": 1, "accelerators_per_node": 2}, False),
+    one, part = {"nodes": 1, "accelerators_per_node": 1}, {"accelerators": ["NVIDIA H100 80GB HBM3 MIG 1g.10gb"]}
+    for name, change, per_image in (
+        ("one", arms.put("configuration", {"run": one}), True),
+        ("two machines", arms.put("configuration", {"run": {**one, "nodes": 2}}), False),
+        ("two of one", arms.put("configuration", {"run": {**one, "accelerators_per_node": 2}}), False),
+        ("a part of one", arms.put("hardware", part), False),
     ):
-        log = arms.write(tmp_path / name, 0, change=arms.put("configuration", {"run": run}))
+        log = arms.write(tmp_path / name, 0, change=change)
         arms.telemetry(log)
         record, found = read(log), telemetry.beside(read(log))
         assert found is not None and found.gpus == 1 and not record.device_uuids
