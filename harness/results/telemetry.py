@@ -91,7 +91,7 @@ def joules_per_image(record: RunRecord, found: Telemetry) -> float | None:
     has all of the machine's: that energy is not the images'. Nor is a whole GPU's those of a part (MIG) of it.
     """
     used = len(set(record.device_uuids)) or record.accelerators
-    parts = any(" MIG " in str(name) for name in record.hardware.get("accelerators") or ())
+    parts = " MIG " in str(record.hardware.get("accelerators"))
     images = trained_images(record) if used in (None, found.gpus) and not parts else None
     return found.energy_j / images if found.energy_j and images else None
 

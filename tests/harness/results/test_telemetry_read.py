@@ -75,6 +75,7 @@ def test_energy_is_that_of_the_devices_of_the_run(tmp_path: Path) -> None:
         ("one", arms.put("configuration", {"run": one}), True),
         ("two machines", arms.put("configuration", {"run": {**one, "nodes": 2}}), False),
         ("two of one", arms.put("configuration", {"run": {**one, "accelerators_per_node": 2}}), False),
+        ("strangely told", arms.put("hardware", {"accelerators": 1}), True),
         ("a part of one", arms.put("hardware", part), False),
     ):
         log = arms.write(tmp_path / name, 0, change=change)
