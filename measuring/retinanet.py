@@ -42,7 +42,8 @@ from benchmarks.retinanet import data, detections
 from benchmarks.retinanet.anchors import encode
 from benchmarks.retinanet.config import Augmentation, RetinaNetConfig
 from benchmarks.retinanet.session import RetinaNetSession
-from harness import ROOT
+from harness import config_files
+from harness.cli import environment
 from harness.contract import Context
 from measuring import arguments
 from measuring.measure import Comparison, Figure, Measure, interleaved, processor_time_of_background_work, wall
@@ -282,7 +283,9 @@ def main() -> None:
     torch.set_num_threads(1)
     found: list[Comparison] = []
     if "data" in asked.only:
-        folder = asked.data_dir or embedded.ensure(ROOT / ".cache" / "embedded", lambda *_: None)
+        folder = asked.data_dir or embedded.ensure(
+            environment.cache_dir(config_files.CHECKOUT) / "embedded", lambda *_: None
+        )
         found += data_path(folder, asked.image_px, 8, asked.rounds)
     if "detection" in asked.only:
         found += detection(asked.image_px, asked.batch, asked.device, asked.rounds, clock)

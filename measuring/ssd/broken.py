@@ -20,17 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.detection.embedded import dataset as embedded
 from benchmarks.detection.found import Detections
 from benchmarks.detection.quality import coco
 from benchmarks.ssd import loss
 from benchmarks.ssd.session import SSDSession
-from harness import ROOT
+from harness import config_files
+from harness.cli import environment
 from harness.contract import Context
 from measuring.arguments import file
 from measuring.ssd import setup
-
-CACHE = ROOT / ".cache" / "embedded"
 
 Detect = Callable[[Tensor], Detections]
 
@@ -38,7 +36,7 @@ Detect = Callable[[Tensor], Detections]
 def trained(seed: int, epochs: int) -> SSDSession:
     """A session after so many epochs."""
     torch.manual_seed(seed)
-    folder = embedded.ensure(CACHE, lambda *_: None)
+    folder = setup.folder_to_use(None, environment.cache_dir(config_files.CHECKOUT))
     session = SSDSession(setup.read("embedded"), Context("cpu", seed=seed, data_dir=folder, threads=1))
     session.warm_up()
     session.load_data()

@@ -38,7 +38,8 @@ from benchmarks.detection.capabilities import installed
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
-from harness import ROOT
+from harness import config_files
+from harness.cli import environment
 from harness.contract import Context, NotSuitable
 from measuring.measure import Comparison, Figure, wall
 from measuring.ssd import accuracy, checks, data, fused, power, run, sections, setup, turns
@@ -99,7 +100,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--cache-dir",
         type=Path,
-        default=ROOT / ".cache",
+        default=environment.cache_dir(config_files.CHECKOUT),
         help="where those pictures are kept (default: %(default)s)",
     )
     add("--device", help='"cpu" or "cuda:0" (default: a GPU if there is one)')
