@@ -142,6 +142,8 @@ def _cache(cache: Cache, in_container: bool) -> Finding:
         if cache.compiled_gib
         else ", nothing compiled yet"
     )
+    if not place.writable:
+        return Finding("problem", "cache", f"{text}: cannot be written", "name another folder (HARNESS_CACHE_DIR)")
     if not cache.own:
         fix = "name a folder that only you may write in with HARNESS_CACHE_DIR; what is kept there is trusted"
         why = "others may write in it" if place.writable else "this user may not write in it"

@@ -81,14 +81,15 @@ def look_at_cache(path: Path) -> Cache:
 
 
 def own(folder: Path) -> bool:
-    """Whether it is a folder that this user alone writes in, or a link of his to one, or can be made."""
+    """Whether it is a folder that this user, and nobody else, can write in, or a link of his to one, or can be made."""
     try:
         found, link = folder.stat(), folder.lstat()
     except FileNotFoundError:
         return os.access(next(parent for parent in folder.parents if parent.exists()), os.W_OK)
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and {found.st_uid, link.st_uid} == {os.geteuid()} and not found.st_mode & 0o022
+    alone = {found.st_uid, link.st_uid} == {os.geteuid()} and not found.st_mode & 0o022
+    return stat.S_ISDIR(found.st_mode) and alone and os.access(folder, os.W_OK | os.X_OK)  # no: mounted read-only
 
 
 def made_own(parent: Path, name: str) -> Path | None:

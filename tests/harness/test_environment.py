@@ -10,6 +10,7 @@ import pytest
 from harness import request
 from harness.cli import environment
 from harness.execution.context import Launch, keep_compiled
+from harness.system import places
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,22 @@ def test_a_cache_in_which_others_could_have_been_first_is_passed_over(tmp_path: 
     assert environment.cache_dir(tmp_path, users).name == f"harness-{os.getuid()}"
     (tmp_path / "shared").chmod(0o700)
     assert environment.cache_dir(tmp_path, users) == tmp_path / ".cache"
+
+
+def test_a_cache_of_a_checkout_that_is_mounted_read_only_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run from there was refused: "Permission denied; name a folder of your own"."""
+    (tmp_path / ".cache").mkdir(mode=0o700)
+    users = {"XDG_CACHE_HOME": str(tmp_path / "users")}
+    assert environment.cache_dir(tmp_path, users) == tmp_path / ".cache"
+    real = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: real(path, mode) and not (Path(path) == tmp_path / ".cache" and mode & os.W_OK)
+    )
+    assert environment.cache_dir(tmp_path, users) == tmp_path / "users" / "harness"
+    found = places.look_at_cache(tmp_path / ".cache")
+    assert (found.own, found.place.writable) == (False, False)
 
 
 def test_what_is_compiled_is_kept_with_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
