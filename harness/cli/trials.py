@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +92,12 @@ def _as_processes(series: SeriesOrder, request: Request) -> int:
         return trials.run(series, LocalLauncher(command, environment.of_children(), reaper, series.id), _say)
 
 
+def _for_containers(request: Request) -> Request:
+    for each in unseen_in_containers(request.data_dir):
+        _say(each)
+    return replace(request, cache_dir=cache_of_containers(request.cache_dir, _say))
+
+
 def cache_of_containers(cache_dir: Path | None, say: Callable[[str], None]) -> Path | None:
     """Of all containers of this user, so that each checks its data and compiles its kernels once, and not for each trial.
 
@@ -107,13 +113,27 @@ def cache_of_containers(cache_dir: Path | None, say: Callable[[str], None]) -> P
     return folder
 
 
+def unseen_in_containers(data_dir: Path | None) -> Iterator[str]:
+    """A sentence for each link in the folder that leads out of it, where a container has nothing, or a file of the image.
+
+    No refusal: what of the folder is read, the benchmark alone knows.
+    """
+    if data_dir is None or not data_dir.is_dir():  # of nodes, perhaps, and not of this machine
+        return
+    folder = outside.real(data_dir)
+    for each in sorted(folder.iterdir()):
+        leads = outside.real(each)
+        if each.is_symlink() and not leads.is_relative_to(folder):
+            yield f"--data-dir {data_dir}: {each.name} is a link to {leads}, which a container does not see; move that to here"
+
+
 def _by_slurm(series: SeriesOrder, configuration: Configuration, request: Request) -> int:
     from harness.launch import trials
     from harness.launch.reaper import Reaper
     from harness.launch.step import SlurmLauncher
 
     if request.image is not None:
-        request = replace(request, cache_dir=cache_of_containers(request.cache_dir, _say))
+        request = _for_containers(request)
     with (
         Reaper() as reaper,
         SlurmLauncher(configuration, request, environment.of_children(), series.id, reaper, _say) as launcher,
@@ -128,7 +148,7 @@ def _as_containers(series: SeriesOrder, configuration: Configuration, request: R
     from harness.launch.trial import Order
     from harness.system.accelerator import CPU
 
-    request = replace(request, cache_dir=cache_of_containers(request.cache_dir, _say))
+    request = _for_containers(request)
     assert request.image is not None
     if configuration.run.device != CPU and request.gpus is None and (unheard := environment.unheard_by_the_engine()):
         _say(f"warning: {unheard}; --gpus chooses others")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness import config
-from harness.cli.trials import one_name, run_trials
+from harness.cli.trials import one_name, run_trials, unseen_in_containers
 from harness.contract import NotSuitable
 from harness.launch import container, engine, ledger
 from harness.launch.container_spec import ContainerSpec, Mount
@@ -114,6 +114,19 @@ def test_trials_in_containers_are_told_how_many_steps(tmp_path: Path, monkeypatc
     with pytest.raises(NotSuitable, match="seen enough"):
         run_trials(config.load(path), asked)
     assert "--cache-dir" not in words, "what others may write in is not trusted"
+
+
+def test_links_that_lead_out_of_the_data_are_said_for_containers(tmp_path: Path) -> None:
+    """On this machine they are seen: what a trial then lacked, as /data/train, was there for whoever looked."""
+    data, disk = tmp_path / "data", tmp_path / "disk"
+    for folder in (data / "val", disk):
+        folder.mkdir(parents=True)
+    (data / "also").symlink_to("val")
+    (data / "train").symlink_to("../disk")
+    (tmp_path / "link").symlink_to(data)
+    (said,) = unseen_in_containers(tmp_path / "link")
+    assert f"train is a link to {disk}, which a container does not see" in said
+    assert not list(unseen_in_containers(None)) and not list(unseen_in_containers(tmp_path / "on the nodes"))
 
 
 @pytest.mark.long
