@@ -58,12 +58,13 @@ INIT_FIXES = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """drivers.toml: what torch's CUDA needs, and where it was seen to run."""
+    """drivers.toml: what torch's CUDA needs, where it was seen to run, and what else there is for an older CUDA."""
 
     cuda: tuple[int, int]
     minimum_driver: str
     minimum_compute_capability: tuple[int, int]
     tested_drivers: tuple[str, ...]
+    older: Manifest | None = None
 
 
 def manifest(cuda: str | None = None) -> Manifest:
@@ -75,7 +76,11 @@ def manifest(cuda: str | None = None) -> Manifest:
         row = next(iter(rows.values()))
         cuda = row["version"]
     tested = tuple(each["driver"] for each in raw.get("tested", []))
-    return Manifest(_pair(cuda), row["minimum_driver"], _pair(row["minimum_compute_capability"]), tested)
+    older = next((each["version"] for each in rows.values() if _pair(each["version"])[0] < _pair(cuda)[0]), None)
+    return Manifest(
+        *(_pair(cuda), row["minimum_driver"], _pair(row["minimum_compute_capability"]), tested),
+        older=None if older is None else manifest(older),
+    )
 
 
 def decide(found: Driver, needs: Manifest, *, in_container: bool, torch: TorchBuild | None = None) -> Suitability:
@@ -170,7 +175,7 @@ def _too_old(found: Driver, needs: Manifest, in_container: bool) -> Suitability 
         "TOO-OLD",
         f"driver {module or 'of unknown version'} is for CUDA {dotted(found.libcuda.cuda) or 'unknown'}, and CUDA "
         f"{_dot(needs.cuda)} needs {needs.minimum_driver} or later",
-        "install a newer driver on the host" + ("; no image can bring it" if in_container else ""),
+        f"install a newer driver on the host{'; no image can bring it' if in_container else ''}{_or_older(found, needs)}",
     )
 
 
@@ -182,10 +187,20 @@ def _old_gpu(found: Driver, needs: Manifest) -> Suitability | None:
                 "OLD-GPU",
                 f"{device.name} has compute capability {_dot(device.compute_capability)}, and these builds for CUDA "
                 f"{_dot(needs.cuda)} have code from {_dot(least)} on",
-                "leave it out with CUDA_VISIBLE_DEVICES where there are newer ones, or use an environment of your own "
-                "with a torch for an older CUDA",
+                f"leave it out with CUDA_VISIBLE_DEVICES where there are newer ones{_or_older(found, needs)}",
             )
     return None
+
+
+def _or_older(found: Driver, needs: Manifest) -> str:
+    """The way out by an older CUDA, where that would run this driver and all of these GPUs."""
+    older = needs.older
+    if older is None or (found.kernel_module and _version(found.kernel_module) < _version(older.minimum_driver)):
+        return ""
+    if any(each.compute_capability < older.minimum_compute_capability for each in found.libcuda.devices):
+        return ""
+    major = older.cuda[0]
+    return f"; or take what is locked for CUDA {major}: requirements/cuda{major}.lock, the image of ACCELERATOR=cuda{major}"
 
 
 def _works(found: Driver, needs: Manifest) -> Suitability:

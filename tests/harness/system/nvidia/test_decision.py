@@ -176,6 +176,26 @@ def test_the_manifest_can_be_read() -> None:
     assert decision.manifest("11.8") == needs
 
 
+@pytest.mark.parametrize(
+    ("module", "capability", "offered"),
+    [
+        ("535.183.01", (8, 0), True),
+        ("470.256.02", (8, 0), False),
+        ("580.65.06", (7, 0), True),
+        ("580.65.06", (3, 7), False),
+    ],
+)
+def test_an_older_cuda_is_offered_where_it_would_run(module: str, capability: tuple[int, int], offered: bool) -> None:
+    """V100s were told to find a torch of their own, beside an image that is made for them."""
+    cuda = {"580": 13000, "535": 12020, "470": 11040}[module[:3]]
+    libcuda = Libcuda(path=f"/usr/lib/libcuda.so.{module}", cuda=cuda, init=0, devices=(Device("a GPU", capability),))
+    verdict = decision.decide(
+        replace(DRIVER, kernel_module=module, libcuda=libcuda), decision.manifest(), in_container=True
+    )
+    assert not verdict.runnable
+    assert ("requirements/cuda12.lock, the image of ACCELERATOR=cuda12" in verdict.fix) == offered
+
+
 def test_volta_runs_under_a_torch_for_cuda_12() -> None:
     """On the driver that its last DGX software brings."""
     v100 = (Device("Tesla V100-SXM2-16GB", (7, 0)),)
