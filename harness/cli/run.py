@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from dataclasses import replace
@@ -39,7 +40,7 @@ def run(request: Request, named: frozenset[str]) -> None:
     from harness.execution import leaving, lifecycle, signals
     from harness.execution.context import Launch, Node
     from harness.launch import ranks
-    from harness.system import accelerator, preflight
+    from harness.system import accelerator, places, preflight
 
     launch = Launch.of_series() if request.series else Launch.from_environment()
     if launch.parent is not None:
@@ -64,6 +65,11 @@ def run(request: Request, named: frozenset[str]) -> None:
         cache_dir=request.cache_dir or environment.cache_dir(config_files.CHECKOUT),
         out=request.out or environment.out_dir(config_files.CHECKOUT) / ("" if request.series else chosen.name),
     )
+    if alone and environment.IN_IMAGE in os.environ and places.look(request.folder).a_layer:
+        sys.stderr.write(
+            f"warning: {request.folder} is gone with this container, and the log in it: give it a folder of the host, as by "
+            'docker run -v "$PWD/out:/results"\n'
+        )
     if request.started_by is not Engine.SLURM:  # which looks on the nodes, where it is read
         check_inputs(request)
     if request.series:

@@ -16,7 +16,6 @@ from harness.system.places import Cache, Place
 
 RESULTS_GIB, RESULTS_GIB_LEAST = 5.0, 0.2  # of logs, pictures, telemetry and the embedded data; least: of one run's log
 CACHE_GIB = 1.0  # COCO's check leaves 0.1, a compiled step some 0.1
-LAYERS = ("overlay", "fuse-overlayfs", "aufs", "vfs")  # of a container's own
 SHM_GIB = 1.0  # Docker gives 64 MiB, which NCCL between GPUs of one host does not do with
 MEMLOCK_GIB = 1.0  # NCCL pins its buffers, and so does RDMA
 
@@ -44,7 +43,7 @@ def examine(
     several = max(len(chosen.names), len(chosen.details())) > 1
     findings = [_image(machine), *chosen.findings(), *_others(machine)]
     findings += [*_processor(machine), _memory(machine), _shared_memory(shared_memory, several)]
-    findings += [_memlock(machine.host.memlock, bool(machine.accelerators)), _results(results)]
+    findings += [_memlock(machine.host.memlock, bool(machine.accelerators)), _results(results, machine.host.container)]
     if cache is not None:
         findings.append(_cache(cache, machine.host.container))
     if data is not None:
@@ -122,7 +121,7 @@ def _memlock(limit: int | None, matters: bool) -> Finding:
     return Finding("warning", "memlock", text, "start the container with --ulimit memlock=-1, or raise `ulimit -l`")
 
 
-def _results(place: Place) -> Finding:
+def _results(place: Place, in_container: bool) -> Finding:
     text = f"{place.path}, {_gib(place.free_gib)} free on {place.filesystem}"
     if not place.writable:
         fix = "give it to this user, or name another folder (--out, LOGDIR)"
@@ -131,6 +130,9 @@ def _results(place: Place) -> Finding:
     if place.free_gib < RESULTS_GIB:
         level: Level = "warning" if place.free_gib >= RESULTS_GIB_LEAST else "problem"
         return Finding(level, "results", text, "make room, or name another folder (--out, LOGDIR)")
+    if in_container and place.a_layer:
+        fix = 'give it a folder of the host: docker run -v "$PWD/out:/results"'
+        return Finding("warning", "results", f"{text}: gone with this container", fix)
     return Finding("ok", "results", text)
 
 
@@ -148,7 +150,7 @@ def _cache(cache: Cache, in_container: bool) -> Finding:
         fix = "name a folder that only you may write in with HARNESS_CACHE_DIR; what is kept there is trusted"
         why = "others may write in it" if place.writable else "this user may not write in it"
         return Finding("warning", "cache", f"{text}: {why}", fix)
-    if in_container and place.filesystem in LAYERS:
+    if in_container and place.a_layer:
         fix = "keep it in a volume (docker run -v NAME:/cache): else each container checks its data and compiles again"
         return Finding("ok", "cache", f"{text}: gone with this container", fix)
     if place.free_gib < CACHE_GIB:

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.system.host import GIB
 
 COMPILED = "compiled"  # in the cache: what PyTorch, Triton and a driver compile
+LAYERS = ("overlay", "fuse-overlayfs", "aufs", "vfs")  # of a container's own
 NETWORK_FILESYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "virtiofs", "ceph", "glusterfs")
 
 
@@ -32,6 +33,11 @@ class Place:
     @property
     def remote(self) -> bool:
         return self.filesystem in NETWORK_FILESYSTEMS
+
+    @property
+    def a_layer(self) -> bool:
+        """Whether it ends with its container, where this is one."""
+        return self.filesystem in LAYERS
 
 
 def look(path: Path, mounts: Path = Path("/proc/mounts")) -> Place:

@@ -13,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from harness import cli
 from harness.cli import host as verbs
 from harness.system import doctor, facts, places
 from harness.system.accelerator import Finding
@@ -34,6 +35,7 @@ from tests.harness.system.recorded import (
     field,
     machine,
 )
+from tests.toy import configuration as toy
 
 RESULTS = Place("/results", True, True, True, True, 900.0, 500.0, "ext4")
 SHM = Place("/dev/shm", True, True, True, True, 700.0, 700.0, "tmpfs")
@@ -242,6 +244,12 @@ def test_folder_faults() -> None:
         (replace(RESULTS, free_gib=0.01), "problem"),
     ):
         assert the(examine(here, results=place), "results").level == level
+    layer = replace(RESULTS, filesystem="overlay")
+    container = replace(here, host=replace(HOST, container=True))
+    assert the(examine(here, results=layer), "results").level == "ok"
+    assert the(examine(container), "results").level == "ok"
+    lost = the(examine(container, results=layer), "results")
+    assert (lost.level, "gone with this container" in lost.text, "-v" in lost.fix) == ("warning", True, True)
     for place, level in (
         (replace(DATA, exists=False), "problem"),
         (replace(DATA, exists=False, unreachable="Stale file handle"), "problem"),
@@ -252,6 +260,21 @@ def test_folder_faults() -> None:
     ):
         assert the(examine(here, data=place), "data set").level == level
     assert not [each for each in examine(here, data=None) if each.subject == "data set"]
+
+
+def test_a_run_in_the_image_says_that_its_log_will_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docker run --rm without a folder for /results."""
+    monkeypatch.setattr(places, "look", lambda path: replace(RESULTS, path=str(path), filesystem="overlay"))
+    words = ["run", str(toy.write(tmp_path, toy.raw())), "--out", "/results", "--data-dir", str(tmp_path / "missing")]
+    for image in (True, False):
+        if image:
+            monkeypatch.setenv("HARNESS_IMAGE_LOCK", "run.lock")
+        else:
+            monkeypatch.delenv("HARNESS_IMAGE_LOCK")
+        assert cli.main(words) == 2
+        assert ("/results is gone with this container" in capsys.readouterr().err) == image
 
 
 def test_little_shared_memory_stops_several_gpus_and_not_one() -> None:
