@@ -12,13 +12,16 @@ from pathlib import Path
 def file(text: str) -> Path:
     """A file to write, in a folder that is there and takes it. What is there already is left as it is, be it a device."""
     path = Path(text)
+    folder = path.resolve().parent  # takes a new file each time: see study.keep
     try:
         if not os.path.lexists(path):
             path.open("x").close()
             path.unlink()  # nothing is left of a study that does not end
         elif path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        elif not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+        elif not os.access(path if path.exists() else folder, os.W_OK) or (
+            path.is_file() and not os.access(folder, os.W_OK)
+        ):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise ArgumentTypeError(f"{path}: cannot be written: {error.strerror}") from error

@@ -6,13 +6,17 @@ what was measured in the same turn takes most of that out. Nothing here knows wh
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from harness.system import host
 
 Measure = Callable[[], float]
 QUIET_S, POLL_S = 0.1, 0.02  # without processor time to be called quiet, looked at so often
@@ -131,3 +135,22 @@ def _until_quiet() -> None:
         time.sleep(POLL_S)
         if time.process_time() - before > POLL_S / 10:
             since = time.perf_counter()
+
+
+def vector_units() -> list[str]:
+    """Of this CPU, those that matter here: avx512_bf16 doubles the rate of products, amx_bf16 has them in tiles."""
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    return [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What a reader of figures must know of this machine, as found."""
+    return {
+        "processor": host.read().cpu.model,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "vector_units": vector_units(),
+        "load_before": os.getloadavg()[0],
+        "torch": torch.__version__,
+    }

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,10 +43,19 @@ from benchmarks.retinanet.session import RetinaNetSession
 from harness import config_files
 from harness.cli import environment
 from harness.contract import Context
-from measuring import arguments
-from measuring.measure import Comparison, Figure, Measure, interleaved, processor_time_of_background_work, wall
+from measuring import arguments, study
+from measuring.measure import (
+    Comparison,
+    Figure,
+    Measure,
+    interleaved,
+    machine,
+    processor_time_of_background_work,
+    wall,
+)
 
 CLASSES = 264
+PICTURES, ANNOTATIONS = "train2017", "annotations/instances_train2017.json"
 BOXES = 7  # of an image; OpenImages' training half has about as many
 LOSS_BOUNDS = {"fp32": 1e-4, "bf16": 1e-2}  # relative
 GOALS = {"bf16 units": 2.5, "no bf16 units": 1.3, "data": 1.6, "detection": 5.0}
@@ -219,7 +226,7 @@ def pil(picture: Picture, image_px: int, rng: np.random.Generator) -> Tensor:
 def data_path(folder: Path, image_px: int, batch: int, rounds: int) -> list[Comparison]:
     """Processor time an image of decoding, mirroring, resizing and normalising, boxes included, on one thread."""
     source = Source(
-        folder / "train2017", folder / "annotations/instances_train2017.json", image_px, batch, 1, "cpu", 0, 1, True,
+        folder / PICTURES, folder / ANNOTATIONS, image_px, batch, 1, "cpu", 0, 1, True,
         antialias=False,
     )  # fmt: skip
     backends = [each for each in ("dali", "torch") if each == "torch" or installed("nvidia.dali")]
@@ -248,6 +255,16 @@ def data_path(folder: Path, image_px: int, batch: int, rounds: int) -> list[Comp
 def _endless(batches: Any) -> Iterator[dict[str, Tensor]]:
     while True:
         yield from batches
+
+
+def _folder(data_dir: Path | None) -> Path:
+    """The user's, or the pictures that this project makes itself."""
+    if data_dir is None:
+        return embedded.ensure(environment.cache_dir(config_files.CHECKOUT) / "embedded", lambda *_: None)
+    for needed in (ANNOTATIONS, PICTURES):
+        if not (data_dir / needed).exists():
+            raise ValueError(f"--data-dir {data_dir} has no {needed}")
+    return data_dir
 
 
 def main() -> None:
@@ -281,25 +298,23 @@ def main() -> None:
         parser.error(f"--device {asked.device}: {str(error).splitlines()[0]}")
     clock: Measure = time.process_time if asked.device == "cpu" else time.perf_counter
     torch.set_num_threads(1)
-    found: list[Comparison] = []
-    if "data" in asked.only:
-        folder = asked.data_dir or embedded.ensure(
-            environment.cache_dir(config_files.CHECKOUT) / "embedded", lambda *_: None
-        )
-        found += data_path(folder, asked.image_px, 8, asked.rounds)
-    if "detection" in asked.only:
-        found += detection(asked.image_px, asked.batch, asked.device, asked.rounds, clock)
-    if "step" in asked.only:
-        found += step(asked.image_px, asked.batch, asked.device, asked.rounds, clock, chosen=asked.forms)
-    for each in found:
-        goal = f", wanted {each.goal}" if each.goal else ""
-        sys.stdout.write(f"{each}; {each.baseline}{goal}; {each.note}\n")
-    if asked.out:
-        machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": 1}
-        clocked = "processor seconds" if asked.device == "cpu" else "seconds"
-        rows = [each.plain() for each in found]
-        asked.out.write_text(json.dumps({"machine": machine, "clock": clocked, "rows": rows}, indent=1) + "\n")
+    parts: dict[str, Callable[[], list[Comparison]]] = {
+        "data": lambda: data_path(_folder(asked.data_dir), asked.image_px, 8, asked.rounds),
+        "detection": lambda: detection(asked.image_px, asked.batch, asked.device, asked.rounds, clock),
+        "step": lambda: step(asked.image_px, asked.batch, asked.device, asked.rounds, clock, chosen=asked.forms),
+    }
+    here = machine(asked.device)
+    clocked = "processor seconds" if asked.device == "cpu" else "seconds"
+    rows: list[dict[str, Any]] = []
+    for name in (each for each in parts if each in asked.only):
+        for each in parts[name]():
+            goal = f", wanted {each.goal}" if each.goal else ""
+            sys.stdout.write(f"{each}; {each.baseline}{goal}; {each.note}\n")
+            sys.stdout.flush()
+            rows.append(each.plain())
+        if asked.out:  # what breaks a later part takes nothing of an earlier one
+            study.keep({"machine": here, "clock": clocked, "rows": rows}, asked.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(study.ended(main))

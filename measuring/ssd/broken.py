@@ -3,23 +3,25 @@
     .venv/bin/python -m measuring.ssd.broken --out broken.json [--epochs 8] [--seed 11]
 
 Faults of the evaluation are shown to one network that was trained as it should be; faults of the training take a run each.
+What is known is printed and in the file as soon as it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.detection.capabilities import installed
 from benchmarks.detection.found import Detections
 from benchmarks.detection.quality import coco
 from benchmarks.ssd import loss
@@ -27,7 +29,7 @@ from benchmarks.ssd.session import SSDSession
 from harness import config_files
 from harness.cli import environment
 from harness.contract import Context
-from measuring.arguments import file
+from measuring import arguments, study
 from measuring.ssd import setup
 
 Detect = Callable[[Tensor], Detections]
@@ -110,20 +112,26 @@ TRAINING_FAULTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=file, required=True)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=11)
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=arguments.file, required=True, help="file of all figures, in JSON")
+    parser.add_argument("--epochs", type=arguments.at_least(1), default=8, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=arguments.at_least(0), default=11, help="(default: %(default)s)")
+    asked = parser.parse_args()
+    if not installed("nvidia.dali"):
+        parser.error("DALI is not installed, in whose graph one of the faults is")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    measured = {"evaluation": evaluation_faults(trained(arguments.seed, arguments.epochs)), "training": {}}
+    measured: dict[str, Any] = {"seed": asked.seed, "epochs": asked.epochs, "evaluation": {}, "training": {}}
+
+    def tell(kind: str, faults: dict[str, float]) -> None:
+        measured[kind] |= faults
+        sys.stdout.write("".join(f"{mAP:.3f}  {kind}: {fault}\n" for fault, mAP in faults.items()))
+        sys.stdout.flush()
+        study.keep(measured, asked.out)
+
+    tell("evaluation", evaluation_faults(trained(asked.seed, asked.epochs)))
     for fault, broken in TRAINING_FAULTS.items():
         with broken():
-            measured["training"][fault] = trained(arguments.seed, arguments.epochs).evaluate(arguments.epochs)
-    arguments.out.write_text(json.dumps(measured, indent=1) + "\n")
-    for kind, faults in measured.items():
-        for fault, mAP in faults.items():
-            sys.stdout.write(f"{mAP:.3f}  {kind}: {fault}\n")
+            tell("training", {fault: trained(asked.seed, asked.epochs).evaluate(asked.epochs)})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(study.ended(main))

@@ -41,7 +41,7 @@ from benchmarks.ssd.session import SSDSession
 from harness import config_files
 from harness.cli import environment
 from harness.contract import Context, NotSuitable
-from measuring.measure import Comparison, Figure, wall
+from measuring.measure import Comparison, Figure, machine, wall
 from measuring.ssd import accuracy, checks, data, fused, power, run, sections, setup, turns
 from measuring.ssd import report as reports
 
@@ -339,7 +339,7 @@ def main(given: Sequence[str] | None = None) -> int:
         )
         return NOT_SUITABLE
     torch.set_num_threads(asked.threads or len(os.sched_getaffinity(0)))
-    found = reports.Report({**setup.machine(device), "clock": asked.clock}, {})
+    found = reports.Report({**machine(device), "clock": asked.clock}, {})
     code = 0
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a time limit, say: as Ctrl-C
 

@@ -23,7 +23,7 @@ from benchmarks.detection.quality import coco
 from benchmarks.ssd import detections
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
-from measuring.measure import Comparison, Figure, Measure, interleaved, wall
+from measuring.measure import Comparison, Figure, Measure, interleaved, vector_units, wall
 from measuring.ssd import baselines, setup
 from measuring.ssd.data import endless
 
@@ -71,7 +71,7 @@ def step(
     sessions = {described(ours.config): ours, plain_name: plain, **more}
     found = interleaved({name: timed(session) for name, session in sessions.items()}, rounds)
     baseline = Figure(plain_name, "ms", found.pop(plain_name))
-    with_amx = "amx_bf16" in setup.vector_units()
+    with_amx = "amx_bf16" in vector_units()
     goal = STEP_GOAL if device == "cpu" and with_amx else None
     note = "" if device != "cpu" or with_amx else f"no AMX; with it the goal is {STEP_GOAL:g}"
     return [

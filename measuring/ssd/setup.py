@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
 from pathlib import Path
@@ -160,21 +159,3 @@ def network_outputs(opened: SSDSession, logits: Tensor, offsets: Tensor) -> tupl
         biases.append(torch.zeros(head.conv.out_channels, device=logits.device))
         first = last
     return maps, biases
-
-
-def vector_units() -> list[str]:
-    """Of this CPU, those that matter here: avx512_bf16 doubles the rate of products, amx_bf16 has them in tiles."""
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    return [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
-
-
-def machine(device: str) -> dict[str, Any]:
-    """What a reader of figures must know of this machine, as found."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "vector_units": vector_units(),
-        "load_before": os.getloadavg()[0],
-        "torch": torch.__version__,
-    }

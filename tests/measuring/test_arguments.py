@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import CHECKOUT
 
+pytestmark = pytest.mark.early
+
 
 def test_before_anything_is_measured(tmp_path: Path) -> None:
     for module, words, said in (
@@ -18,6 +20,9 @@ def test_before_anything_is_measured(tmp_path: Path) -> None:
         ("retinanet", ["--rounds", "0"], "0: a whole number from 1 on is needed"),
         ("retinanet", ["--image-px", "-5"], "a whole number from 64 on is needed"),
         ("retinanet", ["--device", "banana"], "--device banana: "),
+        ("retinanet", ["--only", "data", "--data-dir", str(tmp_path)], "has no annotations/instances_train2017.json"),
+        ("ssd.broken", ["--out", str(tmp_path / "b.json"), "--epochs", "0"], "0: a whole number from 1 on is needed"),
+        ("seeds", ["nothing", "--out", str(tmp_path / "s.json")], "error: there is no configuration nothing"),
         ("seeds", ["retinanet_embedded", "--out", str(tmp_path)], f"{tmp_path}: cannot be written: Is a directory"),
         ("openimages", [str(tmp_path / "made"), "--out", "/nowhere/x.json"], "cannot be written"),
     ):
