@@ -162,11 +162,12 @@ def _host(hardware: Table) -> dict[str, str]:
 
 
 def _accelerators(hardware: Table, software: Table) -> dict[str, str]:
-    if "accelerators" not in hardware:  # not a log of ours: nothing is known
+    if not isinstance(hardware.get("accelerators"), list):  # not a log of ours: nothing is known
         unknown = {"accelerators_per_node": "how many", "accelerator_model_name": "which"}
         return {key: f"{MARK}{what} accelerators a node has" for key, what in unknown.items()}
-    names = [str(each) for each in hardware["accelerators"] or []]
-    unusable = [str(each) for each in hardware.get("accelerators_unusable") or []]
+    names = [str(each) for each in hardware["accelerators"]]
+    others = hardware.get("accelerators_unusable")
+    unusable = [str(each) for each in others] if isinstance(others, list) else []
     if not names and (unusable or software.get("driver_mode") == "OTHER-VENDOR"):  # older logs have the latter alone
         seen = f"; programs could not use what is here: {' + '.join(_counted(unusable))}" if unusable else ""
         unknown = {"accelerators_per_node": "how many", "accelerator_model_name": "which"}
@@ -174,7 +175,8 @@ def _accelerators(hardware: Table, software: Table) -> dict[str, str]:
     if not names:
         keys = ("model_name", "memory_configuration", "memory_capacity", "interconnect", "host_interconnect")
         return {"accelerators_per_node": "0", **{f"accelerator_{key}": NONE for key in keys}}
-    gpu = _one_of(names, hardware.get("gpus") or [])
+    gpus = hardware.get("gpus")
+    gpu = _one_of(names, gpus if isinstance(gpus, list) else [])
     memory, power, clock = (number(gpu.get(key)) for key in ("memory_mib", "power_limit_w", "clock_sm_max_mhz"))
     links = _count(gpu.get("nvlinks"))
     model = " + ".join(_counted(names)) if len(set(names)) > 1 else names[0]

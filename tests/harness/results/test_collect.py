@@ -324,7 +324,12 @@ def test_a_description_from_a_runs_own_tables() -> None:
 
 @pytest.mark.parametrize(
     "tables",
-    [({}, {}, {}), ({"cpu": None, "cores": "x", "gpus": "y", "accelerators": None}, {"torch": 1}, {"id": None})],
+    [
+        ({}, {}, {}),
+        ({"accelerators": 8}, {}, {}),
+        ({"accelerators": ["x"], "gpus": 8, "accelerators_unusable": 1}, {}, {}),
+        ({"cpu": None, "cores": "x", "gpus": "y", "accelerators": None}, {"torch": 1}, {"id": None}),
+    ],
 )
 def test_a_description_of_nothing_is_all_text_and_marks(tables: tuple[dict[str, Any], ...]) -> None:
     found = sysdesc.describe(*tables, {})
