@@ -107,7 +107,8 @@ class NvidiaVendor:
         return Nvidia(found, around.in_container, bypassed, build, names, around.environment.get(VISIBLE_VARIABLE))
 
     def sensors(self, root: Path) -> AbstractContextManager[Sequence[Sensors]]:
-        return nullcontext([]) if _is_anothers(torch_build.read(), root) else sensors.here()
+        build = torch_build.read()
+        return sensors.here() if build.cuda and not _is_anothers(build, root) else nullcontext([])
 
     def tested_drivers(self) -> Collection[str]:
         return decision.manifest().tested_drivers

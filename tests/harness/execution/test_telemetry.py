@@ -183,7 +183,7 @@ def test_a_full_disk_is_a_line_on_the_screen(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("build", "driven"), [({"hip": "7.1"}, ["AMD"]), ({"cuda": "13.0"}, ["NVIDIA"]), ({}, ["NVIDIA"])]
+    ("build", "driven"), [({"hip": "7.1"}, ["AMD"]), ({"cuda": "13.0"}, ["NVIDIA"]), ({"xpu": "20250301"}, [])]
 )
 def test_what_torch_drives_is_sampled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: dict[str, str], driven: list[str]
@@ -198,7 +198,7 @@ def test_what_torch_drives_is_sampled(
     monkeypatch.setattr(telemetry, "Path", lambda _: tmp_path)
 
     def names() -> list[Any]:
-        with telemetry.of_device("cuda") as found:
+        with telemetry.of_device("accelerator") as found:
             return [each.state["name"]() for each in found]
 
     assert names() == driven
