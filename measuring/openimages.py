@@ -5,20 +5,22 @@
 
 Boxes are drawn, in number as the published files have rows; the pictures are links to a few grey ones, since what is measured
 is lists and not pixels. Each stage is a process of its own: its peak is of resident memory, libraries included, and its
-processor time is of all of its threads. FOLDER is made, and is yours to remove.
+processor time is of all of its threads. FOLDER is made, gone on with where that broke off, and is yours to remove.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
-import resource
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,9 @@ from benchmarks.detection.data_set import annotation_file, checked
 from benchmarks.retinanet import openimages_boxes
 from benchmarks.retinanet.config import RetinaNetConfig
 from benchmarks.retinanet.openimages import MLPERF_CLASSES, OPENIMAGES_MLPERF, Split
+from harness import exit_codes
 from harness.contract import Context
-from measuring import arguments
+from measuring import arguments, study
 
 # Of the published CSV files, by OpenImages' own description: of all classes and pictures. How many are of MLPerf's classes it
 # does not say; four of five are taken here, ten for a picture of the subset
@@ -41,6 +44,8 @@ WANTED = 0.8
 WIDTH, HEIGHT = 1024, 683
 LINKS = 50_000  # to one file; ext4 knows 65,000 at most
 TOGETHER = 100_000  # rows written at once
+MARK = "made_by_measuring.json"  # tells a folder that was made here, and how large, from anybody's data
+CACHE = "cache"
 HEADER = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
 
 
@@ -52,7 +57,8 @@ def csv(folder: Path, split: Split) -> Path:
 
 
 def make(folder: Path, share: float) -> None:
-    """CSV files and pictures, unless they are there."""
+    """CSV files and pictures, unless they are there. ValueError for a folder of anything else."""
+    _claim(folder, share)
     grey = folder / "grey.jpg"
     for split in OPENIMAGES_MLPERF.splits:
         if csv(folder, split).exists():
@@ -66,13 +72,27 @@ def make(folder: Path, share: float) -> None:
             if place % LINKS == 0:
                 grey.unlink(missing_ok=True)
                 Image.new("RGB", (WIDTH, HEIGHT), (124, 116, 104)).save(grey)
-            os.link(grey, pictures / f"{number:016x}.jpg")
+            with contextlib.suppress(FileExistsError):  # made before it broke off
+                os.link(grey, pictures / f"{number:016x}.jpg")
         part = csv(folder, split).with_suffix(".part")
         with part.open("w") as file:
             file.write(HEADER + "\n")
             for start in range(0, count := int(ROWS[split.name] * share), TOGETHER):
                 file.write("".join(_rows(rng, ids, range(start, min(start + TOGETHER, count)))))
         part.rename(csv(folder, split))
+
+
+def _claim(folder: Path, share: float) -> None:
+    mark = folder / MARK
+    if mark.exists():
+        made = json.loads(mark.read_bytes())["share"]
+        if made != share:
+            raise ValueError(f"{folder} was made with --share {made}, not {share}: name another, or remove it")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} holds what this study has not made, and would write over: name a new folder")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        study.keep({"share": share}, mark)
 
 
 def _rows(rng: np.random.Generator, ids: Any, numbers: range) -> Any:
@@ -140,7 +160,7 @@ def configuration(folder: Path) -> RetinaNetConfig:
 
 def check(folder: Path) -> str:
     """Before a run, by each of its ranks: the first time all is read, later what was found is remembered."""
-    checked.ensure(configuration(folder), folder, folder / "cache", quiet, dali=True)
+    checked.ensure(configuration(folder), folder, folder / CACHE, quiet, dali=True)
     return ""
 
 
@@ -156,7 +176,7 @@ def reader(folder: Path, backend: str) -> str:
 
     config = configuration(folder)
     config = config.model_copy(update={"data": config.data.model_copy(update={"backend": backend})})
-    ours = checked.ensure(config, folder, folder / "cache", quiet, dali=backend == "dali")
+    ours = checked.ensure(config, folder, folder / CACHE, quiet, dali=backend == "dali")
     context = Context("cpu", world_size=8, data_dir=ours)
     start = time.perf_counter()
     source = Folder(config, context, jpeg_on_device=False).train_source
@@ -185,7 +205,8 @@ def measured(stage: Callable[[Path], str], folder: Path) -> dict[str, Any]:
     start = time.perf_counter(), time.process_time()
     note = stage(folder)
     seconds, processor = time.perf_counter() - start[0], time.process_time() - start[1]
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # getrusage would tell that of the process which started this one, where it is larger
+    peak_mb = int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
     return {
         "stage": stage.__name__,
         "seconds": round(seconds, 1),
@@ -195,24 +216,57 @@ def measured(stage: Callable[[Path], str], folder: Path) -> dict[str, Any]:
     }
 
 
+def in_a_process(stage: Callable[[Path], str], folder: Path) -> dict[str, Any]:
+    """`measured` in one of its own, which ends with this one. SystemExit where it breaks."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_send, args=(stage, folder, theirs))
+    process.start()
+    theirs.close()
+    try:
+        found: dict[str, Any] = ours.recv()
+    except EOFError:
+        process.join()
+        sys.stderr.write(f"error: {stage.__name__} ended with {process.exitcode}\n")
+        sys.exit(exit_codes.BROKEN)
+    finally:
+        process.kill()
+        process.join()
+    return found
+
+
+def _send(stage: Callable[[Path], str], folder: Path, to: Connection) -> None:
+    worker.begin()
+    to.send(measured(stage, folder))
+
+
+def share(text: str) -> float:
+    fewest = min(split.images for split in OPENIMAGES_MLPERF.splits)
+    try:
+        if 1 <= float(text) * fewest <= fewest:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text}: a share from {1 / fewest:.1g} (a picture) to 1 (all) is needed")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--share", type=float, default=1.0, help="of the images and boxes (default: %(default)s)")
-    parser.add_argument("--out", type=arguments.file)
+    parser.add_argument("folder", type=Path, help="a new one, or one that this study has made")
+    parser.add_argument("--share", type=share, default=1.0, help="of the images and boxes (default: %(default)s)")
+    parser.add_argument("--out", type=arguments.file, help="file of all figures, in JSON (default: none)")
     asked = parser.parse_args()
     make(asked.folder, asked.share)
+    shutil.rmtree(asked.folder / CACHE, ignore_errors=True)  # else the first check would be a second one
     stages = [libraries, convert, read, check, check, torch_reader, *([dali_reader] * installed("nvidia.dali"))]
     rows = []
     for stage in (*stages, fingerprint):
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=spawn, initializer=worker.begin) as pool:
-            rows.append(pool.submit(measured, stage, asked.folder).result())
+        rows.append(in_a_process(stage, asked.folder))
         sys.stdout.write(f"{json.dumps(rows[-1])}\n")
         sys.stdout.flush()
         if asked.out:
-            asked.out.write_text(json.dumps({"made_by": "measuring.openimages", "stages": rows}, indent=1) + "\n")
+            study.keep({"made_by": "measuring.openimages", "share": asked.share, "stages": rows}, asked.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(study.ended(main))
