@@ -16,37 +16,92 @@
 # (default out/gpu), so that one that fails or takes too long keeps no other from being measured. Nothing is downloaded and
 # nothing installed. What is compiled is kept in the user's cache: a second part does not compile again. The first four take
 # 13 minutes at most.
+#
+# Exit codes: 0 all well, 1 a part failed or was cut off, 2 usage, 6 no GPU, 130 interrupted.
 set -uo pipefail
-script=$(readlink -f -- "${BASH_SOURCE[0]}")
-cd "${script%/*}/.." || exit 2
+parts='correct turns end_to_end fused kernels parts tests'
+if [[ ${1-} == -h || ${1-} == --help ]]; then
+    sed -n '2,/^$/{/^set /q; s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit 0
+fi
 
-configuration=${1:-H100_1x1x256}
-shift $(($# > 0))
-asked=${*:-correct turns end_to_end fused kernels parts tests}
-python=${PYTHON:-python3}
-out=${OUT:-out/gpu}
-: "${DATA:?names a folder in COCO form}"
-mkdir -p "$out"
-failed=0
-
-# without its graphs tests of them skip, and what is measured beside them is not what is asked
-"$python" -c 'import cudnn, nvidia.dali, torch; print(
-    f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, its graphs {cudnn.backend_version()}, "
-    f"DALI {nvidia.dali.__version__}, {torch.cuda.get_device_name()}")' || {
-    echo "error: $python lacks what a GPU is measured with: torch, nvidia-dali, nvidia-cudnn-frontend (requirements/run.lock), a GPU" >&2
+wrong() {
+    echo "error: $*" >&2
     exit 2
 }
 
+absolute() { # a path as it was typed, before this goes to the checkout
+    [[ $1 == /* ]] && echo "$1" || echo "$PWD/$1"
+}
+
+configuration=${1:-H100_1x1x256}
+[[ -f $configuration ]] && configuration=$(absolute "$configuration")
+shift $(($# > 0))
+asked=${*:-$parts}
+for each in $asked; do
+    [[ " $parts " == *" $each "* ]] || wrong "there is no part $each; one or more of $parts"
+done
+[[ -n ${DATA-} ]] || wrong 'DATA=FOLDER names a folder in COCO form'
+data=$(absolute "$DATA")
+python=${PYTHON:-python3}
+[[ $python == */* ]] && python=$(absolute "$python")
+out=${OUT:+$(absolute "$OUT")}
+script=$(readlink -f -- "${BASH_SOURCE[0]}")
+cd "${script%/*}/.." || exit 2
+out=${out:-out/gpu}
+mkdir -p "$out" || exit 2
+failed=0
+
+# without its graphs tests of them skip, and what is measured beside them is not what is asked
+"$python" -c 'import pathlib, sys
+try:
+    import cudnn, nvidia.dali, torch
+except ImportError as error:
+    sys.stderr.write(f"error: {sys.executable} lacks what a GPU is measured with (requirements/run.lock): {error}\n")
+    sys.exit(2)
+if not torch.cuda.is_available():
+    sys.stderr.write(f"error: PyTorch finds no CUDA device; why says {sys.executable} -m harness doctor\n")
+    sys.exit(6)
+from measuring.ssd import setup
+try:
+    setup.check_folder(setup.read(sys.argv[1]), pathlib.Path(sys.argv[2]))
+except ValueError as error:
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(2)
+print(f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, its graphs {cudnn.backend_version()}, "
+    f"DALI {nvidia.dali.__version__}, {torch.cuda.get_device_name()}")' "$configuration" "$data" ||
+    exit $(($? == 6 ? 6 : 2))
+
+# each part is a job with a group of processes of its own, so that all of it ends when its time is over; Ctrl-C, which comes
+# to this script alone, is handed on
+set -m
+running=
+
+# shellcheck disable=SC2329  # by the trap
+interrupted() {
+    trap '' INT TERM HUP
+    [[ -n $running ]] && kill -INT "$running" 2>/dev/null && wait "$running"
+    exit 130
+}
+trap interrupted INT TERM HUP
+
 part() { # name, seconds, command...
-    local name=$1 seconds=$2
+    local name=$1 seconds=$2 screen tee
     shift 2
     [[ " $asked " == *" $name "* ]] || return 0
     printf '\n== %s: at most %s s: %s\n' "$name" "$seconds" "$*"
-    timeout --signal=INT --kill-after=20 "$seconds" "$@" 2>&1 | tee "$out/$name.txt" || failed=1
+    exec {screen}> >(tee -i "$out/$name.txt")
+    tee=$!
+    timeout --signal=INT --kill-after=20 "$seconds" "$@" >&"$screen" 2>&1 &
+    running=$!
+    exec {screen}>&-
+    wait "$running" || failed=1
+    running=
+    wait "$tee" || failed=1
 }
 
 measured() { # name, seconds, sections
-    part "$1" "$2" "$python" -m measuring.ssd "$configuration" --data-dir "$DATA" --only "$3" --budget "$(($2 - 30))" \
+    part "$1" "$2" "$python" -m measuring.ssd "$configuration" --data-dir "$data" --only "$3" --budget "$(($2 - 30))" \
         --rounds 3 --json "$out/$1.json" --chart "$out/$1.png"
 }
 

@@ -55,20 +55,29 @@ def folder_to_use(data_dir: Path | None, cache_dir: Path) -> Path:
     return embedded.ensure(cache_dir / "embedded", lambda *_: None) if data_dir is None else data_dir
 
 
+def check_folder(config: SSDConfig, folder: Path) -> None:
+    """ValueError where it lacks what the configuration reads."""
+    settings = config.data
+    for needed in (
+        *(settings.train_annotations, settings.train_images),
+        *(settings.eval_annotations, settings.eval_images),
+    ):
+        if not (folder / needed).exists():
+            raise ValueError(f"{folder} has no {needed}, which the configuration's [data] names")
+
+
 def repeated(config: SSDConfig, folder: Path, into: Path, *, train: int, evaluation: int) -> SSDConfig:
     """Make `into` a COCO folder of so many images, those of `folder` again and again; the configuration that reads it.
 
     Categories that the network has and the folder lacks are added by name, so that the network keeps its size.
     """
+    check_folder(config, folder)
     settings = config.data
     for half, count, with_boxes in (
         ("train", train, True),
         ("eval", evaluation, not settings.eval_images_without_boxes),
     ):
         annotations, images = (getattr(settings, f"{half}_{what}") for what in ("annotations", "images"))
-        for needed in (annotations, images):
-            if not (folder / needed).exists():
-                raise ValueError(f"{folder} has no {needed}, which the configuration's [data] names")
         truth = coco.GroundTruth.load(folder / annotations)
         ids = truth.image_ids_with_boxes if with_boxes else truth.image_ids
         target = into / annotations

@@ -1,0 +1,91 @@
+"""The script that asks a GPU: what is wrong is said before it measures, and an interruption ends it with what it began."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT
+
+SCRIPT = CHECKOUT / "measuring/on_a_gpu.sh"
+# In place of Python: a machine that has everything, on which every part says what it is, and hangs where `hangs` is there
+STANDIN = """#!/usr/bin/env bash
+[[ $1 == -c ]] && exit 0
+echo "asked: $*"
+if [[ -e $HERE/hangs ]]; then
+    trap 'kill $!; echo told to end; exit 130' INT
+    sleep 600 &
+    touch "$HERE/begun"
+    wait
+fi
+[[ $* == *'--only fused'* ]] && exit 1
+exit 0
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "data").mkdir()
+    (python := tmp_path / "bin/python").write_text(STANDIN)
+    python.chmod(0o755)
+    return tmp_path
+
+
+def begun(place: Path, *words: str, **more: str) -> subprocess.Popen[str]:
+    """From `place`, with names as somebody types them there."""
+    told = {"DATA": "data", "PYTHON": "bin/python", "OUT": "out", "HERE": str(place), **more}
+    return subprocess.Popen(
+        [str(SCRIPT), *words],
+        cwd=place,
+        env={**os.environ, **told},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "said"),
+    [
+        (["H100_1x1x256", "turns,fused"], {}, "there is no part turns,fused; one or more of correct turns"),
+        ([], {"DATA": ""}, "DATA=FOLDER names a folder"),
+        ([], {"PYTHON": "/nowhere/python"}, "/nowhere/python: No such file"),
+    ],
+)
+def test_what_cannot_be_asked(place: Path, words: list[str], more: dict[str, str], said: str) -> None:
+    """A part that does not exist was none, and success; DATA from another folder was not found after two minutes."""
+    out, err = (run := begun(place, *words, **more)).communicate()
+    assert (run.returncode, out) == (2, "") and said in err
+
+
+def test_each_part_is_shown_kept_and_judged(place: Path) -> None:
+    out, _ = (run := begun(place, "mine.toml", "fused", "turns", "tests")).communicate()
+    assert run.returncode == 1, "fused failed, and kept no other from being measured"
+    assert [line.split(":")[0] for line in out.splitlines() if line.startswith("==")] == [
+        "== turns",
+        "== fused",
+        "== tests",
+    ]
+    for part in ("turns", "fused"):
+        kept = (place / f"out/{part}.txt").read_text()
+        assert kept in out and f"measuring.ssd mine.toml --data-dir {place}/data --only {part}" in kept
+    out, _ = (run := begun(place, "mine.toml", "turns")).communicate()
+    assert run.returncode == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_what_runs_and_begins_nothing_else(place: Path, how: signal.Signals) -> None:
+    """`timeout` is in a group of its own, which a terminal's Ctrl-C does not reach: the part went on without anybody."""
+    (place / "hangs").touch()
+    run = begun(place, "mine.toml", "turns", "fused")
+    while not (place / "begun").exists():
+        time.sleep(0.05)
+    run.send_signal(how)
+    out, _ = run.communicate()
+    assert run.returncode == 130 and "told to end" in out and "== fused" not in out
