@@ -77,9 +77,13 @@ class Generic:
             fix = f'install a PyTorch {wanted}, or choose a configuration with run.device = "cpu"'
             return Suitability("UNUSABLE", f"{there} is here, and this is {self.build.text}, which cannot use it", fix)
         why = self.torch.error or f"{self.build.text} sees none"
-        return Suitability(
-            "UNUSABLE", f"{there} is here, and {why}", f"see whether {self.vendor}'s driver and tools work"
+        nodes = ", ".join(self.trace.maker.nodes)
+        fix = (
+            f"see whether {self.vendor}'s driver and tools work"
+            + (f", whether this user is in the group that may open {nodes}" if nodes else "")
+            + ", and whether a variable hides devices (HIP_VISIBLE_DEVICES or its like)"
         )
+        return Suitability("UNUSABLE", f"{there} is here, and {why}", fix)
 
     def details(self) -> list[dict[str, Plain]]:
         by_torch = [self._by_torch(each) for each in self.torch.details] if self.torch else []

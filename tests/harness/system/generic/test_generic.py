@@ -141,6 +141,17 @@ def test_the_graphics_of_a_laptops_processor_are_no_fault(
     assert {each.level for each in found.findings()} == {"ok"}
 
 
+def test_devices_that_torch_does_not_see_may_be_hidden_or_closed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """To a user out of the group render, as most begin, its maker's driver works all the same."""
+    card(tmp_path, "0000:05:00.0", "1002", "74a1", "120000", **MI300X)
+    found, _ = look(monkeypatch, tmp_path, ROCM, TorchSees(None, "cuda"))
+    assert found is not None and not found.verdict.runnable
+    assert "group that may open /dev/kfd, /dev/dri/renderD*" in found.verdict.fix
+    assert "HIP_VISIBLE_DEVICES" in found.verdict.fix
+
+
 def test_nvidias_devices_are_not_listed_again_where_torch_has_a_plugin(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
