@@ -24,6 +24,9 @@ from harness import __version__, exit_codes, options
 PLAIN = {"\N{EN DASH}": "-", "\N{MULTIPLICATION SIGN}": "x", "\N{BOX DRAWINGS LIGHT HORIZONTAL}": "-", "\u2026": "..."}
 MODULES = ("run", "configs", "results", "report", "compare", "history", "host", "probe", "inference")
 
+# What these do lies in files, and their exit codes are about that, whether or not anybody reads what they print
+LEAVE_FILES = {"run", "prepare", "collect", "package", "export", "compare run", "compare plan", "compare noise"}
+
 
 class Verbs(TyperGroup):
     """A list of verbs in which each one's first sentence is whole: typer's own cuts it to what fits in the line."""
@@ -91,12 +94,13 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
 
     screen.outlive()
     write_what_can_be_written()
+    words = sys.argv[1:] if arguments is None else arguments
     try:
         rules.also_search(benchmark_folders())
-        build()(args=recipe_words.translated(sys.argv[1:] if arguments is None else arguments), prog_name=name)
+        build()(args=recipe_words.translated(words), prog_name=name)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
-            return end.code or 0
+            return _printed(words, end.code or 0)
         return _say(f"error: {end.code}", exit_codes.BROKEN)  # of a library: no verb of ours ends in words
     except ValueError as error:
         return _say(f"error: {error}", exit_codes.USAGE)
@@ -107,7 +111,16 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
         return _say(f"error: {error}", exit_codes.USAGE if asked else exit_codes.NOT_SUITABLE)
     except Exception:  # noqa: BLE001 - 1, Python's own code for it, says "target not met" here
         return _say(f"{traceback.format_exc()}error: nobody foresaw this; please report it", exit_codes.BROKEN)
-    return 0
+    return _printed(words, 0)
+
+
+def _printed(words: Sequence[str], code: int) -> int:
+    """The exit code of a verb that ended with `code`: NOT_SUITABLE for 0 where what it was asked for is not whole."""
+    from harness.cli import screen
+
+    if {" ".join(words[:1]), " ".join(words[:2])} & LEAVE_FILES or not (why := screen.lost()):
+        return code
+    return _say(f"error: what was printed is not whole: {why}", code or exit_codes.NOT_SUITABLE)
 
 
 def write_what_can_be_written() -> None:

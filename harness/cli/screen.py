@@ -1,7 +1,8 @@
 """Standard output and error as streams that a command can lose: what it does never depends on who watches it.
 
 A reader may go away (`| head -1`), a terminal be closed, the file behind a redirection be full. What is written from then on
-goes nowhere. Also what a stream's encoding has no letter for is written, as an escape.
+goes nowhere; of a full file `lost` tells, for verbs whose work is what they print. Also what a stream's encoding has no letter
+for is written, as an escape.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ import os
 import sys
 from typing import TextIO
 
+from harness.exit_codes import DISK_FULL
+
 
 class _Outlived(io.FileIO):
     """A descriptor that becomes /dev/null when it can no longer be written."""
+
+    lost = ""  # why, where somebody wanted what was written: not where a reader went away
 
     def write(self, data: object) -> int:
         try:
             return super().write(data) or 0  # type: ignore[arg-type]
         except BlockingIOError:
             raise
-        except OSError:
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                self.lost = error.strerror
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
@@ -31,6 +38,15 @@ def outlive() -> None:
     """Make this process's own standard output and error such streams; streams that someone put in their place stay."""
     sys.stdout = _stream(sys.stdout, sys.__stdout__, 1)
     sys.stderr = _stream(sys.stderr, sys.__stderr__, 2)
+
+
+def lost() -> str:
+    """Why a file behind standard output has not all that was printed; "" where it has."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if not isinstance(raw, _Outlived):
+        return ""
+    sys.stdout.flush()
+    return raw.lost
 
 
 def say(text: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from harness import cli
 from harness.contract import NotSuitable
+from tests.conftest import CHECKOUT
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,25 @@ def test_what_is_raised_is_an_exit_code(
     found = capsys.readouterr().err
     assert found.endswith(said)
     assert ("Traceback" in found) == (code == 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "into", "code"),
+    [
+        (("report", "--csv"), "/dev/full", 6),
+        (("report", "--csv"), "/dev/null", 0),
+        (("--version",), "/dev/full", 6),
+        (("package", "-h"), "/dev/full", 0),  # one that leaves files: what it prints is not what it was asked for
+    ],
+)
+def test_a_table_that_the_disk_had_no_room_for_is_no_success(words: tuple[str, ...], into: str, code: int) -> None:
+    """`report --csv > board.csv` left a half of it on a full disk, and ended with 0."""
+    with Path(into).open("wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *words], cwd=CHECKOUT, stdout=out, stderr=PIPE, check=False
+        )
+    assert done.returncode == code
+    assert (b"error: what was printed is not whole: No space left on device" in done.stderr) == (code == 6)
 
 
 def test_a_folder_that_was_deleted_under_the_caller_is_said(
