@@ -152,7 +152,7 @@ also() {
     build "$1" "$tag" # from its cache, where that was done beside the command
     say "built in $((SECONDS - began)) s; some steps of the embedded job in it"
     install -d -m 1777 "$work/$1"
-    docker run --rm --init --network none --user 12345:12345 --volume "$work/$1:/results" "$tag" \
+    docker run --rm --init --network none --user 12345:12345 --volume "$work/$1:/results" --volume "$work/cache:/cache" "$tag" \
         ./run_and_time.sh embedded --max-steps 20 || code=$?
     not_to_the_target "$code"
     python3 - "$work/$1/result_0.txt" "$root/requirements" "$1" << 'CHECK'
@@ -224,9 +224,10 @@ docker run --rm --init --network none --user 12345:12345 --read-only --tmpfs /tm
 
 say "some steps of the embedded job, as a user without an entry in passwd, without a network"
 install -d -m 1777 "$work/results"
+install -d -m 700 -o 12345 -g 12345 "$work/cache" # the other images' runs take the pictures from there: 20 s each to draw them
 # evaluations in the image are tests/harness/launch/test_real_image.py's; the whole way is tests/test_readme.py's, with the same wheels
 code=0
-docker run --rm --init --network none --user 12345:12345 --volume "$work/results:/results" "$IMAGE" \
+docker run --rm --init --network none --user 12345:12345 --volume "$work/results:/results" --volume "$work/cache:/cache" "$IMAGE" \
     ./run_and_time.sh --max-steps 20 || code=$?
 not_to_the_target "$code"
 python3 - "$work/results" "$work/doctor.json" << 'CHECK'
