@@ -28,6 +28,18 @@ def file(text: str) -> Path:
     return path
 
 
+def folder(text: str) -> Path:
+    """One to write into, made where it is not there."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ArgumentTypeError(f"{path}: cannot be written into: {error.strerror}") from error
+    return path
+
+
 def at_least(lowest: int) -> Callable[[str], int]:
     """A whole number."""
 

@@ -12,7 +12,7 @@ the slowest, batch norm over several ranks, input that does not keep up. The pub
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import statistics
 import sys
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from typing import Any
 
 from harness import config, config_files
 from harness.results.reporting import published
+from measuring import arguments, study
 
 BUCKET_MIB, FIRST_BUCKET_MIB = 25, 1  # of PyTorch's DistributedDataParallel
 LATENCY_MS = 0.047  # of one all-reduce of a few bytes, 16 ranks on two nodes: NVIDIA/nccl, issue 1244
@@ -243,7 +244,7 @@ def of_configurations(step: Step, gradients: float) -> list[Prediction]:
 
 
 def draw(records: Sequence[Prediction], ours: Sequence[Prediction], step: Step, path: Path) -> None:
-    """Seconds of a step by accelerators, predicted and published, as a picture at `path`."""
+    """Images/s by accelerators, predicted and published, as a picture at `path`."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(9, 7.5), dpi=110, layout="constrained")
@@ -292,17 +293,20 @@ def draw(records: Sequence[Prediction], ours: Sequence[Prediction], step: Step, 
     )
     for axes in (speed, share):
         axes.grid(alpha=0.3)
-    canvas.savefig(path)
+    drawn = io.BytesIO()
+    canvas.savefig(drawn)
+    study.put(drawn.getvalue(), path)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m measuring.scaling", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of scaling.json and scaling.png")
-    out = parser.parse_args(arguments).out
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m measuring.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=arguments.folder, required=True, help="folder of scaling.json and scaling.png")
+    out = parser.parse_args().out
     gradients = gradient_bytes()
     step, records = against_records(gradients)
     ours = of_configurations(step, gradients)
-    out.mkdir(parents=True, exist_ok=True)
     content = {
         "gradient_bytes": gradients,
         "step": asdict(step),
@@ -311,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "against_records": [{**asdict(each), "ratio": each.ratio} for each in records],
         "configurations": [asdict(each) for each in ours],
     }
-    (out / "scaling.json").write_text(json.dumps(content, indent=1) + "\n")
+    study.keep(content, out / "scaling.json")
     draw(records, ours, step, out / "scaling.png")
     say = sys.stdout.write
     say(f"gradients {gradients / 1e6:.1f} MB; a step {step.fixed_ms:.2f} ms + {step.each_ms:.3f} ms an image\n")
@@ -324,4 +328,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(study.ended(main))

@@ -13,14 +13,18 @@ from harness import exit_codes, whole
 
 
 def keep(content: Any, path: Path) -> None:
-    """`content` as JSON at `path`, which has what it had until all of the new is on the disk. OSError that names it."""
-    text = (json.dumps(content, indent=1) + "\n").encode()
+    """`content` as JSON at `path`, as `put` does."""
+    put((json.dumps(content, indent=1) + "\n").encode(), path)
+
+
+def put(content: bytes, path: Path) -> None:
+    """`path` has what it had until all of the new is on the disk. OSError that names it."""
     try:
         if path.exists() and not path.is_file():  # /dev/stdout, a pipe
-            path.write_bytes(text)
+            path.write_bytes(content)
         else:
             with whole.replacing(path.resolve()) as file:  # of a link what it leads to
-                file.write(text)
+                file.write(content)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 

@@ -24,6 +24,7 @@ def test_before_anything_is_measured(tmp_path: Path) -> None:
         ("ssd.broken", ["--out", str(tmp_path / "b.json"), "--epochs", "0"], "0: a whole number from 1 on is needed"),
         ("seeds", ["nothing", "--out", str(tmp_path / "s.json")], "error: there is no configuration nothing"),
         ("seeds", ["retinanet_embedded", "--out", str(tmp_path)], f"{tmp_path}: cannot be written: Is a directory"),
+        ("scaling", ["--out", os.devnull], f"{os.devnull}: cannot be written into: File exists"),
         ("openimages", [str(tmp_path / "made"), "--out", "/nowhere/x.json"], "cannot be written"),
     ):
         done = subprocess.run(
