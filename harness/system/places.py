@@ -13,7 +13,10 @@ from harness.system.host import GIB
 
 COMPILED = "compiled"  # in the cache: what PyTorch, Triton and a driver compile
 LAYERS = ("overlay", "fuse-overlayfs", "aufs", "vfs")  # of a container's own
-NETWORK_FILESYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "virtiofs", "ceph", "glusterfs")
+NETWORK_FILESYSTEMS = (  # as /proc/mounts calls them
+    *("nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "afs", "ceph", "lustre", "gpfs", "beegfs", "wekafs", "pvfs2"),
+    *("fuse.sshfs", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone"),
+)
 
 
 @dataclass(frozen=True)

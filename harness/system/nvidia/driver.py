@@ -42,8 +42,11 @@ class Libcuda:
 
     @property
     def absent(self) -> bool:
-        """Whether there is no libcuda at all, as where no driver was ever installed."""
-        return "cannot open shared object file" in (self.error or "")
+        """Whether there is no libcuda at all, as where no driver was ever installed.
+
+        Or an empty file, onto which NVIDIA's runtime has mounted it: in an image of a container that had a GPU.
+        """
+        return any(each in (self.error or "") for each in ("cannot open shared object file", "file too short"))
 
     @property
     def file_version(self) -> str | None:

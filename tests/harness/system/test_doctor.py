@@ -256,6 +256,8 @@ def test_folder_faults() -> None:
         (replace(DATA, empty=True), "problem"),
         (replace(DATA, readable=False), "problem"),
         (replace(DATA, filesystem="nfs4"), "warning"),
+        (replace(DATA, filesystem="lustre"), "warning"),
+        (replace(DATA, filesystem="fuse.glusterfs"), "warning"),
         (DATA, "ok"),
     ):
         assert the(examine(here, data=place), "data set").level == level

@@ -85,6 +85,10 @@ ROWS: dict[str, tuple[Driver, Manifest, bool, Mode, str]] = {
     "container without a GPU": (
         replace(BARE, kernel_module="580.65.06"), NEEDS, True, "CPU-ONLY", "this container was given no GPU",
     ),
+    "container without a GPU, of an image that was made with one": (
+        replace(BARE, kernel_module="580.65.06", libcuda=Libcuda(error="libcuda.so.1: file too short")),
+        *(NEEDS, True, "CPU-ONLY", "this container was given no GPU"),
+    ),
     "container with libcuda and no device": (
         replace(DRIVER, control_node=False, libcuda=refusing(100, "CUDA_ERROR_NO_DEVICE")),
         *(NEEDS, True, "CPU-ONLY", "this container was given no GPU"),
