@@ -104,7 +104,8 @@ def ask(pynvml: Any) -> Nvml:
     try:
         driver, _ = _ask(pynvml, pynvml.nvmlSystemGetDriverVersion)
         cuda, _ = _ask(pynvml, pynvml.nvmlSystemGetCudaDriverVersion_v2)
-        return Nvml(driver, cuda, tuple(_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())))
+        gpus = (_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
+        return Nvml(driver, cuda, tuple(gpu for gpu in gpus if gpu is not None))
     except pynvml.NVMLError as error:
         return Nvml(error=str(error))
     finally:
@@ -120,10 +121,14 @@ def _ask(pynvml: Any, call: Callable[[], Any]) -> tuple[Any, str | None]:
     return answer.decode() if isinstance(answer, bytes) else answer, None  # one or two calls forget to
 
 
-def _gpu(pynvml: Any, index: int) -> Gpu:
-    handle, lost = _ask(pynvml, lambda: pynvml.nvmlDeviceGetHandleByIndex(index))
-    if lost is not None:  # one lost GPU must not hide the others
-        return Gpu(index, unavailable={"handle": lost})
+def _gpu(pynvml: Any, index: int) -> Gpu | None:
+    """None for one that a job's control group keeps from this process; NVML counts it all the same."""
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    except pynvml.NVMLError as error:
+        if error.value == pynvml.NVML_ERROR_NO_PERMISSION:
+            return None
+        return Gpu(index, unavailable={"handle": str(error)})  # one lost GPU must not hide the others
     values: dict[str, Any] = {}
     unavailable: dict[str, str] = {}
     for names, call in _readings(pynvml, handle).items():

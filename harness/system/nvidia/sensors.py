@@ -120,15 +120,19 @@ def of(nvml: Any) -> Iterator[list[Sensors]]:
         yield []
         return
     try:
-        yield [_sensors(nvml, index) for index in range(count)]
+        yield [each for index in range(count) if (each := _sensors(nvml, index)) is not None]
     finally:
         nvml.nvmlShutdown()
 
 
-def _sensors(nvml: Any, index: int) -> Sensors:
+def _sensors(nvml: Any, index: int) -> Sensors | None:
+    """None for one that a job's control group keeps from this process."""
     try:
         gpu = nvml.nvmlDeviceGetHandleByIndex(index)
-    except nvml.NVMLError as error:  # one lost GPU must not hide the others, nor take its place in every line
+    except nvml.NVMLError as error:
+        if error.value == nvml.NVML_ERROR_NO_PERMISSION:
+            return None
+        # one lost GPU must not hide the others, nor take its place in every line
         return Sensors(*(dict.fromkeys(calls, _none(str(error))) for calls in (STATE, COUNTED, SAMPLED)))
     xids = Xids(nvml, gpu)
     sampled: dict[str, Call] = {**SAMPLED, "xids": lambda n, gpu: xids.read()}  # noqa: ARG005

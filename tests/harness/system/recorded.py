@@ -148,6 +148,8 @@ class Recorded:
         return lambda handle, *arguments: _answer(handle[name.removeprefix("nvmlDevice")], arguments)
 
     def _handle(self, index: int) -> dict[str, Any]:
+        if "forbidden" in self._gpus[index]:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
         if "lost" in self._gpus[index]:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
         return self._gpus[index]

@@ -58,6 +58,13 @@ def test_a_lost_gpu_does_not_hide_the_others() -> None:
     assert (alive.index, alive.name) == (1, "NVIDIA H100 80GB HBM3")
 
 
+def test_a_gpu_of_another_job_is_none_that_does_not_answer() -> None:
+    """Slurm's control group keeps it from this process, NVML counts it all the same: doctor said to reset it."""
+    (mine,) = nvml.ask(Recorded({"forbidden": True}, H100)).gpus
+
+    assert (mine.index, mine.name) == (1, "NVIDIA H100 80GB HBM3")
+
+
 def test_mig_instances_are_counted() -> None:
     slots = lambda slot: "an instance" if slot in (0, 3) else NOT_FOUND  # noqa: E731
     (gpu,) = nvml.ask(Recorded({**H100, "GetMigMode": [1, 1], "GetMigDeviceHandleByIndex": slots})).gpus

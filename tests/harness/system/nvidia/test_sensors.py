@@ -85,6 +85,14 @@ def test_a_gpu_that_was_lost_before_does_not_hide_the_others(tmp_path: Path) -> 
     assert [gpu.get("power_w") for gpu in lines[1]["gpus"]] == [None, 698.25]
 
 
+def test_a_gpu_of_another_job_is_not_sampled(tmp_path: Path) -> None:
+    lines = sampled(tmp_path / "t.jsonl", Recorded({"forbidden": True}, H100), {})
+
+    assert [[gpu.get("power_w") for gpu in line["gpus"]] for line in lines if line["event"] == "sample"] == [
+        [698.25]
+    ] * 2
+
+
 def test_xids_that_a_device_does_not_report(tmp_path: Path) -> None:
     lines = sampled(tmp_path / "t.jsonl", Recorded({**H100, "RegisterEvents": NOT_SUPPORTED}), {0: [31]})
 
