@@ -27,7 +27,7 @@ class _Outlived(io.FileIO):
             raise
         except OSError as error:
             if error.errno in DISK_FULL:
-                self.lost = error.strerror
+                self.lost = os.strerror(error.errno)
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
