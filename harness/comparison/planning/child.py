@@ -112,6 +112,11 @@ def pinned(plan: Plan) -> Plan:
     for arm in plan.arms:
         commit = arm.commit
         if commit is not None:
+            if not git.has_repository(ROOT):
+                raise ValueError(
+                    f"arm {arm.name}: commit={commit}: this is no clone of the project, but installed or a copy without its "
+                    "repository, and has no commits: plan in a clone"
+                )
             done = git.ask(ROOT, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
             if done.returncode != 0:
                 raise ValueError(f"arm {arm.name}: {commit} is no commit of this checkout: {git.said(done)}")

@@ -215,3 +215,12 @@ def test_paths_are_kept_as_runs_find_them_that_start_in_another_directory(
     monkeypatch.setattr(child, "start", lambda made, *_, **__: asked.append(made) or 5)
     assert main(["compare", "noise", "a.toml", "--out", "noise"]) == 5
     assert [each.configuration for each in asked] == [str(tmp_path / "a.toml")]
+
+
+def test_what_is_no_clone_has_no_commits_to_plan_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an installed copy git said that site-packages/.git is no repository."""
+    monkeypatch.setattr(child, "ROOT", tmp_path)
+    with pytest.raises(
+        ValueError, match="arm a: commit=main: this is no clone of the project, but installed or a copy"
+    ):
+        child.pinned(plan.make("embedded", ["a:commit=main", "b:image=x"]))
