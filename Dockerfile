@@ -43,47 +43,13 @@ RUN --mount=type=bind,source=docker/install-packages.sh,target=/tmp/install-pack
     /tmp/install-packages.sh python3 libpython3-dev gcc g++ openssl
 
 
-# Without "video" the driver's JPEG decoder stays hidden (NVIDIA/nvImageCodec, 26)
-FROM debian AS cuda13
-ARG RUN_LOCK_SHA256
-ENV HARNESS_IMAGE_LOCK=run.lock \
-    HARNESS_IMAGE_LOCK_SHA256=$RUN_LOCK_SHA256 \
-    HARNESS_IMAGE_VERSIONS="torch=2.14.1 cuda=13.0 cudnn=9.24.0.43 nccl=2.30.7 dali=2.4.0 triton=3.8.0" \
-    NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
-    NVIDIA_REQUIRE_CUDA="cuda>=13.0"
-
-FROM debian AS cuda12
-ARG CUDA12_LOCK_SHA256
-ENV HARNESS_IMAGE_LOCK=cuda12.lock \
-    HARNESS_IMAGE_LOCK_SHA256=$CUDA12_LOCK_SHA256 \
-    HARNESS_IMAGE_VERSIONS="torch=2.7.1 cuda=12.6 cudnn=9.5.1.17 nccl=2.26.2 dali=2.4.0 triton=3.3.1" \
-    NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
-    NVIDIA_REQUIRE_CUDA="cuda>=12.0"
-
-FROM debian AS cpu
-ARG RUN_LOCK_SHA256
-ENV HARNESS_IMAGE_LOCK=run.lock \
-    HARNESS_IMAGE_LOCK_SHA256=$RUN_LOCK_SHA256 \
-    HARNESS_IMAGE_VERSIONS="torch=2.14.1 dali=2.4.0"
-
-FROM ${BASE_IMAGE} AS vendor
-ARG VENDOR_LOCK_SHA256
-ENV HARNESS_IMAGE_LOCK=vendor.lock \
-    HARNESS_IMAGE_LOCK_SHA256=$VENDOR_LOCK_SHA256 \
-    HARNESS_IMAGE_VERSIONS="torch=of-the-base-image"
-
-FROM vendor AS rocm
-
-
 FROM ${BASE_IMAGE} AS tools
 RUN --mount=type=bind,source=docker/install-packages.sh,target=/tmp/install-packages.sh \
     --mount=type=secret,id=apt_sources --mount=type=secret,id=ca_bundle \
     /tmp/install-packages.sh python3-venv python3-pip ca-certificates git
 
 
-# A stage for each lock file, so that images of one share it. A maker's torch is known to the maker's own Python alone
+# A stage for each lock file. A maker's torch is known to the maker's own Python alone
 FROM tools AS run-wheels
 ARG RUN_LOCK_SHA256
 ARG PIP_INDEX_URL
@@ -102,7 +68,7 @@ RUN --mount=type=bind,source=docker/install-wheels.sh,target=/tmp/install-wheels
     --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     /tmp/install-wheels.sh /tmp/cuda12.lock CUDA12_LOCK_SHA256 "$CUDA12_LOCK_SHA256"
 
-FROM vendor AS vendor-wheels
+FROM ${BASE_IMAGE} AS vendor-wheels
 ARG VENDOR_LOCK_SHA256
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
@@ -111,14 +77,50 @@ RUN --mount=type=bind,source=docker/install-wheels.sh,target=/tmp/install-wheels
     --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     /tmp/install-wheels.sh /tmp/vendor.lock VENDOR_LOCK_SHA256 "$VENDOR_LOCK_SHA256"
 
-FROM run-wheels AS wheels-cuda13
-FROM cuda12-wheels AS wheels-cuda12
-FROM run-wheels AS wheels-cpu
-FROM vendor-wheels AS wheels-vendor
-FROM vendor-wheels AS wheels-rocm
 
-# hadolint ignore=DL3006
-FROM wheels-${ACCELERATOR} AS wheels
+# The layer of 7 GB comes before what an image says of itself, so that images of one lock file share it
+FROM debian AS run-venv
+COPY --from=run-wheels /opt/venv /opt/venv
+
+FROM debian AS cuda12-venv
+COPY --from=cuda12-wheels /opt/venv /opt/venv
+
+FROM ${BASE_IMAGE} AS vendor-venv
+COPY --from=vendor-wheels /opt/venv /opt/venv
+
+
+# Without "video" the driver's JPEG decoder stays hidden (NVIDIA/nvImageCodec, 26)
+FROM run-venv AS cuda13
+ARG RUN_LOCK_SHA256
+ENV HARNESS_IMAGE_LOCK=run.lock \
+    HARNESS_IMAGE_LOCK_SHA256=$RUN_LOCK_SHA256 \
+    HARNESS_IMAGE_VERSIONS="torch=2.14.1 cuda=13.0 cudnn=9.24.0.43 nccl=2.30.7 dali=2.4.0 triton=3.8.0" \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    NVIDIA_REQUIRE_CUDA="cuda>=13.0"
+
+FROM cuda12-venv AS cuda12
+ARG CUDA12_LOCK_SHA256
+ENV HARNESS_IMAGE_LOCK=cuda12.lock \
+    HARNESS_IMAGE_LOCK_SHA256=$CUDA12_LOCK_SHA256 \
+    HARNESS_IMAGE_VERSIONS="torch=2.7.1 cuda=12.6 cudnn=9.5.1.17 nccl=2.26.2 dali=2.4.0 triton=3.3.1" \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    NVIDIA_REQUIRE_CUDA="cuda>=12.0"
+
+FROM run-venv AS cpu
+ARG RUN_LOCK_SHA256
+ENV HARNESS_IMAGE_LOCK=run.lock \
+    HARNESS_IMAGE_LOCK_SHA256=$RUN_LOCK_SHA256 \
+    HARNESS_IMAGE_VERSIONS="torch=2.14.1 dali=2.4.0"
+
+FROM vendor-venv AS vendor
+ARG VENDOR_LOCK_SHA256
+ENV HARNESS_IMAGE_LOCK=vendor.lock \
+    HARNESS_IMAGE_LOCK_SHA256=$VENDOR_LOCK_SHA256 \
+    HARNESS_IMAGE_VERSIONS="torch=of-the-base-image"
+
+FROM vendor AS rocm
 
 
 FROM tools AS commit
@@ -126,9 +128,8 @@ ARG GIT_COMMIT
 RUN --mount=type=bind,target=/context sh /context/docker/commit.sh /context "$GIT_COMMIT" > /commit.json
 
 
+# hadolint ignore=DL3006
 FROM ${ACCELERATOR}
-COPY --from=wheels /opt/venv /opt/venv
-
 # HOME and USER: whatever user the container is given, with an entry in passwd or without one, has a place to write its
 # caches, and torch finds a name for it.
 ENV PATH=/opt/venv/bin:$PATH \

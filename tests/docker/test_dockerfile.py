@@ -73,9 +73,14 @@ def test_the_base_is_pinned_by_digest_and_nothing_else_is_taken() -> None:
     assert re.fullmatch(r"debian:bookworm-\d{8}-slim@sha256:[0-9a-f]{64}", default("BASE_IMAGE"))
     bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
     own = {base for base in bases if base != "${BASE_IMAGE}"}
-    wheels = {f"{lock}-wheels" for lock in ("run", "cuda12", "vendor")}
-    assert own == {"debian", "tools", "vendor", *wheels, "wheels-${ACCELERATOR}", "${ACCELERATOR}"}
-    assert {"debian", "tools", *ACCELERATORS, *(f"wheels-{each}" for each in ACCELERATORS)} < set(stages())
+    assert own == {
+        "debian",
+        "tools",
+        "vendor",
+        *(f"{lock}-venv" for lock in ("run", "cuda12", "vendor")),
+        "${ACCELERATOR}",
+    }
+    assert {"debian", "tools", *ACCELERATORS} < set(stages())
 
 
 def test_each_image_has_the_wheels_of_the_lock_that_it_names() -> None:
@@ -83,10 +88,18 @@ def test_each_image_has_the_wheels_of_the_lock_that_it_names() -> None:
     for name in ACCELERATORS:
         said = re.search(r"HARNESS_IMAGE_LOCK=(\S+)\.lock", stages()[name if name != "rocm" else "vendor"])
         assert said is not None
-        assert bases[f"wheels-{name}"] == f"{said[1]}-wheels"
+        assert bases[name if name != "rocm" else bases["rocm"]] == f"{said[1]}-venv"
+        assert f"COPY --from={said[1]}-wheels /opt/venv /opt/venv" in stages()[f"{said[1]}-venv"]
         stage = stages()[f"{said[1]}-wheels"]
         assert f"/tmp/{said[1]}.lock {said[1].upper()}_LOCK_SHA256" in stage
-    assert bases["vendor-wheels"] == "vendor", "a maker's torch is known to the maker's own Python alone"
+    assert {bases["vendor-wheels"], bases["vendor-venv"]} == {"${BASE_IMAGE}"}, "the maker's own Python knows its torch"
+
+
+def test_images_of_one_lock_file_share_its_layer() -> None:
+    """An instruction before it that differs, be it a label, and each has 7 GB of its own: to copy, to hash, to keep."""
+    for name, text in stages().items():
+        if name.endswith("-venv"):
+            assert re.findall(r"^[A-Z]+ ", text, re.MULTILINE) == ["COPY "], name
 
 
 def test_the_default_is_cuda_13() -> None:
@@ -186,7 +199,7 @@ def test_everything_that_is_copied_is_in_the_build_context() -> None:
 
 def test_code_comes_after_the_wheels_and_the_user_is_not_root() -> None:
     last = stages()[""]
-    assert last.index("COPY --from=wheels") < last.index("useradd") < last.index("COPY harness")
+    assert last.index("useradd") < last.index("COPY harness")
     assert re.findall(r"^USER (\S+)$", last, re.MULTILINE) == ["1000:1000"]
 
 
