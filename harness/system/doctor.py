@@ -148,8 +148,7 @@ def _cache(cache: Cache, in_container: bool) -> Finding:
         return Finding("problem", "cache", f"{text}: cannot be written", "name another folder (HARNESS_CACHE_DIR)")
     if not cache.own:
         fix = "name a folder that only you may write in with HARNESS_CACHE_DIR; what is kept there is trusted"
-        why = "others may write in it" if place.writable else "this user may not write in it"
-        return Finding("warning", "cache", f"{text}: {why}", fix)
+        return Finding("warning", "cache", f"{text}: others may write in it", fix)
     if in_container and place.a_layer:
         fix = "keep it in a volume (docker run -v NAME:/cache): else each container checks its data and compiles again"
         return Finding("ok", "cache", f"{text}: gone with this container", fix)

@@ -12,8 +12,8 @@ in turns with what it is compared with, in one process. The same command serves 
 Sections are measured in the order of --only's list below, the most important first, and each figure is printed as it is there.
 When --budget is over the rest is left out, and it is said which.
 
-Exit codes: 0 measured, 1 a check failed, 2 usage, 5 the run broke, 6 no suitable device, 130 interrupted. A missed goal is
-shown, not an error.
+Exit codes: 0 measured, 1 a check failed, 2 usage, 5 something broke, or --budget was over before anything was measured, 6 no
+suitable device or no room on the disk, 130 interrupted. A missed goal is shown, not an error.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +39,10 @@ from benchmarks.detection.capabilities import installed
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
-from harness import config_files
+from harness import config_files, exit_codes
 from harness.cli import environment
 from harness.contract import Context, NotSuitable
+from measuring.arguments import file
 from measuring.measure import Comparison, Figure, machine, wall
 from measuring.ssd import accuracy, checks, data, fused, power, run, sections, setup, turns
 from measuring.ssd import report as reports
@@ -331,6 +333,13 @@ def _so_far(found: reports.Report, coming: Iterator[list[Comparison]]) -> None:
 def main(given: Sequence[str] | None = None) -> int:
     """Returns the exit code. What was measured is shown and written on every way out, an interruption's too."""
     asked = arguments(given)
+    try:
+        for path in (asked.json, asked.chart):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file(str(path))
+    except (OSError, argparse.ArgumentTypeError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return USAGE
     console = Console(width=None if sys.stdout.isatty() else 160)
     device = asked.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     if device != "cpu" and not torch.cuda.is_available():
@@ -358,21 +367,34 @@ def main(given: Sequence[str] | None = None) -> int:
         console.print(
             f"--budget {asked.budget:g} s are over before: {', '.join(found.left_out) or 'the checks were done'}"
         )
+        code = 0 if found.measured else BROKE
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - Python's own code would say that a check failed
+        traceback.print_exc()
+        full = isinstance(error, OSError) and error.errno in exit_codes.DISK_FULL
+        code = NOT_SUITABLE if full else BROKE
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, alarm)
         signal.signal(signal.SIGTERM, before)
         if found.checks:
-            _leave(asked, found, console)
+            code = _leave(asked, found, console) or code
     return code or (0 if found.correct else CHECK_FAILED)
 
 
-def _leave(asked: argparse.Namespace, found: reports.Report, console: Console) -> None:
+def _leave(asked: argparse.Namespace, found: reports.Report, console: Console) -> int:
+    """Shown, and on the disk: NOT_SUITABLE where that does not take it."""
     reports.show(found, console)
-    reports.write_json(found, asked.json)
-    console.print(f"all samples: {asked.json}", highlight=False)
-    if found.comparisons or found.losses:
-        reports.draw(found, f"{asked.configuration} on {found.machine['device']}", asked.chart)
-        console.print(f"chart: {asked.chart}", highlight=False)
+    try:
+        reports.write_json(found, asked.json)
+        console.print(f"all samples: {asked.json}", highlight=False)
+        if found.comparisons or found.losses:
+            reports.draw(found, f"{asked.configuration} on {found.machine['device']}", asked.chart)
+            console.print(f"chart: {asked.chart}", highlight=False)
+        elif asked.chart.is_file():
+            asked.chart.unlink()  # an earlier profile's, which is not of these samples
+    except OSError as error:
+        sys.stderr.write(f"error: {error.filename}: cannot be written: {error.strerror}\n")
+        return NOT_SUITABLE
+    return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from measuring import study
 from measuring.measure import Comparison, Figure, quartiles
 from measuring.ssd.accuracy import WINDOW, smoothed
 from measuring.ssd.checks import Check
@@ -36,6 +37,11 @@ class Report:
     left_out: list[str] = field(default_factory=list)  # sections that were asked for and not measured to their end
 
     @property
+    def measured(self) -> bool:
+        """Whether there is anything beside the checks and the warm-up before them."""
+        return bool(self.comparisons or self.figures[1:] or self.kernels or self.losses)
+
+    @property
     def correct(self) -> bool:
         return all(check.passed for check in self.checks)
 
@@ -52,8 +58,7 @@ def write_json(report: Report, path: Path) -> None:
         "losses": report.losses,
         "left_out": report.left_out,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    study.keep(content, path)
 
 
 def show(report: Report, console: Console) -> None:
@@ -114,8 +119,9 @@ def draw(report: Report, title: str, path: Path) -> None:
     if report.losses:
         _curves(panels[-1], report.losses)
     panels[0].set_title(title, fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.savefig(path)
+    drawn = io.BytesIO()
+    canvas.savefig(drawn)
+    study.put(drawn.getvalue(), path)
 
 
 def _ratios(axes: Axes, comparisons: Sequence[Comparison]) -> None:

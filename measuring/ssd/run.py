@@ -20,6 +20,8 @@ from harness.results import logfile
 from harness.results.lines import Event, Scanner
 from measuring.measure import Figure
 
+FIRST = "its first interval alone, in which the queue fills"
+
 
 class RunBroke(RuntimeError):
     """The run that was to be measured ended otherwise than by --max-steps; the message holds its last words."""
@@ -100,8 +102,8 @@ def figures(log: Path) -> list[Figure]:
     waits = [100 * epoch.data_wait_share for epoch in record.epochs if epoch.data_wait_share is not None]
     found = [
         Figure("init in the run, compiled before", "s", init),
-        # the first interval fills the prefetch queue
-        Figure("end to end: JPEG to optimizer", "images/s", speeds[1:] or speeds),
+        # the first interval fills the prefetch queue: of another where there is one
+        Figure("end to end: JPEG to optimizer", "images/s", speeds[1:] or speeds, "" if speeds[1:] else FIRST),
         Figure("time waiting for data", "%", waits),
     ]
     return [figure for figure in found if figure.samples]

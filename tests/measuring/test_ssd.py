@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -136,11 +137,7 @@ def test_what_was_measured_is_kept_when_a_later_part_breaks(
 ) -> None:
     monkeypatch.setattr(sections, "evaluation", late)
     before = signal.getsignal(signal.SIGTERM)
-    if late is terminated:
-        assert run(configuration, folder, tmp_path) == 130
-    else:
-        with pytest.raises(RuntimeError, match="out of memory"):
-            run(configuration, folder, tmp_path)
+    assert run(configuration, folder, tmp_path) == (130 if late is terminated else 5)
     assert signal.getsignal(signal.SIGTERM) is before
     found = json.loads((tmp_path / "p.json").read_text())
     assert "decode and NMS, a batch" in {each["what"] for each in found["comparisons"]}
@@ -182,6 +179,37 @@ def test_the_budget_ends_it_with_what_there_is(
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("late", ["checks", "the first section"])
+def test_a_budget_that_is_over_before_anything_is_measured_is_no_success(
+    configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    def over(*_: object, **__: object) -> None:
+        raise command.OutOfTime
+
+    (tmp_path / "p.png").touch()  # an earlier profile's
+    monkeypatch.setattr(*((checks, "of_data") if late == "checks" else (command, "_measure")), over)
+    assert run(configuration, folder, tmp_path, "--only", "step", "--budget", "900") == 5
+    # of one whose checks were not done nothing is left, nor taken
+    assert ((tmp_path / "p.json").exists(), (tmp_path / "p.png").exists()) == (late != "checks", late == "checks")
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_table(
+    configuration: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "p.json")
+
+    monkeypatch.setattr(command, "_measure", lambda *_: None)
+    monkeypatch.setattr(report.study, "put", full)
+    assert run(configuration, folder, tmp_path, "--only", "step") == 6
+    shown = capsys.readouterr()
+    assert "correct?" in shown.out and shown.err == "error: p.json: cannot be written: No space left on device\n"
+
+
 def test_a_detection_that_is_missing_fails_the_check() -> None:
     network, anchors = like_a_network(1, ssd300(), 2, 81, 5), ssd300()
     assert checks.of_detections(network, anchors).passed
@@ -203,7 +231,14 @@ def test_a_detection_that_is_missing_fails_the_check() -> None:
 
 @pytest.mark.parametrize(
     ("given", "code"),
-    [(["none.toml"], 2), (["nothing"], 2), (["--data-dir", "nowhere"], 2), (["--device", "cuda:0"], 6)],
+    [
+        (["none.toml"], 2),
+        (["nothing"], 2),
+        (["--data-dir", "nowhere"], 2),
+        (["--json", "/proc/nowhere/p.json"], 2),
+        (["--chart", "/proc"], 2),
+        (["--device", "cuda:0"], 6),
+    ],
 )
 def test_what_cannot_be_run(given: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     if code == 6 and torch.cuda.is_available():
@@ -294,6 +329,7 @@ def test_end_to_end_is_the_run_itself(folder: Path, tmp_path: Path, monkeypatch:
         ("init in the run, compiled before", found["init in the run, compiled before"].samples),
         ("end to end: JPEG to optimizer", speeds[:1]),
     ]
+    assert kept[1].note == run_itself.FIRST and not found["end to end: JPEG to optimizer"].note
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------

@@ -356,7 +356,7 @@ def test_the_cache_and_what_is_compiled_in_it(tmp_path: Path) -> None:
     )
     assert "others may write in it" in found(places.look_at_cache(tmp_path / "cache")).text
     closed = replace(cache, own=False, place=replace(cache.place, writable=False))
-    assert "this user may not write in it" in found(closed).text
+    assert "cannot be written" in found(closed).text
 
 
 # --- the data set ---
