@@ -12,11 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from harness import git
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 # Before torch is imported, here and in processes that tests start. Where one takes more threads all the same, they wait for
 # each other asleep: spinning, two of them took eleven times the processor time on a busy machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Within a hook they name the developer's own repository, into which tests that make one would commit
+for _name in [each for each in os.environ if each.startswith("GIT_") and not each.startswith(git.KEPT)]:
+    del os.environ[_name]
+# Nobody is asked for a key's passphrase
+os.environ |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "commit.gpgsign", "GIT_CONFIG_VALUE_0": "false"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -185,3 +186,17 @@ def test_a_git_that_hangs_says_nothing(checkout: Path, tmp_path: Path, monkeypat
     (bin_ / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
     assert provenance.commit({}) == ("unknown", True)
+
+
+def test_these_tests_commit_into_no_repository_of_their_caller_s() -> None:
+    """Run from a hook, they left their commits in the repository whose hook it was."""
+    told = "import os, tests.conftest; print(*sorted(each for each in os.environ if each.startswith('GIT_')))"
+    found = subprocess.run(
+        [sys.executable, "-c", told],
+        cwd=CHECKOUT,
+        env={**os.environ, "GIT_DIR": "/somebody's", "GIT_INDEX_FILE": "/somebody's/index", "GIT_SSH": "ssh"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert found.split() == ["GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0", "GIT_SSH"]
