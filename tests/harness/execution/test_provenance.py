@@ -199,4 +199,4 @@ def test_these_tests_commit_into_no_repository_of_their_caller_s() -> None:
         text=True,
         check=True,
     ).stdout
-    assert found.split() == ["GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0", "GIT_SSH"]
+    assert not {"GIT_DIR", "GIT_INDEX_FILE"} & {*found.split()} and "GIT_SSH" in found.split()
