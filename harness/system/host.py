@@ -13,8 +13,8 @@ from harness import outside
 from harness.system import cgroup, numa
 
 GIB = 1 << 30
-CONTAINER_MARKS = (  # Docker's, Podman's, systemd's in any container that has it (nspawn, LXC), Apptainer's, Kubernetes'
-    *(".dockerenv", "run/.containerenv", "run/systemd/container", "run/host/container-manager", ".singularity.d"),
+CONTAINER_MARKS = (  # Docker's, Podman's, nspawn's, Apptainer's, Kubernetes'
+    *(".dockerenv", "run/.containerenv", "run/host/container-manager", ".singularity.d"),
     *("run/secrets/kubernetes.io", "var/run/secrets/kubernetes.io"),
 )
 OF_A_POD = "# Kubernetes-managed hosts file"  # in /etc/hosts, also of a pod without a service account
@@ -79,6 +79,8 @@ def in_container(root: Path = Path("/")) -> bool:
         or any(each.startswith("container=") for environment in said for each in environment)
         or re.search(r"/(docker|kubepods|libpod|lxc)\b", outside.text(root / "proc/1/cgroup")) is not None
         or outside.text(root / "etc/hosts").startswith(OF_A_POD)
+        or outside.text(root / "run/systemd/container")
+        not in ("", "wsl")  # systemd's of LXC and others; WSL is a machine
     )
 
 

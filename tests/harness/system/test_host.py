@@ -187,6 +187,7 @@ def test_a_host_is_no_container(tmp_path: Path) -> None:
         "proc/self/environ": "MY_container=none\0",
         "etc/hosts": "127.0.0.1 localhost\n",
         "run/systemd/system/x": "",
+        "run/systemd/container": "wsl\n",
     }
     assert not host.in_container(lay(tmp_path, host_s))
 
