@@ -145,7 +145,8 @@ def _cache(cache: Cache, in_container: bool) -> Finding:
         else ", nothing compiled yet"
     )
     if not place.writable:
-        return Finding("problem", "cache", f"{text}: cannot be written", "name another folder (HARNESS_CACHE_DIR)")
+        why = f" ({place.unreachable})" if place.unreachable else ""
+        return Finding("problem", "cache", f"{text}: cannot be written{why}", "name another folder (HARNESS_CACHE_DIR)")
     if not cache.own:
         fix = "name a folder that only you may write in with HARNESS_CACHE_DIR; what is kept there is trusted"
         return Finding("warning", "cache", f"{text}: others may write in it", fix)

@@ -349,6 +349,8 @@ def test_the_cache_and_what_is_compiled_in_it(tmp_path: Path) -> None:
     assert "docker run -v NAME:/cache" in found(layer, container=True).fix
     read_only = found(replace(cache, place=replace(cache.place, writable=False), own=False))
     assert read_only.level == "problem" and read_only.text.endswith("cannot be written")
+    unreachable = found(places.look_at_cache(tmp_path / ("x" * 300)))
+    assert unreachable.level == "problem" and unreachable.text.endswith("cannot be written (File name too long)")
     (tmp_path / "cache").chmod(0o777)
     assert (found(places.look_at_cache(tmp_path / "cache")).level, places.made_own(tmp_path / "cache", "x")) == (
         "warning",
