@@ -51,11 +51,7 @@ def doctor(
     if configuration is not None and data_dir is None:
         raise ValueError("CONFIGURATION says whose data to look for: name its folder with --data-dir")
     data = places.look(data_dir) if data_dir is not None else None
-    reading = (
-        _reading(data_dir, configuration)
-        if data_dir is not None and data is not None and data.exists and data.readable
-        else None
-    )
+    reading = _reading(data_dir, configuration) if data_dir and data and data.exists and data.readable else None
     machine = facts.read(os.environ)
     findings = examination.examine(
         machine,

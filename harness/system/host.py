@@ -17,8 +17,9 @@ CONTAINER_MARKS = (  # Docker's, Podman's, nspawn's, Apptainer's, Kubernetes'
     *(".dockerenv", "run/.containerenv", "run/host/container-manager", ".singularity.d"),
     *("run/secrets/kubernetes.io", "var/run/secrets/kubernetes.io"),
 )
+SYSTEMD_SAYS = "run/systemd/container"  # "lxc", "systemd-nspawn", ...; WSL is a machine
 OF_A_POD = "# Kubernetes-managed hosts file"  # in /etc/hosts, also of a pod without a service account
-# As lscpu has them; Arm's kernel tells numbers only. Grace is two times 72 of the last but one
+# As lscpu has them; Arm's kernel tells numbers only
 ARM_CORES = {
     ("0x41", "0xd0c"): "Arm Neoverse-N1",
     ("0x41", "0xd40"): "Arm Neoverse-V1",
@@ -79,8 +80,7 @@ def in_container(root: Path = Path("/")) -> bool:
         or any(each.startswith("container=") for environment in said for each in environment)
         or re.search(r"/(docker|kubepods|libpod|lxc)\b", outside.text(root / "proc/1/cgroup")) is not None
         or outside.text(root / "etc/hosts").startswith(OF_A_POD)
-        or outside.text(root / "run/systemd/container")
-        not in ("", "wsl")  # systemd's of LXC and others; WSL is a machine
+        or outside.text(root / SYSTEMD_SAYS) not in ("", "wsl")
     )
 
 

@@ -155,9 +155,8 @@ class GenericVendor:
         asked = ask_torch() if expected or build.hip or build.xpu or build.plugins else None
         if asked is not None and asked.names:
             mine = next((each for each in expected if each.maker.device == asked.device), None)
-            if (
-                mine is not None or build.hip or asked.device != "cuda"
-            ):  # else they are NVIDIA's, whose folder lists them
+            # a "cuda" of no other maker's is NVIDIA's, whose folder lists it
+            if mine is not None or build.hip or asked.device != "cuda":
                 return Generic(mine, asked, build)
         trace = next(iter([*expected, *traces]), None)
         return None if trace is None else Generic(trace, asked if trace in expected else None, build)

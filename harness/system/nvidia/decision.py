@@ -97,9 +97,8 @@ def decide(found: Driver, needs: Manifest, *, in_container: bool, torch: TorchBu
 
 
 def _mismatch(found: Driver, in_container: bool) -> Suitability | None:
-    refused = (
-        found.nvml.mismatch and found.libcuda.init != 0
-    )  # NVML alone may be another package's: programs never ask it
+    # NVML alone may be another package's, and no program of ours needs it
+    refused = found.nvml.mismatch and found.libcuda.init != 0
     if not refused and found.libcuda.init != SYSTEM_DRIVER_MISMATCH:
         return None
     library = found.libcuda.file_version or "another version"
