@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,7 +64,9 @@ def read(detector: Detector, paths: Sequence[Path], *, upright: bool) -> list[Sa
     samples = []
     for path in paths:
         try:
-            samples.append(detector.read(path, upright=upright))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of decoders, about pictures
+                samples.append(detector.read(path, upright=upright))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
         except (MemoryError, RuntimeError) as error:

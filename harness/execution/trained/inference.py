@@ -41,6 +41,9 @@ PIXELS, FILE = "pixels", "file"  # what a query begins with
 RULES = "MLPerf Inference Rules 0.5"
 LEAST = {SINGLE_STREAM: {"queries": 1024, "seconds": 60}, OFFLINE: {"pictures": 24_576, "seconds": 60}}
 LIBRARY = 64  # pictures that queries are drawn from; as many as those rules say for large ones
+MOST_NAMED = (
+    1024  # of those that are named, likewise: all of COCO's would be 30 GB of the host's memory, read for an hour first
+)
 SEED = 20_190_920
 WARM_UP = 3  # calls that are not counted: kernels are loaded, chosen, compiled
 MOST_BATCH = 1024
@@ -140,13 +143,17 @@ def measure(
 
     NotSuitable where the device can do none of it.
     """
-    told = f"{len(wanted.pictures)} named" if wanted.pictures else f"{LIBRARY} drawn, of the size of the data set's"
+    named, told = list(wanted.pictures), f"{LIBRARY} drawn, of the size of the data set's"
+    if named:
+        told = f"{len(named):,} named"
+    if len(named) > MOST_NAMED:
+        named, told = random.Random(SEED).sample(named, MOST_NAMED), f"{MOST_NAMED:,} of {told}"
     found = Measured(model, here, machine, told, published=model.benchmark.published(model.configuration.tables))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(here.threads, "pictures") as pool:
         measuring = _Measuring(found, wanted, say, pool)
         try:
             measuring.begins("pictures", counted=False)
-            paths = list(wanted.pictures) or _drawn(model, Path(folder))
+            paths = named or _drawn(model, Path(folder))
             for precision in wanted.precisions:
                 measuring.one_format(precision, paths)
         except KeyboardInterrupt:

@@ -73,6 +73,21 @@ def test_what_is_asked_for_is_what_is_measured(tmp_path: Path, capsys: pytest.Ca
     assert json.loads((tmp_path / "out" / "inference_0.json").read_text()) == found
 
 
+def test_of_very_many_pictures_some_are_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a folder were read first, and held: a data set's, until the kernel ended the process without a word."""
+    monkeypatch.setattr(inference, "MOST_NAMED", 3)
+    numbers(tmp_path / "seen", range(5))
+    monkeypatch.setattr(ToyBenchmark, "detector", lambda *_, **__: ToyDetector(0.5, compiled=False))
+    read: set[Path] = set()
+    real = ToyDetector.read
+    monkeypatch.setattr(ToyDetector, "read", lambda *words, **how: (read.add(words[1]), real(*words, **how))[1])
+    words = ("--precision", "fp32", "--scenario", "single-stream", "--images", tmp_path / "seen", "--json")
+    code, said, _ = harness(capsys, "inference", saved(tmp_path / "kept"), *QUICK, *words, "--out", tmp_path / "out")
+    assert code == 0 and json.loads(said)["pictures"] == "3 of 5 named" and len(read) == 3
+
+
 def test_a_configuration_is_a_network_that_is_not_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = toy.write(tmp_path, toy.raw())
     code, said, _ = harness(
