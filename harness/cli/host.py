@@ -35,9 +35,14 @@ def doctor(
     data_dir: Annotated[
         Path | None, typer.Option(envvar=environment.DATA_DIR, help="Look at this data set's folder too.")
     ] = None,
-    out: Annotated[Path, typer.Option(envvar=environment.OUT, help="Where results are going to be written.")] = Path(
-        "out"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=environment.OUT,
+            help="Where results are going to be written.  [default: where `run` puts them]",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All that was found, as JSON.")] = False,
 ) -> None:
     """What stands between this machine and a good run: driver, libcuda, GPUs, clocks, limits, disk.
@@ -55,7 +60,7 @@ def doctor(
     machine = facts.read(os.environ)
     findings = examination.examine(
         machine,
-        results=places.look(out),
+        results=places.look(out or environment.out_dir(CHECKOUT)),
         shared_memory=places.look(Path("/dev/shm")),
         data=data,
         cache=places.look_at_cache(environment.cache_dir(CHECKOUT)),

@@ -23,6 +23,7 @@ from harness.system.nvidia.driver import Device, Driver, Libcuda
 from harness.system.nvidia.nvml import Nvml
 from harness.system.nvidia.vendor import Nvidia
 from harness.system.places import Place
+from tests.conftest import CHECKOUT
 from tests.harness.system.recorded import (
     BARE,
     DRIVER,
@@ -319,6 +320,14 @@ def test_verb_exits_6_on_a_problem_and_0_on_warnings(tmp_path: Path, monkeypatch
     monkeypatch.setattr(driver, "read", lambda root: BARE)
     monkeypatch.setattr(facts.host, "read", lambda: replace(HOST, memlock=1))
     assert call("--out", str(tmp_path)).exit_code == 0
+
+
+def test_verb_looks_where_run_puts_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Called in another folder it looked at that one's disk."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOGDIR", raising=False)
+    found = {each["subject"]: each["text"] for each in json.loads(call("--json").stdout)["findings"]}
+    assert found["results"].startswith(f"{CHECKOUT / 'out'}, ")
 
 
 def test_verb_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
