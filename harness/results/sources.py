@@ -22,8 +22,12 @@ MADE = frozenset(("out", *names.NOT_SOURCE))  # at the top alone: there are modu
 def unavailable(commit: str, root: Path = ROOT) -> str:
     """Why the sources of this commit are not available here; empty where they are."""
     if git.has_repository(root):
-        done = git.ask(root, "cat-file", "-e", f"{commit}^{{commit}}")
-        return "" if done.returncode == 0 else f"commit {commit} is not in this checkout: fetch it"
+        if git.ask(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0:
+            return ""
+        here = git.ask(root, "rev-parse", "--git-dir")
+        if here.returncode != 0:  # a work tree without the clone that it is of, mounted into a container say
+            return f"the commits of {root} cannot be read ({git.said(here)}): package where its repository is whole"
+        return f"commit {commit} is not in this checkout: fetch it"
     built_from = _image_commit(root)
     if built_from == commit:
         return ""

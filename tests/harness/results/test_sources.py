@@ -21,6 +21,12 @@ def test_sources_of_an_image_without_git(tmp_path: Path) -> None:
     assert (tmp_path / "copy/train.py").is_file()
 
 
+def test_a_work_tree_without_its_clone_is_not_told_to_fetch(tmp_path: Path) -> None:
+    (tmp_path / ".git").write_text("gitdir: /gone/worktrees/copy\n")
+    said = sources.unavailable("abc", tmp_path)
+    assert said.startswith(f"the commits of {tmp_path} cannot be read (fatal: ") and "fetch" not in said
+
+
 def test_sources_hold_regular_files_of_their_own_tree_alone(tmp_path: Path) -> None:
     tree = tmp_path / "src"
     (tree / "lib").mkdir(parents=True)
