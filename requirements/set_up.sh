@@ -50,16 +50,16 @@ try_lock() {
 }
 
 make_environment() {
-    local began=$SECONDS log=$here/.venv/set-up.log base=$1 lock count=0
+    local began=$SECONDS log=$here/.venv/set-up.log base=$1 lock info count=0
     shift
-    printf 'unfinished\n' > "$mark"
+    printf 'unfinished\n' > "$mark" || fail "$mark cannot be written"
     python=$here/.venv/bin/python
     # A killed pip leaves packages of which it has the name and version and not all files: it would call them installed
     for info in "$here"/.venv/lib/python3*/site-packages/*.dist-info; do
         [[ -e $info/INSTALLER ]] || rm -rf "$info"
     done
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || ! { has_pip "$python" || has_pip "$base"; }; then
-        make_empty_one "$base"
+        make_empty_one "$base" || fail "no environment could be made in $here/.venv, for the reason above"
     fi
     for lock in "$@"; do count=$((count + $(grep -c '==' "$lock"))); done
     printf 'set-up: installing %d packages into .venv (about 7 GB with CUDA; minutes, once)\n' "$count"

@@ -22,6 +22,7 @@ case "$*" in
     -c*) ;;
     "-m venv "*)
         echo venv >> "$SEEN"
+        if [ -n "$FULL" ]; then echo "No space left on device"; exit 1; fi
         for folder; do :; done
         mkdir -p "$folder/bin" "$folder/$packages/pip.dist-info"
         cp "$0" "$folder/bin/python"
@@ -154,6 +155,13 @@ def test_what_a_kill_left_half_is_made_whole(checkout: Checkout, where: str, ste
     assert (code, checkout.steps()) == (0, steps), said
     assert (checkout.root / ".venv/lib/python3.11/site-packages/torch.dist-info/INSTALLER").exists()
     assert checkout.run() == (0, "")
+
+
+def test_a_disk_that_is_full_is_no_target_that_was_not_met(checkout: Checkout) -> None:
+    """Exit code 1 is; it was that of venv."""
+    code, said = checkout.run(FULL="yes")
+    assert code == 2 and "No space left" in said and "no environment could be made in" in said
+    assert checkout.run()[0] == 0
 
 
 def test_an_environment_on_another_disk_stays_there(checkout: Checkout) -> None:
