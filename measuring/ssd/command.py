@@ -137,6 +137,10 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         least = 2 if name == "batch_size" else 1
         if getattr(found, name) is not None and getattr(found, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be {least} at least")
+    unused = [name for name in ("variants", "choices", "evaluator", "accuracy", "all") if getattr(found, name)]
+    unused = [name for name in unused if found.only is not None and name not in found.only]
+    if unused:
+        parser.error(f"--{unused[0]} has no effect: --only {','.join(found.only)} measures nothing else")
     unknown = [name for name in found.only or () if name not in SECTIONS]
     if unknown:
         parser.error(f"--only {','.join(found.only)}: there is no {unknown[0]}; one or more of {', '.join(SECTIONS)}")
@@ -191,9 +195,27 @@ def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
     )
 
 
+def unsuited(asked: argparse.Namespace, config: SSDConfig, device: str) -> dict[str, str]:
+    """Sections that were asked for and that this configuration or device does not have, and why."""
+    found, on_cpu = {}, device == "cpu"
+    if on_cpu or not config.compute.fused:
+        found["constants"] = f"of the kernels of compute.fused under CUDA, of which {asked.configuration} has none here"
+    if on_cpu:
+        found["plans"] = "of cuDNN's, and this device is a CPU"
+    if config.data.backend == "torch" or not installed("nvidia.dali"):
+        found["choices"] = f"of DALI's graph, which {asked.configuration} does not have here"
+    return {name: why for name, why in found.items() if name in asked.sections}
+
+
 def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Console, found: reports.Report) -> None:
     """Check, then measure, into `found`; where a check fails nothing is measured."""
     config = fitted(asked, device)
+    without = unsuited(asked, config, device)
+    chosen = [name for name in asked.sections if name not in without]
+    if not chosen:
+        raise ValueError("; ".join(f"{name} is {why}" for name, why in without.items()))
+    for name, why in without.items():
+        console.print(f"{name} is left out: {why}", highlight=False)
     BENCHMARK.check(config, Context(device=device))
     folder = setup.folder_to_use(asked.data_dir, asked.cache_dir)
     on_cpu, size = device == "cpu", config.optimizer.batch_size
@@ -221,8 +243,8 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     if not found.correct:
         return
     work = Workload(config, device, scratch / "data", ours, plain, batch, network, in_loops, steps)
-    for number, name in enumerate(asked.sections):
-        found.left_out = list(asked.sections[number:])
+    for number, name in enumerate(chosen):
+        found.left_out = [*chosen[number:], *without]
         say(f"{name} ...")
         before = len(found.figures), len(found.comparisons)
         if name == "accuracy":
@@ -233,7 +255,7 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
                 _measure(name, asked, found, work, lambda line: say(f"  {line}", highlight=False))
         for each in (*found.figures[before[0] :], *found.comparisons[before[1] :]):
             say(f"  {each}", highlight=False)
-    found.left_out = []
+    found.left_out = list(without)
 
 
 def _trained(config: SSDConfig, device: str, folder: Path, steps: int, console: Console) -> dict[str, list[float]]:
@@ -267,14 +289,8 @@ def _measure(
         case "fused":
             _of_fused(asked, found, work)
         case "constants":
-            if on_cpu or not config.compute.fused:
-                raise ValueError(
-                    f"--only constants is of the kernels of compute.fused under CUDA; {asked.configuration} has none"
-                )
             _so_far(found, turns.of_constants(ours, batch, rounds, STEPS_OF_A_TURN // 2, tell))
         case "plans":
-            if on_cpu:
-                raise ValueError("--only plans is of cuDNN's, and this device is a CPU")
             setup.give_back_memory(device)
             for figure in run.with_all_plans(config, device, folder, folder.parent / "plans", work.steps):
                 found.figures.append(figure)
@@ -298,9 +314,8 @@ def _measure(
                 session.warm_up()  # as in a run: compiled, autotuned, recorded
             found.comparisons += sections.step(ours, work.plain, batch, rounds, clock=clock, more=more)[1:]
         case "choices":
-            if config.data.backend != "torch" and installed("nvidia.dali"):
-                few = min(rounds, MOST_TURNS_OF_CHOICES)
-                found.comparisons += data.choices(config, device, folder, few, batches)
+            few = min(rounds, MOST_TURNS_OF_CHOICES)
+            found.comparisons += data.choices(config, device, folder, few, batches)
         case "evaluator":
             images = asked.evaluator or 500
             found.comparisons += [sections.evaluators(images, rounds), sections.evaluation_of_ranks(images, rounds)]

@@ -155,6 +155,10 @@ def test_only_what_was_asked_for_and_the_most_important_first(
     monkeypatch.setattr(command, "_measure", lambda name, *_: done.append(name))
     assert run(configuration, folder, tmp_path, "--only", "kernels,step,detection") == 0
     assert done == ["step", "detection", "kernels"]
+    assert run(configuration, folder, tmp_path, "--only", "kernels,constants,plans") == 0
+    assert done[3:] == ["kernels"], "others are not lost for what a CPU does not have"
+    assert "constants is left out: of the kernels" in capsys.readouterr().out
+    assert json.loads((tmp_path / "p.json").read_text())["left_out"] == ["constants", "plans"]
 
 
 def test_the_budget_ends_it_with_what_there_is(
@@ -235,14 +239,18 @@ def test_a_detection_that_is_missing_fails_the_check() -> None:
         (["none.toml"], 2),
         (["nothing"], 2),
         (["--data-dir", "nowhere"], 2),
+        (["--only", "constants,plans", "--device", "cpu"], 2),
         (["--json", "/proc/nowhere/p.json"], 2),
         (["--chart", "/proc"], 2),
         (["--device", "cuda:0"], 6),
     ],
 )
-def test_what_cannot_be_run(given: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_run(
+    given: list[str], code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if code == 6 and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
+    monkeypatch.setattr(setup, "session", lambda *_: pytest.fail("it was said after minutes"))
     assert command.main(given) == code
     assert "error: " in capsys.readouterr().err
 
@@ -258,7 +266,11 @@ def test_every_configuration_can_be_measured_without_a_gpu(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [["--rounds", "0"], ["--batch-size", "1"], ["--only", "steps"], ["--budget", "0"], ["--no-such"]]
+    "given",
+    [
+        *(["--rounds", "0"], ["--batch-size", "1"], ["--only", "steps"], ["--budget", "0"], ["--no-such"]),
+        *(["--only", "step", more] for more in ("--variants", "--choices", "--evaluator", "--accuracy=3", "--all")),
+    ],
 )
 def test_usage(given: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
