@@ -293,10 +293,12 @@ def main() -> None:
     parser.add_argument("--out", type=arguments.file, help="file of all samples, in JSON (default: none)")
     asked = parser.parse_args()
     try:
-        torch.zeros(1, device=asked.device)
+        kind = torch.zeros(1, device=asked.device).device.type
     except RuntimeError as error:  # torch's own, of a word that it does not know, or of a device that is not there
         parser.error(f"--device {asked.device}: {str(error).splitlines()[0]}")
-    clock: Measure = time.process_time if asked.device == "cpu" else time.perf_counter
+    if kind not in {"cpu", "cuda"}:  # see measure.synchronise
+        parser.error(f"--device {asked.device}: cpu or cuda:N; the clock would not wait for what another one does")
+    clock: Measure = time.process_time if kind == "cpu" else time.perf_counter
     torch.set_num_threads(1)
     parts: dict[str, Callable[[], list[Comparison]]] = {
         "data": lambda: data_path(_folder(asked.data_dir), asked.image_px, 8, asked.rounds),
@@ -304,7 +306,7 @@ def main() -> None:
         "step": lambda: step(asked.image_px, asked.batch, asked.device, asked.rounds, clock, chosen=asked.forms),
     }
     here = machine(asked.device)
-    clocked = "processor seconds" if asked.device == "cpu" else "seconds"
+    clocked = "processor seconds" if kind == "cpu" else "seconds"
     rows: list[dict[str, Any]] = []
     for name in (each for each in parts if each in asked.only):
         for each in parts[name]():

@@ -33,6 +33,15 @@ def test_what_is_measured_is_kept_when_a_later_part_breaks(
     assert found["machine"]["device"] == "cpu" and found["machine"]["processor"]
 
 
+def test_a_device_whose_work_the_clock_does_not_wait_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["retinanet", "--device", "meta"])
+    with pytest.raises(SystemExit):
+        retinanet.main()
+    assert "--device meta: cpu or cuda:N" in capsys.readouterr().err
+
+
 def test_detections_and_a_step_are_torchvision_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = ["--image-px", "64", "--batch", "1", "--rounds", "1", "--forms", "fp32", "--out", str(tmp_path / "r.json")]
     monkeypatch.setattr("sys.argv", ["retinanet", "--only", "step", "detection", *few])
