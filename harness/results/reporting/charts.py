@@ -184,7 +184,8 @@ def _label(model: str) -> str:
 
 def quality_over_time(row: Row) -> Chart | None:
     """Every run of a row: its evaluations against minutes since run_start."""
-    runs = [run for run in row.runs if run.evaluations and _drawn(*(each.minutes for each in run.evaluations))]
+    evaluated = [run for run in row.runs if run.evaluations]
+    runs = [run for run in evaluated if _drawn(*(each.minutes for each in run.evaluations))]
     runs = [run for run in runs if all(abs(each.quality) < DRAWN[1] for each in run.evaluations)]
     if not runs:
         return None
@@ -196,7 +197,9 @@ def quality_over_time(row: Row) -> Chart | None:
     height = 230.0
     x, x_ticks = axes.rounded_up(0.0, last, LEFT, WIDTH - RIGHT)
     y, y_ticks = axes.rounded_up(min(shown), max(shown), height - BOTTOM, TOP)
-    far = len(runs) - len(near)
+    far, strange = len(runs) - len(near), len(evaluated) - len(runs)
+    left_out = [f"{far} of the runs, which took more than {FAR:g} times the median"] * (far > 0)
+    left_out += [f"{strange} of the runs, whose minutes or {row.metric} no axis holds"] * (strange > 0)
     at = (y(row.target),) if row.target else ()
     return Chart(
         name=f"quality-{row.id}",
@@ -210,7 +213,7 @@ def quality_over_time(row: Row) -> Chart | None:
             Guide((LEFT, each), (WIDTH - RIGHT, each), f"target {row.target:g}", (LEFT + 80, each)) for each in at
         ),
         curves=tuple(_curve(run, x, y) for run in near),
-        note=f"Not drawn: {far} of the runs, which took more than {FAR:g} times the median." if far else "",
+        note=f"Not drawn: {'; '.join(left_out)}." if left_out else "",
         height=height,
     )
 

@@ -75,6 +75,19 @@ def test_a_clock_that_was_set_draws_nothing_outside_the_frame(tmp_path: Path) ->
         assert all(chart.frame[0] <= x <= chart.frame[2] for x in numbers[::2])
 
 
+def test_a_run_whose_clock_was_set_back_is_missed_in_the_chart(tmp_path: Path) -> None:
+    """Its evaluation is stamped before its run_start: it was left out, and nobody told."""
+    folder = synthetic_logs.series(tmp_path, Made())
+    log = folder / "result_0.txt"
+    events = [json.loads(line.removeprefix(":::MLLOG ")) for line in log.read_text().splitlines()]
+    next(each for each in events if each["key"] == "eval_accuracy")["time_ms"] -= 86_400_000
+    log.write_text("".join(f":::MLLOG {json.dumps(each)}\n" for each in events))
+    [row] = report.gather([tmp_path], generated=datetime(2026, 1, 2, tzinfo=UTC), published=False).rows
+    chart = charts.quality_over_time(row)
+    assert chart is not None and len(chart.curves) == 4
+    assert chart.note == "Not drawn: 1 of the runs, whose minutes or mAP no axis holds."
+
+
 def test_an_axis_has_room_for_the_names_beside_it() -> None:
     """Of the RTX PRO 6000 Server Edition a phone showed the end."""
     rows = [row for row in published.rows() if row.trains == "RetinaNet on OpenImages"]
