@@ -76,6 +76,19 @@ def test_an_address_that_leads_nowhere_is_said_at_once(tmp_path: Path, meeting: 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["refused_0.txt"]
 
 
+@pytest.mark.long
+def test_a_folder_called_harness_where_a_run_is_begun_is_none_of_its_ranks(tmp_path: Path) -> None:
+    """run_and_time.sh keeps the current folder off Python's path; the ranks that it started had it there again."""
+    (tmp_path / "harness").mkdir()
+    (tmp_path / "harness" / "__init__.py").write_text('raise SystemExit("another harness")')
+    words = ["-P", "-m", "harness", "run", toy.write(tmp_path, toy.raw(ranks=2)), "--out", "out"]
+    variables = environment(PYTHONPATH=str(CHECKOUT), HARNESS_BENCHMARKS=str(CHECKOUT / "tests"))
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_rank_that_does_not_come_is_named(
     monkeypatch: pytest.MonkeyPatch,
     free_port: int,  # noqa: F811
