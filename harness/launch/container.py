@@ -158,8 +158,7 @@ def launcher(
     image = engine.image(client, request.image)
     info = client.info()
     needs, there = accelerator.for_containers(configuration.run.device)
-    chosen = [each for each in (request.gpus or "").split(",") if each]
-    given = gpus(configuration.run, info, needs, there, chosen)
+    given = gpus(configuration.run, info, needs, there, request.gpus or "")
     for each in engine.remove_leftovers(client):
         say(f"removed a container that a series left behind: {each}")
     return kind(

@@ -141,14 +141,13 @@ class ContainerSpec:
         return shlex.join(words)
 
 
-def gpus(
-    run: RunTable, info: Mapping[str, Any], needs: ContainerNeeds, there: int | None, chosen: Sequence[str] = ()
-) -> Gpus:
-    """The accelerators for one trial: `chosen`, else the first that the configuration asks for.
+def gpus(run: RunTable, info: Mapping[str, Any], needs: ContainerNeeds, there: int | None, asked: str = "") -> Gpus:
+    """The accelerators for one trial: those of `asked` ("6, 7"), else the first that the configuration asks for.
 
     `needs` is the vendor's word; `there` is how many the host's driver knows, None where that cannot be seen. ValueError when
-    `chosen` does not fit, NotSuitable when there are too few, or no way to hand them over.
+    `asked` does not fit, NotSuitable when there are too few, or no way to hand them over.
     """
+    chosen = [each.strip() for each in asked.split(",") if each.strip()]
     if run.device == CPU:
         if chosen:
             raise ValueError('accelerators were chosen, but the configuration says run.device = "cpu"')
