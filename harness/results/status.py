@@ -24,6 +24,7 @@ COLUMNS = (
     "epoch/seconds/quality ...",
 )
 FIGURES = (*COLUMNS[1:4], *COLUMNS[6:10])
+AHEAD_S = 10.0  # by which another machine's clock may be ahead that writes the log
 EVERY_S = 2.0  # logs that are followed are looked at
 
 
@@ -132,7 +133,7 @@ def as_json(record: RunRecord, now_s: float | None = None) -> dict[str, Any]:
         "epoch": epoch,
         "step": progress.step if progress is not None and progress.epoch == epoch else None,
         "images_per_s": progress.images_per_s if progress is not None and going_on else images_per_s(record, rules),
-        "last_line_age_s": max(0.0, now_s - last) if going_on and last is not None else None,
+        "last_line_age_s": _age(last, now_s) if going_on else None,
         # now: of the last epoch that has ended; afterwards of the whole run
         "slowest_rank": _slowest(record, going_on=going_on),
         "next_evaluation": _next_evaluation(record, epoch, seconds, now_s) if going_on else None,
@@ -145,6 +146,11 @@ def as_json(record: RunRecord, now_s: float | None = None) -> dict[str, Any]:
         ],
         "problems": record.problem_count,
     }
+
+
+def _age(last_s: float | None, now_s: float) -> float | None:
+    """None where the log is ahead of this clock, as of one set back: 0 would be a run that writes, also if it hangs."""
+    return None if last_s is None or last_s > now_s + AHEAD_S else max(0.0, now_s - last_s)
 
 
 def _slowest(record: RunRecord, *, going_on: bool) -> dict[str, Any] | None:
