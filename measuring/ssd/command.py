@@ -23,7 +23,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,15 +38,13 @@ from benchmarks.detection.capabilities import installed
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
-from harness import config_files, exit_codes
-from harness.cli import environment
+from harness import exit_codes
 from harness.contract import Context, NotSuitable
 from measuring.arguments import file
 from measuring.measure import Comparison, Figure, machine, wall
-from measuring.ssd import accuracy, checks, data, fused, power, run, sections, setup, turns
+from measuring.ssd import accuracy, checks, data, fused, options, power, run, sections, setup, turns
 from measuring.ssd import report as reports
 
-CHECK_FAILED, USAGE, BROKE, NOT_SUITABLE, INTERRUPTED = 1, 2, 5, 6, 130
 FEW = 8  # images of the data path's check
 FEWEST = 32  # of the data set: whole batches for every section
 CPU_STEPS = 6
@@ -55,14 +52,6 @@ LOOPED = 16  # images of a batch that are detected in a Python loop
 MOST_TURNS_OF_CHOICES = 5  # a dozen graphs, each opened again in each turn
 STEPS_OF_A_TURN = 40  # end to end, after ten that fill the queue: 3 s on an H100
 STEPS_IN_BUDGET = 100  # of the end-to-end run on a GPU, where time is short: five intervals of 20
-ACCURACY_STEPS = 200
-# In the order in which they are measured; those that are no default are asked for by name or by their own option
-SECTIONS = (
-    "end-to-end", "fused", "turns", "step", "data", "detection", "evaluation", "kernels", "constants", "plans",
-    "variants", "choices", "evaluator", "accuracy",
-)  # fmt: skip
-BY_NAME = ("turns", "fused", "constants", "plans")  # nowhere but in --only: for a GPU in the main, and long
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 class OutOfTime(BaseException):
@@ -82,90 +71,6 @@ class Workload:
     network: tuple[Tensor, Tensor]  # logits and offsets like a trained network's for the batch
     in_loops: tuple[Tensor, Tensor]  # as many of them as the loop takes seconds for
     steps: int  # of the end-to-end run
-
-
-def arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
-    parser = argparse.ArgumentParser(
-        prog="python -m measuring.ssd",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add(
-        "configuration",
-        nargs="?",
-        default="H100_1x1x256",
-        help="name under configs/ssd, or a path (default: %(default)s)",
-    )
-    add("--data-dir", type=Path, help="a folder in COCO form (default: pictures that this project makes itself)")
-    add(
-        "--cache-dir",
-        type=Path,
-        default=environment.cache_dir(config_files.CHECKOUT),
-        help="where those pictures are kept (default: %(default)s)",
-    )
-    add("--device", help='"cpu" or "cuda:0" (default: a GPU if there is one)')
-    add("--batch-size", type=int, help="images of a step (default: the configuration's on a GPU, 4 on a CPU)")
-    add("--threads", type=int, help="of the CPU, for PyTorch (default: all cores)")
-    add("--clock", choices=CLOCKS, default="wall", help="of steps and detection on a CPU; processor, with --threads 1, where "
-        "the machine is not quiet (default: %(default)s)")  # fmt: skip
-    add("--rounds", type=int, default=5, help="turns of each comparison (default: %(default)s)")
-    add("--max-steps", type=int, help="steps of the end-to-end run (default: an epoch on a GPU, 6 on a CPU)")
-    add("--evaluate", type=int, help="images of the evaluation (default: the configuration's on a GPU, 16 on a CPU)")
-    add("--compile", action=argparse.BooleanOptionalAction, help="(default: the configuration's on a GPU, no on a CPU)")
-    add("--variants", action="store_true", help="measure the step with one change at a time, too")
-    add("--choices", action="store_true", help="measure the data path with every choice of the graph, too")
-    add(
-        "--evaluator",
-        type=int,
-        nargs="?",
-        const=500,
-        metavar="IMAGES",
-        help="hotcoco against pycocotools (%(const)s images)",
-    )
-    add("--accuracy", type=int, metavar="STEPS", help="train so many steps in fp32, in the configuration's precision, and in "
-        "fp32 with another seed, and compare the losses")  # fmt: skip
-    add("--all", action="store_true", help="all of the above but --accuracy")
-    add("--only", type=lambda names: names.split(","), metavar="SECTION[,SECTION...]", help="nothing else but the checks: "
-        + ", ".join(SECTIONS))  # fmt: skip
-    add("--budget", type=float, metavar="SECONDS", help="end by then, with what there is")
-    add("--json", type=Path, default=Path("out/profile/profile.json"), help="all samples (default: %(default)s)")
-    add("--chart", type=Path, default=Path("out/profile/profile.png"), help="(default: %(default)s)")
-    found = parser.parse_args(given)
-    for name in ("batch_size", "threads", "rounds", "max_steps", "evaluate", "evaluator", "accuracy"):
-        least = 2 if name == "batch_size" else 1
-        if getattr(found, name) is not None and getattr(found, name) < least:
-            parser.error(f"--{name.replace('_', '-')} must be {least} at least")
-    unused = [name for name in ("variants", "choices", "evaluator", "accuracy", "all") if getattr(found, name)]
-    unused = [name for name in unused if found.only is not None and name not in found.only]
-    if unused:
-        parser.error(f"--{unused[0]} has no effect: --only {','.join(found.only)} measures nothing else")
-    unknown = [name for name in found.only or () if name not in SECTIONS]
-    if unknown:
-        parser.error(f"--only {','.join(found.only)}: there is no {unknown[0]}; one or more of {', '.join(SECTIONS)}")
-    if found.budget is not None and not 0 < found.budget < 1e6:
-        parser.error(f"--budget {found.budget:g}: seconds, more than 0")
-    found.sections = wanted(found)
-    if "accuracy" in found.sections and found.accuracy is None:
-        found.accuracy = ACCURACY_STEPS
-    if found.device not in (None, "cpu", "cuda", "cuda:0"):
-        parser.error(f"--device {found.device}: cpu or cuda:0; CUDA_VISIBLE_DEVICES chooses which GPU that is")
-    return found
-
-
-def wanted(asked: argparse.Namespace) -> list[str]:
-    """Sections in the order in which they are measured."""
-    if asked.only is not None:
-        return [name for name in SECTIONS if name in asked.only]
-    more = {
-        **dict.fromkeys(BY_NAME, False),
-        "variants": asked.variants or asked.all,
-        "choices": asked.choices or asked.all,
-        "evaluator": asked.evaluator is not None or asked.all,
-        "accuracy": asked.accuracy is not None,
-    }
-    return [name for name in SECTIONS if more.get(name, True)]
 
 
 def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
@@ -271,10 +176,10 @@ def _trained(config: SSDConfig, device: str, folder: Path, steps: int, console: 
 def _measure(
     name: str, asked: argparse.Namespace, found: reports.Report, work: Workload, tell: Callable[[str], None]
 ) -> None:
-    """One of SECTIONS."""
+    """One of options.SECTIONS."""
     config, device, folder = work.config, work.device, work.folder
     ours, batch, rounds = work.ours, work.batch, asked.rounds
-    on_cpu, clock = device == "cpu", CLOCKS[asked.clock]
+    on_cpu, clock = device == "cpu", options.CLOCKS[asked.clock]
     batches = max(2, 16 // config.optimizer.batch_size) if on_cpu else 20  # of the data path in a turn
     match name:
         case "end-to-end":
@@ -347,21 +252,21 @@ def _so_far(found: reports.Report, coming: Iterator[list[Comparison]]) -> None:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Returns the exit code. What was measured is shown and written on every way out, an interruption's too."""
-    asked = arguments(given)
+    asked = options.arguments(given, __doc__)
     try:
         for path in (asked.json, asked.chart):
             path.parent.mkdir(parents=True, exist_ok=True)
             file(str(path))
     except (OSError, argparse.ArgumentTypeError) as error:
         sys.stderr.write(f"error: {error}\n")
-        return USAGE
+        return exit_codes.USAGE
     console = Console(width=None if sys.stdout.isatty() else 160)
     device = asked.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     if device != "cpu" and not torch.cuda.is_available():
         sys.stderr.write(
             f"error: --device {device}: PyTorch finds no CUDA device; `python -m harness doctor` says why\n"
         )
-        return NOT_SUITABLE
+        return exit_codes.NOT_SUITABLE
     torch.set_num_threads(asked.threads or len(os.sched_getaffinity(0)))
     found = reports.Report({**machine(device), "clock": asked.clock}, {})
     code = 0
@@ -377,25 +282,26 @@ def main(given: Sequence[str] | None = None) -> int:
             measure(asked, device, Path(scratch), console, found)
     except (ValueError, NotSuitable, run.RunBroke) as error:
         sys.stderr.write(f"error: {error}\n")
-        code = USAGE if isinstance(error, ValueError) else NOT_SUITABLE if isinstance(error, NotSuitable) else BROKE
+        codes = {ValueError: exit_codes.USAGE, NotSuitable: exit_codes.NOT_SUITABLE}
+        code = next((code for kind, code in codes.items() if isinstance(error, kind)), exit_codes.BROKEN)
     except OutOfTime:
         console.print(
             f"--budget {asked.budget:g} s are over before: {', '.join(found.left_out) or 'the checks were done'}"
         )
-        code = 0 if found.measured else BROKE
+        code = 0 if found.measured else exit_codes.BROKEN
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = exit_codes.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - Python's own code would say that a check failed
         traceback.print_exc()
         full = isinstance(error, OSError) and error.errno in exit_codes.DISK_FULL
-        code = NOT_SUITABLE if full else BROKE
+        code = exit_codes.NOT_SUITABLE if full else exit_codes.BROKEN
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, alarm)
         signal.signal(signal.SIGTERM, before)
         if found.checks:
             code = _leave(asked, found, console) or code
-    return code or (0 if found.correct else CHECK_FAILED)
+    return code or (0 if found.correct else exit_codes.EPOCHS_SPENT)
 
 
 def _leave(asked: argparse.Namespace, found: reports.Report, console: Console) -> int:
@@ -411,5 +317,5 @@ def _leave(asked: argparse.Namespace, found: reports.Report, console: Console) -
             asked.chart.unlink()  # an earlier profile's, which is not of these samples
     except OSError as error:
         sys.stderr.write(f"error: {error.filename}: cannot be written: {error.strerror}\n")
-        return NOT_SUITABLE
+        return exit_codes.NOT_SUITABLE
     return 0

@@ -29,7 +29,7 @@ from benchmarks.ssd.data import Source
 from harness import config_files
 from harness.contract import Context
 from measuring import measure
-from measuring.ssd import accuracy, baselines, checks, command, report, sections, setup
+from measuring.ssd import accuracy, baselines, checks, command, options, report, sections, setup
 from measuring.ssd import run as run_itself
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import events
@@ -261,8 +261,8 @@ OURS = [name for name, path in config_files.available().items() if path.parent.n
 @pytest.mark.parametrize("name", OURS)
 def test_every_configuration_can_be_measured_without_a_gpu(name: str) -> None:
     """The default is one for an H100: what only a GPU can do is taken out of it on a CPU."""
-    BENCHMARK.check(command.fitted(command.arguments([name]), "cpu"), Context(device="cpu"))
-    assert command.arguments([]).configuration in OURS
+    BENCHMARK.check(command.fitted(options.arguments([name]), "cpu"), Context(device="cpu"))
+    assert options.arguments([]).configuration in OURS
 
 
 @pytest.mark.parametrize(
