@@ -32,6 +32,7 @@ def ask(root: Path, *arguments: str, limit_s: float | None = LIMIT_S) -> subproc
     # The lock that `status` takes to refresh the index would be a write into the checkout
     words = ["git", "--no-optional-locks", f"--git-dir={root / '.git'}", f"--work-tree={root}", "-C", str(root)]
     ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(KEPT)}
+    ours["GIT_TERMINAL_PROMPT"] = "0"  # nobody would see what it asks
     try:
         return subprocess.run(
             [*words, *arguments], env=ours, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=limit_s

@@ -37,7 +37,9 @@ absolute() { # a path as it was typed, before this goes to the checkout
 configuration=${1:-H100_1x1x256}
 [[ -f $configuration ]] && configuration=$(absolute "$configuration")
 shift $(($# > 0))
-asked=${*:-$parts}
+asked=$*
+[[ $# == 0 ]] && asked=$parts
+[[ -n ${asked//[[:space:]]/} ]] || wrong "no part is named; one or more of $parts"
 for each in $asked; do
     [[ " $parts " == *" $each "* ]] || wrong "there is no part $each; one or more of $parts"
 done

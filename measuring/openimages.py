@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -247,7 +248,9 @@ def share(text: str) -> float:
             return float(text)
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{text}: a share from {1 / fewest:.1g} (a picture) to 1 (all) is needed")
+    raise argparse.ArgumentTypeError(
+        f"{text}: a share from {math.ceil(1e6 / fewest) / 1e6:g} (a picture) to 1 (all) is needed"
+    )
 
 
 def main() -> None:

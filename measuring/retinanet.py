@@ -54,6 +54,7 @@ from measuring.measure import (
     wall,
 )
 
+KINDS = ("cpu", "cuda")  # for whose work the clock waits: see measure.synchronise
 CLASSES = 264
 PICTURES, ANNOTATIONS = "train2017", "annotations/instances_train2017.json"
 BOXES = 7  # of an image; OpenImages' training half has about as many
@@ -293,10 +294,12 @@ def main() -> None:
     parser.add_argument("--out", type=arguments.file, help="file of all samples, in JSON (default: none)")
     asked = parser.parse_args()
     try:
-        kind = torch.zeros(1, device=asked.device).device.type
+        kind = torch.device(asked.device).type
+        if kind in KINDS:
+            torch.zeros(1, device=asked.device)
     except RuntimeError as error:  # torch's own, of a word that it does not know, or of a device that is not there
         parser.error(f"--device {asked.device}: {str(error).splitlines()[0]}")
-    if kind not in {"cpu", "cuda"}:  # see measure.synchronise
+    if kind not in KINDS:
         parser.error(f"--device {asked.device}: cpu or cuda:N; the clock would not wait for what another one does")
     clock: Measure = time.process_time if kind == "cpu" else time.perf_counter
     torch.set_num_threads(1)

@@ -31,10 +31,11 @@ set_up() {
 
 # Whether there is an environment that has everything; sets $python.
 ready() {
-    local candidate
+    local candidate found
     for candidate in "$here/.venv/bin/python" python3 python; do
-        [[ $candidate != /* || ! -s $mark ]] || continue
-        if command -v "$candidate" >/dev/null && "$candidate" "$here/requirements/satisfied.py" "$@" >/dev/null 2>&1; then
+        found=$(command -v "$candidate") || continue
+        [[ ! -s $mark || ! ${found%/*} -ef $here/.venv/bin ]] || continue # half made; an active one is python3 on PATH
+        if "$candidate" "$here/requirements/satisfied.py" "$@" >/dev/null 2>&1; then
             python=$candidate
             return
         fi
@@ -56,7 +57,7 @@ make_environment() {
     python=$here/.venv/bin/python
     # A killed pip leaves packages of which it has the name and version and not all files: it would call them installed
     for info in "$here"/.venv/lib/python3*/site-packages/*.dist-info; do
-        [[ -e $info/INSTALLER ]] || rm -rf "$info"
+        [[ -e $info/INSTALLER ]] || rm -rf "$info" || fail "$info is unfinished and cannot be removed, for the reason above"
     done
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || ! { has_pip "$python" || has_pip "$base"; }; then
         make_empty_one "$base" || fail "no environment could be made in $here/.venv, for the reason above"
@@ -82,7 +83,7 @@ make_empty_one() {
         has_pip "$1" || fail "$("$1" --version) has neither ensurepip nor pip; on Debian and Ubuntu: apt-get install python3-venv"
         how=(--without-pip)
     fi
-    find "$here/.venv/" -mindepth 1 -maxdepth 1 ! -name "${mark##*/}" -exec rm -rf {} + # as venv --clear would, but the lock
+    find "$here/.venv/" -mindepth 1 -maxdepth 1 ! -name "${mark##*/}" -exec rm -rf {} + || return # as venv --clear would, but the lock
     "$1" -m venv "${how[@]}" "$here/.venv"
 }
 

@@ -157,6 +157,14 @@ def test_what_a_kill_left_half_is_made_whole(checkout: Checkout, where: str, ste
     assert checkout.run() == (0, "")
 
 
+def test_an_active_environment_that_a_kill_left_half_is_no_other_python(checkout: Checkout) -> None:
+    assert checkout.run(DIES_IN="pip")[0] == KILLED
+    half = checkout.root / ".venv" / "bin"
+    shutil.copy2(half / "python", half / "python3")
+    code, said = checkout.run(PATH=f"{half}:{checkout.beside}/bin:{os.environ['PATH']}")
+    assert (code, checkout.steps()) == (0, ["venv", "install", "install"]), said
+
+
 def test_a_disk_that_is_full_is_no_target_that_was_not_met(checkout: Checkout) -> None:
     """Exit code 1 is; it was that of venv."""
     code, said = checkout.run(FULL="yes")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import sys
 from typing import TextIO
 
@@ -26,8 +27,8 @@ class _Outlived(io.FileIO):
         except BlockingIOError:
             raise
         except OSError as error:
-            if error.errno in DISK_FULL:
-                self.lost = os.strerror(error.errno)
+            if error.errno in DISK_FULL or stat.S_ISREG(os.fstat(self.fileno()).st_mode):
+                self.lost = error.strerror or type(error).__name__
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)

@@ -122,9 +122,13 @@ def unseen_in_containers(data_dir: Path | None) -> Iterator[str]:
         return
     folder = outside.real(data_dir)
     for each in sorted(folder.iterdir()):
+        if not each.is_symlink():
+            continue
         leads = outside.real(each)
-        if each.is_symlink() and not leads.is_relative_to(folder):
-            yield f"--data-dir {data_dir}: {each.name} is a link to {leads}, which a container does not see; move that to here"
+        here = leads.is_relative_to(folder)
+        if not here or each.readlink().is_absolute():
+            do = "make the link relative" if here else "move that to here"
+            yield f"--data-dir {data_dir}: {each.name} is a link to {leads}, which a container does not see; {do}"
 
 
 def _by_slurm(series: SeriesOrder, configuration: Configuration, request: Request) -> int:

@@ -344,7 +344,7 @@ def _notes(runs: Sequence[ComparedRun]) -> Iterable[str]:
         )
     if any(run.record.of_no_commit for run in runs):
         yield "the code is of no commit that is known: that it was the same in both arms cannot be seen"
-    elif any(run.record.tree_dirty for run in runs):
+    if any(run.record.tree_dirty and not run.record.of_no_commit for run in runs):
         yield "the code had uncommitted changes: that it was the same in both arms cannot be seen"
     if any(run.record.demonstration for run in runs):
         yield "a demonstration on generated pictures: its speed says nothing of the full benchmark's"

@@ -38,6 +38,7 @@ class Epoch:
     loss: float | None  # the last one logged in the epoch
     phases: Mapping[str, float] = field(default_factory=dict)  # name -> seconds of rank 0, as logged
     slowest: Slowest | None = None  # of its ranks
+    backwards: bool = False  # stamped to stop before it starts, which leaves it no seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Block:
     line: int
     start_s: float | None
     seconds: float | None
+    backwards: bool = False  # stamped to stop before it starts, which leaves it no seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,8 @@ def split(record: RunRecord) -> TimeSplit | None:
         return None
     trained: tuple[Epoch, ...] | tuple[Block, ...] = record.epochs or record.blocks
     spans = [(each.start_s, each.seconds) for each in trained]
-    if record.outcome == "aborted" and trained and trained[-1].seconds is None and (begun := trained[-1].start_s):
+    unended = record.outcome == "aborted" and trained and trained[-1].seconds is None and not trained[-1].backwards
+    if unended and (begun := trained[-1].start_s):
         spans[-1] = (begun, stop - begun)  # the run ended within it
     epochs = _union(_within(spans))
     both = _union([*epochs, *_within((each.start_s, each.seconds) for each in record.evaluations)])

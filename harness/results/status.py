@@ -118,6 +118,7 @@ def as_json(record: RunRecord, now_s: float | None = None) -> dict[str, Any]:
     """The same as plain values. `total_s` of a run that goes on is up to its last line that starts or stops something."""
     rules = rules_for(record.benchmark, record.ruleset)
     seconds = [each.seconds for each in record.epochs if each.seconds is not None]
+    later = [each.seconds for each in record.epochs[1:] if each.seconds is not None] or seconds  # without the warm-up
     progress, now_s = record.progress, time.time() if now_s is None else now_s
     going_on = record.outcome == "unfinished"
     last = record.last_event_s
@@ -136,10 +137,10 @@ def as_json(record: RunRecord, now_s: float | None = None) -> dict[str, Any]:
         "last_line_age_s": _age(last, now_s) if going_on else None,
         # now: of the last epoch that has ended; afterwards of the whole run
         "slowest_rank": _slowest(record, going_on=going_on),
-        "next_evaluation": _next_evaluation(record, epoch, seconds, now_s) if going_on else None,
+        "next_evaluation": _next_evaluation(record, epoch, later, now_s) if going_on else None,
         "init_s": record.init_seconds,
-        "first_epoch_s": seconds[0] if seconds else None,
-        "mean_epoch_s": statistics.mean(seconds[1:] or seconds) if seconds else None,
+        "first_epoch_s": record.epochs[0].seconds if record.epochs else None,
+        "mean_epoch_s": statistics.mean(later) if later else None,
         "epochs": len(seconds),
         "evaluations": [
             {"epoch": each.epoch, "seconds": each.seconds, "accuracy": each.accuracy} for each in record.evaluations
@@ -171,10 +172,10 @@ def _next_evaluation(
     if following is None:
         return None
     running = record.epochs[-1] if record.epochs else None
-    if not seconds or running is None or running.start_s is None:
+    begun_s = running.start_s if running is not None else None
+    if not seconds or begun_s is None or _age(begun_s, now_s) is None:
         return {"epoch": following, "due_s": None}
-    mean = statistics.mean(seconds[1:] or seconds)
-    end = running.start_s + mean * (following - (epoch or 1) + 1)
+    end = begun_s + statistics.mean(seconds) * (following - (epoch or 1) + 1)
     return {"epoch": following, "due_s": max(0.0, end - now_s)}
 
 

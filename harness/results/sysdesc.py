@@ -117,7 +117,7 @@ def storage(root: Path = Path("/")) -> dict[str, str]:
         if sectors.isdecimal() and int(sectors) and identity not in seen:  # one disk may be there by several ways
             seen |= {identity} - {""}
             turning = outside.text(disk / "queue/rotational") == "1"
-            virtual = "vd" in disk.name  # whatever a virtual disk says of itself
+            virtual = disk.name.startswith(("vd", "xvd"))  # whatever a virtual disk says of itself
             kinds.append(
                 "NVMe" if disk.name.startswith("nvme") else "virtual disk" if virtual else "HDD" if turning else "SSD"
             )

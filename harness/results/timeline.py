@@ -142,6 +142,7 @@ class Timeline:
                 *(each.throughput, each.data_wait_share, each.loss),
                 phases=each.phases,
                 slowest=each.slowest,
+                backwards=each.backwards,
             )
             for each in self._epochs.values()
         )
@@ -149,7 +150,8 @@ class Timeline:
     @property
     def blocks(self) -> tuple[Block, ...]:
         return tuple(
-            Block(each.number, each.count, each.line, each.start_s, each.seconds) for each in self._blocks.values()
+            Block(each.number, each.count, each.line, each.start_s, each.seconds, each.backwards)
+            for each in self._blocks.values()
         )
 
     @property

@@ -17,6 +17,19 @@ CONTAINER_MARKS = (  # Docker's, Podman's, nspawn's, Apptainer's, Kubernetes'
     *(".dockerenv", "run/.containerenv", "run/host/container-manager", ".singularity.d"),
     *("run/secrets/kubernetes.io", "var/run/secrets/kubernetes.io"),
 )
+# Whoever starts a container may tell it so by the variable `container`
+MANAGERS = (
+    "apptainer",
+    "docker",
+    "flatpak",
+    "lxc",
+    "lxc-libvirt",
+    "oci",
+    "podman",
+    "rkt",
+    "singularity",
+    "systemd-nspawn",
+)
 SYSTEMD_SAYS = "run/systemd/container"  # "lxc", "systemd-nspawn", ...; WSL is a machine
 OF_A_POD = "# Kubernetes-managed hosts file"  # in /etc/hosts, also of a pod without a service account
 # As lscpu has them; Arm's kernel tells numbers only
@@ -74,10 +87,11 @@ def read(root: Path = Path("/")) -> Host:
 
 def in_container(root: Path = Path("/")) -> bool:
     """Whether this is a container by its marks, by its first process's control group, or because it says so itself."""
-    said = (outside.text(root / f"proc/{process}/environ").split("\0") for process in ("1", "self"))
+    first, own = (outside.text(root / f"proc/{process}/environ").split("\0") for process in ("1", "self"))
     return (
         any(os.path.lexists(root / mark) for mark in CONTAINER_MARKS)
-        or any(each.startswith("container=") for environment in said for each in environment)
+        or any(each.startswith("container=") for each in first)
+        or any(f"container={each}" in own for each in MANAGERS)  # a job's own variable may have that name
         or re.search(r"/(docker|kubepods|libpod|lxc)\b", outside.text(root / "proc/1/cgroup")) is not None
         or outside.text(root / "etc/hosts").startswith(OF_A_POD)
         or outside.text(root / SYSTEMD_SAYS) not in ("", "wsl")
@@ -106,9 +120,13 @@ def _cpu(root: Path) -> Cpu:
 def _topology(root: Path, processors: list[dict[str, str]]) -> tuple[int, int]:
     """Sockets and cores. /proc tells them of x86 alone, so that all threads of another were cores of one socket."""
     folders = [root / f"sys/devices/system/cpu/cpu{block['processor']}/topology" for block in processors]
-    told = [[outside.text(each / name) for name in ("physical_package_id", "thread_siblings_list")] for each in folders]
+    # of a container that has been given some processors, /proc may count those alone, and /sys the host's
+    told = [[block.get("physical id", ""), block.get("core id", "")] for block in processors]
     if not all(map(all, told)):
-        told = [[block.get("physical id", "0"), block.get("core id", block["processor"])] for block in processors]
+        names = ("physical_package_id", "thread_siblings_list")
+        told = [[outside.text(each / name) for name in names] for each in folders]
+    if not all(map(all, told)):
+        told = [["0", block["processor"]] for block in processors]
     return len({package for package, _ in told}), len({(package, core) for package, core in told})
 
 

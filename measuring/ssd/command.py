@@ -151,14 +151,14 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     for number, name in enumerate(chosen):
         found.left_out = [*chosen[number:], *without]
         say(f"{name} ...")
-        before = len(found.figures), len(found.comparisons)
+        before = len(found.figures), len(found.comparisons), len(found.aside)
         if name == "accuracy":
             found.losses = _trained(config, device, work.folder, asked.accuracy, console)
             found.figures += accuracy.figures(found.losses)
         else:
-            with power.watched(name, device, scratch, found.figures):
+            with power.watched(name, device, scratch, found.aside):
                 _measure(name, asked, found, work, lambda line: say(f"  {line}", highlight=False))
-        for each in (*found.figures[before[0] :], *found.comparisons[before[1] :]):
+        for each in (*found.figures[before[0] :], *found.comparisons[before[1] :], *found.aside[before[2] :]):
             say(f"  {each}", highlight=False)
     found.left_out = list(without)
 
@@ -240,7 +240,7 @@ def _of_fused(asked: argparse.Namespace, found: reports.Report, work: Workload) 
             found.figures.append(warm_up)
             setup.give_back_memory(work.device)
     finally:  # of what was tried, also where the time is over
-        found.figures += fused.of_plans()
+        found.aside += fused.of_plans()
 
 
 def _so_far(found: reports.Report, coming: Iterator[list[Comparison]]) -> None:
@@ -288,7 +288,7 @@ def main(given: Sequence[str] | None = None) -> int:
         console.print(
             f"--budget {asked.budget:g} s are over before: {', '.join(found.left_out) or 'the checks were done'}"
         )
-        code = 0 if found.measured else exit_codes.BROKEN
+        code = 0 if found.measured or not found.correct else exit_codes.BROKEN
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - Python's own code would say that a check failed

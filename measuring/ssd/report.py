@@ -32,6 +32,9 @@ class Report:
     checks: list[Check] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    aside: list[Figure] = field(
+        default_factory=list
+    )  # power, plans of earlier processes: known of what is not measured, too
     kernels: list[Kernel] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)  # sections that were asked for and not measured to their end
@@ -53,7 +56,7 @@ def write_json(report: Report, path: Path) -> None:
         "configuration": report.configuration,
         "checks": [{**asdict(check), "passed": check.passed} for check in report.checks],
         "comparisons": [comparison.plain() for comparison in report.comparisons],
-        "figures": [figure.plain() for figure in report.figures],
+        "figures": [figure.plain() for figure in (*report.figures, *report.aside)],
         "kernels": [asdict(kernel) for kernel in report.kernels],
         "losses": report.losses,
         "left_out": report.left_out,
@@ -84,7 +87,7 @@ def show(report: Report, console: Console) -> None:
             *(f"{each.ratio:.2f}", f"{low:.2f} to {high:.2f}", str(len(each.ratios)), goal),
         )
     figures = _table("measured", "median", "quartiles", "n")
-    for figure in report.figures:
+    for figure in (*report.figures, *report.aside):
         low, high = figure.quartiles
         note = f" ({figure.note})" if figure.note else ""
         figures.add_row(figure.what + note, _of(figure), f"{low:.4g} to {high:.4g}", str(len(figure.samples)))

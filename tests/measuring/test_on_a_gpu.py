@@ -54,6 +54,7 @@ def begun(place: Path, *words: str, **more: str) -> subprocess.Popen[str]:
     ("words", "more", "said"),
     [
         (["H100_1x1x256", "turns,fused"], {}, "there is no part turns,fused; one or more of correct turns"),
+        (["H100_1x1x256", ""], {}, "no part is named; one or more of correct turns"),
         ([], {"DATA": ""}, "DATA=FOLDER names a folder"),
         ([], {"PYTHON": "/nowhere/python"}, "/nowhere/python: No such file"),
     ],

@@ -58,3 +58,9 @@ def test_a_share_that_is_none(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         openimages.share(text)
     assert openimages.share("1") == 1
+
+
+def test_the_least_share_that_is_named_is_one() -> None:
+    with pytest.raises(argparse.ArgumentTypeError) as told:
+        openimages.share("0")
+    assert 0 < openimages.share(str(told.value).split(" from ")[1].split()[0]) < 0.0001

@@ -33,13 +33,14 @@ def test_what_is_measured_is_kept_when_a_later_part_breaks(
     assert found["machine"]["device"] == "cpu" and found["machine"]["processor"]
 
 
+@pytest.mark.parametrize("device", ["meta", "xpu", "hpu"])
 def test_a_device_whose_work_the_clock_does_not_wait_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["retinanet", "--device", "meta"])
+    monkeypatch.setattr("sys.argv", ["retinanet", "--device", device])
     with pytest.raises(SystemExit):
         retinanet.main()
-    assert "--device meta: cpu or cuda:N" in capsys.readouterr().err
+    assert f"--device {device}: cpu or cuda:N" in capsys.readouterr().err
 
 
 def test_detections_and_a_step_are_torchvision_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

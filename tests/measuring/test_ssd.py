@@ -29,7 +29,7 @@ from benchmarks.ssd.data import Source
 from harness import config_files
 from harness.contract import Context
 from measuring import measure
-from measuring.ssd import accuracy, baselines, checks, command, options, report, sections, setup
+from measuring.ssd import accuracy, baselines, checks, command, options, power, report, sections, setup
 from measuring.ssd import run as run_itself
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import events
@@ -190,11 +190,24 @@ def test_a_budget_that_is_over_before_anything_is_measured_is_no_success(
     def over(*_: object, **__: object) -> None:
         raise command.OutOfTime
 
+    # on a GPU its power is known all the same
+    monkeypatch.setattr(power, "drawn", lambda *_: [measure.Figure("power, while step was measured", "W", [700.0])])
     (tmp_path / "p.png").touch()  # an earlier profile's
     monkeypatch.setattr(*((checks, "of_data") if late == "checks" else (command, "_measure")), over)
     assert run(configuration, folder, tmp_path, "--only", "step", "--budget", "900") == 5
     # of one whose checks were not done nothing is left, nor taken
     assert ((tmp_path / "p.json").exists(), (tmp_path / "p.png").exists()) == (late != "checks", late == "checks")
+
+
+def test_a_check_that_failed_is_said_though_the_budget_is_over_before_the_others(
+    configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def over(*_: object, **__: object) -> None:
+        raise command.OutOfTime
+
+    monkeypatch.setattr(checks, "of_data", lambda *_: [checks.Check("boxes", found=2.0, bound=1.0)])
+    monkeypatch.setattr(checks, "of_computation", over)
+    assert run(configuration, folder, tmp_path, "--only", "step", "--budget", "900") == 1
 
 
 def test_a_disk_that_is_full_at_the_end_costs_no_table(

@@ -54,7 +54,8 @@ def test_how_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
         ):
             assert (study.ended(lambda error=error: fails(error)), capsys.readouterr().err) == (code, said)  # type: ignore[misc]
         assert study.ended(terminated) == 130
-        with pytest.raises(RuntimeError):  # nobody foresaw it
-            study.ended(lambda: fails(RuntimeError()))
+        for unforeseen in (RuntimeError("of CUDA"), OSError(errno.EBUSY, "busy")):
+            assert study.ended(lambda error=unforeseen: fails(error)) == 5  # type: ignore[misc]
+            assert "Traceback" in capsys.readouterr().err
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -188,6 +188,7 @@ class _Measuring:
         found, wanted, fastest = self.found, self.wanted, self.wanted.batch
         for compiled in sorted(wanted.compiled):
             variant = f"{precision}{' compiled' if compiled else ''}"
+            _give_back()
             self.begins(f"{variant}: the network", counted=False)
             try:
                 detector = found.model.open(found.here, precision=precision, compiled=compiled)
@@ -201,6 +202,7 @@ class _Measuring:
                 found.left_out[variant] = str(error)
                 continue
             for scenario, begins_with in itertools.product(wanted.scenarios, wanted.beginnings):
+                _give_back()
                 what = f"{variant}: {scenario} from {library.told(begins_with)}"
                 self.begins(f"{what}, {wanted.least_s:g} s or more")
                 batch = 1 if scenario == SINGLE_STREAM else fastest or 1
@@ -209,7 +211,6 @@ class _Measuring:
                         found.figures.append(_figure(library, scenario, begins_with, batch, wanted))
                 except NotSuitable as error:
                     found.left_out[what] = str(error)
-                    _give_back()
 
     def _enough_memory(self, batch: int) -> AbstractContextManager[None]:
         fewer = "--batch names fewer" if batch > 1 else "--device names another, or end what else uses it"
@@ -357,12 +358,11 @@ def _by_batch(library: _Library, seconds: float) -> dict[int, float]:
         if _no_longer_pays(list(found.values())) or max(taken) > LONGEST_TRIED * seconds:
             break
         size *= 2
-    _give_back()
     return found
 
 
 def _give_back() -> None:
-    """What was allocated for a batch that was too large is no longer held."""
+    """What was allocated before is no longer held. Not while its error is, whose traceback holds the batch."""
     import torch
 
     if torch.accelerator.is_available():

@@ -129,11 +129,14 @@ def _epochs(log: Log) -> Iterator[Finding]:
             yield log.found("epoch order", text, fix, key="epoch_start", line=epoch.line, severity=severity)
             break
     for epoch, following in zip(record.epochs, record.epochs[1:], strict=False):
-        if epoch.seconds is None:
+        if epoch.seconds is None and not epoch.backwards:
             text = f"epoch {epoch.number:g} does not end before {following.number:g} begins"
             yield log.found(
                 "epoch order", text, "log epoch_stop when the epoch ends", key="epoch_stop", line=epoch.line
             )
+    if record.backwards:
+        text = f"{record.backwards} stops before it starts"
+        yield log.found("epoch order", text, "somebody set the clock, or edited the log: run again", key="run_stop")
 
 
 def _decay(log: Log) -> Iterator[Finding]:

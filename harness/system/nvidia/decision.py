@@ -11,7 +11,7 @@
     NOT-SUPPORTED   older                   refuses this GPU   no    no
     MISMATCH        of another version      the host's         no    no
     BROKEN          any                     does not start     no    no
-    UNUSABLE        any                     works              no    no: torch was built without CUDA
+    UNUSABLE        any                     any                no    no: torch was built without CUDA
 
 Pure: facts in, verdict out. The message of a "no" comes with what to do.
 """
@@ -88,8 +88,8 @@ def decide(found: Driver, needs: Manifest, *, in_container: bool, torch: TorchBu
     return (
         _mismatch(found, in_container)
         or _nothing_to_use(found, needs, in_container)
-        or _does_not_start(found, needs)
         or _other_build(found, torch)
+        or _does_not_start(found, needs)
         or _too_old(found, needs, in_container)
         or _old_gpu(found, needs)
         or _works(found, needs)
@@ -155,7 +155,7 @@ def _does_not_start(found: Driver, needs: Manifest) -> Suitability | None:
 
 
 def _other_build(found: Driver, torch: TorchBuild | None) -> Suitability | None:
-    if torch is None or torch.version is None or torch.cuda is not None:
+    if torch is None or torch.version is None or torch.cuda is not None or found.libcuda.hangs:
         return None
     there = ", ".join(dict.fromkeys(each.name for each in found.libcuda.devices)) or "NVIDIA's driver"
     return Suitability(

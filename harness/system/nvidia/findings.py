@@ -55,7 +55,8 @@ def _accelerators(found: Driver, verdict: Suitability, visible: str | None) -> F
     counted = ", ".join(f"{names.count(each)} x {each}" for each in dict.fromkeys(names))
     if not names:
         return Finding("problem", "accelerators", "none that CUDA sees")
-    hidden = len(found.nvml.gpus) - len(names)
+    answering = [gpu for gpu in found.nvml.gpus if "handle" not in gpu.unavailable]  # a lost one has a line of its own
+    hidden = len(answering) - len(names)
     if hidden <= 0 or any(gpu.mig for gpu in found.nvml.gpus):  # of parts CUDA counts otherwise than NVML
         return Finding("ok", "accelerators", counted)
     if visible is not None:

@@ -124,7 +124,9 @@ def test_links_that_lead_out_of_the_data_are_said_for_containers(tmp_path: Path)
     (data / "also").symlink_to("val")
     (data / "train").symlink_to("../disk")
     (tmp_path / "link").symlink_to(data)
-    (said,) = unseen_in_containers(tmp_path / "link")
+    (data / "whole").symlink_to(data / "val")  # in the data, and by a name that is the host's
+    said, absolute = unseen_in_containers(tmp_path / "link")
+    assert f"whole is a link to {data}/val, " in absolute and "make the link relative" in absolute
     assert f"train is a link to {disk}, which a container does not see" in said
     assert not list(unseen_in_containers(None)) and not list(unseen_in_containers(tmp_path / "on the nodes"))
 

@@ -55,6 +55,15 @@ def test_speed_and_split_of_a_real_series(test_data: Path) -> None:
     assert first["init_s"] == pytest.approx(36.651, abs=0.001)
 
 
+def test_a_last_epoch_that_ends_before_it_begins_has_no_part_of_the_time() -> None:
+    """It has an end, and is not what the run was broken off in: it took in its own evaluation."""
+    log = events(status="aborted")
+    (last,) = [each for each in log if (each["key"], each["metadata"].get("epoch_num")) == ("epoch_stop", 50)]
+    last["time_ms"] -= 12_500
+    parts = split(parsed(text(log)))
+    assert parts is not None and (parts.epochs_s, parts.evaluation_s) == (49 * 12.0, 2 * 3.0)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
 def test_any_number_of_runs_as_mlperf_summarizes(tmp_path: Path, count: int) -> None:
     from mlperf_logging.result_summarizer import result_summarizer

@@ -166,7 +166,7 @@ def test_gpus_that_cuda_does_not_see_are_said() -> None:
     assert found("2", H100, H100, H100).level == "ok"
     assert found(None, H100, H100).text == "1 x NVIDIA H100 80GB HBM3; CUDA does not see 1 more that NVML lists"
     assert found(None, H100, H100).level == "warning"
-    assert found("0", H100).text == "1 x NVIDIA H100 80GB HBM3"
+    assert found("0", H100).text == found("1", {"lost": True}, H100).text == "1 x NVIDIA H100 80GB HBM3"
 
 
 def test_of_a_driver_that_hangs_nothing_is_said_of_nvml() -> None:

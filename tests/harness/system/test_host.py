@@ -184,7 +184,7 @@ def test_a_host_is_no_container(tmp_path: Path) -> None:
     host_s = {
         "proc/1/cgroup": "0::/init.scope\n",
         "proc/1/environ": "HOME=/\0TERM=linux\0",
-        "proc/self/environ": "MY_container=none\0",
+        "proc/self/environ": "MY_container=none\0container=/images/ours.sqsh\0",
         "etc/hosts": "127.0.0.1 localhost\n",
         "run/systemd/system/x": "",
         "run/systemd/container": "wsl\n",
