@@ -103,7 +103,7 @@ def _launched(configuration: Configuration, request: Request, node: Node | None,
         signals_to_handle=",".join(each.name for each in signals.taken()),
     )
     # they look for modules in the current folder where this process does: one called harness in it may be somebody's own
-    safely = [] if os.getcwd() in sys.path else ["-P"]  # noqa: PTH109 - as `python -m` has written it there
+    safely = [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
     command = [sys.executable, *safely, "-m", "harness", *request.of_ranks(request.seed).argv()]
     logging.disable(logging.ERROR)  # torch calls a rank "failed" whose run missed its target; what failed is said below
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # asks ranks for their stacks
