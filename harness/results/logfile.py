@@ -137,7 +137,6 @@ class LogReader:
             monotonic_s=self._clock.monotonic_s,
             copies=copies,
             ranks_in_doubt=copies == 1 and self._ranks > 1 and all(n % 2 == 0 for n in self._init_starts.values()),
-            backwards=self._timeline.backwards,
             progress=_progress(self._stats),
             last_event_s=self._latest.time_ms / 1000 if self._latest else None,
         )

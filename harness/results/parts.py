@@ -64,6 +64,7 @@ class Evaluation:
     accuracy: float | None  # None also where the log has NaN
     at_s: float | None  # when the result was logged
     order: int = 0  # of the result among the events
+    backwards: bool = False  # as an epoch's
 
 
 @dataclass(frozen=True, slots=True)

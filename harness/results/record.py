@@ -62,8 +62,6 @@ class RunRecord:
     copies: int = 1  # how often each line is there, as a tee and a logger leave them
     # Whether each init_start line is there an even number of times: ranks that began in one millisecond, or lines logged twice
     ranks_in_doubt: bool = False
-    # The first epoch, block or evaluation that is stamped to stop before it starts, in words: the seconds of such are None
-    backwards: str = ""
     progress: Progress | None = None  # of a run that logs within an epoch: the last of it
     last_event_s: float | None = None  # the latest stamp
 
@@ -171,6 +169,16 @@ class RunRecord:
         trained = self.epochs or self.blocks or self.evaluations
         unknown = trained or self.malformed_count or "run_start" in self.entries
         return self.outcome in ("unfinished", "invalid") and not unknown
+
+    @property
+    def backwards(self) -> str:
+        """The first epoch, block or evaluation that is stamped to stop before it starts, in words; empty where none is."""
+        named = (
+            *((f"epoch {each.number:g}", each.backwards) for each in self.epochs),
+            *((f"the block in line {each.line}", each.backwards) for each in self.blocks),
+            *((f"the evaluation in line {each.line}", each.backwards) for each in self.evaluations),
+        )
+        return next((name for name, backwards in named if backwards), "")
 
     @property
     def init_seconds(self) -> float | None:

@@ -157,19 +157,12 @@ class Timeline:
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
         return tuple(
-            Evaluation(each.number, each.line, each.start_s, each.seconds, each.value, each.at_s, each.order)
+            Evaluation(
+                *(each.number, each.line, each.start_s, each.seconds),
+                *(each.value, each.at_s, each.order, each.backwards),
+            )
             for each in self._evaluations.values()
         )
-
-    @property
-    def backwards(self) -> str:
-        """The first that stops before it starts, in words; empty where none does."""
-        named = (
-            *((f"epoch {each.number or 0:g}", each) for each in self._epochs.values()),
-            *((f"the block in line {each.line}", each) for each in self._blocks.values()),
-            *((f"the evaluation in line {each.line}", each) for each in self._evaluations.values()),
-        )
-        return next((name for name, each in named if each.backwards), "")
 
     def _span(self, kept: dict[Any, Span], key: Any, event: Event) -> Span | Problem | None:
         """The span of this key, made where it is new; a Problem, once, where there is no more room."""

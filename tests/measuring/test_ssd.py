@@ -183,13 +183,14 @@ def test_the_budget_ends_it_with_what_there_is(
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def over(*_: object, **__: object) -> None:
+    raise command.OutOfTime
+
+
 @pytest.mark.parametrize("late", ["checks", "the first section"])
 def test_a_budget_that_is_over_before_anything_is_measured_is_no_success(
     configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
 ) -> None:
-    def over(*_: object, **__: object) -> None:
-        raise command.OutOfTime
-
     # on a GPU its power is known all the same
     monkeypatch.setattr(power, "drawn", lambda *_: [measure.Figure("power, while step was measured", "W", [700.0])])
     (tmp_path / "p.png").touch()  # an earlier profile's
@@ -202,9 +203,6 @@ def test_a_budget_that_is_over_before_anything_is_measured_is_no_success(
 def test_a_check_that_failed_is_said_though_the_budget_is_over_before_the_others(
     configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def over(*_: object, **__: object) -> None:
-        raise command.OutOfTime
-
     monkeypatch.setattr(checks, "of_data", lambda *_: [checks.Check("boxes", found=2.0, bound=1.0)])
     monkeypatch.setattr(checks, "of_computation", over)
     assert run(configuration, folder, tmp_path, "--only", "step", "--budget", "900") == 1
