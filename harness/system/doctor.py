@@ -125,8 +125,7 @@ def _results(place: Place, in_container: bool) -> Finding:
     text = f"{place.path}, {_gib(place.free_gib)} free on {place.filesystem}"
     if not place.writable:
         fix = "give it to this user, or name another folder (--out, LOGDIR)"
-        why = f" ({place.unreachable})" if place.unreachable else ""
-        return Finding("problem", "results", f"{text}: cannot be written{why}", fix)
+        return Finding("problem", "results", f"{text}: {_unwritable(place)}", fix)
     if place.free_gib < RESULTS_GIB:
         level: Level = "warning" if place.free_gib >= RESULTS_GIB_LEAST else "problem"
         return Finding(level, "results", text, "make room, or name another folder (--out, LOGDIR)")
@@ -134,6 +133,10 @@ def _results(place: Place, in_container: bool) -> Finding:
         fix = 'give it a folder of the host: docker run -v "$PWD/out:/results"'
         return Finding("warning", "results", f"{text}: gone with this container", fix)
     return Finding("ok", "results", text)
+
+
+def _unwritable(place: Place) -> str:
+    return f"cannot be written{f' ({place.unreachable})' if place.unreachable else ''}"
 
 
 def _cache(cache: Cache, in_container: bool) -> Finding:
@@ -145,8 +148,7 @@ def _cache(cache: Cache, in_container: bool) -> Finding:
         else ", nothing compiled yet"
     )
     if not place.writable:
-        why = f" ({place.unreachable})" if place.unreachable else ""
-        return Finding("problem", "cache", f"{text}: cannot be written{why}", "name another folder (HARNESS_CACHE_DIR)")
+        return Finding("problem", "cache", f"{text}: {_unwritable(place)}", "name another folder (HARNESS_CACHE_DIR)")
     if not cache.own:
         fix = "name a folder that only you may write in with HARNESS_CACHE_DIR; what is kept there is trusted"
         return Finding("warning", "cache", f"{text}: others may write in it", fix)
