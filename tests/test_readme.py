@@ -78,7 +78,7 @@ def test_every_command_is_run_or_has_a_reason() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)  # 1,300 s on two busy cores without AVX-512
 def test_commands(copy: Path) -> None:
     for command in runnable():
         words = shlex.split(command)
@@ -89,7 +89,6 @@ def test_commands(copy: Path) -> None:
             env=environment(HARNESS_CHECKPOINT_DIR="out/model"),
             capture_output=True,
             text=True,
-            timeout=1400,
             check=False,
         )
         assert finished.returncode == 0, f"{command}\n{finished.stdout[-3000:]}\n{finished.stderr[-3000:]}"

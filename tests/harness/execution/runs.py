@@ -43,7 +43,7 @@ def run(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
 def harness(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
     """What a verb ends with."""
     with begun(*arguments, **more) as process:
-        code = process.wait(540)
+        code = process.wait(None)
         return subprocess.CompletedProcess(process.words, code, process.said("out"), process.said("errors"))
 
 
@@ -61,7 +61,8 @@ class Begun:
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, timeout: float = LOADING) -> int:
+    def wait(self, timeout: float | None = LOADING) -> int:
+        """Without a limit here, pytest's own of the test ends it."""
         self._process.join(timeout)
         assert self._process.exitcode is not None, f"harness {' '.join(self.words)} goes on and on"
         return self._process.exitcode
