@@ -97,10 +97,9 @@ class Init:
             took("init_threads")
         if self.compute.precision == "auto":
             if self.before.precision is None:
-                fastest, self.precision_seconds = precision.fastest(
-                    step_in, self.context.device, ranks=self.context.world_size
+                self.precision, self.precision_seconds = precision.fastest(
+                    step_in, self.context.device, self._agreed, ranks=self.context.world_size
                 )
-                self.precision = self._agreed(fastest)
             else:
                 self.precision = precision.available(self.before.precision, self.context.device)
             took("init_precision")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -18,6 +19,9 @@ AUTOCAST_DTYPE: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": tor
 
 # Below this gain a coarser format is not worth it, and noise could decide
 WORTHWHILE_GAIN = 1.05
+# So many times as slow as float32, in its first step and in the next, and a format is not tried again: bf16 takes eleven times as
+# long on a processor that has AVX2 alone, and trying it was half of init there
+HOPELESS = 3.0
 
 
 def candidates(device: str) -> tuple[Precision, ...]:
@@ -49,19 +53,20 @@ def named(precision: Precision, device: str) -> str:
 
 
 def fastest(
-    step: Callable[[Precision], None], device: str, repeats: int = 3, ranks: int = 1
+    step: Callable[[Precision], None], device: str, agreed: Callable[[Any], Any], repeats: int = 3, ranks: int = 1
 ) -> tuple[Precision, dict[str, float]]:
-    """The format in which `step` runs fastest, and each one's median seconds. `step` trains one batch and synchronises.
+    """The format in which `step` runs fastest, and each one's median seconds. `step` trains one batch and synchronises;
+    `agreed` gives every rank what rank 0 says, so that all of them take the same steps.
 
     In turns, and judged by each turn's own ratio: a burst of other work lasts longer than a step and slows both of a turn,
     where it would have slowed all steps of one format had they been taken one after the other. A format whose batch does not
     fit into the device's memory is not among them. NotSuitable where none fits, and of several ranks where one does not: the
     others wait in that step's collectives, and gradients of a step that was broken off are averaged never again.
     """
-    fitting: list[Precision] = []
+    fitting: dict[Precision, float] = {}  # seconds of the first step, with memory and kernels
     for precision in candidates(device):
         try:
-            step(precision)  # memory, kernels
+            fitting[precision] = _timed(step, precision)
         except torch.OutOfMemoryError as error:
             if ranks > 1:
                 other_formats = " or ".join(f'"{each}"' for each in candidates(device) if each != precision)
@@ -71,19 +76,23 @@ def fastest(
                     "smaller optimizer.batch_size, with the learning rate that belongs to it"
                 ) from error
             torch.cuda.empty_cache()
-            continue
-        fitting.append(precision)
     if not fitting:
         raise NotSuitable(
             f"a batch does not fit into the memory of {device} in {' or '.join(candidates(device))}; a smaller "
             "optimizer.batch_size, with the learning rate that belongs to it, does"
         )
-    turns = [{precision: _timed(step, precision) for precision in fitting} for _ in range(repeats)]
-    seconds = {str(precision): statistics.median(turn[precision] for turn in turns) for precision in fitting}
+    turns = [{precision: _timed(step, precision) for precision in fitting}]
     finest, *others = fitting
-    gains = {each: statistics.median(turn[finest] / turn[each] for turn in turns) for each in others}
+    slowness = {each: min(taken[each] / taken[finest] for taken in (fitting, turns[0])) for each in others}
+    hopeful = agreed([each for each in others if slowness[each] < HOPELESS])
+    turns += [
+        {precision: _timed(step, precision) for precision in (finest, *hopeful)}
+        for _ in range(repeats - 1 if hopeful else 0)
+    ]
+    seconds = {str(each): statistics.median(turn[each] for turn in turns if each in turn) for each in fitting}
+    gains = {each: statistics.median(turn[finest] / turn[each] for turn in turns) for each in hopeful}
     best = max(gains, key=lambda each: gains[each], default=finest)
-    return (best if gains.get(best, 0) > WORTHWHILE_GAIN else finest), seconds
+    return agreed(best if gains.get(best, 0) > WORTHWHILE_GAIN else finest), seconds
 
 
 def _timed(step: Callable[[Precision], None], precision: Precision) -> float:

@@ -19,10 +19,45 @@ def test_the_format_is_what_each_turn_says(monkeypatch: pytest.MonkeyPatch) -> N
         now[0] += {"fp32": 0.2, "bf16": 0.1}[form] * (8 if len(steps) in (4, 5, 6) else 1)
 
     monkeypatch.setattr(precision.time, "perf_counter", lambda: now[0])
-    found, seconds = precision.fastest(step, "cpu")
+    found, seconds = precision.fastest(step, "cpu", lambda said: said)
     assert found == "bf16"
     assert seconds == pytest.approx({"fp32": 0.2, "bf16": 0.1}, rel=7.1)
     assert steps == ["fp32", "bf16"] * 4, "in turns, after one of each"
+
+
+@pytest.mark.parametrize(
+    ("slow", "tried"),
+    [({0, 1}, 2), ({0}, 4), ({1}, 4)],
+    ids=["by nature", "in its first step", "in its second step"],
+)
+def test_a_format_that_is_far_slower_is_not_tried_again(
+    slow: set[int], tried: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of two steps one may be slow by chance."""
+    now, steps = [0.0], {"fp32": 0, "bf16": 0}
+
+    def step(form: Precision) -> None:
+        now[0] += 1.2 if form == "bf16" and steps[form] in slow else 0.2
+        steps[form] += 1
+
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: now[0])
+    found, seconds = precision.fastest(step, "cpu", lambda said: said)
+    assert found == "fp32" and steps["bf16"] == tried
+    assert seconds == pytest.approx({"fp32": 0.2, "bf16": 1.2 if tried == 2 else 0.2})
+
+
+def test_all_ranks_try_what_the_first_of_them_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their steps wait for each other's gradients."""
+    now, steps = [0.0], {"fp32": 0, "bf16": 0}
+
+    def step(form: Precision) -> None:
+        now[0] += {"fp32": 0.1, "bf16": 0.9}[form]
+        steps[form] += 1
+
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: now[0])
+    said_by_rank_0 = iter([["bf16"], "bf16"])
+    found, _ = precision.fastest(step, "cpu", lambda _: next(said_by_rank_0), ranks=2)
+    assert (found, steps) == ("bf16", {"fp32": 4, "bf16": 4})
 
 
 def test_as_another_run_chose() -> None:
