@@ -19,8 +19,8 @@ AUTOCAST_DTYPE: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": tor
 
 # Below this gain a coarser format is not worth it, and noise could decide
 WORTHWHILE_GAIN = 1.05
-# So many times as slow as float32, in its first step and in the next, and a format is not tried again: bf16 takes eleven times as
-# long on a processor that has AVX2 alone, and trying it was half of init there
+# So many times as slow as float32, in its first step and in the next, and a format is not tried again: on a processor that has
+# AVX2 alone bf16 takes eleven times as long, and trying it was half of init
 HOPELESS = 3.0
 
 

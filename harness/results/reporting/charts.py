@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.names import accelerator_family
 from harness.results.reporting import axes, text
@@ -183,39 +183,53 @@ def _label(model: str) -> str:
 
 
 def quality_over_time(row: Row) -> Chart | None:
-    """Every run of a row: its evaluations against minutes since run_start."""
+    """Every run of a row: its evaluations against minutes since run_start. Without a plot, its note says why; none of a row
+    that has no evaluations."""
     evaluated = [run for run in row.runs if run.evaluations]
     runs = [run for run in evaluated if _drawn(*(each.minutes for each in run.evaluations))]
     runs = [run for run in runs if all(abs(each.quality) < DRAWN[1] for each in run.evaluations)]
-    if not runs:
+    if not evaluated:
         return None
+    strange = len(evaluated) - len(runs)
+    left_out = [f"{strange} of the runs, whose minutes or {row.metric} no axis holds"] * (strange > 0)
+    chart = Chart(
+        name=f"quality-{row.id}",
+        title=f"{row.metric} over time",
+        text="",
+        x_label="minutes since run_start",
+        y_label=row.metric,
+        x_ticks=(),
+        y_ticks=(),
+        note=_not_drawn(left_out),
+        height=230.0,
+    )
+    if not runs:
+        return chart
     longest = [max(each.minutes for each in run.evaluations) for run in runs]  # of a clock that was set, not the last's
     typical = _middle(longest)
     near = [run for run, minutes in zip(runs, longest, strict=True) if minutes <= typical * FAR]
     last = max(minutes for minutes in longest if minutes <= typical * FAR)
     shown = [0.0, row.target or 0.0, *(each.quality for run in near for each in run.evaluations)]
-    height = 230.0
     x, x_ticks = axes.rounded_up(0.0, last, LEFT, WIDTH - RIGHT)
-    y, y_ticks = axes.rounded_up(min(shown), max(shown), height - BOTTOM, TOP)
-    far, strange = len(runs) - len(near), len(evaluated) - len(runs)
-    left_out = [f"{far} of the runs, which took more than {FAR:g} times the median"] * (far > 0)
-    left_out += [f"{strange} of the runs, whose minutes or {row.metric} no axis holds"] * (strange > 0)
+    y, y_ticks = axes.rounded_up(min(shown), max(shown), chart.height - BOTTOM, TOP)
+    far = len(runs) - len(near)
+    left_out += [f"{far} of the runs, which took more than {FAR:g} times the median"] * (far > 0)
     at = (y(row.target),) if row.target else ()
-    return Chart(
-        name=f"quality-{row.id}",
-        title=f"{row.metric} over time",
+    return replace(
+        chart,
         text=f"{row.metric} of every evaluation of {len(near)} runs against minutes since run_start.",
-        x_label="minutes since run_start",
-        y_label=row.metric,
         x_ticks=x_ticks,
         y_ticks=y_ticks,
         guides=tuple(
             Guide((LEFT, each), (WIDTH - RIGHT, each), f"target {row.target:g}", (LEFT + 80, each)) for each in at
         ),
         curves=tuple(_curve(run, x, y) for run in near),
-        note=f"Not drawn: {'; '.join(left_out)}." if left_out else "",
-        height=height,
+        note=_not_drawn(left_out),
     )
+
+
+def _not_drawn(left_out: Sequence[str]) -> str:
+    return f"Not drawn: {'; '.join(left_out)}." if left_out else ""
 
 
 def _drawn(*values: float | None) -> bool:

@@ -75,17 +75,22 @@ def test_a_clock_that_was_set_draws_nothing_outside_the_frame(tmp_path: Path) ->
         assert all(chart.frame[0] <= x <= chart.frame[2] for x in numbers[::2])
 
 
-def test_a_run_whose_clock_was_set_back_is_missed_in_the_chart(tmp_path: Path) -> None:
-    """Its evaluation is stamped before its run_start: it was left out, and nobody told."""
-    folder = synthetic_logs.series(tmp_path, Made())
-    log = folder / "result_0.txt"
-    events = [json.loads(line.removeprefix(":::MLLOG ")) for line in log.read_text().splitlines()]
-    next(each for each in events if each["key"] == "eval_accuracy")["time_ms"] -= 86_400_000
-    log.write_text("".join(f":::MLLOG {json.dumps(each)}\n" for each in events))
-    [row] = report.gather([tmp_path], generated=datetime(2026, 1, 2, tzinfo=UTC), published=False).rows
-    chart = charts.quality_over_time(row)
-    assert chart is not None and len(chart.curves) == 4
-    assert chart.note == "Not drawn: 1 of the runs, whose minutes or mAP no axis holds."
+@pytest.mark.parametrize("count", [1, 5])
+def test_runs_whose_clock_was_set_back_are_missed_in_the_chart(tmp_path: Path, count: int) -> None:
+    """Their evaluations are stamped before their run_start: they were left out, and nobody told. Where it was all of them, the
+    page said that no evaluation was logged."""
+    for log in sorted(synthetic_logs.series(tmp_path, Made()).glob("result_*.txt"))[:count]:
+        events = [json.loads(line.removeprefix(":::MLLOG ")) for line in log.read_text().splitlines()]
+        next(each for each in events if each["key"] == "eval_accuracy")["time_ms"] -= 86_400_000
+        log.write_text("".join(f":::MLLOG {json.dumps(each)}\n" for each in events))
+    board = report.gather([tmp_path], generated=datetime(2026, 1, 2, tzinfo=UTC), published=False)
+    chart = charts.quality_over_time(board.rows[0])
+    assert chart is not None and len(chart.curves) == 5 - count
+    assert chart.note == f"Not drawn: {count} of the runs, whose minutes or mAP no axis holds."
+    report.write(board, tmp_path / "page")
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert chart.note in page and "No evaluation was logged" not in page
+    assert ('<g class="curve' in page) == (count < 5)
 
 
 def test_an_axis_has_room_for_the_names_beside_it() -> None:
