@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.system import asked
-from harness.system.nvidia import libcuda_probe
+from harness.system.nvidia import libcuda_probe, nvml
 from harness.system.nvidia.nvml import Nvml
-from harness.system.nvidia.nvml import read as read_nvml
 
 PROBE_SECONDS = 60  # cuInit of eight GPUs without persistence takes some 20 s
 
@@ -70,9 +69,8 @@ def read(root: Path = Path("/")) -> Driver:
     """Ask the kernel, libcuda and NVML. `root` is for tests."""
     version, flavour = kernel_module(root)
     libcuda = read_libcuda()
-    # NVML is asked in this process, which nobody could end
-    nvml = Nvml(error="not asked, since the driver hangs") if libcuda.hangs else read_nvml()
-    return Driver(version, flavour, (root / "dev/nvidiactl").exists(), libcuda, nvml)
+    told = Nvml(error="not asked, since the driver hangs") if libcuda.hangs else read_nvml()
+    return Driver(version, flavour, (root / "dev/nvidiactl").exists(), libcuda, told)
 
 
 def kernel_module(root: Path = Path("/")) -> tuple[str | None, str | None]:
@@ -102,3 +100,14 @@ def parse_probe(answer: dict[str, Any]) -> Libcuda:
         return Libcuda(error=answer["error"])
     devices = tuple(Device(each["name"], tuple(each["compute_capability"])) for each in answer["devices"])
     return Libcuda(None, answer["path"], answer["version"], answer["init"], answer["init_name"], devices)
+
+
+def read_nvml() -> Nvml:
+    """Run NVML's, likewise."""
+    command = [sys.executable, "-P", nvml.__file__]  # without the names of the files beside it
+    try:
+        return nvml.parse(
+            asked.answer(command, PROBE_SECONDS, late="it did not answer", dead="the process that asked it")
+        )
+    except asked.NoAnswer as why:
+        return Nvml(error=str(why), hangs=isinstance(why, asked.Late))

@@ -19,11 +19,14 @@ def examine(
     for state in gpu_state.examine(found.nvml.gpus):
         yield Finding(*state)
     if found.kernel_module is not None and found.nvml.error is not None and not found.libcuda.hangs:
-        fix = (
-            "after a driver update reboot the host; else another version's libnvidia-ml.so is found first"
-            if found.nvml.mismatch
-            else 'in a container, NVIDIA_DRIVER_CAPABILITIES must contain "utility"'
-        )
+        if found.nvml.hangs:
+            fix = (
+                "`dmesg | grep -i xid` on the host; nvidia-smi will hang there too, and a reboot is the usual way back"
+            )
+        elif found.nvml.mismatch:
+            fix = "after a driver update reboot the host; else another version's libnvidia-ml.so is found first"
+        else:
+            fix = 'in a container, NVIDIA_DRIVER_CAPABILITIES must contain "utility"'
         yield Finding("warning", "nvml", f"no clocks, ECC or power: {found.nvml.error}", fix)
 
 

@@ -1,15 +1,20 @@
-"""What NVML says of the driver and of each GPU, once. The only importer of pynvml in this package.
+"""What NVML says of the driver and of each GPU, once. The only importer of pynvml in this package, and run as a script too, by
+driver.py: in a process of its own, which a driver that hangs or crashes can be left to. Then no more than pynvml is to be
+imported.
 
 Any call may be unsupported on a GPU, a driver or in a container: the field is None then, and `unavailable` says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.contract import Plain
+if TYPE_CHECKING:
+    from harness.contract import Plain
 
 RECOVERY_ACTIONS = tuple(
     f"NVML_GPU_RECOVERY_ACTION_{each}" for each in ("NONE", "GPU_RESET", "NODE_REBOOT", "DRAIN_P2P", "DRAIN_AND_RESET")
@@ -85,17 +90,26 @@ class Nvml:
     gpus: tuple[Gpu, ...] = ()
     error: str | None = None
     mismatch: bool = False  # NVML's library and the kernel module are of different versions
+    hangs: bool = False
 
 
-def read() -> Nvml:
-    """Ask once."""
-    import pynvml
+def parse(answer: Mapping[str, Any]) -> Nvml:
+    """What the script prints, as a record again."""
+    gpus = tuple(_parsed(each) for each in answer["gpus"])
+    return Nvml(**{**answer, "gpus": gpus})
 
-    return ask(pynvml)
+
+def _parsed(gpu: Mapping[str, Any]) -> Gpu:
+    capability, processes = gpu["compute_capability"], gpu["processes"]
+    lists = {
+        "compute_capability": None if capability is None else tuple(capability),
+        "processes": None if processes is None else tuple(Process(**each) for each in processes),
+    }
+    return Gpu(**{**gpu, **lists})
 
 
 def ask(pynvml: Any) -> Nvml:
-    """`read` with the library given, which tests replace by recorded answers."""
+    """Ask once. The library is given, so that tests can replace it by recorded answers."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
@@ -239,3 +253,9 @@ def _mig_instances(n: Any, handle: Any) -> int:
         else:
             filled += 1
     return filled
+
+
+if __name__ == "__main__":
+    import pynvml
+
+    sys.stdout.write(json.dumps(asdict(ask(pynvml))) + "\n")

@@ -179,6 +179,14 @@ def test_of_a_driver_that_hangs_nothing_is_said_of_nvml() -> None:
     assert the(found, "driver").level == "problem" and "dmesg" in the(found, "driver").fix
 
 
+def test_nvml_that_hangs_where_libcuda_answers() -> None:
+    """No container's variable is at fault there either."""
+    told = Nvml(error="it did not answer within 60 s", hangs=True)
+    found = list(Nvidia(replace(DRIVER, nvml=told)).findings())
+    assert the(found, "nvml").text == "no clocks, ECC or power: it did not answer within 60 s"
+    assert the(found, "nvml").level == "warning" and "dmesg" in the(found, "nvml").fix
+
+
 def test_what_a_geforce_does_not_tell_is_no_fault() -> None:
     findings = examine(machine(with_gpus(GEFORCE)))
 
