@@ -17,6 +17,7 @@ REFUSED = "refused_"  # begins the log of a run that was not begun
 BROKEN = ".broken-"  # is in the name of what a broken attempt of a trial left
 NAME_LIMIT = 120  # bytes of a folder's name that is made from a text; file systems take 255
 UNNAMED = "unnamed"
+NO_COMMIT = "unknown"  # in the place of a commit
 RESULTS_FOLDER, PACKAGES_FOLDER = (
     "results",
     "packages",

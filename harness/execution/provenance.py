@@ -19,8 +19,6 @@ from harness.system.facts import Machine
 OWN = ("benchmarks", "tests")  # of this project: folders of benchmarks
 CODE = frozenset((".py", ".toml", ".cu", ".cuh", ".cc", ".cpp", ".c", ".h", ".hpp", ".so"))
 NO_CODE = ("__pycache__", "build")
-
-UNKNOWN = "unknown"  # in the place of a commit
 GIT_LIMIT_S = 20  # each rank and node waits for it
 
 # What else a result may depend on, and the distributions that it comes in
@@ -56,29 +54,29 @@ def commit(image: Mapping[str, Plain]) -> tuple[str, bool]:
     if image:
         return str(image["commit"]), bool(image["tree_dirty"])
     if not git.has_repository(ROOT):
-        return UNKNOWN, True
+        return names.NO_COMMIT, True
     try:
         head = git.ask(ROOT, "rev-parse", "HEAD", limit_s=GIT_LIMIT_S)
         # A user's own settings may leave out what git does not know yet: a new module is a change
         status = ("status", "--porcelain", "--untracked-files=normal", "--", *names.SOURCE)
         changes = git.ask(ROOT, *status, limit_s=GIT_LIMIT_S)
     except NotSuitable:
-        return UNKNOWN, True
+        return names.NO_COMMIT, True
     if head.returncode or changes.returncode:
-        return UNKNOWN, True
+        return names.NO_COMMIT, True
     return head.stdout.decode().strip(), bool(changes.stdout)
 
 
 def of_this_code() -> str:
     """One word for it, to be held against other ranks': the commit, and whether the code differs from it."""
     found, changed = commit(image.identity({}))
-    return found[:12] if found == UNKNOWN else f"{found[:12]}{' with changes' * changed}"
+    return found[:12] if found == names.NO_COMMIT else f"{found[:12]}{' with changes' * changed}"
 
 
 def unpublishable() -> tuple[str, str] | None:
     """Why no package can be made of the logs of this code, and what to do; None where it is that of a commit."""
     found, changed = commit(image.identity({}))
-    if found == UNKNOWN:
+    if found == names.NO_COMMIT:
         why = "installed by pip, a copy without its repository, or git does not answer"
         return (
             f"the log names no commit ({why}): no package can be made of it",

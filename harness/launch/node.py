@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.contract import NotSuitable
+from harness.names import NO_COMMIT
 from harness.request import Request, check_inputs
 from harness.results.account import FILE
 
@@ -55,7 +56,7 @@ def judge(found: Sequence[NodeReport], sha256: str, began_s: float, ended_s: flo
                 f"node {each.name}: its code reads the configuration as {each.configuration_sha256[:12]}, which is "
                 f"{sha256[:12]} here: install or mount the same version on every node, or build the image from this checkout"
             )
-    known = [each for each in found if not each.commit.startswith("unknown")]  # without git, or too busy to answer
+    known = [each for each in found if not each.commit.startswith(NO_COMMIT)]  # without git, or too busy to answer
     for each in known:
         if each.commit != known[0].commit:
             raise ValueError(

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.names import RESULTS_FOLDER, UNNAMED, all_figures_in, plain, result
+from harness.names import NO_COMMIT, RESULTS_FOLDER, UNNAMED, all_figures_in, plain, result
 from harness.results import memory, package_tree, sources, sysdesc
 from harness.results.by_rules import shortfall
 from harness.results.checking.checker import Report, check
@@ -142,7 +142,7 @@ def _unknown_sources(series: Series) -> Iterator[str]:
         )
         return
     commits = {str(record.commit) for record in series.records}
-    if commits & {"None", "unknown"}:
+    if commits & {"None", NO_COMMIT}:
         yield "the logs name no commit, so the sources that ran are not known: name their folder with --sources"
     elif missing := [why for commit in sorted(commits) if (why := sources.unavailable(commit))]:
         yield from missing

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from harness import clocks
+from harness.names import NO_COMMIT
 from harness.results import slowest
 from harness.results.lines import Problem
 from harness.results.parts import Block, Entry, Epoch, Evaluation, Progress
@@ -370,7 +371,7 @@ class RunRecord:
     @property
     def of_no_commit(self) -> bool:
         """Whether the run itself could not tell its commit: its code was installed, or copied without its repository."""
-        return self.commit == "unknown" and self.tree_dirty is True
+        return self.commit == NO_COMMIT and self.tree_dirty is True
 
     @property
     def benchmark_sha256(self) -> str | None:

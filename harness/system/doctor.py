@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.names import NO_COMMIT
 from harness.system.accelerator import CPU, Finding, Level
 from harness.system.facts import Machine
 from harness.system.places import Cache, Place
@@ -56,7 +57,7 @@ def _image(machine: Machine) -> Finding:
         return Finding("ok", "image", "not in our image; versions are those of this environment")
     about = machine.image
     text = f"commit {str(about['commit'])[:12]}, lock {str(about['lock_sha256'])[:12]}, SBOM {str(about['sbom_sha256'])[:12]}"
-    if about["commit"] == "unknown":
+    if about["commit"] == NO_COMMIT:
         fix = "build it from a git checkout, or with --build-arg GIT_COMMIT=..."
         return Finding("warning", "image", f"{text}: nobody can tell which code this is", fix)
     if about["tree_dirty"]:
