@@ -212,7 +212,7 @@ def _measure(
             found.kernels += sections.kernels(ours, batch, steps=1 if on_cpu else 5)
         case "variants":
             variants = sections.CPU_VARIANTS if on_cpu else sections.GPU_VARIANTS
-            named = {each: setup.changed(config, compute=values) for each, values in variants.items()}
+            named = setup.possible(config, {each: {"compute": values} for each, values in variants.items()}, tell)
             others = {each: c for each, c in named.items() if c.compute != config.compute}
             more = {each: setup.session(c, device, folder) for each, c in others.items()}
             for session in more.values():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from benchmarks.detection.embedded import dataset as embedded
@@ -48,6 +49,20 @@ def changed(config: SSDConfig, **tables: Mapping[str, Any]) -> SSDConfig:
     for table, values in tables.items():
         raw[table] |= values
     return SSDConfig.model_validate_json(json.dumps(raw))
+
+
+def possible(
+    config: SSDConfig, changes: Mapping[str, Mapping[str, Mapping[str, Any]]], tell: Callable[[str], None]
+) -> dict[str, SSDConfig]:
+    """The configuration with each of these `changes` of its tables. One that it cannot have is told, and left out."""
+    found: dict[str, SSDConfig] = {}
+    for name, tables in changes.items():
+        try:
+            found[name] = changed(config, **tables)
+        except ValidationError as error:
+            why = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+            tell(f"{name}: left out, which this configuration cannot have: {why}")
+    return found
 
 
 def folder_to_use(data_dir: Path | None, cache_dir: Path) -> Path:

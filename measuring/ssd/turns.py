@@ -7,7 +7,7 @@ A turn of a choice opens the data path anew, since a GPU has no room for all of 
 interval, which fill the queue. Turns compare: a card that rests between them is faster than a run's, which heats it.
 
 A choice whose step has other gradients than the configuration's is not measured, nor one that breaks: that is a check which
-does not pass, and the others take their turns.
+does not pass, and the others take their turns. One that the configuration cannot have is left out.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class WrongGradients(RuntimeError):
     """A choice's step learns something else than the configuration's."""
 
 
-def works(ours: Work, choices: Mapping[str, Choice], batch: Batch, checked: Checked) -> dict[str, Callable[[], Work]]:
+def works(
+    ours: Work, choices: Mapping[str, Choice], batch: Batch, checked: Checked, tell: Tell
+) -> dict[str, Callable[[], Work]]:
     """The configuration and each choice that differs from it, by what makes it: warmed up, and WrongGradients where it has.
 
     Choices that need the same step share a session.
@@ -96,8 +98,9 @@ def works(ours: Work, choices: Mapping[str, Choice], batch: Batch, checked: Chec
         return Work(sessions[step], config, constants)
 
     found = {AS_CONFIGURED: lambda: ours}
-    for name, choice in choices.items():
-        chosen = setup.changed(ours.config, **choice.changes)
+    changes = {name: choice.changes for name, choice in choices.items()}
+    for name, chosen in setup.possible(ours.config, changes, tell).items():
+        choice = choices[name]
         if (choice.constants and by_dali) or (not choice.constants and chosen != ours.config):
             found[name] = partial(made, name, chosen, choice.constants)
     return found
@@ -117,7 +120,7 @@ def end_to_end(
     """
     samples: dict[str, list[float]] = {}
     known: dict[str, Work] = {}
-    makers = works(ours, choices, batch, checked)
+    makers = works(ours, choices, batch, checked, tell)
     for number in range(rounds):
         for name in list(makers)[:: 1 if number % 2 == 0 else -1]:
             try:

@@ -13,7 +13,9 @@ import torch
 
 from benchmarks.ssd.kernels import loss, norm
 from benchmarks.ssd.session import SSDSession
-from measuring.ssd import checks, setup, turns
+from harness import config_files
+from harness.contract import Context
+from measuring.ssd import checks, sections, setup, turns
 from tests.ssd import small
 from tests.toy.configuration import write
 
@@ -98,7 +100,27 @@ def test_a_constant_of_dali_s_graph_is_no_choice_without_it(folder: Path, tmp_pa
     for backend, names in (("torch", ["as configured"]), ("dali", ["as configured", "other"])):
         config = setup.read(str(write(tmp_path, small.content(data={"backend": backend}), backend)))
         session = setup.session(config, "cpu", folder)
-        assert list(turns.works(turns.Work(session, config), choices, {}, lambda _: None)) == names
+        assert list(turns.works(turns.Work(session, config), choices, {}, lambda _: None, print)) == names
+
+
+@pytest.mark.parametrize("name", [name for name, path in config_files.available().items() if path.parent.name == "ssd"])
+def test_a_choice_that_a_configuration_cannot_have_costs_no_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of fp16 has no CUDA graphs, one of another stem no kernels for it: the first of them ended the section, with what
+    came after it."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    said: list[str] = []
+    config = setup.read(name)
+    session: Any = SimpleNamespace(context=Context(device="cuda:0"), config=config)
+    works = turns.works(turns.Work(session, config), turns.GPU_CHOICES, {}, lambda _: None, said.append)
+    assert "as configured" in works
+    variants = setup.possible(config, {each: {"compute": c} for each, c in sections.GPU_VARIANTS.items()}, said.append)
+    assert set(sections.CPU_VARIANTS) <= set(variants)
+    assert all(": left out, which this configuration cannot have: " in each for each in said)
+    if name == "H100_1x1x256":
+        assert not said and list(works)[1:] == list(turns.GPU_CHOICES)
+    if name == "A100_1x1x128":
+        [one] = [each for each in said if each.startswith("CUDA graphs, and all parts")]
+        assert '"stem_convolution" is of "stem"' in one
 
 
 def test_what_was_measured_before_the_time_was_over_is_kept() -> None:

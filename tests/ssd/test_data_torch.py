@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import time
@@ -112,6 +113,22 @@ def test_what_is_no_jpeg_or_not_one_for_nvjpeg_comes_from_the_cpu(
     files[2].write_bytes(b"no")
     with pytest.raises(RuntimeError, match=r"000000000003\.jpg: "):
         batches._by_nvjpeg(batches.pictures)
+    files[2].unlink()
+    with pytest.raises(RuntimeError, match=r"000000000003\.jpg: .*No such file"):
+        batches._by_nvjpeg(batches.pictures)
+
+
+def test_a_gpu_s_decoder_takes_a_name_that_is_not_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DALI, which takes none, sends its users here."""
+    src = source(tmp_path)
+    odd = os.fsdecode(os.fsencode(src.images) + b"_caf\xe9")
+    src.images.rename(odd)
+    src = replace(src, images=Path(odd))
+    batches = data.train_batches(src, Augmentation(), BOXES, order_seed=1, augmentation_seed=2)
+    assert isinstance(batches, TrainBatches)
+    monkeypatch.setattr(data_torch, "decode_jpeg", lambda jpegs, **_: [decode_jpeg(each) for each in jpegs])
+    for pixels, picture in zip(batches._by_nvjpeg(batches.pictures), batches.pictures, strict=True):
+        assert torch.equal(pixels, pictures.decoded(picture))
 
 
 def test_a_box_outside_of_its_picture_is_named(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +34,37 @@ def test_the_package_s_is_loaded_first_and_names_its_version() -> None:
     found = nvjpeg.version(str(nvjpeg.installed()[0]))
     assert done.stdout.startswith(f"{found} [") and ".".join(map(str, found)) in done.stdout
     assert found >= nvjpeg.RIGHT_EDGES, "the lock file pins one that draws regions' edges right"
+
+
+BESIDE = """
+import ctypes, sys
+from benchmarks.detection.data_path import nvjpeg
+ctypes.CDLL(sys.argv[1])
+(shown,) = nvjpeg.loaded()
+print(ascii(shown), nvjpeg.first() == nvjpeg.version(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("folder", [b"my projects", b"caf\xe9"])
+def test_a_library_in_any_folder_is_found(tmp_path: Path, folder: bytes) -> None:
+    """Of a path with a space the part behind it was opened, and every run ended."""
+    if not nvjpeg.installed():
+        pytest.skip("no package brings an nvJPEG here")
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + folder))
+    place.mkdir()
+    copy = shutil.copy(nvjpeg.installed()[0], place)
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE, copy], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [*ascii(os.fsencode(copy).decode(errors="replace")).split(), "True"]
+
+
+def test_a_library_that_was_replaced_meanwhile_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = tmp_path / "maps"
+    maps.write_text(f"7f0c1c000000-7f0c1c021000 r-xp 00000000 00:00 17 {tmp_path}/libnvjpeg.so.13 (deleted)\n")
+    monkeypatch.setattr(nvjpeg, "_MAPS", maps)
+    assert nvjpeg.loaded() == {} and nvjpeg.first() is None
 
 
 @pytest.mark.parametrize(

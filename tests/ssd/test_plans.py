@@ -194,6 +194,18 @@ def test_what_other_processes_make_is_measured_here(
         assert len(pools) == 1, "all of them are kept"
 
 
+def test_where_other_processes_cannot_make_them_this_one_does(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card in exclusive mode refuses theirs, and one of them may be killed: init ended."""
+    failed: Future[plans.Made] = Future()
+    failed.set_exception(RuntimeError("CUDA-capable device(s) is/are busy or unavailable\nmore"))
+    monkeypatch.setattr(plans, "_BESIDE", {"graph": failed})
+    with pytest.warns(UserWarning, match=r"\(CUDA-capable device\(s\) is/are busy or unavailable\): this one does"):
+        assert chosen() is not None
+    assert library.measured == ["without", "a", "b", "c", "d"]
+
+
 def test_without_a_plan_where_that_is_faster(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library.seconds["without"] = 0.5
     assert chosen() is None

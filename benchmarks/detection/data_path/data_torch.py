@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, read_file
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from benchmarks.detection.data_path import image_format
 from benchmarks.detection.data_path.data import Source
@@ -142,7 +142,7 @@ class TorchBatches(ABC):
 
         So does a batch that nvJPEG refuses, for a CMYK picture, say. RuntimeError that names the file that cannot be read.
         """
-        files = list(self._workers.map(lambda picture: read_file(str(picture.file)), pictures))
+        files = list(self._workers.map(_content, pictures))
         jpegs = [file for file in files if is_jpeg(file)]
         try:
             found = iter(decode_jpeg(jpegs, mode=ImageReadMode.RGB, device=self.source.device) if jpegs else [])
@@ -152,6 +152,14 @@ class TorchBatches(ABC):
             next(found) if is_jpeg(file) else decoded(picture).to(self.source.device)
             for file, picture in zip(files, pictures, strict=True)
         ]
+
+
+def _content(picture: Picture) -> Tensor:
+    """(N,) uint8 of its file; none of one that cannot be read, of which `decoded` says so."""
+    try:
+        return torch.from_numpy(np.fromfile(picture.file, dtype=np.uint8))  # read_file takes no name that is not UTF-8
+    except OSError:
+        return torch.empty(0, dtype=torch.uint8)
 
 
 @dataclass

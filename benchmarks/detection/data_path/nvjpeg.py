@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -31,9 +32,17 @@ def installed() -> list[Path]:
 
 
 def loaded() -> dict[str, str]:
-    """Path and version of each nvJPEG in this process, in the order of their names in memory."""
-    names = re.findall(r"(/\S*/libnvjpeg\.\S*so\S*)", _MAPS.read_text(encoding="utf-8")) if _MAPS.exists() else []
-    return {name: ".".join(map(str, version(name))) for name in dict.fromkeys(names)}
+    """Path and version of each nvJPEG in this process, in the order of their names in memory. A path that is not UTF-8 has
+    question marks there."""
+    shown = {path: os.fsencode(path).decode(errors="replace") for path in _paths()}
+    return {shown[path]: ".".join(map(str, version(path))) for path in shown}
+
+
+def _paths() -> list[str]:
+    """Those that are still there: of a file that was replaced meanwhile the kernel says "(deleted)" behind."""
+    text = os.fsdecode(_MAPS.read_bytes()) if _MAPS.exists() else ""
+    found = re.findall(r"^(?:\S+ +){5}(/.*/libnvjpeg\..*so.*)$", text, re.MULTILINE)
+    return [path for path in dict.fromkeys(found) if Path(path).exists()]
 
 
 def first() -> tuple[int, int, int] | None:
@@ -41,13 +50,13 @@ def first() -> tuple[int, int, int] | None:
 
     A wheel's own copy, which has a name of its own (libnvjpeg.36e11081.so.13), is not what is asked for.
     """
-    found = [path for path in loaded() if Path(path).name.startswith("libnvjpeg.so")]
+    found = [path for path in _paths() if Path(path).name.startswith("libnvjpeg.so")]
     return version(found[0]) if found else None
 
 
 def engines() -> int:
     """JPEG engines of the current GPU, as the nvJPEG that is loaded tells them; 0 where it tells none, or there is none."""
-    for path in loaded():
+    for path in _paths():
         library, handle = ctypes.CDLL(path), ctypes.c_void_p()
         if not hasattr(library, "nvjpegGetHardwareDecoderInfo"):  # an older one
             continue

@@ -160,6 +160,20 @@ def made_beside(all_wanted: Sequence[Wanted], device: torch.device, processes: i
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _made_somewhere(wanted: Wanted, device: torch.device) -> Made:
+    """Beside, where that works: a card in exclusive mode, or a full one, has no room for another process's context."""
+    beside = _BESIDE.get(wanted.text)
+    if beside is not None:
+        try:
+            return beside.result()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the plans can be made here
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            warnings.warn(
+                f"no other process makes plans of cuDNN's ({why}): this one does, which takes longer", stacklevel=2
+            )
+    return made(wanted, device.index)
+
+
 def _measure(
     wanted: Wanted,
     device: torch.device,
@@ -169,8 +183,7 @@ def _measure(
     *,
     expected: Sequence[Tensor],
 ) -> Plan | None:
-    beside = _BESIDE.get(wanted.text)
-    found = made(wanted, device.index) if beside is None else beside.result()
+    found = _made_somewhere(wanted, device)
     tried: dict[str, Callable[[], object]] = {"without": without}
     plans: dict[str, Plan] = {}
     left_out = dict(found.left_out)
