@@ -66,7 +66,7 @@ class Workload:
     device: str
     folder: Path
     ours: SSDSession
-    plain: SSDSession  # the same weights in float32, untuned
+    plain: SSDSession  # the same weights in float32, of setup.PLAIN
     batch: dict[str, Tensor]
     network: tuple[Tensor, Tensor]  # logits and offsets like a trained network's for the batch
     in_loops: tuple[Tensor, Tensor]  # as many of them as the loop takes seconds for

@@ -21,6 +21,7 @@ from harness.results.lines import Event, Scanner
 from measuring.measure import Figure
 
 FIRST = "its first interval alone, in which the queue fills"
+WHOLE = "of the whole epoch, with its first interval, which the images a second leave out"
 
 
 class RunBroke(RuntimeError):
@@ -104,7 +105,7 @@ def figures(log: Path) -> list[Figure]:
         Figure("init in the run, compiled before", "s", init),
         # the first interval fills the prefetch queue: of another where there is one
         Figure("end to end: JPEG to optimizer", "images/s", speeds[1:] or speeds, "" if speeds[1:] else FIRST),
-        Figure("time waiting for data", "%", waits),
+        Figure("time waiting for data", "%", waits, WHOLE),
     ]
     return [figure for figure in found if figure.samples]
 

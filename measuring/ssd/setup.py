@@ -23,7 +23,7 @@ from harness import config_files
 from harness.contract import Context
 from measuring.measure import synchronise
 
-# As PyTorch runs a model that nobody has tuned
+# As PyTorch runs a model that nobody has changed; cuDNN tries its plans for both alike (compute.autotune)
 PLAIN: dict[str, Any] = {
     "precision": "fp32",
     "channels_last": False,
