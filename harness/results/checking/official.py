@@ -30,7 +30,7 @@ from harness.rules import rulesets
 TIMEOUT_S = 600  # of one child process
 TOGETHER = 8  # series that one child checks: it takes a second to import the tools, and less to check a log
 QUOTE_LIMIT = 2_000  # characters of one verdict
-FORM = 4  # of the answers that are kept: another whenever official_child.py asks or answers otherwise
+FORM = 5  # of the answers that are kept: another whenever official_child.py asks or answers otherwise
 WORK_LIMIT = 100_000**2  # squares of the lengths of marked lines; a real log has some 20,000**2 at most
 Tool = Literal[
     "compliance checker", "RCP checker", "system description checker", "package checker", "result summarizer"

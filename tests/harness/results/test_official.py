@@ -335,6 +335,25 @@ def test_the_score_is_multiplied_as_mlperf_multiplies_it(tmp_path: Path) -> None
     assert row.minutes == scaled.minutes and "MLPerf's tools multiplied the mean" in (row.note or "")
 
 
+def of_open_division(package: Path) -> Path:
+    (package / "systems/dgxa100_test.json").write_text(json.dumps({**DESCRIPTION, "division": "open"}))
+    return package
+
+
+def test_the_convergence_of_the_open_division_is_not_tested(tmp_path: Path) -> None:
+    """As MLPerf's package checker has it: soon converged, such a package was refused, or its score multiplied."""
+    soon = {"ruleset": "1.0.0", "division": "open", "evaluations": ((40, 0.1), (45, 0.2301))}
+    (report,) = check([of_open_division(write_package(tmp_path / "soon/Someone", **soon))])
+    assert report.ok, report.findings
+    package, cache = of_open_division(soon_converged(tmp_path / "Someone", division="open")), tmp_path / "cache"
+    (report,) = check([package], cache=cache)
+    assert report.ok and not [each for each in report.verdicts if each.tool == "RCP checker"]
+    (series,) = find_series([package / "results/dgxa100_test/ssd"])
+    found = score(series, opinion=Opinions(cache).of(series, "1.0.0"))
+    (theirs,) = [each.value for each in report.verdicts if each.about == "results/dgxa100_test/ssd" and each.value]
+    assert (found.factor, found.minutes, theirs) == (1, *[pytest.approx(17.5133, abs=1e-4)] * 2)
+
+
 @pytest.mark.parametrize(("own", "factor"), [(None, 1.05), ({"configuration_sha256": "0" * 64}, 1.0)])
 def test_what_reviewers_left_beside_others_logs_counts(
     tmp_path: Path, own: dict[str, Any] | None, factor: float
