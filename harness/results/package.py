@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -255,8 +255,14 @@ def _build(
     for index, record in enumerate(series.records):
         shutil.copyfile(record.path, results / result(index))
     implementations = package / "benchmarks" / benchmark / "implementations"
-    implementation = _sources(implementations, first, submission)
+    implementation = _sources(
+        implementations, first, submission, {path.name for path in (package / RESULTS_FOLDER).iterdir()}
+    )
     own = implementations / system
+    if any((each / _data_sheet(each.name, system)).exists() for each in implementations.iterdir()):
+        raise ValueError(
+            f"--system {system}: the package has the sources of another system in a folder of this name; name it otherwise"
+        )
     own.mkdir(exist_ok=True)
     for name, text in system_files(series, system, implementation, ruleset).items():
         _write(own / name, text)
@@ -264,19 +270,27 @@ def _build(
             (own / name).chmod(0o755)
     for _, path in all_figures_in(series.folder):
         shutil.copyfile(path, own / path.name)
-    _write(own / f"{system}_{implementation}.json", json.dumps(implementation_json(first), indent=2) + "\n")
+    _write(own / _data_sheet(system, implementation), json.dumps(implementation_json(first), indent=2) + "\n")
     return own, implementation
 
 
-def _sources(implementations: Path, first: RunRecord, submission: Submission) -> str:
-    """The folder of the sources: one that is there where they are the same, as of two systems that ran one commit."""
+def _data_sheet(system: str, implementation: str) -> str:
+    return f"{system}_{implementation}.json"
+
+
+def _sources(implementations: Path, first: RunRecord, submission: Submission, systems: Collection[str]) -> str:
+    """The folder of the sources: one that is there where they are the same, as of two systems that ran one commit.
+
+    A system's own folder lies beside it and is never it, whatever the system is called.
+    """
     fresh = implementations / ".fresh"
     if submission.sources is not None:
         sources.copy_folder(submission.sources, fresh)
     else:
         sources.export(str(first.commit), fresh)
     digest = sources.digest(fresh)
-    for name in (IMPLEMENTATION, f"{IMPLEMENTATION}_{digest[:8]}"):
+    names = (IMPLEMENTATION, f"{IMPLEMENTATION}_{digest[:8]}", f"{IMPLEMENTATION}_{digest}")
+    for name in (each for each in names if each not in systems):
         if not (implementations / name).exists():
             fresh.rename(implementations / name)
             return name

@@ -150,6 +150,26 @@ def test_another_system_is_added_to_the_package_that_is_there(
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_a_system_that_is_called_as_the_sources_folder(
+    tmp_path: Path, two_series: tuple[Series, Series], project: str
+) -> None:
+    """Its scripts were written over the project's own, and run_and_time.sh called itself for ever."""
+    built, _ = package(two_series[0], order(tmp_path / "packages", system="pytorch"))
+    implementations = built / "benchmarks/ssd/implementations"
+    (kept,) = (each for each in implementations.iterdir() if each.name != "pytorch")
+    ran = {name: content for name, content in contents(tmp_path / "project").items() if "/" not in name}
+    assert contents(kept) == ran == {"train.py": b"print('hello')\n", "run_and_time.sh": b"#!/bin/sh\n"}
+    assert f"../{kept.name}" in (implementations / "pytorch/run_and_time.sh").read_text()
+    package(two_series[1], order(tmp_path / "packages", system="two"))
+    assert {each.name for each in implementations.iterdir()} == {"pytorch", kept.name, "two"}, "one commit, one folder"
+    other = order(tmp_path / "others", system="one")
+    before = contents(package(two_series[0], other)[0])
+    with pytest.raises(ValueError, match="--system pytorch: the package has the sources of another system"):
+        package(two_series[1], order(tmp_path / "others", system="pytorch"))
+    assert contents(tmp_path / "others/Someone") == before
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_not_added_to_a_package(tmp_path: Path, two_series: tuple[Series, Series], project: str) -> None:
     out = tmp_path / "packages"
     built, _ = package(two_series[0], order(out, system="one"))
