@@ -91,7 +91,7 @@ def package(series: Series, submission: Submission) -> tuple[Path, Report]:
         factor = factor_in(each for each in report.verdicts if each.about == about)
         if factor != 1 and submission.division == "closed":
             opinion = Opinion(True, "", factor)
-            _write(own / README, readme(series, system, implementation, ruleset, opinion))
+            _write(own / README, readme(series, system, own.parent / implementation, ruleset, opinion))
         package_tree.put(built, target)
     return target, report
 
@@ -264,7 +264,7 @@ def _build(
             f"--system {system}: the package has the sources of another system in a folder of this name; name it otherwise"
         )
     own.mkdir(exist_ok=True)
-    for name, text in system_files(series, system, implementation, ruleset).items():
+    for name, text in system_files(series, system, implementations / implementation, ruleset).items():
         _write(own / name, text)
         if name.endswith(".sh"):
             (own / name).chmod(0o755)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.names import plain
@@ -26,9 +28,12 @@ cd "${{script%/*}}/../{implementation}"
 """
 
 
-def system_files(series: Series, system: str, implementation: str, ruleset: str) -> dict[str, str]:
+def system_files(series: Series, system: str, sources: Path, ruleset: str) -> dict[str, str]:
     """By name: README.md, setup.sh, init_datasets.sh, run_and_time.sh, and the configuration."""
-    record = series.first
+    record, implementation = series.first, sources.name
+    arguments = "".join(f"--build-arg {shlex.quote(each)} " for each in build_arguments(record, sources) or ())
+    benchmark = record.configuration.get("benchmark")
+    of_benchmark = f"--benchmark {shlex.quote(benchmark)} " if isinstance(benchmark, str) else ""
     configuration = record.configuration_name or ""
     files = {}
     if (
@@ -43,13 +48,13 @@ def system_files(series: Series, system: str, implementation: str, ruleset: str)
     scripts = {
         "setup.sh": (
             "Once: the container image. Without Docker run_and_time.sh makes its own virtual environment.",
-            f"docker build -t {shlex.quote(str(record.benchmark))} .",
+            f'docker build -t {shlex.quote(str(record.benchmark))} {arguments}"$@" .',
         ),
         "init_datasets.sh": (
             "Once: the data set and the initial weights, downloaded and verified. DATADIR names their folder.",
             ". ./requirements/set_up.sh\n"
             "set_up requirements/run.lock\n"
-            'exec "$python" -m harness prepare --data-dir "${DATADIR:?name the folder of the data}" "$@"',
+            f'exec "$python" -m harness prepare {of_benchmark}--data-dir "${{DATADIR:?name the folder of the data}}" "$@"',
         ),
         "run_and_time.sh": ("One timed run. Its options are passed on: see ./run_and_time.sh --help", run),
     }
@@ -57,7 +62,21 @@ def system_files(series: Series, system: str, implementation: str, ruleset: str)
         name: _SHELL.format(purpose=purpose, implementation=implementation, command=command)
         for name, (purpose, command) in scripts.items()
     }
-    return {README: readme(series, system, implementation, ruleset), **files}
+    return {README: readme(series, system, sources, ruleset), **files}
+
+
+def build_arguments(record: RunRecord, sources: Path) -> list[str] | None:
+    """Of the Dockerfile, for the image that ran, by the lock that it was built of; None where the log does not tell it."""
+    said, base = record.image.get("lock_sha256"), record.image.get("base_image")
+    locks = (sources / "requirements").glob("*.lock")
+    lock = next((path.name for path in locks if hashlib.sha256(path.read_bytes()).hexdigest() == said), "")
+    if lock == "run.lock":
+        return [f"ACCELERATOR={'cuda13' if record.hardware.get('accelerators') else 'cpu'}"]
+    if lock == "cuda12.lock":
+        return ["ACCELERATOR=cuda12"]
+    if lock == "vendor.lock" and isinstance(base, str):
+        return ["ACCELERATOR=vendor", f"BASE_IMAGE={base}"]
+    return None
 
 
 def toml(table: Mapping[str, Any]) -> str:
@@ -102,7 +121,7 @@ def implementation_json(record: RunRecord) -> dict[str, str]:
     }
 
 
-def readme(series: Series, system: str, implementation: str, ruleset: str, opinion: Opinion | None = None) -> str:
+def readme(series: Series, system: str, sources: Path, ruleset: str, opinion: Opinion | None = None) -> str:
     """`opinion`: what MLPerf's tools say of the series, once they were asked."""
     record, result = series.first, score(series, ruleset, opinion)
     minutes = "no score" if result.exact_minutes is None else f"{four_decimals(result.exact_minutes)} minutes"
@@ -117,6 +136,12 @@ def readme(series: Series, system: str, implementation: str, ruleset: str, opini
         f"| {'-' if each.accuracy is None else f'{each.accuracy:.4f}'} | {', '.join(map(str, each.seeds))} | {each.sha256} |"
         for index, each in enumerate(series.records)
     )
+    untold = (
+        ""
+        if build_arguments(record, sources) is not None
+        else "\nThe log does not tell which image ran: give setup.sh `--build-arg ACCELERATOR=...` where it is another than\n"
+        "the Dockerfile's default.\n"
+    )
     return f"""# {record.platform}: {record.benchmark}, ruleset {ruleset}
 
 Score: {minutes} (mean of the runs without the fastest and the slowest{scaled}) on {result.accelerators} accelerators, global
@@ -127,8 +152,8 @@ batch {record.global_batch_size}.
     ./setup.sh                                  # once: builds the image
     DATADIR=/data ./init_datasets.sh            # once: downloads and verifies the data
     DATADIR=/data ./run_and_time.sh             # one timed run
-
-The source is in ../{implementation}, its README says more: preprocessing, traversal order, model, initialization, optimizer,
+{untold}
+The source is in ../{sources.name}, its README says more: preprocessing, traversal order, model, initialization, optimizer,
 evaluation. This system is described in systems/{system}.json.
 
 ## Runs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from harness.results import package_tree, sources, sysdesc
 from harness.results.checking.checker import Report
 from harness.results.checking.package import find_packages
 from harness.results.package import Submission, Unpublishable, package
+from harness.results.package_text import system_files
 from harness.results.series import Series, find_series
 from tests.conftest import CHECKOUT
 from tests.harness.results import test_rounds as rounds
@@ -322,6 +324,39 @@ def test_the_scripts_of_a_package_are_sound(tmp_path: Path, project: str) -> Non
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("lock", "machine", "wanted"),
+    [
+        ("run.lock", {"accelerators": ["NVIDIA A100-SXM4-40GB"]}, "--build-arg ACCELERATOR=cuda13"),
+        ("run.lock", {"accelerators": []}, "--build-arg ACCELERATOR=cpu"),
+        ("cuda12.lock", {"accelerators": ["Tesla V100"]}, "--build-arg ACCELERATOR=cuda12"),
+        (
+            "vendor.lock",
+            {"accelerators": ["AMD Instinct MI300X"]},
+            "--build-arg ACCELERATOR=vendor --build-arg BASE_IMAGE=rocm/pytorch:latest",
+        ),
+        (None, {"accelerators": ["Tesla V100"]}, ""),
+    ],
+)
+def test_the_scripts_name_the_benchmark_and_the_image_that_ran(
+    tmp_path: Path, lock: str | None, machine: dict[str, Any], wanted: str
+) -> None:
+    """Its data set was the default benchmark's, its image the default accelerator's."""
+    sources = tmp_path / "pytorch"
+    (sources / "requirements").mkdir(parents=True)
+    for each in ("run", "cuda12", "vendor"):
+        (sources / "requirements" / f"{each}.lock").write_text(each)
+    image = {"id": "x", "base_image": "rocm/pytorch:latest", "lock_sha256": "0" * 64}
+    if lock is not None:
+        image["lock_sha256"] = hashlib.sha256(lock.removesuffix(".lock").encode()).hexdigest()
+    keys = own(image=image, hardware=machine, configuration={"benchmark": "retinanet", "run": {}})
+    (series,) = find_series([write_series(tmp_path / "out", own=keys)])
+    files = system_files(series, "dgx", sources, "0.7.0")
+    assert f'docker build -t ssd {f"{wanted} " * bool(wanted)}"$@" .\n' in files["setup.sh"]
+    assert '-m harness prepare --benchmark retinanet --data-dir "${DATADIR:?' in files["init_datasets.sh"]
+    assert ("give setup.sh `--build-arg ACCELERATOR=...`" in files["README.md"]) == (lock is None)
 
 
 @pytest.mark.parametrize(
