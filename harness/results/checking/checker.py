@@ -19,13 +19,14 @@ from harness.results.checking.system import check_description, read_description
 from harness.results.record import RunRecord
 from harness.results.score import score
 from harness.results.series import Say, Series, find_logs, find_series
-from harness.rules import DEFAULT, checkable, rules_for
+from harness.rules import DEFAULT, checkable, rules_for, ruleset
 
 MINUTES_APART = 1e-6  # between our score and the summarizer's: the last digits of floating point
 FIXES = {
     "compliance checker": "log what the ruleset asks for, as it asks",
     "system description checker": "complete the description",
     "package checker": "see its words above and the findings here",
+    "seed checker": "log the seed of each run once, with the file and lineno of the call",
     "RCP checker": (
         "a run that converges in fewer epochs than the reference points needs a reference run of its own batch size"
     ),
@@ -110,8 +111,10 @@ def _series_work(series: Series, asked: str | None) -> _Subject:
     logs = [record for record in series.begun if record.outcome != "empty" and not _beyond_limits(record)]
     job = None
     if logs and chosen in checkable() and official.knows(series.first.benchmark, chosen):
-        rcp = series.first.division == "closed" and len(logs) == rules_for(series.first.benchmark, chosen).runs
-        job = Job(chosen, tuple((Path(record.path), record.path) for record in logs), rcp)
+        closed, judged = series.first.division == "closed", ruleset(chosen)
+        rcp = closed and len(logs) == rules_for(series.first.benchmark, chosen).runs
+        seeds = closed and judged is not None and judged.seeds == "required"
+        job = Job(chosen, tuple((Path(record.path), record.path) for record in logs), rcp, seeds=seeds)
     return _Subject((series,), chosen, guess, job)
 
 

@@ -33,7 +33,12 @@ QUOTE_LIMIT = 2_000  # characters of one verdict
 FORM = 5  # of the answers that are kept: another whenever official_child.py asks or answers otherwise
 WORK_LIMIT = 100_000**2  # squares of the lengths of marked lines; a real log has some 20,000**2 at most
 Tool = Literal[
-    "compliance checker", "RCP checker", "system description checker", "package checker", "result summarizer"
+    "compliance checker",
+    "seed checker",
+    "RCP checker",
+    "system description checker",
+    "package checker",
+    "result summarizer",
 ]
 
 
@@ -60,6 +65,7 @@ class Job:
     logs: tuple[tuple[Path, str], ...] = ()  # path, and name to report
     rcp: bool = False  # the RCP checker's verdict on all the logs together too
     package: Path | None = None
+    seeds: bool = False  # the seed checker's verdict on the logs too
 
     def files(self) -> list[tuple[str, Path]]:
         """What the tools read, by its place in the copy."""
@@ -82,12 +88,14 @@ class Job:
             shutil.copyfile(path, copy)
         told = {"ruleset": self.ruleset, "points": _points(self.ruleset)}
         if self.package is None:
-            return {"do": "logs", "folder": str(scratch / "series"), "rcp": self.rcp, **told}
+            return {"do": "logs", "folder": str(scratch / "series"), "rcp": self.rcp, "seeds": self.seeds, **told}
         return {"do": "package", "folder": str(scratch / (self.package.resolve().name or "package")), **told}
 
     def key(self) -> str:
         """Of everything that the answer depends on."""
-        digest = hashlib.sha256(repr((FORM, version(), self.ruleset, self.rcp, _points(self.ruleset))).encode())
+        digest = hashlib.sha256(
+            repr((FORM, version(), self.ruleset, self.rcp, self.seeds, _points(self.ruleset))).encode()
+        )
         for place, path in self.files():
             digest.update(f"\n{place} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode("utf-8", "replace"))
         return digest.hexdigest()

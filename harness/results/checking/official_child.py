@@ -35,7 +35,9 @@ def main(answer: str, requests: str) -> None:
     for asked in json.loads(Path(requests).read_text(encoding="utf-8")):
         folder, ruleset, points = Path(asked["folder"]), asked["ruleset"], asked["points"]
         found = (
-            logs(folder, ruleset, points, asked["rcp"]) if asked["do"] == "logs" else package(folder, ruleset, points)
+            logs(folder, ruleset, points, rcp=asked["rcp"], seeds=asked["seeds"])
+            if asked["do"] == "logs"
+            else package(folder, ruleset, points)
         )
         answers.append(list(found))
     Path(answer).write_text(json.dumps(answers), encoding="utf-8")
@@ -64,13 +66,27 @@ def remember_rules() -> None:
     mlp_compliance.yaml.load = load
 
 
-def logs(folder: Path, ruleset: str, points: str, rcp: bool) -> Iterator[dict[str, Any]]:
+def logs(folder: Path, ruleset: str, points: str, *, rcp: bool, seeds: bool) -> Iterator[dict[str, Any]]:
     """`points`: the ruleset whose convergence points judge, its own or, as advice, another's."""
     files = sorted(folder.glob("result_*.txt"), key=lambda file: int(file.stem.split("_")[1]))
     for file in files:
         yield compliance(file, ruleset)
+    if seeds:
+        yield drawn(folder, files, ruleset)
     if rcp:
         yield convergence(folder, ruleset, points, "all runs")
+
+
+def drawn(folder: Path, files: list[Path], ruleset: str) -> dict[str, Any]:
+    """What the package checker asks of the seeds of a closed series, as it asks it."""
+    from mlperf_logging.package_checker import seed_checker
+
+    with said() as words:
+        let_pass = bypass(folder, "seed-checker-bypass")
+        result = attempt(lambda: seed_checker.SeedChecker(ruleset).check_seeds([str(file) for file in files], let_pass))
+    return verdict(
+        "seed checker", "all runs", result, without(words, folder) or ["passed" if result is True else "failed"]
+    )
 
 
 def package(folder: Path, ruleset: str, points: str) -> Iterator[dict[str, Any]]:
@@ -139,7 +155,7 @@ def convergence(folder: Path, ruleset: str, judged: str, about: str) -> dict[str
             lambda: rcp_checker.check_directory(
                 *(str(folder), USAGE, judged, False, False),
                 rcp_pass="pruned_rcps",
-                rcp_bypass=rcp_bypass(folder),
+                rcp_bypass=bypass(folder, "rcp-bypass"),
                 set_scaling=False,
             )
         )
@@ -164,11 +180,11 @@ def is_open(description: Path) -> bool:
     return bool(attempt(lambda: json.loads(description.read_text(encoding="utf-8"))["division"]) == "open")
 
 
-def rcp_bypass(series: Path) -> bool:
-    """Whether the result's or its system's parameters let the points pass, as the package checker reads them."""
+def bypass(series: Path, word: str) -> bool:
+    """Whether the result's or its system's parameters have the word that lets this pass, as the package checker reads them."""
     files = (folder / "package_checker_params" for folder in (series, series.parent))
     texts = (file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
-    return any("rcp-bypass" in text.splitlines(keepends=True) for text in texts)
+    return any(word in text.splitlines(keepends=True) for text in texts)
 
 
 def score(series: Path, ruleset: str, about: str) -> dict[str, Any]:

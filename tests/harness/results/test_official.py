@@ -162,6 +162,28 @@ def test_runs_with_one_seed(tmp_path: Path) -> None:
     assert not verdict.passed and "Seed checker failed" in verdict.quote
 
 
+def test_seeds_of_a_series_are_judged_as_those_of_a_package(tmp_path: Path) -> None:
+    """A series was accepted whose seed is logged twice at one line, or without the line, and its package refused."""
+    folder = write_series(tmp_path / "series", 2, ruleset="1.0.0")
+    whole = (folder / "result_1.txt").read_text()
+    (seed,) = (line for line in whole.splitlines(True) if '"seed"' in line)
+
+    def told() -> list[tuple[bool | None, bool]]:
+        (report,) = check([folder])
+        return [
+            (each.passed, "seed checker" in {finding.rule for finding in report.findings})
+            for each in report.verdicts
+            if each.tool == "seed checker"
+        ]
+
+    assert told() == [(True, False)]
+    for spoilt in (seed * 2, seed.replace('"file": "train.py", "lineno": 1', "")):
+        (folder / "result_1.txt").write_text(whole.replace(seed, spoilt))
+        assert told() == [(False, True)]
+    (folder / "package_checker_params").write_text("seed-checker-bypass")
+    assert told() == [(True, False)]
+
+
 # --- what upstream lets pass: when one of these fails, a check of ours has become superfluous. Long, since what they try
 # changes with the lock file alone ---
 
