@@ -211,29 +211,59 @@ def noise(  # noqa: PLR0917 - typer passes options by name
         target = out or environment.out_dir(CHECKOUT) / f"noise_{name}"
         options = [*_option("--data-dir", data_dir), *_option(WEIGHTS, initial_weights)]
         logs = target / "runs"
-        _alike(source, target, runs, [*options, *_option("--max-steps", steps)])
+        _alike(source, target, runs, steps, options)
     found = find_runs(str(logs), 0)
     measured = measuring.measure(found)
     path = measuring.write(measured, found, target)
-    sys.stdout.write("\n".join(measuring.lines(measured, found[0].host)) + f"\n\nwrote {path}\n")
+    sys.stdout.write("\n".join(measuring.lines(measured, found[0])) + f"\n\nwrote {path}\n")
 
 
-def _alike(configuration: str, target: Path, runs: int, options: list[str]) -> None:
+def _alike(configuration: str, target: Path, runs: int, steps: int | None, options: list[str]) -> None:
     """What is missing of `runs` runs and a warm-up, each in a process of its own. typer.Exit where one fails.
 
-    ValueError where another call makes them in this moment: it would put aside what is running.
+    ValueError where another call makes them in this moment, since it would put aside what is running, and where runs of
+    something else lie there.
     """
     from harness import locks
     from harness.cli import outputs
     from harness.comparison.planning import plan as plans
 
     arm = plans.Arm("noise")
-    made = plans.Plan(_named(configuration), (arm, arm), options=tuple(options))
+    made = plans.Plan(_named(configuration), (arm, arm), max_steps=steps, options=tuple(options))
     _check_runs(made)
     outputs.folder("--out", target)
     running = f"--out {target}: another `compare noise` is running there; wait for its end"
     with locks.alone(target / ".noise.lock", running):
+        _check_earlier(made, target)
         _missing(made, target, runs)
+
+
+def _check_earlier(made: Plan, target: Path) -> None:
+    """ValueError where a finished run there is not what is asked for now: it would be measured in the place of one that is."""
+    from harness.comparison.planning import as_planned, work
+    from harness.config import load
+    from harness.config_files import find
+    from harness.execution import provenance
+    from harness.system import facts
+
+    earlier = [folder for folder in (target / "warm-up", *sorted(target.glob("runs/*"))) if work.finished(folder)]
+    if not earlier:
+        return
+    told = facts.describe(facts.read(os.environ))
+    here, code = work.Here.of(told), provenance.commit(told["image"])
+    sha256 = load(find(made.configuration)).sha256
+    for folder in earlier:
+        record = as_planned.record_in(folder)
+        assert record is not None  # as it is finished
+        if why := as_planned.not_asked(
+            record,
+            max_steps=made.max_steps,
+            configuration_sha256=sha256,
+            driver=here.driver,
+            host=here.host,
+            code=code,
+        ):
+            raise ValueError(f"--out {target}: the run in {folder.relative_to(target)} is {why}; name another --out")
 
 
 def _missing(made: Plan, target: Path, runs: int) -> None:

@@ -125,10 +125,11 @@ def write(found: Sequence[Noise], runs: Sequence[ComparedRun], folder: Path) -> 
     return target
 
 
-def lines(found: Sequence[Noise], host: str) -> Iterator[str]:
-    """For a terminal of 80 columns."""
+def lines(found: Sequence[Noise], run: ComparedRun) -> Iterator[str]:
+    """For a terminal of 80 columns; `run`: one of them."""
     each = found[0]  # images a second is the same figure turned over
-    yield f"A against A on {host}, {each.runs} runs: {each.metric.replace('_', ' ')}"
+    yield f"A against A on {run.host}, {each.runs} runs: {each.metric.replace('_', ' ')}"
+    yield f"  of {steps_of(run.record.max_steps)} steps each, driver {run.record.software.get('driver') or 'none'}"
     yield f"  run-to-run spread {100 * each.spread:.3f} %"
     yield f"  floor {100 * (each.floor or math.nan):.3f} %: `compare` gives no verdict within it"
     yield ""

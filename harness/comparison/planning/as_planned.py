@@ -55,6 +55,34 @@ def not_the_arm(plan: Plan, arm: int, driver: Identity, record: RunRecord | None
     return ""
 
 
+def not_asked(
+    record: RunRecord,
+    *,
+    max_steps: int | None,
+    configuration_sha256: str,
+    driver: Identity,
+    host: str | None,
+    code: tuple[str, bool],
+) -> str:
+    """What an earlier run is, and what is asked for now on this machine, where these differ; else empty."""
+    ran_by = identity.of(record.software, identity.gpus(record.hardware))  # of all, as `driver` is
+    ran_on = identity.host(record.hardware)
+    if record.max_steps != max_steps:
+        return f"of {_steps(record.max_steps)}, and asked for are {_steps(max_steps)}"
+    if ran_by.key != driver.key:
+        return f"of another driver than this machine's: {'; '.join(identity.differences(ran_by, driver))}"
+    if ran_on != host:
+        return f"of {ran_on}, and this machine is {host}"
+    if record.configuration_sha256 != configuration_sha256:
+        then = str(record.configuration_sha256)[:12]
+        return (
+            f"of {record.configuration_name} (SHA-256 {then}), and asked for is another ({configuration_sha256[:12]})"
+        )
+    now = dict(zip(CODE, code, strict=True))
+    then_code = {key: getattr(record, key) for key in CODE}
+    return "" if now == then_code else f"of {_code(then_code)}, and the code is {_code(now)}"
+
+
 def other_work(plan: Plan, arm: int, record: RunRecord | None, attempts: Iterable[Attempt]) -> str:
     """Why what ran is not what ran before; a comparison would refuse it days later.
 
@@ -117,6 +145,10 @@ def _unlike(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
 
 def _listed(uuids: Sequence[str]) -> str:
     return ", ".join(uuids) or "devices without a UUID"
+
+
+def _steps(count: int | None) -> str:
+    return "steps to the target" if count is None else f"{count} steps"
 
 
 def _code(ran: Mapping[str, Any]) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import locks
 from harness.cli import main
+from harness.comparison.planning import child
 from tests.harness.comparison import arms
 from tests.harness.comparison.test_comparability import with_max_steps
 from tests.toy import configuration as toy
@@ -19,7 +22,11 @@ def test_noise_of_runs_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixt
         arms.write(tmp_path / "noise/runs", number, factor=arms.NOISE[number], turn=number)
     assert main(["compare", "noise", str(tmp_path / "noise/runs")]) == 0
     out = capsys.readouterr().out
-    assert "run-to-run spread 0.0" in out and max(map(len, out.splitlines()[:-1])) <= 80
+    assert (
+        "run-to-run spread 0.0" in out
+        and "of all steps each, driver 580.65.06" in out
+        and max(map(len, out.splitlines()[:-1])) <= 80
+    )
     content = json.loads((tmp_path / "noise/runs/noise.json").read_text())
     floor = content["floors"]["seconds_per_epoch"]
     assert 0.0003 < floor < 0.002
@@ -37,6 +44,62 @@ def test_a_second_call_does_not_put_aside_what_the_first_is_running(
         assert main(["compare", "noise", str(toy.write(tmp_path, toy.raw())), "--out", str(tmp_path / "noise")]) == 2
     assert "another `compare noise` is running there" in capsys.readouterr().err
     assert log.read_text() == "begun\n"
+
+
+@pytest.mark.parametrize("what", ["steps", "driver"])
+def test_runs_of_something_else_are_not_passed_off_for_those_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    """Of 400 steps, or of the driver before, they were measured again, called a success, and no run was made."""
+    monkeypatch.setattr(child, "start", lambda *_, **__: pytest.fail("a run was started"))
+    change = with_max_steps(400 if what == "steps" else 20)
+    for number in range(5):
+        folder = tmp_path / "noise" / ("warm-up" if number == 0 else f"runs/run-{number}")
+        software = {**arms.OLD, "driver": "470.1"}
+        arms.write(folder, 0, factor=arms.NOISE[number], turn=number, change=change, software=software)
+    toy.write(tmp_path, toy.raw())
+    words = ["compare", "noise", str(tmp_path / "toy.toml"), "--runs", "4", "--steps", "20"]
+    assert main([*words, "--out", str(tmp_path / "noise")]) == 2
+    said = capsys.readouterr().err
+    assert ("of 400 steps, and asked for are 20 steps" if what == "steps" else "was 470.1") in said
+    assert "name another --out" in said and not (tmp_path / "noise" / "noise.json").exists()
+
+
+def test_what_was_asked_for_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four finished runs none is made again, and only the fifth is."""
+    from harness.comparison.planning import work
+    from harness.config import load
+    from harness.execution import provenance
+    from harness.system import facts
+
+    configuration = toy.write(tmp_path, toy.raw())
+    machine = facts.describe(facts.read(os.environ))
+    commit, dirty = provenance.commit(machine["image"])
+
+    def written(number: int, folder: Path) -> None:
+        def change(events: list[dict[str, Any]]) -> None:
+            for key in ("software", "hardware"):
+                next(event for event in events if event["key"] == key)["value"] = machine[key]
+            arms.put("configuration_sha256", load(configuration).sha256)(events)
+            arms.put("commit", commit)(events)
+            arms.put("tree_dirty", dirty)(events)
+            with_max_steps(20)(events)
+
+        arms.write(folder, 0, factor=arms.NOISE[number], turn=number, gpu=None, change=change)
+
+    for number in range(4):
+        written(number, tmp_path / "noise" / ("warm-up" if number == 0 else f"runs/run-{number}"))
+    made: list[str] = []
+
+    def start(_: object, __: object, folder: Path, *, seed: int, **___: object) -> int:
+        made.append(folder.name)
+        written(seed, folder)
+        return 0
+
+    monkeypatch.setattr(child, "start", start)
+    words = ["compare", "noise", str(configuration), "--runs", "4", "--steps", "20", "--out", str(tmp_path / "noise")]
+    assert main(words) == 0 and made == ["run-4"]
+    assert work.finished(tmp_path / "noise/runs/run-4")
 
 
 def test_no_verdict_finer_than_the_floor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
