@@ -139,7 +139,7 @@ def run(
 
     Exit codes: 0 done, or done up to the next driver; 2 usage; 6 this is not the driver that is due; those of `run`.
     """
-    from harness.comparison.planning import child, hosts, work
+    from harness.comparison.planning import child, work
     from harness.comparison.planning import plan as plans
     from harness.contract import NotSuitable
     from harness.execution.signals import Interrupted, as_exceptions
@@ -150,8 +150,6 @@ def run(
     _check_runs(made)
     root = folder if folder.is_dir() else folder.parent
     here = work.Here.of(facts.describe(facts.read(os.environ)))
-    number = hosts.claim(root, made, here.host, host)
-
     variables = _of_runs()
 
     def launch(plan: plans.Plan, item: plans.PlannedRun, target: Path) -> int:
@@ -163,6 +161,7 @@ def run(
 
     try:
         with as_exceptions():
+            number = work.claim(root, made, here, _again(root), host)
             code = work.Work(root, made, number, here, launch, screen.say, _again(root), probe).run()
     except work.NotDue as refused:
         sys.stderr.write(f"refused: {refused}\n")

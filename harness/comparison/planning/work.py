@@ -60,6 +60,26 @@ class NotDue(Exception):
     """This machine is not what the plan's next block needs; the message says what it needs and what to type then."""
 
 
+def claim(root: Path, plan: Plan, here: Here, again: str, asked: int | None = None) -> int:
+    """This machine's number in the plan. NotDue where it has no driver of its own to test: it would take a place for good, as
+    another machine than it is with one.
+    """
+    then = f"Then type\n    {again}"
+    if plan.by_hand and not here.driver.present:
+        a, b = (arm.name for arm in plan.arms)
+        raise NotDue(
+            f"this machine shows no driver, and arms {a} and {b} are drivers: nothing could tell them apart. Load its "
+            f"driver, or go to a machine that has one. {then}\n"
+            "Arms that need no driver have a setting: --arm NAME:image=... (or config, commit, env)"
+        )
+    if plan.by_hand and here.driver.replaced:
+        raise NotDue(
+            f"libcuda comes from {here.driver.libcuda}: an image's cuda-compat takes the place of the driver under test. "
+            f"Start where the host's own is loaded. {then}"
+        )
+    return hosts.claim(root, plan, here.host, asked)
+
+
 @dataclass
 class Work:
     """One call of `compare run`."""
@@ -159,16 +179,6 @@ class Work:
         arm, other = self.plan.arms[item.arm].name, self.plan.arms[1 - item.arm].name
         now, known = self.here.driver, self._drivers()
         then = f"Then type\n    {self.again}"
-        if not now.present:
-            raise NotDue(
-                f"this machine shows no driver, and arm {arm} is one: nothing could tell it from {other}. Arms that need no "
-                "driver have a setting: --arm NAME:image=... (or config, commit, env)"
-            )
-        if now.replaced:
-            raise NotDue(
-                f"libcuda comes from {now.libcuda}: an image's cuda-compat takes the place of the driver under test. "
-                f"Start where the host's own is loaded. {then}"
-            )
         if arm in known and now.key != known[arm].key:
             said = "; ".join(identity.differences(known[arm], now))
             raise NotDue(

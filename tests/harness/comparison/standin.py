@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.comparison.planning import hosts, plan, work
+from harness.comparison.planning import plan, work
 from harness.comparison.planning.plan import Plan, PlannedRun
 from harness.system import facts
 from harness.system.nvidia.driver import Driver
@@ -89,9 +89,10 @@ def go(  # noqa: PLR0917
     """One call of `compare run`. work.NotDue where it refuses."""
     made = plan.read(root)
     here = work.Here.of(on.tables, boot)
-    number = hosts.claim(root, made, here.host, host)
+    again = f"python -m harness compare run {root}"
+    number = work.claim(root, made, here, again, host)
     say = said.append if said is not None else lambda text: None
-    return work.Work(root, made, number, here, on.launch, say, f"python -m harness compare run {root}", probe).run()
+    return work.Work(root, made, number, here, on.launch, say, again, probe).run()
 
 
 if __name__ == "__main__":

@@ -122,6 +122,7 @@ def test_a_host_whose_libcuda_is_an_images_is_refused(root: Path) -> None:
     assert replaced.tables["software"]["driver_mode"] == "FORWARD-COMPAT"
     with pytest.raises(work.NotDue, match=f"libcuda comes from {COMPAT}"):
         go(root, replaced, "boot 1")
+    assert not hosts.folder(root, 1).exists()
 
 
 def test_an_image_that_replaces_the_driver_is_found_out_by_its_first_run(root: Path) -> None:
@@ -134,6 +135,7 @@ def test_an_image_that_replaces_the_driver_is_found_out_by_its_first_run(root: P
 
 
 def test_a_machine_without_a_driver_has_no_driver_arms(root: Path) -> None:
+    """Its module failed to load after the reboot: as a machine of no GPU it took the place of another host for good."""
     from harness.system import facts
     from tests.harness.system import recorded
 
@@ -141,6 +143,12 @@ def test_a_machine_without_a_driver_has_no_driver_arms(root: Path) -> None:
     bare.tables = facts.describe(recorded.machine(recorded.BARE))
     with pytest.raises(work.NotDue, match="shows no driver"):
         go(root, bare, "boot 1")
+    assert not hosts.folder(root, 1).exists()
+    plan.write(plan.make("embedded", ["old", "new"], hosts=2, runs=1), root / "two")
+    assert go(root / "two", Machine(OLD), "boot 1") == 0
+    with pytest.raises(work.NotDue, match="shows no driver"):
+        go(root / "two", bare, "boot 2")
+    assert not hosts.folder(root / "two", 2).exists(), "it is host 1, without its driver"
 
 
 def test_a_second_host_runs_in_opposite_order(tmp_path: Path) -> None:
