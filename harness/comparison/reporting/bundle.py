@@ -29,11 +29,6 @@ def write(found: Comparison, target: Path) -> None:
     content = documents.as_json(told)
     for table in (*content["runs"], *content["invalid"]):
         table["log"] = places[table["log"]]
-    files = {
-        "README.md": documents.markdown(told),
-        "comparison.json": json.dumps(content, indent=1, ensure_ascii=False),
-        "environment.json": json.dumps(_environments(runs, places), indent=1, ensure_ascii=False),
-    }
     logs = {places[run.record.path]: Path(run.record.path) for run in runs}
     for run in runs:
         if run.telemetry is not None and not run.telemetry.problem:
@@ -44,6 +39,11 @@ def write(found: Comparison, target: Path) -> None:
     redact.learn(of_this_machine())
     for log in logs.values():
         redact.learn_from(_text(log))
+    files = {
+        "README.md": documents.markdown(told, redact),  # escaped, lab_node is lab\_node and no word that is known
+        "comparison.json": json.dumps(content, indent=1, ensure_ascii=False),
+        "environment.json": json.dumps(_environments(runs, places), indent=1, ensure_ascii=False),
+    }
     mode = "w:gz" if target.name.endswith("gz") else "w"
     try:
         with (

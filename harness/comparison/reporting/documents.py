@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from harness.comparison.comparability import Difference
@@ -197,26 +197,26 @@ def _case(suite: ET.Element, name: str, problems: list[str], kind: str) -> None:
         found.text = printable("\n".join(problems))
 
 
-def markdown(found: Comparison) -> str:
-    """For a pull request or a vendor's bug report."""
-    return "\n".join(_markdown(found)) + "\n"
+def markdown(found: Comparison, said: Callable[[str], str] = str) -> str:
+    """For a pull request or a vendor's bug report; `said` is made of what logs and people say before it is escaped."""
+    return "\n".join(_markdown(found, lambda text: _plain(said(text)))) + "\n"
 
 
-def _markdown(found: Comparison) -> Iterator[str]:
+def _markdown(found: Comparison, plain: Callable[[str], str]) -> Iterator[str]:
     a, b = found.question.labels
-    yield f"**{found.word or 'NOT COMPARED'}**: {_plain(words.sentence(found))}"
+    yield f"**{found.word or 'NOT COMPARED'}**: {plain(words.sentence(found))}"
     yield ""
     for arm, label in enumerate(found.question.labels):
-        yield f"- {_plain(label)}: {_plain(arm_text([run for run in found.runs if run.arm == arm]))}"
+        yield f"- {plain(label)}: {plain(arm_text([run for run in found.runs if run.arm == arm]))}"
     if found.comparability is not None and found.comparability.differences:
-        yield from ("", f"| field | {_plain(a)} | {_plain(b)} | |", "|---|---|---|---|")
+        yield from ("", f"| field | {plain(a)} | {plain(b)} | |", "|---|---|---|---|")
         for each in found.comparability.differences:
-            left, right = (_plain(" / ".join(values)) or "-" for values in each.values)
-            yield f"| {_plain(each.field)} | {left} | {right} | {each.standing}{', ' * bool(each.note)}{_plain(each.note)} |"
+            left, right = (plain(" / ".join(values)) or "-" for values in each.values)
+            yield f"| {plain(each.field)} | {left} | {right} | {each.standing}{', ' * bool(each.note)}{plain(each.note)} |"
     if found.rows:
         yield from (
             "",
-            f"| | {_plain(a)} | {_plain(b)} | slower by | 95 % interval | verdict |",
+            f"| | {plain(a)} | {plain(b)} | slower by | 95 % interval | verdict |",
             "|---|--:|--:|--:|--:|---|",
         )
         for row in found.rows:
@@ -227,20 +227,20 @@ def _markdown(found: Comparison) -> Iterator[str]:
     if found.phases:
         yield from (
             "",
-            f"| seconds in | {_plain(a)} | {_plain(b)} | slower by | 95 % interval |",
+            f"| seconds in | {plain(a)} | {plain(b)} | slower by | 95 % interval |",
             "|---|--:|--:|--:|--:|",
         )
         for phase in found.phases:
             seconds = " | ".join(words.figure(value) for value in phase.seconds)
             mark = " (sure)" * phase.sure
-            name = _plain(phase.name.replace("_", " "))
+            name = plain(phase.name.replace("_", " "))
             yield f"| {name}{mark} | {seconds} | {words.signed(phase.percent)} | {words.interval(phase.interval)} |"
     if found.probes.rows:
-        yield from ("", f"| probe, never gated | {_plain(a)} | {_plain(b)} | ratio | of |", "|---|--:|--:|--:|---|")
+        yield from ("", f"| probe, never gated | {plain(a)} | {plain(b)} | ratio | of |", "|---|--:|--:|--:|---|")
         for probed in found.probes.rows:
-            name = f"{_plain(probed.name.replace('_', ' '))}, {_plain(probed.unit)}"
+            name = f"{plain(probed.name.replace('_', ' '))}, {plain(probed.unit)}"
             medians = " | ".join(words.figure(value) for value in probed.medians)
-            yield f"| {name} | {medians} | {probed.ratio:.3f} | {_plain(probed.what)} |"
+            yield f"| {name} | {medians} | {probed.ratio:.3f} | {plain(probed.what)} |"
     remarks = [f"{each.where}: {each.text}" for each in found.symptoms]
     remarks += [f"{each.run.name}: {each.reason}" for each in found.invalid]
     remarks += [
@@ -252,7 +252,7 @@ def _markdown(found: Comparison) -> Iterator[str]:
     remarks += [*words.quality(found.quality, found.question.labels), *found.notes]
     if remarks:
         yield ""
-        yield from (f"- {_plain(remark)}" for remark in remarks)
+        yield from (f"- {plain(remark)}" for remark in remarks)
 
 
 def _plain(text: str) -> str:

@@ -8,6 +8,7 @@ import signal
 import tarfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from harness.comparison.reporting import bundle
 from harness.execution.signals import Interrupted
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import NEW, judged, run
+from tests.harness.comparison.test_comparability import logged
 from tests.harness.comparison.test_words import PHASES
 
 
@@ -138,6 +140,24 @@ def test_a_bundle_that_was_interrupted_leaves_nothing(tmp_path: Path, monkeypatc
     with pytest.raises(Interrupted):
         bundle.write(judged((a, b)), tmp_path / "to" / "bundle.tar")
     assert list((tmp_path / "to").iterdir()) == []
+
+
+def test_what_markdown_escapes_is_redacted_in_a_bundle_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As lab\\_node\\_7 and jane\\_doe\\@corp.example they were neither a host's name nor an address."""
+
+    def of(host: str, person: str) -> dict[str, Any]:
+        return {"change": logged("environment", {"NCCL_HOSTID": host, "NCCL_CONTACT": person})}
+
+    a, b = arms.in_turns(
+        tmp_path, 3, a=of("lab_node_7", "jane_doe@corp.example"), b=of("lab_node_8", "j_d@corp.example")
+    )
+    target = tmp_path / "for_vendor.tar"
+    run(capsys, a, b, "--allow-diff", "environment.*", "--bundle", target)
+    with tarfile.open(target) as archive:
+        texts = {member.name: archive.extractfile(member).read().decode() for member in archive}  # type: ignore[union-attr]
+    assert "NCCL\\_CONTACT" in texts["comparison/README.md"]
+    for name, text in texts.items():
+        assert not re.search("lab.{0,2}node|jane|corp.example", text), name
 
 
 def test_bundle_is_redacted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
