@@ -180,12 +180,13 @@ class _HeldSeries:
 
     @property
     def complete(self) -> bool:
-        """Whether every trial has its result."""
-        return len(self.book.account.finished) >= self.series.trials
+        """Whether every trial that was asked for has its result; a folder may hold more, of a longer series before."""
+        return all(number in self.book.account.finished for number in range(self.series.trials))
 
     def verdict(self) -> int:
         """The exit code of a series that is complete."""
-        missed = any(each.status == ledger.NOT_MET for each in self.book.account.finished.values())
+        finished = self.book.account.finished
+        missed = any(finished[number].status == ledger.NOT_MET for number in range(self.series.trials))
         return EPOCHS_SPENT if missed else TARGET_MET
 
     def chosen(self) -> str | None:

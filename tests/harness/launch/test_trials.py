@@ -152,6 +152,17 @@ def test_resume_keeps_what_is_finished_and_runs_the_broken_one_again(fakes: Fake
     assert sum(entry["event"] == "trial_broken" for entry in fakes.account.entries) == 1
 
 
+def test_trials_beyond_those_asked_for_are_none_of_the_series_end(fakes: Fakes) -> None:
+    """They were counted: two results of a longer series before made one of two trials whole whose first had none."""
+    fakes.tell(_0="nan", _2="miss")
+    assert fakes.run(3) == 5
+    assert fakes.run(2, resume=True) == 5, "trial 0 broke again"
+    assert "next: the same command with --resume" in fakes.said[-1]
+    fakes.tell()
+    assert fakes.run(2, resume=True) == 0, "trial 2 missed, and nobody asked for it"
+    assert fakes.run(3, resume=True) == 1
+
+
 def test_resume_refuses_another_configuration_and_a_log_it_does_not_know(fakes: Fakes) -> None:
     fakes.tell(_1="die")
     fakes.run(2)
