@@ -59,6 +59,7 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
             code, reason = _launched(configuration, request, node, log)
             if code == INTERRUPTED and (ended := _ended(log)) is not None:
                 code = ended
+            code = believed(code, log)
         except Exception as error:
             code, reason = BROKEN, f"{type(error).__name__}: {error}"
             raise
@@ -158,6 +159,14 @@ def _ended(log: Path | None) -> int | None:
         return None
     spent = record.outcome == "aborted" and record.reason.startswith(SPENT)
     return TARGET_MET if record.outcome == "success" else EPOCHS_SPENT if spent else None
+
+
+def believed(code: int, log: Path | None) -> int:
+    """EPOCHS_SPENT only where the log says that they are: a library's exit(1), or Python's own, is a rank that broke.
+
+    `log`: None where another machine keeps it, and has rank 0, which alone ends so.
+    """
+    return BROKEN if code == EPOCHS_SPENT and _ended(log) != EPOCHS_SPENT else code
 
 
 def _meeting(node: Node | None) -> dict[str, Any]:

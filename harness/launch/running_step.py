@@ -165,7 +165,7 @@ class RunningStep:
             self._over = reason
         if self._over and not self._asked:
             reason = self._over
-        ranks.closed(self._order.log, code, reason)
+        ranks.closed(self._order.log, ranks.believed(code, self._order.log), reason)
         for path in self._others:
             if path.exists() and not _telling(path):
                 path.unlink()

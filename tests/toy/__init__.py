@@ -35,7 +35,9 @@ class Toy(BaseModel):
                   "stops short", "long farewell", "never returns", "naps", "knows the answers",
                   "tells its seed", "rank 1 is slow", "rank 1 hangs",
                   "exits", "beyond all", "leaves a thread", "rank 1 is sure",
-                  "warms up slowly", "cannot warm up", "warms up for ever", "reads slowly", "ranks meet"]  # fmt: skip
+                  "warms up slowly", "cannot warm up", "warms up for ever", "reads slowly", "ranks meet",
+                  "rank 0 exits in init", "rank 1 exits in init",
+                  "rank 0 exits in training", "rank 1 exits in training"]  # fmt: skip
     gain: float = 0.1  # of quality, an epoch
     steps: int = 2  # of an epoch
 
@@ -66,6 +68,7 @@ class ToySession:
     def warm_up(self) -> None:
         if self.toy.fate == "tells its seed":
             sys.stdout.write(f"rank {self.context.rank} has seed {self.context.seed}\n")
+        self._exit_in("init")
         if self.toy.fate == "cannot warm up":
             raise RuntimeError("the toy broke")
         if self.toy.fate == "warms up for ever":
@@ -88,6 +91,8 @@ class ToySession:
                 sys.exit(0)  # as a library's own handler of an error may
             if self.toy.fate == "rank 1 raises" and self.context.rank == 1 and epoch == 2:
                 raise RuntimeError("rank 1 broke")
+            if epoch == 2:
+                self._exit_in("training")
             if self.toy.fate == "never returns" and epoch == 2:
                 _deaf_to_signals()
             time.sleep(2 if self.toy.fate == "naps" and epoch == 2 else 0)
@@ -133,6 +138,11 @@ class ToySession:
         self.quality = state["quality"]
 
     def close(self) -> None: ...
+
+    def _exit_in(self, part: str) -> None:
+        """As a library in C does that finds its device broken: Python hears nothing of it."""
+        if self.toy.fate == f"rank {self.context.rank} exits in {part}":
+            ctypes.CDLL(None).exit(1)
 
 
 class ToyBenchmark:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from harness import config
 from harness.contract import Context, NotSuitable
 from harness.execution import checkpoint, lifeline, meeting, preparation, process_group, provenance, signals, slowest
 from harness.execution.context import Launch
+from harness.launch import ranks as launched
 from harness.launch import watchdog
 from harness.request import Request
 from harness.results import slowest as slowest_read
@@ -306,6 +308,34 @@ def test_a_rank_that_breaks_does_not_wait_for_the_others_to_end_their_group(
     assert "rank 1: RuntimeError: the toy broke" in said[1]
     assert "aborted: RuntimeError: the toy broke" in said[0], "its last words too"
     assert stop(tmp_path / "out" / "refused_0.txt")["reason"] == "RuntimeError: the toy broke"
+
+
+@pytest.mark.parametrize(
+    ("rank", "part", "left"),
+    [
+        (0, "training", "result_0.txt"),
+        (1, "init", "refused_0.txt"),
+        pytest.param(1, "training", "result_0.txt", marks=pytest.mark.long),
+        pytest.param(0, "init", "refused_0.txt", marks=pytest.mark.long),
+    ],
+)
+def test_a_rank_that_a_library_ends_is_no_target_that_was_missed(
+    tmp_path: Path, rank: int, part: str, left: str
+) -> None:
+    """Its exit(1) was taken for "epochs spent": exit code 1, no word of the rank, and a result's name for what never began."""
+    path = toy.write(tmp_path, toy.raw(f"rank {rank} exits in {part}", ranks=2))
+    finished = run(path, "--out", tmp_path / "out")
+    assert finished.returncode == 5, finished.stderr
+    assert re.search(r"^rank \d ended with exit code", finished.stderr, re.MULTILINE), (
+        "the other may be the first to end"
+    )
+    assert [each.name for each in (tmp_path / "out").glob("re*.txt")] == [left]
+    assert stop(tmp_path / "out" / left)["status"] == "aborted"
+
+
+def test_where_no_log_is_kept_nobody_ends_with_the_target_missed() -> None:
+    """That is rank 0's to end with, on the machine that keeps the log."""
+    assert tuple(launched.believed(code, None) for code in (1, 0, 6)) == (5, 0, 6)
 
 
 def test_a_rank_has_time_to_say_which_signal_came_before_it_says_that_another_is_gone() -> None:

@@ -125,6 +125,24 @@ def test_a_step_whose_node_is_gone_is_not_waited_for(tmp_path: Path, monkeypatch
     assert f'"reason": "{lost}"' in order.refused_log.read_text(), "it never began"
 
 
+def test_a_step_of_which_a_library_ends_a_rank_in_init_leaves_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exit(1) was taken for epochs that are spent."""
+    monkeypatch.setattr(running_step.Allocation, "state", lambda _: "RUNNING")
+    said = "srun: error: node2: task 1: Exited with exit code 1"
+    ended = [sys.executable, "-c", f"print({said!r})\nraise SystemExit(1)"]
+    process = subprocess.Popen(ended, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    order = Order(0, tmp_path, None, caches_cleared=False)
+    EventLog.create(tmp_path, 0).close()
+    running = RunningStep(process, "step", Allocation("7", ("node1", "node2"), "a", True), order, [], str, {})
+    assert list(running.lines()) == [said]
+    process.wait()
+    running.close()
+    assert '"reason": "rank 1 on node2 ended with exit code 1"' in order.refused_log.read_text()
+    assert not order.log.exists()
+
+
 # --- what nodes answer -------------------------------------------------------------------------------------------------
 
 
