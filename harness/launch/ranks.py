@@ -51,7 +51,7 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
             f"this command on every node once, with {NODE_RANK}, MASTER_ADDR and MASTER_PORT set"
         )
     if node is not None:
-        _must_meet(node, meeting.patience_s(request.rendezvous_timeout))
+        _must_meet(node, _place(node, request))
     with signals.as_exceptions() as guard, signals.later():
         log = _log(request, node)
         guard.overdue = functools.partial(_overdue, log)
@@ -89,6 +89,7 @@ def _log(request: Request, node: Node | None) -> Path | None:
 
 def _launched(configuration: Configuration, request: Request, node: Node | None, log: Path | None) -> tuple[int, str]:
     """Start this machine's ranks and wait; the exit code and the reason of the run's end."""
+    from torch.distributed import DistNetworkError, DistStoreError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -117,12 +118,24 @@ def _launched(configuration: Configuration, request: Request, node: Node | None,
         return INTERRUPTED, error.sigval.name
     except (signals.Interrupted, KeyboardInterrupt) as error:
         return INTERRUPTED, str(error)
+    except (DistNetworkError, DistStoreError) as error:  # of the nodes' own meeting, before there are ranks
+        if node is None:
+            raise
+        nodes = configuration.run.nodes
+        return USAGE, (
+            f"of {nodes} nodes some did not come to {_place(node, request)} within {MEETING_S:g} s, or node 0 went away "
+            f"({str(error).splitlines()[0]}): start this command on every node, each with a {NODE_RANK} of its own from 0 to "
+            f"{nodes - 1} and with this address and port, which all must reach"
+        )
     return TARGET_MET, "the ranks ended without saying how"
 
 
-def _must_meet(node: Node, patience_s: float) -> None:
+def _place(node: Node, request: Request) -> meeting.MeetingPlace:
+    return meeting.MeetingPlace(node.address, node.port, meeting.patience_s(request.rendezvous_timeout))
+
+
+def _must_meet(node: Node, place: meeting.MeetingPlace) -> None:
     """Node 0's port is free, and the others wait until it answers there. ValueError where that cannot be."""
-    place = meeting.MeetingPlace(node.address, node.port, patience_s)
     if node.rank == 0:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

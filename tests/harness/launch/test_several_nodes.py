@@ -91,3 +91,33 @@ def test_a_node_that_waits_for_one_that_never_comes_can_be_ended(tmp_path: Path)
     assert process.wait(60) == 130
     assert runs.stop(log.with_name("refused_0.txt"))["status"] == "aborted"
     assert not log.exists(), "it never began"
+
+
+SOON = """
+import sys
+from harness.launch import ranks
+ranks.MEETING_S = 2
+from harness.cli import main
+sys.exit(main(["run", *sys.argv[1:]]))
+"""
+
+
+def test_a_node_that_never_comes_is_said_in_words(tmp_path: Path) -> None:
+    """It was torch's traceback, of something that nobody foresaw."""
+    path = toy.write(tmp_path, toy.raw(ranks=1, nodes=2))
+    port = str(free_port())
+    meets = {**MEETS, "NODE_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    ended = subprocess.run(
+        [sys.executable, "-c", SOON, str(path), "--out", str(tmp_path / "out")],
+        env=runs.environment(**meets),
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    words = f"of 2 nodes some did not come to localhost:{port} (MASTER_ADDR, MASTER_PORT) within 2 s"
+    assert words in ended.stderr and "start this command on every node" in ended.stderr
+    assert words in runs.stop(tmp_path / "out" / "refused_0.txt")["reason"]
+    assert not (tmp_path / "out" / "result_0.txt").exists()
