@@ -236,7 +236,8 @@ class _Story:
             key = (entry["trial"], entry["attempt"])
             name = f"trial {key[0]}, attempt {key[1]}"
             if event == START:
-                if entry.get("series") not in self._series:
+                series = entry.get("series")
+                if not isinstance(series, str) or series not in self._series:
                     return f"{name} is of a series that never began"
                 return self._once(self._started, key, f"{name} began twice")
             if key not in self._started:
@@ -269,4 +270,5 @@ def _entry(line: bytes) -> Entry | None:
         isinstance(each, int) and not isinstance(each, bool) for each in numbers
     ):
         return None
-    return entry if event != END or entry.get("status") in STATUSES else None
+    status = entry.get("status")
+    return entry if event != END or (isinstance(status, str) and status in STATUSES) else None

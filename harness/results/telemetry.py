@@ -138,7 +138,8 @@ def read(
     begin = next((line for line in lines if line.get("event") == "begin"), None)
     if begin is None:
         return None
-    used = {index for index, gpu in enumerate(_listed(begin)) if isinstance(gpu, dict) and gpu.get("uuid") in {*uuids}}
+    known = [gpu.get("uuid") if isinstance(gpu, dict) else None for gpu in _listed(begin)]
+    used = {index for index, uuid in enumerate(known) if isinstance(uuid, str) and uuid in uuids}
     if used:
         lines = [{**line, "gpus": [gpu for at, gpu in enumerate(_listed(line)) if at in used]} for line in lines]
         begin = next(line for line in lines if line.get("event") == "begin")

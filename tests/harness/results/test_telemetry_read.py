@@ -85,6 +85,16 @@ def test_energy_is_that_of_the_devices_of_the_run(tmp_path: Path) -> None:
         assert (telemetry.joules_per_image(record, found) is not None) == per_image, name
 
 
+def test_an_odd_name_of_a_device_is_that_of_none(tmp_path: Path) -> None:
+    """It ended score with a traceback."""
+    begin = {"event": "begin", "time_ms": 1, "gpus": [{"uuid": ["GPU-1"]}, {"uuid": "GPU-2"}]}
+    (tmp_path / "telemetry_0.jsonl").write_text(json.dumps(begin) + "\n")
+    found = telemetry.read(tmp_path / "telemetry_0.jsonl", uuids=["GPU-2"])
+    assert found is not None and found.gpus == 1
+    found = telemetry.read(tmp_path / "telemetry_0.jsonl", uuids=["GPU-1"])
+    assert found is not None and found.gpus == 2, "none is known, so all"
+
+
 def test_how_long_clocks_were_held_is_no_sum(tmp_path: Path) -> None:
     """Of eight GPUs, each held for 590 of 600 s by its power, it was 4,720 s; causes come together."""
     log = arms.write(tmp_path, 0)
