@@ -127,7 +127,7 @@ def _package_work(package: Path, asked: str | None) -> _Subject:
     found = tuple(series for folder in _result_folders(package) for series in find_series([folder]))
     chosen, guess = _ruleset(list(found), asked)
     known = not found or any(official.knows(series.first.benchmark, chosen) for series in found)
-    beyond = any(_beyond_limits(record) for series in found for record in series.records)
+    beyond = any(_kept_back(record) for series in found for record in series.records)
     job = Job(chosen, package=package) if known and not beyond and chosen in checkable() else None
     return _Subject(found, chosen, guess, job, package)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.results.by_rules import rules_for
+from harness.results.checking import official
+from harness.results.checking.checker import check
 from harness.results.checking.copies import copies
 from harness.results.checking.findings import Finding, Log, is_placeholder
+from harness.results.checking.ledger import check_ledgers
 from harness.results.checking.log import check_log
 from harness.results.checking.machine import same_accelerator, same_processor
 from harness.results.checking.package import check_tree
@@ -28,6 +33,7 @@ from tests.harness.results.logs import (
     own,
     text,
     write,
+    write_ledger,
     write_package,
     write_series,
 )
@@ -595,6 +601,36 @@ def test_real_names_are_no_placeholders(words: str) -> None:
 
 
 # --- trees ---
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("series", "of a series that never began"), ("status", "not a line of a ledger")],
+)
+def test_a_ledger_with_lists_for_words_is_one_finding(tmp_path: Path, key: str, words: str) -> None:
+    """Of the ledger, not a traceback of the whole check."""
+    folder = write_series(tmp_path, 2)
+    lines = [json.loads(line) for line in write_ledger(folder).read_text().splitlines()]
+    for line in lines:
+        line.pop("previous_sha256")
+    lines = [{**line, key: [line[key]]} if key in line and line["event"] != "series" else line for line in lines]
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[0]]))
+    (series,) = find_series([folder])
+    (said,) = check_ledgers(series, "ssd")
+    assert said.rule == "ledger" and words in said.found
+
+
+@pytest.mark.parametrize("spoil", [os.mkfifo, lambda path: path.symlink_to("/nowhere/result_4.txt")])
+def test_what_is_no_file_in_a_package_is_one_error(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    """Check waited for ever for a FIFO's writer, and of a link to nowhere had no report."""
+    log = write_package(tmp_path / "Someone") / "results/dgxa100_test/ssd/result_4.txt"
+    log.unlink()
+    spoil(log)
+    (report,) = check([tmp_path / "Someone"])
+    assert [each for each in report.findings if each.severity == "error" and Path(each.file).name == "result_4.txt"]
+    assert official.keeps_busy(write(tmp_path / "result_0.txt", events())) is False
+    with pytest.raises((ValueError, OSError)):
+        official.keeps_busy(log)
 
 
 def test_a_good_tree_lacks_only_its_sources(tmp_path: Path) -> None:
