@@ -116,7 +116,12 @@ def ask(
     """The answer to each job, or why there is none. `cache` is a folder that keeps answers by what they depend on;
     `progress` is told how many of how many jobs are answered."""
     answers: dict[int, list[dict[str, Any]] | RuntimeError] = {}
-    keys = {index: job.key() for index, job in enumerate(jobs)} if cache is not None else {}
+    keys: dict[int, str] = {}
+    for index, job in enumerate(jobs if cache is not None else ()):
+        try:
+            keys[index] = job.key()
+        except OSError as error:
+            answers[index] = RuntimeError(f"{error.filename}: cannot be read: {error.strerror}")
     for index, key in keys.items():
         if (kept := _kept(cache, key)) is not None:
             answers[index] = kept
@@ -139,7 +144,10 @@ def ask(
 
 def kept(job: Job, cache: Path | None) -> list[OfficialVerdict] | None:
     """The answer that `ask` has kept, if it was ever given; asks nobody."""
-    found = _kept(cache, job.key())
+    try:
+        found = _kept(cache, job.key())
+    except OSError:  # one file that cannot be read costs its own result alone
+        return None
     return None if found is None else job.verdicts(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -234,6 +235,26 @@ def test_many_series_at_once_have_the_answers_of_each_alone_and_are_kept(
     assert check(folders, cache=cache) == reports
     cache.chmod(0o777)  # others can have put answers there
     assert not any(report.ok for report in check(folders, cache=cache))
+
+
+def test_a_file_that_cannot_be_read_costs_its_own_answer_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One took the table of all results away, and every other report."""
+    good, bad = (write_package(tmp_path / name) for name in ("good", "bad"))
+    read, secret = Path.read_bytes, bad / "results/dgxa100_test/ssd/notes.txt"
+    secret.write_text("")
+
+    def read_bytes(path: Path) -> bytes:
+        if path == secret:  # root reads every file
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    reports = check([good, bad], cache=tmp_path / "cache")
+    assert [report.ok for report in reports] == [True, False]
+    assert f"{secret}: cannot be read: Permission denied" in {each.found for each in reports[1].findings}
+    (of_good,), (of_bad,) = (find_series([each / "results/dgxa100_test/ssd"]) for each in (good, bad))
+    told = [Opinions(tmp_path / "cache").of(each, "0.7.0").accepted for each in (of_good, of_bad)]
+    assert told == [True, None]
 
 
 def test_what_is_beyond_our_limits_is_not_given_to_their_parsers(tmp_path: Path) -> None:
