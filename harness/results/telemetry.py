@@ -97,10 +97,13 @@ def joules_per_image(record: RunRecord, found: Telemetry) -> float | None:
 
 
 def trained_images(record: RunRecord) -> float | None:
-    """Over the whole run; of one that did all the steps that --max-steps allowed, by these."""
+    """Over the whole run; of one that did all the steps that --max-steps allowed, by these. None of one that ended within an
+    epoch: how much of that it trained, no log tells."""
     whole = sum(each.seconds is not None for each in record.epochs)
     if record.max_steps is not None and record.global_batch_size and record.reason.startswith(OF_STEPS):
         return float(record.max_steps * record.global_batch_size)
+    if record.epochs and record.epochs[-1].seconds is None:
+        return None
     return float(whole * record.epoch_samples) if record.epoch_samples and whole else None
 
 

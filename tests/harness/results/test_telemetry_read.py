@@ -66,6 +66,11 @@ def test_images_are_those_that_were_trained(tmp_path: Path) -> None:
     assert telemetry.trained_images(done) == len(done.epochs) * done.epoch_samples
     cut = replace(done, reason="steps spent: 700 of --max-steps 700, no evaluation, target 0.23")
     assert telemetry.trained_images(cut) == 700 * done.global_batch_size
+    last = max(number for number, line in enumerate(lines) if '"epoch_stop"' in line)
+    log.write_text("".join(lines[:last] + lines[last + 1 :]))  # a run that was ended within an epoch
+    within = replace(read(log), outcome="aborted", reason="SIGTERM")
+    assert telemetry.trained_images(within) is None, "its energy is of the images of that epoch too"
+    assert telemetry.trained_images(replace(within, reason=cut.reason)) == 700 * done.global_batch_size
 
 
 def test_energy_is_that_of_the_devices_of_the_run(tmp_path: Path) -> None:
