@@ -231,10 +231,12 @@ def _read_record(text: str, mark: int, line: int) -> Generator[Event | Problem, 
         return following
     yield from _event(content, line)
     following = _mark_after(text, end)
-    trailing = text[end : following if following >= 0 else len(text)].strip()
-    if trailing or following >= 0:
-        shown = shortened(trailing.strip()) or "another record"
-        yield Problem(line, "trailing", f"text after the record, which MLPerf's parser rejects: {shown}")
+    trailing = text[end:].strip()
+    if f"{MLLOG} " in trailing:
+        yield Problem(line, "trailing", "another record after this one: MLPerf's parser takes the last of a line alone")
+    elif trailing:
+        told = f"text after the record, which MLPerf's parser rejects: {shortened(trailing)}"
+        yield Problem(line, "trailing", told)
     return following
 
 

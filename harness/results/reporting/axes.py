@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 TICKS = 5  # about so many
+DRAWN = (1e-9, 1e12)  # what a chart has room for
 LONG = 100_000.0  # steps from which whole numbers run into one another
 
 Scale = Callable[[float], float]
@@ -20,7 +21,7 @@ class Tick:
 
 def inside(low: float, high: float, start: float, end: float, about: int = TICKS) -> tuple[Scale, tuple[Tick, ...]]:
     """Linear from `low` at `start` to `high` at `end`, ticks between them."""
-    span = high - low or 1.0
+    span = _span(low, high)
     step = _step(span, about)
 
     def scale(value: float) -> float:
@@ -34,7 +35,7 @@ def inside(low: float, high: float, start: float, end: float, about: int = TICKS
 
 def rounded_up(low: float, high: float, start: float, end: float) -> tuple[Scale, tuple[Tick, ...]]:
     """Linear from a round number at or below `low` at `start` to one at or above `high` at `end`, a tick at both."""
-    span = high - low or 1.0
+    span = _span(low, high)
     step = _step(span, TICKS)
     below = step * math.floor(low / step + 1e-9)
     above = below + step * math.ceil((low + span - below) / step - 1e-9)
@@ -57,6 +58,11 @@ def powers(values: Sequence[float], start: float, end: float, base: int) -> tupl
 
     ticks = [float(base) ** power for power in range(low, high + 1)]
     return scale, tuple(Tick(scale(value), _short(value)) for value in ticks)
+
+
+def _span(low: float, high: float) -> float:
+    """1 where there is none to speak of: the smallest numbers have no step."""
+    return high - low if high - low >= DRAWN[0] else 1.0
 
 
 def _step(span: float, about: int) -> float:

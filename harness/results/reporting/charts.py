@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from harness.names import accelerator_family
 from harness.results.reporting import axes, text
-from harness.results.reporting.axes import Scale, Tick
+from harness.results.reporting.axes import DRAWN, Scale, Tick
 from harness.results.reporting.leaderboard import Row, RunEntry
 
 WIDTH, HEIGHT = 380.0, 300.0
@@ -21,8 +21,6 @@ LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 22.0, 38.0
 LABEL = 26  # characters of a label left of an axis
 STYLES = 7  # colours, and as many shapes, that the page defines
 FAR = 3.0  # a run longer than this many medians is left off the axis of its series' chart
-
-DRAWN = (1e-9, 1e12)  # what a chart has room for
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ def test_a_tick_says_its_own_sign(low: float, high: float) -> None:
     assert not any(re.fullmatch(r"-0\.?0*", tick.text) for tick in ticks)
 
 
-@pytest.mark.parametrize("low, high", [(0.0, 0.2325), (0.0, 0.0), (-3.0, 0.0), (-0.5, 0.2325), (-5.0, -2.0)])
+@pytest.mark.parametrize(
+    "low, high", [(0.0, 0.2325), (0.0, 0.0), (0.0, 5e-324), (1e-300, 2e-300), (-3.0, 0.0), (-0.5, 0.2325), (-5.0, -2.0)]
+)
 def test_a_round_axis_holds_both_ends(low: float, high: float) -> None:
     scale, ticks = axes.rounded_up(low, high, 0.0, 100.0)
     assert (ticks[0].at, ticks[-1].at) == pytest.approx((0.0, 100.0))

@@ -398,6 +398,11 @@ def test_problems_have_their_lines() -> None:
         (11, "trailing"),
     ]
     assert record.malformed_count == 3
+    progress, another = (each.text for each in record.problems if each.kind == "trailing")
+    assert progress == "text after the record, which MLPerf's parser rejects: 12%|#2   | 3/25"
+    assert another == "another record after this one: MLPerf's parser takes the last of a line alone", (
+        "it rejects nothing"
+    )
 
 
 def test_half_a_line_at_the_end() -> None:
