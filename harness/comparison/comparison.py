@@ -45,6 +45,7 @@ NUMBERS_EXIT = {
     False: 1,
     None: 3,
 }  # equal to the bit, not, or nobody can say: no deterministic runs of one seed
+NUMBERS_WORDS = {True: "NUMBERS EQUAL", False: "NUMBERS DIFFERENT", None: "CANNOT TELL"}
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,18 @@ class Comparison:
             return INVALID_RUNS
         if self.comparability is None or not self.comparability.ok or self.word is None:
             return NOT_COMPARABLE
-        if self.question.numbers:
-            return NUMBERS_EXIT[None if self.bits is None else self.bits.equal]
-        return EXIT[self.word]
+        return NUMBERS_EXIT[self._equal] if self.question.numbers else EXIT[self.word]
+
+    @property
+    def headline(self) -> str:
+        """The word that says the same as the exit code."""
+        if self.word is None:
+            return "NOT COMPARED"
+        return NUMBERS_WORDS[self._equal] if self.question.numbers else self.word
+
+    @property
+    def _equal(self) -> bool | None:
+        return None if self.bits is None else self.bits.equal
 
 
 def compare(baseline: str, candidate: str, question: Question, floor: Floor | None = None) -> Comparison:

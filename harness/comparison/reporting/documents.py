@@ -24,7 +24,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
     comparable = found.comparability
     return {
         "version": VERSION,
-        "verdict": found.word,
+        "verdict": None if found.word is None else found.headline,
         "exit_code": found.exit_code,
         "sentence": words.sentence(found),
         "labels": list(found.question.labels),
@@ -159,7 +159,7 @@ def junit(found: Comparison) -> str:
     """One test a question: are all runs valid, are the arms comparable, is the hardware well, is each gated metric equal.
 
     A slower metric is a failure; what cannot be told is an error, so that no pipeline takes it for a pass. With --numbers the
-    numbers are asked for, and not the speed.
+    numbers are asked for, and neither the speed nor what makes it doubtful.
     """
     suite = ET.Element("testsuite", name="harness compare")
     text = printable(words.sentence(found))
@@ -168,7 +168,7 @@ def junit(found: Comparison) -> str:
         comparable = found.comparability
         refusals = list(comparable.refusals) if comparable is not None else []
         _case(suite, "arms are comparable", refusals, "error")
-        if not refusals:
+        if not refusals and not found.question.numbers:
             _case(suite, "hardware is well", [f"{each.where}: {each.text}" for each in found.symptoms], "error")
         if found.question.numbers:
             said = "no deterministic runs of one seed in both arms" if found.bits is None else found.bits.text
@@ -185,7 +185,7 @@ def junit(found: Comparison) -> str:
     for kind in ("failure", "error"):
         suite.set(f"{kind}s", str(len(suite.findall(f"testcase/{kind}"))))
     out = ET.SubElement(suite, "system-out")
-    out.text = text
+    out.text = f"{found.headline}: {text}"
     ET.indent(suite)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
 
@@ -204,7 +204,7 @@ def markdown(found: Comparison, said: Callable[[str], str] = str) -> str:
 
 def _markdown(found: Comparison, plain: Callable[[str], str]) -> Iterator[str]:
     a, b = found.question.labels
-    yield f"**{found.word or 'NOT COMPARED'}**: {plain(words.sentence(found))}"
+    yield f"**{found.headline}**: {plain(words.sentence(found))}"
     yield ""
     for arm, label in enumerate(found.question.labels):
         yield f"- {plain(label)}: {plain(arm_text([run for run in found.runs if run.arm == arm]))}"

@@ -13,7 +13,7 @@ import pytest
 
 from harness.comparison import bits
 from harness.comparison.comparison import Question, compare
-from harness.comparison.reporting import documents, terminal, words
+from harness.comparison.reporting import documents, page, terminal, words
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import judged
 
@@ -229,3 +229,28 @@ def test_a_deterministic_run_of_the_toy(tmp_path: Path) -> None:
     assert [event["value"] for each in found for event in each if event["key"] == "seed"] == [1, 1]
     assert "a deterministic run" in [each.what for each in fitness.of_run(read(logs[0]))]
     assert judged([log.parent for log in logs]).bits is not None
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "code", "headline"),
+    [
+        ("w", "w", 0, "NUMBERS EQUAL"),
+        ("w", "v", 1, "NUMBERS DIFFERENT"),
+        (None, None, 3, "CANNOT TELL"),
+    ],
+)
+def test_every_output_says_of_the_numbers_what_the_exit_code_says(
+    tmp_path: Path, a: str | None, b: str | None, code: int, headline: str
+) -> None:
+    """The headline was the speed's, EQUAL where the exit code was 1, and JUnit had an error for a GPU's where it was 0."""
+    kinds: list[dict[str, Any]] = [{} if each is None else {"change": deterministic(weights=each)} for each in (a, b)]
+    folders = arms.in_turns(tmp_path, 3, a=kinds[0], b=kinds[1])
+    arms.telemetry(folders[1] / "result_0.txt", ecc=1)
+    found = judged(folders, numbers=True)
+    assert (found.exit_code, found.word) == (code, "SUSPECT")
+    assert documents.as_json(found)["verdict"] == headline
+    assert documents.markdown(found).startswith(f"**{headline}**")
+    assert f"<title>{headline}: " in page.render(found) and f">{headline}</p>" in page.render(found)
+    suite = ET.fromstring(documents.junit(found))
+    assert (int(suite.get("failures", "")) + int(suite.get("errors", "")) == 0) == (code == 0)
+    assert (suite.findtext("system-out") or "").startswith(f"{headline}: ")
