@@ -41,6 +41,12 @@ OF_A_HOST = (
     "chosen.*",
     *(name for name in DRIVER_FIELDS if name not in DRIVER_ITSELF),
 )
+# May be each host's own where its runs are alike in it, beside the above: an image, say, can be judged on hosts of two drivers
+BETWEEN_HOSTS = (
+    *DRIVER_FIELDS,
+    *("software.os", "software.kernel", "software.container", "software.cpu_capability", "software.driver*"),
+    *("environment.*", "seed"),
+)
 # Of what a run logs before its clock starts: known otherwise, or a measurement. The rest is what it chose by itself
 NOT_CHOSEN = (
     *("submission_*", "configuration*", "init_*", "seed", "weights_initialization", "software", "hardware", "image"),
@@ -240,8 +246,11 @@ class _Judge:
         yield from _seeds(group, host, self.allowed)
 
     def swapped(self, runs: Sequence[ComparedRun], differing: Iterable[str]) -> Iterable[Difference]:
-        """What makes the arms is the same on each host, or their mean over hosts is of nothing: folders that were swapped."""
-        for name in sorted(differing):
+        """What makes the arms, and the work they do, is the same on each host, or their mean over hosts is of nothing: folders
+        that were swapped, a host on another commit.
+        """
+        work = {name for run in runs for name in self.facts[id(run)] if not _matches(name, BETWEEN_HOSTS)}
+        for name in sorted(work.union(differing)):
             sets = self._sets(runs, name)
             if any(len(values) > 1 for values in sets) and name != "seed" and not self._of_a_host(name):
                 yield self._mixed(name, sets, None)

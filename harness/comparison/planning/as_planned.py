@@ -83,8 +83,16 @@ def not_asked(
     return "" if now == then_code else f"of {_code(then_code)}, and the code is {_code(now)}"
 
 
-def other_work(plan: Plan, arm: int, record: RunRecord | None, attempts: Iterable[Attempt]) -> str:
-    """Why what ran is not what ran before; a comparison would refuse it days later.
+def other_work(
+    plan: Plan,
+    arm: int,
+    record: RunRecord | None,
+    attempts: Iterable[Attempt],
+    elsewhere: Iterable[Attempt] = (),
+) -> str:
+    """Why what ran is not what ran before on this host, or `elsewhere`; a comparison would refuse it days later.
+
+    Devices and variables are each host's own.
 
     The code is one for both arms, and so is the configuration, unless an arm brings its own.
     """
@@ -95,18 +103,19 @@ def other_work(plan: Plan, arm: int, record: RunRecord | None, attempts: Iterabl
     own_settings = own_code or any(each.config for each in arms)
     own_variables = own_code or any(each.env for each in arms)
     now = ran(record)
-    ends = [(str(each.start.get("arm")), each.end) for each in attempts if each.finished and each.end is not None]
-    if then := _before(ends, arms[arm].name if own_code else None, CODE, now):
+    ends = _ends(attempts)
+    all_ends = [*ends, *_ends(elsewhere)]
+    if then := _before(all_ends, arms[arm].name if own_code else None, CODE, now):
         return (
             f"the code is not what {arms[arm].name if own_code else 'the plan'} began with: {_code(now)}, was "
             f"{_code(then)}; check that out, or begin a new plan"
         )
-    if _before(ends, arms[arm].name if own_code else None, BENCHMARK, now):
+    if _before(all_ends, arms[arm].name if own_code else None, BENCHMARK, now):
         return (
             f"the benchmark's code is not what {arms[arm].name if own_code else 'the plan'} began with: put its folder back as "
             "it was, or begin a new plan"
         )
-    if then := _before(ends, arms[arm].name if own_settings else None, SETTINGS, now):
+    if then := _before(all_ends, arms[arm].name if own_settings else None, SETTINGS, now):
         return (
             f"the configuration is not what {arms[arm].name if own_settings else 'the plan'} began with: SHA-256 "
             f"{str(now['configuration_sha256'])[:12]}, was {str(then['configuration_sha256'])[:12]}; put the file back, or "
@@ -123,6 +132,11 @@ def other_work(plan: Plan, arm: int, record: RunRecord | None, attempts: Iterabl
             f"{_unlike(now[VARIABLES], then[VARIABLES])}; set it as it was, or begin a new plan"
         )
     return ""
+
+
+def _ends(attempts: Iterable[Attempt]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Of finished runs: the arm, and what the ledger has of them."""
+    return [(str(each.start.get("arm")), each.end) for each in attempts if each.finished and each.end is not None]
 
 
 def _before(

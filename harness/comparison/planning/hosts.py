@@ -71,3 +71,9 @@ def same_plan(root: Path, plan: Plan) -> None:
 def complete(root: Path, plan: Plan, number: int) -> bool:
     account = ledger.Account.read(folder(root, number) / ledger.FILE)
     return all(item.index in account.finished for item in plan.schedule(number))
+
+
+def attempts_of_others(root: Path, plan: Plan, number: int) -> list[ledger.Attempt]:
+    """Of all hosts of the plan but this one, as far as they are."""
+    others = (each for each in range(1, plan.hosts + 1) if each != number)
+    return [run for each in others for run in ledger.Account.read(folder(root, each) / ledger.FILE).attempts]

@@ -265,7 +265,11 @@ class Work:
         record = as_planned.record_in(folder)
         if not reason:
             reason = as_planned.not_the_arm(self.plan, item.arm, self.here.driver, record) or as_planned.other_work(
-                self.plan, item.arm, record, self.book.account.attempts
+                self.plan,
+                item.arm,
+                record,
+                self.book.account.attempts,
+                hosts.attempts_of_others(self.root, self.plan, self.number),
             )
         ran = {} if record is None else as_planned.ran(record)
         status = ledger.SUCCESS if not reason else ledger.INTERRUPTED if code == INTERRUPTED else ledger.FAILED

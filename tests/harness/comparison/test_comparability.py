@@ -181,6 +181,42 @@ def test_what_varies_within_an_arm_is_allowed_by_its_own_name(
     assert run(capsys, a, b, "--allow-mixed", "software.torch")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ([put("commit", digit * 40) for digit in "ab"], 4, "commit is mixed within A and B"),
+        ([put("precision", each) for each in ("bf16", "fp32")], 4, "precision is mixed within A and B"),
+        (
+            [put("software", {"torch": each}) for each in ("2.14.0", "2.14.1")],
+            4,
+            "software.torch is mixed within A and B",
+        ),
+        ([put("software", {"kernel": each, "driver": each}) for each in ("6.8", "6.14")], 0, ""),
+    ],
+)
+def test_hosts_that_did_not_do_the_same_work_are_no_replicates(
+    tmp_path: Path, changes: list[arms.Change], code: int, said: str
+) -> None:
+    """Each host's arms were alike in it, so that nothing differed, and the mean over two precisions was given as one figure."""
+    counts = [0, 0]
+    for host in (0, 1):
+        for arm in (0, 1, 1, 0, 0, 1):
+            turn = sum(counts)
+            arms.write(
+                tmp_path / "ab"[arm],
+                counts[arm],
+                turn=turn,
+                factor=arms.NOISE[turn % 10],
+                gpu={"uuid": f"GPU-{host}"},
+                change=changes[host],
+            )
+            counts[arm] += 1
+    found = judged((tmp_path / "a", tmp_path / "b"))
+    assert found.exit_code == code and (not said or said in words.sentence(found))
+    if said:
+        assert judged((tmp_path / "a", tmp_path / "b"), mixed=(said.split(maxsplit=1)[0],)).exit_code == 0
+
+
 def test_arms_that_are_swapped_on_one_of_two_hosts(tmp_path: Path) -> None:
     for host, software in (("GPU-1", (OLD, NEW)), ("GPU-2", (NEW, OLD))):
         for number in range(6):

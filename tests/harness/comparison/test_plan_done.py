@@ -167,6 +167,20 @@ def test_a_second_host_runs_in_opposite_order(tmp_path: Path) -> None:
         go(tmp_path, first, "boot 2", host=2)
 
 
+@pytest.mark.parametrize("what", ["commit", "configuration_sha256"])
+def test_a_second_host_does_the_first_ones_work(tmp_path: Path, what: str) -> None:
+    """On a checkout of another commit it did all of its runs, and each host alone was in order."""
+    plan.write(plan.make("embedded", ["a:env=X=1", "b:env=X=2"], hosts=2, runs=1), tmp_path)
+    said: list[str] = []
+    codes = []
+    for host, digit in ((1, "a"), (2, "b")):
+        on = Machine(OLD, change=arms.put(what, digit * 40))
+        on.tables = on.inside = machine(OLD, uuid=f"GPU-{host}")
+        codes.append(go(tmp_path, on, "boot", said))
+    assert codes == [0, NOT_SUITABLE]
+    assert "is not what the plan began with" in said[-1] and f"was {'a' * 12}" in said[-1].replace("was commit", "was")
+
+
 def test_killed_and_rebooted_between_and_within_blocks(root: Path) -> None:
     """SIGKILL with half a log written, in every block; then the same command again."""
 
