@@ -108,7 +108,7 @@ class Work:
             )
             self._put_aside()
             items = self.plan.schedule(self.number)
-            if self.plan.epochs is not None and items and (code := self._learn_steps(items[0])):
+            if self.plan.epochs is not None and items and (code := self._learn_steps(items)):
                 return code
             warm: set[int] = set()  # blocks that this process has warmed up
             while (item := self._due(items)) is not None:
@@ -139,23 +139,39 @@ class Work:
     def _warm_ups(self, items: list[PlannedRun], item: PlannedRun) -> list[PlannedRun]:
         return [each for each in items if each.kind == "warm-up" and each.block == item.block]
 
-    def _learn_steps(self, first: PlannedRun) -> int:
-        """By a run of one step, whose log tells how many images an epoch has; 0 when it is known."""
+    def _learn_steps(self, items: list[PlannedRun]) -> int:
+        """By a run of one step, whose log tells how many images an epoch has; 0 when it is known.
+
+        Of each arm where both may have a batch of their own.
+        """
         assert self.plan.epochs is not None
         known = next((entry["steps"] for entry in self._about(STEPS)), None)
         if known is None:
-            folder = self.root / "warm-up" / "one-step" / f"host-{self.number}-{int(time.time())}"
-            folder.mkdir(parents=True)
-            self.say("one step, to learn how many an epoch has")
-            code = self.launch(replace(self.plan, epochs=None, max_steps=1), first, folder)
-            record = as_planned.record_in(folder)
-            if record is None or not record.train_samples or not record.global_batch_size:
+            alike = not any(arm.config or arm.commit or arm.image for arm in self.plan.arms)
+            found: dict[str, int] = {}
+            for arm in (items[0].arm,) if alike else (0, 1):
+                item = next(each for each in items if each.arm == arm)
+                name = self.plan.arms[arm].name
+                folder = self.root / "warm-up" / "one-step" / f"host-{self.number}-{name}-{int(time.time())}"
+                folder.mkdir(parents=True)
+                self.say(f"one step of arm {name}, to learn how many an epoch has")
+                code = self.launch(replace(self.plan, epochs=None, max_steps=1), item, folder)
+                record = as_planned.record_in(folder)
+                if record is None or not record.train_samples or not record.global_batch_size:
+                    self.say(
+                        f"{folder}: its log does not tell train_samples and global_batch_size; use --steps in a new plan"
+                    )
+                    return code if code not in (TARGET_MET, EPOCHS_SPENT) else USAGE
+                # a last batch that is not full counts: N epochs are whole then, whether the benchmark drops it or not
+                found[name] = self.plan.epochs * math.ceil(record.train_samples / record.global_batch_size)
+            if len(set(found.values())) > 1:
+                counts = " and ".join(f"{count} steps of arm {name}" for name, count in found.items())
                 self.say(
-                    f"{folder}: its log does not tell train_samples and global_batch_size; use --steps in a new plan"
+                    f"--epochs {self.plan.epochs}: these are {counts}, and a comparison is of as many steps; "
+                    "use --steps in a new plan"
                 )
-                return code if code not in (TARGET_MET, EPOCHS_SPENT) else USAGE
-            # a last batch that is not full counts: N epochs are whole then, whether the benchmark drops it or not
-            known = self.plan.epochs * math.ceil(record.train_samples / record.global_batch_size)
+                return USAGE
+            known = next(iter(found.values()))
             self._enter(STEPS, steps=known)
         self.plan = replace(self.plan, epochs=None, max_steps=known)
         return 0

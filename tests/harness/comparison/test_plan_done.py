@@ -41,7 +41,7 @@ def test_a_whole_plan_over_two_drivers(root: Path) -> None:
     assert go(root, Machine(NEW, slower=1.013), "boot 3", said) == 0
     assert f"install its driver ({OLD}) and reboot" in said[-1]
     assert go(root, Machine(OLD), "boot 4", said) == 0
-    assert "all runs of host 1 are done" in said[-1] and "Arm old at the end ran at" in said[-1]
+    assert "all runs of host 1 are done" in said[-1] and "Arm old at the end ran at " in said[-1]
     assert "left here" in "".join(said)
 
     found = compare(str(root / "arms/old"), str(root / "arms/new"), Question())
@@ -363,6 +363,21 @@ def test_two_machines_at_once_are_two_hosts(tmp_path: Path) -> None:
 def test_a_machine_that_tells_nothing_of_itself_finds_its_place_again(tmp_path: Path) -> None:
     made = plan.make("embedded", ["old", "new"], hosts=2)
     assert [hosts.claim(tmp_path, made, None) for _ in range(2)] == [1, 1]
+
+
+def test_an_epoch_of_unlike_batches_is_no_number_of_steps(tmp_path: Path) -> None:
+    """The batch of whichever arm came first on a host decided the steps of both."""
+    plan.write(plan.make("embedded", ["a:config=x", "b:config=y"], hosts=1, runs=1, epochs=2), tmp_path)
+    on, said = Machine(OLD), list[str]()
+
+    def launch(made: plan.Plan, item: plan.PlannedRun, folder: Path) -> int:
+        on.change = arms.put("global_batch_size", (256, 456)[item.arm])
+        return on.launch(made, item, folder)
+
+    made = plan.read(tmp_path)
+    hosts.folder(tmp_path, 1).mkdir(parents=True)
+    assert work.Work(tmp_path, made, 1, work.Here.of(on.tables, "boot"), launch, said.append, "again").run() == 2
+    assert "--epochs 2: these are 918 steps of arm a and 516 steps of arm b" in said[-1] and on.started == 2
 
 
 def test_epochs_are_counted_in_steps_by_a_run_of_one(tmp_path: Path) -> None:
