@@ -138,7 +138,8 @@ def checkout(arm: Arm, root: Path) -> Path:
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         # As long as it takes: ended, it would leave a part of the files, which the next call took for all of them
-        done = git.ask(ROOT, "worktree", "add", "--detach", str(place), arm.commit, limit_s=None)
+        # A plan's folder that was deleted is registered still, and without force its place is refused
+        done = git.ask(ROOT, "worktree", "add", "--force", "--detach", str(place), arm.commit, limit_s=None)
         if done.returncode != 0:
             raise ValueError(f"arm {arm.name}, commit {arm.commit}: {git.said(done)}")
     return place

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -378,6 +379,24 @@ def test_an_epoch_of_unlike_batches_is_no_number_of_steps(tmp_path: Path) -> Non
     hosts.folder(tmp_path, 1).mkdir(parents=True)
     assert work.Work(tmp_path, made, 1, work.Here.of(on.tables, "boot"), launch, said.append, "again").run() == 2
     assert "--epochs 2: these are 918 steps of arm a and 516 steps of arm b" in said[-1] and on.started == 2
+
+
+def test_a_commit_s_checkout_is_made_again_where_the_plan_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git has it registered still, and refused the place."""
+    project = tmp_path / "project"
+    person = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    for words in (
+        ("init", "-q", str(project)),
+        ("-C", str(project), *person, "commit", "-q", "--allow-empty", "-m", "x"),
+    ):
+        subprocess.run(["git", *words], check=True)
+    monkeypatch.setattr(child, "ROOT", project)
+    arm = plan.Arm("a", commit="HEAD")
+    for _ in range(2):
+        assert (child.checkout(arm, tmp_path / "plan") / ".git").exists()
+        shutil.rmtree(tmp_path / "plan")
 
 
 def test_epochs_are_counted_in_steps_by_a_run_of_one(tmp_path: Path) -> None:
