@@ -72,7 +72,7 @@ def _return_check(root: Path, plan: Plan, number: int) -> str:
     if len(rates) < 2:
         return ""
     first, last = rates[min(rates)], rates[max(rates)]
-    return f"Arm {name} at the end ran at {100 * (last / first - 1):+.2f} % of its first block's speed. "
+    return f"Arm {name} at the end differed by {100 * (last / first - 1):+.2f} % from its first block's speed. "
 
 
 def _allowed(plan: Plan) -> str:

@@ -42,7 +42,7 @@ def test_a_whole_plan_over_two_drivers(root: Path) -> None:
     assert go(root, Machine(NEW, slower=1.013), "boot 3", said) == 0
     assert f"install its driver ({OLD}) and reboot" in said[-1]
     assert go(root, Machine(OLD), "boot 4", said) == 0
-    assert "all runs of host 1 are done" in said[-1] and "Arm old at the end ran at " in said[-1]
+    assert "all runs of host 1 are done" in said[-1] and "Arm old at the end differed by " in said[-1]
     assert "left here" in "".join(said)
 
     found = compare(str(root / "arms/old"), str(root / "arms/new"), Question())
