@@ -81,6 +81,17 @@ def living(path: Path) -> str | None:
     return f"process {number}" if began is not None and _began(number) == began else None
 
 
+def sign() -> str:
+    """This process, as a word by which another of this machine can ask after it."""
+    return f"{os.getpid()} {_began(os.getpid())}"
+
+
+def lives(sign: str) -> bool:
+    """Whether the process of this word does, and not another that was given its number."""
+    number, _, began = sign.partition(" ")
+    return number.isdecimal() and _began(int(number)) == began
+
+
 def _began(number: int) -> str | None:
     """When a process began, by its boot and the ticks since then: what psutil tells moves with a clock that is set.
 

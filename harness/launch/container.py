@@ -75,6 +75,10 @@ class ContainerLauncher:
             variables=self.variables,
         )
 
+    def labels(self, order: Order) -> dict[str, str]:
+        """By which the trial's container is known, and for how long it is to be left alone."""
+        return engine.labels(self.series, order.folder, order.number)
+
     def facts(self) -> dict[str, Any]:
         """For the ledger."""
         digests = self.image.attrs.get("RepoDigests") or []
@@ -124,7 +128,7 @@ class ContainerLauncher:
             container = self.client.containers.create(
                 **chosen.arguments(),
                 name=f"harness-{re.sub(NOT_IN_A_NAME, '_', self.name)}-{self.series}-{order.number}",
-                labels=engine.labels(self.series, order.folder, order.number),
+                labels=self.labels(order),
             )
         try:
             with engine.explained(f"starting a container of {self.reference}"):

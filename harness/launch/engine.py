@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import holder
 from harness.contract import NotSuitable
 from harness.launch import away, ledger
 from harness.launch.away import Answer, Away
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # Labels of every container that a series starts
 SERIES, HOST, FOLDER, TRIAL = "harness.series", "harness.host", "harness.folder", "harness.trial"
+PROCESS = "harness.process"  # of one that no ledger speaks for, a probe's: who waits for it, as holder.sign has it
 
 PATIENCE_S = 60.0  # for an engine that is being restarted
 AGAIN_S = 1.0  # between two tries
@@ -205,14 +207,15 @@ def labels(series: str, folder: Path, number: int) -> dict[str, str]:
 def remove_leftovers(client: DockerClient) -> list[str]:
     """Remove the containers of series that are gone (killed, or their machine restarted). Returns them, for people.
 
-    A series lives as long as it holds the lock on its ledger. What another host (also: a container that shares the engine)
-    or another user has started is left alone where its ledger cannot be seen from here.
+    A series lives as long as it holds the lock on its ledger, a probe as long as its process. What another host (also: a
+    container that shares the engine) or another user has started is left alone where its ledger cannot be seen from here.
     """
     removed = []
     for each in _labelled(client, f"{HOST}={platform.node()}"):
         folder = each.labels.get(FOLDER, "")
+        waits = each.labels.get(PROCESS)
         try:
-            alive = ledger.in_use(Path(folder))
+            alive = ledger.in_use(Path(folder)) if waits is None else holder.lives(waits)
         except PermissionError:
             continue
         if not alive:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness import holder
 from harness.config import Configuration
 from harness.execution.signals import Interrupted
 from harness.exit_codes import INTERRUPTED
-from harness.launch import container, container_spec, watchdog
+from harness.launch import container, container_spec, engine, watchdog
 from harness.launch.container import ContainerLauncher
 from harness.launch.container_spec import ContainerSpec
 from harness.launch.reaper import Reaper
@@ -40,6 +41,10 @@ class ProbeLauncher(ContainerLauncher):
             f"{self.seconds:g}",
         )
         return replace(of_trial, command=words)
+
+    def labels(self, order: Order) -> dict[str, str]:
+        """A trial's, and this process: no ledger says that the container has somebody who waits for it."""
+        return {**super().labels(order), engine.PROCESS: holder.sign()}
 
 
 def probe(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +19,14 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
+from harness import holder
 from harness.cli import main
 from harness.contract import NotSuitable
 from harness.exit_codes import NOT_SUITABLE
 from harness.launch import engine, ledger
 from harness.launch.container import ContainerLauncher
 from harness.launch.container_spec import ContainerSpec, EngineHost, Gpus
+from harness.launch.probing import ProbeLauncher
 from harness.launch.trial import Order
 from harness.request import Request
 
@@ -190,6 +195,30 @@ def test_only_containers_of_series_that_are_gone_are_removed(tmp_path: Path) -> 
         removed = engine.remove_leftovers(client)  # type: ignore[arg-type]
     assert removed == [f"b (of {gone})", f"c (of {tmp_path / 'no' / 'such'})", f"d (of {gone})"]
     assert [each.removed for each in everything] == [False, True, True, False]
+
+
+def test_a_probe_s_container_is_left_alone_while_its_process_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds no ledger: any series or probe that began beside it removed it."""
+    launcher = object.__new__(ProbeLauncher)
+    launcher.series = "s"
+
+    def waited_for_by(process: int) -> Fake:
+        with monkeypatch.context() as there:
+            there.setattr(holder.os, "getpid", lambda: process)
+            made = Fake("probe", tmp_path)
+            made.labels = launcher.labels(Order(0, tmp_path, None, caches_cleared=False))
+        return made
+
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    mine, others = waited_for_by(os.getpid()), waited_for_by(other.pid)
+    client: Any = SimpleNamespace(containers=SimpleNamespace(list=lambda **_: [mine, others]))
+    assert engine.remove_leftovers(client) == []
+    other.communicate()
+    assert engine.remove_leftovers(client) == [f"probe (of {tmp_path})"]
+    assert (mine.removed, others.removed) == (False, True)
+    assert not holder.lives(f"{os.getpid()} another boot's 7"), "its number was given again"
 
 
 def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
