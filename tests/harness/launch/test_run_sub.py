@@ -6,6 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from harness.cli import environment
 from tests.conftest import CHECKOUT
 
@@ -15,7 +17,7 @@ printf '%s\\n' "$PYTHONPATH" "$@" > "{seen}"
 
 
 def submit(
-    tmp_path: Path, *jobs: tuple[int, str | Path], submit_line: str = "", **given: str
+    tmp_path: Path, *jobs: tuple[int, str | Path], submit_line: str = "", options: tuple[str, ...] = (), **given: str
 ) -> subprocess.CompletedProcess[str]:
     tools = tmp_path / "bin"
     tools.mkdir(exist_ok=True)
@@ -32,7 +34,9 @@ def submit(
     plain = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHON": str(tools / "python"), "SLURM_JOB_ID": "41", **given}
     copied = tmp_path / "slurm_script"  # as slurmd makes it
     copied.write_text(script.read_text())
-    return subprocess.run(["bash", str(copied)], env=plain, cwd=tmp_path, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["bash", str(copied), *options], env=plain, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
 
 
 def test_every_input_reaches_the_harness(tmp_path: Path) -> None:
@@ -103,9 +107,30 @@ def test_a_link_to_the_script_is_the_script(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     finished = submit(tmp_path)
-    assert finished.returncode != 0 and "DGXSYSTEM is not set" in finished.stderr
+    assert finished.returncode == 2 and "DGXSYSTEM is not set" in finished.stderr
     finished = submit(tmp_path, DGXSYSTEM="x", SLURM_JOB_ID="")
-    assert finished.returncode != 0 and "sbatch docker/run.sub" in finished.stderr
+    assert finished.returncode == 2 and "sbatch docker/run.sub" in finished.stderr
+
+
+@pytest.mark.parametrize("name", ["RESUME", "CLEAR_CACHES"])
+def test_what_is_neither_yes_nor_no_is_refused(tmp_path: Path, name: str) -> None:
+    """RESUME=yes was no, and the series was refused for having begun; CLEAR_CACHES=no was yes."""
+    finished = submit(tmp_path, DGXSYSTEM="x", **{name: "yes"})
+    assert (finished.returncode, finished.stderr) == (2, f"{name}=yes: 1 or 0 is needed\n")
+    assert not (tmp_path / "seen").exists()
+    assert submit(tmp_path, DGXSYSTEM="x", **{name: ""}).returncode == 0, "as left out"
+
+
+@pytest.mark.parametrize("shown", ["", " --max-steps 20 --org 'Ada & Co'"], ids=["older Slurm", "newer Slurm"])
+def test_options_reach_the_harness(tmp_path: Path, shown: str) -> None:
+    """They were dropped without a word; a newer Slurm shows them behind the script's path, which may have spaces itself."""
+    (tmp_path / "a b").symlink_to(CHECKOUT)
+    job = (41, f"{tmp_path / 'a b' / 'docker' / 'run.sub'}{shown}")
+    finished = submit(tmp_path, job, options=("--max-steps", "20", "--org", "Ada & Co"), DGXSYSTEM="x", RESUME="0")
+    assert finished.returncode == 0, finished.stderr
+    words = (tmp_path / "seen").read_text().splitlines()
+    assert words[0] == str(CHECKOUT)
+    assert words[-4:] == ["--max-steps", "20", "--org", "Ada & Co"]
 
 
 def test_no_variable_of_its_own_looks_like_a_mistake() -> None:
