@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import names
 from harness.contract import NotSuitable
 from harness.exit_codes import DISK_FULL
-from harness.launch import ledger, watchdog
+from harness.launch import ledger, trial, watchdog
 from harness.launch.ledger import Account
 
 DISK_FREE = 64 << 20  # bytes that a trial's log, record, picture and telemetry may need
@@ -115,10 +115,11 @@ def may_begin(series: SeriesOrder, where: str, account: Account) -> None:
                 f"{log.with_suffix('.json')}: is not the record that the ledger says this trial left; it was changed or taken "
                 "away"
             )
-    known = {each.number for each in account.attempts}
-    strangers = [n for n in range(series.trials) if n not in known and (folder / names.result(n)).exists()]
-    if strangers:
-        raise stranger(folder / names.result(strangers[0]))
+    last = {each.number: each for each in account.attempts}
+    for number in sorted({*range(series.trials), *last}):
+        log, of = folder / names.result(number), last.get(number)
+        if log.exists() and (of is None or of.marked is not None or not trial.may_have_left(of, log.name)):
+            raise stranger(log)
 
 
 def _each_seed_once(series: SeriesOrder, account: Account) -> None:

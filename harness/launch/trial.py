@@ -139,15 +139,20 @@ LOGGED = (
 )
 
 
-def put_aside(folder: Path, number: int, attempt: int) -> list[str]:
+def may_have_left(attempt: ledger.Attempt, log: str) -> bool:
+    """Whether a log of this name may be the attempt's: its end says which is; of one that was broken off nobody does."""
+    return attempt.end is None or attempt.end["log"] == log
+
+
+def put_aside(folder: Path, broken: ledger.Attempt) -> list[str]:
     """Give the files of a broken attempt another name, for good. Returns the new names, the log's first."""
     kept = []
     for path in [
-        each for kind in ("result", "refused", "telemetry") for each in sorted(folder.glob(f"{kind}_{number}.*"))
+        each for kind in ("result", "refused", "telemetry") for each in sorted(folder.glob(f"{kind}_{broken.number}.*"))
     ]:
-        if names.BROKEN not in path.name:
+        if names.BROKEN not in path.name and (path.suffix != ".txt" or may_have_left(broken, path.name)):
             stem, _, suffix = path.name.partition(".")
-            kept.append(path.rename(path.with_name(f"{stem}{names.BROKEN}{attempt}.{suffix}")).name)
+            kept.append(path.rename(path.with_name(f"{stem}{names.BROKEN}{broken.attempt}.{suffix}")).name)
     return sorted(kept, key=lambda name: not name.endswith(".txt"))
 
 

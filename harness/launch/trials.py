@@ -139,7 +139,7 @@ class _HeldSeries:
         for each in self.book.account.attempts:
             if each.finished or each.marked is not None:
                 continue
-            names = trial.put_aside(self.series.folder, each.number, each.attempt)
+            names = trial.put_aside(self.series.folder, each)
             self.book.append(
                 ledger.BROKEN,
                 trial=each.number,
@@ -203,6 +203,7 @@ class _HeldSeries:
         """
         if order.log.exists():
             raise admission.stranger(order.log)
+        refused_before = order.refused_log.exists()
         self.say(f"{order.name}: beginning trial {order.number + 1} of {self.series.trials}")
         start = self.book.append(
             ledger.START,
@@ -229,7 +230,7 @@ class _HeldSeries:
             code = watchdog.halt(running) if running is not None else INTERRUPTED
             outcome = Outcome(code, "signal", why=str(interrupted))
         except NotSuitable as error:
-            self._enter_end(order, start, Outcome(NOT_SUITABLE, tail=(str(error),)), facts)
+            self._enter_end(order, start, Outcome(NOT_SUITABLE, tail=(str(error),)), facts, refused_before)
             raise
         finally:
             if running is not None:
@@ -238,17 +239,21 @@ class _HeldSeries:
                 running.close()
         if running is not None and outcome.ended_by != "signal":
             outcome = replace(outcome, why="; ".join(filter(None, (outcome.why, running.why()))))
-        end = self._enter_end(order, start, outcome, facts)
+        end = self._enter_end(order, start, outcome, facts, refused_before)
         self.say(f"{order.name}: {end['status']}{': ' * bool(end['reason'])}{end['reason']}")
         return end
 
-    def _enter_end(self, order: Order, start: ledger.Entry, outcome: Outcome, facts: dict[str, Any]) -> ledger.Entry:
+    def _enter_end(
+        self, order: Order, start: ledger.Entry, outcome: Outcome, facts: dict[str, Any], refused_before: bool
+    ) -> ledger.Entry:
+        """`refused_before`: whether a log of a refused run lay there when the trial began, which is somebody else's."""
         self.book.check()  # where its folder was moved away, nothing else can be said
         path = order.log
         # what a trial that never began leaves has no result's name; a log of that name would be somebody else's
         if outcome.exit_code == USAGE or not path.is_file():
             path = order.refused_log
-        log = trial.read_log(path)
+        left = path.is_file() and not (refused_before and path == order.refused_log)
+        log = trial.read_log(path) if left else None
         verdict = trial.judge(outcome, log, self.series.configuration_sha256)
         end = {
             "trial": order.number,
@@ -260,7 +265,7 @@ class _HeldSeries:
             "log": path.name if log else None,
             "log_sha256": log.sha256 if log else None,
         }
-        written = path if path.is_file() else order.refused_log if verdict.status == ledger.REFUSED else order.log
+        written = path if left else order.refused_log if verdict.status == ledger.REFUSED else order.log
         written = trial.write(written.with_suffix(".json"), order, start, {**end, **facts}, log, outcome.tail)
         entered = self.book.append(ledger.END, **end, record_sha256=ledger.sha256(written))
         if verdict.status in ledger.FINISHED and self.series.also_as is not None:

@@ -533,6 +533,39 @@ def test_a_strangers_log_is_never_entered_for_a_trial(fakes: Fakes) -> None:
     assert stranger.read_text() == ":::MLLOG {}\n"
 
 
+def test_a_log_that_a_refused_trial_did_not_leave_is_not_put_aside_as_its(fakes: Fakes) -> None:
+    """Somebody's result was renamed, for good, to what a broken attempt had left, and so entered."""
+    fakes.tell(_0="refuse")
+    assert fakes.run(1) == 2
+    before = fakes.account.entries
+    stranger = fakes.folder / "result_0.txt"
+    stranger.write_text("a result of hours")
+    fakes.tell()
+    for resume in (False, True):
+        with pytest.raises(ledger.LedgerError, match=r"result_0\.txt: is there, but the ledger knows of no such trial"):
+            fakes.run(1, resume=resume)
+    assert (stranger.read_text(), fakes.account.entries) == ("a result of hours", before)
+    stranger.unlink()
+    assert fakes.run(1) == 0
+
+
+def test_a_word_of_refusal_that_lay_there_before_is_not_the_trial_s(fakes: Fakes) -> None:
+    """What somebody else was told last week was entered as why the trial could not run."""
+    fakes.tell(_0="refuse")
+    stop = {"key": "run_stop", "value": None, "metadata": {"status": "aborted", "reason": "last week's"}}
+    text = f":::MLLOG {json.dumps({'namespace': '', 'time_ms': 1, 'event_type': 'INTERVAL_END', **stop})}\n"
+    earlier = fakes.folder / "refused_0.txt"
+    earlier.write_text(text)
+    assert fakes.run(1) == 2
+    end = fakes.account.attempts[0].end
+    assert end is not None
+    assert (end["reason"], end["log"], end["log_sha256"]) == ("the data set is another one", None, None)
+    assert json.loads((fakes.folder / "refused_0.json").read_text())["reason"] == end["reason"]
+    fakes.tell()
+    assert fakes.run(1) == 0
+    assert earlier.read_text() == text, "nor is it put aside with what the trial left"
+
+
 def test_a_record_that_was_changed_is_noticed(fakes: Fakes) -> None:
     fakes.tell(_1="die")
     fakes.run(2)
