@@ -146,13 +146,14 @@ def may_have_left(attempt: ledger.Attempt, log: str) -> bool:
 
 def put_aside(folder: Path, broken: ledger.Attempt) -> list[str]:
     """Give the files of a broken attempt another name, for good. Returns the new names, the log's first."""
-    kept = []
-    for path in [
-        each for kind in ("result", "refused", "telemetry") for each in sorted(folder.glob(f"{kind}_{broken.number}.*"))
-    ]:
+    kinds = ("result", "refused", "telemetry")
+    for path in [each for kind in kinds for each in sorted(folder.glob(f"{kind}_{broken.number}.*"))]:
         if names.BROKEN not in path.name and (path.suffix != ".txt" or may_have_left(broken, path.name)):
             stem, _, suffix = path.name.partition(".")
-            kept.append(path.rename(path.with_name(f"{stem}{names.BROKEN}{broken.attempt}.{suffix}")).name)
+            path.rename(path.with_name(f"{stem}{names.BROKEN}{broken.attempt}.{suffix}"))
+    # by their new names: who was killed as he did this has left some of them so, and no line in the ledger
+    aside = f"{broken.number}{names.BROKEN}{broken.attempt}.*"
+    kept = [each.name for kind in kinds for each in sorted(folder.glob(f"{kind}_{aside}"))]
     return sorted(kept, key=lambda name: not name.endswith(".txt"))
 
 

@@ -549,6 +549,34 @@ def test_a_log_that_a_refused_trial_did_not_leave_is_not_put_aside_as_its(fakes:
     assert fakes.run(1) == 0
 
 
+@pytest.mark.parametrize("renamed", [1, 2])
+def test_what_was_put_aside_by_one_who_was_killed_meanwhile_is_entered(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, renamed: int
+) -> None:
+    """The ledger said of it that it had left no file."""
+    fakes.tell(_0="nan")
+    assert fakes.run(1) == 5
+    log_sha256 = ledger.sha256(fakes.folder / "result_0.txt")
+    left = itertools.count(1)
+    rename = Path.rename
+
+    def killed(path: Path, to: Path) -> Path:
+        moved = rename(path, to)
+        if next(left) == renamed:
+            raise KeyboardInterrupt
+        return moved
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fakes.run(1, resume=True)
+    fakes.tell()
+    assert fakes.run(1, resume=True) == 0
+    (marked,) = [each for each in fakes.account.entries if each["event"] == "trial_broken"]
+    assert marked["files"] == ["result_0.broken-1.txt", "result_0.broken-1.json"]
+    assert marked["log_sha256"] == log_sha256
+
+
 def test_a_word_of_refusal_that_lay_there_before_is_not_the_trial_s(fakes: Fakes) -> None:
     """What somebody else was told last week was entered as why the trial could not run."""
     fakes.tell(_0="refuse")
