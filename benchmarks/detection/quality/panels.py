@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def _panel(evaluation: Evaluation, images: Path, image_id: int) -> npt.NDArray[n
     picture = picture.resize((max(1, round(picture.width * zoom)), max(1, round(picture.height * zoom))))
     canvas = ImageDraw.Draw(picture)
     for box in truth.boxes(image_id):
-        canvas.rectangle(_corners(box, zoom), outline="white", width=1)
+        if (corners := _corners([value * zoom for value in box.tolist()], picture, 1)) is not None:
+            canvas.rectangle(corners, outline="white", width=1)
     rows = evaluation.first_rows[evaluation.first_rows[:, 0] == image_id]
     shown = rows[rows[:, 5] >= SCORE_SHOWN]
     for _, *box, score, category in shown[np.argsort(-shown[:, 5])][:BOXES_SHOWN][::-1]:
@@ -46,14 +48,29 @@ def mark(picture: Image.Image, xywh_px: Sequence[float], text: str, category: in
     """Draw a box and its text into the picture; lines and letters are `zoom` times as large as in a panel, or a panel's."""
     zoom = max(zoom, 1.0)
     canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(size=13 * zoom)
-    colour = COLOURS[category % len(COLOURS)]
-    left, top, right, bottom = _corners(xywh_px, 1.0)
-    canvas.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=round(2 * zoom))
+    colour, line = COLOURS[category % len(COLOURS)], round(2 * zoom)
+    corners = _corners(xywh_px, picture, line)
+    if corners is None:
+        return
+    canvas.rectangle(corners, outline=colour, width=line)
+    left, top, _, _ = corners
     corner = (max(left, 0) + 2 * zoom, max(top, 0) + zoom)
     canvas.rectangle(canvas.textbbox(corner, text, font=font), fill=colour)
     canvas.text(corner, text, fill="black", font=font)
 
 
-def _corners(xywh_px: Sequence[float] | npt.NDArray[np.float64], zoom: float) -> tuple[float, float, float, float]:
-    x, y, w, h = (float(value) * zoom for value in xywh_px)
-    return x, y, x + w, y + h
+def _corners(xywh_px: Sequence[float], picture: Image.Image, line_px: int) -> tuple[float, float, float, float] | None:
+    """Left, top, right, bottom of what is to be drawn, a side that is not to be seen at most the line's width outside.
+
+    None where there is nothing to be seen, or no box. Pillow takes time by a rectangle's extent, not by what of it lies in the
+    picture, and a model that has diverged finds boxes of a thousand million px.
+    """
+    x, y, w, h = xywh_px
+    right, bottom = x + w, y + h
+    if not all(map(math.isfinite, (x, y, right, bottom))):
+        return None
+    left, top, right, bottom = x, y, max(x, right), max(y, bottom)
+    if right < 0 or bottom < 0 or left > picture.width or top > picture.height:
+        return None
+    beyond_x, beyond_y = picture.width + line_px, picture.height + line_px
+    return max(left, -line_px), max(top, -line_px), min(right, beyond_x), min(bottom, beyond_y)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from benchmarks.detection.found import Detections
@@ -155,6 +158,34 @@ def test_of_a_strip_a_panel_is_drawn_too(tmp_path: Path) -> None:
     whole = evaluation(strip.path, "val", 1)
     whole.run(look)
     assert [panel.shape for panel in panels.draw(whole, strip.images, 1)] == [(1, 320, 3)]
+
+
+def test_a_box_far_beyond_the_picture_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run that had diverged: Pillow took minutes for each, by the box's extent, and the run's end waited for them."""
+    rectangle, most = ImageDraw.ImageDraw.rectangle, 4 * 100
+
+    def near(canvas: ImageDraw.ImageDraw, corners: tuple[float, ...], **options: Any) -> None:
+        assert all(-most <= each <= most for each in corners), corners
+        rectangle(canvas, corners, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "rectangle", near)
+    picture = Image.new("RGB", (100, 60))
+    inf, nan = math.inf, math.nan
+    for nowhere in (
+        (20, 10, inf, 5),
+        (-inf, 0, inf, 9),
+        (-inf, 0, 9, 9),
+        (0, 0, nan, 9),
+        (nan, 0, 9, 9),
+        (101, 0, 1e9, 9),
+    ):
+        panels.mark(picture, nowhere, "", 0)
+        assert picture.getbbox() is None, f"nothing of {nowhere} is in the picture"
+    panels.mark(picture, (-1e9, -1e9, 2e9, 2e9), "", 0)
+    assert picture.getbbox() == (2, 1, 3, 2), "the text's ground alone: each of its sides is outside"
+    panels.mark(picture, (-1e9, 10, 1e9 + 50, 1e9), "", 0)
+    assert picture.getpixel((49, 40)) == picture.getpixel((20, 10)) == (0xE6, 0x9F, 0x00), "the sides that are in it"
+    assert picture.getpixel((20, 40)) == picture.getpixel((0, 40)) == picture.getpixel((20, 59)) == (0, 0, 0)
 
 
 # --- two ranks ---------------------------------------------------------------------------------------------------------
