@@ -15,9 +15,9 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, computed_field, model_validator
 
 from harness import names
 from harness.results.table import rounded
@@ -26,13 +26,27 @@ FORMAT = 2  # of the JSON; grows when a reader of the old form would go wrong. 2
 SIZES = (1, 8, 64, 512)  # accelerators up to which a system is of one class; larger ones are the last
 APART = 0.1  # a coefficient of variation of a series' times that calls for a note; published ones have 0.1 % to 1 %
 
+AS_GIVEN = "log"  # the field that keeps a path whatever its bytes are: written otherwise it leads nowhere
+
 # measured: by this harness, as its own keys in the log show. read: from logs that someone else's code wrote.
 # published: from the data that ships with this package.
 Origin = Literal["measured", "read", "published"]
 
 
+def printable(value: Any) -> Any:
+    """With what is no text in UTF-8 written out, as bytes of a file's name or half a surrogate in JSON: no page can hold it."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return tuple(map(printable, value)) if isinstance(value, tuple | list) else value
+
+
 class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _printable(cls, data: Any) -> Any:
+        return {key: value if key == AS_GIVEN else printable(value) for key, value in data.items()}
 
 
 class Spread(Record):
@@ -54,7 +68,8 @@ class RunEntry(Record):
     """One timed run of a series."""
 
     name: str
-    log: str | None  # path as given; the page links to it
+    # path as given; the page links to it
+    log: Annotated[str | None, PlainValidator(lambda given: given), PlainSerializer(printable)]
     sha256: str | None
     outcome: str  # "success" or the reason in a few words
     counted: bool  # enters the score; the fastest and the slowest of a series do not

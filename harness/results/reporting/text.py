@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os.path
+import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -74,4 +74,4 @@ def accelerators(group: Group | Row) -> str:
 
 def link(path: Path, page_folder: Path) -> str:
     """A relative, quoted address of `path` for a page in `page_folder`."""
-    return quote(Path(os.path.relpath(outside.real(path), outside.real(page_folder))).as_posix())
+    return quote(os.fsencode(os.path.relpath(outside.real(path), outside.real(page_folder))))

@@ -8,6 +8,7 @@ import hashlib
 import html
 import io
 import json
+import os
 import re
 import shutil
 from datetime import UTC, datetime
@@ -470,3 +471,19 @@ def test_a_page_of_many_series(tmp_path: Path) -> None:
     board = report.gather([tmp_path], generated=NOW)
     report.write(board, tmp_path / "page")
     assert sum(row.origin == "measured" for row in board.rows) == 40
+
+
+@pytest.mark.parametrize("kind", ["name", "description"])
+def test_what_is_no_text_takes_no_other_row_away(tmp_path: Path, kind: str) -> None:
+    """A folder's name in Latin-1, or half a surrogate in a description, left neither page nor JSON of all results."""
+    folder = Path(os.fsdecode(bytes(tmp_path / "out") + b"/r\xe9sultats")) if kind == "name" else tmp_path / "out/odd"
+    package = logs.write_package(folder / "Someone")
+    if kind == "description":
+        said = {**logs.DESCRIPTION, "submitter": "Some\ud83done", "system_name": "x\ud83d", "hw_notes": "\ud83d"}
+        (package / "systems/dgxa100_test.json").write_text(json.dumps(said))
+    code, out, _ = invoke(tmp_path / "out", "--no-published", "--json", "--html", tmp_path / "page")
+    assert code == 0
+    written = "r\\udce9sultats" if kind == "name" else "Some\\ud83done"
+    assert json.dumps(written)[1:-1] in out
+    page = (tmp_path / "page/index.html").read_text(encoding="utf-8")
+    assert ("r%E9sultats/Someone/results" in page) == (kind == "name"), "the link leads to the log"
