@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from harness.system import accelerator
 
 DELTA = 0.005
 GATED = (MEDIAN, MEAN)  # fields of a point, too
+NO_REASON = "neither driver, commit, libraries, variables nor boot changed"
+NOT_TOLD = "not told"
+OF_A_DRIVER = ("driver", "libcuda", "nvml")  # beginnings of names that the driver's own name stands for
 PENALTY = 5.0  # times the logarithm of the number of runs, in units of the noise's variance
 SHORTEST = 3  # runs between two change points
 MONTH_S = 30 * 86400
@@ -96,7 +99,7 @@ def history(
     points: Sequence[Point], left_out: Sequence[LeftOut] = (), *, system: str = "", delta: float = DELTA
 ) -> History:
     """Of all points, or of those whose system, host, GPU, configuration or path holds `system`; ValueError: none does."""
-    chosen = [point for point in points if _about(point, system)]
+    chosen = _with_flavours([point for point in points if _about(point, system)])
     if system and not chosen:
         there = ", ".join(sorted({point.system for point in points})) or "none"
         raise ValueError(f"no run of a system {system}; there are: {there}")
@@ -116,6 +119,21 @@ def history(
         if any(point.driver for point in each.points)
     )
     return History(series, drivers, matrix, tuple(_tested(chosen)), tuple(left_out))
+
+
+def _with_flavours(points: Sequence[Point]) -> list[Point]:
+    """Two drivers of one version, as the open and the proprietary module are, have names of their own."""
+    flavours: dict[str, set[str]] = {}
+    for point in points:
+        flavours.setdefault(point.driver, set()).add(_flavour(point))
+    return [
+        replace(point, driver=f"{point.driver} {_flavour(point)}") if len(flavours[point.driver]) > 1 else point
+        for point in points
+    ]
+
+
+def _flavour(point: Point) -> str:
+    return point.software.get("driver_flavour", NOT_TOLD)
 
 
 def _about(point: Point, word: str) -> bool:
@@ -213,6 +231,10 @@ def _reasons(before: Point, after: Point, *, alone: bool) -> Iterable[str]:
         yield f"driver {before.driver or 'none'} -> {after.driver or 'none'}"
     if before.commit != after.commit:
         yield f"commit {before.commit[:10] or 'none'} -> {after.commit[:10] or 'none'}"
+    for name in sorted({*before.software, *after.software}):
+        then, now = (each.software.get(name, NOT_TOLD) for each in (before, after))
+        if then != now and not name.startswith(OF_A_DRIVER):
+            yield f"{name} {then} -> {now}"
     if _rebooted(before, after):
         yield "a reboot, which alone may be why" if alone else "a reboot"
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from harness.results.by_rules import rules_for, shortfall
 from harness.results.logfile import read
 from harness.results.series import find_logs
 
-VERSION = 6
-CACHE_LIMIT = 256 << 20  # bytes; a point has about one thousand
+VERSION = 7
+CACHE_LIMIT = 256 << 20  # bytes; a point has about two thousand
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Point:
     whole: bool  # it met its target
     demonstration: bool
     boot: str = ""  # as ComparedRun.boot
+    software: dict[str, str] = field(default_factory=dict)  # and variables, by name
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,13 @@ def _read(log: Path) -> dict[str, Any]:
         whole=not shortfall(record, rules_for(record.benchmark, record.ruleset)) and record.max_steps is None,
         demonstration=record.demonstration,
         boot=run.boot,
+        software={name: str(value) for name, value in {**record.software, **run.environment}.items()},
     )
     return {"point": asdict(point), "reason": ""}
 
 
 def _kept(path: Path) -> dict[str, dict[str, Any]]:
-    names = {field.name for field in fields(Point)}
+    names = {each.name for each in fields(Point)}
     try:
         content = outside.read_json(path, CACHE_LIMIT)
         logs = content["logs"] if content["version"] == VERSION else {}

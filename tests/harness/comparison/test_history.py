@@ -375,3 +375,31 @@ def test_real_logs(test_data: Path) -> None:
     assert len(found.series) == 5
     changed = [(series.system, change.word) for series in found.series for change in series.changes]
     assert changed == [("1xNVIDIA DGX A100", "FASTER")], "from round 0.7 to 1.1"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ({"torch": "2.9.0"}, {"torch": "2.9.1"}, "torch 2.9.0 -> 2.9.1"),
+        (
+            {"driver_flavour": "open"},
+            {"driver_flavour": "proprietary"},
+            "driver 580.65.06 open -> 580.65.06 proprietary",
+        ),
+        ({}, {}, histories.NO_REASON),
+    ],
+)
+def test_what_changed_with_the_speed_is_named(
+    tmp_path: Path, then: dict[str, str], now: dict[str, str], said: str
+) -> None:
+    """Of another torch, or the other kernel module of one version, it said that nothing that the logs tell had changed."""
+    noise = np.random.default_rng(0).normal(0, 0.001, 16)
+    for number in range(16):
+        new = number >= 9
+        factor = (1.012 if new else 1.0) * (1 + float(noise[number]))
+        software = {**OLD, **(now if new else then)}
+        arms.write(tmp_path, number, factor=factor, turn=number * 144, software=software)
+    found = read(tmp_path)
+    (series,) = found.series
+    assert len(series.changes) == 1 and said in "\n".join(history_text.lines(found))
+    assert len(found.drivers) == 1 + ("driver_flavour" in now)
