@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.comparison import bits, comparability, health, probes
@@ -198,6 +198,7 @@ def _judged(
         refused = replace(base.comparability, refusals=(*base.comparability.refusals, *sentences))
         return replace(base, comparability=refused)
     floors = [floor.floors.get(metric.name, 0.0) if floor is not None and not floor.unfit else 0.0 for metric in gated]
+    by_name = dict(zip((metric.name for metric in gated), floors, strict=True))
     judged = verdict.holm([samples[metric.name] for metric in gated], question.delta, floors, bootstrap=True)
     rows = [_row(metric, True, samples[metric.name], each, runs) for metric, each in zip(gated, judged, strict=True)]
     for name in SHOWN:
@@ -224,7 +225,7 @@ def _judged(
         if numbers is None or not numbers.equal or trained.worse
         else None,  # bits say more than a spread
         outlying=tuple(outlying),
-        notes=(*base.notes, *_notes(base, judged, floors, question, missing), *health.notes(watched, question.delta)),
+        notes=(*base.notes, *_notes(base, judged, by_name, question, missing), *health.notes(watched, question.delta)),
         word="WORSE" if trained.worse else "SUSPECT" if symptoms else word,
         bits=numbers,
         watched=watched,
@@ -319,7 +320,7 @@ def _epochs_timed(record: RunRecord) -> float:
 
 
 def _notes(
-    base: Comparison, judged: Sequence[Judged], floors: Sequence[float], question: Question, missing: Sequence[str]
+    base: Comparison, judged: Sequence[Judged], floors: Mapping[str, float], question: Question, missing: Sequence[str]
 ) -> list[str]:
     notes = [f"{name}: not every run tells it; not compared" for name in missing]
     if cut := sorted({run.record.max_steps or 0 for run in base.runs if run.record.cut_runs_an_epoch is not None}):
@@ -332,10 +333,13 @@ def _notes(
         )
     if base.floor is not None and base.floor.unfit:
         notes.append(f"{base.floor.path}: not used: {base.floor.unfit}")
-    elif base.floor is not None and max(floors) > question.delta:
+    elif base.floor is not None and max(floors.values()) > question.delta:
+        # the first of those that are one figure
+        wide = {floor: metric for metric, floor in reversed(floors.items()) if floor > question.delta}
+        within = ", and ".join(f"by {wide[floor]} within {100 * floor:.2g} %" for floor in reversed(wide))
         notes.append(
-            f"within {100 * max(floors):.2g} % nothing is told, though delta is {100 * question.delta:.2g} %: this machine's "
-            f"own floor, measured A against A ({base.floor.path})"
+            f"{within} nothing is told, though delta is {100 * question.delta:.2g} %: this machine's own floor, measured A "
+            f"against A ({base.floor.path})"
         )
     assert base.comparability is not None
     alone = "one arm alone; its runs are shown and do not enter the ratio"

@@ -127,12 +127,19 @@ def write(found: Sequence[Noise], runs: Sequence[ComparedRun], folder: Path) -> 
 
 def lines(found: Sequence[Noise], run: ComparedRun) -> Iterator[str]:
     """For a terminal of 80 columns; `run`: one of them."""
-    each = found[0]  # images a second is the same figure turned over
-    yield f"A against A on {run.host}, {each.runs} runs: {each.metric.replace('_', ' ')}"
+    # images a second are seconds turned over
+    unlike = [each for i, each in enumerate(found) if not any(math.isclose(each.spread, o.spread) for o in found[:i])]
+    yield f"A against A on {run.host}, {found[0].runs} runs"
     yield f"  of {steps_of(run.record.max_steps)} steps each, driver {run.record.software.get('driver') or 'none'}"
-    yield f"  run-to-run spread {100 * each.spread:.3f} %"
-    yield f"  floor {100 * (each.floor or math.nan):.3f} %: `compare` gives no verdict within it"
+    for each in unlike:
+        spread, floor = 100 * each.spread, 100 * (each.floor or math.nan)
+        yield f"  {each.metric.replace('_', ' ')}: run-to-run spread {spread:.3f} %, floor {floor:.3f} %"
+    yield "  `compare` gives no verdict on a metric within its floor"
     yield ""
+    each = max(
+        unlike, key=lambda every: math.inf if every.floor is None else every.floor
+    )  # a comparison takes all of them
+    yield f"by {each.metric.replace('_', ' ')}{', the worst' * (len(unlike) > 1)}:"
     yield "false SLOWER, % of comparisons, by runs an arm"
     yield f"{'delta':>10}" + "".join(f"{count:>8}" for count in ARMS)
     for delta in DELTAS:
