@@ -238,8 +238,10 @@ class SlurmLauncher:
 
     def _surroundings(self, runtime: Runtime) -> dict[str, str]:
         """Variables of what runs on the nodes; srun passes them on, into containers too."""
-        found = {**self.environment, "PYTHONPATH": str(runtime.home)}
-        return found if self.request.image is None else {**found, "HOME": "/tmp"}
+        if self.request.image is not None:  # which has neither the user's folders nor his home
+            return {**self.environment, "PYTHONPATH": str(runtime.home), "HOME": "/tmp"}
+        mine = self.environment.get("PYTHONPATH")
+        return {**self.environment, "PYTHONPATH": f"{runtime.home}:{mine}" if mine else str(runtime.home)}
 
     def _srun(self, runtime: Runtime, tasks: int) -> list[str]:
         assert self._nodes is not None

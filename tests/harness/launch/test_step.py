@@ -15,6 +15,7 @@ from typing import cast
 
 import pytest
 
+from harness import ROOT
 from harness.contract import NotSuitable
 from harness.execution.events import EventLog
 from harness.execution.signals import Interrupted
@@ -538,6 +539,23 @@ def test_a_node_that_does_not_answer_is_no_controller_that_is_away(
 def test_an_account_s_own_words_for_accelerators_are_left_to_it() -> None:
     assert slurm.gres({}, ["--gres=gpu:a100:8"]) and slurm.gres({}, ["-p", "x", "--gpus-per-node=8"])
     assert slurm.gres({"SALLOC_GPUS_PER_NODE": "8"}, []) and not slurm.gres({}, ["-p", "gpu"])
+
+
+@pytest.mark.parametrize(
+    ("image", "mine", "expected"),
+    [
+        (None, {"PYTHONPATH": "/home/ada/lib:/x"}, f"{ROOT}:/home/ada/lib:/x"),
+        (None, {"PYTHONPATH": ""}, str(ROOT)),
+        (None, {}, str(ROOT)),
+        ("ssd.sif", {"PYTHONPATH": "/home/ada/lib"}, "/opt/harness"),
+    ],
+)
+def test_ranks_find_modules_where_their_user_said(
+    launcher: SlurmLauncher, image: str | None, mine: dict[str, str], expected: str
+) -> None:
+    """A benchmark of one's own found what it imports as a process of this machine, and not by Slurm. An image has its own."""
+    launcher.request, launcher.environment = replace(launcher.request, image=image), mine
+    assert launcher._surroundings(Runtime.chosen(image, (), "cpu"))["PYTHONPATH"] == expected
 
 
 def test_a_node_s_file_stays_where_it_tells_something(tmp_path: Path) -> None:
