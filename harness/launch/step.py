@@ -148,11 +148,15 @@ class SlurmLauncher:
         """On every node, outside any container."""
         here = f"sync; echo 3 2>/dev/null > {CONTROL} || {shlex.join(BY_SUDO)} 2>/dev/null; echo dropped=$?"
         said = self._everywhere(Runtime(), ["sh", "-c", here])
-        done, nodes = said.count("dropped=0"), self.configuration.run.nodes
+        answers, nodes = re.findall(r"dropped=(\d+)", said), self.configuration.run.nodes
+        if len(answers) < nodes:
+            words = [line for line in said.splitlines() if line.strip() and "dropped=" not in line]
+            return Dropped(
+                False, f"only {len(answers)} of {nodes} nodes answered: {words[-1] if words else 'srun said nothing'}"
+            )
+        may_not = nodes - answers.count("0")
         return (
-            Dropped(True)
-            if done == nodes
-            else Dropped(False, f"{CONTROL}: on {nodes - done} of {nodes} nodes this user may not")
+            Dropped(False, f"{CONTROL}: on {may_not} of {nodes} nodes this user may not") if may_not else Dropped(True)
         )
 
     def start(self, order: Order) -> RunningStep:

@@ -20,6 +20,7 @@ from harness.contract import NotSuitable
 from harness.execution.events import EventLog
 from harness.execution.signals import Interrupted
 from harness.launch import controller, ledger, node, running_step, slurm
+from harness.launch.caches import Dropped
 from harness.launch.container_spec import Mount
 from harness.launch.node import NodeReport
 from harness.launch.reaper import Reaper
@@ -539,6 +540,27 @@ def test_a_node_that_does_not_answer_is_no_controller_that_is_away(
 def test_an_account_s_own_words_for_accelerators_are_left_to_it() -> None:
     assert slurm.gres({}, ["--gres=gpu:a100:8"]) and slurm.gres({}, ["-p", "x", "--gpus-per-node=8"])
     assert slurm.gres({"SALLOC_GPUS_PER_NODE": "8"}, []) and not slurm.gres({}, ["-p", "gpu"])
+
+
+@pytest.mark.parametrize(
+    ("srun", "why_not"),
+    [
+        ("echo dropped=0; echo dropped=0", ""),
+        ("echo dropped=0; echo dropped=1", "/proc/sys/vm/drop_caches: on 1 of 2 nodes this user may not"),
+        (
+            f"echo dropped=0; {says('Node failure on node2')}; echo >&2; exit 1",
+            "only 1 of 2 nodes answered: srun: error: Node failure on node2",
+        ),
+        ("exit 1", "only 0 of 2 nodes answered: srun said nothing"),
+    ],
+)
+def test_why_caches_are_not_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher, srun: str, why_not: str
+) -> None:
+    """A step that failed was told as rights that its user lacks."""
+    launcher._nodes = Allocation("7", ("node1", "node2"), "a", True)
+    asked(tmp_path, monkeypatch, srun=srun)
+    assert launcher.drop_caches() == Dropped(not why_not, why_not)
 
 
 @pytest.mark.parametrize(
