@@ -49,6 +49,11 @@ def find(name: str, folder: Path = FOLDER) -> Path:
     raise ConfigError(f"there is no configuration {name}{hint}\nthere are: {', '.join(there) or 'none'}")
 
 
+def from_anywhere(path: Path) -> Path:
+    """The file by a path that holds in every folder, and by the name it was asked for by: a link's is a configuration's too."""
+    return path.parent.resolve() / path.name
+
+
 def find_default(accelerators: list[str], folder: Path = FOLDER) -> Path:
     """What runs when no configuration is named, on a machine with these accelerators (their names).
 

@@ -86,11 +86,11 @@ def plan(  # noqa: PLR0917 - typer passes options by name
 def _named(configuration: str) -> str:
     """A configuration as runs are to name it that start in another directory. What is wrong with it is said before any does."""
     from harness.config import load
-    from harness.config_files import find
+    from harness.config_files import find, from_anywhere
 
     found = find(configuration)
     load(found)
-    return str(found.resolve()) if found.suffix == Path(configuration).suffix else configuration
+    return str(from_anywhere(found)) if found.suffix == Path(configuration).suffix else configuration
 
 
 def _check_runs(made: Plan) -> None:

@@ -105,7 +105,7 @@ def _in_container(chosen: Configuration, path: Path, image: str, seconds: float,
     from harness.system.accelerator import CPU
 
     cache = cache_of_containers(environment.cache_dir(config_files.CHECKOUT), screen.say)
-    request = Request(configuration=str(path.resolve()), image=image, cache_dir=cache)
+    request = Request(configuration=str(config_files.from_anywhere(path)), image=image, cache_dir=cache)
     if chosen.run.device != CPU and (unheard := environment.unheard_by_the_engine()):
         screen.say(f"warning: {unheard}")
     with as_exceptions():

@@ -60,7 +60,7 @@ def run(request: Request, named: frozenset[str]) -> None:
         _warn_of_code()
     request = replace(
         request,
-        configuration=str(path.resolve()),
+        configuration=str(config_files.from_anywhere(path)),
         target=chosen.run.target,
         cache_dir=request.cache_dir or environment.cache_dir(config_files.CHECKOUT),
         out=request.out or environment.out_dir(config_files.CHECKOUT) / ("" if request.series else chosen.name),

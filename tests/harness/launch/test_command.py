@@ -46,6 +46,17 @@ def test_a_trial_of_a_true_run(tmp_path: Path) -> None:
     assert "add --resume to go on with it" in again.stderr
 
 
+def test_a_configuration_that_is_a_link_has_one_name(tmp_path: Path) -> None:
+    """The ledger had the link's, and the logs of its trials that of what it leads to."""
+    (tmp_path / "mine.toml").symlink_to(toy.write(tmp_path, toy.raw()))
+    finished = run("run", tmp_path / "mine.toml", "--trials", 1, "--out", tmp_path / "out", "--no-clear-caches")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    folder = tmp_path / "out" / "1x_abacus" / "toy"
+    (series,) = ledger.Account.read(folder / ledger.FILE).series
+    assert series["configuration_name"] == "mine"
+    assert json.loads((folder / "result_0.json").read_text())["configuration_name"] == "mine"
+
+
 @pytest.mark.parametrize(
     ("fate", "status", "reason", "code"),
     [
