@@ -126,7 +126,7 @@ def detect(
                     _complain(one_line(f"{each.file}: not drawn: {error}"))
     if json is not None:
         with whole.replacing(json) as file:
-            file.write(f"{dumps(rows)}\n".encode())
+            file.write(f"{dumps(rows, allow_nan=False)}\n".encode())
     if bad:
         _complain(f"{bad} of {good + bad} could not be read" + "; the others were" * (good > 0))
     if unwritten:

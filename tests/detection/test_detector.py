@@ -326,6 +326,22 @@ def test_weights_that_are_no_numbers_find_nothing_and_are_refused(trained: Kept)
         opened({**trained.state, "model": weights})
 
 
+def test_boxes_that_overflow_leave_a_file_that_any_reader_takes(
+    trained: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights may be finite and their boxes not, after a run that diverged: exp() of 88.8 and more is infinite in float32."""
+    state = torch.load(trained.folder / "best.pt", weights_only=True)
+    weights = state["state"]["model"]
+    for each in (each for name, each in weights.items() if name.startswith("heads.") and name.endswith("bias")):
+        each[len(each) // 2 :] = 600.0  # of the offsets; the box coder takes a fifth
+    torch.save(state, tmp_path / "best.pt")
+    found = tmp_path / "found.json"
+    options = ("--threshold", "0", "--json", found, "--pictures", tmp_path / "drawn")
+    code, _, errors = harness(capsys, "detect", tmp_path, trained.pictures, *options)
+    assert (code, errors) == (0, "")
+    assert json.loads(found.read_text(), parse_constant=pytest.fail) == []
+
+
 def test_a_name_of_another_data_set_s_is_refused(trained: Kept, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, errors = harness(capsys, "detect", trained.folder, trained.pictures, "--category", "dog")
     assert code == 2 and "--category dog: the model does not know it; it knows: class 1, class 3, class 7" in errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -192,7 +193,14 @@ def look(
                 if isinstance(each, str):
                     yield Looked(path, number, fault=each)
                 else:
-                    yield Looked(path, number, each, [one for one in next(found) if one.score >= threshold])
+                    yield Looked(
+                        path, number, each, [one for one in next(found) if one.score >= threshold and _is_finite(one)]
+                    )
+
+
+def _is_finite(one: Detection) -> bool:
+    """What overflowed is no box, and JSON has no word for it."""
+    return all(map(math.isfinite, (one.score, *one.xywh_px)))
 
 
 def told_names(pictures: Sequence[Path]) -> dict[Path, str]:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -386,6 +387,24 @@ def test_two_categories_of_one_name_are_both_shown(
         assert [each["category_id"] for each in json.loads(found.read_text())] == [7, 3]
     code, _, errors = harness(capsys, "detect", kept, *pictures, "--category", "odd")
     assert code == 2 and errors.endswith("it knows: number\n")
+
+
+def test_a_box_that_overflowed_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was Infinity in the file, which is no JSON, and the verb ended with 0."""
+    real = using.ToyDetector.detections
+
+    def some_too_large(*given: Any) -> list[list[Detection]]:
+        boxes = [(math.inf, 0.0, 1.0, 1.0), (0.0, 0.0, math.inf, 1.0), (0.0, -math.inf, 1.0, math.nan)]
+        return [[*(replace(one, xywh_px=box) for box in boxes), one] for (one,) in real(*given)]
+
+    monkeypatch.setattr(using.ToyDetector, "detections", some_too_large)
+    kept, pictures, found = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1, 2]), tmp_path / "found.json"
+    code, out, errors = harness(capsys, "detect", kept, *pictures, "--json", found)
+    assert (code, errors, out.count(": 1 thing")) == (0, "", 2)
+    rows = json.loads(found.read_text(), parse_constant=pytest.fail)
+    assert [each["bbox"] for each in rows] == [[0, 0, 40, 30]] * 2
 
 
 def test_ids_are_the_files_numbers_where_each_has_one_of_its_own() -> None:
