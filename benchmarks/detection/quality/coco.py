@@ -27,6 +27,8 @@ from benchmarks.detection.found import Detections
 Evaluator = Literal["hotcoco", "pycocotools"]
 # COCO's twelve, in the order in which pycocotools prints them
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+# xywh_px in the place of a box that has a NaN: found, and wrong. So hotcoco counts it; pycocotools takes it for any object
+NOWHERE = (-2.0, -2.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,19 @@ class GroundTruth:
         images = found.images.cpu().numpy()
         ltrb = found.ltrb.cpu().numpy().astype(np.float64)
         scale = sizes.astype(np.float64).reshape(-1, 2)[images]
-        return np.column_stack(
+        with np.errstate(invalid="ignore"):
+            sides = ltrb[:, 2:] - ltrb[:, :2]  # NaN where both are infinite
+        rows = np.column_stack(
             [
                 image_ids[images],
                 ltrb[:, :2] * scale,
-                (ltrb[:, 2:] - ltrb[:, :2]) * scale,
+                sides * scale,
                 found.scores.cpu().numpy(),
                 self.category_ids[found.labels.cpu().numpy() - 1],
             ]
         )
+        rows[np.isnan(rows[:, 1:5]).any(axis=1), 1:5] = NOWHERE
+        return rows
 
     @cached_property
     def document(self) -> dict[str, Any]:

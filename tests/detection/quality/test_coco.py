@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -227,6 +228,17 @@ def test_rows(tmp_path: Path) -> None:
     rows = truth.rows(found, np.array([2**31 - 1, 500, 3]))
     assert rows.tolist() == [[500, -16, 24, 48, 36, 0.75, 0], [2**31 - 1, 0, 0, 200, 100, 0.5, 3]]
     assert truth.rows(detections(), np.array([3])).shape == (0, 7)
+
+
+@pytest.mark.parametrize("overflowed", [(math.nan, 0, 1, 1), (math.inf, 0, math.inf, 1), (0, -math.inf, 1, -math.inf)])
+def test_a_box_that_is_no_number_is_a_wrong_one(tmp_path: Path, overflowed: tuple[float, float, float, float]) -> None:
+    """pycocotools took it for the object: with that it was a perfect score, and hotcoco's was another."""
+    truth = GroundTruth.load(write(tmp_path, [Picture(90, [(10, 10, 40, 20, 3)], id=5)], categories=(3,)).annotations)
+    right = truth.rows(detections((0, 1, 0.5, (0, 0, 1, 1))), np.array([5]))
+    right[0, 1:5] = truth.boxes(5)[0]
+    rows = np.concatenate([truth.rows(detections((0, 1, 0.9, overflowed)), np.array([5])), right])
+    assert np.isfinite(rows).all()
+    assert both(truth, rows).mAP == pytest.approx(0.5), "one wrong before the right one"
 
 
 def test_lookups(tmp_path: Path) -> None:
