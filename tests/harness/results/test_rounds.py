@@ -206,6 +206,7 @@ def test_both_checkers_pass_a_published_form(tmp_path: Path, keyword: str, rules
     assert errors == [("placeholder", "1xSUBMISSION_PLATFORM_PLACEHOLDER")] * 5
     assert {verdict.tool: verdict.passed for verdict in found.verdicts} == {
         "compliance checker": True,
+        "seed checker": True,
         "RCP checker": True,  # four epochs at batch 256, as the reference
     }
     warned = {(each.rule, each.found) for each in found.findings if each.rule == "sample count"}
