@@ -335,7 +335,7 @@ def _notes(
         notes.append(f"{base.floor.path}: not used: {base.floor.unfit}")
     elif base.floor is not None and max(floors.values()) > question.delta:
         # the first of those that are one figure
-        wide = {floor: metric for metric, floor in reversed(floors.items()) if floor > question.delta}
+        wide = {floor: metric for metric, floor in reversed(list(floors.items())) if floor > question.delta}
         within = ", and ".join(f"by {wide[floor]} within {100 * floor:.2g} %" for floor in reversed(wide))
         notes.append(
             f"{within} nothing is told, though delta is {100 * question.delta:.2g} %: this machine's own floor, measured A "
