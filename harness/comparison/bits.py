@@ -16,7 +16,7 @@ from operator import and_
 from pathlib import Path
 from typing import Any
 
-from harness.comparison.runs import NAMES, ComparedRun
+from harness.comparison.runs import NAMES, ComparedRun, by_host
 from harness.results.lines import Event, Scanner
 from harness.results.record import number
 
@@ -103,22 +103,29 @@ class Extent:
 
 
 def compare(runs: Sequence[ComparedRun]) -> Bits | None:
-    """Every pair of one seed. None where no run is deterministic."""
-    deterministic = [run for run in runs if run.record.value("deterministic") is True]
-    if not deterministic:
+    """Every pair of one seed on one host: two GPUs may round alike and need not. None where no run is deterministic."""
+    told = [
+        [[read(run) for run in own if run.arm == arm and run.record.value("deterministic") is True] for arm in (0, 1)]
+        for own in by_host(runs)
+    ]
+    if not any(any(arms) for arms in told):
         return None
-    told = [(run.arm, read(run)) for run in deterministic]
-    arms = [[numbers for at, numbers in told if at == arm] for arm in (0, 1)]
-    for arm, own in enumerate(arms):
-        for first, other in _same_seed(own):
+    for arm, arms in itertools.product((0, 1), told):
+        for first, other in _same_seed(arms[arm]):
             if (found := parting(first, other)) is not None:
                 text = f"{NAMES[arm]} is not equal to itself ({first.log}, {other.log}): {found}"
                 if arm and next(_same_seed(arms[0]), None):  # so one of these runs is unlike A's
                     return Bits(f"{text}; {NAMES[0]} is (seed {first.seed})", False)
                 return Bits(f"{text}; nothing can be said of {NAMES[1]}", None)
-    pairs = [(one, other) for one in arms[0] for other in arms[1] if one.seed is not None and one.seed == other.seed]
+    pairs = [
+        (one, other)
+        for arms in told
+        for one in arms[0]
+        for other in arms[1]
+        if one.seed is not None and one.seed == other.seed
+    ]
     if not pairs:
-        return Bits("no two deterministic runs of one seed, one in each arm", None)
+        return Bits("no two deterministic runs of one seed on one host, one in each arm", None)
     partings = [(found, one.seed) for one, other in pairs if (found := parting(one, other)) is not None]
     if partings:
         first_found, seed = min(partings, key=lambda each: each[0].step)
@@ -133,7 +140,7 @@ def compare(runs: Sequence[ComparedRun]) -> Bits | None:
         return Bits(
             f"nobody can say: {logs} have no losses, hashes or evaluations in common (seed {bare[0].seed})", None
         )
-    alone = {numbers.seed for _, numbers in told if numbers.seed is not None} - told_of
+    alone = {each.seed for arms in told for own in arms for each in own if each.seed is not None} - told_of
     parts = [
         _seeds(told_of),
         f"{len(pairs)} pairs of runs" if len(pairs) > 1 else "",

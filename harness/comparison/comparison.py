@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.comparison import bits, comparability, health, probes
@@ -205,7 +205,10 @@ def _judged(
         if name in samples and name not in {metric.name for metric in gated}:
             metric = metrics.METRICS[name]
             rows.append(_row(metric, False, samples[name], verdict.judge(samples[name], question.delta), runs))
-    symptoms = tuple(health.examine(runs))
+    symptoms = tuple(health.examine(compared))
+    entered = {id(run) for run in compared}
+    apart = [run for run in runs if id(run) not in entered]
+    aside = [f"{each.where}, which does not enter the ratio: {each.text}" for each in health.of_runs(apart)]
     watched = health.watched(compared)
     numbers = bits.compare(runs)
     word = verdict.overall(judged)
@@ -225,7 +228,12 @@ def _judged(
         if numbers is None or not numbers.equal or trained.worse
         else None,  # bits say more than a spread
         outlying=tuple(outlying),
-        notes=(*base.notes, *_notes(base, judged, by_name, question, missing), *health.notes(watched, question.delta)),
+        notes=(
+            *base.notes,
+            *_notes(base, judged, by_name, question, missing),
+            *aside,
+            *health.notes(watched, question.delta),
+        ),
         word="WORSE" if trained.worse else "SUSPECT" if symptoms else word,
         bits=numbers,
         watched=watched,
@@ -320,7 +328,7 @@ def _epochs_timed(record: RunRecord) -> float:
 
 
 def _notes(
-    base: Comparison, judged: Sequence[Judged], floors: Mapping[str, float], question: Question, missing: Sequence[str]
+    base: Comparison, judged: Sequence[Judged], floors: dict[str, float], question: Question, missing: Sequence[str]
 ) -> list[str]:
     notes = [f"{name}: not every run tells it; not compared" for name in missing]
     if cut := sorted({run.record.max_steps or 0 for run in base.runs if run.record.cut_runs_an_epoch is not None}):

@@ -96,10 +96,14 @@ def notes(arms: tuple[Watched, Watched], delta: float) -> Iterable[str]:
 def examine(runs: Sequence[ComparedRun]) -> list[Symptom]:
     """All symptoms; nothing where no GPU was watched."""
     return [
-        *(Symptom(run.name, text) for run in runs for text in _of(run)),
-        *_at_once(runs),
+        *of_runs(runs),
         *_clocks(runs),
     ]
+
+
+def of_runs(runs: Sequence[ComparedRun]) -> list[Symptom]:
+    """Those that do not lie between the arms."""
+    return [*(Symptom(run.name, text) for run in runs for text in _of(run)), *_at_once(runs)]
 
 
 def _of(run: ComparedRun) -> Iterable[str]:

@@ -254,3 +254,18 @@ def test_every_output_says_of_the_numbers_what_the_exit_code_says(
     suite = ET.fromstring(documents.junit(found))
     assert (int(suite.get("failures", "")) + int(suite.get("errors", "")) == 0) == (code == 0)
     assert (suite.findtext("system-out") or "").startswith(f"{headline}: ")
+
+
+@pytest.mark.parametrize(("a", "b", "equal"), [("wv", "wv", True), ("ww", "wv", False)])
+def test_numbers_are_held_against_each_other_within_a_host(tmp_path: Path, a: str, b: str, equal: bool) -> None:
+    """Two hosts of unlike GPUs, whose numbers are each other's no more than their speeds are, were "not equal to itself"."""
+    for host in (0, 1):
+        for arm, weights in enumerate((a[host], b[host])):
+            for number in range(2):
+                turn = 4 * host + 2 * number + arm
+                change = deterministic(weights=weights)
+                arms.write(
+                    tmp_path / "ab"[arm], 2 * host + number, turn=turn, gpu={"uuid": f"GPU-{host}"}, change=change
+                )
+    found = judged((tmp_path / "a", tmp_path / "b"), numbers=True)
+    assert found.bits is not None and found.bits.equal is equal, found.bits

@@ -111,3 +111,13 @@ def test_energy_is_shown(tmp_path: Path) -> None:
     assert row.means[0] == pytest.approx(600 * 42 / (6 * 117266), rel=0.01)
     assert row.judged.percent == pytest.approx(10, abs=0.5)
     assert found.word == "EQUAL", "shown, not gated"
+
+
+def test_a_run_that_does_not_enter_the_ratio_makes_it_no_suspect(tmp_path: Path) -> None:
+    """Of a host with one arm alone: its GPU was held down by temperature, and the comparison on the other was SUSPECT."""
+    folders = arms.in_turns(tmp_path, b={"software": arms.NEW})
+    assert judged(folders).word == "EQUAL"
+    arms.telemetry(arms.write(folders[0], 90, turn=40, gpu={"uuid": "GPU-9"}), held=30.0)
+    found = judged(folders)
+    assert (found.word, found.symptoms) == ("EQUAL", ())
+    assert any("a/result_90.txt, which does not enter the ratio: clocks held down" in note for note in found.notes)
