@@ -2,7 +2,7 @@
 
 What `python -m harness prepare` does for every data set. It goes by what lies in the folder and keeps no state: after an
 interruption it does the rest, on a complete folder it only looks. A folder of the same form that is not the whole data set
-needs no preparing: its counts are reported and nothing is downloaded over it.
+needs no preparing: its counts are reported and nothing is downloaded over it; the weights alone are, where there are none.
 
 What a whole one is, and how its parts are got, is a `DataSet`'s to say: full_coco.py, full_voc.py, and a detector's own.
 """
@@ -104,10 +104,14 @@ def prepare(
     """
     try:
         problems = data_set.verify(data_dir, say, progress)
-        if problems and not verify_only and all(problem.fixed_by for problem in problems):
+        fixed = _to_be_fixed(problems, data_dir, data_set)
+        if fixed and not verify_only:
             if refusal := _fix(data_dir, data_set, problems, confirm=confirm, say=say, progress=progress):
                 return refusal
-            data_set.make(data_dir, progress)
+            if len(fixed) == len(problems):
+                data_set.make(data_dir, progress)
+            else:
+                say(f"{data_set.weights} is there; --initial-weights {data_dir / data_set.weights}")
             problems = data_set.verify(data_dir, say, progress)
     except InTheWay as error:  # which another call would meet again
         return [f"{error}"]
@@ -121,6 +125,16 @@ def prepare(
     return _texts(problems, data_dir, data_set)
 
 
+def _to_be_fixed(problems: Sequence[Problem], data_dir: Path, data_set: DataSet) -> list[Problem]:
+    """All of them; where another data set lies, whose files are its owner's, only that there are no weights."""
+    if all(problem.fixed_by for problem in problems):
+        return list(problems)
+    weights = data_set.weights
+    return [
+        each for each in problems if each.remedy and each.remedy.name == weights and not (data_dir / weights).exists()
+    ]
+
+
 def _fix(
     data_dir: Path,
     data_set: DataSet,
@@ -131,7 +145,8 @@ def _fix(
     progress: Progress,
 ) -> list[str]:
     """Get what fixes `problems`, if there is room and the user agrees. Returns why not, or nothing."""
-    needs = data_set.needs(data_dir, problems)
+    fixed = _to_be_fixed(problems, data_dir, data_set)
+    needs = data_set.needs(data_dir, fixed)
     if needs is None:
         return []
     free = _free_bytes(data_dir)
@@ -143,7 +158,7 @@ def _fix(
         return _texts(problems, data_dir, data_set)
     data_dir.mkdir(parents=True, exist_ok=True)
     with _alone(data_dir):
-        return data_set.get(data_dir, problems, say, progress)
+        return data_set.get(data_dir, fixed, say, progress)
 
 
 @contextlib.contextmanager
@@ -168,10 +183,11 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(ordered[:SHOWN]) + (", ..." if len(ordered) > SHOWN else "")
 
 
-def _texts(problems: Iterable[Problem], data_dir: Path, data_set: DataSet) -> list[str]:
+def _texts(problems: Sequence[Problem], data_dir: Path, data_set: DataSet) -> list[str]:
     command = f"`python -m harness prepare --data-dir {data_dir}{data_set.option}`"
     another = f"this is another data set, which needs no preparing: for {data_set.name} name another --data-dir"
-    return [f"{each.what}; {f'{command} {each.fixed_by}' if each.fixed_by else another}" for each in problems]
+    fixed = _to_be_fixed(problems, data_dir, data_set)
+    return [f"{each.what}; {f'{command} {each.fixed_by}' if each in fixed else another}" for each in problems]
 
 
 def _free_bytes(data_dir: Path) -> int:

@@ -313,20 +313,42 @@ def test_without_annotations_what_is_damaged_is_named_and_kept(server: FileServe
     assert problem.remedy is not None and problem.damaged == ()
 
 
+def another(folder: Path) -> None:
+    """Make the folder's half for validation another data set's, which lacks a picture."""
+    write(folder / "other", [*HALVES["val2017"][:4], Picture(1, [])], half="val2017")
+    shutil.copytree(folder / "other", folder, dirs_exist_ok=True)
+    (folder / "val2017" / "000000000003.jpg").unlink()
+
+
 def test_another_data_set_is_left_alone(server: FileServer, complete: Path) -> None:
     """A folder of other counts, though it is also incomplete, is no copy to be completed."""
-    write(complete / "other", [*HALVES["val2017"][:4], Picture(1, [])], half="val2017")
-    shutil.copytree(complete / "other", complete, dirs_exist_ok=True)
-    (complete / BACKBONE).unlink()
-    (complete / "val2017" / "000000000003.jpg").unlink()
+    another(complete)
+    (complete / "train2017" / "000000000007.jpg").unlink()
+    (complete / BACKBONE).write_bytes(b"mine")
     user = User()
     problems = run(server, complete, user)
     assert (user.asked, server.ranges) == ([], [])
     assert any("instances_val2017.json: 5 images listed, expected 10" in problem for problem in problems)
     assert any("4 images with boxes, expected 10" in problem for problem in problems)
-    of_val = [problem for problem in problems if "val2017" in problem]
-    assert len(of_val) == 3
-    assert all("needs no preparing" in problem for problem in of_val), "no download is offered for another's images"
+    assert len([problem for problem in problems if "val2017" in problem]) == 3
+    assert len(problems) == 5
+    assert all("needs no preparing" in problem for problem in problems), "no download is offered over another's files"
+
+
+def test_beside_another_data_set_the_weights_are_got(server: FileServer, complete: Path, original: Path) -> None:
+    """They were promised by the text, `prepare ... gets weights.pth`, and never got: the command was the one just run."""
+    another(complete)
+    (complete / BACKBONE).unlink()
+    before = {path: path.stat().st_mtime_ns for path in complete.rglob("*") if path.is_file()}
+    told = run(server, complete, no := User(yes=False))
+    assert (no.asked, server.ranges) == ([f"Download 0.00 GB to {complete} ({BACKBONE})?"], [])
+    assert [text for text in told if "` gets " in text] == [text for text in told if BACKBONE in text] != []
+    user = User()
+    problems = run(server, complete, user)
+    assert len(problems) == 3 and all("needs no preparing" in problem for problem in problems)
+    assert (complete / BACKBONE).read_bytes() == (original / BACKBONE).read_bytes()
+    assert f"{BACKBONE} is there; --initial-weights {complete / BACKBONE}" in user.said
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "all else is as it was"
 
 
 def test_json_that_is_not_cocos(server: FileServer, complete: Path) -> None:
@@ -388,7 +410,7 @@ def test_ctrl_c_in_a_process_of_its_own(server: FileServer, original: Path, tmp_
 
 
 def test_a_small_copy_of_coco_is_told_from_the_whole(test_data: Path) -> None:
-    user = User()
+    user = User(yes=False)
     problems = prepare(
         test_data / "coco256",
         COCO_2017,
@@ -397,7 +419,7 @@ def test_a_small_copy_of_coco_is_told_from_the_whole(test_data: Path) -> None:
         say=user.said.append,
         progress=user.progress,
     )
-    assert user.asked == []
+    assert all(COCO_2017.backbone.name in question and "zip" not in question for question in user.asked)
     text = "\n".join(problems)
     assert "instances_train2017.json: 128 images listed, expected 118,287" in text
     assert "instances_val2017.json: 128 images listed, expected 5,000" in text

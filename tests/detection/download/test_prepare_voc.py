@@ -222,9 +222,11 @@ def test_another_data_set_of_voc_s_form_is_left_alone(server: FileServer, tmp_pa
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     (kit / "VOC2007/ImageSets/Main/trainval.txt").write_text("000005\n")
-    problems = run(server, tmp_path, User())
+    user = User(yes=False)
+    problems = run(server, tmp_path, user)
     assert "1 images listed, expected 2; this is another data set" in problems[0]
-    assert server.ranges == []
+    assert len(user.asked) == 1 and f"({WEIGHTS})" in user.asked[0], "the weights alone"
+    assert server.ranges == [] and not (tmp_path / "annotations").exists()
 
 
 @pytest.mark.parametrize(
