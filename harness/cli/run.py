@@ -155,7 +155,13 @@ def prepare(
                     f"{question} There is no terminal to answer at: say --yes, or --verify-only to look only"
                 )
             bar.stop()
-            answer = typer.confirm(question)
+            try:
+                answer = typer.confirm(question)
+            except typer.Abort as error:  # for Ctrl-C as for the end of what is typed
+                if isinstance(error.__context__, KeyboardInterrupt):
+                    sys.stderr.write("\n")
+                    raise typer.Exit(exit_codes.INTERRUPTED) from error
+                raise
             bar.start()
             return answer
 
