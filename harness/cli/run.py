@@ -129,7 +129,8 @@ def prepare(
 ) -> None:
     """Download the full data set and the initial weights, or verify what is there.
 
-    Safe to interrupt: it goes on where it was. Exit codes: 0 complete, 1 something is missing or damaged, 130 interrupted.
+    Safe to interrupt: it goes on where it was. Exit codes: 0 complete, 1 something is missing or damaged, 2 usage,
+    130 interrupted.
     """
     from rich.progress import Progress
 
@@ -150,11 +151,13 @@ def prepare(
         def confirm(question: str) -> bool:
             if yes:
                 return True
-            if not sys.stdin.isatty():
-                raise ValueError(
-                    f"{question} There is no terminal to answer at: say --yes, or --verify-only to look only"
-                )
             bar.stop()
+            if not sys.stdin.isatty():
+                # no ValueError, which a benchmark may take for one of its download's
+                sys.stderr.write(
+                    f"error: {question} There is no terminal to answer at: say --yes, or --verify-only to look only\n"
+                )
+                raise typer.Exit(exit_codes.USAGE)
             try:
                 answer = typer.confirm(question)
             except typer.Abort as error:  # for Ctrl-C as for the end of what is typed

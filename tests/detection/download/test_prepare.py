@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from benchmarks.detection.download import fetching
 from benchmarks.detection.download.fetching import RemoteFile
 from benchmarks.detection.download.full_coco import COCO, COCO_2017, Split
 from benchmarks.detection.download.prepare import prepare
+from harness.cli import main
 from tests.conftest import CHECKOUT
 from tests.detection.download.http_server import FileServer
 from tests.ssd.coco_folder import Picture, write
@@ -175,6 +177,18 @@ def test_asks_before_it_downloads(server: FileServer, tmp_path: Path) -> None:
     assert not folder.exists()
     assert len(problems) == 5, problems  # two annotation files, two folders of images, the backbone
     assert all(f"prepare --data-dir {folder}` gets " in problem for problem in problems)
+
+
+def test_without_a_terminal_the_question_is_a_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was told as a download that had failed, "what was downloaded is kept, run again to go on", and ended with 1."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1 << 50))
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert main(["prepare", "--benchmark", "ssd", "--data-dir", str(tmp_path)]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: Download ") and errors.endswith("say --yes, or --verify-only to look only\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_verify_only_neither_asks_nor_downloads(server: FileServer, tmp_path: Path) -> None:
