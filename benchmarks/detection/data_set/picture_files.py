@@ -112,18 +112,28 @@ def _folders(folder: Path) -> Iterator[tuple[str, list[str]]]:
             yield from ((parent, names) for parent, _, names in os.walk(link))
 
 
-def _missing(folder: Path, pictures: Iterable[Listed]) -> list[str]:
-    """One look at each folder, which is faster than one at each file."""
+def lying_in(folder: Path, names: Iterable[str]) -> dict[str, set[str]]:
+    """What lies in each folder that one of `names` is of, by that folder's part of the name; nothing in one that is not there.
+
+    One look at each folder, which is faster than one at each file.
+    """
     present: dict[str, set[str]] = {}
-    alike: dict[str, dict[str, str]] = {}  # of a folder that lacks one
-    missing = []
-    for picture in pictures:
-        parent, _, name = picture.name.rpartition("/")
+    for name in names:
+        parent, _, _ = name.rpartition("/")
         if parent not in present:
             try:
                 present[parent] = {entry.name for entry in os.scandir(folder / parent)}
             except OSError:
                 present[parent] = set()
+    return present
+
+
+def _missing(folder: Path, pictures: Sequence[Listed]) -> list[str]:
+    present = lying_in(folder, (picture.name for picture in pictures))
+    alike: dict[str, dict[str, str]] = {}  # of a folder that lacks one
+    missing = []
+    for picture in pictures:
+        parent, _, name = picture.name.rpartition("/")
         if name not in present[parent]:
             folded = alike.setdefault(parent, {_folded(each): each for each in present[parent]})
             other = folded.get(_folded(name))

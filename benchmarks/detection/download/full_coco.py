@@ -147,14 +147,17 @@ def _check_images(
     if listed is None and len(present) < split.images:
         problems.append(Problem(f"{folder}: {len(present):,} files, expected {split.images:,}", archive))
     pictures = listed if listed is not None else {name for name in present if name.endswith(".jpg")}
-    missing, unlisted = pictures - present, present - pictures
+    there = picture_files.lying_in(folder, pictures)
+    missing = {name for name in pictures if name.rpartition("/")[2] not in there[name.rpartition("/")[0]]}
+    # a folder that pictures are listed in is none of them; what else lies in it is not looked at
+    unlisted = present - {os.path.normpath(name).partition("/")[0] for name in pictures}
     if missing:
         what = f"{folder}: {len(missing):,} of {len(pictures):,} images missing ({some(missing)})"
         problems.append(Problem(what, archive))
     if unlisted and listed is not None:
         say(f"{folder}: {len(unlisted):,} files not in the annotations, never read ({some(unlisted)})")
     # One image of train2017, 000000320612.jpg, is a PNG in truth (NVIDIA/DALI warns of it in its SSD test)
-    seen = picture_files.faults_and_sizes(folder, sorted(pictures & present), f"checking {folder.name}", progress)
+    seen = picture_files.faults_and_sizes(folder, sorted(pictures - missing), f"checking {folder.name}", progress)
     damaged = {name: fault for name, fault, _ in seen if fault}
     if damaged:
         names = some(f"{name} {what}" for name, what in damaged.items())

@@ -316,6 +316,21 @@ def test_annotations_cut_off(content: bytes, server: FileServer, complete: Path,
     assert_complete(complete, original)
 
 
+def test_pictures_in_folders_of_their_own_are_found(server: FileServer, complete: Path) -> None:
+    """As a file of one's own may list them; a run read them, and they were called missing."""
+    val, path = complete / "val2017", complete / "annotations" / "instances_val2017.json"
+    (val / "sub").mkdir()
+    content = path.read_text()
+    for number, name in ((1, "sub/000000000001.jpg"), (2, "./000000000002.jpg"), (3, "sub/000000000003.jpg")):
+        content = content.replace(f'"00000000000{number}.jpg"', f'"{name}"')
+    path.write_text(content)
+    (val / "000000000001.jpg").rename(val / "sub" / "000000000001.jpg")
+    user = User()
+    (problem,) = run(server, complete, user, verify_only=True)
+    assert "val2017: 1 of 10 images missing (sub/000000000003.jpg)" in problem
+    assert "1 files not in the annotations, never read (000000000003.jpg)" in "\n".join(user.said)
+
+
 def test_without_annotations_what_is_damaged_is_named_and_kept(server: FileServer, complete: Path) -> None:
     """Pictures may be another data set's. They were looked at no more."""
     damage(complete)
