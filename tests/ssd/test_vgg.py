@@ -23,6 +23,7 @@ from benchmarks.ssd.boxes import cxcywh_to_ltrb, default_boxes
 from benchmarks.ssd.geometry import Extra, feature_sizes, shapes_per_cell
 from benchmarks.ssd.model import SSD, FusedHead, load_backbone
 from harness import config, config_files
+from tests.conftest import trains_fast
 from tests.harness.execution import runs
 from tests.ssd import small
 from tests.toy.configuration import write
@@ -331,7 +332,8 @@ FIRST_TARGET = 0.38  # of epoch 8: ten seeds reach 0.412 to 0.481 there (results
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)  # 450 s on two busy cores without AVX-512
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not trains_fast(), reason="without AVX-512 its eight epochs take eight minutes of a busy core")
 def test_the_embedded_run_of_it_learns(tmp_path: Path) -> None:
     """The whole path from generated pictures to a met target, at the first evaluation; over a minute of one free core. The
     configuration's own target, four epochs later, is what results/embedded/vgg_seeds.json stands for."""
