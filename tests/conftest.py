@@ -66,7 +66,9 @@ def pytest_collection_finish() -> None:
 
 def trains_fast() -> bool:
     """Whether this processor has AVX-512: without it the demonstrations, which take it a minute or two, take ten and more."""
-    return "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    from measuring.measure import vector_units
+
+    return "avx512f" in vector_units()
 
 
 @cache

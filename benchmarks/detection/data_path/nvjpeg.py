@@ -34,8 +34,7 @@ def installed() -> list[Path]:
 def loaded() -> dict[str, str]:
     """Path and version of each nvJPEG in this process, in the order of their names in memory. A path that is not UTF-8 has
     question marks there."""
-    shown = {path: os.fsencode(path).decode(errors="replace") for path in _paths()}
-    return {shown[path]: ".".join(map(str, version(path))) for path in shown}
+    return {os.fsencode(path).decode(errors="replace"): ".".join(map(str, version(path))) for path in _paths()}
 
 
 def _paths() -> list[str]:
