@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -24,6 +25,9 @@ for _name in [each for each in os.environ if each.startswith("GIT_") and not eac
     del os.environ[_name]
 # Nobody is asked for a key's passphrase
 os.environ |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "commit.gpgsign", "GIT_CONFIG_VALUE_0": "false"}
+# A shell's background job is started with Ctrl-C ignored, which every process that a test starts would inherit
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

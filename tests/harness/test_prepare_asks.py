@@ -26,5 +26,8 @@ def test_an_answer_is_an_exit_code(tmp_path: Path, typed: bytes, code: int) -> N
         while b"[y/N]" not in said:
             said += os.read(ours, 1000)
         os.write(ours, typed)
-        assert process.wait(60) == code, said
+        try:
+            assert process.wait(60) == code, said
+        finally:
+            process.kill()  # else leaving the block waits for one that does not end
     os.close(ours)

@@ -406,9 +406,7 @@ def test_ctrl_c_in_a_process_of_its_own(server: FileServer, original: Path, tmp_
     """A real SIGINT while it waits for the network; then a second run completes the folder."""
     published = data_set(server)
     script = (
-        "import signal\n"
         "from pathlib import Path\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit none
         "from benchmarks.detection.download.full_coco import COCO, Split\n"
         "from benchmarks.detection.download.fetching import RemoteFile\n"
         "from benchmarks.detection.download.prepare import prepare\n"
