@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +135,11 @@ def folder(text: str) -> str:
     if len(encoded) > NAME_LIMIT:
         kept = encoded[:NAME_LIMIT].decode("utf-8", "ignore")
     return kept if kept == text else f"{kept}_{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"
+
+
+def prepare_command(benchmark: str, data_dir: Path | str) -> str:
+    """What a message tells to type where a data set is not whole; by default `prepare` gets that of one benchmark alone."""
+    return f"python -m harness prepare --benchmark {benchmark} --data-dir {shlex.quote(str(data_dir))}"
 
 
 def of_platform(platform: str) -> str:

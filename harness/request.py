@@ -11,7 +11,6 @@ variable: MLPerf's name where submitters know one, else HARNESS_ and its own. Th
 from __future__ import annotations
 
 import enum
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -425,7 +424,7 @@ def variable(name: str) -> str:
     return next(option.variable for option in FIELDS if option.name == name)
 
 
-def check_inputs(request: Request) -> None:
+def check_inputs(request: Request, benchmark: str) -> None:
     """ValueError when what is to be read is not there, on this machine; where pods read it, when it is no path of theirs."""
     data_dir, weights = request.data_dir, request.initial_weights
     if request.started_by is Engine.KUBERNETES:
@@ -439,7 +438,7 @@ def check_inputs(request: Request) -> None:
         if next(data_dir.iterdir(), None) is None:
             raise ValueError(
                 f"--data-dir {data_dir}: the folder is empty; is its disk mounted? "
-                f"`python -m harness prepare --data-dir {shlex.quote(str(data_dir))}` fills it"
+                f"`{names.prepare_command(benchmark, data_dir)}` fills it"
             )
     if weights is not None and not weights.is_file():
         raise ValueError(f"--initial-weights {weights}: there is no such file")

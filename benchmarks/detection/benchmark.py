@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class DetectorBenchmark(ABC):
     """Implements harness.contract.Benchmark, Probed and Detecting, except for its name, its config_type and `prepare`."""
 
+    name: str
+
     @abstractmethod
     def session(self, config: Any, context: Context) -> DetectorSession:
         """A session; called when the libraries that it needs may be imported: torch, torchvision and DALI take seconds."""
@@ -44,7 +46,7 @@ class DetectorBenchmark(ABC):
         # Off the clock, as the verification of a download is, and before anything is built: see data_set/checked.py
         # Which device "auto" would decide for is not known here: where DALI is installed it may be DALI
         dali = config.data.backend == "dali" or (config.data.backend == "auto" and installed("nvidia.dali"))
-        return checked.ensure(config, data_dir, cache_dir, progress, dali=dali)
+        return checked.ensure(config, data_dir, cache_dir, progress, benchmark=self.name, dali=dali)
 
     def data_digest(self, config: Any, data_dir: Path) -> str:  # noqa: ARG002 - all of it is of the folder
         from benchmarks.detection.data_set import checked

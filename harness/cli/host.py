@@ -112,10 +112,11 @@ def _reading(data_dir: Path, configuration: str | None) -> Reading | None:
         look = getattr(chosen.benchmark, "lacks", None)
         lacks = None if look is None else look(chosen.tables, data_dir)
         if lacks is not None:
-            found.append(Reading(chosen.name, tuple(lacks)))
+            found.append(Reading(chosen.name, chosen.benchmark_name, tuple(lacks)))
     if not found:
         return None
-    best = min(found, key=lambda each: len(each.lacks))
+    # of an empty folder all lack as much
+    best = min(found, key=lambda each: (len(each.lacks), each.benchmark != config.default_benchmark()))
     complete = sum(not each.lacks for each in found)
     return best if best.lacks else replace(best, more=complete - 1)
 

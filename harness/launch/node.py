@@ -84,13 +84,14 @@ def look(name: str, asked: Request, target: float) -> NodeReport:
 
     problem, sha256 = "", ""
     try:
-        check_inputs(asked)
+        chosen = config.load(Path(str(asked.configuration)), target=target, org=asked.org)
+        check_inputs(asked, chosen.benchmark_name)
         if asked.out is not None and not (asked.out / FILE).is_file():
             raise ValueError(
                 f"--out {asked.out}: the ledger of this series is not there, so this is another disk: results must lie where "
                 "all nodes see them; name a folder of a disk that they share"
             )
-        sha256 = config.load(Path(str(asked.configuration)), target=target, org=asked.org).sha256
+        sha256 = chosen.sha256
     except ValueError as error:
         problem = str(error)
     commit, changed = provenance.commit(image.identity({}))

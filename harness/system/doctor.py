@@ -6,11 +6,10 @@ Pure: facts in, findings out.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.names import NO_COMMIT
+from harness.names import NO_COMMIT, prepare_command
 from harness.system.accelerator import CPU, Finding, Level
 from harness.system.facts import Machine
 from harness.system.places import Cache, Place
@@ -26,6 +25,7 @@ class Reading:
     """What a configuration reads of a data set's folder."""
 
     configuration: str
+    benchmark: str  # whose data set it is
     lacks: tuple[str, ...] = ()  # of the folder; empty where all is there
     more: int = 0  # configurations that it is complete for, too
 
@@ -171,13 +171,14 @@ def _data(place: Place, reading: Reading | None) -> Finding:
     if not place.readable:
         return Finding("problem", "data set", f"{text}: cannot be read", "let this user read it, or run as its owner")
     if place.empty:
-        fix = "`python -m harness prepare` downloads the data set; in a container, check the mount"
+        command = "python -m harness prepare" if reading is None else prepare_command(reading.benchmark, place.path)
+        fix = f"`{command}` downloads the data set; in a container, check the mount"
         return Finding("problem", "data set", f"{text}: empty", fix)
     if reading is not None and reading.lacks:
         missing = ", ".join(reading.lacks)
         fix = (
-            f"`python -m harness prepare --data-dir {shlex.quote(str(place.path))}` completes a known data set; one of your "
-            "own needs a configuration that names its files: doctor CONFIGURATION"
+            f"`{prepare_command(reading.benchmark, place.path)}` completes a known data set; one of your own needs a "
+            "configuration that names its files: doctor CONFIGURATION"
         )
         return Finding("problem", "data set", f"{text}: it lacks {missing}, which {reading.configuration} reads", fix)
     if reading is not None:

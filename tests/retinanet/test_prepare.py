@@ -165,6 +165,15 @@ def test_what_breaks_off_is_tried_again_and_what_is_damaged_is_not_taken(server:
     assert {path.name for path in tmp_path.iterdir()} == set(names), "no .part stays"
 
 
+def test_too_many_that_are_refused_end_it_with_one_that_was(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many_files, "MOST_REFUSED", 2)
+    names = ["a.jpg", "b.jpg", "c.jpg", "0000000000000001.jpg", "00000000000000ff.jpg"]
+    with pytest.raises(fetching.FetchError, match=r"3 files refused, the last [abc]\.jpg \(HTTP 404\)"):
+        fetch_all(names, server.url("train/"), tmp_path, "x", lambda *_: None, wrong=lambda content: None, threads=8)
+
+
 def test_an_interruption_keeps_what_came(server: FileServer, tmp_path: Path) -> None:
     def interrupted(what: str, done: int, total: int | None) -> None:
         raise KeyboardInterrupt

@@ -52,6 +52,12 @@ def opened(folder: Path, **tables: dict[str, Any]) -> RetinaNetSession:
     return RetinaNetSession(read, Context("cpu", seed=5, data_dir=folder, log_every_steps=1))
 
 
+def test_a_folder_without_it_names_what_gets_it(tmp_path: Path) -> None:
+    tables = config.load(config_files.find("DGXH100_1x8x32")).tables
+    with pytest.raises(ValueError, match=f"prepare --benchmark retinanet --data-dir {tmp_path}` gets"):
+        BENCHMARK.provide_data(tables, tmp_path, tmp_path / "cache", lambda *_: None)
+
+
 def losses(session: RetinaNetSession, epochs: range) -> list[float]:
     return [each.loss for epoch in epochs for each in session.train_epoch(epoch)]
 

@@ -80,6 +80,7 @@ def fetch_all(
                 done += len(finished)
                 progress(what, done, len(names))
                 if len(refused) > MOST_REFUSED:
+                    name, why = next(reversed(refused.items()))
                     raise FetchError(
                         f"{url}: {len(refused):,} files refused, the last {name} ({why}); is this the address?"
                     )

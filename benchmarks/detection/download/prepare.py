@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ def some(names: Iterable[str]) -> str:
 
 
 def _texts(problems: Sequence[Problem], data_dir: Path, data_set: DataSet) -> list[str]:
-    command = f"`python -m harness prepare --data-dir {data_dir}{data_set.option}`"
+    command = f"`python -m harness prepare --data-dir {shlex.quote(str(data_dir))}{data_set.option}`"
     another = f"this is another data set, which needs no preparing: for {data_set.name} name another --data-dir"
     fixed = _to_be_fixed(problems, data_dir, data_set)
     return [f"{each.what}; {f'{command} {each.fixed_by}' if each in fixed else another}" for each in problems]

@@ -170,7 +170,9 @@ def test_what_is_prepared_trains_and_is_evaluated(server: FileServer, tmp_path: 
         evaluation={"metric": "voc2007"},
     )
     tables: Any = config.parse(content, name="small", source="small").tables
-    folder = checked.ensure(tables, tmp_path / "voc", tmp_path / "cache", lambda *_: None, dali=backend == "dali")
+    folder = checked.ensure(
+        tables, tmp_path / "voc", tmp_path / "cache", lambda *_: None, benchmark="ssd", dali=backend == "dali"
+    )
     session = SSDSession(tables, Context(device="cpu", data_dir=folder, log_every_steps=1))
     assert session.load_data().train_samples == 3
     assert session.evaluation.ground_truth.annotations.difficult.tolist() == [False, True] * 2

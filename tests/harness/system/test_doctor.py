@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -382,10 +383,12 @@ def test_the_cache_and_what_is_compiled_in_it(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_lacks_what_a_configuration_reads() -> None:
-    reading = doctor.Reading("H100_1x1x256", ("annotations/x.json", "val2017"))
+    reading = doctor.Reading("H100_1x1x256", "ssd", ("annotations/x.json", "val2017"))
     found = the(doctor.examine(machine(BARE), RESULTS, SHM, DATA, reading=reading), "data set")
     assert found.level == "problem" and "lacks annotations/x.json, val2017, which H100_1x1x256 reads" in found.text
-    found = the(doctor.examine(machine(BARE), RESULTS, SHM, DATA, reading=doctor.Reading("A", (), 2)), "data set")
+    found = the(
+        doctor.examine(machine(BARE), RESULTS, SHM, DATA, reading=doctor.Reading("A", "ssd", (), 2)), "data set"
+    )
     assert found.level == "ok" and "that A and 2 more read" in found.text
 
 
@@ -393,10 +396,17 @@ def test_doctor_looks_for_what_configurations_name(tmp_path: Path) -> None:
     runner, verb = CliRunner(), typer.Typer()
     verbs.register(verb)
 
-    def said(*arguments: object) -> str:
+    def said(*arguments: object, part: str = "text") -> str:
         found = runner.invoke(verb, [*map(str, arguments), "--json"]).output
-        return next(each["text"] for each in json.loads(found)["findings"] if each["subject"] == "data set")
+        return next(each[part] for each in json.loads(found)["findings"] if each["subject"] == "data set")
 
+    for words, benchmark in ((["DGXH100_1x8x32"], "retinanet"), (["H100_1x1x256"], "ssd"), ([], "ssd")):
+        assert f"--benchmark {benchmark} --data-dir {tmp_path}`" in said(*words, "--data-dir", tmp_path, part="fix")
+    (tmp_path / "train/labels").mkdir(parents=True)  # of OpenImages, whose 356 GB somebody has begun to get
+    (tmp_path / "train/data").mkdir()
+    for words in (["DGXH100_1x8x32"], []):
+        assert f"--benchmark retinanet --data-dir {tmp_path}`" in said(*words, "--data-dir", tmp_path, part="fix")
+    shutil.rmtree(tmp_path / "train")
     (tmp_path / "annotations").mkdir()
     assert "it lacks annotations/instances_train2017.json" in said("H100_1x1x256", "--data-dir", tmp_path)
     assert "which" in said("--data-dir", tmp_path)
