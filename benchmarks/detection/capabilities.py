@@ -110,7 +110,7 @@ def settle(config: C, context: Context) -> Settled[C]:
 
 def _regions_with_wrong_edges(config: DetectorConfig, context: Context) -> dict[str, str]:
     """Why DALI on a GPU decodes whole pictures where regions were asked for: an nvJPEG that draws their edges wrong."""
-    if config.data.backend != "dali" or config.data.decode != "region" or not context.device.startswith("cuda"):
+    if config.data.backend != "dali" or not config.decodes_regions or not context.device.startswith("cuda"):
         return {}
     found = nvjpeg.first()
     if found is None or found >= nvjpeg.RIGHT_EDGES:

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.detection import capabilities
 from benchmarks.detection.data_path import nvjpeg
-from harness import config
+from harness import config, config_files
 from harness.contract import Context
 from tests.conftest import CHECKOUT
 from tests.ssd import small
@@ -86,6 +86,12 @@ def test_an_older_one_decodes_whole_pictures_and_the_log_says_why(
     assert found.config.data.decode == settled
     said = found.left_out.get("decode", "")
     assert ("nvJPEG 13.0.1 is loaded" in said) == (settled != decode)
+
+
+def test_nothing_is_left_out_of_a_run_that_decodes_whole_pictures_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvjpeg, "first", lambda: (12, 3, 3))
+    tables: Any = config.load(config_files.find("DGXH100_1x8x32")).tables
+    assert capabilities.settle(tables, Context(device="cuda:0")).left_out == {}
 
 
 @pytest.mark.parametrize(
