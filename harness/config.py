@@ -225,6 +225,10 @@ def parse(raw: dict[str, Any], *, name: str, source: str) -> Configuration:
 def _against_closed(benchmark: Benchmark, tables: BaseModel) -> Iterator[str]:
     if task := _other_task(benchmark, tables):
         yield f'submission.division = "closed": it has no {task}; say "open", and the run says of itself what it is'
+        return
+    told = getattr(benchmark, "against_closed", None)
+    for each in told(tables) if told is not None else ():
+        yield f'submission.division = "closed": {each}, as the rules have it; leave it out, or say "open"'
 
 
 def _other_task(benchmark: Benchmark, tables: BaseModel) -> str:

@@ -280,6 +280,14 @@ class Varied(Protocol):
         """
         ...
 
+    def against_closed(self, config: Any) -> Iterator[str]:
+        """Settings that the rules' own task has otherwise, each as "TABLE.NAME = VALUE and not VALUE".
+
+        With any the configuration is refused in the closed division: networks, pictures or detections that are not the
+        reference's, which no log tells of and a score would call official.
+        """
+        ...
+
 
 class Probed(Protocol):
     """What a Benchmark may also offer. It is found by its name; a benchmark without it is probed as far as its machine."""

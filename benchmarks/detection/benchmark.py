@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,10 @@ from harness.contract import Context, Detector, Figure, Graph, NotSuitable, Publ
 
 if TYPE_CHECKING:
     from benchmarks.detection.session import DetectorSession
+
+
+# Settings of those tables that the rules leave to the submitter: model_bn_span is a hyperparameter, and the evaluators agree
+FREE = frozenset({"batch_norm_ranks", "batch_size", "evaluator"})
 
 
 class DetectorBenchmark(ABC):
@@ -59,6 +64,12 @@ class DetectorBenchmark(ABC):
         wanted = [(getattr(config.data, f"{half}_annotations"), Path.is_file) for half in ("train", "eval")]
         wanted += [(getattr(config.data, f"{half}_images"), Path.is_dir) for half in ("train", "eval")]
         return [name for name, is_there in wanted if not is_there(data_dir / name)]
+
+    def against_closed(self, config: Any) -> Iterator[str]:
+        """See harness.contract.Varied: what has a default has the reference's, and a closed submission no other."""
+        for table in ("model", "augmentation", "evaluation"):
+            if table in type(config).model_fields:
+                yield from not_the_rules(config, table, type(getattr(config, table)).model_fields.keys() - FREE)
 
     def check(self, config: Any, context: Context) -> None:
         _check_sizes(config, context)
@@ -140,6 +151,14 @@ class DetectorBenchmark(ABC):
         from benchmarks.detection import probe
 
         return probe.figures(lambda there: self.session(scratch, there), scratch, context, seconds_of)
+
+
+def not_the_rules(config: DetectorConfig, table: str, names: Iterable[str]) -> Iterator[str]:
+    """See harness.contract.Varied.against_closed: those of `names` that have a default, and here another value."""
+    found = getattr(config, table)
+    for name, field in type(found).model_fields.items():
+        if name in names and not field.is_required() and getattr(found, name) != field.default:
+            yield f"{table}.{name} = {json.dumps(getattr(found, name))} and not {json.dumps(field.default)}"
 
 
 def _check_sizes(config: DetectorConfig, context: Context) -> None:

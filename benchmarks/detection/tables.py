@@ -116,6 +116,11 @@ class EvaluationTable(Table):
     # coco: mean over IoU 0.50 to 0.95; voc2007: Pascal VOC's at 0.5, of eleven recalls; voc2010: the area, as from 2010 on
     metric: Literal["coco", "voc2007", "voc2010"] = "coco"
 
+    @property
+    def other_metric(self) -> str:
+        """In words, where it is not COCO's, which MLPerf's rules have."""
+        return "" if self.metric == "coco" else f"Pascal VOC's metric of {self.metric.removeprefix('voc')}"
+
 
 class DetectorConfig(Table):
     """All of a detector's tables, as far as detectors share them."""
@@ -130,6 +135,11 @@ class DetectorConfig(Table):
     def antialias(self) -> bool:
         """Whether pictures are made smaller by a filter as wide as the scale, not by interpolation between four pixels."""
         return True
+
+    @property
+    def decodes_regions(self) -> bool:
+        """Whether DALI may decode the part of a picture that is trained on alone: data.decode."""
+        return self.data.decode == "region"
 
     @property
     def least_side_px(self) -> int:

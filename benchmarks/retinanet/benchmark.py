@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.detection.benchmark import DetectorBenchmark
+from benchmarks.detection.benchmark import DetectorBenchmark, not_the_rules
 from benchmarks.retinanet.config import RetinaNetConfig
 from harness.contract import Context
 
@@ -19,6 +19,16 @@ class RetinaNetBenchmark(DetectorBenchmark):
 
     name = "retinanet"  # its keyword from round 5.0 on, `ssd` before; rules.toml has both, its metric and targets
     config_type = RetinaNetConfig
+
+    def other_task(self, config: RetinaNetConfig) -> str:
+        """See harness.contract.Varied."""
+        metric = config.evaluation.other_metric
+        return f"RetinaNet with {metric}" if metric else ""
+
+    def against_closed(self, config: RetinaNetConfig) -> Iterator[str]:
+        """See harness.contract.Varied."""
+        yield from super().against_closed(config)
+        yield from not_the_rules(config, "data", ["antialias"])
 
     def session(self, config: RetinaNetConfig, context: Context) -> RetinaNetSession:
         from benchmarks.retinanet.session import RetinaNetSession

@@ -28,11 +28,9 @@ class SSDBenchmark(DetectorBenchmark):
 
     def other_task(self, config: SSDConfig) -> str:
         """See harness.contract.Varied; the rules' own task is a ResNet's SSD by COCO's metric."""
-        words = []
-        if config.model.backbone == "vgg16":
-            words.append("VGG-16")
-        if config.evaluation.metric != "coco":
-            words.append(f"Pascal VOC's metric of {config.evaluation.metric.removeprefix('voc')}")
+        words = [
+            each for each in ("VGG-16" * (config.model.backbone == "vgg16"), config.evaluation.other_metric) if each
+        ]
         return f"SSD{config.model.image_px} with {' and '.join(words)}" if words else ""
 
     def session(self, config: SSDConfig, context: Context) -> SSDSession:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from typing import Any
 
 import pytest
 
 from harness import config, config_files
 from harness.results.reporting import published
+from tests.retinanet import small
 
 # Of the logs of these systems: round, system, global batch, opt_base_learning_rate, opt_learning_rate_warmup_epochs. All
 # of them log a warm-up factor of 0.001 and no weight decay.
@@ -65,3 +67,50 @@ def test_published_names_find_them() -> None:
     assert config_files.find("DGXA100_001x08x032").stem == "DGXA100_1x8x32"
     assert config_files.find("DGXH100_316x08x001").stem == "DGXH100_316x8x1"
     assert config.load(config_files.find("H200_1x8x32")).benchmark.name == "retinanet"
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "setting", "value", "said"),
+    [
+        ("DGXH100_1x8x32", "evaluation", "metric", "voc2007", "it has no RetinaNet with Pascal VOC's metric of 2007"),
+        ("DGXH100_1x8x32", "evaluation", "max_detections", 100, "max_detections = 100 and not 300"),
+        ("DGXH100_1x8x32", "model", "image_px", 256, "image_px = 256 and not 800"),
+        ("DGXH100_1x8x32", "model", "backbone", "resnet50", 'backbone = "resnet50" and not "resnext50_32x4d"'),
+        ("DGXH100_1x8x32", "model", "aspect_ratios", [1.0], r"aspect_ratios = [1.0] and not [0.5, 1.0, 2.0]"),
+        ("DGXH100_1x8x32", "model", "batch_norm", "trained", 'batch_norm = "trained" and not "frozen"'),
+        ("DGXH100_1x8x32", "data", "antialias", True, "data.antialias = true and not false"),
+        ("DGXH100_1x8x32", "augmentation", "flip_probability", 0.0, "flip_probability = 0.0 and not 0.5"),
+        ("H100_1x1x256", "model", "backbone", "resnet18", 'model.backbone = "resnet18" and not "resnet34"'),
+        ("H100_1x1x256", "model", "image_px", 304, "model.image_px = 304 and not 300"),
+        ("H100_1x1x256", "evaluation", "min_score", 0.01, "evaluation.min_score = 0.01 and not 0.05"),
+        ("H100_1x1x256", "augmentation", "crop_boxes", "any", 'augmentation.crop_boxes = "any" and not "all"'),
+    ],
+)
+def test_no_closed_submission_is_of_another_task(name: str, table: str, setting: str, value: object, said: str) -> None:
+    """No log tells of another network, and five of them scored as official."""
+    raw = tomllib.loads(config_files.find(name).read_text())
+    raw.setdefault(table, {})[setting] = value
+    with pytest.raises(config_files.ConfigError, match=f'submission.division = "closed": .*{re.escape(said)}'):
+        config.parse(raw, name=name, source=name)
+    raw["submission"] |= {"division": "open"}
+    config.parse(raw, name=name, source=name)
+
+
+def test_another_metric_is_said_of_an_open_run() -> None:
+    found = config.parse(small.content(evaluation={"metric": "voc2010"}), name="small", source="small")
+    assert found.other_task == "RetinaNet with Pascal VOC's metric of 2010"
+    assert config.parse(small.content(), name="small", source="small").other_task == ""
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "said"),
+    [
+        ("data", {"decode": "whole"}, 'decode = "whole" has no effect: RetinaNet trains on whole pictures'),
+        ("model", {"aspect_ratios": []}, r"model.aspect_ratios = \[\]: not allowed"),
+        ("model", {"anchor_px": [1, 20, 40]}, "with a ratio of 0.5 in aspect_ratios makes anchors of no area"),
+        ("model", {"aspect_ratios": [1.0, 100.0]}, "with a ratio of 100.0 in aspect_ratios makes anchors of no area"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(table: str, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(config_files.ConfigError, match=said):
+        config.parse(small.content(**{table: settings}), name="small", source="small")
