@@ -16,6 +16,7 @@ from harness.system import variables
 
 NONE = "none"
 FORWARD_COMPAT = "FORWARD-COMPAT"
+PARTS = ("driver", "driver_flavour", "libcuda_version", "nvml", "firmware")  # what tells two drivers apart
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Identity:
     @property
     def key(self) -> tuple[str, ...]:
         """What tells two drivers apart; the place of libcuda does not."""
-        return self.driver, self.driver_flavour, self.libcuda_version, self.nvml, self.firmware
+        return tuple(getattr(self, part) for part in PARTS)
 
     @property
     def present(self) -> bool:
@@ -71,8 +72,8 @@ def from_plain(table: Mapping[str, Any]) -> Identity:
     return Identity(**{field.name: str(table.get(field.name, "")) for field in fields(Identity)})
 
 
-def differences(expected: Identity, found: Identity) -> list[str]:
-    """Each part that is not as it was, for people."""
+def differences(expected: Identity, found: Identity, parts: Sequence[str] = PARTS) -> list[str]:
+    """Each of these parts that is not as it was, for people."""
     names = {
         "driver": "kernel module",
         "driver_flavour": "module's flavour",
@@ -82,8 +83,8 @@ def differences(expected: Identity, found: Identity) -> list[str]:
     then, now = expected.plain(), found.plain()
     return [
         f"{names.get(name, name)} is {now[name] or NONE}, was {then[name] or NONE}"
-        for name in then
-        if name not in ("mode", "libcuda") and then[name] != now[name]
+        for name in parts
+        if then[name] != now[name]
     ]
 
 

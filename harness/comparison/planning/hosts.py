@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from harness import outside, whole
-from harness.comparison.planning.plan import FILE, Plan
+from harness.comparison.planning.plan import FILE, Plan, PlannedRun
 from harness.launch import ledger
 
 HOST = "host.json"  # which machine it is
@@ -68,9 +68,10 @@ def same_plan(root: Path, plan: Plan) -> None:
                 )
 
 
-def complete(root: Path, plan: Plan, number: int) -> bool:
+def due(root: Path, plan: Plan, number: int) -> PlannedRun | None:
+    """The next run of a host, begun or not; None where all are done."""
     account = ledger.Account.read(folder(root, number) / ledger.FILE)
-    return all(item.index in account.finished for item in plan.schedule(number))
+    return next((item for item in plan.schedule(number) if item.index not in account.finished), None)
 
 
 def attempts_of_others(root: Path, plan: Plan, number: int) -> list[ledger.Attempt]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.comparison import identity
 from harness.comparison.identity import Identity
-from harness.comparison.planning import as_planned, choices, hosts, work_text
+from harness.comparison.planning import as_planned, choices, drivers, hosts, work_text
 from harness.comparison.planning.choices import Choices
 from harness.comparison.planning.plan import Plan, PlannedRun
 from harness.comparison.runs import ComparedRun, invalid
@@ -27,7 +27,6 @@ from harness.launch import ledger
 from harness.results.record import RunRecord
 
 # What lines that continue the series may be about
-DRIVER = "driver"  # which driver an arm has, as seen when its first block began
 PROBED = "probe"  # which arms were probed
 BOOT = "boot"  # under which boot a block ran
 STEPS = "steps"  # of the optimizer, that the plan's epochs are
@@ -125,7 +124,8 @@ class Work:
                     return code
                 following = self._due(items)
                 if following is not None and following.block != item.block:
-                    self.say(work_text.next_block(self.plan, self._drivers(), item, following, self.again))
+                    known = drivers.known(self.root, self.plan, self.number)
+                    self.say(work_text.next_block(self.plan, known, item, following, self.again))
                     return 0
             self.say(work_text.finished(self.root, self.plan, self.number, self.again))
             return 0
@@ -192,20 +192,10 @@ class Work:
         """NotDue where this is not the driver, or the boot, that the block needs; else both are entered."""
         if not self.plan.by_hand:
             return
-        arm, other = self.plan.arms[item.arm].name, self.plan.arms[1 - item.arm].name
-        now, known = self.here.driver, self._drivers()
+        arm, now = self.plan.arms[item.arm].name, self.here.driver
         then = f"Then type\n    {self.again}"
-        if arm in known and now.key != known[arm].key:
-            said = "; ".join(identity.differences(known[arm], now))
-            raise NotDue(
-                f"block {item.block} is of arm {arm}, whose driver was {known[arm]} when its first block began; now {said}. "
-                f"Install {arm}'s driver again and reboot. {then}"
-            )
-        if arm not in known and other in known and now.key == known[other].key:
-            raise NotDue(
-                f"block {item.block} is of arm {arm}, and the driver is still that of {other}: {now}. Install {arm}'s driver "
-                f"and reboot. {then}"
-            )
+        if why_not := drivers.why_not(self.root, self.plan, self.number, item.arm, now):
+            raise NotDue(f"block {item.block} is of arm {arm}, {why_not}. Install {arm}'s driver and reboot. {then}")
         before = next(reversed(self._about(BOOT)), None)
         if before is not None and before["block"] != item.block and before["boot"] == self.here.boot:
             last = next(each for each in items if each.block == before["block"])
@@ -214,8 +204,8 @@ class Work:
                     f"block {item.block} is of arm {arm} like the block before, and this is still the same boot: what a boot "
                     f"alone changes is what two blocks are for. Reboot. {then}"
                 )
-        if arm not in known:
-            self._enter(DRIVER, arm=arm, identity=now.plain())
+        if arm not in [entry["arm"] for entry in self._about(drivers.DRIVER)]:
+            self._enter(drivers.DRIVER, arm=arm, identity=now.plain())
         self._enter(BOOT, block=item.block, boot=self.here.boot)
         self.say(f"block {item.block} of {items[-1].block}, arm {arm}: {now}")
 
@@ -242,10 +232,6 @@ class Work:
 
     def _choices(self) -> Choices:
         return Choices(self._about(choices.CHOSEN))
-
-    def _drivers(self) -> dict[str, Identity]:
-        """Of each arm, as this host's first block of it had it."""
-        return {entry["arm"]: identity.from_plain(entry["identity"]) for entry in reversed(self._about(DRIVER))}
 
     def _enter(self, about: str, **content: Any) -> None:
         """A line that continues the series, with something to remember."""

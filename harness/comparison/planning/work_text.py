@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.comparison.identity import Identity
-from harness.comparison.planning import hosts
+from harness.comparison.planning import drivers, hosts
 from harness.comparison.planning.as_planned import record_in
 from harness.comparison.planning.plan import Plan, PlannedRun
 from harness.launch.ledger import Account
@@ -35,22 +35,31 @@ def left(account: Account, items: list[PlannedRun]) -> str:
     )
 
 
-def next_block(plan: Plan, drivers: Mapping[str, Identity], done: PlannedRun, following: PlannedRun, again: str) -> str:
-    """`drivers`: of the arms that this host has begun."""
+def next_block(plan: Plan, known: Mapping[str, Identity], done: PlannedRun, following: PlannedRun, again: str) -> str:
+    """`known`: of the arms that a host has begun."""
     arm = plan.arms[following.arm].name
-    known = drivers.get(arm)
     if following.arm == done.arm:
         todo = f"Block {following.block} is of arm {arm} again: reboot, with the same driver"
     else:
-        todo = f"Block {following.block} is of arm {arm}: install its driver{f' ({known})' if known else ''} and reboot"
+        todo = f"Block {following.block} is of arm {arm}: {_install(known, arm)}"
     return f"block {done.block} is done. {todo}. Then type\n    {again}"
+
+
+def _install(known: Mapping[str, Identity], arm: str) -> str:
+    return f"install its driver{f' ({known[arm]})' if arm in known else ''} and reboot"
 
 
 def finished(root: Path, plan: Plan, number: int, again: str) -> str:
     a, b = (shlex.quote(str(root / "arms" / arm.name)) for arm in plan.arms)
-    done = [each for each in range(1, plan.hosts + 1) if hosts.complete(root, plan, each)]
-    text = f"all runs of host {number} are done; {len(done)} of {plan.hosts} hosts are. {_return_check(root, plan, number)}"
-    if len(done) < plan.hosts:
+    due = {each: item for each in range(1, plan.hosts + 1) if (item := hosts.due(root, plan, each)) is not None}
+    done = plan.hosts - len(due)
+    text = f"all runs of host {number} are done; {done} of {plan.hosts} hosts are. {_return_check(root, plan, number)}"
+    if due and plan.by_hand:
+        following, item = next(iter(due.items()))
+        arm = plan.arms[item.arm].name
+        todo = _install(drivers.known(root, plan, following), arm)
+        text += f"Host {following} is next, with arm {arm}: {todo} there. Then type there\n    {again}\n"
+    elif due:
         text += f"On the next host type\n    {again}\n"
     return f"{text}The verdict:\n    python -m harness compare {a} {b}{_allowed(plan)}"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness.comparison.comparison import Question, compare
+from harness.comparison.comparison import NOT_COMPARABLE, Question, compare
 from harness.comparison.planning import child, hosts, plan, work
 from harness.execution import signals
 from harness.exit_codes import NOT_SUITABLE
@@ -166,6 +166,58 @@ def test_a_second_host_runs_in_opposite_order(tmp_path: Path) -> None:
         go(tmp_path, third, "boot 1")
     with pytest.raises(ValueError, match="is host 1 of the plan"):
         go(tmp_path, first, "boot 2", host=2)
+
+
+def second(driver: str, *, flavour: str = "open", uuid: str = "GPU-2") -> Machine:
+    """Another machine than `Machine`'s own."""
+    on = Machine(driver)
+    on.tables = machine(driver, uuid=uuid)
+    on.tables["software"]["driver_flavour"] = flavour
+    on.inside = on.tables
+    return on
+
+
+def test_an_arm_is_one_driver_on_all_hosts(tmp_path: Path) -> None:
+    """The second host begins with the new driver and had the old one still: its arms were swapped without a word."""
+    plan.write(plan.make("embedded", ["old", "new"], hosts=2, runs=1, probe=False), tmp_path)
+    said: list[str] = []
+    for boot, driver in enumerate((OLD, NEW, NEW, OLD)):
+        go(tmp_path, Machine(driver), f"boot {boot}", said)
+    assert f"Host 2 is next, with arm new: install its driver ({NEW}) and reboot there" in said[-1]
+    wrong = second(OLD)
+    with pytest.raises(work.NotDue, match=rf"arm new, whose driver was {NEW} .* on host 1; now kernel module is {OLD}"):
+        go(tmp_path, wrong, "boot 11")
+    assert not wrong.ran
+    assert go(tmp_path, second(NEW), "boot 12", said) == 0
+    assert f"Block 2 is of arm old: install its driver ({OLD}) and reboot" in said[-1]
+    with pytest.raises(work.NotDue, match="arm old, and the driver is still that of new"):
+        go(tmp_path, second(NEW), "boot 13")
+    for boot, driver in enumerate((OLD, OLD, NEW, OLD), 14):
+        assert go(tmp_path, second(driver), f"boot {boot}", said) == 0
+    assert "2 of 2 hosts are" in said[-1] and "is next" not in said[-1]
+    assert compare(str(tmp_path / "arms/old"), str(tmp_path / "arms/new"), Question()).exit_code != NOT_COMPARABLE
+
+
+def test_a_second_host_does_not_begin_with_the_first_one_s_driver(tmp_path: Path) -> None:
+    """While the first has done one block alone, and nobody knows yet what the other driver will be."""
+    plan.write(plan.make("embedded", ["old", "new"], hosts=3, runs=1, probe=False), tmp_path)
+    go(tmp_path, Machine(OLD), "boot 1")
+    with pytest.raises(work.NotDue, match=rf"arm new, and the driver is that of old on host 1: {OLD}"):
+        go(tmp_path, second(OLD), "boot 11")
+    assert go(tmp_path, second(NEW), "boot 12") == 0
+    with pytest.raises(work.NotDue, match=rf"arm new, whose driver was {NEW} .* on host 2; now kernel module is 595"):
+        go(tmp_path, Machine("595.10.00"), "boot 2")
+    assert go(tmp_path, second(OLD, uuid="GPU-3"), "boot 21") == 0
+
+
+def test_a_host_s_own_flavour_of_the_drivers_is_no_other_driver(tmp_path: Path) -> None:
+    """Not every GPU has the open module: `compare` takes hosts of unlike flavours, each alike in itself."""
+    plan.write(plan.make("embedded", ["old", "new"], hosts=2, runs=1, probe=False), tmp_path)
+    for boot, driver in enumerate((OLD, NEW, NEW, OLD)):
+        go(tmp_path, Machine(driver), f"boot {boot}")
+    for boot, driver in enumerate((NEW, OLD, OLD, NEW, OLD), 11):
+        assert go(tmp_path, second(driver, flavour="proprietary"), f"boot {boot}") == 0
+    assert compare(str(tmp_path / "arms/old"), str(tmp_path / "arms/new"), Question()).exit_code != NOT_COMPARABLE
 
 
 @pytest.mark.parametrize("what", ["commit", "configuration_sha256"])
