@@ -17,7 +17,7 @@ from harness.comparison import identity
 from harness.comparison.runs import NAMES, ComparedRun
 from harness.results.record import number
 
-LEVELS_UP = 2  # folders above a log's: a plan has runs/arms/NAME/host-1_block-1_run-1/result_0.txt
+LEVELS_UP = 2  # folders above a run's own: a plan has arms/NAME/host-1_block-1_run-1
 SMALLEST = 1e-12  # a median that a probe can mean, in any of its units
 SHOWN = 40  # figures; a file from elsewhere may hold any number
 
@@ -77,7 +77,7 @@ def _of_logs(runs: Sequence[ComparedRun], arm: int) -> set[Path]:
 
 
 def _folders(runs: Sequence[ComparedRun], arm: int) -> set[Path]:
-    return {above for folder in _of_logs(runs, arm) for above in (folder, *list(folder.parents)[:LEVELS_UP])}
+    return {folder for run in runs if run.arm == arm for folder in run.above(LEVELS_UP)}
 
 
 def _read(path: Path, runs: Sequence[ComparedRun]) -> Mapping[_Key, float] | str:

@@ -43,13 +43,24 @@ class ComparedRun:
     def telemetry(self) -> Telemetry | None:
         return telemetry.beside(self.record)
 
+    @cached_property
+    def folder(self) -> Path:
+        """The run's own: where a plan made one, that, though an image's log lies two deeper; else the log's."""
+        above = Path(self.record.path).parents
+        return next((each for each in above if PLACE.fullmatch(each.name)), above[0])
+
     @property
     def name(self) -> str:
         """As a person tells it from the others: the end of its path, an arm's folder included where a plan made it."""
         if self.alias:
             return self.alias
-        parts = Path(self.record.path).parts
-        return "/".join(parts[-3:] if PLACE.fullmatch(parts[-2]) else parts[-2:])
+        log, folder = Path(self.record.path), self.folder
+        return "/".join([*folder.parts[-2 if PLACE.fullmatch(folder.name) else -1 :], log.name])
+
+    def above(self, levels: int) -> list[Path]:
+        """The log's folder and those above it, up to so many above the run's own."""
+        above = list(Path(self.record.path).parents)
+        return above[: above.index(self.folder) + 1 + levels]
 
     @property
     def own(self) -> bool:
@@ -245,7 +256,7 @@ def blocks(runs: Sequence[ComparedRun]) -> dict[int, int]:
         return _numbered([(run.boot, run.arm) for run in runs]) if booted and _leak(runs) > LEAK else one
     if booted:
         return _stretches(runs)
-    places = [Path(run.record.path).parent for run in runs]
+    places = [run.folder for run in runs]
     named = [PLACE.fullmatch(place.name) for place in places]
     if all(named):  # of several plans each has its own block 1
         return _numbered([(place.parents[2], found[2]) for place, found in zip(places, named, strict=True) if found])

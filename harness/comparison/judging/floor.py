@@ -16,7 +16,7 @@ from harness.comparison.runs import ComparedRun
 from harness.results.record import number
 
 FILE = "noise.json"
-LEVELS_UP = 5  # folders above a log in which its system's floor may lie, or a folder noise* with it
+LEVELS_UP = 4  # folders above a run's own up to which its system's floor may lie, or a folder noise* with it
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def find(runs: Sequence[ComparedRun]) -> Floor | None:
     if len(hosts) != 1 or len(shas) != 1:
         return None
     unfit: list[Floor] = []
-    folders = {parent for run in runs for parent in list(Path(run.record.path).parents)[:LEVELS_UP]}
+    folders = {folder for run in runs for folder in run.above(LEVELS_UP)}
     for folder in sorted(folders, key=lambda each: -len(each.parts)):
         for path in (folder / FILE, *sorted(folder.glob(f"noise*/{FILE}"))):
             found = read(path)

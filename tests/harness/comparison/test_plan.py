@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.comparison import runs
+from harness.comparison.judging import floor
 from harness.comparison.planning import child, plan
 from harness.request import VARIABLES
 from tests.conftest import CHECKOUT
+from tests.harness.comparison import arms
+from tests.harness.comparison.test_probes import put
 from tests.toy import configuration as toy
 
 
@@ -224,3 +228,24 @@ def test_what_is_no_clone_has_no_commits_to_plan_with(tmp_path: Path, monkeypatc
         ValueError, match="arm a: commit=main: this is no clone of the project, but installed or a copy"
     ):
         child.pinned(plan.make("embedded", ["a:commit=main", "b:image=x"]))
+
+
+@pytest.mark.parametrize("below", ["", "NVIDIA_H100/ssd"], ids=["processes", "images"])
+def test_runs_of_images_lie_deeper_and_lose_nothing_by_it(tmp_path: Path, below: str) -> None:
+    """In SYSTEM/BENCHMARK of the run's folder: their probes and floor were not found, and all were called ssd/result_0.txt."""
+    made = plan.make("embedded", ["a:image=ssd:1", "b:image=ssd:2"], hosts=1, runs=2)
+    root = tmp_path / "compare_a_b"
+    folders = [made.folder(root, 1, item) for item in made.schedule(1) if item.kind == "run"]
+    logs = [arms.write(folder / below, 0, turn=turn) for turn, folder in enumerate(folders)]
+    for name in ("a", "b"):
+        put(root / "arms" / name, logs[0])
+    (run, *_) = runs.find(str(logs[0]), 0)
+    (tmp_path / "noise_x").mkdir()
+    noise = {"host": run.host, "configuration_sha256": run.record.configuration_sha256, "steps": "all"}
+    noise |= {"driver_key": run.driver.key, "floors": {"seconds_per_epoch": 0.01}}
+    (tmp_path / "noise_x" / floor.FILE).write_text(json.dumps(noise))
+    found = arms.judged((root / "arms/a", root / "arms/b"))
+    assert found.probes.counts == (1, 1) and found.probes.rows
+    assert [each.name for each in found.runs] == [f"{each.parent.name}/{each.name}/result_0.txt" for each in folders]
+    fits = floor.find(found.runs)
+    assert fits is not None and not fits.unfit
