@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import names, outside
 from harness.comparison import identity
-from harness.comparison.runs import NAMES, ComparedRun
+from harness.comparison.runs import NAMES, ComparedRun, by_host
 from harness.results.record import number
 
 LEVELS_UP = 2  # folders above a run's own: a plan has arms/NAME/host-1_block-1_run-1
@@ -29,7 +29,7 @@ class ProbeRow:
     name: str
     unit: str
     what: str  # sizes and formats, the same in both arms
-    medians: tuple[float, float]  # of each arm's probes
+    medians: tuple[float, float]  # of each arm, over hosts of each host's
 
     @property
     def ratio(self) -> float:
@@ -46,30 +46,45 @@ class Probes:
 
 
 _Key = tuple[str, str, str]
+_Figures = Mapping[_Key, float]
 
 
 def beside(runs: Sequence[ComparedRun]) -> Probes:
-    """What lies there; none of it can make an error."""
+    """What lies there; none of it can make an error.
+
+    Machines differ by more than drivers do: as of runs, each host's are held against each other, and hosts weigh alike.
+    """
     folders = [_folders(runs, arm) for arm in (0, 1)]
-    arms: list[list[Mapping[_Key, float]]] = [[], []]
+    found: list[list[tuple[_Figures, set[int]]]] = [[], []]
     notes: list[str] = []
     for arm in (0, 1):
         for folder in sorted(folders[arm] - folders[1 - arm] - _of_logs(runs, 1 - arm)):
             for path in names.probes_in(folder):
-                found = _read(path, [run for run in runs if run.arm == arm])
-                if isinstance(found, str):
-                    notes.append(f"{NAMES[arm]}: {path.name} is not shown: {found}")
+                read = _read(path, [run for run in runs if run.arm == arm])
+                if isinstance(read, str):
+                    notes.append(f"{NAMES[arm]}: {path.name} is not shown: {read}")
                 else:
-                    arms[arm].append(found)
+                    found[arm].append(read)
+    of_hosts = [[_of(own, each) for each in found] for own in by_host(runs)]
+    paired = [arms for arms in of_hosts if all(arms)]
+    if all(found) and not paired:
+        notes.append("probes are not shown: no host that enters the ratio has them of both arms")
     rows = []
-    for key in dict.fromkeys(key for probe in arms[0] for key in probe):
-        values = [[probe[key] for probe in each if key in probe] for each in arms]
-        if all(values):
-            rows.append(ProbeRow(*key, (statistics.median(values[0]), statistics.median(values[1]))))
-    sizes = [{name: what for probe in each for name, _, what in probe} for each in arms]
+    for key in dict.fromkeys(key for arms in paired for probe in arms[0] for key in probe):
+        values = [[[probe[key] for probe in each if key in probe] for each in arms] for arms in paired]
+        if told := [[statistics.median(each) for each in arms] for arms in values if all(arms)]:
+            a, b = (statistics.median(each) for each in zip(*told, strict=True))
+            rows.append(ProbeRow(*key, (a, b)))
+    sizes = [{name: what for arms in paired for probe in arms[arm] for name, _, what in probe} for arm in (0, 1)]
     for name in sorted(sizes[0].keys() & sizes[1].keys() - {row.name for row in rows}):
         notes.append(f"{name}: {NAMES[0]} of {sizes[0][name]}, {NAMES[1]} of {sizes[1][name]}: not the same thing")
-    return Probes((len(arms[0]), len(arms[1])), tuple(rows[:SHOWN]), tuple(notes))
+    a, b = (sum(len(arms[arm]) for arms in paired) for arm in (0, 1))
+    return Probes((a, b), tuple(rows[:SHOWN]), tuple(notes))
+
+
+def _of(runs: Sequence[ComparedRun], probes: Sequence[tuple[_Figures, set[int]]]) -> list[_Figures]:
+    """Those that speak for some of these runs."""
+    return [figures for figures, its in probes if not its.isdisjoint(map(id, runs))]
 
 
 def _of_logs(runs: Sequence[ComparedRun], arm: int) -> set[Path]:
@@ -80,8 +95,8 @@ def _folders(runs: Sequence[ComparedRun], arm: int) -> set[Path]:
     return {folder for run in runs if run.arm == arm for folder in run.above(LEVELS_UP)}
 
 
-def _read(path: Path, runs: Sequence[ComparedRun]) -> Mapping[_Key, float] | str:
-    """The medians of a probe's figures, or why it does not speak for these runs."""
+def _read(path: Path, runs: Sequence[ComparedRun]) -> tuple[_Figures, set[int]] | str:
+    """The medians of a probe's figures and the ids of its host's runs, or why it does not speak for these."""
     try:
         content = outside.read_json(path)
         hardware, software = content["hardware"], content["software"]
@@ -90,11 +105,12 @@ def _read(path: Path, runs: Sequence[ComparedRun]) -> Mapping[_Key, float] | str
         figures = {_key(each): value for each in content["figures"] if (value := number(each["median"]))}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "it cannot be read as a probe"
-    if not any(_same_host(run, hardware, used) for run in runs):
+    its = {id(run) for run in runs if _same_host(run, hardware, used)}
+    if not its:
         return "it is of another host"
     if driver.key not in {run.driver.key for run in runs}:
         return f"it was made with another driver: {driver}"
-    return {key: value for key, value in figures.items() if value >= SMALLEST}
+    return {key: value for key, value in figures.items() if value >= SMALLEST}, its
 
 
 def _same_host(run: ComparedRun, hardware: Mapping[str, Any], used: Sequence[str]) -> bool:

@@ -82,6 +82,42 @@ def test_figures_of_other_sizes_are_not_held_against_each_other(tmp_path: Path) 
     assert found.notes == ("launch: A of one number, B of two numbers: not the same thing",)
 
 
+def test_a_host_of_one_arm_alone_enters_no_figure(tmp_path: Path) -> None:
+    """The middle of a plan: host 2 is slow, and has run B alone so far. B's launches were called 1.5 times as long."""
+    a, b = both(tmp_path, times=1.0)
+    put(b, arms.write(b, 20, turn=20, software=NEW, gpu={"uuid": "GPU-2"}), 1, times=2.0)
+    found = judged((a, b)).probes
+    assert found.counts == (1, 1) and found.rows[0].medians == (5.0, 5.0) and not found.notes
+
+
+def test_each_host_s_probes_are_held_against_each_other(tmp_path: Path) -> None:
+    """Host 2 is slower in everything, and its A has no probe, or one that lacks a figure."""
+    a, b = both(tmp_path, times=1.0)
+    other = {"uuid": "GPU-2"}
+    logs = [arms.write(a, 20, turn=20, software=OLD, gpu=other), arms.write(b, 20, turn=21, software=NEW, gpu=other)]
+    put(b, logs[1], 1, times=2.0)
+    found = judged((a, b)).probes
+    assert found.counts == (1, 1) and found.rows[0].medians == (5.0, 5.0)
+    figure = {"name": "matmul_bf16", "unit": "TFLOP/s", "what": "4096 x 4096", "median": 350.0}
+    put(a, logs[0], 1, figures=[figure])
+    found = judged((a, b)).probes
+    assert found.counts == (2, 2)
+    assert [row.medians for row in found.rows] == [(5.0, 5.0), (525.0, 700.0)], "launch: of host 1 alone"
+    (a / "probe_0.json").unlink()
+    (b / "probe_1.json").unlink()
+    found = judged((a, b)).probes
+    assert not found.rows and found.notes == (
+        "probes are not shown: no host that enters the ratio has them of both arms",
+    )
+
+
+def test_of_machines_that_are_compared_by_a_person_s_word_all_are_shown(tmp_path: Path) -> None:
+    a, b = arms.in_turns(tmp_path, a={"software": OLD}, b={"software": NEW, "gpu": {"uuid": "GPU-2"}})
+    put(a, a / "result_0.txt")
+    put(b, b / "result_0.txt", times=1.5)
+    assert judged((a, b), allowed=("host",)).probes.rows[0].medians == (5.0, 7.5)
+
+
 def test_a_probe_above_both_arms_is_neither_s(tmp_path: Path) -> None:
     a, b = arms.in_turns(tmp_path)
     put(tmp_path, a / "result_0.txt")
