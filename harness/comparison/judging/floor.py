@@ -1,4 +1,4 @@
-"""A machine's own floor: what A against A showed there, kept with its results, within which no verdict is given.
+"""A machine's own floor: what A against A showed there, kept with its results, within which nothing is slower or faster.
 
 A floor is of runs like those that are compared: of their host, configuration and steps, and of the driver of an arm. Twenty
 steps vary more than four hundred, and another driver's noise is its own.

@@ -134,7 +134,8 @@ def lines(found: Sequence[Noise], run: ComparedRun) -> Iterator[str]:
     for each in unlike:
         spread, floor = 100 * each.spread, 100 * (each.floor or math.nan)
         yield f"  {each.metric.replace('_', ' ')}: run-to-run spread {spread:.3f} %, floor {floor:.3f} %"
-    yield "  `compare` gives no verdict on a metric within its floor"
+    yield "  `compare` calls no difference within a metric's floor SLOWER or FASTER, and"
+    yield "  where that is larger than --delta it calls none EQUAL"
     yield ""
     each = max(
         unlike, key=lambda every: math.inf if every.floor is None else every.floor

@@ -103,8 +103,8 @@ def judge(
 ) -> Judged:
     """The verdict on one metric of a `family`. `tests`: by how many to divide the levels of a difference (Holm's).
 
-    `floor`: what A against A shows on this machine, a fraction as delta is. Within it nothing is told, neither a difference
-    nor that there is none.
+    `floor`: what A against A shows on this machine, a fraction as delta is. Within it no difference is told; where it is
+    larger than delta, nor that there is none.
     """
     if not statistics.enough(sample):
         if len(sample.paired().arm) and units(sample).confounded:  # which more runs of the same leave as it is

@@ -28,6 +28,8 @@ def test_noise_of_runs_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixt
         and "of all steps each, driver 580.65.06" in out
         and max(map(len, out.splitlines()[:-1])) <= 80
     )
+    said = "no difference within a metric's floor SLOWER or FASTER, and where that is larger than --delta it calls none EQUAL"
+    assert said in " ".join(out.split()), "and not that it gives no verdict there: within a larger delta it says EQUAL"
     content = json.loads((tmp_path / "noise/runs/noise.json").read_text())
     floor = content["floors"]["seconds_per_epoch"]
     assert 0.0003 < floor < 0.002

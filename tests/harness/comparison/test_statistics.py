@@ -357,10 +357,11 @@ def test_runs_that_are_missing_for_equality_count_both_sides() -> None:
         (0.08, 1.0, "CANNOT TELL"),
         (0.08, 1.1, "SLOWER"),
         (0.004, 1.0, "EQUAL"),
+        (0.004, 1.002, "EQUAL"),
     ],
 )
 def test_within_a_machine_s_floor_nothing_is_told(floor: float, slower: float, word: str) -> None:
-    """Neither that B is slower nor that it is not, by a delta that nobody asked for."""
+    """Neither that B is slower nor that it is not, by a delta that nobody asked for. Of a larger delta EQUAL is true."""
     judged = verdict.judge(Observations.of(A, [slower * each for each in A]), 0.005, floor=floor)
     assert (judged.word, judged.delta) == (word, 0.005)
 
