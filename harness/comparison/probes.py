@@ -78,7 +78,7 @@ def beside(runs: Sequence[ComparedRun]) -> Probes:
     sizes = [{name: what for arms in paired for probe in arms[arm] for name, _, what in probe} for arm in (0, 1)]
     for name in sorted(sizes[0].keys() & sizes[1].keys() - {row.name for row in rows}):
         notes.append(f"{name}: {NAMES[0]} of {sizes[0][name]}, {NAMES[1]} of {sizes[1][name]}: not the same thing")
-    a, b = (sum(len(arms[arm]) for arms in paired) for arm in (0, 1))
+    a, b = (sum(len(arms[arm]) for arms in paired or of_hosts) for arm in (0, 1))
     return Probes((a, b), tuple(rows[:SHOWN]), tuple(notes))
 
 
