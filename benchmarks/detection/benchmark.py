@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from benchmarks.detection.session import DetectorSession
 
 
-# Settings of those tables that the rules leave to the submitter: model_bn_span is a hyperparameter, and the evaluators agree
-FREE = frozenset({"batch_norm_ranks", "batch_size", "evaluator"})
+# Settings of those tables that the rules leave to the submitter: model_bn_span and max_samples are hyperparameters, which a log
+# has and checkers look at, and the evaluators agree
+FREE = frozenset({"batch_norm_ranks", "crop_attempts", "batch_size", "evaluator"})
 
 
 class DetectorBenchmark(ABC):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from benchmarks.detection.benchmark import DetectorBenchmark
+from benchmarks.detection.benchmark import DetectorBenchmark, not_the_rules
 from benchmarks.detection.capabilities import installed
 from benchmarks.ssd import recipes
 from benchmarks.ssd.config import SSDConfig
@@ -14,6 +14,9 @@ from harness.contract import Context, NotSuitable, Published
 
 if TYPE_CHECKING:
     from benchmarks.ssd.session import SSDSession
+
+
+MAX_SAMPLES = (1, 50)  # what the rules allow
 
 
 class SSDBenchmark(DetectorBenchmark):
@@ -32,6 +35,13 @@ class SSDBenchmark(DetectorBenchmark):
             each for each in ("VGG-16" * (config.model.backbone == "vgg16"), config.evaluation.other_metric) if each
         ]
         return f"SSD{config.model.image_px} with {' and '.join(words)}" if words else ""
+
+    def against_closed(self, config: SSDConfig) -> Iterator[str]:
+        """See harness.contract.Varied."""
+        yield from super().against_closed(config)
+        yield from not_the_rules(config, "optimizer", ["momentum", "loss_over"])
+        if (attempts := config.augmentation.crop_attempts) not in MAX_SAMPLES:
+            yield f"augmentation.crop_attempts = {attempts} and not {' or '.join(map(str, MAX_SAMPLES))}"
 
     def session(self, config: SSDConfig, context: Context) -> SSDSession:
         from benchmarks.ssd.session import SSDSession

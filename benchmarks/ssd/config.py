@@ -71,7 +71,8 @@ class Augmentation(Table):
     crop_min_iou: tuple[Fraction, ...] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
     crop_scale: Range = (0.3, 1.0)
     crop_aspect_ratio: Range = (0.5, 2.0)
-    # Which boxes must overlap a window by an option's IoU, and how many windows are tried of an option before another is drawn
+    # Which boxes must overlap a window by an option's IoU, and how many windows are tried of an option before another is drawn,
+    # which logs call max_samples
     crop_boxes: Literal["all", "any"] = "all"
     crop_attempts: Annotated[int, Field(ge=1, le=100)] = 1
     flip_probability: Fraction = 0.5

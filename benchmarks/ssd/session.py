@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from benchmarks.detection.suppression import Limits
 
-MAX_SAMPLES = 1  # tries of a crop option before another option is drawn; the ruleset allows 1 or 50
-
 
 class SSDSession(DetectorSession):
     """SSD on one rank."""
@@ -109,7 +107,7 @@ class SSDSession(DetectorSession):
             "opt_learning_rate_warmup_steps": settings.warmup_steps,
             "opt_learning_rate_decay_boundary_epochs": list(settings.decay_epochs),
             "opt_weight_decay": settings.weight_decay,
-            "max_samples": MAX_SAMPLES,
+            "max_samples": self.config.augmentation.crop_attempts,
             "gradient_accumulation_steps": 1,
         }
 

@@ -83,6 +83,9 @@ def test_published_names_find_them() -> None:
         ("H100_1x1x256", "model", "backbone", "resnet18", 'model.backbone = "resnet18" and not "resnet34"'),
         ("H100_1x1x256", "model", "image_px", 304, "model.image_px = 304 and not 300"),
         ("H100_1x1x256", "evaluation", "min_score", 0.01, "evaluation.min_score = 0.01 and not 0.05"),
+        ("H100_1x1x256", "optimizer", "momentum", 0.8, "optimizer.momentum = 0.8 and not 0.9"),
+        ("A100_1x1x128", "optimizer", "loss_over", "batch", 'optimizer.loss_over = "batch" and not "image"'),
+        ("H100_1x1x256", "augmentation", "crop_attempts", 7, "augmentation.crop_attempts = 7 and not 1 or 50"),
         ("H100_1x1x256", "augmentation", "crop_boxes", "any", 'augmentation.crop_boxes = "any" and not "all"'),
     ],
 )

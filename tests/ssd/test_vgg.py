@@ -261,8 +261,10 @@ def test_a_configuration_trains_it(tmp_path: Path) -> None:
     from benchmarks.ssd.session import SSDSession
     from harness.contract import Context
 
-    tables: Any = config.parse(small.content(model=VGG), name="small", source="small").tables
+    content = small.content(model=VGG, augmentation={"crop_attempts": 50})
+    tables: Any = config.parse(content, name="small", source="small").tables
     session = SSDSession(tables, Context(device="cpu", seed=5, data_dir=small.folder(tmp_path), log_every_steps=1))
+    assert session.hyperparameters()["max_samples"] == 50
     session.load_data()
     assert len([interval.loss for interval in session.train_epoch(1)]) == 3
     assert {"backbone.norm.scale", "backbone.fc.1.weight"} <= set(session.weight_names())
