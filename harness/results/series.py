@@ -158,7 +158,8 @@ def find_logs(path: Path, say: Say | None = None) -> list[Path]:
 def _folders(path: Path, cannot: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
     """`path` and the folders in it, each once, with the names of their files; a linked one where it is not there itself too.
 
-    Not those of meters, nor of what is being made: a leading dot. A link that leads to what `path` lies in is none of it.
+    Not those of meters, nor of what is being made: a leading dot; nor those of a comparison that count nowhere. A link that
+    leads to what `path` lies in is none of it.
     """
     seen: set[Path] = set()
     waiting, whole = [path], outside.real(path)
@@ -169,8 +170,13 @@ def _folders(path: Path, cannot: Callable[[OSError], None]) -> Iterator[tuple[Pa
                 inner.clear()
                 continue
             seen.add(real)
+            compares = names.PLAN in files or names.NOISE_LOCK in files
             inner[:] = sorted(
-                each for each in inner if not each.startswith(".") and not (each == names.POWER and _of_meters(folder))
+                each
+                for each in inner
+                if not each.startswith(".")
+                and not (each == names.POWER and _of_meters(folder))
+                and not (compares and each in names.NOT_COUNTED)
             )
             links = [folder / each for each in inner if (folder / each).is_symlink()]
             waiting += [each for each in links if not whole.is_relative_to(outside.real(each))]

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from harness import outside, whole
+from harness import names, outside, whole
 
-FILE = "plan.json"
+FILE = names.PLAN
 VERSION = 1
 PLACE = re.compile(r"host-(\d+)_block-(\d+)_run-\d+(_attempt-\d+)?")  # of a run's folder, as Plan.folder has it
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")

@@ -36,6 +36,17 @@ def test_noise_of_runs_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixt
     assert all(each["share"] <= 0.02 for each in content["false_alarms"])
 
 
+def test_the_folder_that_noise_made_gives_the_floor_of_its_runs(tmp_path: Path) -> None:
+    """With the warm-up and what was put aside it was 3 %, not 0.1, in the place of the right one. A copy has no hidden lock."""
+    for number, factor in enumerate(arms.NOISE, 1):
+        arms.write(tmp_path / f"noise/runs/run-{number}", 0, factor=factor, turn=number)
+    arms.write(tmp_path / "noise/warm-up", 0, factor=1.05)
+    arms.write(tmp_path / "noise/broken/run-3.1", 0, factor=1.3, turn=11)
+    assert main(["compare", "noise", str(tmp_path / "noise")]) == 0
+    content = json.loads((tmp_path / "noise/noise.json").read_text())
+    assert len(content["runs"]) == 10 and content["floors"]["seconds_per_epoch"] < 0.002
+
+
 def test_a_second_call_does_not_put_aside_what_the_first_is_running(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,6 +47,31 @@ def test_arms_without_a_reboot_run_by_turns() -> None:
     assert names(made, 2) == [*"ba", *"baabbaab"]
 
 
+def test_the_verbs_take_of_a_plan_what_its_arms_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`history` and `collect` took warm-ups, the closing block and what was put aside, too."""
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(tmp_path / "cache"))
+    root = tmp_path / "plan"
+    made = plan.make("embedded", ["old", "new"], runs=1)
+    plan.write(made, root)
+    for item in made.schedule(2):
+        software = (arms.OLD, arms.NEW)[item.arm]
+        factor = arms.NOISE[item.index] * (1.05 if item.kind == "warm-up" else 1)
+        arms.write(made.folder(root, 2, item), 0, turn=item.index, factor=factor, software=software)
+    arms.write(root / "broken/host-2_block-1_run-1.1", 0, turn=20, factor=1.3)
+    said = []
+    for folder in (root, root / "arms"):
+        into = tmp_path / f"{folder.name}_into"
+        codes = [
+            main(words) for words in (["history", "--from", str(folder)], ["collect", str(folder), "--into", str(into)])
+        ]
+        assert codes == [0, 0] and len([*into.rglob("result_*.txt")]) == 4
+        main(["score", str(folder)])
+        said.append(capsys.readouterr().out.replace(str(into), "INTO").replace(str(root), "ROOT"))
+    assert said[0] == said[1] and " 4 runs" in said[0]
+
+
 def test_both_arms_have_the_same_seeds() -> None:
     made = plan.make("embedded", ["old", "new"], runs=3, seed=7)
     seeds = {

@@ -372,6 +372,20 @@ def test_a_linked_folder_is_looked_into_once(tmp_path: Path) -> None:
     assert len(found) == 10
 
 
+@pytest.mark.parametrize(("made", "count"), [("plan.json", 1), (".noise.lock", 1), ("notes.txt", 4)])
+def test_what_a_comparison_does_not_count_is_found_where_it_is_named_itself(
+    tmp_path: Path, made: str, count: int
+) -> None:
+    """Warm-ups and runs that were put aside were runs of every series; folders of somebody's own of these names are series."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / made).write_text("{}")
+    for top in ("arms", "warm-up", "again", "broken"):
+        write_series(tmp_path / "x" / top / "warm-up/ssd")
+    assert len(find_logs(tmp_path)) == len(find_logs(tmp_path / "x")) == 5 * count
+    for top in ("warm-up", "again", "broken"):
+        assert len(find_logs(tmp_path / "x" / top)) == 5
+
+
 def test_many_series_of_noisy_logs(tmp_path: Path) -> None:
     noise = "+ set +x\n" * 20  # 80 kB a log, as the real ones
     content = text(events(), noise=noise).encode()
