@@ -30,6 +30,7 @@ from harness.comparison.runs import (
     invalid,
     of_arms,
     of_one_size,
+    one_boot_each,
     ordered,
     paired_hosts,
 )
@@ -356,6 +357,11 @@ def _notes(
         notes.append(
             "the arms differ in nothing that the logs tell, neither in driver nor image, configuration or commit: A against A. "
             "Where that is not what was meant, the change was not there when B ran"
+        )
+    if one_boot_each(base.runs):
+        notes.append(
+            "no host ran both arms, and each arm ran in one boot: what a reboot alone shifts looks the same. Runs of each arm "
+            "in two boots or more would tell"
         )
     first = judged[0].estimate
     if first is not None and first.drift is not None and not first.confounded:

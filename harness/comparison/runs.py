@@ -245,15 +245,19 @@ def blocks(runs: Sequence[ComparedRun]) -> dict[int, int]:
     are the boots that the logs tell, parted where the driver changed within one. Where only the drivers tell that there was
     a reboot, as in older logs, a plan's folders name the blocks (two of one arm may follow each other), or else they are
     the runs between which the arm did not change. Where both arms ran in the same boots, as two images by turns, each run is
-    a replicate: all 0 here.
+    a replicate: all 0 here. So it is where no host is paired and each arm has one block (see `one_boot_each`).
     """
     drivers = [{run.driver.key for run in runs if run.arm == arm} for arm in (0, 1)]
     one = dict.fromkeys(range(len(runs)), 0)
     if any(run.record.run_start_s is None for run in runs):
         return one
-    booted = all(run.boot for run in runs)
+    booted, apart = all(run.boot for run in runs), not paired_hosts(runs)
+    if booted and (apart or drivers[0] == drivers[1]):
+        if _leak(runs) <= LEAK or one_boot_each(runs):
+            return one
+        return _numbered([(run.boot, run.arm) for run in runs])
     if drivers[0] == drivers[1]:
-        return _numbered([(run.boot, run.arm) for run in runs]) if booted and _leak(runs) > LEAK else one
+        return one
     if booted:
         return _stretches(runs)
     places = [run.folder for run in runs]
@@ -263,13 +267,23 @@ def blocks(runs: Sequence[ComparedRun]) -> dict[int, int]:
     return _stretches(runs)
 
 
+def one_boot_each(runs: Sequence[ComparedRun]) -> bool:
+    """Whether no host ran both arms, and each arm in one boot, another than the other's: a person's word says that the hosts
+    are alike, and nothing says what a boot shifts.
+    """
+    boots = [{run.boot for run in runs if run.arm == arm} for arm in (0, 1)]
+    return not paired_hosts(runs) and all(len(each) == 1 and "" not in each for each in boots) and boots[0] != boots[1]
+
+
 def _leak(runs: Sequence[ComparedRun]) -> float:
     """The largest share of what one boot shifts that is left in the difference of the arms: 1 with a boot for each arm."""
     shares = [Counter[tuple[str, str]](), Counter[tuple[str, str]]()]
-    whole = [Counter(run.host for run in runs if run.arm == arm) for arm in (0, 1)]
-    for run in runs:
-        if whole[1 - run.arm][run.host]:
-            shares[run.arm][run.host, run.boot] += 1
+    own = paired_hosts(runs)  # else all are taken as one host's
+    hosts = [run.host if own else "" for run in runs]
+    whole = [Counter(host for run, host in zip(runs, hosts, strict=True) if run.arm == arm) for arm in (0, 1)]
+    for run, host in zip(runs, hosts, strict=True):
+        if whole[1 - run.arm][host]:
+            shares[run.arm][host, run.boot] += 1
     return max(
         (
             abs(shares[0][key] / whole[0][key[0]] - shares[1][key] / whole[1][key[0]])

@@ -26,6 +26,7 @@ def schedule(
     slower: float = 1.0,
     drivers: bool = True,
     told: bool = True,
+    gpus: tuple[str, str] = ("GPU-1", "GPU-1"),
 ) -> tuple[Path, Path]:
     """Blocks of `runs` runs an arm in `order`; `boots`: the boot of each block, by its letter, else each its own."""
     for turn in range(runs * len(order)):
@@ -42,6 +43,7 @@ def schedule(
             turn=turn,
             factor=factor,
             software=NEW if arm and drivers else OLD,
+            gpu={"uuid": gpus[arm]},
             change=put("hardware", {"boot_id": f"boot {boot}"}) if told else None,
         )
     return root / "a", root / "b"
@@ -84,6 +86,31 @@ def test_arms_by_turns_are_runs_within_a_boot_and_through_a_reboot(tmp_path: Pat
         found = judged(folders)
         estimate = found.rows[0].judged.estimate
         assert found.word == "SLOWER" and estimate is not None and estimate.level == "run"
+
+
+@pytest.mark.parametrize("drivers", [True, False])
+def test_boots_are_the_blocks_of_two_machines_too(tmp_path: Path, drivers: bool) -> None:
+    """An arm on each, by a person's word: A's first boot and B's were one block, so runs were replicates, and B was slower."""
+    allowed, gpus = ("host", "gpu.uuid"), ("GPU-1", "GPU-2")
+    found = judged(schedule(tmp_path / "four", "abba", drivers=drivers, gpus=gpus), allowed=allowed)
+    estimate = found.rows[0].judged.estimate
+    assert found.word == "CANNOT TELL"
+    assert estimate is not None and (estimate.level, estimate.units) == ("block", (2, 2))
+    assert not any("one boot" in note for note in found.notes)
+
+    found = judged(
+        schedule(tmp_path / "two", "ab", slower=1.02, boots="01", gpus=gpus, drivers=drivers), allowed=allowed
+    )
+    assert found.word == "SLOWER" and any("what a reboot alone shifts looks the same" in note for note in found.notes)
+
+
+def test_two_gpus_by_turns_share_their_machines_boots(tmp_path: Path) -> None:
+    for name, boots in (("one", "0000000000"), ("through", "0000111111")):
+        made = schedule(tmp_path / name, "abbaabbaab", runs=1, boots=boots, drivers=False, gpus=("GPU-1", "GPU-2"))
+        found = judged(made, allowed=("host", "gpu.uuid"))
+        estimate = found.rows[0].judged.estimate
+        assert found.word == "EQUAL" and estimate is not None and estimate.level == "run"
+        assert not any("reboot" in note for note in found.notes)
 
 
 def test_a_driver_reloaded_within_a_boot_begins_a_block(tmp_path: Path) -> None:
