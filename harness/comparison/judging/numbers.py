@@ -1,8 +1,8 @@
 """Did the candidate train to the same quality? What the runs at hand can say of it, and how small a difference they could show.
 
-Over seeds alone: the quality at one epoch that all runs evaluated, the loss at the end of one epoch that all trained, and how
-many runs met their target. One pair of runs tells nothing: quality at a fixed epoch varies by 0.0014 to 0.0016 from seed to
-seed (15 published seeds).
+Over seeds alone: the quality at one epoch that all runs evaluated, the loss at the end of one epoch that all trained, or of as
+many steps where --max-steps cut it off in all, and how many runs met their target. One pair of runs tells nothing: quality at
+a fixed epoch varies by 0.0014 to 0.0016 from seed to seed (15 published seeds).
 
 The candidate trains worse where chance alone would do it at most once in a hundred times (NO_CHANGE): by its quality and its
 target together, or by its loss where no epoch was evaluated in every run.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,12 @@ class EpochDifference:
     visible: float | None  # the least true difference that so many runs of their spread would show with POWER
     runs: tuple[int, int]
     p_worse: float  # one-sided: how often arms alike would have the candidate so much worse; 1 where it cannot be told
+    steps: int | None = None  # of all runs, where these ended the epoch before its end
+
+    @property
+    def after(self) -> str:
+        """When it was."""
+        return f"epoch {self.epoch:g}" if self.steps is None else f"{self.steps} steps"
 
     @property
     def within(self) -> bool | None:
@@ -92,15 +98,25 @@ def quality(runs: Sequence[ComparedRun]) -> Quality:
     accuracies: list[dict[int | float, float | None]] = [
         {each.epoch: each.accuracy for each in run.record.counted_evaluations if each.epoch is not None} for run in runs
     ]
+    steps = {run.record.max_steps for run in runs}
     losses: list[dict[int | float, float | None]] = [
-        {each.number: each.loss for each in run.record.epochs if each.loss is not None} for run in runs
+        {  # after other steps, an epoch that did not end has another loss by that alone
+            each.number: each.loss
+            for each in run.record.epochs
+            if each.loss is not None and (each.seconds is not None or len(steps) == 1)
+        }
+        for run in runs
     ]
+    loss = _at_last(runs, losses, 1)
+    cut = {each.number for run in runs for each in run.record.epochs if each.seconds is None}
+    if loss is not None and loss.epoch in cut:
+        loss = replace(loss, steps=runs[0].record.max_steps)
     first = runs[0].record
     lower = rules_for(first.benchmark, first.ruleset).lower_is_better
     seeds = [[run.record.seeds[:1] for run in runs if run.arm == arm] for arm in (0, 1)]
     return Quality(
         _at_last(runs, accuracies, 1 if lower else -1),
-        _at_last(runs, losses, 1),
+        loss,
         _met(runs),
         any(len(values) > 1 and len(set(values)) == 1 and values[0] for values in seeds),
     )

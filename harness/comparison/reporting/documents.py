@@ -114,7 +114,8 @@ def _training(found: Quality | None) -> dict[str, Any] | None:
             content[name] = {**told, "p_worse": each.p_worse}
         elif each is not None:
             means = dict(zip(NAMES, each.means, strict=True))
-            content[name] = {"epoch": each.epoch, "means": means, "interval": each.interval, "p_worse": each.p_worse}
+            when = {"epoch": each.epoch, "steps": each.steps}
+            content[name] = {**when, "means": means, "interval": each.interval, "p_worse": each.p_worse}
     return content
 
 

@@ -83,7 +83,7 @@ def _worse(trained: Quality, found: EpochDifference | Met) -> str:
         (a, b), (of_a, of_b) = found.met, found.runs
         return f"{b} of {of_b} runs met the target against {a} of {of_a}"
     name = "quality" if found is trained.accuracy else "loss"
-    return f"{name} after epoch {found.epoch:g} is {figure(found.means[1])} against {figure(found.means[0])}"
+    return f"{name} after {found.after} is {figure(found.means[1])} against {figure(found.means[0])}"
 
 
 def deciding(found: Comparison) -> MetricRow:
@@ -206,7 +206,7 @@ def quality(found: Quality | None, labels: tuple[str, str]) -> Iterator[str]:
         return
     for name, each in (("quality", found.accuracy), ("loss", found.loss)):
         if each is not None:
-            yield f"{name} after epoch {each.epoch:g}: {_difference(each, labels)}"
+            yield f"{name} after {each.after}: {_difference(each, labels)}"
 
 
 def _difference(each: EpochDifference, labels: tuple[str, str]) -> str:

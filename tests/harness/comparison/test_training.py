@@ -19,6 +19,8 @@ from harness.comparison.runs import find
 from harness.rules import Rules
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import judged, made, put
+from tests.harness.comparison.test_comparability import with_max_steps
+from tests.harness.comparison.test_words import cut_short
 
 
 def spent(events: list[dict[str, Any]]) -> None:
@@ -99,6 +101,46 @@ def test_loss_speaks_where_no_epoch_was_evaluated(tmp_path: Path) -> None:
     found = against(tmp_path / "2", {**short, "change": worse}, **short)
     assert found.word == "WORSE" and "loss after epoch 6" in words.sentence(found)
     assert against(tmp_path / "3", {"change": worse}).word == "EQUAL", "quality is what training is for"
+
+
+def test_losses_after_unlike_steps_say_nothing(tmp_path: Path) -> None:
+    """7.5 after 200 steps was worse than 6.0 after 400, "after epoch 1", where the steps alone were to differ."""
+
+    def short(steps: int, loss: float) -> dict[str, Any]:
+        def change(events: list[dict[str, Any]]) -> None:
+            cut_short(steps)(events)
+            for event in events:
+                if event["key"] == "tracked_stats":
+                    event["value"]["loss"] = loss * (1 + event["time_ms"] % 7 / 1000)
+
+        return {"change": change}
+
+    folders = arms.in_turns(tmp_path / "unlike", a=short(400, 6.0), b=short(200, 7.5))
+    found = judged(folders, allowed=("max_steps",))
+    assert (found.word, found.exit_code) == ("EQUAL", 0) and found.quality is not None and found.quality.loss is None
+
+    found = judged(arms.in_turns(tmp_path / "alike", a=short(400, 6.0), b=short(400, 7.8)))
+    said = words.sentence(found)
+    assert found.word == "WORSE" and "loss after 400 steps is 7.8" in said and "epoch 1" not in said
+    assert documents.as_json(found)["training"]["loss"]["steps"] == 400
+
+
+def test_losses_of_epochs_that_ended_are_compared_whatever_ended_the_next(tmp_path: Path) -> None:
+    def stopped(steps: int, factor: float) -> dict[str, Any]:
+        def change(events: list[dict[str, Any]]) -> None:
+            events[:] = [
+                each for each in events if (each["key"], each["metadata"].get("epoch_num")) != ("epoch_stop", 6)
+            ]
+            with_max_steps(steps)(events)
+            for event in events:
+                if event["key"] == "tracked_stats":
+                    event["value"]["loss"] *= factor
+
+        return {"change": change, "made": made(qualities=())}
+
+    folders = arms.in_turns(tmp_path, a=stopped(700, 1.0), b=stopped(740, 1.3))
+    found = judged(folders, allowed=("max_steps",))
+    assert found.word == "WORSE" and "loss after epoch 5 is" in words.sentence(found)
 
 
 def test_of_one_seed_a_little_is_that_seeds_luck(tmp_path: Path) -> None:
