@@ -151,7 +151,7 @@ def _short(*percents: float) -> str:
     """A difference and its interval as there is room for them: to two decimals, and from ten per cent on to fewer."""
     most = max(map(abs, percents))
     digits = 2 if most < 9.995 else 1 if most < 99.95 else 0
-    middle, low, high = (f"{each:+,.{digits}f}" for each in percents)
+    middle, low, high = (words.within(each, digits, 99_999) for each in percents)
     return f"{middle} ({low} to {high})"
 
 

@@ -114,11 +114,20 @@ def slower(percent: float | None, row: MetricRow) -> str:
 
 
 def signed(percent: float | None) -> str:
-    return "-" if percent is None else f"{percent:+.2f} %"
+    return "-" if percent is None else f"{within(percent)} %"
 
 
 def interval(bounds: tuple[float, float] | None) -> str:
-    return "-" if bounds is None else f"{bounds[0]:+.2f} to {bounds[1]:+.2f}"
+    return "-" if bounds is None else " to ".join(map(within, bounds))
+
+
+def within(percent: float, digits: int | None = None, most: int = 999) -> str:
+    """To two decimals, and from 100 on to none; of what is beyond `most` that alone is told: of two runs a phase may have 29
+    digits. Six characters at most, so that an interval keeps to its column.
+    """
+    if round(abs(percent)) > most:
+        return f"{'>+' if percent > 0 else '<-'}{most:,}"
+    return f"{percent:+,.{(2 if abs(percent) < 99.995 else 0) if digits is None else digits}f}"
 
 
 def _interval(row: MetricRow) -> str:

@@ -12,7 +12,7 @@ import pytest
 from harness.cli import main
 from harness.comparison.comparison import Comparison
 from harness.comparison.judging import floor
-from harness.comparison.reporting import documents, page, plots, words
+from harness.comparison.reporting import documents, page, plots, terminal, words
 from harness.contract import STEP_PHASES
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import NEW, judged
@@ -222,6 +222,29 @@ def test_the_forest_has_room_for_its_figures(tmp_path: Path, slower: float) -> N
     assert picture is not None
     assert picture.rows[0].text.startswith("+") and picture.rows[0].word == "slower"
     assert 7.0 * max(len(row.text) for row in picture.rows) <= plots.ROOM - 10  # a digit has 6.8 units at most
+
+
+def test_a_phase_of_few_runs_keeps_to_its_column(tmp_path: Path) -> None:
+    """Of two runs an arm the interval of a phase that now and then waited had 29 digits, in the table, Markdown and picture."""
+    for turn, (arm, waited) in enumerate([("a", 0.00001), ("b", 0.2), ("b", 0.0002), ("a", 0.004)]):
+        phases = {"data_starved": waited, "forward_loss": 3.0, "backward": 3.0 - waited}
+        arms.write(tmp_path / arm, turn, turn=turn, factor=arms.NOISE[turn], phases=phases)
+    found = judged((tmp_path / "a", tmp_path / "b"))
+    lines = list(terminal.lines(found))
+    assert max(map(len, lines)) <= 80
+    assert any(re.search(r" >\+999 % +-100 to >\+999 ", line) for line in lines)
+    assert "| >+999 % | -100 to >+999 |" in documents.markdown(found)
+    picture = plots.forest(found)
+    assert picture is not None and "+3,062 (-100 to >+99,999)" in [row.text for row in picture.rows]
+    assert 7.0 * max(len(row.text) for row in picture.rows) <= plots.ROOM - 10
+
+
+@pytest.mark.parametrize(
+    ("percent", "text"),
+    [(-38.26, "-38.26"), (99.994, "+99.99"), (99.996, "+100"), (999.4, "+999"), (999.6, ">+999"), (-5e28, "<-999")],
+)
+def test_a_percentage_has_six_characters(percent: float, text: str) -> None:
+    assert words.within(percent) == text
 
 
 def test_a_phase_s_name_has_room_beside_its_bar(tmp_path: Path) -> None:
