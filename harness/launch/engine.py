@@ -46,17 +46,28 @@ NO_PERMISSION = """user {user} may not use the Docker engine ({address}: permiss
 
 LIMITS_REFUSED = "error setting rlimit"
 
-# What an engine's answer contains -> what to do about it
-KNOWN = (
-    (
-        "could not select device driver",
-        "the Docker engine cannot give GPUs to containers: install the NVIDIA Container Toolkit, then\n"
-        "    sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
-    ),
+# What an engine's answer contains -> what to do about it; of these, what holds for a cluster's engines too
+OF_THE_DRIVER = (
     (
         "unsatisfied condition",
         "the host's NVIDIA driver is older than this image asks for (NVIDIA_REQUIRE_CUDA): install a newer driver, or use "
         "an image built for an older CUDA; `python -m harness doctor` shows both versions",
+    ),
+    (
+        "nvml error: driver/library version mismatch",
+        "the NVIDIA driver was upgraded while its old kernel module is still loaded: reboot, or unload the module",
+    ),
+    (
+        "nvidia-container-cli: initialization error",
+        "the NVIDIA driver does not work on this host; `nvidia-smi` there says why",
+    ),
+)
+KNOWN = (
+    *OF_THE_DRIVER,
+    (
+        "could not select device driver",
+        "the Docker engine cannot give GPUs to containers: install the NVIDIA Container Toolkit, then\n"
+        "    sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
     ),
     (
         "unresolvable CDI devices",
@@ -66,14 +77,6 @@ KNOWN = (
     (
         "unknown device",
         "there is no such GPU on this machine; `nvidia-smi -L` lists them",
-    ),
-    (
-        "nvml error: driver/library version mismatch",
-        "the NVIDIA driver was upgraded while its old kernel module is still loaded: reboot, or unload the module",
-    ),
-    (
-        "nvidia-container-cli: initialization error",
-        "the NVIDIA driver does not work on this host; `nvidia-smi` there says why",
     ),
     (
         "no space left on device",

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from harness import names
 from harness.config import Configuration
 from harness.contract import NotSuitable
-from harness.launch import away
+from harness.launch import away, engine
 from harness.launch.caches import Dropped
 from harness.launch.kubernetes import manifests
 from harness.launch.kubernetes.cluster import Cluster, ClusterAway, index
 from harness.launch.kubernetes.frames import Receiver
 from harness.launch.kubernetes.manifests import Site, Trial
-from harness.launch.kubernetes.running import PATIENCE_S, POLL_S, RunningJob, container, ended
+from harness.launch.kubernetes.running import PATIENCE_S, POLL_S, RunningJob, container, ended, terminated
 from harness.launch.reaper import Reaper
 from harness.launch.trial import Order
 from harness.request import Request
@@ -32,6 +32,7 @@ HOPELESS = (
     *("InvalidImageName", "ImageInspectError", "ErrImageNeverPull", "ImagePullBackOff"),
     *("CreateContainerConfigError", "CreateContainerError", "RunContainerError"),
 )
+NEVER_RAN = ("StartError", "ContainerCannotRun")  # containerd's and Docker's words, of a container that has "ended"
 SOON_S = 15.0  # in which pods are made and run where nothing is in the way; then events are read, every SELDOM_S
 SELDOM_S = 5.0
 
@@ -119,6 +120,7 @@ class JobLauncher:
             now = time.monotonic()
             try:
                 pods = self.cluster.pods(trial.name)
+                _must_have_started(pods)
                 if len(pods) == nodes and not any(map(_pending, pods)):
                     return pods
                 if any(end is not None and end.code for end in map(ended, pods)):
@@ -214,6 +216,22 @@ def _image_id(pod: client.V1Pod) -> str:
     return str(found.image_id or "").rpartition("://")[2] if found is not None else ""
 
 
+def _must_have_started(pods: list[client.V1Pod]) -> None:
+    """NotSuitable where a container that is not tried again could not be started: the next trial's could not either."""
+    for pod in pods:
+        state = terminated(pod)
+        if state is not None and state.reason in NEVER_RAN:
+            raise _refused(pod, state)
+
+
+def _refused(
+    pod: client.V1Pod, state: client.V1ContainerStateWaiting | client.V1ContainerStateTerminated
+) -> NotSuitable:
+    said = f"{pod.metadata.name}: {state.reason}: {state.message or 'no word why'}"
+    fix = next((fix for sign, fix in engine.OF_THE_DRIVER if sign in said.lower()), "")
+    return NotSuitable("\n".join([said, *([fix] if fix else [])]))
+
+
 def _waits_for(pods: list[client.V1Pod]) -> str:
     """What pods that do not run wait for. NotSuitable where waiting helps nothing."""
     reasons = []
@@ -221,7 +239,7 @@ def _waits_for(pods: list[client.V1Pod]) -> str:
         found = container(pod)
         waiting = found.state.waiting if found is not None and found.state is not None else None
         if waiting is not None and waiting.reason in HOPELESS:
-            raise NotSuitable(f"{pod.metadata.name}: {waiting.reason}: {waiting.message or 'no word why'}")
+            raise _refused(pod, waiting)
         if waiting is not None and waiting.message:
             reasons.append(f"{waiting.reason}: {waiting.message}")
         for each in pod.status.conditions or []:

@@ -36,6 +36,12 @@ def container(pod: client.V1Pod) -> client.V1ContainerStatus | None:
     return next((each for each in pod.status.container_statuses or [] if each.name == CONTAINER), None)
 
 
+def terminated(pod: client.V1Pod) -> client.V1ContainerStateTerminated | None:
+    """How it ended, in the kubelet's words."""
+    found = container(pod)
+    return found.state.terminated if found is not None and found.state is not None else None
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a pod ended."""
@@ -46,16 +52,24 @@ class Ended:
 
 
 def ended(pod: client.V1Pod) -> Ended | None:
-    found = container(pod)
-    state = found.state.terminated if found is not None and found.state is not None else None
-    if state is not None:
+    if (state := terminated(pod)) is not None:
         when = state.finished_at.isoformat() if state.finished_at else ""
-        why = "the kernel killed it for lack of memory (OOMKilled)" if state.reason == "OOMKilled" else _disruption(pod)
-        return Ended(when, int(state.exit_code), why)
+        return Ended(when, int(state.exit_code), _why_ended(pod, state))
     if pod.status.phase == "Failed":  # evicted, or its node is gone: nobody knows the container's end
         said = ": ".join(each for each in (pod.status.reason, pod.status.message) if each)
         return Ended("", 137, f"the cluster ended pod {pod.metadata.name}: {said or 'no word why'}")
     return None
+
+
+def _why_ended(pod: client.V1Pod, state: client.V1ContainerStateTerminated) -> str:
+    """Empty where it ended by itself."""
+    if state.reason == "OOMKilled":
+        return "the kernel killed it for lack of memory (OOMKilled)"
+    if said := _disruption(pod):
+        return said
+    if state.reason in (None, "", "Completed", "Error"):
+        return ""
+    return f"pod {pod.metadata.name} ended as {state.reason}: {state.message or 'no word why; was its node restarted?'}"
 
 
 def _disruption(pod: client.V1Pod) -> str:

@@ -84,6 +84,7 @@ class Cluster:
         self.minor = "34"
         self.image_ids = [IMAGE_ID]  # of the pods in order; the last one of all after
         self.waiting: Json | None = None  # a container's state.waiting, for ever
+        self.start_error: str | None = None  # of every container, which is not tried again
         self.unschedulable_s = 0.0
         self.no_room_for: set[int] = set()  # indexes of pods that never find a node
         self.busy = 0  # answers of 503 to the next Jobs that are to be made
@@ -252,6 +253,12 @@ class Cluster:
             status["conditions"] = []
         if self.waiting:
             status["containerStatuses"] = [_container(container, "", {"waiting": self.waiting})]
+            return
+        if self.start_error:  # as containerd's answer is told
+            never = {"exitCode": 128, "reason": "StartError", "message": self.start_error, "finishedAt": now()}
+            status["containerStatuses"] = [_container(container, image_id, {"terminated": never})]
+            status["phase"] = "Failed"
+            pod.ended.set()
             return
         configured = next(each["configMap"]["name"] for each in spec["volumes"] if "configMap" in each)
         while ("configmaps", configured) not in self.objects:  # as a kubelet waits for a volume

@@ -329,6 +329,20 @@ def test_pods_that_can_never_start_end_the_series_in_words(lab: Lab, reason: str
     assert not [key for key in lab.cluster.objects if key[0] == "jobs"]
 
 
+def test_containers_that_could_not_be_started_end_the_series_in_words(lab: Lab) -> None:
+    """Told as an end with code 128: each trial was tried, had failed and had printed nothing."""
+    lab.cluster.start_error = (
+        "failed to create containerd task: OCI runtime create failed: nvidia-container-cli: requirement error: "
+        "unsatisfied condition: cuda>=13.0, please update your driver to a newer version"
+    )
+    done = lab.run("--trials", "2")
+    assert (done.returncode, lab.statuses) == (6, ["refused"]), done.stdout + done.stderr
+    reason = json.loads((lab.results / "refused_0.json").read_text())["reason"]
+    assert f"StartError: {lab.cluster.start_error}" in reason
+    assert "driver is older than this image asks for" in reason, "what to do, as for Docker"
+    assert not [key for key in lab.cluster.objects if key[0] == "jobs"]
+
+
 @pytest.mark.long
 def test_a_pod_that_is_evicted_is_said_in_the_clusters_words(lab: Lab) -> None:
     lab.fakes(_0="hang")

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from harness.launch.kubernetes.frames import MARK, PIECE, Damaged, Receiver, Sender
 from harness.launch.kubernetes.manifests import Trial
-from harness.launch.kubernetes.running import ReadSoFar, RunningJob
+from harness.launch.kubernetes.running import ReadSoFar, RunningJob, ended
 from harness.launch.stacks import catches
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import until
@@ -216,17 +216,36 @@ def test_a_disk_that_is_full_here_is_said_and_heals(tmp_path: Path, monkeypatch:
     assert not running.why()
 
 
+def pod(
+    name: str, code: int, second: int = 0, condition: Any = None, *, reason: str = "Error", message: str = ""
+) -> Any:
+    """One whose container has ended."""
+    when = datetime.datetime(2026, 1, 1, 12, 0, second, tzinfo=datetime.UTC)
+    terminated = SimpleNamespace(exit_code=code, reason=reason, message=message, finished_at=when)
+    status = SimpleNamespace(name="trial", state=SimpleNamespace(terminated=terminated))
+    return SimpleNamespace(
+        metadata=SimpleNamespace(name=name),
+        status=SimpleNamespace(container_statuses=[status], conditions=condition and [condition], phase="Failed"),
+    )
+
+
+def test_an_end_that_was_not_the_containers_own_is_said_in_the_clusters_words() -> None:
+    """A node that was restarted gave "exit code 255 (signal 127); it printed nothing"."""
+    gone = "The container could not be located when the pod was terminated"
+    found = [
+        ended(pod("p", 255, reason="Unknown")),
+        ended(pod("p", 137, reason="ContainerStatusUnknown", message=gone)),
+    ]
+    assert [each and each.why for each in found] == [
+        "pod p ended as Unknown: no word why; was its node restarted?",
+        f"pod p ended as ContainerStatusUnknown: {gone}",
+    ]
+    own = [ended(pod("p", 5, message="the container's last words")), ended(pod("p", 0, reason="Completed"))]
+    assert [each and each.why for each in own] == ["", ""]
+
+
 def test_the_pod_that_failed_first_is_the_cause_whatever_the_nodes_clocks_say(tmp_path: Path) -> None:
     """Node 0, asked to end for node 1's sake, said so half a minute before by its clock: the series took that for a Ctrl-C."""
-
-    def pod(name: str, code: int, second: int, condition: Any = None) -> Any:
-        when = datetime.datetime(2026, 1, 1, 12, 0, second, tzinfo=datetime.UTC)
-        terminated = SimpleNamespace(exit_code=code, reason="Error", finished_at=when)
-        status = SimpleNamespace(name="trial", state=SimpleNamespace(terminated=terminated))
-        return SimpleNamespace(
-            metadata=SimpleNamespace(name=name),
-            status=SimpleNamespace(container_statuses=[status], conditions=condition and [condition], phase="Failed"),
-        )
 
     def judged(*pods: Any) -> int | None:
         cluster = cast(Any, SimpleNamespace(pods=lambda _: list(pods)))
