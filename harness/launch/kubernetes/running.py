@@ -56,8 +56,7 @@ def ended(pod: client.V1Pod) -> Ended | None:
         when = state.finished_at.isoformat() if state.finished_at else ""
         return Ended(when, int(state.exit_code), _why_ended(pod, state))
     if pod.status.phase == "Failed":  # evicted, or its node is gone: nobody knows the container's end
-        said = ": ".join(each for each in (pod.status.reason, pod.status.message) if each)
-        return Ended("", 137, f"the cluster ended pod {pod.metadata.name}: {said or 'no word why'}")
+        return Ended("", 137, _whole_pod(pod) or f"the cluster ended pod {pod.metadata.name}: no word why")
     return None
 
 
@@ -65,11 +64,17 @@ def _why_ended(pod: client.V1Pod, state: client.V1ContainerStateTerminated) -> s
     """Empty where it ended by itself."""
     if state.reason == "OOMKilled":
         return "the kernel killed it for lack of memory (OOMKilled)"
-    if said := _disruption(pod):
+    if said := _disruption(pod) or _whole_pod(pod):
         return said
     if state.reason in (None, "", "Completed", "Error"):
         return ""
     return f"pod {pod.metadata.name} ended as {state.reason}: {state.message or 'no word why; was its node restarted?'}"
+
+
+def _whole_pod(pod: client.V1Pod) -> str:
+    """Why the cluster ended it, container and all: its time limit, and before 1.26 an eviction too. Empty: it did not."""
+    said = ": ".join(each for each in (pod.status.reason, pod.status.message) if each)
+    return f"the cluster ended pod {pod.metadata.name}: {said}" if said and pod.status.phase == "Failed" else ""
 
 
 def _disruption(pod: client.V1Pod) -> str:

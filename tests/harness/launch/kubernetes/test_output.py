@@ -20,10 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.launch import trial
 from harness.launch.kubernetes.frames import MARK, PIECE, Damaged, Receiver, Sender
 from harness.launch.kubernetes.manifests import Trial
-from harness.launch.kubernetes.running import ReadSoFar, RunningJob, ended
+from harness.launch.kubernetes.running import Ended, ReadSoFar, RunningJob, ended
 from harness.launch.stacks import catches
+from harness.launch.watchdog import Outcome
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import until
 
@@ -223,10 +225,28 @@ def pod(
     when = datetime.datetime(2026, 1, 1, 12, 0, second, tzinfo=datetime.UTC)
     terminated = SimpleNamespace(exit_code=code, reason=reason, message=message, finished_at=when)
     status = SimpleNamespace(name="trial", state=SimpleNamespace(terminated=terminated))
-    return SimpleNamespace(
-        metadata=SimpleNamespace(name=name),
-        status=SimpleNamespace(container_statuses=[status], conditions=condition and [condition], phase="Failed"),
-    )
+    said = SimpleNamespace(container_statuses=[status], conditions=condition and [condition], phase="Failed")
+    said.reason = said.message = None  # of the pod
+    return SimpleNamespace(metadata=SimpleNamespace(name=name), status=said)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline"),
+        ("Evicted", "The node was low on resource: memory."),  # by clusters before 1.26, without a condition
+    ],
+)
+def test_a_whole_pod_that_the_cluster_ends_was_interrupted_by_nobody(reason: str, message: str) -> None:
+    """Its run takes the SIGTERM and ends with 130: the series went home, as if someone had asked it to."""
+    found = pod("p", 130)
+    found.status.reason, found.status.message = reason, message
+    end = ended(found)
+    assert end == Ended("2026-01-01T12:00:00+00:00", 130, f"the cluster ended pod p: {reason}: {message}")
+    assert trial.judge(Outcome(end.code, why=end.why), None, "").status == "failed"
+    own = ended(pod("p", 130))
+    assert own is not None
+    assert trial.judge(Outcome(own.code, why=own.why), None, "").status == "interrupted"
 
 
 def test_an_end_that_was_not_the_containers_own_is_said_in_the_clusters_words() -> None:
