@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 POLL_S = 1.0
 PATIENCE_S = 300.0  # for a cluster that does not answer while a trial runs in it
 CLOSING_S = 60.0  # for the same at its end: what is left then, the reaper deletes, or the next trial
+LOST_S = 30.0  # beyond its grace, for a pod that is deleted to be told of as ended; of a node that is lost nothing is
 OUTPUT_S = 60.0  # for the last lines of pods that have ended
 ASKED = (INTERRUPTED, 128 + signal.SIGTERM)  # a pod's exit codes, once its Job has asked it to end
 
@@ -105,6 +106,10 @@ class RunningJob:
         self._lost_since: float | None = None
         self._why = self._damage = ""
         self._left = False
+        self._closed = threading.Event()
+        self._ends: dict[str, Ended] = {}  # of pods, which may be gone since
+        self._disruptions: dict[str, str] = {}  # as they were last told of pods
+        self._deleted_since: dict[str, float] = {}
         self._readers = [
             threading.Thread(target=self._read, args=(place,), name=pod, daemon=True)
             for place, pod in enumerate(self._pods)
@@ -125,10 +130,12 @@ class RunningJob:
         """All that a pod prints, through lost connections, each line once."""
         pod, so_far = self._pods[place], ReadSoFar()
         try:
-            while True:
+            while not self._closed.is_set():
                 over = self._over(pod)  # before reading: what is read after it is all there will be
                 with contextlib.suppress(ClusterAway):
                     for stamp, text in self._cluster.output(pod):
+                        if self._closed.is_set():  # a node that was lost may come back, and the trial has its end
+                            return
                         if so_far.is_new(stamp):
                             self._take(place, text)
                     if over:
@@ -185,16 +192,34 @@ class RunningJob:
         if self._lost_since is not None:
             self._lines.put(f"the cluster answers again, after {time.monotonic() - self._lost_since:.0f} s")
         self._lost_since = None
-        if not pods:
-            self._why = self._why or "its pods were deleted by someone else"
-            return 137
-        ends = [each for each in map(ended, pods) if each is not None]
-        failed = [each for each in ends if each.code]
+        return self._judged({str(each.metadata.name): each for each in pods})
+
+    def _judged(self, pods: Mapping[str, client.V1Pod]) -> int | None:
+        """By the pods that are there. One that was drained or preempted is gone as soon as its container has ended."""
+        self._disruptions |= {name: _disruption(each) for name, each in pods.items()}
+        self._ends |= {name: end for name, each in pods.items() if (end := ended(each)) is not None}
+        disruption = next(filter(None, self._disruptions.values()), "")
+        failed = [each for each in self._ends.values() if each.code]
         if failed:  # the first that was not asked to: the others are ended for it, by nodes whose clocks may be behind
             first = min(failed, key=lambda each: (each.code in ASKED and not each.why, each.when, each.code >= 128))
-            self._why = first.why
+            self._why = first.why or disruption
             return first.code
-        return 0 if len(ends) == len(self._pods) else None
+        running = [each for each in self._pods if each not in self._ends]
+        for name in running:
+            if name not in pods:
+                self._why = disruption or f"pod {name} was deleted by someone else"
+                return 137
+            if self._overdue(pods[name]):
+                self._why = disruption or f"pod {name} was deleted, and its node does not tell how it ended"
+                return 137
+        return None if running else 0
+
+    def _overdue(self, pod: client.V1Pod) -> bool:
+        """Whether its deletion is older than its grace, by this machine's clock: it stays for as long as its node is lost."""
+        if pod.metadata.deletion_timestamp is None:
+            return False
+        since = self._deleted_since.setdefault(pod.metadata.name, time.monotonic())
+        return time.monotonic() - since > (pod.metadata.deletion_grace_period_seconds or 0) + LOST_S
 
     def ask_for_stacks(self) -> str:
         said = []
@@ -236,6 +261,8 @@ class RunningJob:
         return dict(self._facts)
 
     def close(self) -> None:
+        self._closed.set()
+
         def gone() -> bool:
             self._cluster.delete(self._trial.name)
             return self._cluster.wait_until_gone(self._trial.name)

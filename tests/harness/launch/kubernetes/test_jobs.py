@@ -375,7 +375,7 @@ def test_a_job_that_somebody_deletes_is_no_interruption_of_ours(lab: Lab) -> Non
     lab.cluster.delete_job(next(name for kind, name in list(lab.cluster.objects) if kind == "jobs"))
     said, _ = process.communicate(timeout=120)
     assert (process.returncode, lab.statuses) == (5, ["failed"]), said
-    assert "its pods were deleted by someone else" in lab.record()["reason"]
+    assert "was deleted by someone else" in lab.record()["reason"]
     lab.wait_until_empty()
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import datetime
 import errno
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.launch import trial
+from harness.launch.kubernetes import running as running_jobs
 from harness.launch.kubernetes.frames import MARK, PIECE, Damaged, Receiver, Sender
 from harness.launch.kubernetes.manifests import Trial
 from harness.launch.kubernetes.running import Ended, ReadSoFar, RunningJob, ended
@@ -276,6 +280,98 @@ def test_the_pod_that_failed_first_is_the_cause_whatever_the_nodes_clocks_say(tm
     drained = SimpleNamespace(type="DisruptionTarget", status="True", reason="EvictionByEvictionAPI", message="drain")
     assert judged(pod("0", 130, 1, drained), pod("1", 5, 9)) == 130
     assert judged(pod("0", 130, 2), pod("1", 130, 3)) == 130
+
+
+def disrupted(reason: str, status: str = "True") -> Any:
+    return SimpleNamespace(type="DisruptionTarget", status=status, reason=reason, message="so it is")
+
+
+def at_work(name: str, condition: Any = None, *, deleted: bool = False) -> Any:
+    """A pod that runs."""
+    status = SimpleNamespace(name="trial", state=SimpleNamespace(terminated=None))
+    metadata = SimpleNamespace(name=name, deletion_timestamp=None, deletion_grace_period_seconds=None)
+    if deleted:
+        metadata.deletion_timestamp, metadata.deletion_grace_period_seconds = "2026-01-01T12:00:00Z", 60
+    said = SimpleNamespace(container_statuses=[status], conditions=condition and [condition], phase="Running")
+    return SimpleNamespace(metadata=metadata, status=said)
+
+
+def followed(names: list[str], *polls: list[Any]) -> tuple[list[int | None], str]:
+    """What each look at the pods finds, up to an end, and why."""
+    answers = iter(polls)
+    running = RunningJob(
+        cast(Any, SimpleNamespace(pods=lambda _: next(answers))), cast(Any, SimpleNamespace(name="job")), [], [], {}
+    )
+    running._pods = names
+    codes: list[int | None] = []
+    while len(codes) < len(polls) and (not codes or codes[-1] is None):
+        codes.append(running._ask())
+    return codes, running.why()
+
+
+def test_a_pod_that_is_gone_as_soon_as_it_has_ended_was_drained_for_the_reason_told_before() -> None:
+    """It was "deleted by someone else"; and what a condition said that was taken back is no reason."""
+    drain = disrupted("EvictionByEvictionAPI")
+    words = "the cluster ended pod a: EvictionByEvictionAPI: so it is"
+    drained = at_work("a", drain, deleted=True)
+    assert followed(["a"], [at_work("a")], [drained], []) == ([None, None, 137], words)
+    # and the other's pod is asked to end by its Job, which is not told as the cluster's doing
+    assert followed(["a", "b"], [drained, at_work("b")], [pod("b", 130)]) == ([None, 130], words)
+    never = at_work("a", disrupted("PreemptionByScheduler", "False"))
+    assert followed(["a"], [at_work("a", drain)], [never], [pod("a", 130)]) == ([None, None, 130], "")
+
+
+def test_a_pod_that_somebody_deleted_is_an_end_whatever_others_say() -> None:
+    """One of two had ended well, and the trial never ended."""
+    by_hand = ([None, 137], "pod b was deleted by someone else")
+    well = pod("a", 0, reason="Completed")
+    assert followed(["a", "b"], [well, at_work("b")], [well]) == by_hand
+    assert followed(["a", "b"], [at_work("a"), at_work("b")], [at_work("a")]) == by_hand
+    both = followed(["a", "b"], [well, at_work("b")], [pod("b", 0, reason="Completed")])
+    assert both == ([None, 0], ""), "the first was seen to end well before it was gone"
+
+
+def test_a_pod_on_a_lost_node_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays as one that runs until its node is back: the watchdog alone ended that, as stalled."""
+    clock = itertools.count(0.0, 30.0)  # two looks in its grace of 60 s, one on time, and then it is late
+    monkeypatch.setattr(running_jobs.time, "monotonic", lambda: next(clock))
+    lost = at_work("a", disrupted("DeletionByTaintManager"), deleted=True)
+    codes, why = followed(["a"], *[[lost]] * 9)
+    assert (codes[0], codes[-1]) == (None, 137), codes
+    assert why == "the cluster ended pod a: DeletionByTaintManager: so it is"
+    codes, why = followed(["a"], *[[at_work("a", deleted=True)]] * 9)  # before 1.26
+    assert codes[-1] == 137, codes
+    assert why == "pod a was deleted, and its node does not tell how it ended"
+    assert followed(["a"], *[[at_work("a")]] * 9)[0] == [None] * 9
+
+
+def test_a_node_that_comes_back_after_the_trials_end_changes_none_of_its_files(tmp_path: Path) -> None:
+    """The ledger has the log's hash by then."""
+    (late,) = sent(tmp_path / "pod", {"result_0.txt": b"late\n"})[:1]
+    back, asked = threading.Event(), threading.Event()
+
+    def output(_: str) -> Iterator[tuple[str, str]]:
+        asked.set()
+        back.wait(60)
+        yield "2026-01-01T00:00:00Z", late
+
+    there = at_work("a")
+    there.metadata.annotations = None
+    cluster = SimpleNamespace(
+        pods=lambda _: [] if back.is_set() else [there],
+        output=output,
+        delete=lambda _: None,
+        wait_until_gone=lambda _: True,
+        log_in_again=None,
+    )
+    running = RunningJob(
+        cast(Any, cluster), cast(Any, SimpleNamespace(name="job")), [there], [Receiver(tmp_path, 0)], {}
+    )
+    assert asked.wait(60)
+    running.close()
+    back.set()
+    assert list(running.lines()) == []
+    assert not (tmp_path / "result_0.txt").exists()
 
 
 def test_a_pod_is_the_node_that_its_index_says_where_others_never_ran(tmp_path: Path) -> None:
