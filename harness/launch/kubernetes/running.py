@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import queue
+import re
 import signal
 import threading
 import time
@@ -29,6 +31,8 @@ PATIENCE_S = 300.0  # for a cluster that does not answer while a trial runs in i
 CLOSING_S = 60.0  # for the same at its end: what is left then, the reaper deletes, or the next trial
 LOST_S = 30.0  # beyond its grace, for a pod that is deleted to be told of as ended; of a node that is lost nothing is
 OUTPUT_S = 60.0  # for the last lines of pods that have ended
+STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
+BEFORE = (datetime.datetime.min.replace(tzinfo=datetime.UTC), "")  # any line
 ASKED = (INTERRUPTED, 128 + signal.SIGTERM)  # a pod's exit codes, once its Job has asked it to end
 
 
@@ -274,33 +278,37 @@ class RunningJob:
 
 
 class ReadSoFar:
-    """How far a pod's output was read, by the times of its lines: a second reading begins at the first line again."""
+    """How far a pod's output was read, by the times of its lines: a second reading begins at the first line again.
+
+    Or later, where a kubelet serves older lines no more. A node's clock may be set back: by that no line is an old one.
+    """
 
     def __init__(self) -> None:
-        self._last, self._same = "", 0  # the last line's time, and how many lines had it
+        self._last = self._newest = BEFORE  # times: of the last line, and the latest of all
+        self._same = 0  # how many lines in a row had the last one's
         self._seen = 0  # of those, in this reading
+        self._beyond = False  # whether this reading has passed the last line
 
     def is_new(self, stamp: str) -> bool:
         """Whether the line of this time comes for the first time."""
-        stamp = _comparable(stamp)
-        if stamp > self._last:
-            self._last, self._same, self._seen = stamp, 1, 1
+        at = _instant(stamp)
+        if at is None:  # a kubelet's own words, that it cannot follow a file for example
             return True
-        if stamp < self._last:
+        if not self._beyond and at <= self._newest:
+            self._seen += at == self._last
+            self._beyond = self._seen == self._same
             return False
-        self._seen += 1
-        if self._seen > self._same:
-            self._same = self._seen
-            return True
-        return False
+        self._beyond = True
+        self._same = self._same + 1 if at == self._last else 1
+        self._last, self._newest = at, max(at, self._newest)
+        return True
 
     def again(self) -> None:
         """A new reading begins."""
-        self._seen = 0
+        self._seen, self._beyond = 0, False
 
 
-def _comparable(stamp: str) -> str:
-    """RFC 3339 with nanoseconds, of which servers leave out zeros at the end."""
-    whole, _, rest = stamp.partition(".")
-    digits = "".join(each for each in rest if each.isdigit()) if rest.endswith("Z") else rest
-    return f"{whole.removesuffix('Z')}.{digits:0<9}"
+def _instant(stamp: str) -> tuple[datetime.datetime, str] | None:
+    """RFC 3339 with nanoseconds, of which servers leave out zeros at the end, and by a node's own offset from UTC."""
+    found = STAMP.fullmatch(stamp)
+    return found and (datetime.datetime.fromisoformat(f"{found[1]}{found[3]}"), f"{found[2] or '':0<9}")

@@ -166,6 +166,40 @@ def test_lines_of_an_output_that_is_read_again_come_once() -> None:
     assert [place.is_new(each) for each in [*stamps, stamps[-1]]] == [False, False, False, False, True]
 
 
+BACK = ["2026-11-26T10:00:30Z", "2026-11-26T10:00:10Z", "2026-11-26T10:00:29Z", "2026-11-26T10:00:31Z"]
+WINTER = ["2026-10-25T02:59:59.9+02:00", "2026-10-25T02:00:00.9+01:00", "2026-10-25T02:30:00+01:00"]
+
+
+@pytest.mark.parametrize("stamps", [BACK, WINTER], ids=["a clock set back", "the end of summer time"])
+def test_lines_of_a_node_whose_time_goes_back_are_no_old_ones(stamps: list[str]) -> None:
+    """They were left out for as long as the step was, the whole copies of the files at the end too."""
+    for cut in range(len(stamps) + 1):  # where the connection is lost
+        place = ReadSoFar()
+        assert [place.is_new(each) for each in stamps[:cut]] == [True] * cut
+        place.again()
+        assert [place.is_new(each) for each in stamps] == [False] * cut + [True] * (len(stamps) - cut)
+
+
+def test_a_kubelets_own_words_in_an_output_make_no_line_an_old_one() -> None:
+    """They have no time, and stood behind all times as text."""
+    place = ReadSoFar()
+    stamps = [
+        "2026-11-26T10:00:00Z",
+        "failed",
+        "2026-11-26T10:00:01Z",
+    ]  # to create fsnotify watcher: too many open files
+    assert [place.is_new(each) for each in stamps] == [True, True, True]
+    place.again()
+    assert [place.is_new(each) for each in stamps[::2]] == [False, False]
+
+
+def test_lines_beyond_those_that_a_kubelet_serves_no_more_are_new() -> None:
+    place = ReadSoFar()
+    assert [place.is_new(each) for each in BACK[:3]] == [True, True, True]
+    place.again()
+    assert [place.is_new(each) for each in BACK[3:]] == [True]
+
+
 def test_a_pod_that_is_asked_to_end_after_its_run_sends_its_files_first(tmp_path: Path) -> None:
     """Another node's pod that failed ends this one too: its code was 1 then, as of a missed target, and its files cut off."""
     (tmp_path / "telemetry_0.jsonl").write_bytes(os.urandom(1 << 20))  # more than a pipe takes
