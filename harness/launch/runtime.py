@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from harness.launch.container_spec import Mount
 from harness.system.accelerator import CPU
 
 IN_IMAGE = Path("/opt/harness")  # see the Dockerfile
+# What docker takes for a registry in front of an image: it has a dot or a port, or is localhost. A path begins with . or /
+REGISTRY = re.compile(r"^((?:docker://)?(?!\.)(?:[^/#]*[.:][^/#]*|(?:[^/#]*@)?localhost))/(?!/)")
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ class Runtime:
                 "processes of this checkout"
             )
         listed = ",".join(f"{m.source}:{m.target}{':ro' * m.read_only}" for m in mounts)
+        named = REGISTRY.sub(r"\1#", image)  # pyxis looks for docker's spelling at Docker Hub
         options = (
-            *(f"--container-image={image}", f"--container-mounts={listed}"),
+            *(f"--container-image={named}", f"--container-mounts={listed}"),
             *("--no-container-mount-home", f"--container-workdir={IN_IMAGE}"),
         )
         return cls(options=options, python="python", home=IN_IMAGE)

@@ -249,6 +249,26 @@ def test_pyxis_where_srun_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (found.before, found.python) == ((), "python")
 
 
+@pytest.mark.parametrize(
+    ("image", "named"),
+    [
+        ("registry.example/ssd:tag", "registry.example#ssd:tag"),
+        ("registry.example:5000/lab/ssd", "registry.example:5000#lab/ssd"),
+        ("localhost/ssd:1", "localhost#ssd:1"),
+        ("ada@registry.example/lab/ssd", "ada@registry.example#lab/ssd"),
+        ("docker://registry.example/ssd:tag", "docker://registry.example#ssd:tag"),
+        *((each, each) for each in ("lab.example#a.b/ssd:1", "lab/ssd:1.2", "ssd:1.2", "dockerd://lab.example/ssd:1")),
+        *((each, each) for each in ("/shared/a.b/ssd.sqsh", "./ssd.sqsh", "../ssd.sqsh", "ssd@sha256:5d")),
+    ],
+)
+def test_a_registry_as_docker_writes_it_is_one_to_pyxis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: str, named: str
+) -> None:
+    """It was looked for at Docker Hub."""
+    srun_that_says(tmp_path, "--container-image=[USER@][REGISTRY#]IMAGE [pyxis]", monkeypatch)
+    assert Runtime.chosen(image, (), "cuda").options[0] == f"--container-image={named}"
+
+
 def test_apptainer_for_a_sif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Runtime.chosen("/shared/ssd.sif", MOUNTS, "cuda")
     assert found.before[-4:] == ("--nv", "--bind=/shared/out:/results", "--bind=/raid/coco:/data:ro", "/shared/ssd.sif")
