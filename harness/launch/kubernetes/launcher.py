@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness import names
 from harness.config import Configuration
 from harness.contract import NotSuitable
+from harness.exit_codes import NOT_SUITABLE
 from harness.launch import away, engine
 from harness.launch.caches import Dropped
 from harness.launch.kubernetes import manifests
@@ -123,7 +124,13 @@ class JobLauncher:
                 _must_have_started(pods)
                 if len(pods) == nodes and not any(map(_pending, pods)):
                     return pods
-                if any(end is not None and end.code for end in map(ended, pods)):
+                codes = [end.code for end in map(ended, pods) if end is not None]
+                if NOT_SUITABLE in codes and any(map(_has_no_name, pods)):
+                    raise NotSuitable(
+                        f"{trial.name}: node 0's pod has no node yet, and another gave up waiting for it "
+                        f"(--rendezvous-timeout SECONDS waits longer): {told or 'no word why'}"
+                    )
+                if any(codes):
                     there = [each for each in pods if not _pending(each)]
                     self.say(
                         f"{order.name}: {len(there)} of {nodes} pods ran before one failed; {told or 'no word why'}"
@@ -209,6 +216,11 @@ def _image_in(folder: Path) -> str | None:
 
 def _pending(pod: client.V1Pod) -> bool:
     return pod.status.phase in (None, "Pending")
+
+
+def _has_no_name(pod: client.V1Pod) -> bool:
+    """Whether it is node 0's, and nothing of the run can have begun for want of its address."""
+    return index(pod) == 0 and _pending(pod) and not pod.status.pod_ip
 
 
 def _image_id(pod: client.V1Pod) -> str:

@@ -37,7 +37,7 @@ CLAIMED_RESULTS = PurePosixPath("/results-claim")
 USER = 1000  # the image's own
 PORT = 29500  # torchrun's own default; each pod has an address of its own
 GRACE_S = 60  # for a run to close its log
-PULLED_S = 900  # between the first pod that runs and the last: one node may have to pull the image first
+PULLED_S = 900  # from the first pod that runs to the last: a node may have to come, or to pull the image, first
 KEPT_S = 3600  # a finished Job that nobody deleted
 DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # of a resource's name, and of a claim's
 SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
@@ -299,7 +299,7 @@ def _command(configuration: Configuration, request: Request, site: Site, order: 
     )
     return [
         *("python", "-m", "harness.launch.kubernetes.pod"),
-        *(["--wait-for", _first(name)] if several else []),
+        *(["--wait-for", _first(name), str(told.rendezvous_timeout)] if several else []),
         *(["--keep", f"{CLAIMED_RESULTS}/{name}"] if site.results else []),
         *("--out", str(RESULTS), str(order.number)),
         "--",

@@ -1,6 +1,6 @@
 """The first process of a pod: starts the run, passes its output on, sends its files along, and ends with its exit code.
 
-    python -m harness.launch.kubernetes.pod [--wait-for NAME] [--keep FOLDER] --out FOLDER NUMBER -- run ...
+    python -m harness.launch.kubernetes.pod [--wait-for NAME SECONDS] [--keep FOLDER] --out FOLDER NUMBER -- run ...
 
 NUMBER is the trial's; what stands behind `--` is for `python -m harness`. As the first process of a container it also
 receives the signals that nobody else would, and buries the processes that others leave. Standard library only.
@@ -27,7 +27,6 @@ from harness.exit_codes import NOT_SUITABLE
 from harness.launch.kubernetes.frames import Sender
 
 EVERY_S = 1.0  # the log's new lines are sent
-NAME_S = 600.0  # for a pod that is scheduled last to have a name
 RUN = (sys.executable, "-m", "harness")
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 OUTPUT_S = 10.0  # for the run's last lines, where something that it started holds its output open
@@ -52,7 +51,7 @@ class Output:
 def main(arguments: list[str]) -> int:
     """Returns the run's exit code; 128 + the signal's number where a signal ended it."""
     parser = argparse.ArgumentParser(prog="pod")
-    parser.add_argument("--wait-for", default="")
+    parser.add_argument("--wait-for", nargs=2, metavar=("NAME", "SECONDS"))
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("number", type=int)
@@ -61,9 +60,16 @@ def main(arguments: list[str]) -> int:
     output = Output()
     for number in ENDING:  # the kernel gives a container's first process only what it asks for
         signal.signal(number, lambda taken, _: sys.exit(128 + taken))
-    if asked.wait_for and not _resolves(asked.wait_for, NAME_S):
-        output.write([f"{asked.wait_for}: node 0 has no name after {NAME_S:g} s: does the cluster's DNS work?"])
-        return NOT_SUITABLE
+    if asked.wait_for is not None:
+        name, patience_s = asked.wait_for[0], float(asked.wait_for[1])
+        if not _resolves(name, patience_s):
+            output.write(
+                [
+                    f"{name}: node 0 has no name after {patience_s:g} s: its pod may have no node yet (`kubectl get pods`; "
+                    "--rendezvous-timeout SECONDS waits longer), or the cluster's DNS does not work"
+                ]
+            )
+            return NOT_SUITABLE
     sender = Sender(asked.out, asked.number)
     code = _follow([*RUN, *arguments[split + 1 :]], output, sender)
     output.write(sender.rest())

@@ -148,6 +148,15 @@ def test_several_nodes_meet_at_the_first_and_are_told_one_seed(tmp_path: Path) -
     assert "--seed" not in container(alone)["command"]
 
 
+@pytest.mark.parametrize(("asked", "seconds"), [({}, "900"), ({"rendezvous_timeout": 7200}, "7200")])
+def test_a_pod_waits_for_node_0_as_long_as_its_ranks_do(tmp_path: Path, asked: dict[str, Any], seconds: str) -> None:
+    """It gave up after ten minutes, whatever was said, where a second GPU node was still to come."""
+    made = trial(tmp_path, nodes=2, **asked)
+    words = container(made)["command"]
+    assert words[words.index("--wait-for") + 1 :][:2] == [f"{made.name}-0.{made.name}", seconds]
+    assert words[words.index("--rendezvous-timeout") + 1] == seconds
+
+
 def test_a_pod_template_adds_and_takes_nothing_away(tmp_path: Path) -> None:
     path = tmp_path / "pod.yaml"
     path.write_text(

@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.launch import trial
+from harness.launch.kubernetes import pod as pod_command
 from harness.launch.kubernetes import running as running_jobs
 from harness.launch.kubernetes.frames import MARK, PIECE, Damaged, Receiver, Sender
 from harness.launch.kubernetes.manifests import Trial
@@ -221,7 +222,7 @@ def test_a_pod_that_is_asked_to_end_after_its_run_sends_its_files_first(tmp_path
 
 def test_a_pod_that_waits_for_another_can_be_ended(tmp_path: Path) -> None:
     """The kernel drops what a container's first process has not asked for: it took no SIGTERM, for ten minutes."""
-    words = ["--wait-for", "no-such-host.invalid", "--out", str(tmp_path), "0", "--", "run"]
+    words = ["--wait-for", "no-such-host.invalid", "600", "--out", str(tmp_path), "0", "--", "run"]
     command = [sys.executable, "-m", "harness.launch.kubernetes.pod", *words]
     as_first = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", *command]
     if subprocess.run([*as_first[:6], "true"], check=False, capture_output=True).returncode:
@@ -234,6 +235,18 @@ def test_a_pod_that_waits_for_another_can_be_ended(tmp_path: Path) -> None:
         )
         outside.children()[0].terminate()
         assert process.wait(30) == 143
+
+
+def test_a_pod_that_waited_in_vain_says_for_whom_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DNS alone was asked about, where node 0's pod had no node."""
+    asked: list[tuple[str, float]] = []
+    monkeypatch.setattr(pod_command.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(pod_command, "_resolves", lambda *those: asked.append(those))
+    assert pod_command.main(["--wait-for", "first.job", "7200", "--out", str(tmp_path), "0", "--", "run"]) == 6
+    assert asked == [("first.job", 7200.0)]
+    assert "first.job: node 0 has no name after 7200 s: its pod may have no node yet" in capsys.readouterr().out
 
 
 def test_a_disk_that_is_full_here_is_said_and_heals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,20 @@ from harness.launch.kubernetes.cluster import ClusterAway
 from harness.launch.kubernetes.launcher import JobLauncher
 
 
-def pod(phase: str = "Pending", state: Any = None, conditions: Any = None) -> Any:
-    statuses = [Object(name="trial", state=Object(waiting=state, terminated=None))] if state else []
+def pod(
+    phase: str = "Pending",
+    state: Any = None,
+    conditions: Any = None,
+    *,
+    code: int | None = None,
+    index: int = 0,
+    ip: str = "",
+) -> Any:
+    end = None if code is None else Object(exit_code=code, reason="Error", finished_at=None)
+    statuses = [Object(name="trial", state=Object(waiting=state, terminated=end))] if state or end else []
     return Object(
-        metadata=Object(name="pod-0", annotations=None),
-        status=Object(phase=phase, container_statuses=statuses, conditions=conditions),
+        metadata=Object(name=f"pod-{index}", annotations={"batch.kubernetes.io/job-completion-index": str(index)}),
+        status=Object(phase=phase, container_statuses=statuses, conditions=conditions, pod_ip=ip),
     )
 
 
@@ -68,6 +77,18 @@ def test_a_queue_is_waited_for_and_said_once(monkeypatch: pytest.MonkeyPatch) ->
     suspended = Object(spec=Object(suspend=True), status=None)
     said = waited(Answers([], [], RUNS, job=suspended), monkeypatch)
     assert said == ["trial 0: waiting: the Job is suspended: a queue will admit it"]
+
+
+def test_a_first_pod_without_a_node_is_why_another_gave_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster's DNS was asked about; with an address the other pod has begun, and says itself why it ended."""
+    no_room = [Object(type="PodScheduled", status="False", message="0/3 nodes: Insufficient nvidia.com/gpu")]
+    first, other, gave_up = pod(conditions=no_room), pod("Running", index=1), pod("Failed", code=6, index=1)
+    with pytest.raises(
+        NotSuitable, match=r"node 0's pod has no node yet.* \(--rendezvous-timeout SECONDS .*: 0/3 nodes: Ins"
+    ):
+        waited(Answers([first, other], [first, gave_up]), monkeypatch, nodes=2)
+    pulling = pod(ip="10.0.0.7")
+    assert "1 of 2 pods ran before one failed" in waited(Answers([pulling, gave_up]), monkeypatch, nodes=2)[0]
 
 
 def test_a_volume_that_cannot_be_attached_is_told_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
