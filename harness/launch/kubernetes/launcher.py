@@ -179,7 +179,7 @@ class JobLauncher:
     def _must_be_the_same_image(self, pods: list[client.V1Pod]) -> None:
         found = sorted({_image_id(each) for each in pods} - {""})
         before = self.image_id or (found[0] if found else None)
-        if before is not None and set(found) - {before}:
+        if before is not None and set(map(_digest, found)) - {_digest(before)}:
             raise NotSuitable(
                 f"--image {self.site.image} is {' and '.join(found)} now, and was {before} in this series: its tag was "
                 "moved, or nodes keep an older one; name the image by its digest (NAME@sha256:...)"
@@ -242,6 +242,11 @@ def _refused(
     said = f"{pod.metadata.name}: {state.reason}: {state.message or 'no word why'}"
     fix = next((fix for sign, fix in engine.OF_THE_DRIVER if sign in said.lower()), "")
     return NotSuitable("\n".join([said, *([fix] if fix else [])]))
+
+
+def _digest(image_id: str) -> str:
+    """What the image is: the repository before it is whichever a node has heard of first, a mirror's too."""
+    return image_id.rpartition("@")[2]
 
 
 def _waits_for(pods: list[client.V1Pod]) -> str:

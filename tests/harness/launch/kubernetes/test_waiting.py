@@ -91,6 +91,21 @@ def test_a_first_pod_without_a_node_is_why_another_gave_up(monkeypatch: pytest.M
     assert "1 of 2 pods ran before one failed" in waited(Answers([pulling, gave_up]), monkeypatch, nodes=2)[0]
 
 
+def test_one_image_under_two_registries_names_is_one() -> None:
+    """It was called moved, and its digest asked for, by which it had been named."""
+
+    def running(image_id: str) -> Any:
+        return Object(status=Object(container_statuses=[Object(name="trial", image_id=image_id)]))
+
+    one, mirrored = (running(f"{name}.example/ssd@sha256:{'5d' * 32}") for name in ("registry", "mirror"))
+    site = Object(image="registry.example/ssd:1")
+    its = JobLauncher(Object(), Object(), Object(), site, "s", Object(), print)  # type: ignore[arg-type]
+    its._must_be_the_same_image([one, mirrored])
+    its._must_be_the_same_image([mirrored])
+    with pytest.raises(NotSuitable, match="its tag was moved"):
+        its._must_be_the_same_image([running(f"registry.example/ssd@sha256:{'66' * 32}")])
+
+
 def test_a_volume_that_cannot_be_attached_is_told_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
     creating = [pod(state=Object(reason="ContainerCreating", message=None))]
     events = ("FailedMount: old", "Multi-Attach error for volume: already used by pod on another node")
