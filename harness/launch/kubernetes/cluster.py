@@ -120,6 +120,11 @@ class Cluster:
                     f"no Kubernetes cluster is known here: {error}. KUBECONFIG, or ~/.kube/config, says where one is; "
                     "without a cluster --dry-run prints the manifests"
                 ) from error
+        except _damages() as error:
+            raise ValueError(
+                f"{config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION}: this is no kubeconfig, or a damaged one: {error}; "
+                "KUBECONFIG names another"
+            ) from error
         api = client.ApiClient(settings)
         with explained(f"asking {settings.host} for its version"):
             told = client.VersionApi(api).get_code(_request_timeout=TIMEOUT_S)
@@ -134,7 +139,8 @@ class Cluster:
 
         if not isinstance(error, LoggedOut):
             return
-        with contextlib.suppress(config.ConfigException, OSError):  # a pod's own is read anew by the client
+        # a pod's own is read anew by the client; one that is only half written is whole the next time
+        with contextlib.suppress(config.ConfigException, *_damages()):
             config.load_kube_config(context=self.context, client_configuration=self.api.configuration)
 
     @property
@@ -350,6 +356,13 @@ def _about_the_machine(label: str) -> bool:
 def index(pod: client.V1Pod) -> int:
     """Of a pod in its Job: which node of the run it is."""
     return int((pod.metadata.annotations or {}).get("batch.kubernetes.io/job-completion-index", 0))
+
+
+def _damages() -> tuple[type[Exception], ...]:
+    """What the client ends with for a kubeconfig that is none, or that nobody may read; for some it has an error of its own."""
+    import yaml
+
+    return (yaml.YAMLError, TypeError, AttributeError, KeyError, ValueError, OSError)
 
 
 def _namespace(config: Any, context: str | None) -> str:
