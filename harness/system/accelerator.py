@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from harness.contract import NotSuitable, Plain
 
 Level = Literal["ok", "warning", "problem"]
 
+PROCESSORS = {"epyc", "ryzen", "xeon"}  # whose maker, before them, is not the accelerators'
 ANY = "accelerator"  # run.device: whichever this machine has
 CPU = "cpu"
 
@@ -70,7 +72,7 @@ class ContainerNeeds:
 class Resource:
     """What a cluster's scheduler calls one device of a maker: Kubernetes' extended resource, as the maker's plugin names it."""
 
-    maker: str  # as platforms name it; its first word will do
+    maker: str  # as platforms name it; its first word will do, or the kind that `name` ends with
     device: str  # torch's word
     name: str  # "nvidia.com/gpu"
 
@@ -199,11 +201,27 @@ def process_group(device: str) -> str | None:
 def resource(device: str, platform: str) -> str | None:
     """The cluster's name of the devices that run.device means on such a platform; None where nobody here knows."""
     known = [each for vendor in vendors() for each in vendor.resources if device in (ANY, each.device)]
-    text = platform.lower()
-    named = [each for each in known if each.maker.lower() in text or each.maker.split()[0].lower() in text]
+    said = {*_words(platform)}
+    named = [each for each in known if said & {_words(each.maker)[0], *_kind(each)}]
     if named:
-        return max(named, key=lambda each: each.maker.lower() in text).name
+        return max(named, key=lambda each: _likeness(each, said)).name
     return known[0].name if known and device != ANY else None
+
+
+def _kind(of: Resource) -> set[str]:
+    return {*_words(of.name.partition("/")[2])} - {"gpu"}  # which is several makers'
+
+
+def _likeness(of: Resource, said: set[str]) -> tuple[int, int]:
+    """More where more of its words are said, then where fewer are not: Intel alone is not Intel's Habana."""
+    own = {*_words(of.maker), *_kind(of)}
+    return len(own & said), -len(own)
+
+
+def _words(text: str) -> list[str]:
+    """Without digits, numbers ("8xH100") and marks: "Intel(R) Gaudi3" is intel gaudi; without the makers of processors."""
+    found = re.findall(r"[a-z]+", re.sub(r"\d+x|\((r|tm)\)", " ", text.lower()))
+    return [word for word, after in zip(found, [*found[1:], ""], strict=True) if after not in PROCESSORS]
 
 
 def for_containers(device: str) -> tuple[ContainerNeeds, int | None]:

@@ -110,9 +110,20 @@ def test_data_is_read_only_and_shared_memory_is_memory(tmp_path: Path) -> None:
         ("hpu", "8x Intel Gaudi 2", "habana.ai/gaudi"),
         ("npu", "8x Ascend 910B", "huawei.com/Ascend910"),
         ("accelerator", "8x NVIDIA H100-SXM5-80GB", "nvidia.com/gpu"),
+        ("accelerator", "8xNVIDIA A100, 128 threads", "nvidia.com/gpu"),
+        ("cuda", "Supermicro 8xH100 AMD EPYC", "nvidia.com/gpu"),
+        ("cuda", "DGX A100 (2x AMD EPYC 7742)", "nvidia.com/gpu"),
+        ("cuda", "8x MI300X AMD Instinct, AMD EPYC", "amd.com/gpu"),
+        ("accelerator", "8x NVIDIA L40S, 2x Intel(R) Xeon(R)", "nvidia.com/gpu"),
+        ("accelerator", "8x AMD MI300X, 2x Intel Xeon", "amd.com/gpu"),
+        ("accelerator", "4x Intel Max 1550", "gpu.intel.com/xe"),
+        ("accelerator", "Intel Habana Gaudi3", "habana.ai/gaudi"),
+        ("accelerator", "8x Intel Gaudi 2", "habana.ai/gaudi"),
+        ("accelerator", "8x Ascend 910B", "huawei.com/Ascend910"),
     ],
 )
 def test_accelerators_are_their_maker_s_resource(tmp_path: Path, device: str, platform: str, resource: str) -> None:
+    """And not that of the processors' maker, nor of another of its accelerators: such a Job waits for ever."""
     made = trial(tmp_path, device=device, platform=platform)
     assert container(made)["resources"] == {"limits": {resource: "8"}}
     mine = trial(tmp_path, device=device, platform=platform, accelerator_resource="example.com/one")
@@ -194,6 +205,7 @@ spec:
         ({"accelerator_resource": "gpu"}, "--accelerator-resource gpu: MAKER/KIND"),
         ({"device": "cpu", "accelerator_resource": "nvidia.com/gpu"}, 'the configuration says run.device = "cpu"'),
         ({"device": "accelerator", "platform": "8x of nobody"}, "name it by --accelerator-resource"),
+        ({"device": "accelerator", "platform": "8x GPU, Intel Xeon, 64 threads"}, "name it by --accelerator-resource"),
         ({"pod_template": Path("nowhere.yaml")}, "--pod-template nowhere.yaml: cannot be read"),
     ],
 )
