@@ -187,7 +187,7 @@ def _as_jobs(series: SeriesOrder, configuration: Configuration, request: Request
         _say(f"deleted a Job that a series left behind: {each}")
     with Reaper() as reaper:
         launcher = JobLauncher(cluster, configuration, request, site, series.id, reaper, _say)
-        checks.must_suit(cluster, site, configuration.run, launcher.trial(first))
+        checks.must_suit(cluster, site, configuration.run, launcher.trial(first), _say)
         if "@sha256:" not in site.image:
             _say(f"--image {site.image} is a tag, which may be moved; NAME@sha256:... is one image for ever")
         _say(

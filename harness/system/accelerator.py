@@ -218,6 +218,12 @@ def _likeness(of: Resource, said: set[str]) -> tuple[int, int]:
     return len(own & said), -len(own)
 
 
+def hands_out(name: str) -> bool:
+    """Whether a cluster's resource is accelerators, of whatever kind or share, of a maker that a folder here knows."""
+    domains = {each.name.partition("/")[0] for vendor in vendors() for each in vendor.resources}
+    return name.partition("/")[0] in domains
+
+
 def _words(text: str) -> list[str]:
     """Without digits, numbers ("8xH100") and marks: "Intel(R) Gaudi3" is intel gaudi; without the makers of processors."""
     found = re.findall(r"[a-z]+", re.sub(r"\d+x|\((r|tm)\)", " ", text.lower()))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from harness.config import RunTable
 from harness.contract import NotSuitable
 from harness.launch.kubernetes.cluster import TIMEOUT_S, Cluster, ClusterAway, explained, gone
 from harness.launch.kubernetes.manifests import Site, Trial
+from harness.system import accelerator
 
 # What trials ask of the cluster: verb, group, resource, subresource; the Role in docs/engines.md is that
 NEEDED = (
@@ -21,14 +23,17 @@ NEEDED = (
 OF_SEVERAL_NODES = (("create", "", "services", ""),)
 
 
-def must_suit(cluster: Cluster, site: Site, run: RunTable, first: Trial) -> None:
-    """NotSuitable or ValueError where no trial could run: for lack of rights, claims, accelerators, or by a policy."""
+def must_suit(cluster: Cluster, site: Site, run: RunTable, first: Trial, say: Callable[[str], None]) -> None:
+    """NotSuitable or ValueError where no trial could run: for lack of rights, claims, accelerators, or by a policy.
+
+    What one would have to wait for is told to `say`.
+    """
     _must_permit(cluster, run.nodes > 1)
     for option, claim in (("--data-claim", site.data), ("--results-claim", site.results)):
         if claim is not None:
             _must_have(cluster, claim.name, option)
     if site.resource is not None:
-        _must_offer(cluster, site.resource, run)
+        _must_offer(cluster, site.resource, run, say)
     cluster.would_take(first)
 
 
@@ -72,7 +77,8 @@ def _must_have(cluster: Cluster, claim: str, option: str) -> None:
         raise NotSuitable(f"{option} {claim}: its volume is lost (phase Lost)")
 
 
-def _must_offer(cluster: Cluster, resource: str, run: RunTable) -> None:
+def _must_offer(cluster: Cluster, resource: str, run: RunTable, say: Callable[[str], None]) -> None:
+    """An autoscaler keeps nodes away until a pod waits for them; where there are other accelerators, those may be meant."""
     try:
         with explained("listing nodes"):
             nodes = cluster.core.list_node(_request_timeout=TIMEOUT_S).items
@@ -82,9 +88,13 @@ def _must_offer(cluster: Cluster, resource: str, run: RunTable) -> None:
         return  # nor is listing nodes
     offers = [dict(node.status.allocatable or {}) for node in nodes if node.status is not None]
     fit = [each for each in offers if int(each.get(resource, 0)) >= run.accelerators_per_node]
-    if len(fit) < run.nodes:
-        others = sorted({name for each in offers for name in each if "/" in name})
-        raise NotSuitable(
-            f"{len(fit)} nodes of the cluster have {run.accelerators_per_node} {resource}, and the configuration asks for "
-            f"{run.nodes}; the nodes offer: {', '.join(others) or 'no accelerators'} (--accelerator-resource names another)"
-        )
+    if len(fit) >= run.nodes:
+        return
+    there = sorted({name for each in offers for name, number in each.items() if "/" in name and number != "0"})
+    lacks = (
+        f"{len(fit)} nodes of the cluster have {run.accelerators_per_node} {resource}, and the configuration asks for "
+        f"{run.nodes}; the nodes offer: {', '.join(there) or 'no accelerators'} (--accelerator-resource names another)"
+    )
+    if any(each != resource and accelerator.hands_out(each) for each in there):
+        raise NotSuitable(lacks)
+    say(f"{lacks}: trials wait for nodes that have them, as where an autoscaler adds them")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace as Object
+from typing import Any
 
 import pytest
 from kubernetes import config
 
+from harness.contract import NotSuitable
+from harness.launch.kubernetes import checks
 from harness.launch.kubernetes.cluster import Cluster, LoggedOut
 
 DAMAGED = {
@@ -33,3 +36,23 @@ def test_a_damaged_kubeconfig_is_named_and_costs_no_running_trial(
         ):
             Cluster.connect(context, None)
     Cluster(Object(configuration=Object()), "lab", "v1.34", None).log_in_again(LoggedOut("the token expired"))
+
+
+def offered(*nodes: dict[str, str]) -> list[str]:
+    """What is said of a cluster of these nodes, of which a trial needs one with eight of NVIDIA's GPUs."""
+    items = [Object(status=Object(allocatable={"cpu": "64", **each})) for each in nodes]
+    cluster: Any = Object(core=Object(list_node=lambda **_: Object(items=items)))
+    run: Any = Object(accelerators_per_node=8, nodes=1)
+    said: list[str] = []
+    checks._must_offer(cluster, "nvidia.com/gpu", run, said.append)
+    return said
+
+
+def test_nodes_that_an_autoscaler_has_yet_to_bring_are_waited_for() -> None:
+    """A pool that it keeps at zero was refused, and there was no way round."""
+    for there in ({}, {"vpc.amazonaws.com/pod-eni": "9"}, {"nvidia.com/gpu": "4"}, {"amd.com/gpu": "0"}):
+        (said,) = offered(there)
+        assert said.startswith("0 nodes of the cluster have 8 nvidia.com/gpu, and") and "autoscaler" in said
+    assert offered({"nvidia.com/gpu": "8"}) == []
+    with pytest.raises(NotSuitable, match=r"the nodes offer: nvidia.com/gpu.shared \(--accelerator-resource names"):
+        offered({"nvidia.com/gpu.shared": "8"})
