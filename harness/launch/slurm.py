@@ -31,6 +31,11 @@ NAME = "harness-"  # begins the name of every job that a series asks for
 POLL_S = 2.0  # between two looks at the queue; a busy controller asks its users for no more
 LOST_S = 60.0  # for salloc to hear of the end of a job that the queue has no more
 ENDING_S = 15.0  # for the nodes of a job that is over to say so; one that is lost never does
+# States that a job does not come back from; COMPLETING for longer than ENDING_S is one with a node that is lost
+FINAL = (
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "COMPLETING", "DEADLINE", "FAILED"),
+    *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
+)
 
 # Reasons of a waiting job that no waiting ends (squeue's %r), and what to do
 HOPELESS = {
@@ -204,9 +209,7 @@ def _granted(said: IO[str]) -> list[str]:
 def _give_back(name: str, numbers: list[str], say: Callable[[str], None]) -> None:
     """Jobs of a request that failed or was interrupted, which is what its caller is to hear of, whatever this meets."""
     try:
-        cancel(name)
-        for number in numbers:  # a site's plugin may have given it another name
-            answer("scancel", number)
+        cancel(name, *numbers)
     except ControllerAway as away:
         by_hand = "; ".join(f"scancel {each}" for each in (f"--name={name}", *numbers))
         say(
@@ -215,9 +218,11 @@ def _give_back(name: str, numbers: list[str], say: Callable[[str], None]) -> Non
         )
 
 
-def cancel(name: str) -> None:
-    """Give back whatever jobs have this name, waiting or running."""
+def cancel(name: str, *numbers: str) -> None:
+    """Give back whatever jobs have this name, waiting or running, and those of these numbers."""
     answer("scancel", f"--name={name}")
+    for number in numbers:  # a site's plugin may have given it another name
+        answer("scancel", number)
 
 
 def waiting_or_running(name: str) -> bool:

@@ -138,9 +138,17 @@ class SlurmLauncher:
             state = "a node does not answer"
             if not self._nodes.own:
                 raise NotSuitable(f"job {job}: {state}: submit again, with --resume (RESUME=1)")
-            slurm.cancel(self.name)
-        elif not self._nodes.own or state in ("RUNNING", ""):
+        elif not self._nodes.own:
             return
+        else:
+            if state == "SUSPENDED":
+                self.say(f"job {job} is suspended: Slurm has lent its nodes to another; waiting for them")
+            while state == "SUSPENDED":
+                time.sleep(slurm.POLL_S)
+                state = self._nodes.state()
+            if state not in slurm.FINAL:
+                return
+        slurm.cancel(self.name, job)  # else it may come back, and hold nodes that nobody uses
         self.say(f"job {job} is over ({state}); asking for another")
         self._nodes, self._last = None, None
 

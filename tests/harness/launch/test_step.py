@@ -557,6 +557,33 @@ def test_a_node_that_does_not_answer_is_no_controller_that_is_away(
     assert times(tmp_path, "srun") == 1
 
 
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (["RUNNING"], []),
+        (["CONFIGURING"], []),
+        (["SUSPENDED", "SUSPENDED", "RUNNING"], ["suspended: "]),
+        (["SUSPENDED", "TIMEOUT"], ["suspended: ", "over (TIMEOUT); asking for another"]),
+        (["NODE_FAIL"], ["over (NODE_FAIL); asking for another"]),
+    ],
+)
+def test_a_job_that_comes_back_is_not_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher, states: list[str], said: list[str]
+) -> None:
+    """One that was suspended was left for another, came back and held whole nodes idle until the series' end."""
+    heard: list[str] = []
+    launcher.say, launcher._nodes = heard.append, Allocation("7", ("node1", "node2"), "a", own=True)
+    following = iter(states)
+    monkeypatch.setattr(Allocation, "state", lambda _: next(following))
+    (tmp_path / "cancelled").touch()
+    asked(tmp_path, monkeypatch, scancel=f'echo "$@" >> {tmp_path}/cancelled')
+    launcher._drop_nodes_that_are_gone()
+    assert [each.startswith(f"job 7 is {words}") for each, words in zip(heard, said, strict=True)] == [True] * len(said)
+    over = any("over" in each for each in said)
+    assert (launcher._nodes is None) == over and not list(following)
+    assert (tmp_path / "cancelled").read_text().split() == ([f"--name={launcher.name}", "7"] if over else [])
+
+
 def test_an_account_s_own_words_for_accelerators_are_left_to_it() -> None:
     assert slurm.gres({}, ["--gres=gpu:a100:8"]) and slurm.gres({}, ["-p", "x", "--gpus-per-node=8"])
     assert slurm.gres({"SALLOC_GPUS_PER_NODE": "8"}, []) and not slurm.gres({}, ["-p", "gpu"])
