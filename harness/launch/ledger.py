@@ -137,16 +137,21 @@ def opened(folder: Path) -> Iterator[Ledger]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a living process writes the ledger of `folder`. PermissionError when that cannot be seen."""
+    """Whether a living process writes the ledger of `folder`.
+
+    PermissionError when that cannot be seen, for lack of rights or since its disk is read-only now, away or broken.
+    """
     path = folder / FILE
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)  # NFS locks only what may be written
+        try:
+            return holder.is_held(descriptor, path, folder / HOLDER)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    try:
-        return holder.is_held(descriptor, path, folder / HOLDER)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        raise PermissionError(f"{path}: whether a series writes it cannot be seen: {error}") from error
 
 
 def now() -> str:

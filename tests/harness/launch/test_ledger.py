@@ -276,6 +276,23 @@ def test_a_disk_that_fails_is_not_one_without_flock(tmp_path: Path, monkeypatch:
         ledger.in_use(tmp_path)
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_folder_whose_disk_is_gone_is_one_that_cannot_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """One old container, its folder mounted read-only since, kept every new series from beginning."""
+    (tmp_path / ledger.FILE).touch()
+
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for module, name in ((fcntl, "flock"), (os, "open")):
+        with monkeypatch.context() as changed:
+            changed.setattr(module, name, fails)
+            with pytest.raises(PermissionError, match=f"cannot be seen: .*{os.strerror(number)}"):
+                ledger.in_use(tmp_path)
+
+
 def claimed_and_gone(path: Path) -> None:
     holder.claim(path)
 
