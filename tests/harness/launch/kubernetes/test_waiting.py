@@ -26,7 +26,9 @@ def pod(
     statuses = [Object(name="trial", state=Object(waiting=state, terminated=end))] if state or end else []
     return Object(
         metadata=Object(name=f"pod-{index}", annotations={"batch.kubernetes.io/job-completion-index": str(index)}),
-        status=Object(phase=phase, container_statuses=statuses, conditions=conditions, pod_ip=ip),
+        status=Object(
+            phase=phase, container_statuses=statuses, conditions=conditions, pod_ip=ip, reason=None, message=None
+        ),
     )
 
 
