@@ -228,7 +228,7 @@ def _against_closed(benchmark: Benchmark, tables: BaseModel) -> Iterator[str]:
         return
     told = getattr(benchmark, "against_closed", None)
     for each in told(tables) if told is not None else ():
-        yield f'submission.division = "closed": {each}, as the rules have it; leave it out, or say "open"'
+        yield f'submission.division = "closed": {each}, as the rules have it; take that, or say "open"'
 
 
 def _other_task(benchmark: Benchmark, tables: BaseModel) -> str:

@@ -27,6 +27,7 @@ class DetectorBenchmark(ABC):
     """Implements harness.contract.Benchmark, Probed and Detecting, except for its name, its config_type and `prepare`."""
 
     name: str
+    categories: int  # of the rules' data set, without the background
 
     @abstractmethod
     def session(self, config: Any, context: Context) -> DetectorSession:
@@ -68,6 +69,12 @@ class DetectorBenchmark(ABC):
 
     def against_closed(self, config: Any) -> Iterator[str]:
         """See harness.contract.Varied: what has a default has the reference's, and a closed submission no other."""
+        if config.model.initial_weights != "imagenet":
+            yield f'model.initial_weights = "{config.model.initial_weights}" and not "imagenet"'
+        if config.model.categories != self.categories:
+            yield f"model.categories = {config.model.categories} and not {self.categories}"
+        if config.data.source != "coco":
+            yield f'data.source = "{config.data.source}" and not "coco"'
         for table in ("model", "augmentation", "evaluation"):
             if table in type(config).model_fields:
                 yield from not_the_rules(config, table, type(getattr(config, table)).model_fields.keys() - FREE)

@@ -18,6 +18,7 @@ class RetinaNetBenchmark(DetectorBenchmark):
     """Implements harness.contract.Benchmark."""
 
     name = "retinanet"  # its keyword from round 5.0 on, `ssd` before; rules.toml has both, its metric and targets
+    categories = 264
     config_type = RetinaNetConfig
 
     def other_task(self, config: RetinaNetConfig) -> str:

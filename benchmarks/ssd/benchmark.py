@@ -23,6 +23,7 @@ class SSDBenchmark(DetectorBenchmark):
     """Implements harness.contract.Benchmark."""
 
     name = "ssd"  # rules.toml has its metric and targets
+    categories = 80
     config_type = SSDConfig
     data_sets: ClassVar = {
         "coco": "COCO 2017, with ResNet-34's weights",

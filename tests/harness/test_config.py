@@ -172,7 +172,8 @@ def test_what_the_schema_alone_cannot_see(content: dict[str, Any], key: str, val
 
 
 def test_scratch_does_not_leave_a_backbone_file_unused(content: dict[str, Any]) -> None:
-    found = config.parse(changed(content, "model.initial_weights", "scratch"), name="file", source="file")
+    own = changed(changed(content, "model.initial_weights", "scratch"), "submission.division", "open")
+    found = config.parse(own, name="file", source="file")
     with pytest.raises(ValueError, match=r"would leave --initial-weights weights\.pth unused"):
         found.benchmark.check(found.tables, Context(device="cpu", world_size=8, initial_weights=Path("weights.pth")))
 
