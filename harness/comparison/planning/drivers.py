@@ -27,9 +27,11 @@ def why_not(root: Path, plan: Plan, number: int, arm: int, now: Identity) -> str
         mine, others = of_arm.get(name), of_arm.get(other)
         if mine is not None:
             apart = identity.PARTS if own else ["driver"] if others is None else _apart(mine, others)
-            parts = apart if own else _told(mine, _told(now, apart))
+            parts = apart if own else _told(mine, _told(now, apart)) or apart
             if unlike := identity.differences(mine, now, parts):
                 return f"whose driver was {mine} when its first block began{where}; now {'; '.join(unlike)}"
+            if own:  # what other hosts have begun it with since is theirs to mend: this one's runs are as they were
+                return ""
         elif others is not None:
             parts = identity.PARTS if own else _told(others, _told(now, identity.PARTS))
             if not identity.differences(others, now, parts):

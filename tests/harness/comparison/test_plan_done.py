@@ -9,11 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.comparison import identity
 from harness.comparison.comparison import NOT_COMPARABLE, Question, compare
 from harness.comparison.planning import child, hosts, plan, work
 from harness.execution import signals
@@ -208,6 +210,29 @@ def test_a_second_host_does_not_begin_with_the_first_one_s_driver(tmp_path: Path
     with pytest.raises(work.NotDue, match=rf"arm new, whose driver was {NEW} .* on host 2; now kernel module is 595"):
         go(tmp_path, Machine("595.10.00"), "boot 2")
     assert go(tmp_path, second(OLD, uuid="GPU-3"), "boot 21") == 0
+
+
+def test_a_host_goes_on_though_another_began_with_the_wrong_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As versions before did, and two hosts that begin in the same moment: no driver was right for the first one then."""
+    plan.write(plan.make("embedded", ["old", "new"], hosts=2, runs=1, probe=False), tmp_path)
+    for boot, driver in enumerate((OLD, NEW, NEW)):
+        go(tmp_path, Machine(driver), f"boot {boot}")
+    with monkeypatch.context() as before:
+        before.setattr(work.drivers, "why_not", lambda *_: "")
+        assert go(tmp_path, second(OLD), "boot 11") == 0
+    assert go(tmp_path, Machine(OLD), "boot 4") == 0
+
+
+def test_arms_that_differ_in_what_one_of_them_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GSP firmware off tells none: a second host's arms were swapped all the same."""
+    made = plan.make("embedded", ["on", "off"], hosts=2, runs=1, probe=False)
+    on = identity.Identity(OLD, "open", "/usr/lib/libcuda.so.1", OLD, OLD, OLD, "NATIVE")
+    off = replace(on, firmware="")
+    monkeypatch.setattr(work.drivers, "_begun", lambda *_: iter([(2, {}), (1, {"on": on, "off": off})]))
+    asked = [[work.drivers.why_not(tmp_path, made, 2, arm, now) for now in (on, off)] for arm in (0, 1)]
+    assert [[bool(each) for each in arm] for arm in asked] == [[False, True], [True, False]]
 
 
 def test_a_host_s_own_flavour_of_the_drivers_is_no_other_driver(tmp_path: Path) -> None:
