@@ -18,7 +18,6 @@ REFUSED = "refused_"  # begins the log of a run that was not begun
 BROKEN = ".broken-"  # is in the name of what a broken attempt of a trial left
 NAME_LIMIT = 120  # bytes of a folder's name that is made from a text; file systems take 255
 PLAN = "plan.json"  # is in the folder of a comparison's plan
-NOISE_LOCK = ".noise.lock"  # is in a folder in which `compare noise` makes runs
 NOT_COUNTED = ("warm-up", "again", "broken")  # folders of these two whose runs are not what was to be measured
 UNNAMED = "unnamed"
 NO_COMMIT = "unknown"  # in the place of a commit

@@ -211,8 +211,6 @@ def noise(  # noqa: PLR0917 - typer passes options by name
         options = [*_option("--data-dir", data_dir), *_option(WEIGHTS, initial_weights)]
         logs = target / "runs"
         _alike(source, target, runs, steps, options)
-    elif (logs / "runs").is_dir() and (logs / "warm-up").is_dir():  # made here; a copy may lack the lock, a hidden file
-        logs /= "runs"
     found = find_runs(str(logs), 0)
     measured = measuring.measure(found)
     path = measuring.write(measured, found, target)
@@ -225,7 +223,7 @@ def _alike(configuration: str, target: Path, runs: int, steps: int | None, optio
     ValueError where another call makes them in this moment, since it would put aside what is running, and where runs of
     something else lie there.
     """
-    from harness import locks, names
+    from harness import locks
     from harness.cli import outputs
     from harness.comparison.planning import plan as plans
 
@@ -234,7 +232,7 @@ def _alike(configuration: str, target: Path, runs: int, steps: int | None, optio
     _check_runs(made)
     outputs.folder("--out", target)
     running = f"--out {target}: another `compare noise` is running there; wait for its end"
-    with locks.alone(target / names.NOISE_LOCK, running):
+    with locks.alone(target / ".noise.lock", running):
         _check_earlier(made, target)
         _missing(made, target, runs)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -155,6 +155,11 @@ def find_logs(path: Path, say: Say | None = None) -> list[Path]:
     return [log for folder in sorted(logs, key=natural) for log in logs[folder]]
 
 
+def _of_a_comparison(files: Collection[str], folders: Collection[str]) -> bool:
+    """Whether these lie in a folder of `compare run` or `compare noise`: a plan with its arms, or runs with their warm-up."""
+    return (names.PLAN in files and "arms" in folders) or {"runs", "warm-up"} <= set(folders)
+
+
 def _folders(path: Path, cannot: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
     """`path` and the folders in it, each once, with the names of their files; a linked one where it is not there itself too.
 
@@ -170,7 +175,7 @@ def _folders(path: Path, cannot: Callable[[OSError], None]) -> Iterator[tuple[Pa
                 inner.clear()
                 continue
             seen.add(real)
-            compares = names.PLAN in files or names.NOISE_LOCK in files
+            compares = _of_a_comparison(files, inner)
             inner[:] = sorted(
                 each
                 for each in inner

@@ -372,14 +372,17 @@ def test_a_linked_folder_is_looked_into_once(tmp_path: Path) -> None:
     assert len(found) == 10
 
 
-@pytest.mark.parametrize(("made", "count"), [("plan.json", 1), (".noise.lock", 1), ("notes.txt", 4)])
+@pytest.mark.parametrize(
+    ("made", "own", "count"),
+    [("plan.json", "arms", 1), ("plan.json", "baseline", 4), ("noise.json", "runs", 1), ("notes.txt", "arms", 4)],
+)
 def test_what_a_comparison_does_not_count_is_found_where_it_is_named_itself(
-    tmp_path: Path, made: str, count: int
+    tmp_path: Path, made: str, own: str, count: int
 ) -> None:
     """Warm-ups and runs that were put aside were runs of every series; folders of somebody's own of these names are series."""
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / made).write_text("{}")
-    for top in ("arms", "warm-up", "again", "broken"):
+    for top in (own, "warm-up", "again", "broken"):
         write_series(tmp_path / "x" / top / "warm-up/ssd")
     assert len(find_logs(tmp_path)) == len(find_logs(tmp_path / "x")) == 5 * count
     for top in ("warm-up", "again", "broken"):
