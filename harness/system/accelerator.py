@@ -21,7 +21,7 @@ from harness.contract import NotSuitable, Plain
 
 Level = Literal["ok", "warning", "problem"]
 
-PROCESSORS = {"epyc", "ryzen", "xeon"}  # whose maker, before them, is not the accelerators'
+PROCESSORS = {"epyc", "ryzen", "threadripper", "xeon"}  # whose maker, before them, is not the accelerators'
 ANY = "accelerator"  # run.device: whichever this machine has
 CPU = "cpu"
 
@@ -75,6 +75,7 @@ class Resource:
     maker: str  # as platforms name it; its first word will do, or the kind that `name` ends with
     device: str  # torch's word
     name: str  # "nvidia.com/gpu"
+    kinds: tuple[str, ...] = ()  # words that name its accelerators without their maker, as _words has them
 
 
 class Unavailable(Exception):
@@ -202,14 +203,16 @@ def resource(device: str, platform: str) -> str | None:
     """The cluster's name of the devices that run.device means on such a platform; None where nobody here knows."""
     known = [each for vendor in vendors() for each in vendor.resources if device in (ANY, each.device)]
     said = {*_words(platform)}
-    named = [each for each in known if said & {_words(each.maker)[0], *_kind(each)}]
+    named = [
+        each for each in known if said & _kind(each) or any(word.startswith(_words(each.maker)[0]) for word in said)
+    ]
     if named:
         return max(named, key=lambda each: _likeness(each, said)).name
     return known[0].name if known and device != ANY else None
 
 
 def _kind(of: Resource) -> set[str]:
-    return {*_words(of.name.partition("/")[2])} - {"gpu"}  # which is several makers'
+    return {*_words(of.name.partition("/")[2]), *of.kinds} - {"gpu"}  # which is several makers'
 
 
 def _likeness(of: Resource, said: set[str]) -> tuple[int, int]:

@@ -33,6 +33,7 @@ class Maker:
     process_group: str = ""
     cdi: str = ""
     resource: str = ""
+    kinds: tuple[str, ...] = ()
 
     def driven_by(self, torch: TorchBuild) -> bool:
         """Whether this PyTorch could drive its devices; what it really sees, it must be asked."""

@@ -147,7 +147,11 @@ class GenericVendor:
 
     @property
     def resources(self) -> tuple[Resource, ...]:
-        return tuple(Resource(each.name, each.device, each.resource) for each in makers.read() if each.resource)
+        return tuple(
+            Resource(each.name, each.device, each.resource, tuple(each.kinds))
+            for each in makers.read()
+            if each.resource
+        )
 
     def look(self, around: Surroundings) -> Generic | None:
         build, traces = torch_build.read(), makers.traces(around.root)
