@@ -10,6 +10,7 @@ The file is never rewritten. How it is read, and what its lines may say, is resu
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -136,6 +137,19 @@ def opened(folder: Path) -> Iterator[Ledger]:
         os.close(descriptor)
 
 
+# Of a ledger that is on a disk without rights, read-only, away or broken
+UNSEEN = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+    errno.EIO,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+    errno.ETIMEDOUT,
+)
+
+
 def in_use(folder: Path) -> bool:
     """Whether a living process writes the ledger of `folder`.
 
@@ -151,6 +165,8 @@ def in_use(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
+        if error.errno not in UNSEEN:
+            raise
         raise PermissionError(f"{path}: whether a series writes it cannot be seen: {error}") from error
 
 

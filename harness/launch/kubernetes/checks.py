@@ -33,7 +33,7 @@ def must_suit(cluster: Cluster, site: Site, run: RunTable, first: Trial, say: Ca
         if claim is not None:
             _must_have(cluster, claim.name, option)
     if site.resource is not None:
-        _must_offer(cluster, site.resource, run, say)
+        _must_offer(cluster, site, run, say)
     cluster.would_take(first)
 
 
@@ -77,8 +77,12 @@ def _must_have(cluster: Cluster, claim: str, option: str) -> None:
         raise NotSuitable(f"{option} {claim}: its volume is lost (phase Lost)")
 
 
-def _must_offer(cluster: Cluster, resource: str, run: RunTable, say: Callable[[str], None]) -> None:
-    """An autoscaler keeps nodes away until a pod waits for them; where there are other accelerators, those may be meant."""
+def _must_offer(cluster: Cluster, site: Site, run: RunTable, say: Callable[[str], None]) -> None:
+    """An autoscaler keeps nodes away until a pod waits for them; where there are other accelerators, those may be meant by who
+    named none.
+    """
+    resource = site.resource
+    assert resource is not None
     try:
         with explained("listing nodes"):
             nodes = cluster.core.list_node(_request_timeout=TIMEOUT_S).items
@@ -93,8 +97,9 @@ def _must_offer(cluster: Cluster, resource: str, run: RunTable, say: Callable[[s
     there = sorted({name for each in offers for name, number in each.items() if "/" in name and number != "0"})
     lacks = (
         f"{len(fit)} nodes of the cluster have {run.accelerators_per_node} {resource}, and the configuration asks for "
-        f"{run.nodes}; the nodes offer: {', '.join(there) or 'no accelerators'} (--accelerator-resource names another)"
+        f"{run.nodes}; the nodes offer: {', '.join(there) or 'no accelerators'} "
+        "(--accelerator-resource names another, or says that this is meant)"
     )
-    if any(each != resource and accelerator.hands_out(each) for each in there):
+    if not site.resource_named and any(each != resource and accelerator.hands_out(each) for each in there):
         raise NotSuitable(lacks)
     say(f"{lacks}: trials wait for nodes that have them, as where an autoscaler adds them")

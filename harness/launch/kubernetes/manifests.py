@@ -76,6 +76,7 @@ class Site:
     results: Claim | None
     shm: str | None
     template: Mapping[str, Any]  # of --pod-template
+    resource_named: bool = False  # by the user, who knows his nodes
 
     @classmethod
     def read(cls, configuration: Configuration, request: Request) -> Site:
@@ -102,6 +103,7 @@ class Site:
             results=None if request.results_claim is None else Claim.read(request.results_claim, "--results-claim"),
             shm=None if request.shm_size is None else quantity(request.shm_size),
             template=_template(request.pod_template),
+            resource_named=request.accelerator_resource is not None,
         )
 
 

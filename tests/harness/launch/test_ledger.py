@@ -293,6 +293,20 @@ def test_a_folder_whose_disk_is_gone_is_one_that_cannot_be_seen(
                 ledger.in_use(tmp_path)
 
 
+def test_too_many_open_files_are_no_reason_to_leave_a_container_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ledger.FILE).touch()
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "open", fails)
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        ledger.in_use(tmp_path)
+    assert not isinstance(caught.value, PermissionError)
+
+
 def claimed_and_gone(path: Path) -> None:
     holder.claim(path)
 

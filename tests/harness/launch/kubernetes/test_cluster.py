@@ -38,13 +38,14 @@ def test_a_damaged_kubeconfig_is_named_and_costs_no_running_trial(
     Cluster(Object(configuration=Object()), "lab", "v1.34", None).log_in_again(LoggedOut("the token expired"))
 
 
-def offered(*nodes: dict[str, str]) -> list[str]:
+def offered(*nodes: dict[str, str], named: bool = False) -> list[str]:
     """What is said of a cluster of these nodes, of which a trial needs one with eight of NVIDIA's GPUs."""
     items = [Object(status=Object(allocatable={"cpu": "64", **each})) for each in nodes]
     cluster: Any = Object(core=Object(list_node=lambda **_: Object(items=items)))
     run: Any = Object(accelerators_per_node=8, nodes=1)
     said: list[str] = []
-    checks._must_offer(cluster, "nvidia.com/gpu", run, said.append)
+    site: Any = Object(resource="nvidia.com/gpu", resource_named=named)
+    checks._must_offer(cluster, site, run, said.append)
     return said
 
 
@@ -56,3 +57,5 @@ def test_nodes_that_an_autoscaler_has_yet_to_bring_are_waited_for() -> None:
     assert offered({"nvidia.com/gpu": "8"}) == []
     with pytest.raises(NotSuitable, match=r"the nodes offer: nvidia.com/gpu.shared \(--accelerator-resource names"):
         offered({"nvidia.com/gpu.shared": "8"})
+    (said,) = offered({"amd.com/gpu": "8"}, {"nvidia.com/gpu": "0"}, named=True)
+    assert "the nodes offer: amd.com/gpu (" in said and "autoscaler" in said

@@ -21,10 +21,12 @@ def pod(
     code: int | None = None,
     index: int = 0,
     ip: str = "",
+    node: str | None = None,
 ) -> Any:
     end = None if code is None else Object(exit_code=code, reason="Error", finished_at=None)
     statuses = [Object(name="trial", state=Object(waiting=state, terminated=end))] if state or end else []
     return Object(
+        spec=Object(node_name=node),
         metadata=Object(name=f"pod-{index}", annotations={"batch.kubernetes.io/job-completion-index": str(index)}),
         status=Object(
             phase=phase, container_statuses=statuses, conditions=conditions, pod_ip=ip, reason=None, message=None
@@ -89,6 +91,9 @@ def test_a_first_pod_without_a_node_is_why_another_gave_up(monkeypatch: pytest.M
         NotSuitable, match=r"node 0's pod has no node yet.* \(--rendezvous-timeout SECONDS .*: 0/3 nodes: Ins"
     ):
         waited(Answers([first, other], [first, gave_up]), monkeypatch, nodes=2)
+    placed = pod(node="node-a")
+    with pytest.raises(NotSuitable, match="node 0's pod on node-a has no address yet, and another gave up"):
+        waited(Answers([placed, gave_up]), monkeypatch, nodes=2)
     pulling = pod(ip="10.0.0.7")
     assert "1 of 2 pods ran before one failed" in waited(Answers([pulling, gave_up]), monkeypatch, nodes=2)[0]
 
