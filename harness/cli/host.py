@@ -115,8 +115,8 @@ def _reading(data_dir: Path, configuration: str | None) -> Reading | None:
             found.append(Reading(chosen.name, chosen.benchmark_name, tuple(lacks)))
     if not found:
         return None
-    # of an empty folder all lack as much
-    best = min(found, key=lambda each: (len(each.lacks), each.benchmark != config.default_benchmark()))
+    usual = config.default_benchmark()  # of an empty folder all lack as much
+    best = min(found, key=lambda each: (len(each.lacks), each.benchmark != usual))
     complete = sum(not each.lacks for each in found)
     return best if best.lacks else replace(best, more=complete - 1)
 
