@@ -123,7 +123,7 @@ def interval(bounds: tuple[float, float] | None) -> str:
 
 def within(percent: float, digits: int | None = None, most: int = 999) -> str:
     """To two decimals, and from 100 on to none; of what is beyond `most` that alone is told: of two runs a phase may have 29
-    digits. Six characters at most, so that an interval keeps to its column.
+    digits. Six characters at most unless told otherwise, so that an interval keeps to its column.
     """
     if round(abs(percent)) > most:
         return f"{'>+' if percent > 0 else '<-'}{most:,}"

@@ -125,12 +125,12 @@ class JobLauncher:
                 if len(pods) == nodes and not any(map(_pending, pods)):
                     return pods
                 codes = [end.code for end in map(ended, pods) if end is not None]
-                if NOT_SUITABLE in codes and any(map(_has_no_name, pods)):
-                    node = next((each.spec.node_name for each in pods if _has_no_name(each)), None)
+                first = next(filter(_has_no_name, pods), None)
+                if NOT_SUITABLE in codes and first is not None:
+                    node = first.spec.node_name
                     raise NotSuitable(
                         f"{trial.name}: node 0's pod {f'on {node} has no address' if node else 'has no node'} yet, and another "
-                        "gave up waiting for it "
-                        f"(--rendezvous-timeout SECONDS waits longer): {told or 'no word why'}"
+                        f"gave up waiting for it (--rendezvous-timeout SECONDS waits longer): {told or 'no word why'}"
                     )
                 if any(codes):
                     there = [each for each in pods if not _pending(each)]

@@ -15,7 +15,7 @@ from harness.system.torch_build import TorchBuild
 
 Build = Literal["hip", "xpu", "cuda", "plugin"]
 BUILDS: tuple[str, ...] = get_args(Build)
-LISTS = ("pci_vendors", "classes", "nodes", "modules", "versions")
+LISTS = ("pci_vendors", "classes", "nodes", "modules", "versions", "kinds")
 
 
 @dataclass(frozen=True)

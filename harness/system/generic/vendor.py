@@ -148,9 +148,7 @@ class GenericVendor:
     @property
     def resources(self) -> tuple[Resource, ...]:
         return tuple(
-            Resource(each.name, each.device, each.resource, tuple(each.kinds))
-            for each in makers.read()
-            if each.resource
+            Resource(each.name, each.device, each.resource, each.kinds) for each in makers.read() if each.resource
         )
 
     def look(self, around: Surroundings) -> Generic | None:
