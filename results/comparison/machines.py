@@ -95,6 +95,26 @@ def hidden(generator: np.random.Generator, sd: float) -> Iterator[dict[str, Any]
         }
 
 
+def stepping(generator: np.random.Generator, sd: float) -> Iterator[dict[str, Any]]:
+    """Arms that are alike, on a machine that is slower or faster from some run on: between any two with equal chance."""
+    for name, count, size, delta in itertools.product(("in turns", "A, then B"), (5, 10), (0.01, 0.03), DELTAS):
+        order = in_turns(count) if name == "in turns" else a_then_b(count)
+
+        def made(order: list[int] = order, count: int = count, size: float = size) -> Observations:
+            since = np.arange(2 * count) >= generator.integers(1, 2 * count)
+            return sample(generator.normal(0, sd, 2 * count) + size * generator.choice((-1, 1)) * since, order)
+
+        found = share(made, delta, REPEATS)
+        yield {
+            "design": name,
+            "runs_an_arm": count,
+            "step_percent": 100 * size,
+            "delta_percent": 100 * delta,
+            "slower_percent": round(100 * found["SLOWER"] / REPEATS, 2),
+            "faster_percent": round(100 * found["FASTER"] / REPEATS, 2),
+        }
+
+
 def hostile(generator: np.random.Generator, sd: float) -> Iterator[dict[str, Any]]:
     """Arms that are alike, on machines that misbehave: how often SLOWER at the median host's spread."""
 

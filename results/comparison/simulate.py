@@ -29,7 +29,7 @@ import numpy as np
 
 from harness.comparison.judging import statistics, verdict
 from harness.comparison.judging.observations import Observations
-from results.comparison.machines import booted, hidden, hostile, reboots, unlike
+from results.comparison.machines import booted, hidden, hostile, reboots, stepping, unlike
 from results.comparison.samples import (
     ARMS,
     DELTAS,
@@ -266,6 +266,7 @@ def main() -> None:
         "median_and_mean_epoch_together": lambda: gated_pair(median),
         "alike_runs_that_stall_by_chance": lambda: stalling(median),
         "a_drift_that_hides_a_slower_b": lambda: hidden(generator, median),
+        "a_machine_that_steps": lambda: stepping(generator, median),
     }
     asked = sys.argv[1:]
     if unknown := set(asked) - set(parts):

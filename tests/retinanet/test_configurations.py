@@ -60,6 +60,8 @@ def test_published_recipes(name: str) -> None:
     assert said is not None
     assert float(said[1]) == pytest.approx(sum(times) / len(times), abs=0.006)
     assert float(said[2].replace(",", "")) == pytest.approx(row.images_per_s, abs=0.6)
+    scored = re.search(r"scored as ([\d.]+)", path.read_text())
+    assert row.minutes == pytest.approx(float((scored or said)[1]), abs=0.006)
 
 
 def test_published_names_find_them() -> None:
