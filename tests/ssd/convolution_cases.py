@@ -296,7 +296,7 @@ def test_the_network_with_these_convolutions_is_the_same_network() -> None:
 
 def test_compiled_every_parameter_learns_what_it_does_uncompiled() -> None:
     """With weights converted at once, too, of which torch.compile 2.11 once made zeros; that PyTorch's tracer alone does it."""
-    images = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(1)).half().to(DEVICE)
+    images = torch.randn(2, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).half().to(DEVICE)
     images[:, 3] = 0
     found = []
     for compiled in (False, True):
