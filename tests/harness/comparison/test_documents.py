@@ -14,6 +14,7 @@ import pytest
 
 from harness.cli import main
 from harness.comparison.reporting import bundle
+from harness.comparison.reporting.redaction import STAND_IN, Redaction
 from harness.execution.signals import Interrupted
 from tests.harness.comparison import arms
 from tests.harness.comparison.arms import NEW, judged, run
@@ -153,8 +154,7 @@ def test_what_markdown_escapes_is_redacted_in_a_bundle_too(tmp_path: Path, capsy
     )
     target = tmp_path / "for_vendor.tar"
     run(capsys, a, b, "--allow-diff", "environment.*", "--bundle", target)
-    with tarfile.open(target) as archive:
-        texts = {member.name: archive.extractfile(member).read().decode() for member in archive}  # type: ignore[union-attr]
+    texts = in_bundle(target)
     assert "NCCL\\_CONTACT" in texts["comparison/README.md"]
     for name, text in texts.items():
         assert not re.search("lab.{0,2}node|jane|corp.example", text), name
@@ -169,11 +169,59 @@ def test_bundle_is_redacted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     code, _ = run(capsys, a, b, "--bundle", target)
 
     assert code == 0
-    with tarfile.open(target) as archive:
-        texts = {member.name: archive.extractfile(member).read().decode() for member in archive}  # type: ignore[union-attr]
+    texts = in_bundle(target)
     assert "comparison/README.md" in texts and "comparison/A/000_result_0.txt" in texts
     assert "comparison/A/000_result_0_telemetry.jsonl" in texts
     for name, text in texts.items():
         for secret in (uuid, "1653922", "Secret Corp", str(tmp_path)):
             assert secret not in text, name
     assert "580.65.06" in texts["comparison/environment.json"]
+
+
+SPELLINGS = {
+    "Universität Köln": r"Universit\\u00e4t|Universität|K\\u00f6ln|Köln",
+    'AT&T "Labs"': r"AT&T|Labs",
+    "HP": r'"HP"',
+}
+
+
+@pytest.mark.parametrize("org", SPELLINGS)
+@pytest.mark.parametrize("escaped", [True, False])
+def test_a_submitter_is_in_no_file_of_a_bundle_however_json_writes_it(tmp_path: Path, org: str, escaped: bool) -> None:
+    """Logs hold Universit\\u00e4t K\\u00f6ln, AT&T \\"Labs\\", and names of two letters."""
+    a, b = arms.in_turns(tmp_path, 3, a={"made": arms.made(org=org)}, b={"made": arms.made(org=org)})
+    for log in (*a.iterdir(), *b.iterdir()):
+        events = [json.loads(line.removeprefix(":::MLLOG ")) for line in log.read_text().splitlines()]
+        lines = (f":::MLLOG {json.dumps(event, ensure_ascii=escaped)}\n" for event in events)
+        log.write_text("".join(lines), encoding="utf-8")
+    bundle.write(judged((a, b)), tmp_path / "bundle.tar")
+    texts = in_bundle(tmp_path / "bundle.tar")
+    assert len(texts) == 3 + 6
+    for name, text in texts.items():
+        assert not re.search(SPELLINGS[org], text), name
+    stand_ins = re.findall(r'"submission_org", "value": "(submitter-[0-9a-f]{8})"', "".join(texts.values()))
+    assert len(stand_ins) == 6 and len(set(stand_ins)) == 1
+
+
+def test_a_host_of_a_log_is_redacted_in_each_of_its_spellings() -> None:
+    redact = Redaction()
+    redact.learn_from(r'{"hostname": "k\u00f6ln-07", "user": "j \"o\" doe"}')
+    told = redact(
+        'köln-07, {"note": "on k\\u00f6ln-07", "trace": "1\\nK\\u00F6ln\\nk\\u00F6ln-07"}, "by j \\"o\\" doe"'
+    )
+    (stand_in,) = set(re.findall(r"redacted-[0-9a-f]{8}(?=,|\"\,|\"})", told))
+    person = told.partition('"by ')[2].removesuffix('"')
+    assert STAND_IN.fullmatch(person)
+    assert told == (f'{stand_in}, {{"note": "on {stand_in}", "trace": "1\\nK\\u00F6ln\\n{stand_in}"}}, "by {person}"')
+
+
+@pytest.mark.parametrize("text", [r'{"password": "ab\"cd"}', r'{"cmd": "run --token=\"abcd\""}', r'{"host": "ab\"cd"}'])
+def test_an_escaped_quote_ends_no_secret(text: str) -> None:
+    told = Redaction()(text)
+    assert "cd" not in told.replace("cmd", "")
+    json.loads(told)
+
+
+def in_bundle(path: Path) -> dict[str, str]:
+    with tarfile.open(path) as archive:
+        return {member.name: archive.extractfile(member).read().decode() for member in archive}  # type: ignore[union-attr]
