@@ -84,12 +84,17 @@ def check_ruleset(ruleset: str) -> None:
         raise ValueError(f"--ruleset {ruleset}: a ruleset is written like 0.7.0")
 
 
+def status_words(ruleset: str) -> tuple[str, ...]:
+    """What a description may have as its status; by the older rules where the text names none."""
+    major = re.match(r"\d{1,3}(?=\.)", ruleset)
+    return tuple(STATUS_WORDS.values() if major and int(major[0]) >= 4 else STATUS_WORDS)
+
+
 def status_word(status: str, ruleset: str) -> str:
     """A status of either vocabulary in that of the ruleset. ValueError for one of neither."""
-    new = int(ruleset.split(".", maxsplit=1)[0]) >= 4
-    for old_word, new_word in STATUS_WORDS.items():
-        if status.casefold() in (old_word, new_word.casefold()):
-            return new_word if new else old_word
+    for words, wanted in zip(STATUS_WORDS.items(), status_words(ruleset), strict=True):
+        if status.casefold() in map(str.casefold, words):
+            return wanted
     raise ValueError(f'status "{status}": one of {", ".join(STATUS_WORDS)}, or {", ".join(STATUS_WORDS.values())}')
 
 

@@ -170,7 +170,7 @@ def _of_package(
     work: _Subject, package: Path, verdicts: list[OfficialVerdict], findings: list[Finding]
 ) -> list[Finding]:
     """All findings of a package; `findings` are the tools' own."""
-    findings = [*check_tree(package), *_descriptions(package), *findings]
+    findings = [*check_tree(package), *_descriptions(package, work.ruleset), *findings]
     if not work.found:
         fix = "add results/SYSTEM/BENCHMARK"
         findings.append(Finding("error", "results", "", None, "results", "no result log", fix))
@@ -197,7 +197,7 @@ def _result_folders(package: Path) -> list[Path]:
     return sorted(folder for folder in folders if any(folder.glob(RESULTS)))  # whatever stands for N, as MLPerf's tools
 
 
-def _descriptions(package: Path) -> Iterator[Finding]:
+def _descriptions(package: Path, ruleset: str) -> Iterator[Finding]:
     """What is wrong with each description."""
     for file in sorted((package / "systems").glob("*.json")):
         name = f"systems/{file.name}"
@@ -205,7 +205,7 @@ def _descriptions(package: Path) -> Iterator[Finding]:
         if isinstance(content, str):
             yield Finding("error", name, "", None, "system readable", content, "write it as JSON")
         else:
-            yield from check_description(content, name)
+            yield from check_description(content, name, ruleset)
 
 
 def _folder_named(series: Series, name: str) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from harness import outside
 from harness.results.checking.findings import Finding, Severity, is_placeholder
 from harness.results.checking.machine import disagreements
 from harness.results.record import RunRecord
-from harness.results.sysdesc import FIELDS, accelerators
+from harness.results.sysdesc import FIELDS, accelerators, status_word, status_words
 from harness.rules import DIVISIONS, STATUSES
 
 # A meaningful answer is required by the rules of v0.7 (submission_rules.adoc); of a core and a vCPU count one is enough.
@@ -27,7 +27,7 @@ ANSWERED = (
     *("accelerator_memory_capacity", "framework", "other_software_stack", "operating_system"),
 )
 COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
-# Of the rounds' descriptions, whatever their capitals and hyphens: rounds up to 3.1 took any text, later ones want these
+# Of the rounds' descriptions, whatever their capitals and hyphens: rounds up to 3.1 took any text
 SECOND_VOCABULARY = {"available", "on premise", "available on premise", "available cloud", "cloud", "preview"}
 
 
@@ -42,8 +42,8 @@ def read_description(path: Path) -> dict[str, Any] | str:
     return content if isinstance(content, dict) else "no JSON object"
 
 
-def check_description(description: Mapping[str, Any], file: str) -> Iterator[Finding]:
-    """All checks of one description by itself."""
+def check_description(description: Mapping[str, Any], file: str, ruleset: str) -> Iterator[Finding]:
+    """All checks of one description by itself, which is judged by this ruleset."""
 
     def found(key: str, rule: str, text: str, fix: str, severity: Severity = "error") -> Finding:
         return Finding(severity, file, key, None, rule, text, fix)
@@ -67,10 +67,12 @@ def check_description(description: Mapping[str, Any], file: str) -> Iterator[Fin
         small = division.lower()
         fix = f"write {small}; MLPerf's package checker skips seeds and convergence otherwise"
         yield found("division", "division", division, fix if small in DIVISIONS else f"one of {', '.join(DIVISIONS)}")
-    if isinstance(status, str) and status not in STATUSES:
-        known = status.lower().replace("-", " ") in SECOND_VOCABULARY or status.startswith("Research")
-        severity: Severity = "warning" if known else "error"
-        yield found("status", "status", status, f"one of {', '.join(STATUSES)}, as the logs say", severity)
+    if isinstance(status, str) and status not in status_words(ruleset):
+        folded = status.lower().replace("-", " ")
+        known = folded in (*STATUSES, *SECOND_VOCABULARY) or status.startswith("Research")
+        wanted = _status(status, ruleset) or f"one of {', '.join(status_words(ruleset))}"
+        fix = f"write {wanted}, as ruleset {ruleset} has it"
+        yield found("status", "status", status, fix, "warning" if known else "error")
 
 
 def check_agreement(
@@ -95,7 +97,8 @@ def _disagreements(
         yield "submission_org", f"{said}, the system's submitter is {submitter}", fix, "error"
     if record.division and isinstance(division, str) and record.division.lower() != division.lower():
         yield "submission_division", f"{record.division}, the system's is {division}", fix, "error"
-    if record.status and status in STATUSES and record.status != status:
+    meant = _status(status, "") if isinstance(status, str) else None  # in the older rules' words, which all logs have
+    if record.status and meant and record.status != meant:
         yield "submission_status", f"{record.status}, the system's is {status}", fix, "warning"
     platform = record.platform
     if platform and not is_placeholder(platform) and not _names_system(platform, description, system):
@@ -115,6 +118,14 @@ def _disagreements(
     elif record.accelerators != described and not record.hardware:
         text = f"{record.accelerators} ranks, the system has {described} accelerators"
         yield "init_start", text, fix, "warning"
+
+
+def _status(status: str, ruleset: str) -> str | None:
+    """In the ruleset's words; None of what is a status in none."""
+    try:
+        return status_word(status, ruleset)
+    except ValueError:
+        return None
 
 
 def _texts(key: str, value: Any, found: Any) -> Iterator[Finding]:

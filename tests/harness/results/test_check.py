@@ -456,7 +456,7 @@ def test_seeds_that_the_package_checker_lets_pass(tmp_path: Path, params: str, s
 
 def test_a_good_description() -> None:
     assert len(FIELDS) == 33
-    assert list(check_description(DESCRIPTION, "s.json")) == []
+    assert list(check_description(DESCRIPTION, "s.json", "0.7.0")) == []
 
 
 @pytest.mark.parametrize(
@@ -474,13 +474,36 @@ def test_a_good_description() -> None:
     ],
 )
 def test_each_fault_of_a_description(key: str, value: object, rule: str) -> None:
-    findings = list(check_description({**DESCRIPTION, key: value}, "s.json"))
+    findings = list(check_description({**DESCRIPTION, key: value}, "s.json", "0.7.0"))
     assert [(each.rule, each.severity) for each in findings] == [(rule, "error")]
+
+
+@pytest.mark.parametrize(
+    ("status", "ruleset", "wanted"),
+    [
+        ("onprem", "1.1.0", None),
+        ("Available on-premise", "1.1.0", "onprem"),
+        ("onprem", "5.1.0", "Available on-premise"),
+        ("Available on-premise", "5.1.0", None),
+        ("available on-premise", "5.1.0", "Available on-premise"),
+        ("Research, Development, or Internal (RDI)", "5.1.0", None),
+        (
+            "available",
+            "5.1.0",
+            "one of Available on-premise, Available cloud, Preview, Research, Development, or Internal (RDI)",
+        ),
+    ],
+)
+def test_a_status_is_asked_for_in_the_rounds_words(status: str, ruleset: str, wanted: str | None) -> None:
+    """Submitters of 5.1 were told to write onprem, which MLPerf's checker refuses there."""
+    found = list(check_description({**DESCRIPTION, "status": status}, "s.json", ruleset))
+    fixes = [] if wanted is None else [("status", "warning", f"write {wanted}, as ruleset {ruleset} has it")]
+    assert [(each.key, each.severity, each.fix) for each in found] == fixes
 
 
 def test_a_missing_field() -> None:
     description = {key: value for key, value in DESCRIPTION.items() if key != "number_of_nodes"}
-    assert [(each.rule, each.key) for each in check_description(description, "s.json")] == [
+    assert [(each.rule, each.key) for each in check_description(description, "s.json", "0.7.0")] == [
         ("system fields", "number_of_nodes")
     ]
 
@@ -491,12 +514,14 @@ def test_a_missing_field() -> None:
         ("submitter", "NVIDIA", "submission_org", "error"),
         ("division", "open", "submission_division", "error"),
         ("status", "cloud", "submission_status", "warning"),
+        ("status", "Available cloud", "submission_status", "warning"),
         ("accelerators_per_node", "4", "init_start", "warning"),
     ],
 )
 def test_logs_that_speak_of_another_system(key: str, value: str, log_key: str, severity: str) -> None:
     record = parsed(text(events()))
-    assert list(check_agreement(DESCRIPTION, "dgxa100_test", [("result_0.txt", record)])) == []
+    for same in (DESCRIPTION, {**DESCRIPTION, "status": "Available on-premise"}):
+        assert list(check_agreement(same, "dgxa100_test", [("result_0.txt", record)])) == []
     (finding,) = check_agreement({**DESCRIPTION, key: value}, "dgxa100_test", [("result_0.txt", record)])
     assert (finding.key, finding.severity) == (log_key, severity)
 
@@ -575,7 +600,7 @@ def test_odd_values_of_a_description_cost_a_finding_each() -> None:
     for value in ("9" * 5_000, "\u0968", "x" * 300_000, "<" * 300_000, {"a": [None]}, None, True):
         description = {**DESCRIPTION, "number_of_nodes": value, "system_name": value}
         description |= dict.fromkeys(("accelerator_model_name", "host_processor_model_name", "operating_system"), value)
-        list(check_description(description, "s.json"))
+        list(check_description(description, "s.json", "0.7.0"))
         list(check_agreement(description, "dgxa100_test", [("result_0.txt", record)]))
 
 
