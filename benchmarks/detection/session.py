@@ -123,6 +123,7 @@ class DetectorSession(ABC):
             "evaluator": self.settings.evaluation.evaluator,
             "quality_metric": self.settings.evaluation.metric,
             "demonstration": self.settings.data.source == "embedded",
+            **({} if (weights := self.context.initial_weights) is None else {"initial_weights": weights.name}),
         }
 
     def _decoding(self) -> Mapping[str, float]:

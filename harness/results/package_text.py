@@ -23,8 +23,23 @@ _SHELL = """#!/usr/bin/env bash
 # {purpose}
 set -euo pipefail
 script=$(readlink -f -- "${{BASH_SOURCE[0]}}")
+for each in DATADIR LOGDIR HARNESS_INITIAL_WEIGHTS; do # as they are meant here, and not among the sources
+    [[ ${{!each:-/}} == /* ]] || export "$each=$PWD/${{!each}}"
+done
 cd "${{script%/*}}/../{implementation}"
 {command}
+"""
+
+# The one such file, as `prepare` leaves it beside the data; --backbone-path is what published recipes call the option
+_WEIGHTS = """if [[ -z ${HARNESS_INITIAL_WEIGHTS:-} && " $*" != *" --initial-weights"* && " $*" != *" --backbone-path"* ]]; then
+    files=()
+    [[ -z ${DATADIR:-} ]] || files=("$DATADIR"/*.pth)
+    if [[ ${#files[@]} == 1 && -f ${files[0]} ]]; then
+        set -- --initial-weights "${files[0]}" "$@"
+    else
+        echo "the run needs --initial-weights FILE: DATADIR names no folder with one file *.pth in it" >&2
+    fi
+fi
 """
 
 
@@ -56,7 +71,10 @@ def system_files(series: Series, system: str, sources: Path, ruleset: str) -> di
             "set_up requirements/run.lock\n"
             f'exec "$python" -m harness prepare {of_benchmark}--data-dir "${{DATADIR:?name the folder of the data}}" "$@"',
         ),
-        "run_and_time.sh": ("One timed run. Its options are passed on: see ./run_and_time.sh --help", run),
+        "run_and_time.sh": (
+            "One timed run. Its options are passed on: see ./run_and_time.sh --help",
+            (_WEIGHTS if _initial_weights(record) else "") + run,
+        ),
     }
     files |= {
         name: _SHELL.format(purpose=purpose, implementation=implementation, command=command)
@@ -110,15 +128,20 @@ def _key(key: str) -> str:
 
 def implementation_json(record: RunRecord) -> dict[str, str]:
     """Weights and data types, in the words of the v0.7 submission rules."""
-    model = record.configuration.get("model")
-    weights = model.get("initial_weights") if isinstance(model, dict) else None
+    unnamed = "not logged" if _initial_weights(record) else "none"
     return {
-        "Starting weights filename?": str(weights or "none"),
+        "Starting weights filename?": record.text("initial_weights") or unnamed,
         "Weight transformations?": "none",
         "Weight data type(s)": f"fp32 master weights, computed in {record.precision or 'fp32'}",
         "Input data type(s)": record.precision or "fp32",
         "Retraining": "no",
     }
+
+
+def _initial_weights(record: RunRecord) -> bool:
+    """Whether training began with those of a file."""
+    model = record.configuration.get("model")
+    return isinstance(model, dict) and model.get("initial_weights") == "imagenet"
 
 
 def readme(series: Series, system: str, sources: Path, ruleset: str, opinion: Opinion | None = None) -> str:
@@ -142,6 +165,11 @@ def readme(series: Series, system: str, sources: Path, ruleset: str, opinion: Op
         else "\nThe log does not tell which image ran: give setup.sh `--build-arg ACCELERATOR=...` where it is another than\n"
         "the Dockerfile's default.\n"
     )
+    weights = (
+        "\nInitial weights are the one file *.pth in DATADIR; where there are more, name theirs with --initial-weights FILE.\n"
+        if _initial_weights(record)
+        else ""
+    )
     return f"""# {record.platform}: {record.benchmark}, ruleset {ruleset}
 
 Score: {minutes} (mean of the runs without the fastest and the slowest{scaled}) on {result.accelerators} accelerators, global
@@ -152,7 +180,7 @@ batch {record.global_batch_size}.
     ./setup.sh                                  # once: builds the image
     DATADIR=/data ./init_datasets.sh            # once: downloads and verifies the data
     DATADIR=/data ./run_and_time.sh             # one timed run
-{untold}
+{weights}{untold}
 The source is in ../{sources.name}, its README says more: preprocessing, traversal order, model, initialization, optimizer,
 evaluation. This system is described in systems/{system}.json.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,9 @@ def test_what_the_log_says(folder: Path) -> None:
     found = session.properties()
     assert found["parameters"] == found["parameters_trained"] == sum(p.numel() for p in session.model.parameters())
     assert found["anchors"] == 9 * (8 * 8 + 4 * 4 + 2 * 2) and found["batch_norm"] == "frozen"
+    assert "initial_weights" not in found
+    session.context = replace(session.context, initial_weights=Path("somebody/resnet.pth"))
+    assert session.properties()["initial_weights"] == "resnet.pth"
     assert all(name.startswith("module.") for name in session.weight_names())
 
 

@@ -20,12 +20,13 @@ from harness.results import package_tree, sources, sysdesc
 from harness.results.checking.checker import Report
 from harness.results.checking.package import find_packages
 from harness.results.package import Submission, Unpublishable, package
-from harness.results.package_text import system_files
+from harness.results.package_text import implementation_json, system_files
 from harness.results.series import Series, find_series
 from tests.conftest import CHECKOUT
 from tests.harness.results import test_rounds as rounds
-from tests.harness.results.logs import HARDWARE, SOFTWARE, event, events, own, write, write_series
+from tests.harness.results.logs import HARDWARE, SOFTWARE, event, events, own, text, write, write_series
 from tests.harness.results.test_collect import Killed
+from tests.harness.results.test_logfile import parsed
 
 FILLED = {
     "host_storage_type": "NVMe SSD",
@@ -313,7 +314,8 @@ def test_commits_between_which_only_results_changed_are_one_source(tmp_path: Pat
 
 
 def test_the_scripts_of_a_package_are_sound(tmp_path: Path, project: str) -> None:
-    (series,) = find_series([write_series(tmp_path / "out", own=own(commit=project))])
+    keys = own(commit=project, configuration={"run": {}, "model": {"initial_weights": "imagenet"}})
+    (series,) = find_series([write_series(tmp_path / "out", own=keys)])
     built, _ = package(series, order(tmp_path / "packages"))
     scripts = [str(path) for path in built.rglob("*.sh") if "pytorch" not in path.parts]
     assert len(scripts) == 3 and all(Path(script).stat().st_mode & 0o111 for script in scripts)
@@ -324,6 +326,59 @@ def test_the_scripts_of_a_package_are_sound(tmp_path: Path, project: str) -> Non
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("weights", [("resnet34-333f7ec4.pth",), ("a.pth", "b.pth"), ()])
+def test_the_last_step_of_a_package_passes_the_weights_beside_the_data(
+    tmp_path: Path, weights: tuple[str, ...]
+) -> None:
+    """Closed submissions want initial weights, and without their option every run of these scripts was refused."""
+    built, data = tmp_path / "benchmarks/ssd", tmp_path / "from here/my data"
+    (built / "pytorch").mkdir(parents=True)
+    stub = built / "pytorch/run_and_time.sh"
+    stub.write_text('#!/bin/sh\nprintf "%s\\n" "$DATADIR" "$@"\n')
+    stub.chmod(0o755)
+    data.mkdir(parents=True)
+    for each in weights:
+        (data / each).touch()
+    keys = own(configuration={"benchmark": "ssd", "model": {"initial_weights": "imagenet"}})
+    (series,) = find_series([write_series(tmp_path / "out", own=keys)])
+    files = system_files(series, "dgx", built / "pytorch", "0.7.0")
+    (built / "dgx").mkdir()
+    (built / "dgx/run_and_time.sh").write_text(files["run_and_time.sh"])
+
+    def told(*options: str) -> tuple[list[str], str]:
+        """Folder and options that the sources' script gets, but for the configuration, and what is said."""
+        command = ["bash", str(built / "dgx/run_and_time.sh"), *options]
+        variables = {"PATH": os.environ["PATH"], "DATADIR": "my data"}
+        done = subprocess.run(command, cwd=data.parent, env=variables, capture_output=True, text=True, check=True)
+        folder, configuration, *rest = done.stdout.splitlines()
+        assert configuration.startswith("../dgx/")
+        return [folder, *rest], done.stderr
+
+    one = len(weights) == 1
+    given, said = told("--seed", "3")
+    passed = ["--initial-weights", str(data / weights[0])] if one else []
+    assert given == [str(data), *passed, "--seed", "3"]
+    assert ("needs --initial-weights FILE" in said) == (not one)
+    assert told("--initial-weights", "x.pth") == ([str(data), "--initial-weights", "x.pth"], "")
+    assert told("--backbone-path=x.pth") == ([str(data), "--backbone-path=x.pth"], "")
+    assert "one file *.pth in DATADIR" in files["README.md"]
+
+
+@pytest.mark.parametrize(
+    ("model", "logged", "wanted"),
+    [
+        ({"initial_weights": "imagenet"}, {"initial_weights": "resnet34-333f7ec4.pth"}, "resnet34-333f7ec4.pth"),
+        ({"initial_weights": "imagenet"}, {}, "not logged"),
+        ({"initial_weights": "scratch"}, {}, "none"),
+    ],
+)
+def test_the_data_sheet_names_the_file_of_the_weights(
+    model: dict[str, Any], logged: dict[str, Any], wanted: str
+) -> None:
+    record = parsed(text(events(own=own(configuration={"model": model}, **logged))))
+    assert implementation_json(record)["Starting weights filename?"] == wanted
 
 
 @pytest.mark.parametrize(
