@@ -60,9 +60,10 @@ def write(board: Leaderboard, folder: Path, *, overwrite: bool = False) -> Path:
 
 def _identities(row: Row) -> list[tuple[object, ...]]:
     """By which a published row is found again among logs that were read: its names, or the times of its runs to the ms."""
+    competition = (row.ruleset, row.benchmark)
     times = sorted(round(run.minutes * 60_000) for run in row.runs if run.minutes is not None)
-    by_times: list[tuple[object, ...]] = [("times", row.ruleset, *times)] if len(times) > 1 else []
-    return [("names", row.ruleset, row.submitter.casefold(), row.system), *by_times]
+    by_times: list[tuple[object, ...]] = [("times", *competition, *times)] if len(times) > 1 else []
+    return [("names", *competition, row.submitter.casefold(), row.system), *by_times]
 
 
 def _ours(target: Path) -> bool:

@@ -120,6 +120,21 @@ def test_it_stands_in_one_group_with_what_was_published(tmp_path: Path) -> None:
     ]
 
 
+def test_logs_of_another_benchmark_take_no_published_row_s_place(tmp_path: Path) -> None:
+    """One system runs many benchmarks, and a published row has its name: the second of its group was gone."""
+    for seed in range(5):
+        log = [each for each in logs.events(seed=seed) if each["key"] != "submission_benchmark"]
+        log[0]["value"] = "NVIDIA"  # submission_org
+        log.insert(0, logs.event(logs.START_MS, "submission_benchmark", "resnet"))
+        logs.write(tmp_path / f"dgxa100_ngc20.06_pytorch/resnet/result_{seed}.txt", log)
+    alone, board = report.gather([], generated=NOW), report.gather([tmp_path], generated=NOW)
+    ranks = {row.id: (row.rank, row.group_rank) for row in alone.rows}
+    assert {row.id: (row.rank, row.group_rank) for row in board.rows if row.origin == "published"} == ranks
+    [read] = [row for row in board.rows if row.origin != "published"]
+    published = [row for row in board.rows if row.system == read.system and row.ruleset == read.ruleset and row != read]
+    assert (read.benchmark, [row.benchmark for row in published]) == ("resnet", ["ssd"])
+
+
 @pytest.mark.parametrize(
     "made, runs, reason",
     [
