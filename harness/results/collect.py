@@ -8,6 +8,7 @@ file has changed since it was collected, the index is left as it is until someon
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,7 +160,7 @@ def _copy_beside(log: Path, copy: Path) -> None:
     for path, name in names.beside(log):
         _copy_file(path, copy.with_name(name.format(which)))
     for ledger in ledgers_in(log.parent):
-        source = hashlib.sha256(str(outside.real(ledger)).encode()).hexdigest()[: collection.HASH_LENGTH]
+        source = hashlib.sha256(os.fsencode(outside.real(ledger))).hexdigest()[: collection.HASH_LENGTH]
         name = f"ledger_{source}.jsonl" if ledger.name == FILE else ledger.name
         _copy_file(ledger, copy.with_name(name), renew=True)
     for beginning, path in names.all_figures_in(log.parent):

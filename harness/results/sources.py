@@ -78,7 +78,7 @@ def digest(folder: Path) -> str:
     found = hashlib.sha256()
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        found.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_mode & 0o100}\0{content}\n".encode())
+        found.update(os.fsencode(path.relative_to(folder)) + f"\0{path.stat().st_mode & 0o100}\0{content}\n".encode())
     return found.hexdigest()
 
 

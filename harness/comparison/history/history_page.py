@@ -77,7 +77,7 @@ def write(found: History, folder: Path) -> Path:
         if target.exists() and not is_ours(target):
             raise ValueError(f"{target}: there, and not a page that `history` wrote; name another folder")
         folder.mkdir(parents=True, exist_ok=True)
-        page = render(found).encode()
+        page = render(found).encode("utf-8", "backslashreplace")
         with whole.replacing(target) as file:
             file.write(page)
     except OSError as error:

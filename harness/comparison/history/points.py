@@ -68,7 +68,7 @@ def gather(folders: Iterable[Path], cache: Path | None = None) -> tuple[list[Poi
     for folder in folders:
         shortcut = None
         if cache is not None:
-            shortcut = cache / f"history-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
+            shortcut = cache / f"history-{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
         kept = _kept(shortcut) if shortcut is not None else {}
         now: dict[str, dict[str, Any]] = {}
         said: list[str] = []

@@ -50,7 +50,7 @@ def write(board: Leaderboard, folder: Path, *, overwrite: bool = False) -> Path:
     target = place(folder, overwrite=overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        page = report_page.render(board, folder).encode()
+        page = report_page.render(board, folder).encode("utf-8", "backslashreplace")
         with whole.replacing(target) as file:
             file.write(page)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import hashlib
 import html
 import io
@@ -361,12 +362,16 @@ def test_a_page_of_ours_is_replaced_and_nothing_else_is(tmp_path: Path) -> None:
     assert report_page.is_ours(foreign.read_text(encoding="utf-8"))
 
 
-def test_a_page_that_cannot_be_made_leaves_the_old_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_breaks_off_leaves_the_old_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     board = report.gather([], generated=NOW)
     target = report.write(board, tmp_path)
     before = target.read_bytes()
-    monkeypatch.setattr(report_page, "render", lambda *_: "half a page" + "\ud800")  # cannot be encoded
-    with pytest.raises(UnicodeEncodeError):
+    monkeypatch.setattr(report_page, "render", lambda *_: "half a page")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ValueError, match="cannot be written: No space left"):
         report.write(board, tmp_path)
     assert target.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
