@@ -79,12 +79,15 @@ def collect(paths: Iterable[Path], into: Path, *, system: str | None = None, reb
 
 def _collect(logs: list[Path], into: Path, outcome: Collected, system: str | None, rebuild: bool) -> None:
     there = collection.index_of(into)
-    if not rebuild:
-        outcome.changed += collection.changed(collection.read_index(into), there)
+    before = {} if rebuild else collection.read_index(into)
+    outcome.changed += collection.changed(before, there)
     known: dict[str, str] = {}
     for file, run in there.items():
         if run["outcome"] != "empty" and known.setdefault(run["sha256"], file) != file:
             outcome.copies.append((file, known[run["sha256"]]))
+    for file, run in before.items():  # of one that has changed: its run is to be put back, not copied beside it
+        if file in there and isinstance(run, dict):
+            known.setdefault(str(run.get("sha256")), file)
     logs = [log for log in logs if not outside.real(log).is_relative_to(outside.real(into))]  # not into itself
     changed = _against_ledgers(logs, known, outcome)
     for log in logs:

@@ -95,6 +95,22 @@ def test_a_changed_or_missing_file_is_found_by_its_hash_and_the_index_can_be_reb
     assert (into / INDEX).read_bytes() == index
 
 
+def test_a_run_is_not_copied_again_beside_its_copy_that_was_changed(tmp_path: Path) -> None:
+    """Who then put that back, as he was told to, had the run twice."""
+    into = tmp_path / "results"
+    write_series(tmp_path / "out", 2, own=own())
+    collect([tmp_path / "out"], into)
+    first, second = sorted(into.rglob("result_*.txt"))
+    content = first.read_bytes()
+    first.chmod(0o644)
+    first.write_bytes(content.replace(b"Someone", b"Anybody"))
+    outcome = collect([tmp_path / "out"], into)
+    assert (len(outcome.changed), outcome.collected, len(outcome.already)) == (1, [], 2)
+    assert sorted(into.rglob("result_*.txt")) == [first, second]
+    first.write_bytes(content)
+    assert collect([tmp_path / "out"], into).ok
+
+
 def test_what_is_not_collected(tmp_path: Path) -> None:
     write(tmp_path / "out/result_0.txt", events()[:-1])
     (tmp_path / "out/result_1.txt").write_text("nothing")
