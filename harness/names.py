@@ -95,15 +95,15 @@ def results_in(folder: Path) -> list[Path]:
     return [path for which, path in sorted((which, path) for which, path in found if which is not None)]
 
 
-def beside(log: Path) -> Iterator[tuple[Path, str]]:
-    """Record, picture and telemetry that a run leaves beside its result_N.txt, each with its name as a format for N."""
+def beside(log: Path) -> Iterator[tuple[Path, str, str]]:
+    """Record, picture and telemetry that a run leaves beside its result_N.txt, each with its name before and after N."""
     which = number(log)
     if which is None:
         return
     for beginning in ("result", "telemetry"):
         for path in sorted(log.parent.glob(f"{beginning}_{which}.*")):
             if path != log and BROKEN not in path.name:
-                yield path, f"{beginning}_{{}}{path.name.removeprefix(f'{beginning}_{which}')}"
+                yield path, f"{beginning}_", path.name.removeprefix(f"{beginning}_{which}")
 
 
 def of_run(name: str, number: int, node: int | None = None) -> bool:

@@ -160,8 +160,8 @@ def _copy(log: Path, folder: Path, sha256: str) -> Path:
 def _copy_beside(log: Path, copy: Path) -> None:
     """Its record, picture and telemetry, under its new number; ledger and probes of its series; its system's description."""
     which = names.number(copy)
-    for path, name in names.beside(log):
-        _copy_file(path, copy.with_name(name.format(which)))
+    for path, before, after in names.beside(log):
+        _copy_file(path, copy.with_name(f"{before}{which}{after}"))
     for ledger in ledgers_in(log.parent):
         source = hashlib.sha256(os.fsencode(outside.real(ledger))).hexdigest()[: collection.HASH_LENGTH]
         name = f"ledger_{source}.jsonl" if ledger.name == FILE else ledger.name

@@ -15,7 +15,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from harness import names, outside, whole
 from harness.results.differences import system_of
@@ -112,10 +112,13 @@ def _identity_in(folder: Path) -> SeriesIdentity | None:
 
 
 def _kept_identity(folder: Path) -> SeriesIdentity | None:
+    """As a collection has written it; None where there is none, and of somebody's own file of that name."""
     try:
-        return SeriesIdentity(**outside.read_json(folder / IDENTITY))
+        kept = SeriesIdentity(**outside.read_json(folder / IDENTITY))
     except (OSError, ValueError, TypeError):
         return None
+    kinds = get_type_hints(SeriesIdentity)
+    return kept if all(isinstance(value, kinds[name]) for name, value in asdict(kept).items()) else None
 
 
 # --- the index -------------------------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from harness.results import sysdesc
 from harness.results.checking import machine
 from harness.results.checking.findings import is_placeholder
 from harness.results.collect import LOCK, collect
-from harness.results.collection import IDENTITY, INDEX, system_name, write_index
+from harness.results.collection import IDENTITY, INDEX, SeriesIdentity, identity_of, system_name, write_index
+from harness.results.logfile import read
 from harness.results.series import find_series
 from tests.harness.results.logs import HARDWARE, SOFTWARE, events, own, text, write, write_series
 from tests.harness.results.test_logfile import parsed
@@ -109,6 +112,29 @@ def test_a_run_is_not_copied_again_beside_its_copy_that_was_changed(tmp_path: Pa
     assert sorted(into.rglob("result_*.txt")) == [first, second]
     first.write_bytes(content)
     assert collect([tmp_path / "out"], into).ok
+
+
+@pytest.mark.parametrize("name", ["result_1.txt.{bak,old}", "result_1.{}", "telemetry_1.{0.real}"])
+def test_a_file_beside_a_log_has_any_name(tmp_path: Path, name: str) -> None:
+    """Braces in it broke the collection off after that run, without an index."""
+    write_series(tmp_path / "out", 3, own=own())
+    (tmp_path / "out" / name).write_text("x")
+    outcome = collect([tmp_path / "out"], tmp_path / "results")
+    assert len(outcome.collected) == 3 and outcome.ok
+    assert [each.read_text() for each in (tmp_path / "results").glob(f"*/ssd/{name}")] == ["x"]
+
+
+@pytest.mark.parametrize("key", ["submitter", "system", "ruleset", "benchmark", "global_batch_size"])
+def test_an_identity_that_is_none_is_left_alone(tmp_path: Path, key: str) -> None:
+    """series.json of somebody's own, of whose system nobody knows the name."""
+    write_series(tmp_path / "out", 2, own=own())
+    told = asdict(identity_of(read(tmp_path / "out/result_0.txt")))
+    (tmp_path / "out/series.json").write_text(json.dumps({**told, "system": "kept"}))
+    assert identity_of(read(tmp_path / "out/result_0.txt")).system == "kept"
+    (tmp_path / "out/series.json").write_text(json.dumps({**told, "system": "kept", key: [5]}))
+    assert identity_of(read(tmp_path / "out/result_0.txt")) == SeriesIdentity(**told)
+    assert len(collect([tmp_path / "out"], tmp_path / "results").collected) == 2
+    assert collect([tmp_path / "out"], tmp_path / "results").ok
 
 
 def test_what_is_not_collected(tmp_path: Path) -> None:
