@@ -14,7 +14,7 @@ from harness.names import plain
 from harness.names import result as result_name
 from harness.results.checking.kept import Opinion
 from harness.results.record import RunRecord
-from harness.results.score import four_decimals, score
+from harness.results.score import four_decimals, minutes_of, score
 from harness.results.series import Series
 
 README = "README.md"
@@ -154,7 +154,7 @@ def readme(series: Series, system: str, sources: Path, ruleset: str, opinion: Op
         else f", multiplied by {result.factor:.4f} as they converged sooner than the reference's"
     )
     runs = "\n".join(
-        f"| {result_name(index)} | {'-' if each.run_ms is None else four_decimals(each.run_ms / 60_000)} "
+        f"| {result_name(index)} | {'-' if each.run_ms is None else minutes_of(each)} "
         f"| {'-' if each.epochs_run is None else f'{each.epochs_run:g}'} "
         f"| {'-' if each.accuracy is None else f'{each.accuracy:.4f}'} | {', '.join(map(str, each.seeds))} | {each.sha256} |"
         for index, each in enumerate(series.records)

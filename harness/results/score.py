@@ -155,6 +155,11 @@ def four_decimals(value: Fraction | float) -> Decimal:
     return exact.quantize(Decimal("0.0001"), ROUND_HALF_UP)
 
 
+def minutes_of(record: RunRecord) -> Decimal | None:
+    """One run's, as the score has them; of its milliseconds, which RunRecord.minutes no longer has to the last digit."""
+    return None if record.run_ms is None else four_decimals(Fraction(record.run_ms) / 60_000)
+
+
 # --- where the time went -----------------------------------------------------------------------------------------------
 
 
@@ -231,11 +236,11 @@ def as_json(result: Score) -> dict[str, Any]:
 
 
 def _run_json(run: ScoredRun, images_per_s: float | None) -> dict[str, Any]:
-    record, parts = run.record, split(run.record)
+    record, parts, minutes = run.record, split(run.record), minutes_of(run.record)
     return {
         "file": record.path,
         "sha256": record.sha256,
-        "minutes": None if record.run_ms is None else float(four_decimals(Fraction(record.run_ms) / 60_000)),
+        "minutes": None if minutes is None else float(minutes),
         "place": run.place,
         "converged": run.converged,
         "why_not": run.why or None,

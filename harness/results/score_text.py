@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.results import telemetry
-from harness.results.score import Score, four_decimals, split
+from harness.results.score import Score, four_decimals, minutes_of, split
 from harness.results.table import figure, one_line
 
 COLUMNS = (
@@ -42,7 +42,7 @@ def rows(score: Score) -> Iterator[list[str]]:
         speed, count = score.speed(record), score.accelerators
         yield [
             Path(record.path).name,
-            "-" if record.run_ms is None else str(four_decimals(record.run_ms / 60_000)),
+            "-" if record.run_ms is None else str(minutes_of(record)),
             run.why or ("" if run.place == "counted" else f"{run.place}, dropped"),
             "-" if record.epochs_run is None else f"{record.epochs_run:g}",
             figure(record.accuracy, 4),

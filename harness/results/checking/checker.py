@@ -17,7 +17,7 @@ from harness.results.checking.package import check_tree, find_packages
 from harness.results.checking.series import soften_one_failure
 from harness.results.checking.system import check_description, read_description
 from harness.results.record import RunRecord
-from harness.results.score import score
+from harness.results.score import four_decimals, score
 from harness.results.series import Say, Series, find_logs, find_series
 from harness.rules import DEFAULT, checkable, rules_for, ruleset
 
@@ -223,7 +223,7 @@ def _scores_agree(series: Series, ruleset: str, name: str, verdicts: list[Offici
     if ours is None or theirs is None or any(shortfall(record, rules) for record in series.records):
         return
     if abs(float(ours) - theirs) > MINUTES_APART * theirs:
-        text = f"{float(ours):.4f} minutes, MLPerf's summarizer has {theirs:.4f}"
+        text = f"{four_decimals(ours)} minutes, MLPerf's summarizer has {theirs:.4f}"
         yield Finding("error", name, "", None, "score", text, "see run_start and run_stop: they are not clear")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.cli import main
-from harness.results import fitness
+from harness.results import fitness, score_text
 from harness.results.checking import checker
 from harness.results.checking.checker import check
 from harness.results.checking.official import Job
+from harness.results.package_text import readme
 from harness.results.score import Score, as_json, four_decimals, score, split
 from harness.results.series import find_logs, find_series
 from tests.harness.results.logs import changed, event, events, text, without, write, write_package, write_series
@@ -326,6 +328,18 @@ def test_logs_of_power_meters_are_no_runs(tmp_path: Path) -> None:
     write_series(tmp_path / "own", 3)
     assert [len(each.records) for each in find_series([tmp_path / "own"])] == [3, 2]
     assert [len(each.records) for each in find_series([tmp_path / "own/power"])] == [2]
+
+
+def test_a_run_has_one_time_wherever_it_is_told(tmp_path: Path) -> None:
+    """10.21425 minutes are less in binary: headline and JSON had 10.2143, the table and a package's README 10.2142."""
+    log = without(events(), "run_stop")
+    began = next(each["time_ms"] for each in log if each["key"] == "run_start")
+    write(tmp_path / "out/result_0.txt", [*log, event(began + 612_855, "run_stop", status="success")])
+    found = scored(tmp_path / "out")
+    (row,) = score_text.rows(found)
+    told = [score_text.headline(found).split()[1], row[1], str(as_json(found)["runs"][0]["minutes"])]
+    told += re.findall(r"^\| result_0.txt \| (\S+)", readme(found.series, "dgx", tmp_path, "0.7.0"), re.MULTILINE)
+    assert told == ["10.2143"] * 4
 
 
 def test_the_half_is_rounded_up() -> None:
