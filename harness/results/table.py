@@ -68,7 +68,10 @@ def show_again(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: 
 
 
 def _print(console: Any, columns: Sequence[str], rows: list[Sequence[str]], figures: set[str]) -> None:
-    """No figure and no name is broken for lack of room: columns that do not fit come below, with the first one again."""
+    """No figure and no name is broken for lack of room: columns that do not fit come below, with the first one again.
+
+    Where there is no room for one beside the first either, each row is lines of its own.
+    """
     from rich.cells import cell_len  # a letter of Chinese takes two columns
 
     widths = [
@@ -76,6 +79,9 @@ def _print(console: Any, columns: Sequence[str], rows: list[Sequence[str]], figu
         for name, *cells in zip(columns, *rows, strict=True)
     ]
     least = [width if name in figures else min(width, FOLDED) for name, width in zip(columns, widths, strict=True)]
+    if max([least[0], *(least[0] + GAP + each for each in least[1:])]) > console.width:
+        _print_lines(console, columns, rows)
+        return
     parts: list[list[int]] = [[0]]
     for index in range(1, len(columns)):
         if sum(least[each] + GAP for each in (*parts[-1], index)) - GAP > console.width and len(parts[-1]) > 1:
@@ -85,6 +91,17 @@ def _print(console: Any, columns: Sequence[str], rows: list[Sequence[str]], figu
         whole = [columns[each] for each in part if widths[each] <= FOLDED or columns[each] in figures]
         shown = ([row[each] for each in part] for row in rows)
         console.print(_table([columns[each] for each in part], shown, figures, whole))
+
+
+def _print_lines(console: Any, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.text import Text
+
+    for index, row in enumerate(rows):
+        if index:
+            console.print()
+        for name, cell in zip(columns, row, strict=True):
+            if cell:
+                console.print(Text(printable(f"{name}: {cell[:CELL_LIMIT]}" if name else cell[:CELL_LIMIT])))
 
 
 def _table(

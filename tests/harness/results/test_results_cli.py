@@ -380,12 +380,12 @@ def test_ci_can_gate_on_an_official_score(capsys: pytest.CaptureFixture[str], tm
     assert call(capsys, "score", tmp_path, "--official")[0] == 0
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 140])
+@pytest.mark.parametrize("width", [20, 28, 60, 80, 100, 140])
 @pytest.mark.parametrize("verb", ["score", "status"])
 def test_no_figure_is_broken_on_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str, width: int
 ) -> None:
-    """At 80 columns every cell was a tower of syllables: 19,42 over 8, resul over t_87. over txt."""
+    """At 80 columns every cell was a tower of syllables, 19,42 over 8, resul over t_87. over txt; at 20 10.1517 was 10.151."""
     from rich.console import Console
 
     from harness.results import table
@@ -400,6 +400,20 @@ def test_no_figure_is_broken_on_a_narrow_terminal(
     assert not [each for each in words if not re.search(rf"(?<!\S){re.escape(each)}(?!\S)", narrow[1])]
     table_lines = narrow[1][narrow[1].index("\nrun" if verb == "score" else "run") :].splitlines()
     assert max(map(len, table_lines)) <= width
+
+
+def test_a_table_of_one_column_has_any_width(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    from harness.results import table
+
+    monkeypatch.setattr(table, "_console", lambda: Console(width=12, highlight=False))
+    table.show_table(("figures",), [["1,234,567"], ["12,345,678,901"]], right=("figures",))
+    assert capsys.readouterr().out.split() == ["figures:", "1,234,567", "figures:", "12,345,678,9", "01"]
+    table.show_table(("figures",), [["1,234,567"]], right=("figures",))
+    assert "figures:" not in capsys.readouterr().out
 
 
 def test_findings_are_folded_where_a_terminal_is_narrow(
