@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harness import config, locks, rules, whole
 from harness.config import ELSEWHERE, Configuration
@@ -128,8 +128,6 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
     OSError when it cannot be written, TypeError when it could not be read again.
     """
-    import torch
-
     if not isinstance(checkpoint.state, dict):
         raise TypeError(f"the session's state is of type {type(checkpoint.state).__name__}: a dict is needed")
     for place, kind in _not_plain(vars(checkpoint)):
@@ -140,10 +138,23 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with whole.replacing(folder / NAME) as file:
-            torch.save(vars(checkpoint), file)
+            _write(vars(checkpoint), file)
         keep_best(folder, checkpoint)
     except OSError as error:
         raise OSError(error.errno, f"{folder}: the checkpoint cannot be written ({error.strerror})") from error
+
+
+def _write(content: dict[str, Any], file: BinaryIO) -> None:
+    """What ends a write of its own is raised as it is: a full disk, a signal."""
+    import torch
+
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # torch's, of a file that ends too early: it takes the place of what ended the write
+        reason = error.__context__
+        while isinstance(reason, Exception) and not isinstance(reason, OSError):
+            reason = reason.__context__
+        raise reason or error  # noqa: B904 - it came before
 
 
 def keep_best(folder: Path, last: Checkpoint) -> None:

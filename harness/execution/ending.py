@@ -187,7 +187,10 @@ def _last_words(run: Run, ending: Ending) -> None:
         screen.say(f"picture  {drawn}")
     kept = run.request.checkpoint_dir
     if kept is not None and run.has_model and (model := checkpoint.to_use(kept)) is not None:
-        screen.say(f"model    {model}")
+        but = (
+            f" (of an earlier epoch: that of epoch {run.unsaved} could not be kept)" if run.unsaved is not None else ""
+        )
+        screen.say(f"model    {model}{but}")
     screen.say(f"ENDING TIMING RUN AT {clock(time.time())}")
     if ending.status != keys.SUCCESS:
         return

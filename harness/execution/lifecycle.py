@@ -325,7 +325,8 @@ def _save(run: Run, here: Context, session: Session, epoch: int) -> None:
             run.history.met,
             here.world_size,
         )
+        run.unsaved = epoch
         if not run.has_model and (aside := checkpoint.set_aside(folder)) is not None:
             run.screen.say(f"{folder} had the checkpoints of an earlier run; they are in {aside} now")
         checkpoint.save(folder, saved)
-        run.has_model = True
+        run.has_model, run.unsaved = True, None

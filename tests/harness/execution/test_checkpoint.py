@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import io
 import os
 import pickle
+import re
+import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +25,16 @@ import pytest
 import torch
 
 from harness import config, whole
-from harness.execution import checkpoint
+from harness.contract import Context
+from harness.execution import checkpoint, ending, lifecycle
 from harness.execution.checkpoint import Checkpoint
+from harness.execution.console import Lines
+from harness.execution.context import Launch
+from harness.execution.events import EventLog
+from harness.execution.learning_curve import Evaluated, LearningCurve
+from harness.execution.run import Ending, Run
+from harness.execution.signals import Interrupted
+from harness.request import Request
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import begun, events, run, wait_for
 from tests.harness.execution.trained.models import harness, numbers
@@ -107,6 +122,82 @@ def test_an_interrupted_save_leaves_the_old_one(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(tmp_path, saved(2))
     assert checkpoint.load(tmp_path, CONFIGURATION).epoch == 1
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+LARGE = {"quality": 0.3, "weight": torch.zeros(100_000)}
+
+
+def test_a_disk_that_fills_while_torch_writes_is_a_full_disk(tmp_path: Path) -> None:
+    """It was a RuntimeError of torch's, "unexpected pos", and the run broke with 5 and a traceback of its internals."""
+    checkpoint.save(tmp_path, saved(1))
+    said = f"{tmp_path}: the checkpoint cannot be written (File too large)"
+    with files_of_at_most(100_000), pytest.raises(OSError, match=re.escape(said)) as full:
+        checkpoint.save(tmp_path, replace(saved(2), state=LARGE))
+    assert full.value.errno == errno.EFBIG
+    assert checkpoint.load(tmp_path, CONFIGURATION).epoch == 1
+
+
+def test_a_signal_that_comes_while_torch_writes_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Half(io.BytesIO):
+        def write(self, content: Any) -> int:
+            if self.tell() > 100_000:
+                raise Interrupted(signal.SIGTERM)
+            return super().write(content)
+
+    checkpoint.save(tmp_path, saved(1))
+    monkeypatch.setattr(whole, "replacing", lambda _: contextlib.nullcontext(Half()))
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        checkpoint.save(tmp_path, replace(saved(2), state={**LARGE, "more": torch.ones(100_000)}))
+
+
+def test_what_torch_itself_finds_wrong_stays_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> None:
+        try:
+            raise KeyError("storage")
+        except KeyError as error:
+            raise RuntimeError("no such storage") from error
+
+    monkeypatch.setattr(torch, "save", wrong)
+    with pytest.raises(RuntimeError, match="no such storage"):
+        checkpoint.save(tmp_path, saved(1))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["in training", "after run_stop"])
+def test_a_model_that_could_not_be_kept_is_not_called_the_run_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, after: bool
+) -> None:
+    """With the target met and 0, an earlier epoch's best.pt was named as if it were that of the epoch that met it."""
+    kept, configuration = tmp_path / "kept", CONFIGURATION
+    log = EventLog.create(tmp_path)
+    history = LearningCurve("accuracy", 0.25, 4)
+    run_of = Run(
+        configuration, Request(checkpoint_dir=kept), Launch(), log, log, Lines(log.plain), history, asking=False
+    )
+    session: Any = SimpleNamespace(state=lambda: LARGE)
+    here = Context(device="cpu")
+    history.evaluations.append(Evaluated(1, 0.2, 0.1, 0.1))
+    lifecycle._save(run_of, here, session, 1)
+    how = ending.stop(run_of, Ending(0, "")) if after else None
+    history.evaluations.append(Evaluated(2, 0.3, 0.1, 0.2))
+    with files_of_at_most(100_000), pytest.raises(OSError, match="File too large") as full:
+        lifecycle._save(run_of, here, session, 2)
+    how = ending.stop(run_of, ending.of_error(run_of, full.value))
+    assert how.exit_code == (0 if after else 6)
+    assert ending.conclude(run_of, how) == how
+    told = capsys.readouterr().out
+    assert f"no room on the disk: [Errno 27] {kept}: the checkpoint cannot be written (File too large)" in told
+    assert f"model    {kept / 'best.pt'} (of an earlier epoch: that of epoch 2 could not be kept)\n" in told
+    assert checkpoint.trained(kept).checkpoint.epoch == 1
 
 
 def test_what_cannot_be_resumed(tmp_path: Path) -> None:
