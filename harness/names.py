@@ -82,10 +82,14 @@ def number(path: Path) -> int | None:
 
 
 def next_number(folder: Path) -> int:
-    """One more than the highest N of the result_N.txt in `folder`; 0 when there is none. ValueError where that is too large."""
-    following = max((found for path in folder.iterdir() if (found := number(path)) is not None), default=-1) + 1
+    """One more than the highest N of runs' files in `folder`; 0 when there is none. ValueError where that is too large.
+
+    Not of logs alone: what else a run has left, whose log was moved away, would pass for the next one's.
+    """
+    left = [found for path in folder.iterdir() if (found := FILE.fullmatch(path.name)) is not None]
+    following = max((int(found[1]) for found in left if not found[0].startswith(REFUSED)), default=-1) + 1
     if following > LARGEST:
-        raise ValueError(f"{folder}: {result(LARGEST)} is there, and no number is larger; name another folder")
+        raise ValueError(f"{folder}: a run's files have the number {LARGEST}, and none is larger; name another folder")
     return following
 
 

@@ -61,6 +61,8 @@ class EventLog:
             wanted = next_number(folder) if number is None else number
             while True:
                 path = folder / result(wanted)
+                if number is not None and not os.path.lexists(path):
+                    _nothing_left_for(path)
                 try:
                     return cls(path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666))
                 except FileExistsError as error:
@@ -186,6 +188,15 @@ class _Writer(logging.Logger):
         except LogLost as error:
             self._error = error
             raise
+
+
+def _nothing_left_for(log: Path) -> None:
+    """ValueError where a file lies that would pass for what this run leaves."""
+    for left in (names.telemetry(log), log.with_suffix(".png")):
+        if left is not None and os.path.lexists(left):
+            raise ValueError(
+                f"{left}: is of an earlier run whose log is gone, and would pass for this one's; move it too"
+            )
 
 
 def refused(path: Path) -> Path:

@@ -128,7 +128,7 @@ def read(
     `uuids`: of the GPUs that the run used. All that the file has, where it has none of these: older logs do not say, and not
     every vendor's driver does.
 
-    OSError where it cannot be read, outside.Refused where it is none; a torn last line is no fault.
+    OSError where it cannot be read, outside.Refused where it is none or of another time; a torn last line is no fault.
 
     Energy is power summed over time between the samples inside the run: the counter's difference, exact as it is, holds
     the init and the end too, and in a short run these are most of it.
@@ -141,6 +141,9 @@ def read(
     begin = next((line for line in lines if line.get("event") == "begin"), None)
     if begin is None:
         return None
+    stamps_s = [line["time_ms"] / 1000 for line in lines]
+    if (start_s is not None and max(stamps_s) < start_s) or (stop_s is not None and min(stamps_s) > stop_s):
+        raise outside.Refused(f"{path}: nothing in it is of the time of this run")
     known = [gpu.get("uuid") if isinstance(gpu, dict) else None for gpu in _listed(begin)]
     used = {index for index, uuid in enumerate(known) if isinstance(uuid, str) and uuid in uuids}
     if used:

@@ -131,3 +131,25 @@ def test_a_refused_log_gives_its_number_back(tmp_path: Path) -> None:
         assert events.refused(log.path).read_text() == f"{expected}\n"
         log.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["refused_0.txt", "refused_1.txt"]
+
+
+@pytest.mark.parametrize("left", ["telemetry_0.jsonl", "result_0.png"])
+def test_what_an_earlier_run_has_left_is_not_the_next_one_s(tmp_path: Path, left: str) -> None:
+    """Its log alone was moved away: its GPUs' faults and its picture were shown as those of the run that took the number."""
+    (tmp_path / left).write_text("of the run before")
+    (tmp_path / "refused_7.txt").touch()
+    with pytest.raises(ValueError, match=f"{left}: is of an earlier run whose log is gone"):
+        EventLog.create(tmp_path, number=0)
+    assert not (tmp_path / "result_0.txt").exists()
+    log = EventLog.create(tmp_path)
+    assert log.path is not None and log.path.name == "result_1.txt"
+    log.close()
+    assert (tmp_path / left).read_text() == "of the run before"
+    with pytest.raises(ValueError, match=r"result_1\.txt: exists already"):
+        EventLog.create(tmp_path, number=1)
+
+
+def test_a_log_of_another_node_that_came_first_is_no_earlier_run_s(tmp_path: Path) -> None:
+    (tmp_path / "result_0.node1.log").touch()
+    EventLog.create(tmp_path, number=0).close()
+    assert (tmp_path / "result_0.txt").exists()

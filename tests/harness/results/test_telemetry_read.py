@@ -146,6 +146,18 @@ def test_samples_of_a_clock_that_was_set_back_tell_no_energy(tmp_path: Path) -> 
     assert found is not None and found.power_w == 600 and found.energy_j is None
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_what_another_run_left_under_its_number_is_not_a_run_s(tmp_path: Path, turn: int) -> None:
+    """A log alone was moved away: the next run with its number was said to have been slowed down, with the older one's XID."""
+    log = arms.write(tmp_path, 0)
+    arms.telemetry(log, xids=[79], reasons=0x40)
+    own = telemetry.beside(read(log))
+    assert own is not None and (own.xid, own.problem) == ((79,), "")
+    found = telemetry.beside(read(arms.write(tmp_path, 0, turn=turn)))
+    assert found is not None and found.problem == "nothing in it is of the time of this run"
+    assert (found.xid, found.slowed, found.ecc_uncorrected, found.pcie_width) == ((), (), None, None)
+
+
 def test_what_is_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     log = arms.write(tmp_path, 0)
     arms.telemetry(log)
