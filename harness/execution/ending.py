@@ -183,8 +183,8 @@ def _last_words(run: Run, ending: Ending) -> None:
     else:
         screen.say(f"target met: {history.metric} {history.best:.4f}, asked for {history.target:g}")
     screen.say(f"log      {log.path}")
-    if log.path is not None and (drawn := log.path.with_suffix(".png")).is_file():
-        screen.say(f"picture  {drawn}")
+    if run.picture is not None:
+        screen.say(f"picture  {run.picture}")
     kept = run.request.checkpoint_dir
     if kept is not None and run.has_model and (model := checkpoint.to_use(kept)) is not None:
         but = (

@@ -202,7 +202,9 @@ def _after(run: Run, here: Context, session: Session, how: Ending) -> None:
         if log.path is not None:
             log.point("data_fingerprint", given.fingerprint(session.fingerprint()))
             title = f"{configuration.name}: {how.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"
-            picture.save(log.path.with_suffix(".png"), run.history, session.panels(picture.PANELS), title)
+            drawn = log.path.with_suffix(".png")
+            picture.save(drawn, run.history, session.panels(picture.PANELS), title)
+            run.picture = drawn
     finally:
         try:
             if run.history.met and request.checkpoint_dir is not None:

@@ -73,6 +73,7 @@ class Run:
     )
     resumed_after: int | None = None  # the epoch of the checkpoint that it goes on with
     has_model: bool = False  # whether what lies in --checkpoint-dir is this run's, or of the one that it goes on with
+    picture: Path | None = None  # where it has drawn one
     unsaved: int | None = None  # the epoch whose checkpoint is being written, or could not be
     stopping: threading.Lock = field(default_factory=threading.Lock)  # who writes run_stop
     ranks: process_group.Ranks = field(default_factory=process_group.Ranks)  # once they know of each other

@@ -254,7 +254,8 @@ def test_a_finished_run_leaves_the_epoch_that_met_the_target(
     path, kept = toy.write(tmp_path, toy.raw(epochs=4)), tmp_path / "kept"
     finished = run(path, "--out", tmp_path, "--checkpoint-dir", kept)
     assert finished.returncode == 0, finished.stdout
-    assert f"model    {kept / checkpoint.BEST}" in finished.stdout
+    assert f"picture  {tmp_path / 'result_0.png'}\n" in finished.stdout
+    assert f"model    {kept / checkpoint.BEST}\n" in finished.stdout
     found = checkpoint.trained(kept)
     assert (found.path.name, found.checkpoint.epoch, found.checkpoint.target_met) == (checkpoint.BEST, 3, True)
     assert found.checkpoint.state["quality"] == found.checkpoint.quality == pytest.approx(0.3)

@@ -359,6 +359,17 @@ sys.exit(main(["run", *sys.argv[1:]]))
 """
 
 
+def test_a_picture_of_an_earlier_run_is_not_called_the_run_s(tmp_path: Path) -> None:
+    """Its log alone was moved away, and a launcher made one of the same number for a run that broke."""
+    (log := tmp_path / "result_0.txt").touch()
+    (tmp_path / "result_0.png").touch()
+    broken = run(
+        toy.write(tmp_path, toy.raw("raises")), "--out", tmp_path, HARNESS_LOG=str(log), RANK="0", WORLD_SIZE="1"
+    )
+    assert broken.returncode == 5 and f"log      {log}" in broken.stdout, broken.stdout + broken.stderr
+    assert "picture  " not in broken.stdout and "picture  " not in log.read_text()
+
+
 def test_which_disk_has_no_room_for_data_that_is_made_is_said(tmp_path: Path) -> None:
     words = [toy.write(tmp_path, toy.raw()), "--out", tmp_path, "--cache-dir", tmp_path / "cache"]
     done = subprocess.run(
