@@ -9,6 +9,7 @@ Shapes: B images of one rank's batch.
 from __future__ import annotations
 
 import itertools
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -28,7 +29,7 @@ from benchmarks.detection.folder import Folder
 from benchmarks.detection.found import Detections
 from benchmarks.detection.init import Init
 from benchmarks.detection.phases import Phases
-from benchmarks.detection.precision import AUTOCAST_DTYPE
+from benchmarks.detection.precision import AUTOCAST_DTYPE, candidates
 from benchmarks.detection.quality import panels
 from benchmarks.detection.quality.evaluation import Evaluation, average_running_statistics
 from benchmarks.detection.recorded import RecordedStep
@@ -307,6 +308,8 @@ class DetectorSession(ABC):
                 f"the checkpoint is of other annotations than the data ({digests[0]}, here {digests[1]}), of which alone "
                 "the log would tell: go on with those it was made with, or start over"
             )
+        if (reason := self._why_not_gone_on(state)) is not None:
+            raise ValueError(reason)
         self.recorded = None  # the optimizer takes other tensors
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -316,6 +319,19 @@ class DetectorSession(ABC):
         mine = state["by_rank"][self.context.rank]
         torch.set_rng_state(mine["random"])
         self.train_data = self.train_batches(mine["data"])
+
+    def _why_not_gone_on(self, state: Mapping[str, Any]) -> str | None:
+        """Where "auto" was settled otherwise: by speed, or on another machine. Older checkpoints do not say."""
+        was = state.get("precision", self.precision)
+        if was != self.precision:
+            if was not in candidates(self.context.device):
+                fix = f"{self.context.device} has no {was}: go on where it was trained"
+            elif self.init.compute.precision == "auto":
+                fix = f"go on in it with --chosen '{json.dumps({'precision': was})}'"
+            else:
+                fix = "--deterministic takes that: go on without it"
+            return f"the checkpoint is of training in {was}, and here it would be in {self.precision}: {fix}"
+        return None
 
     def close(self) -> None:
         """Both backends' threads stop when the last reference goes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +194,32 @@ def test_a_restored_state_goes_on_bit_for_bit(data: Path, tmp_path: Path, device
     resumed.load_data()
     resumed.restore(checkpoint.load(tmp_path, configuration).state)
     assert losses(resumed, 2) == same(expected, device)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "asked", "said"),
+    [
+        ("bf16", "fp32", "auto", """here it would be in fp32: go on in it with --chosen '{"precision": "bf16"}'"""),
+        ("fp32", "bf16", "auto", """here it would be in bf16: go on in it with --chosen '{"precision": "fp32"}'"""),
+        ("fp16", "bf16", "auto", "here it would be in bf16: cpu has no fp16: go on where it was trained"),
+        ("bf16", "fp32", "fp32", "here it would be in fp32: --deterministic takes that: go on without it"),
+    ],
+)
+def test_training_goes_on_in_the_number_format_it_began_in(
+    data: Path, was: Any, now: Any, asked: str, said: str
+) -> None:
+    """It went on in another without a word, and to fp16 it was a RuntimeError of the loss scale's."""
+    session = opened(data, compute={"precision": asked})
+    session.load_data()
+    session.init.precision = was
+    state = session.state()
+    session.restore(state)
+    session.init.precision = now
+    with pytest.raises(ValueError, match=re.escape(f"the checkpoint is of training in {was}, and {said}")):
+        session.restore(state)
+    del state["precision"]
+    session.restore(state)  # an older one
+    session.close()
 
 
 def test_intervals_count_what_was_trained(data: Path) -> None:
