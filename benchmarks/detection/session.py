@@ -287,6 +287,7 @@ class DetectorSession(ABC):
             "categories": self._categories(),
             "preprocessing": preprocessing(self.settings.model.image_px, self.settings.antialias),
             "precision": self.precision,
+            "data_backend": self.settings.data.backend,
         }
 
     def _categories(self) -> list[dict[str, Any]]:
@@ -312,7 +313,12 @@ class DetectorSession(ABC):
             raise ValueError(reason)
         self.recorded = None  # the optimizer takes other tensors
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # how a step is done is this machine's matter, and a loss scale asks for it
+        groups = [
+            {**theirs, "fused": ours["fused"]}
+            for theirs, ours in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True)
+        ]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         self.record()
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
@@ -331,6 +337,12 @@ class DetectorSession(ABC):
             else:
                 fix = "--deterministic takes that: go on without it"
             return f"the checkpoint is of training in {was}, and here it would be in {self.precision}: {fix}"
+        here = self.settings.data.backend
+        if (was := state.get("data_backend", here)) != here:
+            return (
+                f'the checkpoint\'s place in the data is of data.backend = "{was}", and here "auto" takes "{here}", by the '
+                f'device and by whether DALI is installed: go on where it takes "{was}", or start over'
+            )
         return None
 
     def close(self) -> None:

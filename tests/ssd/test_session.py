@@ -222,6 +222,38 @@ def test_training_goes_on_in_the_number_format_it_began_in(
     session.close()
 
 
+@pytest.mark.parametrize(("was", "here"), [("dali", "torch"), ("torch", "dali")])
+def test_training_goes_on_in_the_data_path_it_began_in(data: Path, was: str, here: str) -> None:
+    """Where "auto" took the other one it was a UnicodeDecodeError of the one, a failed assertion of the other."""
+    before, after = (opened(data, data={"backend": each}) for each in (was, here))
+    for each in (before, after):
+        each.load_data()
+    state = before.state()
+    with pytest.raises(ValueError, match=f'data.backend = "{was}", and here "auto" takes "{here}"'):
+        after.restore(state)
+    before.restore(state)
+    del state["data_backend"]
+    before.restore(state)  # an older one
+    for each in (before, after):
+        each.close()
+
+
+@pytest.mark.parametrize("fused", [True, None])
+def test_how_the_optimizer_steps_is_not_the_checkpoint_s_matter(data: Path, fused: bool | None) -> None:
+    """One that goes on elsewhere took a fused step, or left it out, against what was tried there."""
+    session = opened(data)
+    session.load_data()
+    losses(session, 1)
+    state = session.state()
+    state["optimizer"]["param_groups"][0] |= {"fused": not fused, "momentum": 0.5}
+    session.optimizer.param_groups[0]["fused"] = fused
+    session.restore(state)
+    (group,) = session.optimizer.param_groups
+    assert (group["fused"], group["momentum"]) == (fused, 0.5)
+    assert len(losses(session, 2)) == 3
+    session.close()
+
+
 def test_intervals_count_what_was_trained(data: Path) -> None:
     session = opened(data, every=2)
     session.load_data()
