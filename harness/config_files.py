@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +38,7 @@ def find(name: str, folder: Path = FOLDER) -> Path:
             return there[called]
     if name.endswith(".toml") or "/" in name:
         path = Path(name).expanduser()
-        if not os.path.isfile(path):  # noqa: PTH113 - Path's raises for a name that is too long
+        if not outside.is_file(path):
             raise ConfigError(f"{name}: no such file; `python -m harness configs` lists what has a name")
         return path
     begins = [each for each in there if each.lower().startswith(name.lower())]

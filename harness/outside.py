@@ -28,6 +28,21 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def is_folder(path: Path) -> bool:
+    """Path.is_dir raises where a folder on the way may not be entered, and for a name that is too long: of what people type."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: Path) -> bool:
+    """Likewise."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_there(path: Path | str) -> bool:
+    """Likewise."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 def text(path: Path) -> str:
     """Of a file of the kernel's or the system's, stripped; empty where there is none or we may not read it."""
     try:

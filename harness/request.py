@@ -433,12 +433,16 @@ def check_inputs(request: Request, benchmark: str) -> None:
                 raise ValueError(f"{option} {path}: a path as the pods see it is needed, such as /data/{path}")
         return
     if data_dir is not None:
-        if not data_dir.is_dir():
+        if not outside.is_folder(data_dir):
             raise ValueError(f"--data-dir {data_dir}: there is no such folder")
-        if next(data_dir.iterdir(), None) is None:
+        try:
+            first = next(data_dir.iterdir(), None)
+        except OSError as error:
+            raise ValueError(f"--data-dir {data_dir}: cannot be read: {error.strerror}") from error
+        if first is None:
             raise ValueError(
                 f"--data-dir {data_dir}: the folder is empty; is its disk mounted? "
                 f"`{names.prepare_command(benchmark, data_dir)}` fills it"
             )
-    if weights is not None and not weights.is_file():
+    if weights is not None and not outside.is_file(weights):
         raise ValueError(f"--initial-weights {weights}: there is no such file")

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness import names, request
+from harness import names, outside, request
 from harness.request import DATA_DIR, OUT
 from harness.system import places, variables
 
@@ -131,11 +131,13 @@ def benchmark_folders(environment: Mapping[str, str] = os.environ) -> list[Path]
     """ValueError for a folder that is not there, or holds no benchmark: its logs would have no rules."""
     found = [Path(each) for each in environment.get(BENCHMARKS, "").split(os.pathsep) if each]
     for folder in found:
-        if not folder.is_dir():
+        if not outside.is_folder(folder):
             raise ValueError(f"{BENCHMARKS} names {folder}: there is no such folder")
         if next(folder.glob("*/rules.toml"), None) is None:
             above = (
-                f"; is {folder.resolve().parent} meant, the folder above?" if (folder / "rules.toml").is_file() else ""
+                f"; is {folder.resolve().parent} meant, the folder above?"
+                if outside.is_file(folder / "rules.toml")
+                else ""
             )
             raise ValueError(
                 f"{BENCHMARKS} names {folder}: no folder in it has a rules.toml, as a benchmark has{above}"

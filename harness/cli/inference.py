@@ -229,7 +229,7 @@ def inference(
     """
     from json import dumps
 
-    from harness import config_files, names
+    from harness import config_files, names, outside
     from harness.execution.trained import detecting, detectors, inference_report
     from harness.execution.trained import inference as measuring
     from harness.results.table import printable
@@ -241,7 +241,7 @@ def inference(
     files: list[Path] = []
     if images is not None:
         files, complaints, _ = detecting.files([images])
-        if complaints or not images.is_dir():
+        if complaints or not outside.is_folder(images):
             raise ValueError(f"--images {images}: {'; '.join(complaints) or 'no such folder'}")
     here, machine, _ = detectors.device(device)
     wanted = measuring.Wanted(

@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from harness import outside
+
 
 def file(option: str, path: Path | None, suffix: str) -> None:
     """ValueError where the file could not be written, or is called what would take the place of another kind of file."""
@@ -14,8 +16,8 @@ def file(option: str, path: Path | None, suffix: str) -> None:
         return
     if path.suffix.lower() != suffix:
         raise ValueError(f"{option} {path}: a file called *{suffix} is written; name it so")
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"{option} {path}: {'that is a folder' if path.is_dir() else f'{path.parent} is no folder'}")
+    if (folder := outside.is_folder(path)) or not outside.is_folder(path.parent):
+        raise ValueError(f"{option} {path}: {'that is a folder' if folder else f'{path.parent} is no folder'}")
     _tried(option, path.parent)
 
 
@@ -32,7 +34,7 @@ def folder_to_be(option: str, path: Path) -> None:
     """ValueError where it could not be made, or nothing be written in it; it is not made yet: there may be nothing to write."""
     whole = path.absolute()
     there = next(each for each in (whole, *whole.parents) if os.path.lexists(each))
-    if not there.is_dir():
+    if not outside.is_folder(there):
         raise ValueError(f"{option} {path}: {there} is no folder; name another one")
     _tried(option, there)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import exit_codes
+from harness import exit_codes, outside
 from harness.cli import environment, screen
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def noise(  # noqa: PLR0917 - typer passes options by name
     from harness.comparison.runs import find as find_runs
 
     target = logs = Path(source)
-    if not (source and logs.is_dir()):
+    if not (source and outside.is_folder(logs)):
         from harness.config import load
         from harness.config_files import CHECKOUT, find
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness import outside
 from harness.cli import environment
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def report(  # noqa: PLR0917  typer's options
         named, generated=datetime.now(UTC), published=published, checks=environment.checks(CHECKOUT)
     )
     if html is not None:
-        there = reporting.place(html, overwrite=overwrite).with_name(reporting.HISTORY).is_file()
+        there = outside.is_file(reporting.place(html, overwrite=overwrite).with_name(reporting.HISTORY))
         if there or any(row.origin != "published" for row in board.rows):
             _write_history(named, html)  # first: the page links to it where it is
     page = reporting.write(board, html, overwrite=overwrite) if html is not None else None

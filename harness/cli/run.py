@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import threading
 from dataclasses import replace
@@ -136,8 +137,13 @@ def prepare(
 
     from harness.config import default_benchmark, find_benchmark
 
-    if data_dir.exists() and not data_dir.is_dir():
-        raise ValueError(f"--data-dir {data_dir}: is a file, and a folder is needed")
+    try:
+        if not stat.S_ISDIR(data_dir.stat().st_mode):
+            raise ValueError(f"--data-dir {data_dir}: is a file, and a folder is needed")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ValueError(f"--data-dir {data_dir}: cannot be looked into: {error.strerror}") from error
     found = find_benchmark(benchmark or default_benchmark())
     chosen = _data_set(found, dataset)
     with Progress(transient=True) as bar:

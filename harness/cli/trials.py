@@ -118,7 +118,7 @@ def unseen_in_containers(data_dir: Path | None) -> Iterator[str]:
 
     No refusal: what of the folder is read, the benchmark alone knows.
     """
-    if data_dir is None or not data_dir.is_dir():  # of nodes, perhaps, and not of this machine
+    if data_dir is None or not outside.is_folder(data_dir):  # of nodes, perhaps, and not of this machine
         return
     folder = outside.real(data_dir)
     for each in sorted(folder.iterdir()):

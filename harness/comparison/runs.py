@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import statistics
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -111,10 +110,10 @@ def find(words: str, arm: int) -> list[ComparedRun]:
     """The runs of a path or glob; several with commas. ValueError where there is no log."""
     paths: list[Path] = []
     unread: list[str] = []
-    for word in [words] if _there(words) else words.split(","):  # names may have commas, and brackets
+    for word in [words] if outside.is_there(words) else words.split(","):  # names may have commas, and brackets
         if not word:
             raise ValueError(f"{NAMES[arm]}: an empty path; name a folder with result_*.txt, or logs; . is this folder")
-        if _there(word) or not glob.has_magic(word):
+        if outside.is_there(word) or not glob.has_magic(word):
             paths += find_logs(Path(word), unread.append)
             continue
         matched = sorted(map(Path, glob.glob(word, recursive=True)), key=natural)  # noqa: PTH207 - absolute ones too
@@ -122,17 +121,16 @@ def find(words: str, arm: int) -> list[ComparedRun]:
             raise ValueError(f"{NAMES[arm]}: nothing matches {word}; quote a glob so that the shell does not expand it")
         # a glob such as out/* meets the pictures and telemetry beside the logs
         paths += [
-            log for each in matched if each.is_dir() or may_be_log(each) for log in find_logs(each, unread.append)
+            log
+            for each in matched
+            if outside.is_folder(each) or may_be_log(each)
+            for log in find_logs(each, unread.append)
         ]
     if unread:  # what may lie there would be left out in silence
         raise ValueError(f"{NAMES[arm]}: {unread[0]}")
     if not paths:
         raise ValueError(f"{NAMES[arm]}: no result log under {words}; name a folder with result_*.txt, or logs")
     return [ComparedRun(_read(path), arm) for path in dict.fromkeys(map(outside.real, paths))]
-
-
-def _there(word: str) -> bool:
-    return os.path.exists(word)  # noqa: PTH110 - Path's raises for a name that is too long
 
 
 def check_apart(runs: Sequence[ComparedRun]) -> None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from harness import config, locks, rules, whole
+from harness import config, locks, outside, rules, whole
 from harness.config import ELSEWHERE, Configuration
 from harness.config_files import ConfigError
 from harness.exit_codes import DISK_FULL
@@ -201,7 +201,7 @@ def load(folder: Path, configuration: Configuration) -> Checkpoint:
     """To go on training. ValueError when there is none, it is damaged, or it is of another configuration or
     there is no epoch left to train."""
     path = folder / NAME
-    if not path.is_file():
+    if not outside.is_file(path):
         raise ValueError(
             f"{folder} has no {NAME} to resume from; leave --from-checkpoint out to start from the beginning"
         )
@@ -240,19 +240,19 @@ def _other(then: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> 
 
 def to_use(folder: Path) -> Path | None:
     """Which of a folder's checkpoints is meant where one is to be used."""
-    return next((folder / name for name in (BEST, NAME) if (folder / name).is_file()), None)
+    return next((folder / name for name in (BEST, NAME) if outside.is_file(folder / name)), None)
 
 
 def trained(path: Path) -> Trained:
     """A checkpoint to be used, by its path or its folder's. ValueError when it is none or does not say what it is of."""
-    if path.is_dir():
+    if outside.is_folder(path):
         found = to_use(path)
         if found is None:
             raise ValueError(
                 f"{path} has neither {BEST} nor {NAME}; `harness run CONFIGURATION --checkpoint-dir {path}` leaves them there"
             )
         path = found
-    if not path.is_file():
+    if not outside.is_file(path):
         raise ValueError(
             f"{path}: there is no such file; `harness run CONFIGURATION --checkpoint-dir DIR` makes checkpoints"
         )

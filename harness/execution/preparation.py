@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from harness import outside
 from harness.config import Configuration
 from harness.contract import Context, Plain
 from harness.execution import binding, checkpoint, context, process_group, provenance, seeding
@@ -25,7 +26,7 @@ from harness.system.accelerator import CPU
 def with_checkpoints(run: Run) -> Iterator[None]:
     """Inside the block --checkpoint-dir, if asked for, is there and this run's alone. ValueError where that cannot be."""
     folder = run.request.checkpoint_dir
-    if folder is None or run.launch.rank != 0 or (run.request.from_checkpoint and not folder.is_dir()):
+    if folder is None or run.launch.rank != 0 or (run.request.from_checkpoint and not outside.is_folder(folder)):
         yield
         return
     checkpoint.usable(folder)
@@ -63,7 +64,9 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
     assert request.cache_dir is not None  # the command line settles it
     benchmark = configuration.benchmark
     configuration.check(here)
-    if request.data_dir is not None and not request.data_dir.is_dir():  # also where a benchmark would not look
+    if request.data_dir is not None and not outside.is_folder(
+        request.data_dir
+    ):  # also where a benchmark would not look
         raise ValueError(f"--data-dir {request.data_dir}: there is no such folder")
     try:
         data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)

@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import outside
 from harness.names import NO_COMMIT, RESULTS_FOLDER, UNNAMED, all_figures_in, plain, result
 from harness.results import memory, package_tree, sources, sysdesc
 from harness.results.by_rules import shortfall
@@ -66,11 +67,11 @@ def package(series: Series, submission: Submission) -> tuple[Path, Report]:
     rules = rules_for(series.first.benchmark, ruleset)
     system = plain(submission.system or _system_of(series))
     target = submission.out / plain(submission.org)
-    if (there := target / RESULTS_FOLDER / system / str(series.first.benchmark)).exists():
+    if outside.is_there(there := target / RESULTS_FOLDER / system / str(series.first.benchmark)):
         raise ValueError(
             f"{there} is there already and is not overwritten; name another --system, or folder with --out"
         )
-    if target.exists() and not is_package(target):
+    if outside.is_there(target) and not is_package(target):
         raise ValueError(f"{target} is there already and is no package; name another folder with --out")
     description = _description(series, submission, system, target, ruleset)
     reasons = [
@@ -98,7 +99,7 @@ def package(series: Series, submission: Submission) -> tuple[Path, Report]:
 
 def _of_another(target: Path, submission: Submission, ruleset: str) -> Iterator[str]:
     """Why this cannot be part of the package that is there."""
-    logs = find_logs(target / RESULTS_FOLDER) if target.exists() else []
+    logs = find_logs(target / RESULTS_FOLDER) if outside.is_there(target) else []
     there = find_series(logs) if logs else []
     for word, ours, theirs in (
         ("division", submission.division, {each.first.division for each in there}),
@@ -157,7 +158,7 @@ def _usage(submission: Submission) -> None:
         raise ValueError(f"--org {submission.org}: name the organization that submits")
     if submission.ruleset is not None and submission.ruleset not in checkable():
         raise ValueError(f"--ruleset {submission.ruleset}: one of {', '.join(checkable())}")
-    if submission.sources is not None and not submission.sources.is_dir():
+    if submission.sources is not None and not outside.is_folder(submission.sources):
         raise ValueError(f"--sources {submission.sources}: no such folder")
 
 

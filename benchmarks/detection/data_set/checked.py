@@ -274,7 +274,8 @@ def _clear(cache: Path) -> None:
     """What was interrupted, and what is left of data that is no longer there; 100 MB for COCO."""
     for folder in cache.iterdir():
         manifest = _manifest(folder) if folder.is_dir() else None
-        gone = manifest is not None and not any(Path(manifest[name]["annotations"]).exists() for name in HALVES)
+        # not Path's, which raises where a folder on the way may not be entered any more
+        gone = manifest is not None and not any(os.path.exists(manifest[each]["annotations"]) for each in HALVES)  # noqa: PTH110
         if gone or folder.name.startswith(".making-"):
             shutil.rmtree(folder)
 

@@ -216,7 +216,7 @@ def _arm(text: str) -> Arm:
 def write(plan: Plan, root: Path) -> Path:
     """ROOT/plan.json. ValueError where there is one already: what it began is never mixed with another."""
     path = root / FILE
-    if path.exists():
+    if outside.is_there(path):
         raise ValueError(f"{path}: there already; `compare run {root}` goes on with it, or name another --out")
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -231,7 +231,7 @@ def read(root: Path) -> Plan:
     """ValueError where there is no plan, or one that this version does not know."""
     from pydantic import TypeAdapter, ValidationError
 
-    path = root / FILE if root.is_dir() else root
+    path = root / FILE if outside.is_folder(root) else root
     try:
         content = outside.read_json(path)
     except OSError as error:

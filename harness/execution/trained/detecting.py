@@ -44,7 +44,7 @@ def files(given: Iterable[Path]) -> tuple[list[Path], list[str], list[str]]:
     complaints: list[str] = []
     notes: list[str] = []
     for path in given:
-        if not path.is_dir():
+        if not outside.is_folder(path):
             found.append(path)
             continue
         try:
@@ -52,7 +52,7 @@ def files(given: Iterable[Path]) -> tuple[list[Path], list[str], list[str]]:
         except OSError as error:
             complaints.append(f"{path}: {error.strerror}")
             continue
-        folders = {each for each in inside if each.is_dir() and not each.name.startswith(".")}
+        folders = {each for each in inside if outside.is_folder(each) and not each.name.startswith(".")}
         deeper = (
             f"{_count(len(folders), 'folder')} inside not looked into: name {'them' if len(folders) > 1 else 'it'} too"
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from harness import config, config_files
+from harness import config, config_files, outside
 from harness.config import Configuration
 from harness.contract import Context, Detecting, Detector, NotSuitable, Sample
 from harness.execution import checkpoint, context
@@ -46,7 +46,9 @@ class Model:
     def named(cls, name: str) -> Model:
         """A checkpoint by its path, or a configuration by its name or path: then nothing is trained."""
         path = Path(name)
-        if name not in config_files.available() and (path.is_dir() or (path.is_file() and path.suffix != ".toml")):
+        if name not in config_files.available() and (
+            outside.is_folder(path) or (outside.is_file(path) and path.suffix != ".toml")
+        ):
             return cls.trained(path)
         found = config.load(config_files.find(name))
         return cls(found, None, f"{found.name}, not trained", _detecting(found))

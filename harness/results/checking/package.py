@@ -19,7 +19,7 @@ PER_SYSTEM = ("README.md", "setup.sh", "init_datasets.sh", "run_and_time.sh")
 
 def find_packages(path: Path) -> list[Path]:
     """The folders at or under `path` that hold one organization's submission: results/ and systems/ side by side."""
-    if not path.is_dir():
+    if not outside.is_folder(path):
         return []
     if is_package(path):
         return [path]
@@ -29,7 +29,7 @@ def find_packages(path: Path) -> list[Path]:
 
 
 def is_package(path: Path) -> bool:
-    return (path / "results").is_dir() and (path / "systems").is_dir()
+    return outside.is_folder(path / "results") and outside.is_folder(path / "systems")
 
 
 def check_tree(package: Path) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from harness import whole
+from harness import outside, whole
 from harness.results.reporting import leaderboard
 from harness.results.reporting import measured as report_measured
 from harness.results.reporting import page as report_page
@@ -38,7 +38,7 @@ def gather(
 def place(folder: Path, *, overwrite: bool = False) -> Path:
     """`folder`/index.html. ValueError where something else than our page is there."""
     target = folder / PAGE
-    if not overwrite and target.exists() and not _ours(target):
+    if not overwrite and outside.is_there(target) and not _ours(target):
         raise ValueError(
             f"{target}: there, and not a page that `report` wrote; name another folder, or say --overwrite to replace it"
         )
