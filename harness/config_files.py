@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def find(name: str, folder: Path = FOLDER) -> Path:
         if isinstance(also := raw.get("also_called"), list) and name in also:
             return there[called]
     if name.endswith(".toml") or "/" in name:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's raises for a user that is not there
         if not outside.is_file(path):
             raise ConfigError(f"{name}: no such file; `python -m harness configs` lists what has a name")
         return path
@@ -68,8 +69,8 @@ def find_default(accelerators: list[str], folder: Path = FOLDER) -> Path:
         return available(folder)[defaults[0]]
     rows = []
     for name, raw in files.items():
-        if raw.get("run", {"device": "cpu"}).get("device") != "cpu":
-            platform = str(raw.get("submission", {}).get("platform", ""))
+        if malformed(raw) is None and raw["run"].get("device") != "cpu":
+            platform = str(raw["submission"].get("platform", ""))
             enough = raw["run"].get("nodes") == 1 and raw["run"].get("accelerators_per_node", 0) <= len(accelerators)
             fits = enough and any(same_accelerator(platform, each) for each in accelerators)
             rows.append((not fits, name, platform + ("   <- this machine's" if fits else "")))
@@ -90,6 +91,17 @@ def readable(folder: Path = FOLDER) -> tuple[dict[str, dict[str, Any]], dict[str
         except ConfigError as error:
             broken[name] = error
     return found, broken
+
+
+def malformed(raw: Mapping[str, Any]) -> str | None:
+    """What keeps a file's content from being shown as a configuration; what else is wrong with it, a run says."""
+    run, submission = raw.get("run"), raw.get("submission")
+    if not isinstance(run, dict) or not isinstance(submission, dict) or not isinstance(raw.get("benchmark"), str):
+        return "no configuration: it needs benchmark = ... and the tables [submission] and [run]"
+    for key in ("nodes", "accelerators_per_node"):
+        if not isinstance(run.get(key, 1), int):
+            return f"run.{key} = {run[key]!r}: a number is needed"
+    return None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

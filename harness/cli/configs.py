@@ -93,18 +93,13 @@ def row(name: str, path: Path, found: Sequence[Accelerators]) -> list[str]:
 
     ConfigError for a file that is none; what else is wrong with it, a run says.
     """
-    from harness.config_files import ConfigError, read_toml, shown
+    from harness.config_files import ConfigError, malformed, read_toml, shown
 
     raw = read_toml(path)
-    run, submission = raw.get("run"), raw.get("submission")
-    if not isinstance(run, dict) or not isinstance(submission, dict) or not isinstance(raw.get("benchmark"), str):
-        raise ConfigError(
-            f"{shown(path)}: no configuration: it needs benchmark = ... and the tables [submission] and [run]"
-        )
-    for key in ("nodes", "accelerators_per_node"):
-        if not isinstance(run.get(key, 1), int):
-            raise ConfigError(f"{shown(path)}: run.{key} = {run[key]!r}: a number is needed")
-    platform = str(submission.get("platform", ""))
+    if (wrong := malformed(raw)) is not None:
+        raise ConfigError(f"{shown(path)}: {wrong}")
+    run = raw["run"]
+    platform = str(raw["submission"].get("platform", ""))
     said = " ".join(comment(path))
     expected, measured = TIME.search(said), MEASURED.search(said)
     return [

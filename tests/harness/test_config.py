@@ -276,6 +276,8 @@ def test_names_and_paths() -> None:
         config_files.find("H100")
     with pytest.raises(ConfigError, match=r"none/such\.toml: no such file"):
         config_files.find("none/such.toml")
+    with pytest.raises(ConfigError, match=r"~nosuchuser/x\.toml: no such file"):  # Path's own is a RuntimeError
+        config_files.find("~nosuchuser/x.toml")
 
 
 def test_without_a_name() -> None:

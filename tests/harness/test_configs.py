@@ -75,6 +75,8 @@ BAD = {
     "no-toml": b"a = [\n",
     "utf-16": b"\xff\xfea\0",
     "tables": b'benchmark = "ssd"\nrun = 3\nsubmission = 4\n',
+    "count": b'benchmark = "ssd"\n[run]\ndevice = "cuda"\nnodes = 1\naccelerators_per_node = "8"\n[submission]\n',
+    "no-table": b'benchmark = "ssd"\nsubmission = "x"\n[run]\ndevice = "cuda"\n',
     "numbers": b'benchmark = "ssd"\noptimizer = 5\n[run]\nnodes = "x"\n[submission]\nplatform = 3\n',
 }
 
@@ -114,6 +116,10 @@ def test_a_bad_file_stops_no_other_configuration(with_bad_ones: Path) -> None:
     assert also and all(config_files.find(each).stem == name.rpartition("/")[2] for each, name in also.items())
     assert config_files.find_default([], with_bad_ones).stem == "embedded"
     assert config.default_benchmark(with_bad_ones) == "ssd"
+    with pytest.raises(config_files.ConfigError, match="this machine has 1x NVIDIA H100: name the") as asked:
+        config_files.find_default(["NVIDIA H100"], with_bad_ones)
+    named = [line.split()[0] for line in str(asked.value).splitlines() if line.startswith("  ")]
+    assert "H100_1x1x256" in named and not {*BAD, "gone"} & {*named}
     (with_bad_ones / "ssd" / "embedded.toml").write_text("default = [")
     with pytest.raises(config_files.ConfigError, match=r"embedded\.toml: not valid TOML"):
         config_files.find_default([], with_bad_ones)
