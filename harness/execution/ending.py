@@ -136,7 +136,10 @@ def _at_once(run: Run, how: Ending, *, closed: bool) -> None:
 def settled(run: Run, ending: Ending) -> Ending:
     """The ending that the log bears out, once all of it should be on the disk."""
     log = run.log
-    _number_back(run)
+    try:
+        _number_back(run)
+    except OSError as lost:  # no room for another name: how the run ended stays
+        console.complain(f"{log.path}: the run never began, and its log keeps its number ({lost.strerror})")
     try:
         log.settle()
     except LogLost as lost:

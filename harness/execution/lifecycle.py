@@ -67,13 +67,16 @@ def execute(configuration: Configuration, request: Request, launch: context.Laun
 
 
 def refuse(request: Request, reason: str) -> None:
-    """Leave word of a run that its configuration does not allow to begin. ValueError when it cannot be written."""
-    log = EventLog.create(request.folder, request.number)
-    log.plain(reason)
-    log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": reason})
-    log.close()
-    assert log.path is not None
-    events.refused(log.path)
+    """Leave word of a run that its configuration does not allow to begin; of its folder too, where that takes none."""
+    try:
+        log = EventLog.create(request.folder, request.number)
+        log.plain(reason)
+        log.stop(keys.RUN_STOP, **{keys.STATUS: keys.ABORTED, "reason": reason})
+        log.close()
+        assert log.path is not None
+        events.refused(log.path)
+    except (ValueError, OSError) as lost:
+        console.complain(f"warning: no word of the refusal is left: {lost}")
 
 
 def _open(request: Request, launch: context.Launch) -> EventLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -21,10 +22,17 @@ from typing import Any
 import psutil
 import pytest
 
+from harness import config
+from harness.cli import main
 from harness.execution import checkpoint, ending
+from harness.execution import events as events_of_runs
+from harness.execution.console import Lines
+from harness.execution.context import Launch
 from harness.execution.events import EventLog
-from harness.execution.run import Ending, Moment
+from harness.execution.learning_curve import LearningCurve
+from harness.execution.run import Ending, Moment, Run
 from harness.exit_codes import BROKEN, TARGET_MET
+from harness.request import Request
 from harness.results import logfile
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import Begun, begun, command, environment, events, harness, run, stop, wait_for
@@ -396,6 +404,33 @@ def test_a_refused_run_gives_its_number_back(tmp_path: Path) -> None:
         assert stop(tmp_path / f"refused_{number}.txt")["status"] == "aborted"
     assert run(toy.write(tmp_path, toy.raw()), "--out", tmp_path).returncode == 0
     assert sorted(path.name for path in tmp_path.glob("result_*.txt")) == ["result_0.txt"]
+
+
+def test_a_number_that_cannot_be_given_back_changes_no_ending(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an inode for another name what was refused with 2 and a reason ended with 6 and [Errno 28]."""
+
+    def full(_: Path) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(events_of_runs, "refused", full)
+    configuration, log = config.parse(toy.raw(), name="toy", source="toy"), EventLog.create(tmp_path)
+    history = LearningCurve("accuracy", 0.25, 4)
+    refused = Run(configuration, Request(), Launch(), log, log, Lines(log.plain), history)
+    how = ending.stop(refused, ending.of_error(refused, ValueError("the folder has 7 numbers")))
+    how = ending.conclude(refused, ending.settled(refused, how))
+    assert (how.exit_code, how.reason) == (2, "the folder has 7 numbers")
+    found = capsys.readouterr()
+    assert "aborted: the folder has 7 numbers" in found.out
+    assert found.err == f"{log.path}: the run never began, and its log keeps its number (No space left on device)\n"
+    # nor where there is no configuration
+    assert main(["run", "nope", "--out", str(tmp_path / "other")]) == 2
+    found = capsys.readouterr()
+    assert "error: there is no configuration nope" in found.err and "No space left on device" in found.err
+    assert main(["run", "nope", "--out", str(tmp_path), "--number", "0"]) == 2
+    found = capsys.readouterr()
+    assert "error: there is no configuration nope" in found.err and "result_0.txt: exists already" in found.err
 
 
 @pytest.mark.parametrize(
