@@ -20,12 +20,13 @@ EVERY_S = 30.0  # between two lines about an epoch that goes on, where there is 
 class Console(Protocol):
     """Takes what happens as it happens. `say` is for whole lines at any time.
 
-    `images`: that the run may train at most. `cut`: steps of an epoch that ends before its last one.
+    `images`: that the run may train at most, `done` of them by the run that it goes on with. `cut`: steps of an epoch that ends
+    before its last one.
     """
 
     def say(self, text: str) -> None: ...
     def working(self, what: str, done: int, total: int) -> None: ...
-    def started(self, history: LearningCurve, images: float) -> None: ...
+    def started(self, history: LearningCurve, images: float, done: float) -> None: ...
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None: ...
     def epoch(self, epoch: int, loss: float, rate: Rate, cut: int | None) -> None: ...
     def evaluated(self, evaluated: Evaluated) -> None: ...
@@ -49,7 +50,7 @@ class Silent:
 
     def say(self, text: str) -> None: ...
     def working(self, what: str, done: int, total: int) -> None: ...
-    def started(self, history: LearningCurve, images: float) -> None: ...
+    def started(self, history: LearningCurve, images: float, done: float) -> None: ...
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None: ...
     def epoch(self, epoch: int, loss: float, rate: Rate, cut: int | None) -> None: ...
     def evaluated(self, evaluated: Evaluated) -> None: ...
@@ -63,7 +64,7 @@ class Lines:
         self._tee = tee
         self._history: LearningCurve
         self._total: float
-        self._images: int
+        self._images: float
         self._shown: float  # monotonic, when a line about an interval was printed last
         self._tenth = (-1, "")  # of the work told of last
 
@@ -77,8 +78,8 @@ class Lines:
             self._tenth = tenth
             self._print(f"{what}: {done} of {total}")
 
-    def started(self, history: LearningCurve, images: float) -> None:
-        self._history, self._total, self._images, self._shown = history, images, 0, time.monotonic()
+    def started(self, history: LearningCurve, images: float, done: float) -> None:
+        self._history, self._total, self._images, self._shown = history, images, done, time.monotonic()
 
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None:
         """A line now and then; the log's tracked_stats have them all."""
@@ -130,9 +131,9 @@ class Terminal(Lines):
     def working(self, what: str, done: int, total: int) -> None:
         self._bar.update(self._work, description=what, completed=done, total=total, visible=done < total)
 
-    def started(self, history: LearningCurve, images: float) -> None:
-        super().started(history, images)
-        self._bar.update(self._training, total=images, visible=True)
+    def started(self, history: LearningCurve, images: float, done: float) -> None:
+        super().started(history, images, done)
+        self._bar.update(self._training, total=images, completed=done, visible=True)
 
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None:
         best = self._history.best

@@ -67,7 +67,7 @@ def execute(configuration: Configuration, request: Request, launch: context.Laun
 
 
 def refuse(request: Request, reason: str) -> None:
-    """Leave word of a run that its configuration does not allow to begin; of its folder too, where that takes none."""
+    """Leave word of a run that its configuration does not allow to begin; where that cannot be done it is said, and no more."""
     try:
         log = EventLog.create(request.folder, request.number)
         log.plain(reason)
@@ -182,7 +182,7 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
             first_epoch, run.resumed_after = resumed.epoch + 1, resumed.epoch
             log.point("resumed_from_epoch", resumed.epoch)
         run.asking = False
-        run.screen.started(run.history, budget.images(run.history.epochs))
+        run.screen.started(run.history, budget.images(run.history.epochs), budget.images(first_epoch - 1))
         how = _epochs(run, here, session, first_epoch, budget)
         ended.enter_context(signals.later())  # a success is one with its model, whose ranks have parted
         how = ending.stop(run, how)
@@ -238,9 +238,10 @@ def _epochs(run: Run, here: Context, session: Session, first_epoch: int, budget:
             _save(run, here, session, epoch)
         if budget.spent(epoch):
             return _steps_spent(run)
+    best = history.best if run.best_kept is None else run.best_kept  # where it went on, of the epochs before too
     return Ending(
         EPOCHS_SPENT,
-        f"{OF_EPOCHS}: {history.metric} {history.best:.4f} after {history.epochs} epochs, target {history.target:g}",
+        f"{OF_EPOCHS}: {history.metric} {best:.4f} after {history.epochs} epochs, target {history.target:g}",
     )
 
 
@@ -248,6 +249,8 @@ def _steps_spent(run: Run) -> Ending:
     asked, history = run.request.max_steps, run.history
     best = history.best_evaluation
     reached = f"{history.metric} {best.quality:.4f} after epoch {best.epoch}, " if best is not None else ""
+    if run.best_kept is not None and (best is None or best.quality != run.best_kept):  # of the run that it went on with
+        reached = f"{history.metric} {run.best_kept:.4f} by epoch {run.resumed_after}, "
     return Ending(EPOCHS_SPENT, f"{OF_STEPS}: {asked} of --max-steps {asked}, {reached}target {history.target:g}")
 
 

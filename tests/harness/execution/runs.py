@@ -91,7 +91,9 @@ def _harness(words: list[str], variables: dict[str, str], folder: str) -> None:
     for descriptor, name in ((1, "out"), (2, "errors")):
         os.dup2(os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT), descriptor)
     from harness.cli import main
+    from harness.execution import console
 
+    console.EVERY_S = float(os.environ.pop("EVERY_S", console.EVERY_S))
     sys.exit(main(words))
 
 

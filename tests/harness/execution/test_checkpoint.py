@@ -28,7 +28,7 @@ from harness import config, whole
 from harness.contract import Context
 from harness.execution import checkpoint, ending, lifecycle
 from harness.execution.checkpoint import Checkpoint
-from harness.execution.console import Lines
+from harness.execution.console import Lines, Terminal
 from harness.execution.context import Launch
 from harness.execution.events import EventLog
 from harness.execution.learning_curve import Evaluated, LearningCurve
@@ -286,10 +286,38 @@ def test_a_run_that_goes_on_keeps_the_best_of_the_one_before(tmp_path: Path) -> 
     content = {"configuration": configuration.resolved, "configuration_name": "toy", "metric": "quality"}
     good: Any = {**content, "quality": 0.8, "best": 0.8}
     checkpoint.save(kept, Checkpoint(1, 7, configuration.sha256, {"quality": 0.1}, **good))
-    assert run(path, "--out", tmp_path, "--checkpoint-dir", kept, "--from-checkpoint").returncode == 1
+    ended = run(path, "--out", tmp_path, "--checkpoint-dir", kept, "--from-checkpoint", EVERY_S="0")
+    assert ended.returncode == 1 and "epochs spent: accuracy 0.8000 after 3 epochs" in ended.stdout, "its model's"
+    shares = [line.split()[2] for line in ended.stdout.splitlines() if "of the run's images" in line]
+    assert shares == ["50.0%", "66.7%", "83.3%", "100.0%"], "a third was done before"
     best, last = (checkpoint.trained(kept / name).checkpoint for name in (checkpoint.BEST, checkpoint.NAME))
     assert (best.epoch, best.quality) == (1, 0.8)
     assert (last.epoch, last.quality, last.best) == (3, pytest.approx(0.1), 0.8)
+
+
+def test_the_bar_of_a_run_that_goes_on_begins_where_it_was() -> None:
+    screen = Terminal(lambda _: None)
+    screen.started(LearningCurve("accuracy", 0.9, 4), 32.0, 28.0)
+    (shown,) = [task for task in screen._bar.tasks if task.visible]
+    screen.close()
+    assert shown.percentage == 87.5
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "before", "said"),
+    [
+        ([0.1, 0.3], None, "accuracy 0.3000 after epoch 4, target 0.9"),
+        ([0.1, 0.3], 0.3, "accuracy 0.3000 after epoch 4, target 0.9"),
+        ([0.1, 0.3], 0.8, "accuracy 0.8000 by epoch 2, target 0.9"),
+        ([], 0.8, "accuracy 0.8000 by epoch 2, target 0.9"),
+        ([], None, "of --max-steps 9, target 0.9"),
+    ],
+)
+def test_what_was_reached_is_that_of_the_whole_run(evaluated: list[float], before: float | None, said: str) -> None:
+    history = LearningCurve("accuracy", 0.9, 9)
+    history.evaluations += [Evaluated(epoch, quality, 0.1, 0.1) for epoch, quality in enumerate(evaluated, start=3)]
+    gone_on: Any = SimpleNamespace(request=Request(max_steps=9), history=history, best_kept=before, resumed_after=2)
+    assert lifecycle._steps_spent(gone_on).reason.endswith(said)
 
 
 def test_a_best_one_that_a_kill_or_a_full_disk_left_out_is_kept_when_the_run_goes_on(
