@@ -236,7 +236,7 @@ def inference(
 
     environment.must_be_in_a_folder()
     chosen = detectors.Model.named(model)
-    folder = out or environment.out_dir(config_files.CHECKOUT) / chosen.configuration.name
+    folder = out or environment.out_dir(config_files.CHECKOUT) / names.folder(chosen.configuration.name)
     outputs.folder_to_be("--out", folder)
     files: list[Path] = []
     if images is not None:

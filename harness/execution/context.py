@@ -10,13 +10,13 @@ each starts its own ranks, NODE_RANK says which this one is, and MASTER_ADDR and
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness import outside
 from harness.config import Configuration
 from harness.contract import Context, NotSuitable
 from harness.execution import binding
@@ -31,6 +31,7 @@ OF_SEVERAL = (
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "mpirun"),
     ("PMI_SIZE", "PMI_RANK", "mpiexec"),
 )
+SHOWN = 200  # characters of what was typed
 OF_A_TERMINAL = "SLURM_PTY_PORT"  # of `srun --pty`, whose one shell may have been given several tasks
 
 
@@ -177,11 +178,11 @@ def build(
 
 def _chosen(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = outside.parse_json(text)
     except ValueError as error:
-        raise ValueError(f"--chosen {text}: is not JSON ({error}); a log has it in its line `chosen`") from error
+        raise ValueError(f"--chosen {text[:SHOWN]}: {error}; a log has it in its line `chosen`") from error
     if not isinstance(found, dict):
-        raise ValueError(f"--chosen {text}: an object is needed, as a log has it in its line `chosen`")
+        raise ValueError(f"--chosen {text[:SHOWN]}: an object is needed, as a log has it in its line `chosen`")
     return found
 
 

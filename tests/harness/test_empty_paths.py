@@ -10,7 +10,7 @@ import typer
 
 from harness import cli
 
-NAMES = ("configuration", "baseline", "source")  # words that a verb looks up by itself, paths among them
+NAMES = ("configuration", "baseline", "source", "model")  # words that a verb looks up by itself, paths among them
 NEEDED = {"doctor": ("--data-dir", ".")}  # before a verb looks at such a word
 
 
@@ -55,7 +55,8 @@ def _empty(command: Any, parameter: Any) -> list[str]:
 def test_all_kinds_are_among_them() -> None:
     found = paths()
     assert len(found) > 40
-    for words in (("run", "--out", ""), ("status", ""), ("compare", "run", ""), ("history", "--from", ""), ("run", "")):
+    for words in (("run", "--out", ""), ("status", ""), ("compare", "run", ""), ("history", "--from", ""), ("run", ""),
+                  ("inference", "")):  # fmt: skip
         assert words in found
 
 

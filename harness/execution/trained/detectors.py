@@ -46,8 +46,10 @@ class Model:
     def named(cls, name: str) -> Model:
         """A checkpoint by its path, or a configuration by its name or path: then nothing is trained."""
         path = Path(name)
-        if name not in config_files.available() and (
-            outside.is_folder(path) or (outside.is_file(path) and path.suffix != ".toml")
+        if (
+            name
+            and name not in config_files.available()
+            and (outside.is_folder(path) or (outside.is_file(path) and path.suffix != ".toml"))
         ):
             return cls.trained(path)
         found = config.load(config_files.find(name))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.execution import context
 from tests.conftest import CHECKOUT, gpus
 from tests.harness.execution.runs import begun, command, complies, environment, events, run, stop, wait_for
 from tests.toy import configuration as toy
@@ -260,3 +261,18 @@ def test_a_resumed_run_goes_on_and_says_so(tmp_path: Path) -> None:
     assert other.returncode == 2 and f"of a run with seed {first}" in other.stdout
     assert found["resumed_from_epoch"]["value"] == 1
     assert found["epoch_start"]["metadata"]["epoch_num"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, r"not JSON \(a number or nesting too large\)"),
+        ('{"precision": bf16}', r"\{\"precision\": bf16\}: not JSON \(Expecting value in line 1\)"),
+        ("[]", "an object is needed"),
+    ],
+)
+def test_what_another_run_chose_is_an_object(text: str, said: str) -> None:
+    """Nested a hundred thousand deep it was a RecursionError, and "please report it"."""
+    with pytest.raises(ValueError, match=f"--chosen .*{said}") as refused:
+        context._chosen(text)
+    assert len(str(refused.value)) < 400

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from harness import whole
+from harness.cli import environment
 from harness.contract import Sample
 from harness.execution import probe
 from harness.execution.trained import detectors, inference, inference_report
@@ -55,6 +56,18 @@ def test_both_scenarios_from_both_beginnings_and_every_sample_kept(
     assert said.count(" short\n") == len(figures)
     told = " ".join(said.split())
     assert "short: less than MLPerf Inference Rules 0.5 asks for: 60 s and 1,024 queries, or 60 s and 24,576" in told
+
+
+def test_a_checkpoint_does_not_say_where_files_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody's that calls its configuration "/home/you" had them written there."""
+    monkeypatch.setattr(environment, "out_dir", lambda _: tmp_path / "out")
+    kept = saved(tmp_path / "kept", configuration_name=str(tmp_path / "elsewhere"))
+    options = ("--scenario", "single-stream", "--begin", "pixels", "--precision", "fp32")
+    assert harness(capsys, "inference", kept, *QUICK, *options)[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "out"]
+    assert len(list((tmp_path / "out").glob("*elsewhere_*/inference_0.json"))) == 1
 
 
 def test_what_is_asked_for_is_what_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
