@@ -31,8 +31,8 @@ OF_SEVERAL = (
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "mpirun"),
     ("PMI_SIZE", "PMI_RANK", "mpiexec"),
 )
-SHOWN = 200  # characters of what was typed
 OF_A_TERMINAL = "SLURM_PTY_PORT"  # of `srun --pty`, whose one shell may have been given several tasks
+SHOWN = 200  # characters of a --chosen that is none
 
 
 @dataclass(frozen=True)
