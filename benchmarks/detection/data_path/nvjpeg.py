@@ -7,6 +7,7 @@ for each picture.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -14,6 +15,7 @@ import re
 from pathlib import Path
 
 RIGHT_EDGES = (13, 2)  # from this version on a region's edge is right: NVIDIA's decoder warns before it
+NAMES = ("libnvjpeg.so.13", "libnvjpeg.so.12")  # as DALI's decoder asks, for CUDA 13 and for CUDA 12
 _MAPS = Path("/proc/self/maps")
 
 
@@ -47,10 +49,16 @@ def _paths() -> list[str]:
 def first() -> tuple[int, int, int] | None:
     """Version of what DALI's decoder gets when it asks for one by name; None where nothing of that name is loaded yet.
 
-    A wheel's own copy, which has a name of its own (libnvjpeg.36e11081.so.13), is not what is asked for.
+    The loader is asked, which goes by the name within a library: torchvision's own copy has a file name of its own
+    (libnvjpeg.36e11081.so.13) and is what is got all the same where it was loaded first.
     """
-    found = [path for path in _paths() if Path(path).name.startswith("libnvjpeg.so")]
-    return version(found[0]) if found else None
+    for name in NAMES:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(name, mode=os.RTLD_NOLOAD)
+            break
+    else:
+        return None
+    return version(name)
 
 
 def engines() -> int:
