@@ -110,6 +110,20 @@ def of(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
+def test_one_place_compiles() -> None:
+    """What it finds in its cache is else of other sources: see benchmarks/detection/compiling.py."""
+    texts = {name(path): path.read_text() for path in SOURCES}
+    called = {
+        file: {ast.unparse(node.func) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)}
+        for file, text in texts.items()
+        if ".compile(" in text
+    }
+    compiled = {
+        file: {each for each in calls if each.endswith(".compile")} - {"re.compile"} for file, calls in called.items()
+    }
+    assert [file for file, calls in compiled.items() if calls] == ["benchmarks/detection/compiling.py"]
+
+
 def test_there_is_something_to_look_at() -> None:
     assert len(SOURCES) > 30
 

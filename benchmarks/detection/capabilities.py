@@ -181,8 +181,10 @@ def _channels_last(device: torch.device) -> None:
 def _compile(device: torch.device) -> None:
     import torch
 
+    from benchmarks.detection.compiling import compiled
+
     layer, images = _layer(device, torch.contiguous_format)
-    layer.compile()
+    compiled(layer)
     expected = _gradient(*_layer(device, torch.contiguous_format))
     if not torch.allclose(_gradient(layer, images), expected, rtol=TOLERANCE, atol=TOLERANCE):
         raise RuntimeError("gradients differ from those without the compiler")

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.detection import capabilities
+from benchmarks.detection import capabilities, compiling
 from benchmarks.detection.data_path import jpeg_end, pictures
 from benchmarks.detection.data_path.normalisation import imagenet, normalised, preprocessing
 from benchmarks.detection.data_set import picture_files
@@ -59,7 +59,7 @@ class SessionDetector:
         self.compiled = compiled
         if compiled:
             _refuse_without_compiler(context.device)
-            self.session.model.compile(dynamic=False)
+            compiling.compiled(self.session.model, dynamic=False)
         self.category_ids = list(self.names)
         self.statistics = imagenet(self.session.device)
         self.side_px, self.antialias = config.model.image_px, config.antialias

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.detection import capabilities, gradients
+from benchmarks.detection.compiling import compiled
 from benchmarks.detection.data_path.data import TrainBatches
 from benchmarks.detection.folder import Folder
 from benchmarks.detection.found import Detections
@@ -67,7 +68,7 @@ class RetinaNetSession(DetectorSession):
         # the number of boxes changes from batch to batch: what is compiled begins after them
         self._loss_of_targets = self._network_loss
         if config.compute.compile:
-            self._loss_of_targets = torch.compile(self._network_loss)
+            self._loss_of_targets = compiled(self._network_loss)
         self.optimizer = torch.optim.Adam(
             [each for each in self.model.parameters() if each.requires_grad],
             lr=config.optimizer.learning_rate,

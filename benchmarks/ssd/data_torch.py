@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.detection.compiling import compiled
 from benchmarks.detection.data_path import image_format
 from benchmarks.detection.data_path.data import Source
 from benchmarks.detection.data_path.data_torch import Draw, ShuffledBatches, begins
@@ -39,7 +40,7 @@ class TrainBatches(ShuffledBatches):
 
     def _finished(self, draw: Draw) -> dict[str, Tensor]:
         # of matching, torch.compile 2.11 on a CPU gets the place of the largest overlap wrong: it stays as it is
-        make = torch.compile(_images) if self.source.compiled else _images
+        make = compiled(_images) if self.source.compiled else _images
         images = make(draw["pixels"], draw["colours"], *self._statistics)
         labels, offsets = match(draw["ltrb"], draw["labels"], self.default_boxes)
         return {"images": image_format.made(images, self.source.image_format), "labels": labels, "offsets": offsets}
@@ -65,7 +66,7 @@ def warm_up(source: Source) -> None:
     if source.compiled:
         b, side, device = source.batch_size, source.image_px, source.device
         pixels = torch.zeros(b, 3, side, side, dtype=torch.uint8, device=device)
-        torch.compile(_images)(pixels, torch.zeros(b, 3, 4, device=device), *imagenet(device))
+        compiled(_images)(pixels, torch.zeros(b, 3, 4, device=device), *imagenet(device))
 
 
 def _images(pixels: Tensor, colours: Tensor, mean: Tensor, std: Tensor) -> Tensor:

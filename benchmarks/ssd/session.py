@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks.detection import capabilities, gradients
 from benchmarks.detection.capabilities import Settled
 from benchmarks.detection.casts import WeightsAtOnce
+from benchmarks.detection.compiling import compiled
 from benchmarks.detection.data_path.data import TrainBatches
 from benchmarks.detection.data_path.image_format import PaddedChannels
 from benchmarks.detection.found import Detections
@@ -77,7 +78,7 @@ class SSDSession(DetectorSession):
             self.network = gradients.averaged(self.network, config.compute, self.phases)
         self.forward_loss = self._forward_loss
         if config.compute.compile:
-            self.forward_loss = torch.compile(self._forward_loss)
+            self.forward_loss = compiled(self._forward_loss)
         settings = config.optimizer
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
