@@ -103,7 +103,7 @@ def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
 def unsuited(asked: argparse.Namespace, config: SSDConfig, device: str) -> dict[str, str]:
     """Sections that were asked for and that this configuration or device does not have, and why."""
     found, on_cpu = {}, device == "cpu"
-    if on_cpu or not config.compute.fused:
+    if on_cpu or not turns.READ_BY.keys() & config.compute.fused:
         found["constants"] = f"of the kernels of compute.fused under CUDA, of which {asked.configuration} has none here"
     if on_cpu:
         found["plans"] = "of cuDNN's, and this device is a CPU"

@@ -60,11 +60,11 @@ def compiled_here() -> dict[str, str]:
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     found = {"TORCHINDUCTOR_CACHE_DIR": cache_dir()}
-    if installed("triton"):
+    if installed("triton.knobs"):
         from triton import knobs  # type: ignore[import-untyped]
 
         found["TRITON_CACHE_DIR"] = knobs.cache.dir
-    return found
+    return found  # an older Triton goes by the variable alone, which a run is handed on as it is
 
 
 def configuration_file(config: SSDConfig, device: str, every: int) -> str:

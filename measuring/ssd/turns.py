@@ -36,6 +36,8 @@ Checked = Callable[[Check], None]
 Changes = Mapping[str, Mapping[str, Any]]
 
 Constant = tuple[ModuleType, str, Any]
+# Of a part of compute.fused, the modules whose constants its kernels read; "blocks" is never without "stem"
+READ_BY = {"stem": ("norm", "stem"), "stem_convolution": ("stem_convolution",), "loss": ("loss",)}
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,8 @@ def constants(parts: Collection[str]) -> dict[str, list[Constant]]:
         "64 rows of the stem's convolution": [(stem_convolution, "ROWS", 64), (stem_convolution, "PROGRAMS", 396)],
         "16 positions of its weights' gradient": [(stem_convolution, "POSITIONS", 16)],
     }  # fmt: skip
-    without = () if "stem_convolution" in parts else (stem_convolution,)
-    return {name: values for name, values in known.items() if values[0][0] not in without}
+    used = {f"{norm.__package__}.{module}" for part in parts for module in READ_BY.get(part, ())}
+    return {name: values for name, values in known.items() if values[0][0].__name__ in used}
 
 
 def of_constants(session: SSDSession, batch: Batch, rounds: int, steps: int, tell: Tell) -> Iterator[list[Comparison]]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -318,6 +319,23 @@ def test_the_run_finds_what_the_profile_compiled(folder: Path, tmp_path: Path, m
     (command,) = done
     assert f"TORCHINDUCTOR_CACHE_DIR={tmp_path / 'inductor'}" in command
     assert f"TRITON_CACHE_DIR={tmp_path / 'triton'}" in command
+
+
+def test_a_triton_that_tells_no_place_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """3.3.1, of requirements/cuda12.lock, has no module knobs: the run that was to be measured did not begin."""
+    (older := ModuleType("triton")).__path__ = []
+    monkeypatch.setitem(sys.modules, "triton", older)
+    monkeypatch.delitem(sys.modules, "triton.knobs", raising=False)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    assert run_itself.compiled_here() == {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+
+
+def test_constants_are_of_kernels_alone_that_the_configuration_has() -> None:
+    asked = options.arguments(["H100_1x1x256", "--only", "constants"])
+    config = setup.read(asked.configuration)
+    for fused, left_out in (["loss"], False), (["weights"], True), ([], True):
+        chosen = setup.changed(config, compute={"fused": fused})
+        assert ("constants" in command.unsuited(asked, chosen, "cuda:0")) is left_out
 
 
 @pytest.mark.long

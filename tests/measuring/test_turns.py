@@ -144,6 +144,7 @@ def test_constants_are_set_for_their_turn_alone() -> None:
     known = list(turns.of_constants(session, batch, 2, 3, lambda _: None))
     assert [each.what for each in known[-1]] == [f"step alone, {name}" for name in turns.constants(compute.fused)]
     assert len(turns.constants(turns.ALL_PARTS)) == len(known[-1]) + 2, "those of the stem's convolution are its own"
+    assert list(turns.constants(["loss", "weights"])) == ["1 cell of a gradient", "16 cells of a gradient"]
     assert all(len(each.ratios) == 2 for each in known[-1])
     assert {(64, *values[1:]), (values[0], 528, values[2]), (*values[:2], 1), values} <= set(seen)
     assert values == (norm.MOST_C, norm.PROGRAMS, loss.GRADIENT_CELLS)
