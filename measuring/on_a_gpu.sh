@@ -56,6 +56,13 @@ failed=0
 
 # without its graphs tests of them skip, and what is measured beside them is not what is asked
 "$python" -c 'import pathlib, sys
+if tests := ", ".join(sorted({"correct", "kernels", "tests"} & set(sys.argv[3].split()))):
+    try:
+        import pytest, pytest_timeout, xdist
+    except ImportError as error:
+        sys.stderr.write(f"error: {sys.executable} lacks what {tests} run with (requirements/dev.lock): {error}; "
+            "install it, or name other parts\n")
+        sys.exit(2)
 try:
     import cudnn, nvidia.dali, torch
 except ImportError as error:
@@ -71,7 +78,7 @@ except ValueError as error:
     sys.stderr.write(f"error: {error}\n")
     sys.exit(2)
 print(f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, its graphs {cudnn.backend_version()}, "
-    f"DALI {nvidia.dali.__version__}, {torch.cuda.get_device_name()}")' "$configuration" "$data" ||
+    f"DALI {nvidia.dali.__version__}, {torch.cuda.get_device_name()}")' "$configuration" "$data" "$asked" ||
     exit $(($? == 6 ? 6 : 2))
 
 # each part is a job with a group of processes of its own, so that all of it ends when its time is over; Ctrl-C, which comes

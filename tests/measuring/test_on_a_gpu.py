@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -63,6 +64,20 @@ def test_what_cannot_be_asked(place: Path, words: list[str], more: dict[str, str
     """A part that does not exist was none, and success; DATA from another folder was not found after two minutes."""
     out, err = (run := begun(place, *words, **more)).communicate()
     assert (run.returncode, out) == (2, "") and said in err
+
+
+def test_what_python_lacks_is_named_for_the_parts_that_need_it(place: Path) -> None:
+    """In an environment of run.lock alone three parts of seven failed, each in the middle of a lease."""
+    for module in ("xdist", "cudnn"):
+        (place / f"{module}.py").write_text(f"raise ImportError('there is no {module}')")
+    for parts, said in (
+        ([], "correct, kernels, tests run with (requirements/dev.lock): there is no xdist"),
+        (["kernels", "turns"], "kernels run with (requirements/dev.lock): there is no xdist"),
+        (["turns", "end_to_end", "fused", "parts"], "(requirements/run.lock): there is no cudnn"),
+    ):
+        run = begun(place, "H100_1x1x256", *parts, PYTHON=sys.executable, PYTHONPATH=str(place))
+        out, err = run.communicate()
+        assert (run.returncode, out) == (2, "") and said in err
 
 
 def test_each_part_is_shown_kept_and_judged(place: Path) -> None:
