@@ -40,6 +40,11 @@ def folder(text: str) -> Path:
     return path
 
 
+def device(text: str) -> str:
+    """Torch's word; of "cuda" with its number, as a run has it: streams and plans are kept by it."""
+    return "cuda:0" if text == "cuda" else text
+
+
 def at_least(lowest: int) -> Callable[[str], int]:
     """A whole number."""
 

@@ -270,7 +270,9 @@ def _folder(data_dir: Path | None) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", help="torch's word: cpu, cuda:0 (default: cpu)")
+    parser.add_argument(
+        "--device", type=arguments.device, default="cpu", help="torch's word: cpu, cuda:0 (default: cpu)"
+    )
     parser.add_argument(
         "--image-px", type=arguments.at_least(64), default=320, help="side of a picture in px (default: 320)"
     )

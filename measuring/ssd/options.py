@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness import config_files
 from harness.cli import environment
+from measuring.arguments import device
 
 ACCURACY_STEPS = 200
 # In the order in which they are measured; those that are no default are asked for by name or by their own option
@@ -41,7 +42,7 @@ def arguments(given: Sequence[str] | None, description: str = "") -> argparse.Na
         default=environment.cache_dir(config_files.CHECKOUT),
         help="where those pictures are kept (default: %(default)s)",
     )
-    add("--device", help='"cpu" or "cuda:0" (default: a GPU if there is one)')
+    add("--device", type=device, help='"cpu" or "cuda:0" (default: a GPU if there is one)')
     add("--batch-size", type=int, help="images of a step (default: the configuration's on a GPU, 4 on a CPU)")
     add("--threads", type=int, help="of the CPU, for PyTorch (default: all cores)")
     add("--clock", choices=CLOCKS, default="wall", help="of steps and detection on a CPU; processor, with --threads 1, where "
@@ -85,7 +86,7 @@ def arguments(given: Sequence[str] | None, description: str = "") -> argparse.Na
     found.sections = wanted(found)
     if "accuracy" in found.sections and found.accuracy is None:
         found.accuracy = ACCURACY_STEPS
-    if found.device not in (None, "cpu", "cuda", "cuda:0"):
+    if found.device not in (None, "cpu", "cuda:0"):
         parser.error(f"--device {found.device}: cpu or cuda:0; CUDA_VISIBLE_DEVICES chooses which GPU that is")
     return found
 

@@ -33,6 +33,19 @@ def test_what_is_measured_is_kept_when_a_later_part_breaks(
     assert found["machine"]["device"] == "cpu" and found["machine"]["processor"]
 
 
+def test_a_gpu_has_its_number(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a run: what is kept for a stream or a device is kept by it."""
+
+    def zeros(*_: Any, device: str) -> None:
+        raise RuntimeError(f"asked for {device}")
+
+    monkeypatch.setattr("sys.argv", ["retinanet", "--device", "cuda"])
+    monkeypatch.setattr(retinanet.torch, "zeros", zeros)
+    with pytest.raises(SystemExit):
+        retinanet.main()
+    assert "asked for cuda:0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("device", ["meta", "xpu", "hpu"])
 def test_a_device_whose_work_the_clock_does_not_wait_for(
     device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
