@@ -128,8 +128,8 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     steps = asked.max_steps or (CPU_STEPS if on_cpu else an_epoch)
     epoch = max(FEWEST, size * (steps + 2), size * (asked.accuracy or 0))
     evaluation = asked.evaluate or (16 if on_cpu else config.data.eval_samples)
-    few = setup.repeated(config, folder, scratch / "few", train=FEW, evaluation=FEW)
-    config = setup.repeated(config, folder, scratch / "data", train=epoch, evaluation=evaluation)
+    lengths = {scratch / "few": (FEW, FEW), scratch / "data": (epoch, evaluation)}
+    few, config = setup.repeated(config, folder, lengths)
     found.configuration = config.model_dump(mode="json")
 
     say = console.print

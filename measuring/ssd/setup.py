@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -81,38 +83,44 @@ def check_folder(config: SSDConfig, folder: Path) -> None:
             raise ValueError(f"{folder} has no {needed}, which the configuration's [data] names")
 
 
-def repeated(config: SSDConfig, folder: Path, into: Path, *, train: int, evaluation: int) -> SSDConfig:
-    """Make `into` a COCO folder of so many images, those of `folder` again and again; the configuration that reads it.
+def repeated(config: SSDConfig, folder: Path, into: Mapping[Path, tuple[int, int]]) -> list[SSDConfig]:
+    """Make each of `into` a COCO folder of so many images to train with and to evaluate, those of `folder` again and again; the
+    configurations that read them. All at once, since COCO's boxes take 15 s to read.
 
     Categories that the network has and the folder lacks are added by name, so that the network keeps its size.
     """
     check_folder(config, folder)
     settings = config.data
-    for half, count, with_boxes in (
-        ("train", train, True),
-        ("eval", evaluation, not settings.eval_images_without_boxes),
-    ):
+    for number, (half, with_boxes) in enumerate((("train", True), ("eval", not settings.eval_images_without_boxes))):
         annotations, images = (getattr(settings, f"{half}_{what}") for what in ("annotations", "images"))
         truth = coco.GroundTruth.load(folder / annotations)
         ids = truth.image_ids_with_boxes if with_boxes else truth.image_ids
-        target = into / annotations
-        target.parent.mkdir(parents=True, exist_ok=True)
-        again = _again(truth, islice(cycle(ids.tolist()), count), config.model.categories)
-        (into / images).mkdir(parents=True)
-        for image in again["images"]:  # a file may be listed once: each time it has another name
-            name, of = f"{image['id']:012}{Path(image['file_name']).suffix}", image["file_name"]
-            (into / images / name).symlink_to((folder / images / of).resolve())
-            image["file_name"] = name
-        target.write_text(json.dumps(again))
-    return changed(config, data={"train_samples": train, "eval_samples": evaluation, "source": "coco"})
+        for place, counts in into.items():
+            target = place / annotations
+            target.parent.mkdir(parents=True, exist_ok=True)
+            again = _again(truth, [*islice(cycle(ids.tolist()), counts[number])], config.model.categories)
+            (place / images).mkdir(parents=True)
+            for image in again["images"]:  # a file may be listed once: each time it has another name
+                name, of = f"{image['id']:012}{Path(image['file_name']).suffix}", image["file_name"]
+                (place / images / name).symlink_to((folder / images / of).resolve())
+                image["file_name"] = name
+            target.write_text(json.dumps(again))
+    return [
+        changed(config, data={"train_samples": train, "eval_samples": evaluation, "source": "coco"})
+        for train, evaluation in into.values()
+    ]
 
 
-def _again(truth: coco.GroundTruth, ids: Iterator[int], categories: int) -> dict[str, Any]:
-    images = {image["id"]: image for image in truth.document["images"]}
+def _again(truth: coco.GroundTruth, ids: Sequence[int], categories: int) -> dict[str, Any]:
+    of = truth.annotations
+    chosen = np.isin(truth.image_ids, ids)[of.images]
+    columns = ("images", "categories", "xywh_px", "areas", "crowd", "difficult")
+    document = replace(of, **{name: getattr(of, name)[chosen] for name in columns}).document()
+    images = {image["id"]: image for image in document["images"]}
     boxes: dict[int, list[dict[str, Any]]] = {}
-    for annotation in truth.document["annotations"]:
+    for annotation in document["annotations"]:
         boxes.setdefault(annotation["image_id"], []).append(annotation)
-    named = list(truth.document["categories"])
+    named = document["categories"]
     if len(named) > categories:
         raise ValueError(f"{truth.path} has {len(named)} categories, the configuration's network only {categories}")
     beyond = max(category["id"] for category in named) + 1

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from benchmarks.detection.data_path.pictures import read
+from benchmarks.detection.data_set import annotation_file
 from benchmarks.detection.found import Detections
 from benchmarks.detection.quality import coco
 from benchmarks.ssd import detections
@@ -440,7 +441,7 @@ def test_the_encoder_finds_its_own_boxes_again(test_data: Path) -> None:
 
 def test_pixels_and_matches_of_both_data_paths(test_data: Path, tmp_path: Path) -> None:
     config = setup.read("H100_1x1x256")
-    few = setup.repeated(config, test_data / "coco256", tmp_path, train=8, evaluation=8)
+    (few,) = setup.repeated(config, test_data / "coco256", {tmp_path: (8, 8)})
     found = list(checks.of_data(few, tmp_path, ssd300()))
     assert [check.passed for check in found] == [True, True], found
 
@@ -460,13 +461,43 @@ def test_detection_in_loops_is_the_batched_one() -> None:
 def test_a_folder_repeated_is_read_by_the_graph(folder: Path, tmp_path: Path) -> None:
     content = small.content(model={"categories": 5})
     config = setup.read(str(write(tmp_path, content, "five")))
-    longer = setup.repeated(config, folder, tmp_path / "again", train=30, evaluation=7)
+    (longer,) = setup.repeated(config, folder, {tmp_path / "again": (30, 7)})
     session = setup.session(longer, "cpu", tmp_path / "again")
     assert (session.load_data().train_samples, session.evaluation.batches.samples) == (30, 7)
     assert len(session.evaluation.ground_truth.category_ids) == 5, "the network keeps its size"
     assert sum(len(batch["images"]) for batch in session.train_data) == 28
     with pytest.raises(ValueError, match="has 3 categories"):
-        setup.repeated(setup.changed(config, model={"categories": 2}), folder, tmp_path / "no", train=1, evaluation=1)
+        setup.repeated(setup.changed(config, model={"categories": 2}), folder, {tmp_path / "no": (1, 1)})
+
+
+def test_a_data_set_s_boxes_are_read_once(
+    configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reading of COCO's was 15 s, and a dictionary of each box, of the 8 images of the checks too."""
+    loads: list[str] = []
+    documents: list[set[int]] = []
+    load, document = annotation_file.read, annotation_file.Annotations.document
+
+    def read_once(path: Path) -> annotation_file.Annotations:
+        loads.append(path.name)
+        return load(path)
+
+    def of(annotations: annotation_file.Annotations) -> dict[str, Any]:
+        documents.append(set(annotations.images.tolist()))
+        return document(annotations)
+
+    monkeypatch.setattr(annotation_file, "read", read_once)
+    monkeypatch.setattr(annotation_file.Annotations, "document", of)
+    monkeypatch.setattr(setup, "session", lambda *_: _interrupt())
+    monkeypatch.setattr(command, "FEW", 2)
+    assert run(configuration, folder, tmp_path) == 130
+    tables = setup.read(str(configuration)).data
+    assert loads == [Path(tables.train_annotations).name, Path(tables.eval_annotations).name]
+    assert [len(each) <= 2 for each in documents[::2]] == [True, True], "of the few images alone"
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def test_evaluators_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
