@@ -19,6 +19,7 @@ suitable device or no room on the disk, 130 interrupted. A missed goal is shown,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -50,6 +51,7 @@ FEWEST = 32  # of the data set: whole batches for every section
 CPU_STEPS = 6
 LOOPED = 16  # images of a batch that are detected in a Python loop
 MOST_TURNS_OF_CHOICES = 5  # a dozen graphs, each opened again in each turn
+FORMS = 64  # of the compiled step, at most
 STEPS_OF_A_TURN = 40  # end to end, after ten that fill the queue: 3 s on an H100
 STEPS_IN_BUDGET = 100  # of the end-to-end run on a GPU, where time is short: five intervals of 20
 
@@ -278,7 +280,7 @@ def main(given: Sequence[str] | None = None) -> int:
     alarm = signal.signal(signal.SIGALRM, out_of_time)
     signal.setitimer(signal.ITIMER_REAL, asked.budget or 0.0)
     try:
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, _every_form_compiled():
             measure(asked, device, Path(scratch), console, found)
     except (ValueError, NotSuitable, run.RunBroke) as error:
         sys.stderr.write(f"error: {error}\n")
@@ -302,6 +304,20 @@ def main(given: Sequence[str] | None = None) -> int:
         if found.checks:
             code = _leave(asked, found, console) or code
     return code or (0 if found.correct else exit_codes.EPOCHS_SPENT)
+
+
+@contextlib.contextmanager
+def _every_form_compiled() -> Iterator[None]:
+    """A function is compiled for eight forms of what it is given, and the ninth runs uncompiled, without an error.
+
+    Here it has as many forms as there are sessions: turns, parts of compute.fused and variants. A run has one of a
+    number format.
+    """
+    from torch._dynamo import config
+
+    wanted = {"recompile_limit": FORMS, "fail_on_recompile_limit_hit": True}
+    with config.patch({name: value for name, value in wanted.items() if hasattr(config, name)}):
+        yield
 
 
 def _leave(asked: argparse.Namespace, found: reports.Report, console: Console) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from benchmarks.detection.data_path.pictures import read
 from benchmarks.detection.data_set import annotation_file
@@ -292,6 +293,34 @@ def test_usage(given: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         command.main(given)
     assert exit_.value.code == 2
+
+
+def test_as_many_forms_as_are_measured_are_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The ninth ran uncompiled, under the name of a compiled one: the sessions of a process share what is compiled."""
+    compiled: list[object] = []
+
+    class Session:
+        def __init__(self, form: str) -> None:
+            self.form = form
+
+        def loss(self, x: Tensor) -> Tensor:
+            return x * 2 if self.form else x
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        compiled.append(graph)
+        return graph.forward
+
+    def measure(*_: object) -> None:
+        for form in "abcdefghi":
+            torch.compile(Session(form).loss, backend=backend)(torch.ones(1))
+        assert len(compiled) == 9
+        monkeypatch.setattr(command, "FORMS", 9)
+        with command._every_form_compiled(), pytest.raises(Exception, match="recompile_limit"):
+            torch.compile(Session("j").loss, backend=backend)(torch.ones(1))
+
+    monkeypatch.setattr(command, "measure", measure)
+    out = ["--json", str(tmp_path / "p.json"), "--chart", str(tmp_path / "p.png")]
+    assert command.main(["--device", "cpu", *out]) == 0
 
 
 def test_importing_it_does_nothing_and_help_needs_no_device() -> None:
