@@ -7,10 +7,9 @@ too: an operator with another `register_autograd` had the gradients of an earlie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,10 +17,9 @@ from torch import nn
 ALL = (
     Path(__file__).resolve().parents[1]
 )  # what gradients and shapes are found with lies in other files than the operators
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-def compiled(what: F, **options: Any) -> F:
+def compiled(what: Any, **options: Any) -> Any:
     """A function compiled, or a module in place, whose state keeps its names."""
     config: Any = getattr(torch.compiler, "config", None)
     if not hasattr(config, "cache_key_tag"):  # an older PyTorch's
@@ -33,8 +31,7 @@ def compiled(what: F, **options: Any) -> F:
     if isinstance(what, nn.Module):
         what.compile(**options)
         return what
-    found: F = torch.compile(what, **options)
-    return found
+    return torch.compile(what, **options)
 
 
 @cache
