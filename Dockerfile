@@ -10,7 +10,7 @@
 #   cuda13   the default: NVIDIA's GPUs from Turing on, drivers from 580 on; and any processor
 #   cuda12   Volta too (V100), drivers from 525 on: torch 2.7.1 and DALI of CUDA 12
 #   cpu      the wheels of cuda13, since PyPI has no others of torch for x86-64, in an image that asks for no driver
-#   rocm, vendor   BASE_IMAGE brings Python 3.11 or later with torch and torchvision of the maker's own, over which nothing of torch is
+#   rocm, vendor   BASE_IMAGE brings Python 3.11 to 3.13 with torch and torchvision of the maker's own, over which nothing of torch is
 #                  installed:  docker build --build-arg ACCELERATOR=rocm --build-arg BASE_IMAGE=rocm/pytorch@sha256:... -t ssd-rocm .
 #
 # Pinned: Debian by digest, its packages by snapshot, Python's wheels (CUDA 13.0, cuDNN, NCCL, DALI, torch) by hash.
@@ -29,9 +29,9 @@
 ARG BASE_IMAGE=debian:bookworm-20260803-slim@sha256:abd67ffcfa541b485a3dff59865ab629aa048a6c613e639d36e7456b0b229241
 ARG ACCELERATOR=cuda13
 # Of requirements/*.lock; the build stops where one is another
-ARG CUDA12_LOCK_SHA256=0ee8039c61b2f126607d5a9f8a585ac3333f342ce8ea8c2a77e0e7b2bb869beb
+ARG CUDA12_LOCK_SHA256=e081f9632c7e6b9508ecc305d48bae3d5a89182e6852872b3f771400f279fb78
 ARG VENDOR_LOCK_SHA256=838aa87181395b72a594c98f26d67be7a26565a8fc02e8f99bd64fb57cfc97d3
-ARG RUN_LOCK_SHA256=a169685b9223caf2eaebab76f69960e8adad87dc6e257bb121526f0498c7ef9e
+ARG RUN_LOCK_SHA256=8636156efdb64b2fedde6faba1ca5cbd7127ee2c37b5f4aa910bb41fe28aff5a
 
 
 # What runs: Python, and what torch.compile needs, which every NVIDIA configuration uses. Triton compiles its driver's module

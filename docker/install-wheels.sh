@@ -25,10 +25,10 @@ if [ -z "${PIP_EXTRA_INDEX_URL:-}" ]; then unset PIP_EXTRA_INDEX_URL; fi
 more=""
 if [ "${lock##*/}" = vendor.lock ]; then
     more=--system-site-packages
-    if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    if ! python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' ||
         ! python3 -c 'from importlib.metadata import version; version("torch"), version("torchvision")'; then
-        echo "ACCELERATOR=vendor and rocm take torch and torchvision from the base image, and this one has none for a Python 3.11" >&2
-        echo "or later: name another with --build-arg BASE_IMAGE=..." >&2
+        echo "ACCELERATOR=vendor and rocm take torch and torchvision from the base image, and this one has none for Python 3.11," >&2
+        echo "3.12 or 3.13: name another with --build-arg BASE_IMAGE=..." >&2
         exit 1
     fi
 fi

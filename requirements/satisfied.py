@@ -10,7 +10,9 @@ def differences(lock: Path) -> list[str]:
     """The requirements of a lock file that are not met."""
     found = []
     for line in lock.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"([A-Za-z0-9_.-]+)==(\S+)", line)
+        match = re.match(r'([A-Za-z0-9_.-]+)==(\S+)(?: ; python_version == "([\d.]+)")?', line)
+        if match and match[3] not in (None, f"{sys.version_info[0]}.{sys.version_info[1]}"):
+            continue
         try:
             if match and version(match[1]) != match[2]:
                 found.append(f"{match[1]}=={match[2]}, here {version(match[1])}")

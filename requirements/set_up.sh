@@ -17,7 +17,8 @@ set_up() {
     ready "$@" && return
     [[ $(uname -sm) == "Linux x86_64" ]] || fail "the lock files are for Linux on x86-64, this is $(uname -sm)" 6
     local base
-    base=$(find_python) || fail "Python 3.11 or newer is needed, and python3 on PATH is $(python3 --version 2>&1)"
+    base=$(find_python) || fail "the lock files are for Python 3.11, 3.12 and 3.13, and python3 on PATH is $(python3 --version 2>&1)\
+; install one of them beside it, as python3.13"
     { mkdir -p "$here/.venv" && : >> "$mark"; } 2>/dev/null ||
         fail "$here/.venv cannot be written and no Python on PATH has what the lock files name; use a copy that can be written"
     exec {held}>> "$mark"
@@ -59,7 +60,7 @@ make_environment() {
     for info in "$here"/.venv/lib/python3*/site-packages/*.dist-info; do
         [[ -e $info/INSTALLER ]] || rm -rf "$info" || fail "$info is unfinished and cannot be removed, for the reason above"
     done
-    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || ! { has_pip "$python" || has_pip "$base"; }; then
+    if ! fits "$python" || ! { has_pip "$python" || has_pip "$base"; }; then
         make_empty_one "$base" || fail "no environment could be made in $here/.venv, for the reason above"
     fi
     for lock in "$@"; do count=$((count + $(grep -c '==' "$lock"))); done
@@ -104,10 +105,13 @@ show_progress() {
     if [[ -t 1 ]]; then printf '\r%-70s\r' ''; fi
 }
 
+# ruptures has no release for 3.14 (1.1.10, its newest, wants an older Python)
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; }
+
 find_python() {
     local name
-    for name in python3 python3.14 python3.13 python3.12 python3.11 python; do
-        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    for name in python3 python3.13 python3.12 python3.11 python; do
+        if fits "$name"; then
             command -v "$name"
             return
         fi

@@ -189,3 +189,20 @@ def test_where_the_file_system_has_no_locks_it_installs_all_the_same(checkout: C
     flock.chmod(0o755)
     code, said = checkout.run()
     assert (code, checkout.steps()) == (0, ["venv", "install"]), said
+
+
+def test_a_python_that_the_lock_files_do_not_know_is_passed_over_for_one_that_they_do(checkout: Checkout) -> None:
+    """3.14 was taken, and pip found no ruptures for it; and an environment of it that stands there is made anew."""
+    newer = checkout.beside / "bin" / "python3"
+    shutil.copy2(newer, newer.with_name("python3.13"))
+    newer.write_text('#!/bin/sh\n[ "$*" != --version ] || { echo Python 3.14.0; exit; }\nexit 1\n')
+    (checkout.root / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy2(newer, checkout.root / ".venv" / "bin" / "python")
+    code, said = checkout.run()
+    assert (code, checkout.steps()) == (0, ["venv", "install"]), said
+    shutil.rmtree(checkout.root / ".venv")
+    (newer.parent / "python3.13").unlink()
+    for name in ("python3.13", "python3.12", "python3.11", "python"):
+        shutil.copy2(newer, newer.with_name(name))
+    code, said = checkout.run()
+    assert code == 2 and "for Python 3.11, 3.12 and 3.13, and python3 on PATH is Python 3.14.0; install one" in said
