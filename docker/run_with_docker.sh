@@ -50,14 +50,15 @@ checkout=${checkout%/docker/*}
 # directory is not ours
 python=
 for candidate in "$checkout/.venv/bin/python" python3 python; do
-    if "$candidate" -P -c 'import tomllib, docker.client, psutil, pydantic, typer' 2> /dev/null; then
+    if "$candidate" -P -c 'import tomllib, docker.client, psutil, pydantic, typer, mlperf_logging.mllog' 2> /dev/null; then
         python=$candidate
         break
     fi
 done
 if [ -z "$python" ]; then
     echo "No Python 3.11 or later here has what the host's side of this needs. Make one:" >&2
-    echo "    python3 -m venv $checkout/.venv && $checkout/.venv/bin/pip install docker nvidia-ml-py psutil pydantic typer" >&2
+    echo "    python3 -m venv $checkout/.venv" >&2
+    echo "    $checkout/.venv/bin/pip install docker nvidia-ml-py psutil pydantic typer mlperf-logging" >&2
     exit 6
 fi
 export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}"
