@@ -156,6 +156,13 @@ class Configuration:
         return _other_task(self.benchmark, self.tables)
 
     @property
+    def prepared_by(self) -> str | None:
+        """The options with which `harness prepare` gets what it reads; None where none do. See harness.contract.Placed."""
+        told = getattr(self.benchmark, "prepared_as", None)
+        which = told(self.tables) if told is not None else ""
+        return None if which is None else f"--benchmark {self.benchmark_name}{which and f' --dataset {which}'}"
+
+    @property
     def to_be_published(self) -> bool:
         """Whether its results are meant to be."""
         return self.submission.division == "closed" or self.submission.status != "research"

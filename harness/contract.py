@@ -256,12 +256,19 @@ class Digested(Protocol):
 
 
 class Placed(Protocol):
-    """What a Benchmark may also offer, for `doctor`. It is found by its name."""
+    """What a Benchmark may also offer, each found by its name, for `doctor` and for messages on a folder of data."""
 
     def lacks(self, config: Any, data_dir: Path) -> list[str] | None:
         """What of the folder this configuration reads and is not there, by its name in it; looked at by name alone.
 
         None where the benchmark makes this configuration's data.
+        """
+        ...
+
+    def prepared_as(self, config: Any) -> str | None:
+        """What `prepare --dataset` calls the data set that this configuration reads, "" what is prepared without it.
+
+        None where `prepare` has it not: no message offers to download another one in its place. Without this method "".
         """
         ...
 

@@ -143,9 +143,9 @@ def folder(text: str) -> str:
     return kept if kept == text else f"{kept}_{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"
 
 
-def prepare_command(benchmark: str, data_dir: Path | str) -> str:
-    """What a message tells to type where a data set is not whole; by default `prepare` gets that of one benchmark alone."""
-    return f"python -m harness prepare --benchmark {benchmark} --data-dir {shlex.quote(str(data_dir))}"
+def prepare_command(prepared_by: str, data_dir: Path | str) -> str:
+    """What a message tells to type where a data set is not whole; `prepared_by`: the options that say which one it is."""
+    return f"python -m harness prepare {prepared_by} --data-dir {shlex.quote(str(data_dir))}"
 
 
 def of_platform(platform: str) -> str:

@@ -424,8 +424,11 @@ def variable(name: str) -> str:
     return next(option.variable for option in FIELDS if option.name == name)
 
 
-def check_inputs(request: Request, benchmark: str) -> None:
-    """ValueError when what is to be read is not there, on this machine; where pods read it, when it is no path of theirs."""
+def check_inputs(request: Request, prepared_by: str | None) -> None:
+    """ValueError when what is to be read is not there, on this machine; where pods read it, when it is no path of theirs.
+
+    `prepared_by`: as a configuration has it.
+    """
     data_dir, weights = request.data_dir, request.initial_weights
     if request.started_by is Engine.KUBERNETES:
         for option, path in (("--data-dir", data_dir), ("--initial-weights", weights)):
@@ -441,8 +444,8 @@ def check_inputs(request: Request, benchmark: str) -> None:
             raise ValueError(f"--data-dir {data_dir}: cannot be read: {error.strerror}") from error
         if first is None:
             raise ValueError(
-                f"--data-dir {data_dir}: the folder is empty; is its disk mounted? "
-                f"`{names.prepare_command(benchmark, data_dir)}` fills it"
+                f"--data-dir {data_dir}: the folder is empty; is its disk mounted?"
+                + (f" `{names.prepare_command(prepared_by, data_dir)}` fills it" if prepared_by is not None else "")
             )
     if weights is not None and not outside.is_file(weights):
         raise ValueError(f"--initial-weights {weights}: there is no such file")

@@ -161,7 +161,7 @@ def configuration(folder: Path) -> RetinaNetConfig:
 
 def check(folder: Path) -> str:
     """Before a run, by each of its ranks: the first time all is read, later what was found is remembered."""
-    checked.ensure(configuration(folder), folder, folder / CACHE, quiet, benchmark="retinanet", dali=True)
+    checked.ensure(configuration(folder), folder, folder / CACHE, quiet, prepared_by="--benchmark retinanet", dali=True)
     return ""
 
 
@@ -177,7 +177,9 @@ def reader(folder: Path, backend: str) -> str:
 
     config = configuration(folder)
     config = config.model_copy(update={"data": config.data.model_copy(update={"backend": backend})})
-    ours = checked.ensure(config, folder, folder / CACHE, quiet, benchmark="retinanet", dali=backend == "dali")
+    ours = checked.ensure(
+        config, folder, folder / CACHE, quiet, prepared_by="--benchmark retinanet", dali=backend == "dali"
+    )
     context = Context("cpu", world_size=8, data_dir=ours)
     start = time.perf_counter()
     source = Folder(config, context, jpeg_on_device=False).train_source

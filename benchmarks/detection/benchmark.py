@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.detection import chosen
 from benchmarks.detection.capabilities import backend, installed, runs_as_asked
@@ -28,6 +28,8 @@ class DetectorBenchmark(ABC):
 
     name: str
     categories: int  # of the rules' data set, without the background
+    # What `prepare --dataset` calls a data set ("": needs no naming), by its file to train on and its number of categories
+    published_data: ClassVar[dict[tuple[str, int], str]]
 
     @abstractmethod
     def session(self, config: Any, context: Context) -> DetectorSession:
@@ -53,7 +55,9 @@ class DetectorBenchmark(ABC):
         # Off the clock, as the verification of a download is, and before anything is built: see data_set/checked.py
         # Which device "auto" would decide for is not known here: where DALI is installed it may be DALI
         dali = config.data.backend == "dali" or (config.data.backend == "auto" and installed("nvidia.dali"))
-        return checked.ensure(config, data_dir, cache_dir, progress, benchmark=self.name, dali=dali)
+        which = self.prepared_as(config)
+        options = None if which is None else f"--benchmark {self.name}{which and f' --dataset {which}'}"
+        return checked.ensure(config, data_dir, cache_dir, progress, prepared_by=options, dali=dali)
 
     def data_digest(self, config: Any, data_dir: Path) -> str:  # noqa: ARG002 - all of it is of the folder
         from benchmarks.detection.data_set import checked
@@ -66,6 +70,12 @@ class DetectorBenchmark(ABC):
         wanted = [(getattr(config.data, f"{half}_annotations"), Path.is_file) for half in ("train", "eval")]
         wanted += [(getattr(config.data, f"{half}_images"), Path.is_dir) for half in ("train", "eval")]
         return [name for name, is_there in wanted if not is_there(data_dir / name)]
+
+    def prepared_as(self, config: Any) -> str | None:
+        """See harness.contract.Placed: the published data set of these files with so many categories."""
+        if config.data.source == "embedded":
+            return None
+        return self.published_data.get((config.data.train_annotations, config.model.categories))
 
     def against_closed(self, config: Any) -> Iterator[str]:
         """See harness.contract.Varied: what has a default has the reference's, and a closed submission no other."""

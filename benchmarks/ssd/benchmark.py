@@ -30,6 +30,11 @@ class SSDBenchmark(DetectorBenchmark):
         "voc": "Pascal VOC 2007 and 2012, with VGG-16's",
     }
 
+    published_data: ClassVar = {
+        ("annotations/instances_train2017.json", 80): "",
+        ("annotations/voc0712_trainval.json", 20): "voc",
+    }
+
     def other_task(self, config: SSDConfig) -> str:
         """See harness.contract.Varied; the rules' own task is a ResNet's SSD by COCO's metric."""
         words = [

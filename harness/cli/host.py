@@ -112,7 +112,7 @@ def _reading(data_dir: Path, configuration: str | None) -> Reading | None:
         look = getattr(chosen.benchmark, "lacks", None)
         lacks = None if look is None else look(chosen.tables, data_dir)
         if lacks is not None:
-            found.append(Reading(chosen.name, chosen.benchmark_name, tuple(lacks)))
+            found.append(Reading(chosen.name, chosen.benchmark_name, chosen.prepared_by, tuple(lacks)))
     if not found:
         return None
     usual = config.default_benchmark()  # of an empty folder all lack as much

@@ -72,7 +72,7 @@ def run(request: Request, named: frozenset[str]) -> None:
             'docker run -v "$PWD/out:/results"\n'
         )
     if request.started_by is not Engine.SLURM:  # which looks on the nodes, where it is read
-        check_inputs(request, chosen.benchmark_name)
+        check_inputs(request, chosen.prepared_by)
     if request.series:
         from harness.cli.trials import run_trials
 

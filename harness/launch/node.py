@@ -85,7 +85,7 @@ def look(name: str, asked: Request, target: float) -> NodeReport:
     problem, sha256 = "", ""
     try:
         chosen = config.load(Path(str(asked.configuration)), target=target, org=asked.org)
-        check_inputs(asked, chosen.benchmark_name)
+        check_inputs(asked, chosen.prepared_by)
         if asked.out is not None and not (asked.out / FILE).is_file():
             raise ValueError(
                 f"--out {asked.out}: the ledger of this series is not there, so this is another disk: results must lie where "

@@ -26,6 +26,7 @@ class Reading:
 
     configuration: str
     benchmark: str  # whose data set it is
+    prepared_by: str | None  # as a configuration has it
     lacks: tuple[str, ...] = ()  # of the folder; empty where all is there
     more: int = 0  # configurations that it is complete for, too
 
@@ -171,15 +172,17 @@ def _data(place: Place, reading: Reading | None) -> Finding:
     if not place.readable:
         return Finding("problem", "data set", f"{text}: cannot be read", "let this user read it, or run as its owner")
     if place.empty:
-        command = "python -m harness prepare" if reading is None else prepare_command(reading.benchmark, place.path)
-        fix = f"`{command}` downloads the data set; in a container, check the mount"
+        fix = "in a container, check the mount"
+        if reading is None or reading.prepared_by is not None:
+            options = None if reading is None else reading.prepared_by
+            command = "python -m harness prepare" if options is None else prepare_command(options, place.path)
+            fix = f"`{command}` downloads the data set; {fix}"
         return Finding("problem", "data set", f"{text}: empty", fix)
     if reading is not None and reading.lacks:
         missing = ", ".join(reading.lacks)
-        fix = (
-            f"`{prepare_command(reading.benchmark, place.path)}` completes a known data set; one of your own needs a "
-            "configuration that names its files: doctor CONFIGURATION"
-        )
+        fix = "one of your own needs a configuration that names its files: doctor CONFIGURATION"
+        if reading.prepared_by is not None:
+            fix = f"`{prepare_command(reading.prepared_by, place.path)}` completes a known data set; {fix}"
         return Finding("problem", "data set", f"{text}: it lacks {missing}, which {reading.configuration} reads", fix)
     if reading is not None:
         more = f" and {reading.more} more" if reading.more else ""

@@ -132,14 +132,14 @@ def known(data_dir: Path, settings: Data) -> Known:
 
 
 def ensure(
-    config: DetectorConfig, data_dir: Path, cache_dir: Path, progress: Progress, *, benchmark: str, dali: bool
+    config: DetectorConfig, data_dir: Path, cache_dir: Path, progress: Progress, *, prepared_by: str | None, dali: bool
 ) -> Path:
     """A folder for `half`, made in `cache_dir` unless it is there. ValueError that names what is wrong with `data_dir`.
 
-    `benchmark`: whose published data set `prepare` gets. `dali`: whether the data path may be DALI's, which does not take all
-    that the other one does.
+    `prepared_by`: the options with which `prepare` gets it, where it is a published one. `dali`: whether the data path may be
+    DALI's, which does not take all that the other one does.
     """
-    originals = {name: _original(data_dir, config.data, name, benchmark) for name in HALVES}
+    originals = {name: _original(data_dir, config.data, name, prepared_by) for name in HALVES}
     cache = own_folder.make(own_folder.make(cache_dir) / "coco")
     folder = cache / _identity(originals.values())
     with own_folder.alone(cache / ".lock") as locked:  # of several ranks one checks, the others wait
@@ -158,16 +158,16 @@ def ensure(
     return folder
 
 
-def _original(data_dir: Path, settings: Data, name: Name, benchmark: str) -> Half:
+def _original(data_dir: Path, settings: Data, name: Name, prepared_by: str | None) -> Half:
     """ValueError when it is not there."""
     found = half(data_dir, settings, name)
     for path, is_it in ((found.annotations, Path.is_file), (found.images, Path.is_dir)):
         if not is_it(path):
             relative = path.relative_to(data_dir) if path.is_relative_to(data_dir) else path
+            command = f"python -m harness prepare {prepared_by} --data-dir {shlex.quote(str(data_dir))}"
             raise ValueError(
-                f"{data_dir} has no {relative}: a configuration's [data] table names what is called otherwise; what is "
-                f"published `python -m harness prepare --benchmark {benchmark} --data-dir {shlex.quote(str(data_dir))}` gets, "
-                "with --dataset what else there is"
+                f"{data_dir} has no {relative}: a configuration's [data] table names what is called otherwise"
+                + (f"; what is published `{command}` gets" if prepared_by is not None else "")
             )
     return Half(found.images.absolute(), found.annotations.absolute(), found.annotations.absolute(), None)
 

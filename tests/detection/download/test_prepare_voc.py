@@ -171,7 +171,7 @@ def test_what_is_prepared_trains_and_is_evaluated(server: FileServer, tmp_path: 
     )
     tables: Any = config.parse(content, name="small", source="small").tables
     folder = checked.ensure(
-        tables, tmp_path / "voc", tmp_path / "cache", lambda *_: None, benchmark="ssd", dali=backend == "dali"
+        tables, tmp_path / "voc", tmp_path / "cache", lambda *_: None, prepared_by=None, dali=backend == "dali"
     )
     session = SSDSession(tables, Context(device="cpu", data_dir=folder, log_every_steps=1))
     assert session.load_data().train_samples == 3

@@ -168,16 +168,18 @@ def test_a_run_of_two_ranks_that_hangs_leaves_both_stacks(tmp_path: Path) -> Non
 
 
 def test_what_is_to_be_mounted_must_be_there(tmp_path: Path) -> None:
-    check_inputs(Request(), "toy")
+    check_inputs(Request(), None)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="there is no such folder"):
-        check_inputs(Request(data_dir=tmp_path / "absent"), "toy")
+        check_inputs(Request(data_dir=tmp_path / "absent"), None)
     with pytest.raises(
         ValueError, match=r"the folder is empty; is its disk mounted.*prepare --benchmark toy --data-dir "
     ):
-        check_inputs(Request(data_dir=tmp_path / "empty"), "toy")
+        check_inputs(Request(data_dir=tmp_path / "empty"), "--benchmark toy")
+    with pytest.raises(ValueError, match=r"is its disk mounted\?$"):
+        check_inputs(Request(data_dir=tmp_path / "empty"), None)
     with pytest.raises(ValueError, match=r"--initial-weights .*: there is no such file"):
-        check_inputs(Request(initial_weights=tmp_path / "empty"), "toy")
+        check_inputs(Request(initial_weights=tmp_path / "empty"), None)
 
 
 def test_several_nodes_are_slurms_matter(tmp_path: Path) -> None:

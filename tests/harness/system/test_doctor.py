@@ -383,11 +383,17 @@ def test_the_cache_and_what_is_compiled_in_it(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_lacks_what_a_configuration_reads() -> None:
-    reading = doctor.Reading("H100_1x1x256", "ssd", ("annotations/x.json", "val2017"))
-    found = the(doctor.examine(machine(BARE), RESULTS, SHM, DATA, reading=reading), "data set")
-    assert found.level == "problem" and "lacks annotations/x.json, val2017, which H100_1x1x256 reads" in found.text
+    for options, fix in (
+        ("--benchmark ssd --dataset voc", "--dataset voc --data-dir"),
+        (None, "one of your own needs"),
+    ):
+        reading = doctor.Reading("H100_1x1x256", "ssd", options, ("annotations/x.json", "val2017"))
+        found = the(doctor.examine(machine(BARE), RESULTS, SHM, DATA, reading=reading), "data set")
+        assert found.level == "problem" and "lacks annotations/x.json, val2017, which H100_1x1x256 reads" in found.text
+        assert fix in found.fix and ("harness prepare" in found.fix) == (options is not None)
     found = the(
-        doctor.examine(machine(BARE), RESULTS, SHM, DATA, reading=doctor.Reading("A", "ssd", (), 2)), "data set"
+        doctor.examine(machine(BARE), RESULTS, SHM, DATA, reading=doctor.Reading("A", "ssd", "--benchmark ssd", (), 2)),
+        "data set",
     )
     assert found.level == "ok" and "that A and 2 more read" in found.text
 
