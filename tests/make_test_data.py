@@ -14,6 +14,7 @@ What is there already is not fetched again. Everything comes from where its owne
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ import tempfile
 import time
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,9 +163,9 @@ def fetched(address: str) -> bytes:
         try:
             with urllib.request.urlopen(address, timeout=60) as answer:
                 return bytes(answer.read())
-        except OSError:
+        except OSError as error:
             if attempt + 1 == ATTEMPTS:
-                raise
+                raise OSError(f"{address}: {error}") from error
             time.sleep(PAUSE_S * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
 
@@ -172,15 +173,35 @@ def fetched(address: str) -> bytes:
 def archive(address: str) -> zipfile.ZipFile:
     """A ZIP file of some hundred megabytes, kept for as long as it is open."""
     kept = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the archive
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        shutil.copyfileobj(answer, kept, 1 << 20)
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            shutil.copyfileobj(answer, kept, 1 << 20)
+    except OSError as error:
+        raise OSError(f"{address}: {error}") from error
     return zipfile.ZipFile(kept)
 
 
-if __name__ == "__main__":
-    where = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
-    make(where, say=lambda text: sys.stdout.write(f"{text}\n"))
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.make_test_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=DEFAULT)
+    where: Path = parser.parse_args(words).folder
+    if where == DEFAULT:  # whatever the umask: a cache in which a group can write is trusted by nobody
+        DEFAULT.parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        make(where, say=lambda text: sys.stdout.write(f"{text}\n"))
+    except OSError as error:
+        sys.stderr.write(
+            f"error: {error}\nWhat came until then stays in {where}; run again to go on, or name another FOLDER\n"
+        )
+        return 1
     sys.stdout.write(
         f"{where} is complete; the tests find it "
         + ("by themselves\n" if where == DEFAULT else f"with HARNESS_TEST_DATA={where}\n")
     )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests import make_test_data
+from harness.system import places
+from tests import make_test_data, private_device
 from tests.make_test_data import Hosts
 
 FIGURE = " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.505"
@@ -111,3 +113,34 @@ def test_it_makes_what_the_tests_were_written_with(test_data: Path) -> None:
         for round_, org, place, numbers in listed:
             series = test_data / name / round_ / org / "results" / place
             assert {path.name for path in series.iterdir()} == {f"result_{number}.txt" for number in numbers}
+
+
+def test_help_fetches_nothing_and_what_cannot_be_had_is_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--help began the download, into a folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        make_test_data.main(["--help"])
+    assert left.value.code == 0 and "[FOLDER]" in capsys.readouterr().out and not list(tmp_path.iterdir())
+    monkeypatch.setattr(make_test_data, "ATTEMPTS", 1)
+    monkeypatch.setattr(make_test_data.make, "__defaults__", (Hosts(*["http://[::1]:9/"] * 3), print))
+    assert make_test_data.main(["data"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: http://[::1]:9") and "stays in data; run again to go on" in said
+
+
+def test_the_checkouts_cache_stays_its_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under Debian's umask for a user's own group it was writable for that, and then no run kept anything there."""
+    monkeypatch.setattr(make_test_data, "make", lambda where, say: None)
+    for name in ("data", "device"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(make_test_data, "DEFAULT", tmp_path / "data" / ".cache" / "test-data")
+    monkeypatch.setattr(private_device, "BUILD", tmp_path / "device" / ".cache" / "private_device")
+    before = os.umask(0o002)
+    try:
+        assert make_test_data.main([]) == 0
+        private_device.make_build_folder()
+    finally:
+        os.umask(before)
+    assert [places.own(tmp_path / name / ".cache") for name in ("data", "device")] == [True, True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -103,6 +104,15 @@ def cache_dir(checkout: Path | None, environment: Mapping[str, str] = os.environ
         if candidate.is_absolute() and places.own(candidate):
             return candidate
     return Path(tempfile.gettempdir()) / f"harness-{os.getuid()}"
+
+
+def passed_over(checkout: Path | None, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence where what a checkout's own cache keeps is left alone because others could have put it there."""
+    kept = None if checkout is None or environment.get(CACHE_DIR) or IN_IMAGE in environment else checkout / ".cache"
+    if kept is None or not os.access(kept, os.W_OK) or places.own(kept):  # or it is mounted read-only
+        return []
+    taken = cache_dir(checkout, environment)
+    return [f"{kept} is passed over for {taken}, as others may write in it: chmod go-w {shlex.quote(str(kept))}"]
 
 
 def checks(checkout: Path | None) -> Path:

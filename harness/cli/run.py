@@ -32,12 +32,14 @@ def run(request: Request, named: frozenset[str]) -> None:
     Exit codes: 0 target met, 1 epochs (or --max-steps) spent without it, 2 usage or configuration, 5 the run broke, 6 no
     suitable device or driver, 130 interrupted.
     """
+    from harness import config, config_files
+
     environment.must_be_in_a_folder()
     request, left_out = request.as_meant(named)
-    for sentence in (*environment.lookalikes(), *left_out):
+    passed_over = environment.passed_over(config_files.CHECKOUT) if request.cache_dir is None else []
+    for sentence in (*environment.lookalikes(), *left_out, *passed_over):
         sys.stderr.write(f"warning: {sentence}\n")
 
-    from harness import config, config_files
     from harness.execution import leaving, lifecycle, signals
     from harness.execution.context import Launch, Node
     from harness.launch import ranks

@@ -60,8 +60,12 @@ def test_a_cache_in_which_others_could_have_been_first_is_passed_over(tmp_path: 
     users = {"XDG_CACHE_HOME": str(tmp_path / "users")}
     (tmp_path / ".cache").mkdir(mode=0o700)
     assert environment.cache_dir(tmp_path, users) == tmp_path / ".cache"
+    assert environment.passed_over(tmp_path, users) == environment.passed_over(None, users) == []
     (tmp_path / ".cache").chmod(0o777)
     assert environment.cache_dir(tmp_path, users) == tmp_path / "users" / "harness"
+    (said,) = environment.passed_over(tmp_path, users)
+    assert f"{tmp_path}/.cache is passed over for {tmp_path}/users/harness" in said and "chmod go-w" in said
+    assert environment.passed_over(tmp_path, {"HARNESS_CACHE_DIR": "/x"}) == []
     assert environment.cache_dir(tmp_path, {"HOME": str(tmp_path)}) == tmp_path / ".cache" / "harness"
     (tmp_path / "users" / "harness").mkdir(parents=True, mode=0o700)
     (tmp_path / "users" / "harness").chmod(0o770)

@@ -21,11 +21,17 @@ BUILD = CHECKOUT / ".cache" / "private_device"  # compiled once, in about half a
 CAN_BE_BUILT = shutil.which("g++") is not None and shutil.which("ninja") is not None
 
 
+def make_build_folder() -> None:
+    """For this user alone, whatever his umask: a cache in which a group can write is trusted by nobody."""
+    for folder in (BUILD.parent, BUILD):
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def build() -> ModuleType:
     """The compiled extension; loading it registers the device's operators."""
     from torch.utils.cpp_extension import load
 
-    BUILD.mkdir(parents=True, exist_ok=True)
+    make_build_folder()
     source = str(HERE / "abacus.cpp")
     built: ModuleType = load("abacus_device", [source], build_directory=str(BUILD), extra_cflags=["-O1"])
     return built
