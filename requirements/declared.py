@@ -21,8 +21,12 @@ def names(path: Path) -> Iterator[str]:
             yield line.partition("==")[0]
 
 
+LINUX = ("nvidia-dali-cuda130", "nvidia-cudnn-frontend")  # macOS has wheels of neither, and Windows none of DALI
+
+
 class Declared(MetadataHookInterface):
     """Sets project.dependencies, which pyproject.toml says is dynamic."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        metadata["dependencies"] = list(names(Path(self.root) / "requirements" / "run.in"))
+        asked = names(Path(self.root) / "requirements" / "run.in")
+        metadata["dependencies"] = [f"{each}; sys_platform == 'linux'" if each in LINUX else each for each in asked]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -11,8 +12,12 @@ import tarfile
 import tomllib
 import venv
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from harness import __version__
 from harness.cli import main
@@ -33,6 +38,23 @@ def test_results_and_caches_are_placed_by_the_checkout_that_may_not_be_there() -
     )
     sources = [path for room in ("harness", "measuring") for path in (CHECKOUT / room).rglob("*.py")]
     assert len(sources) > 100 and not [path for path in sources if placed.search(path.read_text())]
+
+
+def test_what_linux_alone_has_is_declared_for_linux_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pip install .` was promised for other systems, and found no DALI there."""
+    hatchling = ModuleType("hatchling.metadata.plugin.interface")
+    hatchling.MetadataHookInterface = SimpleNamespace  # type: ignore[attr-defined]
+    for name in ("hatchling", "hatchling.metadata", "hatchling.metadata.plugin", hatchling.__name__):
+        monkeypatch.setitem(sys.modules, name, hatchling)
+    from requirements import declared
+
+    metadata: dict[str, Any] = {}
+    declared.Declared(root=str(CHECKOUT)).update(metadata)  # type: ignore[call-arg]
+    asked = [Requirement(each) for each in metadata["dependencies"]]
+    assert [each.name for each in asked if each.marker] == ["nvidia-dali-cuda130", "nvidia-cudnn-frontend"]
+    for system in ("linux", "darwin", "win32"):
+        given = {each.marker.evaluate({"sys_platform": system}) for each in asked if each.marker}
+        assert given == {system == "linux"}
 
 
 @pytest.mark.long
@@ -90,4 +112,4 @@ def test_installed_it_has_all_that_it_needs(tmp_path: Path) -> None:
         missing = {path.relative_to(CHECKOUT).as_posix() for path in files} - shipped
         assert not missing
     assert not any(name.startswith(("tests/", "configs/")) for name in shipped)
-    assert sys.version_info >= tuple(int(part) for part in PROJECT["project"]["requires-python"][2:].split("."))
+    assert platform.python_version() in SpecifierSet(PROJECT["project"]["requires-python"])
