@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # $python is for the caller
-# Sourced by run_and_time.sh and run_tests.sh: finds or makes a Python that has every package of the lock files.
+# Sourced by run_and_time.sh and run_tests.sh: finds or makes a Python that has every package of the lock files. By hand, with pip
+# in that Python or without:
+#
+#   bash requirements/set_up.sh requirements/run.lock requirements/export.lock
 #
 #   set_up LOCK...     sets $python. An environment that has everything (the image, an active one) is used as it is; else
 #                      .venv in the checkout is made or completed. Index, proxy and certificates are pip's own settings.
@@ -118,3 +121,10 @@ find_python() {
     done
     return 1
 }
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+    set -euo pipefail
+    [[ $# != 0 ]] || fail "which lock files? bash requirements/set_up.sh requirements/run.lock"
+    set_up "$@"
+    printf 'set-up: %s has all of it\n' "$python"
+fi

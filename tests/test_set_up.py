@@ -17,6 +17,7 @@ PYTHON = """#!/bin/sh
 environment=$(dirname "$0")/..
 packages=lib/python3.11/site-packages
 case "$*" in
+    *satisfied.py*cuda12.lock) [ -e "$environment/older" ] ;;
     *satisfied.py*) [ -e "$environment/whole" ] ;;
     *'version("pip")'*) [ -e "$environment/$packages/pip.dist-info" ] ;;
     -c*) ;;
@@ -206,3 +207,23 @@ def test_a_python_that_the_lock_files_do_not_know_is_passed_over_for_one_that_th
         shutil.copy2(newer, newer.with_name(name))
     code, said = checkout.run()
     assert code == 2 and "for Python 3.11, 3.12 and 3.13, and python3 on PATH is Python 3.14.0; install one" in said
+
+
+def test_an_environment_of_cuda_12_is_left_alone(checkout: Checkout) -> None:
+    """Whose GPU or driver is too old for CUDA 13 was told to make it, and the next call put CUDA 13 over it."""
+    code, said = checkout.run("bash", "requirements/set_up.sh", "requirements/cuda12.lock", cwd=checkout.root)
+    assert code == 0 and "/.venv/bin/python has all of it" in said
+    (checkout.root / ".venv" / "whole").rename(checkout.root / ".venv" / "older")
+    assert checkout.run() == (0, "")
+    assert checkout.steps() == ["venv", "install"] and checkout.started()
+
+
+def test_more_is_installed_by_one_command_with_pip_in_the_environment_or_without(checkout: Checkout) -> None:
+    """The documentation named .venv/bin/pip, which is not there where Debian's python3-venv is not."""
+    for page in ("engines.md", "inference.md", "troubleshooting.md"):
+        text = (CHECKOUT / "docs" / page).read_text()
+        assert ".venv/bin/pip" not in text and "bash requirements/set_up.sh requirements/run.lock requirements/" in text
+    command = ("bash", "requirements/set_up.sh", "requirements/run.lock", "requirements/export.lock")
+    code, said = checkout.run(*command, cwd=checkout.root)
+    assert (code, checkout.steps()) == (0, ["venv", "install"]), said
+    assert checkout.run("bash", "requirements/set_up.sh", cwd=checkout.root)[0] == 2

@@ -199,7 +199,10 @@ def _or_older(found: Driver, needs: Manifest) -> str:
     if any(each.compute_capability < older.minimum_compute_capability for each in found.libcuda.devices):
         return ""
     major = older.cuda[0]
-    return f"; or take what is locked for CUDA {major}: requirements/cuda{major}.lock, the image of ACCELERATOR=cuda{major}"
+    return (
+        f"; or take what is locked for CUDA {major}: bash requirements/set_up.sh requirements/cuda{major}.lock, or the image "
+        f"of ACCELERATOR=cuda{major}"
+    )
 
 
 def _works(found: Driver, needs: Manifest) -> Suitability:

@@ -197,7 +197,7 @@ def test_an_older_cuda_is_offered_where_it_would_run(module: str, capability: tu
         replace(DRIVER, kernel_module=module, libcuda=libcuda), decision.manifest(), in_container=True
     )
     assert not verdict.runnable
-    assert ("requirements/cuda12.lock, the image of ACCELERATOR=cuda12" in verdict.fix) == offered
+    assert ("set_up.sh requirements/cuda12.lock, or the image of ACCELERATOR=cuda12" in verdict.fix) == offered
 
 
 def test_volta_runs_under_a_torch_for_cuda_12() -> None:
