@@ -120,11 +120,19 @@ def verb(kind: type[Asked], handle: Callable[[Asked, frozenset[str]], None]) -> 
 
 
 def path(word: str) -> Path:
-    """Of a word on a command line. BadParameter for none: `Path("")` is the current folder, and nobody meant that."""
+    """Of a word on a command line. BadParameter for none: `Path("")` is the current folder, and nobody meant that.
+
+    And for one within a folder that is no more.
+    """
     if not word:
         raise BadParameter(
             "an empty path, as of a variable that is not set; name one, . for this folder, or leave it out"
         )
+    if not Path(word).is_absolute():
+        try:
+            Path.cwd()
+        except FileNotFoundError as error:
+            raise BadParameter("the folder that this was called in has been deleted; cd to another one") from error
     return Path(word)
 
 

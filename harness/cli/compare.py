@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from harness import names, outside, whole
-from harness.cli import plans
+from harness.cli import environment, plans
 
 if TYPE_CHECKING:
     from harness.comparison.comparison import Comparison
@@ -89,6 +89,7 @@ def compare(  # noqa: PLR0917 - typer passes options by name
 
     Also: `compare plan` and `compare run` make such results, `compare noise` measures what a machine can show; each has --help.
     """
+    environment.must_be_in_a_folder()  # A and B are no paths to typer, which looks after those
     from harness.comparison import comparison
     from harness.comparison.judging import floor as floors
     from harness.comparison.reporting import terminal

@@ -47,6 +47,10 @@ def configs(
     from harness.execution.context import this_machine
     from harness.results import table
 
+    if recipes and names:
+        raise ValueError(
+            f"{' '.join(names)} --recipes: the recipes are no configuration's; leave the name out, or --recipes"
+        )
     if recipes:
         table.show_table(RECIPES, published_recipes(), right=("batch",))
         return

@@ -40,7 +40,7 @@ OF_LAUNCHERS = (
     "HARNESS_STEP",
     variables.ALSO,
 )
-OTHERS = ("LOG_FILE", "LOGNAME", "PYTHONHASHSEED")  # known to be something else
+OTHERS = ("COUNT", "LOG_FILE", "LOGNAME", "PYTHONHASHSEED")  # known to be something else
 ALIKE = 0.87  # of difflib's ratio: one letter more, less or other in a name of six
 
 

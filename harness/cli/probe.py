@@ -55,6 +55,7 @@ def probe(  # noqa: PLR0917 - typer passes options by name
     """
     from json import dumps
 
+    environment.must_be_in_a_folder()
     from harness import config, config_files, names
     from harness.execution import probe as probing
     from harness.execution.context import keep_compiled, this_machine

@@ -51,6 +51,8 @@ def report(  # noqa: PLR0917  typer's options
 
     if json and csv:
         raise ValueError("--json and --csv both print to stdout: choose one")
+    if group and (json or csv or html is not None):
+        raise ValueError("--group is of the table on the screen: leave it out, or --json, --csv and --html")
     named = folders or environment.results(CHECKOUT)
     board = reporting.gather(
         named, generated=datetime.now(UTC), published=published, checks=environment.checks(CHECKOUT)

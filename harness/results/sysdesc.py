@@ -15,6 +15,7 @@ from typing import Any
 
 from harness import outside
 from harness.results.record import number
+from harness.rules import rulesets
 
 FIELDS = (
     *("submitter", "division", "status", "system_name", "number_of_nodes", "host_processors_per_node"),
@@ -80,8 +81,8 @@ def to_fill_in(description: Mapping[str, str]) -> list[str]:
 
 def check_ruleset(ruleset: str) -> None:
     """ValueError for what names no ruleset."""
-    if not re.fullmatch(r"\d{1,3}\.\d{1,3}(\.\d{1,3})?", ruleset):
-        raise ValueError(f"--ruleset {ruleset}: a ruleset is written like 0.7.0")
+    if ruleset not in rulesets():
+        raise ValueError(f"--ruleset {ruleset}: not one of {', '.join(rulesets())}")
 
 
 def status_words(ruleset: str) -> tuple[str, ...]:

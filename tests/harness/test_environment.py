@@ -26,7 +26,7 @@ def test_lookalikes(name: str, meant: str) -> None:
 def test_what_is_ours_and_what_is_nobodys_business() -> None:
     ours = dict.fromkeys(environment.DECLARED, "x")
     others = dict.fromkeys(
-        ("PATH", "HOME", "LANG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LOGNAME", "USER", "TERM"), "x"
+        ("PATH", "HOME", "LANG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LOGNAME", "USER", "TERM", "COUNT"), "x"
     )
     launchers = dict.fromkeys(environment.OF_LAUNCHERS, "x")
     assert environment.lookalikes(ours | others | launchers | {"HARNESS_IMAGE_COMMIT": "x"}) == []

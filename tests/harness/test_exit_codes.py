@@ -57,16 +57,39 @@ def test_a_table_that_the_disk_had_no_room_for_is_no_success(words: tuple[str, .
     assert (b"error: what was printed is not whole: No space left on device" in done.stderr) == (code == 6)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("run", "embedded", "--out", "{out}"), ("doctor", "--out", "x"), ("score", "."), ("report", "."), ("check", "."),
+     ("compare", ".", "."), ("probe",)],
+    ids=lambda words: words[0],
+)  # fmt: skip
 def test_a_folder_that_was_deleted_under_the_caller_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run had begun its log when oneMKL ended the process: it looks for PyTorch's libraries from there."""
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert cli.main(["run", "embedded", "--out", str(tmp_path / "out")]) == 2
+    assert cli.main([each.format(out=tmp_path / "out") for each in words]) == 2
     assert "has been deleted; cd to another one" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     cli.main(["status", str(tmp_path)])
     assert "no result log under" in capsys.readouterr().err, "a verb that does not train needs none"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["configs", "nonsense", "--recipes"], "nonsense --recipes: "),
+        (["report", "--group", "--json"], "--group is of the table"),
+        (["report", "--group", "--csv"], "--group is of the table"),
+        (["report", "--group", "--html", "page"], "--group is of the table"),
+        (["sysinfo", "--ruleset", "9.9"], "--ruleset 9.9: not one of 0."),
+    ],
+)
+def test_what_would_have_no_effect_is_refused_by_name(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert cli.main(words) == 2
+    assert said in capsys.readouterr().err
