@@ -47,7 +47,8 @@ Environment, for those who know MLPerf's scripts: DGXSYSTEM is CONFIGURATION, DA
 SEED --seed, DATESTAMP --datestamp, CLEAR_CACHES=0 --no-clear-caches; any other option is read from HARNESS_ and its
 name (HARNESS_MAX_STEPS=200).
 Options win. HARNESS_CACHE_DIR is where the embedded data, what the check of a data set leaves and compiled parts are kept
-(default: .cache in the checkout, or ~/.cache/harness where that is not yours alone).
+(default: .cache in the checkout; where that is not yours alone $XDG_CACHE_HOME/harness, by default ~/.cache/harness, and
+where not even that is, harness-UID in $TMPDIR, by default /tmp).
 
 Exit codes: 0 target met; 1 epochs (or --max-steps) spent without it; 2 usage or configuration; 5 the run broke; 6 no
 suitable device or driver; 130 interrupted. Whatever began leaves its status in the log; a wrong command line,

@@ -162,7 +162,7 @@ class Request:
         Path | None,
         Option(
             help="Where made data, what the check of a data set leaves and compiled parts are kept.  [default: .cache in the "
-            "checkout; /cache in the image; else ~/.cache/harness]"
+            "checkout; /cache in the image; else $XDG_CACHE_HOME/harness, by default ~/.cache/harness]"
         ),
         ALL,
         CACHE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -11,6 +12,7 @@ from harness import request
 from harness.cli import environment
 from harness.execution.context import Launch, keep_compiled
 from harness.system import places
+from tests.conftest import CHECKOUT
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,18 @@ def test_what_is_ours_and_what_is_nobodys_business() -> None:
 def test_an_unknown_name_with_our_prefix() -> None:
     (sentence,) = environment.lookalikes({"HARNESS_BATCH": "4"})
     assert sentence.startswith("the environment variable HARNESS_BATCH is not read; known are DGXSYSTEM")
+
+
+def test_each_variable_that_decides_where_things_lie_is_documented() -> None:
+    """XDG_CACHE_HOME moved the cache, and no page and no help said so."""
+    source = Path(environment.__file__).read_text()
+    read = set(re.findall(r'environment(?:\.get\(|\[)"([A-Z_]+)"', source)) - {"HOME"}  # which is said as ~
+    assert "XDG_CACHE_HOME" in read
+    pages = "".join(path.read_text() for path in (CHECKOUT / "run_and_time.sh", *(CHECKOUT / "docs").glob("*.md")))
+    for name in (*read, environment.CACHE_DIR, environment.BENCHMARKS, "TMPDIR"):
+        assert name in pages, name
+    (option,) = (each for each in request.FIELDS if each.name == "cache_dir")
+    assert "$XDG_CACHE_HOME/harness, by default ~/.cache/harness" in option.annotation.__metadata__[0].help
 
 
 def test_cache_dir(tmp_path: Path) -> None:
