@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-ALL = (
-    Path(__file__).resolve().parents[1]
-)  # what gradients and shapes are found with lies in other files than the operators
+# Whole: what gradients and shapes are found with lies in other files than the operators, too
+ALL = Path(__file__).resolve().parents[1]
 
 
 def compiled(what: Any, **options: Any) -> Any:
