@@ -10,7 +10,9 @@ import pytest
 
 from harness import request
 from harness.cli import environment
+from harness.comparison.history import points
 from harness.execution.context import Launch, keep_compiled
+from harness.results.checking import official
 from harness.system import places
 from tests.conftest import CHECKOUT
 
@@ -91,6 +93,18 @@ def test_a_cache_in_which_others_could_have_been_first_is_passed_over(tmp_path: 
     assert environment.cache_dir(tmp_path, users).name == f"harness-{os.getuid()}"
     (tmp_path / "shared").chmod(0o700)
     assert environment.cache_dir(tmp_path, users) == tmp_path / ".cache"
+
+
+def test_whoever_makes_the_cache_makes_it_for_its_user_alone(tmp_path: Path) -> None:
+    """Under Debian's umask for a user's own group `check` and `history` made one that no run trusted afterwards."""
+    before = os.umask(0o002)
+    try:
+        official._keep(tmp_path / "check" / ".cache" / "checks", "key", [])
+        points._keep(tmp_path / "history" / ".cache" / "history.json", {})
+    finally:
+        os.umask(before)
+    assert [places.own(tmp_path / verb / ".cache") for verb in ("check", "history")] == [True, True]
+    assert (tmp_path / "history" / ".cache" / "history.json").exists()
 
 
 def test_a_cache_of_a_checkout_that_is_mounted_read_only_is_passed_over(

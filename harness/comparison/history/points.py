@@ -154,6 +154,6 @@ def _kept(path: Path) -> dict[str, dict[str, Any]]:
 
 def _keep(path: Path, logs: dict[str, dict[str, Any]]) -> None:
     with contextlib.suppress(OSError):  # without a cache all is read again each time
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with whole.replacing(path) as file:
             file.write(json.dumps({"version": VERSION, "logs": logs}).encode())

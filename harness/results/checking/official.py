@@ -192,7 +192,11 @@ def _kept(cache: Path | None, key: str) -> list[dict[str, Any]] | None:
 def _keep(cache: Path, key: str, answer: list[dict[str, Any]]) -> None:
     """A cache that cannot be written costs time alone."""
     try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in (
+            cache.parent,
+            cache,
+        ):  # whatever the umask: a cache in which a group can write is trusted by nobody
+            each.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not _ours(cache):
             return
         with whole.replacing(cache / f"{key}.json") as file:
