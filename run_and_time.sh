@@ -66,7 +66,7 @@ done
 script=$(readlink -f -- "${BASH_SOURCE[0]}") # a link to it may be what is called
 # shellcheck source=requirements/set_up.sh
 . "${script%/*}/requirements/set_up.sh"
-# An environment of CUDA 12 is one for older GPUs and drivers: CUDA 13 would not run on what it was made for
-ready "$here/requirements/run.lock" || ready "$here/requirements/cuda12.lock" || set_up "$here/requirements/run.lock"
+# An active environment of CUDA 12 is one for older GPUs and drivers: CUDA 13 would not run on what it was made for
+ready "$here/requirements/run.lock" || ready "$here/requirements/cuda12.lock" || set_up "$(lock_of_environment)"
 # -P: a folder called harness in the caller's directory is not ours
 PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} exec "$python" -P -m harness run "$@"

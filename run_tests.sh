@@ -10,7 +10,7 @@ script=$(readlink -f -- "${BASH_SOURCE[0]}") # a link to it may be what is calle
 # shellcheck source=requirements/set_up.sh
 . "${script%/*}/requirements/set_up.sh"
 cd "$here"
-set_up requirements/run.lock requirements/dev.lock
+set_up "$(lock_of_environment)" requirements/dev.lock
 
 lint() {
     local failed=0

@@ -194,6 +194,7 @@ class Session(Protocol):
         It may share memory with the session: to be saved before the next epoch. Called on every rank. Tensors, numbers, texts
         and containers of them alone: a checkpoint is read without running any code of its own (torch's weights_only). A
         benchmark that is `Detecting` puts into it what `detector` needs beside the configuration, such as the categories.
+        "chosen", where it is there, is what of `chosen` the run that goes on is to take from there: its Context.chosen.
         """
         ...
 

@@ -11,6 +11,7 @@
 here=$(readlink -f -- "${BASH_SOURCE[0]}")
 here=${here%/requirements/*}
 mark=$here/.venv/set-up.lock # held by whoever sets up; empty unless he is at it, or was killed
+of=$here/.venv/made-of # names the lock file that .venv is of, or is to be
 
 fail() { printf 'error: %s\n' "$1" >&2; exit "${2:-2}"; }
 
@@ -54,18 +55,28 @@ try_lock() {
     if [[ $code == 75 ]]; then printf taken; fi
 }
 
+# That of .venv where it is another CUDA's, which older GPUs and drivers need, and else the one for everybody.
+lock_of_environment() {
+    local name=""
+    read -r name 2>/dev/null < "$of" || true
+    printf '%s' "$here/requirements/${name:-run.lock}"
+}
+
 make_environment() {
-    local began=$SECONDS log=$here/.venv/set-up.log base=$1 lock info count=0
+    local began=$SECONDS log=$here/.venv/set-up.log base=$1 lock info count=0 before
     shift
+    before=$(lock_of_environment)
     printf 'unfinished\n' > "$mark" || fail "$mark cannot be written"
     python=$here/.venv/bin/python
     # A killed pip leaves packages of which it has the name and version and not all files: it would call them installed
     for info in "$here"/.venv/lib/python3*/site-packages/*.dist-info; do
         [[ -e $info/INSTALLER ]] || rm -rf "$info" || fail "$info is unfinished and cannot be removed, for the reason above"
     done
-    if ! fits "$python" || ! { has_pip "$python" || has_pip "$base"; }; then
+    # Nor into one of another CUDA: both have their libraries in the same folders, and pip leaves what the other's had there
+    if [[ ${1##*/} != "${before##*/}" ]] || ! fits "$python" || ! { has_pip "$python" || has_pip "$base"; }; then
         make_empty_one "$base" || fail "no environment could be made in $here/.venv, for the reason above"
     fi
+    printf '%s\n' "${1##*/}" > "$of" || fail "$of cannot be written"
     for lock in "$@"; do count=$((count + $(grep -c '==' "$lock"))); done
     printf 'set-up: installing %d packages into .venv (about 7 GB with CUDA; minutes, once)\n' "$count"
     local pip=("$python" -m pip)

@@ -218,6 +218,23 @@ def test_an_environment_of_cuda_12_is_left_alone(checkout: Checkout) -> None:
     assert checkout.steps() == ["venv", "install"] and checkout.started()
 
 
+def test_one_of_cuda_12_that_was_not_finished_is_gone_on_with(checkout: Checkout) -> None:
+    command = ("bash", "requirements/set_up.sh", "requirements/cuda12.lock")
+    assert checkout.run(*command, cwd=checkout.root, DIES_IN="pip")[0] == KILLED
+    assert checkout.run()[0] == 0 and checkout.started()
+    assert (checkout.root / ".venv" / "made-of").read_text() == "cuda12.lock\n"
+
+
+def test_an_environment_of_another_cuda_is_made_anew(checkout: Checkout) -> None:
+    """Both have libraries in the same folders, and pip leaves there what the other's wheels had."""
+    assert checkout.run()[0] == 0
+    code, said = checkout.run("bash", "requirements/set_up.sh", "requirements/cuda12.lock", cwd=checkout.root)
+    assert (code, checkout.steps()) == (0, ["venv", "install"] * 2), said
+    (checkout.root / ".venv" / "whole").unlink()
+    assert checkout.run()[0] == 0
+    assert (checkout.root / ".venv" / "made-of").read_text() == "cuda12.lock\n"
+
+
 def test_more_is_installed_by_one_command_with_pip_in_the_environment_or_without(checkout: Checkout) -> None:
     """The documentation named .venv/bin/pip, which is not there where Debian's python3-venv is not."""
     for page in ("engines.md", "inference.md", "troubleshooting.md"):

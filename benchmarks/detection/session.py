@@ -287,6 +287,8 @@ class DetectorSession(ABC):
             "categories": self._categories(),
             "preprocessing": preprocessing(self.settings.model.image_px, self.settings.antialias),
             "precision": self.precision,
+            # threads are left out: they are the machine's
+            "chosen": {"precision": self.precision} if self.init.compute.precision == "auto" else {},
             "data_backend": self.settings.data.backend,
         }
 

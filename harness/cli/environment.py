@@ -112,6 +112,8 @@ def passed_over(checkout: Path | None, environment: Mapping[str, str] = os.envir
     if kept is None or not os.access(kept, os.W_OK) or places.own(kept):  # or it is mounted read-only
         return []
     taken = cache_dir(checkout, environment)
+    if {kept.stat().st_uid, kept.lstat().st_uid} != {os.geteuid()}:
+        return [f"{kept} is passed over for {taken}: it is of another user than this one"]
     return [f"{kept} is passed over for {taken}, as others may write in it: chmod go-w {shlex.quote(str(kept))}"]
 
 

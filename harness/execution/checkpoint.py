@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -148,13 +149,14 @@ def _write(content: dict[str, Any], file: BinaryIO) -> None:
     """What ends a write of its own is raised as it is: a full disk, a signal."""
     import torch
 
+    before = sys.exception()  # what is being handled already ended no write of this
     try:
         torch.save(content, file)
     except RuntimeError as error:  # torch's, of a file that ends too early: it takes the place of what ended the write
         reason = error.__context__
-        while isinstance(reason, Exception) and not isinstance(reason, OSError):
+        while reason is not before and isinstance(reason, Exception) and not isinstance(reason, OSError):
             reason = reason.__context__
-        raise reason or error  # noqa: B904 - it came before
+        raise error if reason is None or reason is before else reason  # noqa: B904 - it came before
 
 
 def keep_best(folder: Path, last: Checkpoint) -> None:

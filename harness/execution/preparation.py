@@ -5,6 +5,7 @@ once the ranks have met, that all of them were asked for the same thing.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from harness.execution.binding import Bound
 from harness.execution.checkpoint import Checkpoint
 from harness.execution.run import Run
 from harness.exit_codes import DISK_FULL
+from harness.request import Request
 from harness.system import host
 from harness.system.accelerator import CPU
 
@@ -58,7 +60,7 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
         seed=seeding.draw() if seed is None else seed,
         initial_weights=request.initial_weights,
         deterministic=request.deterministic,
-        chosen=request.chosen,
+        chosen=_chosen(request, resumed),
     )
     bound = binding.bind(configuration.run.cpu_binding, here, run.launch.local_world_size)
     assert request.cache_dir is not None  # the command line settles it
@@ -82,6 +84,12 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
         ) from error
     context.keep_compiled(request.cache_dir)
     return replace(here, data_dir=data_dir), bound
+
+
+def _chosen(request: Request, resumed: Checkpoint | None) -> str | None:
+    """--chosen, or what the run that this one goes on with had chosen: the next moment's noise chooses nothing for its rest."""
+    before = None if resumed is None else resumed.state.get("chosen")
+    return json.dumps(before) if request.chosen is None and before else request.chosen
 
 
 def agree(run: Run, here: Context, bound: Bound, resumed: Checkpoint | None) -> tuple[Context, Mapping[str, Plain]]:

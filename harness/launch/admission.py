@@ -120,6 +120,10 @@ def may_begin(series: SeriesOrder, where: str, account: Account) -> None:
         log, of = folder / names.result(number), last.get(number)
         if log.exists() and (of is None or of.marked is not None or not trial.may_have_left(of, log.name)):
             raise stranger(log)
+        # else the trial itself would be refused, after others have taken their hours
+        for left in (names.telemetry(log), log.with_suffix(".png")):
+            if left is not None and left.exists() and (of is None or of.marked is not None):
+                raise stranger(left)
 
 
 def _each_seed_once(series: SeriesOrder, account: Account) -> None:
@@ -133,10 +137,10 @@ def _each_seed_once(series: SeriesOrder, account: Account) -> None:
             )
 
 
-def stranger(log: Path) -> ledger.LedgerError:
-    """What to raise where a log lies that the ledger does not know."""
+def stranger(left: Path) -> ledger.LedgerError:
+    """What to raise where a log, or what lies beside one, is of no trial that the ledger knows."""
     return ledger.LedgerError(
-        f"{log}: is there, but the ledger knows of no such trial; move it away, or name another --out or --system"
+        f"{left}: is there, but the ledger knows of no such trial; move it away, or name another --out or --system"
     )
 
 

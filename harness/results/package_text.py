@@ -68,7 +68,7 @@ def system_files(series: Series, system: str, sources: Path, ruleset: str) -> di
         "init_datasets.sh": (
             "Once: the data set and the initial weights, downloaded and verified. DATADIR names their folder.",
             ". ./requirements/set_up.sh\n"
-            "set_up requirements/run.lock\n"
+            'set_up "$(lock_of_environment)"\n'
             f'exec "$python" -m harness prepare {of_benchmark}--data-dir "${{DATADIR:?name the folder of the data}}" "$@"',
         ),
         "run_and_time.sh": (

@@ -82,6 +82,12 @@ def test_a_cache_in_which_others_could_have_been_first_is_passed_over(tmp_path: 
     (said,) = environment.passed_over(tmp_path, users)
     assert f"{tmp_path}/.cache is passed over for {tmp_path}/users/harness" in said and "chmod go-w" in said
     assert environment.passed_over(tmp_path, {"HARNESS_CACHE_DIR": "/x"}) == []
+    (tmp_path / ".cache").chmod(0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 4711)
+        (said,) = environment.passed_over(tmp_path, users)
+    assert said.endswith(": it is of another user than this one")
+    (tmp_path / ".cache").chmod(0o777)
     assert environment.cache_dir(tmp_path, {"HOME": str(tmp_path)}) == tmp_path / ".cache" / "harness"
     (tmp_path / "users" / "harness").mkdir(parents=True, mode=0o700)
     (tmp_path / "users" / "harness").chmod(0o770)

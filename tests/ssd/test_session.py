@@ -213,6 +213,7 @@ def test_training_goes_on_in_the_number_format_it_began_in(
     session.load_data()
     session.init.precision = was
     state = session.state()
+    assert state["chosen"] == ({"precision": was} if asked == "auto" else {}), "which the run that goes on takes"
     session.restore(state)
     session.init.precision = now
     with pytest.raises(ValueError, match=re.escape(f"the checkpoint is of training in {was}, and {said}")):

@@ -66,7 +66,7 @@ def export(model: Model, path: Path, pictures: Sequence[Path] = ()) -> Exported:
     if missing:
         raise NotSuitable(
             f"export needs {', '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed: "
-            "pip install -r requirements/export.lock, or the extra `export`"
+            "bash requirements/set_up.sh requirements/run.lock requirements/export.lock, or the extra `export`"
         )
     assert model.state is not None
     graph = model.benchmark.graph(model.configuration.tables, model.state)

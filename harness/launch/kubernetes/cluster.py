@@ -31,7 +31,8 @@ SILENT_S = 120.0  # a connection on which nothing comes may be dead: another is 
 GONE_S = manifests.GRACE_S + 30.0  # for pods of a deleted Job
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 INSTALL = """--engine kubernetes needs the Kubernetes client for Python:
-    python -m pip install kubernetes        (or, in a checkout, -r requirements/kubernetes.lock)
+    bash requirements/set_up.sh requirements/run.lock requirements/kubernetes.lock        in a checkout
+    python -m pip install kubernetes                                                      elsewhere
 --dry-run needs none: it prints what kubectl would take"""
 
 # What an answer contains -> what to do about it

@@ -26,7 +26,7 @@ import torch
 
 from harness import config, whole
 from harness.contract import Context
-from harness.execution import checkpoint, ending, lifecycle
+from harness.execution import checkpoint, ending, lifecycle, preparation
 from harness.execution.checkpoint import Checkpoint
 from harness.execution.console import Lines, Terminal
 from harness.execution.context import Launch
@@ -158,6 +158,28 @@ def test_a_signal_that_comes_while_torch_writes_is_one(tmp_path: Path, monkeypat
     monkeypatch.setattr(whole, "replacing", lambda _: contextlib.nullcontext(Half()))
     with pytest.raises(Interrupted, match="SIGTERM"):
         checkpoint.save(tmp_path, replace(saved(2), state={**LARGE, "more": torch.ones(100_000)}))
+
+
+def test_a_fault_of_the_device_is_not_what_was_being_handled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint of the end is written where a picture may just have met a full disk."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(torch, "save", broken)
+    try:
+        raise OSError(errno.ENOSPC, "of a picture")
+    except OSError:
+        with pytest.raises(RuntimeError, match="an illegal memory access"):
+            checkpoint.save(tmp_path, saved(1))
+
+
+def test_a_run_that_goes_on_takes_what_was_chosen_before(tmp_path: Path) -> None:
+    """By a burst of other work init chose another number format, and an unattended restart was refused."""
+    before = replace(saved(1), state={"quality": 0.3, "chosen": {"precision": "bf16"}})
+    assert preparation._chosen(Request(), None) is preparation._chosen(Request(), saved(1)) is None
+    assert preparation._chosen(Request(), before) == '{"precision": "bf16"}'
+    assert preparation._chosen(Request(chosen="{}"), before) == "{}"
 
 
 def test_what_torch_itself_finds_wrong_stays_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -533,6 +533,18 @@ def test_a_strangers_log_is_never_entered_for_a_trial(fakes: Fakes) -> None:
     assert stranger.read_text() == ":::MLLOG {}\n"
 
 
+@pytest.mark.parametrize("name", ["telemetry_1.jsonl", "result_1.png"])
+def test_what_an_earlier_run_left_beside_its_log_is_said_before_the_first_trial(fakes: Fakes, name: str) -> None:
+    """The second trial would be refused for it, when the first has taken its hours."""
+    (fakes.folder / name).write_text("of a run whose log was moved away")
+    fakes.tell()
+    with pytest.raises(ledger.LedgerError, match=f"{name}: is there, but the ledger knows of no such trial"):
+        fakes.run(2)
+    assert fakes.statuses == []
+    (fakes.folder / name).unlink()
+    assert fakes.run(2) == 0
+
+
 def test_a_log_that_a_refused_trial_did_not_leave_is_not_put_aside_as_its(fakes: Fakes) -> None:
     """Somebody's result was renamed, for good, to what a broken attempt had left, and so entered."""
     fakes.tell(_0="refuse")
