@@ -168,7 +168,7 @@ def test_a_number_that_no_reader_takes_for_a_result_s_is_refused(tmp_path: Path,
     (tmp_path / "result_999999999.txt").touch()
     refused = run(toy.write(tmp_path, toy.raw()), "--out", tmp_path, *(() if number is None else ("--number", number)))
     assert refused.returncode == 2
-    assert ("no number is larger" if number is None else "less than or equal to 999999999") in refused.stderr
+    assert ("none is larger" if number is None else "less than or equal to 999999999") in refused.stderr
     assert len([*tmp_path.glob("*.txt")]) == 1
 
 

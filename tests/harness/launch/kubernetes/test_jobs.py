@@ -114,7 +114,7 @@ def test_two_nodes_train_one_run(lab: Lab) -> None:
 @pytest.mark.long
 def test_stacks_come_from_every_node(lab: Lab) -> None:
     lab.configuration = toy.write(lab.folder, toy.raw("sleeps", ranks=1, nodes=2))
-    done = lab.run("--watchdog", "60")  # longer than a busy machine takes to begin
+    done = lab.run("--watchdog", "45")  # longer than a busy machine takes to begin, and shorter than it sleeps
     assert (done.returncode, lab.statuses) == (5, ["stalled"]), done.stdout + done.stderr
     assert "stacks of rank 0" in (lab.results / "result_0.txt").read_text()
     assert "stacks of rank 1" in (lab.results / "result_0.node1.log").read_text()
