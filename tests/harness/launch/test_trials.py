@@ -536,8 +536,8 @@ def test_a_strangers_log_is_never_entered_for_a_trial(fakes: Fakes) -> None:
 @pytest.mark.parametrize("name", ["telemetry_1.jsonl", "result_1.png"])
 def test_what_an_earlier_run_left_beside_its_log_is_said_before_the_first_trial(fakes: Fakes, name: str) -> None:
     """The second trial would be refused for it, when the first has taken its hours."""
-    (fakes.folder / name).write_text("of a run whose log was moved away")
     fakes.tell()
+    (fakes.folder / name).write_text("of a run whose log was moved away")
     with pytest.raises(ledger.LedgerError, match=f"{name}: is there, but the ledger knows of no such trial"):
         fakes.run(2)
     assert fakes.statuses == []
