@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -46,6 +47,11 @@ def telemetry(log: Path) -> Path | None:
     """What lies beside a run's log and says what its accelerators did; None for a log of another name."""
     name = log.name.replace("result_", "telemetry_", 1)
     return None if name == log.name else log.with_name(name).with_suffix(".jsonl")
+
+
+def taken_for_its_own(log: Path) -> list[Path]:
+    """Telemetry and picture that lie beside where a log is to be, and that readers would take for its run's."""
+    return [each for each in (telemetry(log), log.with_suffix(".png")) if each is not None and os.path.lexists(each)]
 
 
 def refused(number: int) -> str:

@@ -192,11 +192,8 @@ class _Writer(logging.Logger):
 
 def _nothing_left_for(log: Path) -> None:
     """ValueError where a file lies that would pass for what this run leaves."""
-    for left in (names.telemetry(log), log.with_suffix(".png")):
-        if left is not None and os.path.lexists(left):
-            raise ValueError(
-                f"{left}: is of an earlier run whose log is gone, and would pass for this one's; move it too"
-            )
+    for left in names.taken_for_its_own(log):
+        raise ValueError(f"{left}: is of an earlier run whose log is gone, and would pass for this one's; move it too")
 
 
 def refused(path: Path) -> Path:

@@ -121,9 +121,8 @@ def may_begin(series: SeriesOrder, where: str, account: Account) -> None:
         if log.exists() and (of is None or of.marked is not None or not trial.may_have_left(of, log.name)):
             raise stranger(log)
         # else the trial itself would be refused, after others have taken their hours
-        for left in (names.telemetry(log), log.with_suffix(".png")):
-            if left is not None and left.exists() and (of is None or of.marked is not None):
-                raise stranger(left)
+        if (of is None or of.marked is not None) and (left := names.taken_for_its_own(log)):
+            raise stranger(left[0])
 
 
 def _each_seed_once(series: SeriesOrder, account: Account) -> None:
