@@ -9,6 +9,7 @@ import time
 import psutil
 
 from tests.conftest import CHECKOUT
+from tests.patience import PATIENCE_S
 
 KILLED = """
 import multiprocessing, os, signal
@@ -25,7 +26,7 @@ def test_the_worker_of_a_process_that_was_killed_ends() -> None:
     done = subprocess.run(
         [sys.executable, "-c", KILLED], cwd=CHECKOUT, stdout=subprocess.PIPE, check=False, timeout=120
     )
-    number, until = int(done.stdout), time.monotonic() + 60
+    number, until = int(done.stdout), time.monotonic() + PATIENCE_S
     while psutil.pid_exists(number) and psutil.Process(number).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < until, f"process {number} is still there"
         time.sleep(0.05)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHECKOUT
+from tests.patience import PATIENCE_S
 
 AT_A_TERMINAL = "import os, sys; os.login_tty(0); from harness.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -27,7 +28,7 @@ def test_an_answer_is_an_exit_code(tmp_path: Path, typed: bytes, code: int) -> N
             said += os.read(ours, 1000)
         os.write(ours, typed)
         try:
-            assert process.wait(60) == code, said
+            assert process.wait(PATIENCE_S) == code, said
         finally:
             process.kill()  # else leaving the block waits for one that does not end
     os.close(ours)

@@ -21,6 +21,7 @@ from benchmarks.ssd import data
 from benchmarks.ssd.config import Augmentation
 from benchmarks.ssd.data_torch import TrainBatches
 from tests.conftest import CHECKOUT
+from tests.patience import PATIENCE_S
 from tests.ssd import coco_folder, small
 from tests.ssd.coco_folder import Picture
 from tests.ssd.test_data import BOXES, PX
@@ -163,7 +164,7 @@ def test_batches_are_made_ahead_and_waiting_is_counted(tmp_path: Path, monkeypat
     next(taken)
     assert batches.wait_s > 0
     assert len(made) >= 3
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE_S
     while len(made) < 6 and time.monotonic() < until:
         time.sleep(0.01)
     assert 6 <= len(made) <= 9, "one batch taken, one more is ready before it is asked for, not the whole epoch"
@@ -190,7 +191,7 @@ session.warm_up(); session.load_data()
 print(len([x.loss for x in session.train_epoch(1)]), 0 <= session.evaluate(1) <= 1, session.properties()["data_backend"])
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.stdout.split() == ["3", "True", "torch"], done.stderr
 

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.detection.capabilities import installed
 from tests.conftest import CHECKOUT
+from tests.patience import PATIENCE_S
 
 # A driver without a device: what cuDNN's compiler and CUDA's runtime look up, and what they must be told
 DRIVER = r"""
@@ -104,7 +105,7 @@ def make(tmp_path: Path) -> Callable[[str, int, int], list[list[str]]]:
             env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert finished.returncode == 0, finished.stderr[-4000:]

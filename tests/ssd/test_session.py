@@ -22,6 +22,7 @@ from harness.contract import Context, Plain
 from harness.execution import checkpoint
 from tests.conftest import CHECKOUT, gpus
 from tests.harness.execution.runs import complies, events, run
+from tests.patience import PATIENCE_S
 from tests.ssd import small
 from tests.toy.configuration import write
 
@@ -125,7 +126,7 @@ packages = {{"nvidia.dali", "torchvision", "hotcoco", "pycocotools"}}  # DALI it
 print(sorted(name for name in late if name in packages or name.startswith("benchmarks.")))
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 

@@ -28,6 +28,8 @@ from harness.contract import (
 
 from . import using
 
+BEYOND_PATIENCE_S = 1200  # twice tests.patience: a test sees what ends it before it would have ended by itself
+
 
 class Toy(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -73,12 +75,12 @@ class ToySession:
             raise RuntimeError("the toy broke")
         if self.toy.fate == "warms up for ever":
             _deaf_to_signals()
-        time.sleep(60 if self.toy.fate == "warms up slowly" else 0)
+        time.sleep(BEYOND_PATIENCE_S if self.toy.fate == "warms up slowly" else 0)
 
     def load_data(self) -> DataSummary:
         if self.toy.fate == "bad data":
             raise ValueError("the folder has 7 numbers, the configuration says 8")
-        time.sleep(60 if self.toy.fate == "reads slowly" else 0)
+        time.sleep(BEYOND_PATIENCE_S if self.toy.fate == "reads slowly" else 0)
         both = 3 if self.toy.fate == "knows the answers" else 0
         return DataSummary(4 * self.toy.steps, 4, self.toy.steps, eval_samples_trained_on=both)
 
@@ -96,9 +98,10 @@ class ToySession:
             if self.toy.fate == "never returns" and epoch == 2:
                 _deaf_to_signals()
             time.sleep(2 if self.toy.fate == "naps" and epoch == 2 else 0)
-            time.sleep(600 if self.toy.fate == "rank 1 hangs" and self.context.rank == 1 and epoch == 2 else 0)
+            hangs = self.toy.fate == "rank 1 hangs" and self.context.rank == 1
+            time.sleep(BEYOND_PATIENCE_S if hangs and epoch == 2 else 0)
             time.sleep(0.2 if self.toy.fate == "rank 1 is slow" and self.context.rank == 1 else 0)
-            time.sleep(60 if self.toy.fate in ("sleeps", "rank 1 raises") and epoch == 2 else 0.001)
+            time.sleep(BEYOND_PATIENCE_S if self.toy.fate in ("sleeps", "rank 1 raises") and epoch == 2 else 0.001)
             loss = math.nan if self.toy.fate == "nan" and epoch == 2 else 1 - self.quality
             since += 1
             if step % self.context.log_every_steps == 0 or step == last:
@@ -124,7 +127,7 @@ class ToySession:
 
     def fingerprint(self) -> str:
         if self.toy.fate == "leaves a thread":
-            threading.Thread(target=time.sleep, args=(600,), name="reader of beads").start()
+            threading.Thread(target=time.sleep, args=(BEYOND_PATIENCE_S,), name="reader of beads").start()
         time.sleep(5 if self.toy.fate == "long farewell" else 0)
         return "f00d"
 

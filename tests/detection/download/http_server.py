@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal
 
+from tests.patience import PATIENCE_S
+
 Fault = Literal[
     "break",  # half of what was asked for, then the connection is closed
     "stall",  # half of what was asked for, then nothing more, with the connection open
@@ -134,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(half)
         elif fault == "stall":
             self.wfile.write(half)
-            self.owner.released.wait(30)
+            self.owner.released.wait(PATIENCE_S)
         else:
             self.wfile.write(body)
 

@@ -26,6 +26,7 @@ from benchmarks.detection.download.prepare import prepare
 from harness.cli import main
 from tests.conftest import CHECKOUT
 from tests.detection.download.http_server import FileServer
+from tests.patience import PATIENCE_S
 from tests.ssd.coco_folder import Picture, write
 
 BACKBONE = "weights.pth"
@@ -421,7 +422,7 @@ def test_ctrl_c_in_a_process_of_its_own(server: FileServer, original: Path, tmp_
     assert any(line.startswith("downloading") for line in process.stdout), "it began"
     time.sleep(0.1)  # and waits for what does not come
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == -signal.SIGINT
     assert errors.rstrip().endswith("KeyboardInterrupt")
     (part,) = tmp_path.glob("*.part")

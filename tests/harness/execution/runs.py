@@ -17,9 +17,9 @@ from typing import Any
 from mlperf_logging.compliance_checker import mlp_compliance
 
 from tests.conftest import CHECKOUT
+from tests.patience import PATIENCE_S
 
 KNOWN = '"key": "submission_benchmark", "value": "ssd"'
-LOADING = 120.0  # seconds that a process may take to import and begin
 
 
 def command(*arguments: object) -> list[str]:
@@ -61,7 +61,7 @@ class Begun:
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, timeout: float | None = LOADING) -> int:
+    def wait(self, timeout: float | None = PATIENCE_S) -> int:
         """Without a limit here, pytest's own of the test ends it."""
         self._process.join(timeout)
         assert self._process.exitcode is not None, f"harness {' '.join(self.words)} goes on and on"
@@ -127,7 +127,7 @@ def wait_for(path: Path, text: str) -> None:
     until(lambda: text in there(), lambda: f"{text}; there is {there()}")
 
 
-def until(true: Callable[[], object], what: str | Callable[[], str], seconds: float = LOADING) -> None:
+def until(true: Callable[[], object], what: str | Callable[[], str], seconds: float = PATIENCE_S) -> None:
     """Wait for it. `what` is said where it does not come."""
     deadline = time.monotonic() + seconds
     while not true():

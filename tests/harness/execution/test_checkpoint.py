@@ -39,6 +39,7 @@ from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import begun, events, run, wait_for
 from tests.harness.execution.trained.models import harness, numbers
 from tests.harness.execution.trained.models import saved as kept_by_a_run
+from tests.patience import PATIENCE_S
 from tests.toy import configuration as toy
 
 CONFIGURATION = config.parse(toy.raw(epochs=4), name="toy", source="toy")
@@ -364,7 +365,7 @@ def test_a_best_one_that_a_kill_or_a_full_disk_left_out_is_kept_when_the_run_goe
 
 def test_what_kills_left_of_checkpoints_does_not_fill_the_disk(tmp_path: Path) -> None:
     """Each kill while one was written left its megabytes under a hidden name, for ever."""
-    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=CHECKOUT, check=False, timeout=120)
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=CHECKOUT, check=False, timeout=PATIENCE_S)
     assert killed.returncode == -9
     (other := tmp_path / ".checkpoint.pt.mine.part").write_text("a person's")
     assert len(content(tmp_path)) == 2, "the unfinished one is there"

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.execution import lifeline
+from tests.patience import PATIENCE_S
 
 MACHINES = {0: "node1", 4: "node2", 8: "node3"}
 
@@ -28,7 +29,7 @@ class Store:
         self._there.set()
 
     def get(self, key: str) -> bytes:
-        assert self._there.wait(30)
+        assert self._there.wait(PATIENCE_S)
         return self._value.encode()
 
 
@@ -56,7 +57,7 @@ class Machine:
                 lifeline.kept(store, rank, machines, address, lost=lost, say=self.said.append),
             ):
                 self.inside.set()
-                self.leave.wait(60)
+                self.leave.wait(PATIENCE_S)
                 if self.breaks:
                     raise Broken
 
@@ -66,14 +67,14 @@ class Machine:
 
     def end(self) -> None:
         self.leave.set()
-        self.thread.join(30)
+        self.thread.join(PATIENCE_S)
 
 
 def begun() -> dict[int, Machine]:
     store = Store()
     found = {rank: Machine(store, rank) for rank in MACHINES}
     for each in found.values():
-        assert each.inside.wait(30)
+        assert each.inside.wait(PATIENCE_S)
     return found
 
 
@@ -108,7 +109,7 @@ def test_a_process_that_ends_without_a_word_is_told_where_no_launcher_does(monke
     monkeypatch.setattr(lifeline, "_leave", lambda _, over: over.set())  # as one that is killed
     three = begun()
     three[4].end()
-    assert three[0].known.wait(30)
+    assert three[0].known.wait(PATIENCE_S)
     assert three[0].lost == ["rank 4 on node2 ended without a word"]
     assert not three[8].lost, "rank 0 ends the run for all"
 
@@ -121,7 +122,7 @@ def test_a_rank_that_breaks_is_told_where_each_machine_has_a_launcher_of_its_own
     three = begun()
     three[4].breaks = True
     three[4].end()
-    assert three[0].known.wait(30)
+    assert three[0].known.wait(PATIENCE_S)
     assert three[0].lost == ["rank 4 on node2 has ended before the run did; its own output says why"]
 
 
@@ -147,7 +148,7 @@ def test_a_run_goes_on_where_the_machines_cannot_call_each_other(monkeypatch: py
     store, two = Store(), {0: "node1", 1: "node2"}
     both = [Machine(store, rank, two) for rank in two]
     for each in both:
-        assert each.inside.wait(30)
+        assert each.inside.wait(PATIENCE_S)
         (said,) = each.said
         assert "not every machine that goes silent will be noticed at once" in said
         each.end()

@@ -26,6 +26,7 @@ from harness.system import host
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import environment, events, run, stop
 from tests.harness.execution.test_ways_out import by_hand, free_port  # noqa: F401 - a fixture
+from tests.patience import PATIENCE_S
 from tests.toy import configuration as toy
 
 
@@ -300,7 +301,7 @@ def test_a_rank_that_breaks_does_not_wait_for_the_others_to_end_their_group(
         for rank in range(2)
     ]  # fmt: skip
     try:
-        said = [each.communicate(timeout=100)[0] for each in ranks]
+        said = [each.communicate(timeout=PATIENCE_S)[0] for each in ranks]
     finally:
         for each in ranks:
             each.kill()

@@ -14,6 +14,7 @@ import pytest
 from harness.execution import meeting
 from harness.execution.meeting import MeetingPlace
 from tests.harness.execution.runs import run
+from tests.patience import PATIENCE_S
 from tests.toy import configuration as toy
 
 HERE = "127.0.0.1"
@@ -89,7 +90,7 @@ def test_rank_0_may_come_later(free_port: int) -> None:
     other.start()
     time.sleep(1.5)
     kept = meeting.of_ranks(place, 0, 2, keeps=True)
-    other.join(60)
+    other.join(PATIENCE_S)
     assert len(found) == 1
     assert kept.get("here/1")
 
@@ -101,7 +102,7 @@ def test_a_rank_of_another_run_on_the_same_port_is_told_so(free_port: int) -> No
     first = Thread(target=lambda: kept.append(meeting.of_ranks(place, 0, 2, keeps=True)))
     first.start()
     meeting.of_ranks(place, 1, 2, keeps=False)
-    first.join(60)
+    first.join(PATIENCE_S)
     assert kept
     with pytest.raises(
         ValueError, match=rf"RANK=1 is at {HERE}:{free_port} .* already, or was, on .*: another run meets there"
@@ -120,7 +121,7 @@ def test_ranks_that_torchrun_starts_again_meet_anew(free_port: int) -> None:
         other = Thread(target=lambda: meeting.of_ranks(place, 1, 2, keeps=False, attempt=attempt))
         other.start()
         found = meeting.of_ranks(place, 0, 2, keeps=False, attempt=attempt)
-        other.join(60)
+        other.join(PATIENCE_S)
         return found
 
     for attempt in ("0", "1"):

@@ -21,6 +21,7 @@ from harness.system.accelerator import Sensors
 from harness.system.nvidia import sensors
 from harness.system.torch_build import TorchBuild
 from tests.harness.execution.runs import until
+from tests.patience import PATIENCE_S
 
 
 class NVMLError(Exception):
@@ -242,7 +243,7 @@ def test_the_sampler_ends_with_its_run_and_writes_its_last_line(tmp_path: Path) 
     until(lambda: path.exists() and path.read_text().count('"sample"') >= 3, "three samples")
     assert sampler.stdin is not None
     sampler.stdin.close()
-    assert sampler.wait(timeout=60) == 0
+    assert sampler.wait(timeout=PATIENCE_S) == 0
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines[-1]["event"] == "end"
     times = [line["time_ms"] for line in lines if line["event"] == "sample"]

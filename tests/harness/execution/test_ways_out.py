@@ -36,6 +36,7 @@ from harness.request import Request
 from harness.results import logfile
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import Begun, begun, command, environment, events, harness, run, stop, wait_for
+from tests.patience import PATIENCE_S
 from tests.toy import configuration as toy
 
 pytestmark = pytest.mark.early
@@ -79,7 +80,7 @@ def test_whatever_signal_ends_a_run_its_log_is_closed(tmp_path: Path, number: si
     # a shell starts what runs in its background with some signals ignored, and an ignored one stays so
     with with_signal(tmp_path, number, signal.SIG_DFL) as process:
         process.send_signal(number)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=PATIENCE_S) == 130
     found = stop(tmp_path / "out" / "result_0.txt")
     assert (found["status"], found["reason"]) == ("aborted", number.name)
 
@@ -91,13 +92,13 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=2)
         process.terminate()
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=PATIENCE_S) == 130
     assert stop(tmp_path / "out" / "result_0.txt")["reason"] == "SIGTERM"
 
 
 def test_a_thread_that_the_benchmark_forgot_does_not_hold_the_process(tmp_path: Path) -> None:
     with begun("run", toy.write(tmp_path, toy.raw("leaves a thread")), "--out", tmp_path) as process:
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert "threads of the benchmark are still running (reader of beads)" in process.said("errors")
         assert "RESULT,TOY" in process.said("out")
     assert stop(tmp_path / "result_0.txt")["status"] == "success"
@@ -118,7 +119,7 @@ sys.exit(1)
 
 @pytest.mark.parametrize(
     ("work", "patience", "said", "warned"),
-    [("int", 60, "handlers ran\n", False), ("time.sleep, 600", 0.1, "", True)],
+    [("int", 6000, "handlers ran\n", False), ("time.sleep, 6000", 0.1, "", True)],
     ids=["idle", "busy"],
 )
 def test_an_executor_s_idle_thread_is_none_that_was_forgotten(
@@ -127,7 +128,7 @@ def test_an_executor_s_idle_thread_is_none_that_was_forgotten(
     """As torch's compiler leaves one. Its thread is no daemon and waits until Python's own exit ends it."""
     done = subprocess.run(
         [sys.executable, "-c", LEAVING.format(work=work, patience=patience)],
-        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=50,
+        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, said), done.stderr
     assert ("threads of the benchmark are still running (ThreadPoolExecutor-0_0)" in done.stderr) is warned
@@ -172,7 +173,7 @@ def test_a_signal_at_either_edge_of_a_run_leaves_one_run_stop_and_its_exit_code(
     path, model = toy.write(tmp_path, toy.raw()), tmp_path / "model"
     done = subprocess.run(
         [sys.executable, "-c", AT_THE_EDGE.format(call=call), path, "--out", tmp_path / "out", "--checkpoint-dir", model],
-        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=120,
+        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     assert [each.name for each in (tmp_path / "out").glob("*.txt")] == [name]
@@ -220,7 +221,7 @@ def test_a_signal_at_either_edge_of_what_starts_the_ranks_leaves_them_too(
     path = toy.write(tmp_path, toy.raw(ranks=2))
     done = subprocess.run(
         [sys.executable, "-c", AT_THE_LAUNCHER_S_EDGE.format(place=place), path, "--out", tmp_path / "out"],
-        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=180,
+        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     assert [each.name for each in (tmp_path / "out").glob("*.txt")] == [name]
@@ -260,7 +261,7 @@ def test_a_clock_that_is_set_between_run_start_and_run_stop_makes_no_result(
     words = [within, str(set_by_s), path, "--out", tmp_path / "out", "--checkpoint-dir", tmp_path / "model"]
     done = subprocess.run(
         [sys.executable, "-c", WITH_A_CLOCK, *words],
-        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=120,
+        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == code and said in done.stdout, done.stdout + done.stderr
     assert ("RESULT," in done.stdout) == (within == "_opened")
@@ -283,7 +284,7 @@ def test_a_clock_that_was_set_back_counts_where_it_stamps_the_log(rank: int, cod
 def test_a_main_thread_that_never_comes_back_is_ended_too(tmp_path: Path) -> None:
     with in_second_epoch(tmp_path, "never returns") as process:
         process.terminate()
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=PATIENCE_S) == 130
         said = process.said("out", "errors")
     assert "SIGTERM, and it did not stop by itself within" in stop(tmp_path / "out" / "result_0.txt")["reason"]
     assert "RESULT" not in said
@@ -337,7 +338,7 @@ def test_a_log_that_was_taken_away_is_no_success(tmp_path: Path, harm: Callable[
     with begun("run", path, "--out", log.parent) as process:
         wait_for(log, SECOND_EPOCH)
         harm(log)
-        code, said = process.wait(timeout=60), process.said("out", "errors")
+        code, said = process.wait(timeout=PATIENCE_S), process.said("out", "errors")
     assert code == 5, said
     assert "RESULT" not in said and "Traceback" not in said
     assert str(log) in said
@@ -382,7 +383,7 @@ def test_which_disk_has_no_room_for_data_that_is_made_is_said(tmp_path: Path) ->
     words = [toy.write(tmp_path, toy.raw()), "--out", tmp_path, "--cache-dir", tmp_path / "cache"]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_ROOM, *words],
-        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=120,
+        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 6, done.stdout + done.stderr
     assert f"No space left on device, while data was made in {tmp_path / 'cache'}" in done.stdout
@@ -449,7 +450,7 @@ def test_a_run_that_is_interrupted_before_it_trains_takes_no_number_and_spoils_n
     with begun("run", toy.write(tmp_path, toy.raw(fate, ranks=ranks)), "--out", out) as process:
         wait_for(out / "result_0.txt", begun_with)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=PATIENCE_S) == 130
         told = process.said("out", "errors")
         assert (ranks > 1 or fate == "warms up for ever") or f"log      {out / 'refused_0.txt'}" in process.said(
             "out"
@@ -493,7 +494,7 @@ def rank(of: Begun, number: int) -> psutil.Process:
 def test_a_rank_that_is_killed_is_named_in_the_log(tmp_path: Path) -> None:
     with in_second_epoch(tmp_path, ranks=2) as process:
         rank(process, 1).kill()
-        assert process.wait(timeout=60) == 5
+        assert process.wait(timeout=PATIENCE_S) == 5
     assert stop(tmp_path / "out" / "result_0.txt")["reason"] == "rank 1 was ended by SIGKILL"
 
 
@@ -501,7 +502,7 @@ def test_ranks_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     with in_second_epoch(tmp_path, ranks=2) as process:
         ranks = [rank(process, 0), rank(process, 1)]
         process.kill()
-        _, alive = psutil.wait_procs(ranks, timeout=30)
+        _, alive = psutil.wait_procs(ranks, timeout=PATIENCE_S)
         assert not alive
     assert stop(tmp_path / "out" / "result_0.txt")["reason"] == "SIGTERM"
 
@@ -564,7 +565,7 @@ def test_two_ranks_meet_where_nothing_resolves_the_machines_own_name(tmp_path: P
         pytest.skip("namespaces need root here")
     whole = [*alone, *command(path, "--out", tmp_path)]
     finished = subprocess.run(
-        whole, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        whole, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert stop(tmp_path / "result_0.txt")["status"] == "success"

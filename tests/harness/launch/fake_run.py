@@ -92,7 +92,7 @@ def work(do: str, log, sha256: str) -> int:
             log.write("working\n")
             time.sleep(0.2)
     if do == "leave a rank behind":
-        code = "import time; time.sleep(60)"
+        code = "import time; time.sleep(1200)"
         rank = subprocess.Popen([sys.executable, "-c", code, out_of(log)], start_new_session=True)
         log.write(f"rank {rank.pid}\n")
     if do in ("die", "leave a rank behind"):

@@ -31,6 +31,7 @@ from harness.request import Request
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import until
 from tests.harness.launch.series import FAKE
+from tests.patience import PATIENCE_S
 from tests.toy import configuration as toy
 
 pytestmark = [pytest.mark.docker, pytest.mark.long]
@@ -112,7 +113,7 @@ class Place:
             return subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=said, stderr=subprocess.STDOUT)
 
     def run(self, *options: str, **more: Any) -> int:
-        return int(self.start(*options, **more).wait(timeout=120))
+        return int(self.start(*options, **more).wait(timeout=PATIENCE_S))
 
     @property
     def said(self) -> str:
@@ -222,7 +223,7 @@ def test_a_signal_in_the_middle_then_resume(client: Any, place: Place, number: s
     series = place.start(trials=3)
     place.until_trial(1)
     series.send_signal(number)
-    assert series.wait(timeout=60) == 130
+    assert series.wait(timeout=PATIENCE_S) == 130
     assert not containers(client, place.folder)
     assert place.statuses == [(0, 1, "success"), (1, 1, "interrupted")]
     assert "run_stop" in (place.folder / "result_1.txt").read_text()
@@ -261,7 +262,7 @@ def test_a_trial_killed_from_outside_is_failed_and_the_next_one_runs(client: Any
     place.until_trial(0)
     (name,) = containers(client, place.folder)
     client.containers.get(name).kill()
-    assert series.wait(timeout=60) == 5
+    assert series.wait(timeout=PATIENCE_S) == 5
     assert place.statuses == [(0, 1, "failed"), (1, 1, "success")]
     assert "exit code 137 (signal 9)" in place.said
 

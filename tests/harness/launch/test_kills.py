@@ -16,6 +16,7 @@ import pytest
 from harness.launch import ledger, leftovers
 from tests.harness.launch.series import Fakes
 from tests.harness.launch.test_trials import started
+from tests.patience import PATIENCE_S
 
 KILLS, TRIALS = 50, 24  # so many that there is work left at the last kill
 MOMENTS_S = (0.2, 1.8)  # after the start: from reading the ledger to the third trial
@@ -63,7 +64,7 @@ def test_fifty_kills(tmp_path: Path) -> None:
             assert ledger.sha256(fakes.folder / f"result_{number}.txt") == before, f"seed {seed}"
         assert finished.keys() <= account.finished.keys(), f"seed {seed}: a finished trial is lost"
     process = started(fakes.folder, TRIALS, "--resume")
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, f"seed {seed}: {said}"
     assert sorted(fakes.account.finished) == list(range(TRIALS)), f"seed {seed}"
     assert not of_series(fakes.folder), f"seed {seed}"

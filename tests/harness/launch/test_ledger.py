@@ -21,6 +21,7 @@ from harness import holder
 from harness.holder import Held
 from harness.launch import ledger
 from harness.launch.ledger import Account, LedgerError
+from tests.patience import PATIENCE_S
 
 
 def start(book: ledger.Ledger, trial: int) -> None:
@@ -94,7 +95,7 @@ def test_wherever_a_crash_cuts_the_file_no_finished_trial_appears_or_counts_twic
 def _hold(folder: Path, ready: object, done: object) -> None:
     with ledger.opened(folder):
         ready.set()  # type: ignore[attr-defined]
-        done.wait(30)  # type: ignore[attr-defined]
+        done.wait(PATIENCE_S)  # type: ignore[attr-defined]
 
 
 def test_one_series_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_one_series_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path: Path) ->
     ready, done = context.Event(), context.Event()
     other = context.Process(target=_hold, args=(tmp_path, ready, done))
     other.start()
-    assert ready.wait(30)
+    assert ready.wait(PATIENCE_S)
     assert ledger.in_use(tmp_path)
     with pytest.raises(Held, match="another series is running there"), ledger.opened(tmp_path):
         pass

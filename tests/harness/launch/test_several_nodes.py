@@ -16,6 +16,7 @@ import pytest
 from harness.execution.context import Node
 from tests.conftest import CHECKOUT
 from tests.harness.execution import runs
+from tests.patience import PATIENCE_S
 from tests.toy import configuration as toy
 
 MEETS = {"NODE_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
@@ -88,7 +89,7 @@ def test_a_node_that_waits_for_one_that_never_comes_can_be_ended(tmp_path: Path)
     runs.until(log.exists, "a log")
     time.sleep(2)  # into the call
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 130
+    assert process.wait(PATIENCE_S) == 130
     assert runs.stop(log.with_name("refused_0.txt"))["status"] == "aborted"
     assert not log.exists(), "it never began"
 

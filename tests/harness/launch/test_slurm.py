@@ -23,6 +23,7 @@ from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import until
 from tests.harness.launch import cluster
 from tests.harness.launch.cluster import Cluster
+from tests.patience import PATIENCE_S
 from tests.toy import configuration as toy
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long]
@@ -67,13 +68,13 @@ class Place:
 
     def run(self, *words: str | int | Path, **environment: str) -> tuple[int, str]:
         running = self.start(*words, **environment)
-        said, _ = running.communicate(timeout=400)
+        said, _ = running.communicate(timeout=PATIENCE_S)
         return running.returncode, said
 
     def trained(self, epoch: int, number: int = 0) -> None:
         """Wait until a trial's log has got so far."""
         log = self.results / f"result_{number}.txt"
-        until(lambda: log.exists() and f'"epoch_num": {epoch}' in log.read_text(), f"epoch {epoch}", 200)
+        until(lambda: log.exists() and f'"epoch_num": {epoch}' in log.read_text(), f"epoch {epoch}")
 
     @property
     def attempts(self) -> list[tuple[int, int, str]]:
@@ -105,7 +106,7 @@ def test_a_series_survives_the_death_of_a_node_and_goes_on(place: Place) -> None
     for process in place.cluster.tasks("node2"):  # a machine that loses power takes all with it
         process.kill()
     began = time.monotonic()
-    said, _ = running.communicate(timeout=300)
+    said, _ = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 5, said
     sys.stdout.write(f"{said}\nended {time.monotonic() - began:.0f} s after the node\n")
     assert place.attempts == [(0, 1, "success"), (1, 1, "failed")]
@@ -143,7 +144,7 @@ def test_a_node_that_goes_silent_ends_the_run_long_before_slurm_gives_it_up(far_
     place.trained(2)
     place.cluster.pull_the_cable()
     began = time.monotonic()
-    until((place.results / "result_0.json").exists, "the end of the trial", 120)
+    until((place.results / "result_0.json").exists, "the end of the trial")
     took = time.monotonic() - began
     assert place.attempts[0] == (0, 1, "failed")
     assert re.fullmatch(
@@ -159,7 +160,7 @@ def test_a_node_that_goes_silent_ends_the_run_long_before_slurm_gives_it_up(far_
     sys.stdout.write(f"{''.join(seen)}\nended {took:.0f} s after the node\n")
     assert any("is over (a node does not answer); asking for another" in line for line in seen), seen
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
+    running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130
 
 
@@ -169,7 +170,7 @@ def test_a_daemon_that_dies_alone(place: Place) -> None:
     running = place.start()
     place.trained(2)
     place.cluster.kill("node2")
-    said, _ = running.communicate(timeout=300)
+    said, _ = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 5, said
     assert place.attempts == [(0, 1, "failed")]
     assert place.stop[1] == "node node2 failed, and Slurm ended the job"
@@ -185,7 +186,7 @@ def test_a_rank_that_is_killed_ends_the_run_everywhere(place: Place) -> None:
     ranks = [each for each in place.cluster.tasks("node2") if each.environ().get("RANK") == "1"]
     min(ranks, key=lambda each: each.create_time()).kill()  # the others are what it has started
     began = time.monotonic()
-    said, _ = running.communicate(timeout=300)
+    said, _ = running.communicate(timeout=PATIENCE_S)
     sys.stdout.write(f"ended {time.monotonic() - began:.1f} s after its rank\n")
     assert running.returncode == 5, said
     assert place.attempts == [(0, 1, "failed")]
@@ -199,7 +200,7 @@ def test_a_job_that_somebody_cancels_is_no_interruption_of_ours(place: Place) ->
     place.trained(2)
     (job,) = place.cluster.jobs()
     place.cluster.ask("scancel", job.split()[0])
-    said, _ = running.communicate(timeout=120)
+    said, _ = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 5, said
     assert place.attempts == [(0, 1, "failed")]
     assert place.stop == ("aborted", "somebody cancelled the job")
@@ -219,7 +220,7 @@ def test_a_signal_cancels_the_job_and_the_series_goes_on_later(place: Place, num
     running = place.start("--trials", 1)
     place.trained(2)
     running.send_signal(number)
-    said, _ = running.communicate(timeout=120)
+    said, _ = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130, said
     assert place.attempts == [(0, 1, "interrupted")]
     assert place.stop[0] == "aborted"
@@ -261,7 +262,7 @@ def test_a_busy_cluster_is_waited_for_and_left_on_a_signal(place: Place) -> None
     seen = [next(line for line in running.stdout if "waiting in partition main (" in line)]
     assert "Resources" in seen[0] or "Priority" in seen[0] or "None" in seen[0]
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
+    running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130
     assert [each.split()[2] for each in place.cluster.jobs()] == ["another"]
     place.cluster.ask("scancel", "--name=another")
@@ -348,7 +349,7 @@ def test_a_controller_that_is_restarted_between_two_trials_costs_none(place: Pla
         if f"waiting, {controller.PATIENCE_S:g} s at most: Slurm does not answer" in line
     )
     place.cluster.control()
-    said, _ = running.communicate(timeout=300)
+    said, _ = running.communicate(timeout=PATIENCE_S)
     assert (running.returncode, place.attempts) == (0, [(0, 1, "success"), (1, 1, "success")]), said
 
 
@@ -362,7 +363,7 @@ def test_a_controller_that_is_away_when_a_series_is_asked_to_end_leaves_it_no_no
     running.send_signal(signal.SIGINT)
     time.sleep(15)
     place.cluster.control()
-    said, _ = running.communicate(timeout=300)
+    said, _ = running.communicate(timeout=PATIENCE_S)
     assert (running.returncode, place.attempts[-1]) == (130, (0, 1, "interrupted")), said
     until(lambda: not [each for each in place.cluster.jobs() if "COMPLETING" not in each], "an empty queue")
 
@@ -384,7 +385,7 @@ def test_a_controller_that_is_restarted_while_a_series_waits_keeps_its_place_in_
     place.cluster.control()
     until(lambda: len(place.cluster.jobs()) == 2, "the controller")
     place.cluster.ask("scancel", "--name=another")
-    said, _ = running.communicate(timeout=300)
+    said, _ = running.communicate(timeout=PATIENCE_S)
     assert (running.returncode, place.attempts) == (0, [(0, 1, "success")]), said
     found = re.search(r"job \d+:", waiting)
     assert found is not None and f"{found[0]} running on node1, node2" in said
@@ -449,13 +450,13 @@ def test_the_embedded_job_loses_a_node_and_goes_on(place: Place, tmp_path: Path)
     command = [sys.executable, "-m", "harness", "run", *map(str, (path, *words))]
     asked: Any = {"cwd": CHECKOUT, "env": place.cluster.environment, "text": True, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, stderr=subprocess.STDOUT, **asked) as running:
-        until(lambda: bool(list(tmp_path.glob("out/*/*/result_0.txt"))), "the trial", 300)
+        until(lambda: bool(list(tmp_path.glob("out/*/*/result_0.txt"))), "the trial")
         (log,) = tmp_path.glob("out/*/*/result_0.txt")
-        until(lambda: log.read_text().count('"tracked_stats"') >= 2, "its second step", 300)
+        until(lambda: log.read_text().count('"tracked_stats"') >= 2, "its second step")
         place.cluster.kill("node2")
         for process in place.cluster.tasks("node2"):
             process.kill()
-        said, _ = running.communicate(timeout=300)
+        said, _ = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 5, said
     book = log.with_name(ledger.FILE)
     assert [each.status for each in ledger.Account.read(book).attempts] == ["failed"]

@@ -29,6 +29,7 @@ from harness.results.series import find_series
 from harness.system import neighbours
 from tests.harness.execution.runs import until
 from tests.harness.launch.series import FAKE, SHA256, Fakes
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.early
 
@@ -314,7 +315,7 @@ def test_a_signal_ends_the_trial_closes_its_log_and_the_series_goes_on_later(
     series = started(fakes.folder, 3)
     until(lambda: "run_start" in read(fakes.folder / "result_1.txt"), "trial 1")
     series.send_signal(number)
-    said, _ = series.communicate(timeout=60)
+    said, _ = series.communicate(timeout=PATIENCE_S)
     assert series.returncode == 130
     assert "go on with --resume" in said
     assert fakes.statuses == [(0, 1, "success"), (1, 1, "interrupted")]
@@ -342,7 +343,7 @@ def test_a_signal_ends_the_series_though_its_trial_ends_by_itself(
     series = started(fakes.folder, trials)
     until(lambda: "run_start" in read(fakes.folder / "result_0.txt"), "trial 0")
     series.send_signal(signal.SIGTERM)
-    series.communicate(timeout=60)
+    series.communicate(timeout=PATIENCE_S)
     assert series.returncode == code
     assert fakes.statuses == [(0, 1, status)]
 
@@ -428,7 +429,7 @@ def test_a_series_outlives_its_reaper(fakes: Fakes) -> None:
     reaper.kill()
     (trial,) = alive(fakes.folder)
     trial.terminate()
-    series.communicate(timeout=60)
+    series.communicate(timeout=PATIENCE_S)
     assert series.returncode == 130 and fakes.statuses == [(0, 1, "interrupted")]
     fakes.tell()
     assert fakes.run(2, resume=True) == 0
@@ -464,7 +465,7 @@ def test_a_ledger_that_is_touched_while_a_series_runs_breaks_it(fakes: Fakes, ha
     if harm == "edit":
         book.write_text(text.replace("success", "failed"))
     trial.terminate()
-    said, _ = series.communicate(timeout=60)
+    said, _ = series.communicate(timeout=PATIENCE_S)
     assert series.returncode == 5, said
     assert "the ledger was " in said and "is no series any more" in said
 

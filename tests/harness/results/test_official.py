@@ -22,6 +22,7 @@ from harness.results.reporting.leaderboard import Row
 from harness.results.score import score
 from harness.results.series import find_series
 from tests.harness.results.logs import DESCRIPTION, changed, events, text, without, write, write_package, write_series
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.early
 
@@ -360,7 +361,7 @@ def test_the_score_is_multiplied_as_mlperf_multiplies_it(tmp_path: Path) -> None
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     theirs = float(done.stdout.split("minutes")[-1])
     (series,) = find_series([package / "results/dgxa100_test/ssd"])

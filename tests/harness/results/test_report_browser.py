@@ -18,6 +18,7 @@ from tests.harness.comparison import arms
 from tests.harness.results import synthetic_logs
 from tests.harness.results.synthetic_logs import Made
 from tests.harness.results.test_leaderboard import RETINANET, SSD
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
@@ -66,9 +67,16 @@ def browser() -> Iterator[Any]:
         pytest.skip(f"no {CHROMIUM}: apt-get install chromium")
     api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -r requirements/dev.lock")
     with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS, timeout=1000 * PATIENCE_S)
         yield started
         started.close()
+
+
+def new_page(browser: Any, **options: Any) -> Any:
+    """In a context of its own, which is the caller's to close."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(1000 * PATIENCE_S)
+    return context.new_page()
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +110,8 @@ def visit(browser: Any, address: str) -> Iterator[Any]:
     contexts, said, asked = [], [], []
 
     def open_page(where: str = address, **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": WIDE, **options})
-        contexts.append(context)
-        page = context.new_page()
+        page = new_page(browser, **{"viewport": WIDE, **options})
+        contexts.append(page.context)
         page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
@@ -120,7 +127,7 @@ def visit(browser: Any, address: str) -> Iterator[Any]:
 
 def systems(page: Any) -> list[str]:
     """Of the rows that show, in their order."""
-    return [each.inner_text().strip() for each in page.locator("tr.row:visible .open").all()]
+    return texts(page, "tr.row:visible .open")
 
 
 def texts(page: Any, selector: str) -> list[str]:
@@ -155,14 +162,13 @@ def test_text_from_logs_is_never_markup(visit: Any) -> None:
 
 
 def test_a_script_that_got_in_would_not_run(visit: Any, browser: Any, address: str) -> None:
-    context = browser.new_context()
-    page = context.new_page()
+    page = new_page(browser)
     page.goto(address)
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\">')")
     page.evaluate("document.head.append(Object.assign(document.createElement('script'), {text: 'document.title = 2'}))")
     page.wait_for_timeout(200)
     assert page.title() == "Time to train: leaderboard"
-    context.close()
+    page.context.close()
 
 
 def test_without_its_script_every_row_stands_open(visit: Any) -> None:
@@ -218,9 +224,9 @@ def test_by_submitter(visit: Any) -> None:
 def test_ranks_are_for_official_rows_of_a_group(visit: Any) -> None:
     page = visit()
     page.select_option("#group", "comparable")
-    [group] = [each for each in page.locator("tbody.group").all() if "ours-open" in each.inner_text()]
-    ranks = [each.inner_text() for each in group.locator("tr.row .rank").all()]
-    names = [each.inner_text().strip() for each in group.locator("tr.row .open").all()]
+    [group] = page.locator("tbody.group").filter(has=page.locator("#row-us-ours-open")).all()
+    ranks = group.locator("tr.row .rank").all_inner_texts()
+    names = [each.strip() for each in group.locator("tr.row .open").all_inner_texts()]
     assert names == ["ours", "dgxa100_ngc20.06_pytorch", "nf5488_pytorch", "ours-open"]
     assert ranks[3] == NONE
     assert [int(each) for each in ranks[:3]] == sorted(int(each) for each in ranks[:3]), "in the round and class"
@@ -379,27 +385,25 @@ def test_a_comparison_prints_on_white(browser: Any, tmp_path: Path) -> None:
     """In a dark browser its letters were as light as the paper."""
     page_file = tmp_path / "page.html"
     page_file.write_text(comparison_page.render(arms.judged(arms.in_turns(tmp_path, 2, slower=1.1))), encoding="utf-8")
-    context = browser.new_context(color_scheme="dark")
-    page = context.new_page()
+    page = new_page(browser, color_scheme="dark")
     page.goto(page_file.as_uri())
     paper, ink = (f"getComputedStyle(document.body).{each}" for each in ("backgroundColor", "color"))
     assert page.evaluate(paper) != "rgb(255, 255, 255)"
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate(paper) == "rgb(255, 255, 255)"
     assert max(map(int, re.findall(r"\d+", page.evaluate(ink)))) < 60
-    context.close()
+    page.context.close()
 
 
 def test_a_history_is_no_wider_than_a_phone_whatever_its_runs_are_called(browser: Any, tmp_path: Path) -> None:
     long = {"driver": "9" * 300, "libcuda_version": "", "driver_mode": "NATIVE"}
     arms.write(tmp_path / "x", 0, software=long, made=arms.made(system="W" * 300), gpu={"uuid": "U" * 300})
     history_page.write(history.history(*points.gather([tmp_path])), tmp_path)
-    context = browser.new_context(viewport=PHONE)
-    page = context.new_page()
+    page = new_page(browser, viewport=PHONE)
     page.goto((tmp_path / history_page.PAGE).as_uri())
     assert page.locator("pre").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-    context.close()
+    page.context.close()
 
 
 def test_it_prints(visit: Any, tmp_path: Path) -> None:

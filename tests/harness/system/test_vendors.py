@@ -30,6 +30,7 @@ from tests import private_device
 from tests.conftest import CHECKOUT
 from tests.harness.execution import runs
 from tests.harness.system.recorded import HOST
+from tests.patience import PATIENCE_S
 from tests.toy import configuration as toy
 
 VENDORS = Path(__file__).parent / "vendors"
@@ -51,7 +52,9 @@ def verbs_with(environment: dict[str, str], *asked: list[object]) -> list[subpro
     """Several verbs in one process, to which the device is plugged in: to import torch takes longer than all of them."""
     command = [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps([[*map(str, each)] for each in asked])]
     known = runs.environment(**environment)
-    done = subprocess.run(command, cwd=CHECKOUT, env=known, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=known, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return [subprocess.CompletedProcess(*each) for each in json.loads(done.stdout.splitlines()[-1])]
 

@@ -19,6 +19,7 @@ from harness.launch.ledger import Account
 from tests.conftest import CHECKOUT
 from tests.harness.execution import runs
 from tests.harness.launch.kubernetes.stand_in import IMAGE_ID, TOKEN, Cluster, serving
+from tests.patience import PATIENCE_S
 from tests.toy import configuration as toy
 
 pytestmark = pytest.mark.early
@@ -114,7 +115,7 @@ def test_two_nodes_train_one_run(lab: Lab) -> None:
 @pytest.mark.long
 def test_stacks_come_from_every_node(lab: Lab) -> None:
     lab.configuration = toy.write(lab.folder, toy.raw("sleeps", ranks=1, nodes=2))
-    done = lab.run("--watchdog", "45")  # longer than a busy machine takes to begin, and shorter than it sleeps
+    done = lab.run("--watchdog", "90")  # longer than a busy machine takes to begin
     assert (done.returncode, lab.statuses) == (5, ["stalled"]), done.stdout + done.stderr
     assert "stacks of rank 0" in (lab.results / "result_0.txt").read_text()
     assert "stacks of rank 1" in (lab.results / "result_0.node1.log").read_text()
@@ -179,7 +180,7 @@ def test_ctrl_c_deletes_the_job(lab: Lab) -> None:
     process = lab.begin()
     runs.until((lab.results / "result_0.txt").exists, "a log")
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, output
     assert lab.statuses == ["interrupted"]
     assert "run_stop" in (lab.results / "result_0.txt").read_text()
@@ -195,7 +196,7 @@ def test_ctrl_c_in_the_queue_deletes_the_job(lab: Lab) -> None:
     line = next(line for line in process.stdout if "waiting" in line)
     assert "Insufficient nvidia.com/gpu" in line
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     runs.until(lambda: not [key for key in lab.cluster.objects if key[0] == "jobs"], "the Job's end")
 
@@ -349,7 +350,7 @@ def test_a_pod_that_is_evicted_is_said_in_the_clusters_words(lab: Lab) -> None:
     process = lab.begin()
     runs.until((lab.results / "result_0.txt").exists, "a log")
     lab.cluster.evict(next(iter(lab.cluster.pods)))
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, lab.statuses) == (5, ["failed"]), said
     assert "Evicted: The node was low on resource: ephemeral-storage." in lab.record()["reason"]
     lab.wait_until_empty()
@@ -362,7 +363,7 @@ def test_a_pod_that_makes_room_for_another_is_no_interruption_of_ours(lab: Lab) 
     process = lab.begin("--trials", "2")
     runs.until((lab.results / "result_0.txt").exists, "a log")
     lab.cluster.preempt(next(iter(lab.cluster.pods)))
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, lab.statuses) == (5, ["failed", "success"]), said
     assert "PreemptionByScheduler: default-scheduler: preempting" in lab.record()["reason"]
 
@@ -373,7 +374,7 @@ def test_a_job_that_somebody_deletes_is_no_interruption_of_ours(lab: Lab) -> Non
     process = lab.begin()
     runs.until((lab.results / "result_0.txt").exists, "a log")
     lab.cluster.delete_job(next(name for kind, name in list(lab.cluster.objects) if kind == "jobs"))
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, lab.statuses) == (5, ["failed"]), said
     assert "was deleted by someone else" in lab.record()["reason"]
     lab.wait_until_empty()
@@ -391,7 +392,7 @@ def test_a_cluster_that_does_not_answer_for_a_while_costs_no_trial(lab: Lab) -> 
     process.send_signal(signal.SIGINT)  # a Job that cannot be deleted now is deleted when it can
     time.sleep(3)
     lab.cluster.down = False
-    process.communicate(timeout=120)
+    process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, lab.statuses) == (130, ["interrupted"])
     lab.wait_until_empty()
 
@@ -427,7 +428,7 @@ def test_lines_that_a_kubelet_serves_no_more_cost_no_log(lab: Lab) -> None:
     (pod,) = lab.cluster.pods.values()
     read = len(pod.lines)
     pod.kept_from, pod.cut_after = read + 6, read
-    said, _ = process.communicate(timeout=200)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert "the output lost lines" in said
     assert (process.returncode, lab.statuses) == (0, ["success"]), said
     assert (lab.results / "result_0.txt").read_bytes() == (pod.folder / "results/result_0.txt").read_bytes()
@@ -443,7 +444,7 @@ def test_a_token_that_expires_is_read_anew_from_the_kubeconfig(lab: Lab) -> None
     gone = next(line for line in process.stdout if "is given up after 300 s" in line)
     assert "log in to it again" in gone
     lab.kubeconfig.write_text(lab.kubeconfig.read_text().replace(TOKEN, lab.cluster.token))
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert "the cluster answers again" in said
     assert (process.returncode, lab.statuses) == (5, ["stalled"])
     assert "fake_run.py" in (lab.results / "result_0.txt").read_text(), "the stacks came, by the new token"

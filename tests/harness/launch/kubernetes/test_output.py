@@ -33,6 +33,7 @@ from harness.launch.stacks import catches
 from harness.launch.watchdog import Outcome
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import until
+from tests.patience import PATIENCE_S
 
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 
@@ -212,7 +213,7 @@ def test_a_pod_that_is_asked_to_end_after_its_run_sends_its_files_first(tmp_path
         first = next(line for line in process.stdout if "telemetry_0" in line)  # the run is over, and the pipe is full
         process.send_signal(signal.SIGTERM)
         said = [first, *process.stdout]
-        assert process.wait(60) == 5, process.stderr.read()
+        assert process.wait(PATIENCE_S) == 5, process.stderr.read()
     (tmp_path / "home").mkdir()
     receiver = Receiver(tmp_path / "home", 0)
     for line in said:
@@ -234,7 +235,7 @@ def test_a_pod_that_waits_for_another_can_be_ended(tmp_path: Path) -> None:
             "the pod's first process",
         )
         outside.children()[0].terminate()
-        assert process.wait(30) == 143
+        assert process.wait(PATIENCE_S) == 143
 
 
 def test_a_pod_that_waited_in_vain_says_for_whom_and_why(
@@ -399,7 +400,7 @@ def test_a_node_that_comes_back_after_the_trials_end_changes_none_of_its_files(t
 
     def output(_: str) -> Iterator[tuple[str, str]]:
         asked.set()
-        back.wait(60)
+        back.wait(PATIENCE_S)
         yield "2026-01-01T00:00:00Z", late
 
     there = at_work("a")
@@ -414,7 +415,7 @@ def test_a_node_that_comes_back_after_the_trials_end_changes_none_of_its_files(t
     running = RunningJob(
         cast(Any, cluster), cast(Any, SimpleNamespace(name="job")), [there], [Receiver(tmp_path, 0)], {}
     )
-    assert asked.wait(60)
+    assert asked.wait(PATIENCE_S)
     running.close()
     back.set()
     assert list(running.lines()) == []

@@ -1,0 +1,5 @@
+"""How long a test waits for what must come."""
+
+# Under pytest's own limit for a test, so that what did not come is named. Not the time that it takes: on two processors with
+# four tests at once a page that opens in one second was not there after thirty
+PATIENCE_S = 600.0
