@@ -36,13 +36,13 @@ FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(["torch", "matplotlib.figure", "harness.execution.lifecycle", "harness.cli.run"])
 
 
-def run(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    return harness("run", *arguments, **more)
+def run(*arguments: object, first: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    return harness("run", *arguments, first=first, **more)
 
 
-def harness(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+def harness(*arguments: object, first: str = "", **more: str) -> subprocess.CompletedProcess[str]:
     """What a verb ends with."""
-    with begun(*arguments, **more) as process:
+    with begun(*arguments, first=first, **more) as process:
         code = process.wait(None)
         return subprocess.CompletedProcess(process.words, code, process.said("out"), process.said("errors"))
 
@@ -50,9 +50,9 @@ def harness(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]
 class Begun:
     """A process of the harness, for tests that do something to it meanwhile."""
 
-    def __init__(self, words: list[str], variables: dict[str, str], folder: Path) -> None:
+    def __init__(self, words: list[str], variables: dict[str, str], folder: Path, first: str) -> None:
         self.words, self._folder = words, folder
-        self._process = FORKING.Process(target=_harness, args=(words, variables, str(folder)))
+        self._process = FORKING.Process(target=_harness, args=(words, variables, str(folder), first))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -73,9 +73,10 @@ class Begun:
 
 
 @contextmanager
-def begun(*arguments: object, **more: str) -> Iterator[Begun]:
+def begun(*arguments: object, first: str = "", **more: str) -> Iterator[Begun]:
+    """`first` is Python that its process runs before the verb."""
     with tempfile.TemporaryDirectory() as folder:
-        process = Begun([*map(str, arguments)], environment(**more), Path(folder))
+        process = Begun([*map(str, arguments)], environment(**more), Path(folder), first)
         try:
             yield process
         finally:
@@ -83,8 +84,8 @@ def begun(*arguments: object, **more: str) -> Iterator[Begun]:
             process.wait()
 
 
-def _harness(words: list[str], variables: dict[str, str], folder: str) -> None:
-    """`python -m harness WORDS` in this process, its output in the files `out` and `errors` of a folder."""
+def _harness(words: list[str], variables: dict[str, str], folder: str, first: str) -> None:
+    """`python -m harness WORDS` in this process after `first`, its output in the files `out` and `errors` of a folder."""
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(CHECKOUT)
@@ -94,6 +95,7 @@ def _harness(words: list[str], variables: dict[str, str], folder: str) -> None:
     from harness.execution import console
 
     console.EVERY_S = float(os.environ.pop("EVERY_S", console.EVERY_S))
+    exec(first, {})
     sys.exit(main(words))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -45,27 +44,15 @@ SECOND_EPOCH = '"epoch_num": 2'
 
 
 @contextmanager
-def in_second_epoch(folder: Path, fate: str = "sleeps", ranks: int = 1) -> Iterator[Begun]:
-    with begun("run", toy.write(folder, toy.raw(fate, ranks=ranks)), "--out", folder / "out") as process:
+def in_second_epoch(folder: Path, fate: str = "sleeps", ranks: int = 1, first: str = "") -> Iterator[Begun]:
+    with begun("run", toy.write(folder, toy.raw(fate, ranks=ranks)), "--out", folder / "out", first=first) as process:
         wait_for(folder / "out" / "result_0.txt", SECOND_EPOCH)
         yield process
 
 
-@contextmanager
-def with_signal(
-    folder: Path, number: signal.Signals, disposition: signal.Handlers
-) -> Iterator[subprocess.Popen[bytes]]:
-    """In its second epoch, a process that Python itself has started with the signal so disposed."""
-    with subprocess.Popen(
-        command(toy.write(folder, toy.raw("sleeps")), "--out", folder / "out"), cwd=CHECKOUT, env=environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
-        preexec_fn=lambda: signal.signal(number, disposition),  # noqa: PLW1509 - it takes no lock
-    ) as process:  # fmt: skip
-        try:
-            wait_for(folder / "out" / "result_0.txt", SECOND_EPOCH)
-            yield process
-        finally:
-            process.kill()
+def disposed(number: signal.Signals, disposition: signal.Handlers) -> str:
+    """Python for a process that was started with the signal so disposed."""
+    return f"import signal; signal.signal({int(number)}, {int(disposition)})"
 
 
 SELDOM = (signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM, signal.SIGXCPU)
@@ -78,7 +65,7 @@ SELDOM = (signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM, signal.SIGXCPU)
 )
 def test_whatever_signal_ends_a_run_its_log_is_closed(tmp_path: Path, number: signal.Signals) -> None:
     # a shell starts what runs in its background with some signals ignored, and an ignored one stays so
-    with with_signal(tmp_path, number, signal.SIG_DFL) as process:
+    with in_second_epoch(tmp_path, first=disposed(number, signal.SIG_DFL)) as process:
         process.send_signal(number)
         assert process.wait(timeout=PATIENCE_S) == 130
     found = stop(tmp_path / "out" / "result_0.txt")
@@ -87,9 +74,9 @@ def test_whatever_signal_ends_a_run_its_log_is_closed(tmp_path: Path, number: si
 
 @pytest.mark.long
 def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
-    with with_signal(tmp_path, signal.SIGHUP, signal.SIG_IGN) as process:
+    with in_second_epoch(tmp_path, first=disposed(signal.SIGHUP, signal.SIG_IGN)) as process:
         process.send_signal(signal.SIGHUP)
-        with pytest.raises(subprocess.TimeoutExpired):
+        with pytest.raises(AssertionError, match="goes on and on"):
             process.wait(timeout=2)
         process.terminate()
         assert process.wait(timeout=PATIENCE_S) == 130
@@ -135,8 +122,7 @@ def test_an_executor_s_idle_thread_is_none_that_was_forgotten(
 
 
 AT_THE_EDGE = """
-import signal, sys, time
-from harness.cli import main
+import signal, time
 from harness.execution import ending, picture, signals
 from harness.execution.events import EventLog
 place, name, late = {call}
@@ -145,11 +131,11 @@ right = getattr(place, name)
 def call(*arguments, **more):
     found = right(*arguments, **more)
     if name != "stop" or arguments[1] == "run_stop":
+        print("the edge", flush=True)
         signal.raise_signal(signal.SIGTERM)
         time.sleep(2 * late)
     return found
 setattr(place, name, call)
-sys.exit(main(["run", *sys.argv[1:]]))
 """
 
 
@@ -171,11 +157,8 @@ def test_a_signal_at_either_edge_of_a_run_leaves_one_run_stop_and_its_exit_code(
     success, or a success without the model of its last epoch.
     """
     path, model = toy.write(tmp_path, toy.raw()), tmp_path / "model"
-    done = subprocess.run(
-        [sys.executable, "-c", AT_THE_EDGE.format(call=call), path, "--out", tmp_path / "out", "--checkpoint-dir", model],
-        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
+    done = run(path, "--out", tmp_path / "out", "--checkpoint-dir", model, first=AT_THE_EDGE.format(call=call))
+    assert done.returncode == code and "the edge" in done.stdout, done.stdout + done.stderr
     assert [each.name for each in (tmp_path / "out").glob("*.txt")] == [name]
     assert stop(tmp_path / "out" / name)["status"] == status
     assert ("RESULT,TOY" in done.stdout) == (code == 0)
@@ -189,20 +172,19 @@ def test_a_signal_at_either_edge_of_a_run_leaves_one_run_stop_and_its_exit_code(
 
 
 AT_THE_LAUNCHER_S_EDGE = """
-import signal, sys
-from harness.cli import main
+import signal
 from harness.execution.events import EventLog
 from harness.launch import ranks
 place, name = {place}
 right = getattr(place, name)
 def call(*arguments):
     found = right(*arguments)
+    print("the edge", flush=True)
     if name == "_launched":  # torchrun took the signal when the ranks had written run_stop, and waited for them
         return 130, "SIGTERM"
     signal.raise_signal(signal.SIGTERM)
     return found
 setattr(place, name, call)
-sys.exit(main(["run", *sys.argv[1:]]))
 """
 
 
@@ -219,26 +201,21 @@ def test_a_signal_at_either_edge_of_what_starts_the_ranks_leaves_them_too(
 ) -> None:
     """It died of the first, with an empty log; and of the second, after RESULT, or gave 130 for a success."""
     path = toy.write(tmp_path, toy.raw(ranks=2))
-    done = subprocess.run(
-        [sys.executable, "-c", AT_THE_LAUNCHER_S_EDGE.format(place=place), path, "--out", tmp_path / "out"],
-        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
+    done = run(path, "--out", tmp_path / "out", first=AT_THE_LAUNCHER_S_EDGE.format(place=place))
+    assert done.returncode == code and "the edge" in done.stdout, done.stdout + done.stderr
     assert [each.name for each in (tmp_path / "out").glob("*.txt")] == [name]
     assert stop(tmp_path / "out" / name)["status"] == status
 
 
 WITH_A_CLOCK = """
-import sys, time
-from harness.cli import main
+import time
 from harness.execution import lifecycle, run
 lifecycle.Moment = lambda: run.Moment(time.time())  # which else knows the clock as it was at the import
-right, call, set_by_s = time.time, getattr(lifecycle, sys.argv[1]), float(sys.argv[2])
+right, call = time.time, lifecycle.{within}
 def and_set_it(*arguments):
-    time.time = lambda: right() + set_by_s
+    time.time = lambda: right() + {set_by_s}
     return call(*arguments)
-setattr(lifecycle, sys.argv[1], and_set_it)
-sys.exit(main(["run", *sys.argv[3:]]))
+lifecycle.{within} = and_set_it
 """
 
 
@@ -258,11 +235,8 @@ def test_a_clock_that_is_set_between_run_start_and_run_stop_makes_no_result(
     chronyd sets it at a boot, it cost a good run its result.
     """
     path = toy.write(tmp_path, toy.raw())
-    words = [within, str(set_by_s), path, "--out", tmp_path / "out", "--checkpoint-dir", tmp_path / "model"]
-    done = subprocess.run(
-        [sys.executable, "-c", WITH_A_CLOCK, *words],
-        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-    )  # fmt: skip
+    words = [path, "--out", tmp_path / "out", "--checkpoint-dir", tmp_path / "model"]
+    done = run(*words, first=WITH_A_CLOCK.format(within=within, set_by_s=set_by_s))
     assert done.returncode == code and said in done.stdout, done.stdout + done.stderr
     assert ("RESULT," in done.stdout) == (within == "_opened")
     log = tmp_path / "out" / "result_0.txt"
@@ -348,23 +322,19 @@ def test_a_log_that_was_taken_away_is_no_success(tmp_path: Path, harm: Callable[
 
 def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw())
-    finished = subprocess.run(
-        command(path, "--out", tmp_path / "out"), cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (11_000, 11_000)),
-    )  # fmt: skip
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (11_000, 11_000))"
+    finished = run(path, "--out", tmp_path / "out", first=limit)
     assert finished.returncode == 6, finished.stdout + finished.stderr
     assert "a line could not be written (File too large)" in finished.stdout + finished.stderr
     assert "Traceback" not in finished.stdout + finished.stderr and "RESULT" not in finished.stdout
 
 
 WITHOUT_ROOM = """
-import errno, sys
-from harness.cli import main
+import errno
 from tests.toy import ToyBenchmark
 def provide_data(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 ToyBenchmark.provide_data = provide_data
-sys.exit(main(["run", *sys.argv[1:]]))
 """
 
 
@@ -381,10 +351,7 @@ def test_a_picture_of_an_earlier_run_is_not_called_the_run_s(tmp_path: Path) -> 
 
 def test_which_disk_has_no_room_for_data_that_is_made_is_said(tmp_path: Path) -> None:
     words = [toy.write(tmp_path, toy.raw()), "--out", tmp_path, "--cache-dir", tmp_path / "cache"]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_ROOM, *words],
-        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-    )  # fmt: skip
+    done = run(*words, first=WITHOUT_ROOM)
     assert done.returncode == 6, done.stdout + done.stderr
     assert f"No space left on device, while data was made in {tmp_path / 'cache'}" in done.stdout
 
