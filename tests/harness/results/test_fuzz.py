@@ -15,7 +15,7 @@ from harness.results.logfile import LogReader
 from harness.results.status import as_json
 from tests.harness.results.logs import events, text
 
-LINES = 250_000
+LINES = 100_000
 SEED = 20200629
 
 Mutation = Callable[[random.Random, bytes], bytes]
