@@ -54,6 +54,7 @@ learning_rate = 1e-4
 
 [compute]
 precision = "fp32"
+threads = 1
 
 [evaluation]
 batch_size = 1

@@ -46,7 +46,7 @@ def test_an_epoch_of_a_part_of_coco256(test_data: Path, tmp_path: Path) -> None:
         "warmup_steps": 10,
         "decay_epochs": [],
     }
-    content["compute"] |= {"precision": "fp32", "compile": False}
+    content["compute"] |= {"precision": "fp32", "compile": False, "threads": 1}
     content["evaluation"]["batch_size"] = 8
     part = part_of(test_data / "coco256", tmp_path / "part", train2017=16, val2017=8)
     finished = run(write(tmp_path, content, "full_size"), "--data-dir", part, "--out", tmp_path, "--seed", 1)

@@ -31,9 +31,11 @@ def environment(**more: str) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in ours} | more
 
 
-# A process that has imported what a run imports, and forks one for each run: the imports alone take two seconds
+# A process that has imported what a run imports, and forks one for each run: the imports alone take seven seconds
 FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(["torch", "matplotlib.figure", "harness.execution.lifecycle", "harness.cli.run"])
+FORKING.set_forkserver_preload(
+    ["torch", "torchvision", "matplotlib.figure", "harness.execution.lifecycle", "harness.cli.run"]
+)
 
 
 def run(*arguments: object, first: str = "", **more: str) -> subprocess.CompletedProcess[str]:
