@@ -5,7 +5,6 @@ Each rank is a process forked from one that has imported everything, so that eig
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -24,6 +23,7 @@ from benchmarks.ssd import group_batch_norm
 from benchmarks.ssd.session import SSDSession
 from harness import config, config_files
 from harness.contract import COLLECTIVE_TIMEOUT, Context, NotSuitable
+from tests.forking import FORKING
 from tests.ssd import coco_folder, small
 from tests.ssd.coco_folder import Picture
 from tests.ssd.test_data import reds, source, train
@@ -35,11 +35,9 @@ Job = Callable[[int, int, Path], Any]
 
 def run(world: int, job: Job, folder: Path) -> list[Any]:
     """What `job(rank, world, folder)` returns on each rank."""
-    spawn = multiprocessing.get_context("forkserver")
-    spawn.set_forkserver_preload(["torch", "benchmarks.ssd.session", "tests.ssd.test_many_ranks"])
     place = folder / f"world{world}"
     place.mkdir()
-    ranks = [spawn.Process(target=_rank, args=(job, rank, world, folder, place)) for rank in range(world)]
+    ranks = [FORKING.Process(target=_rank, args=(job, rank, world, folder, place)) for rank in range(world)]
     for each in ranks:
         each.start()
     for each in ranks:

@@ -14,6 +14,7 @@ import torch.multiprocessing
 from benchmarks.ssd.session import SSDSession
 from harness import config
 from harness.contract import Context
+from tests import forking
 from tests.ssd import small
 from tests.ssd.ranks import WORLD, joined
 
@@ -47,7 +48,7 @@ def as_rank(rank: int, folder: Path, device: str) -> None:
 )
 def test_two_ranks_have_one_network(tmp_path: Path, device: str) -> None:
     small.folder(tmp_path)
-    torch.multiprocessing.spawn(as_rank, args=(tmp_path, device), nprocs=WORLD)
+    torch.multiprocessing.start_processes(as_rank, args=(tmp_path, device), nprocs=WORLD, start_method=forking.METHOD)
     one, other = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(WORLD))
     assert one["weights"] == other["weights"]
     assert one["mAP"] == other["mAP"]

@@ -20,6 +20,7 @@ from benchmarks.detection.found import Detections
 from benchmarks.detection.quality import coco, panels
 from benchmarks.detection.quality.evaluation import Evaluation, average_running_statistics
 from benchmarks.ssd.data import Source, eval_batches, unnormalise
+from tests import forking
 from tests.ssd.coco_folder import Folder, Picture, write
 from tests.ssd.ranks import WORLD, joined
 
@@ -215,7 +216,7 @@ def as_rank(rank: int, folder: Path, device: str) -> None:
 def test_two_ranks_agree_with_one(tmp_path: Path, device: str) -> None:
     for count, _ in CASES:
         write(tmp_path, pictures(count), categories=(90, 7), half=f"val{count}")
-    torch.multiprocessing.spawn(as_rank, args=(tmp_path, device), nprocs=WORLD)
+    torch.multiprocessing.start_processes(as_rank, args=(tmp_path, device), nprocs=WORLD, start_method=forking.METHOD)
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(WORLD)]
     for count, batch_size in CASES:
         alone = evaluation(tmp_path, f"val{count}", batch_size, device=device).run(look)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from mlperf_logging.compliance_checker import mlp_compliance
 
 from tests.conftest import CHECKOUT
+from tests.forking import FORKING
 from tests.patience import PATIENCE_S
 
 KNOWN = '"key": "submission_benchmark", "value": "ssd"'
@@ -29,13 +29,6 @@ def command(*arguments: object) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     ours = ("RANK", "DGXSYSTEM", "DATADIR", "LOGDIR", "SEED")
     return {key: value for key, value in os.environ.items() if key not in ours} | more
-
-
-# A process that has imported what a run imports, and forks one for each run: the imports alone take seven seconds
-FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(
-    ["torch", "torchvision", "matplotlib.figure", "harness.execution.lifecycle", "harness.cli.run"]
-)
 
 
 def run(*arguments: object, first: str = "", **more: str) -> subprocess.CompletedProcess[str]:
