@@ -192,7 +192,7 @@ def _from_nearest(boxes: Any, scores: Any, other_boxes: Any, other_scores: Any) 
     """
     import numpy as np
 
-    best = np.argsort(-scores, axis=None, kind="stable")[:BEST]
+    best = _best(scores)
     count, worst_score, worst_px = 0, 0.0, 0.0
     for k, at in zip(*np.unravel_index(best, scores.shape), strict=True):
         by_score = np.abs(other_scores[k] - scores[k, at])
@@ -208,6 +208,20 @@ def _from_nearest(boxes: Any, scores: Any, other_boxes: Any, other_scores: Any) 
         count += 1
         worst_score, worst_px = max(worst_score, float(by_score[nearest])), max(worst_px, float(by_px[nearest]))
     return Agreement(count, worst_score, worst_px)
+
+
+def _best(scores: Any) -> Any:
+    """Places of the BEST largest in the flattened `scores`, best first, of equal ones the first; NaN after all others.
+
+    No more are sorted than are as good as the last of them: all 32 million of a RetinaNet took 8 s.
+    """
+    import numpy as np
+
+    flat = -scores.ravel()
+    few = np.arange(flat.size)
+    if flat.size > BEST and not np.isnan(last := np.partition(flat, BEST - 1)[BEST - 1]):
+        few = np.flatnonzero(flat <= last)
+    return few[np.argsort(flat[few], kind="stable")][:BEST]
 
 
 def _detections(outputs: dict[str, Any], row: int, sample: Sample) -> list[Detection]:

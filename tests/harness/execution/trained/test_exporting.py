@@ -110,6 +110,17 @@ def test_before_suppression_order_does_not_matter_and_other_boxes_do() -> None:
     assert exporting._from_nearest(boxes[:250], alike[:, :250], boxes[250:], alike[:, 250:]).count == 0
 
 
+@pytest.mark.parametrize("digits", [1, 6], ids=["many that are equal", "few"])
+@pytest.mark.parametrize("unknown", [0, 0.5, 0.99], ids=["without NaN", "half NaN", "nearly all NaN"])
+@pytest.mark.parametrize("boxes", [10, 50, 400])
+def test_the_best_are_those_of_a_stable_sort(boxes: int, unknown: float, digits: int) -> None:
+    random = np.random.default_rng(1)
+    scores = random.random((2, boxes)).round(digits).astype(np.float32)
+    scores[random.random(scores.shape) < unknown] = np.nan
+    expected = np.argsort(-scores, axis=None, kind="stable")[: exporting.BEST]
+    assert exporting._best(scores).tolist() == expected.tolist()
+
+
 def test_pictures_of_one_s_own_to_check_it_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (one, other) = numbers(tmp_path / "seen", [1, 2])
     code, said, _ = harness(
