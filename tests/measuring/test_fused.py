@@ -26,7 +26,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def session(folder: Path, place: Path, parts: list[str], **data: str) -> SSDSession:
-    content = small.content(compute={"fused": parts, "precision": "bf16"}, data={"backend": "torch", **data})
+    content = small.content(
+        compute={"fused": parts, "precision": "bf16"},
+        data={"backend": "torch", **data},
+        model=small.OF_32_PX,
+        optimizer={"batch_size": 2},
+    )
     return setup.session(setup.read(str(write(place, content, "small"))), "cpu", folder)
 
 
@@ -110,8 +115,7 @@ def test_what_is_but_rounded_otherwise_is_no_fault(
     content = small.content(
         compute={"precision": "bf16"},
         data={"backend": "torch"},
-        model={"backbone": "resnet34"},
-        optimizer={"batch_size": 8},
+        model={"backbone": "resnet34", **small.OF_32_PX},
     )
     path = write(tmp_path, content, "small")
     one, other = (setup.session(setup.read(str(path)), "cpu", folder) for _ in range(2))
@@ -127,7 +131,7 @@ def test_what_is_but_rounded_otherwise_is_no_fault(
 
 
 def test_from_the_command_line(folder: Path, tmp_path: Path) -> None:
-    path = write(tmp_path, small.content(compute={"precision": "bf16"}), "small")
+    path = write(tmp_path, small.content(compute={"precision": "bf16"}, model=small.OF_32_PX), "small")
     out = ["--json", str(tmp_path / "p.json"), "--chart", str(tmp_path / "p.png")]
     few = ["--threads", "1", "--rounds", "1", "--max-steps", "2", "--evaluate", "6"]
     assert command.main([str(path), "--data-dir", str(folder), "--device", "cpu", *out, *few, "--only", "fused"]) == 0

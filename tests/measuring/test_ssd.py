@@ -54,9 +54,7 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def in_bf16(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 32 px: a processor without units for it takes 1.7 s for a step of 64 px in bf16, and 0.4 for one of these."""
-    of_32_px = {"image_px": 32, "scales_px": [8, 14, 22, 30]}
-    content = small.content(compute={"precision": "bf16"}, model=of_32_px)
+    content = small.content(compute={"precision": "bf16"}, model=small.OF_32_PX)
     return write(tmp_path_factory.mktemp("in_bf16"), content, "small")
 
 

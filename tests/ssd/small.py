@@ -8,6 +8,9 @@ from typing import Any
 from tests.ssd import coco_folder
 from tests.ssd.coco_folder import Picture
 
+# A processor without units for bf16 takes 1.7 s for a step of 64 px in it, and 0.4 for one of these
+OF_32_PX: dict[str, Any] = {"image_px": 32, "scales_px": [8, 14, 22, 30]}
+
 
 def folder(path: Path) -> Path:
     """12 training and 6 validation pictures; categories 3, 1 and 7, in this order."""
