@@ -33,7 +33,7 @@ def build() -> ModuleType:
 
     make_build_folder()
     source = str(HERE / "abacus.cpp")
-    built: ModuleType = load("abacus_device", [source], build_directory=str(BUILD), extra_cflags=["-O1"])
+    built: ModuleType = load("abacus_device", [source], build_directory=str(BUILD), extra_cflags=["-O0"])
     return built
 
 
