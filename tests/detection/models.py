@@ -37,7 +37,7 @@ def small_retinanet() -> dict[str, Any]:
     found["benchmark"] = "retinanet"
     found["run"] |= {"ruleset": "2.0.0"}
     found["model"] = {
-        **{"initial_weights": "scratch", "categories": 3, "backbone": "resnet18", "image_px": 64, "channels": 16},
+        **{"initial_weights": "scratch", "categories": 3, "backbone": "resnet10", "image_px": 64, "channels": 16},
         **{"trained_stages": 5, "batch_norm": "trained", "anchor_px": [16, 32, 64]},
     }
     found["optimizer"] = {"batch_size": 4, "learning_rate": 1e-3}

@@ -36,6 +36,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     return kept(tmp_path_factory.mktemp("small"), data={"backend": "torch"})
 
 
+PAPER_S: dict[str, dict[str, Any]] = {
+    "data": {"backend": "torch"},
+    "model": {"backbone": "vgg16", "width_divisor": 8, "extras": [[32, 64, 2, 1]], "clamped": "none"},
+    "evaluation": {"min_score": 0.02, "max_iou": 0.45, "max_per_class": 400},
+}
+
+
+@pytest.fixture(scope="module")
+def paper_s(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """VGG-16, which has a third of ResNet-18's nodes to export."""
+    return kept(tmp_path_factory.mktemp("paper_s"), **PAPER_S)
+
+
 @pytest.fixture(scope="module")
 def photograph(trained: Kept) -> Image.Image:
     """Of another size than the network's, and alike in no two directions."""
@@ -76,7 +89,7 @@ def test_what_the_run_s_own_evaluation_found(trained: Kept, capsys: pytest.Captu
 def test_in_the_number_format_that_it_was_evaluated_in(
     tmp_path: Path, trained: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    coarse = kept(tmp_path, data={"backend": "torch"}, compute={"precision": "bf16"})
+    coarse = kept(tmp_path, data={"backend": "torch"}, compute={"precision": "bf16"}, model=small.OF_32_PX)
     found = rows_of(
         coarse, "--batch", "4", capsys=capsys
     )  # the evaluation's: bf16 sums in other orders for other sizes
@@ -402,14 +415,14 @@ def test_the_exported_graph_finds_what_the_model_finds(
 
 @pytest.mark.long
 def test_where_nothing_is_found_the_exported_boxes_are_compared_before_suppression(
-    trained: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    paper_s: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the same weights with a threshold that nothing reaches: "0 detections, scores within 0" would say nothing."""
     pytest.importorskip("onnxruntime", reason="of requirements/export.lock, is not installed")
     pytest.importorskip("onnxscript")
-    sure = small.content(data={"backend": "torch"}, evaluation={"min_score": 0.9999})
+    sure = small.content(**{**PAPER_S, "evaluation": {"min_score": 0.9999}})
     configuration = config.parse(sure, name="small", source="small")
-    saved = replace(checkpoint.trained(trained.folder).checkpoint, configuration=configuration.resolved)
+    saved = replace(checkpoint.trained(paper_s.folder).checkpoint, configuration=configuration.resolved)
     checkpoint.save(tmp_path / "kept", replace(saved, configuration_sha256=configuration.sha256))
     code, said, errors = harness(capsys, "export", tmp_path / "kept", tmp_path / "small.onnx")
     assert (code, errors) == (0, "")
@@ -464,16 +477,11 @@ def test_inference_in_mlperf_s_terms(trained: Kept, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.long
-def test_the_paper_s_ssd_likewise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_paper_s_ssd_likewise(paper_s: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """VGG-16 with its own default boxes and VOC's limits: found, and exported."""
     for name in ("onnxruntime", "onnxscript"):
         pytest.importorskip(name, reason="of requirements/export.lock, is not installed")
-    found = kept(
-        tmp_path,
-        data={"backend": "torch"},
-        model={"backbone": "vgg16", "width_divisor": 8, "extras": [[32, 64, 2, 1]], "clamped": "none"},
-        evaluation={"min_score": 0.02, "max_iou": 0.45, "max_per_class": 400},
-    )
+    found = paper_s
     assert len(found.rows) > 100
     again = rows_of(found, capsys=capsys)
     assert len(again) == len(found.rows) and apart(again, found.rows) < 2e-3
