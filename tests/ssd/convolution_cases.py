@@ -18,6 +18,7 @@ from tests.ssd.norm_cases import (
     DEVICE,
     SIDE,
     _float32_in_full,
+    few_programs,
     leaves,
     network,
     numbers,
@@ -25,7 +26,7 @@ from tests.ssd.norm_cases import (
     the_fused_network_is_the_same_network,
 )
 
-__all__ = ["_float32_in_full"]  # of every test here, too
+__all__ = ["_float32_in_full", "few_programs"]  # the first of every test here, too
 
 GEOMETRIES = {"3x3": (3, 1, 1), "3x3, stride 2": (3, 2, 1), "1x1": (1, 1, 0), "1x1, stride 2": (1, 2, 0)}
 OF_CONVOLUTIONS = {torch.float32: 2e-5, torch.bfloat16: 6e-3}
@@ -63,7 +64,7 @@ def test_a_sent_map_and_its_convolution_against_float64(
 ) -> None:
     """Batch norm, its sum and ReLU, and the convolution that masks and sums up its gradient."""
     kernel, stride, padding = geometry
-    x, skip = numbers((3, 64, 9, 7), dtype, 3), numbers((3, 64, 9, 7), dtype, 4) - 20
+    x, skip = numbers((2, 64, 7, 5), dtype, 3), numbers((2, 64, 7, 5), dtype, 4) - 20
     filters, (weight, bias) = numbers((32, 64, kernel, kernel), dtype, 5) - 20, parameters(64)
     ours = leaves(x, norm.link_of(skip), weight, bias, filters)
     moments = torch.ops.ssd.moments(x)
@@ -211,12 +212,14 @@ def by_graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+@pytest.mark.usefixtures("few_programs")
 def test_the_graph_of_a_convolution_and_its_moments(geometry: tuple[int, int, int], by_graphs: list[str]) -> None:
     test_a_convolution_and_its_moments_against_float64(geometry, torch.float32)
     assert len(by_graphs) == 1 and "moments" in by_graphs[0]
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+@pytest.mark.usefixtures("few_programs")
 def test_the_graph_of_a_convolution_with_its_bias_and_a_relu(
     geometry: tuple[int, int, int], by_graphs: list[str]
 ) -> None:
@@ -227,6 +230,7 @@ def test_the_graph_of_a_convolution_with_its_bias_and_a_relu(
 @pytest.mark.parametrize("readers", [1, 2])
 @pytest.mark.parametrize("skipped", [False, True], ids=["alone", "with a skip"])
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+@pytest.mark.usefixtures("few_programs")
 def test_the_graph_of_a_masked_gradient(
     geometry: tuple[int, int, int], skipped: bool, readers: int, by_graphs: list[str]
 ) -> None:
@@ -283,6 +287,7 @@ def test_room_that_a_failure_left_full_is_not_used_again(by_graphs: list[str], m
     zeros_of(64)
 
 
+@pytest.mark.usefixtures("few_programs")
 def test_the_whole_network_by_graphs(by_graphs: list[str]) -> None:
     the_fused_network_is_the_same_network(convolutions=True)
     assert len(by_graphs) > 20 and f"channels=16, height={SIDE // 2 + 3}" in by_graphs[0], (
@@ -290,10 +295,12 @@ def test_the_whole_network_by_graphs(by_graphs: list[str]) -> None:
     )
 
 
+@pytest.mark.usefixtures("few_programs")
 def test_the_network_with_these_convolutions_is_the_same_network() -> None:
     the_fused_network_is_the_same_network(convolutions=True)
 
 
+@pytest.mark.usefixtures("few_programs")
 def test_compiled_every_parameter_learns_what_it_does_uncompiled() -> None:
     """With weights converted at once, too, of which torch.compile 2.11 once made zeros; that PyTorch's tracer alone does it."""
     images = torch.randn(2, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).half().to(DEVICE)

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,11 +22,11 @@ CASES = [CHECKOUT / "tests" / "ssd" / f"{name}_cases.py" for name in ("loss", "n
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("cases", CASES, ids=[each.stem for each in CASES])
-def test_the_cases(cases: Path, device: str) -> None:
+def test_the_cases(device: str) -> None:
+    """All in one process, since one takes 8 s of a processor to begin."""
     interpret = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CASES],
         cwd=CHECKOUT,
         env=os.environ | interpret,
         capture_output=True,
@@ -36,7 +35,7 @@ def test_the_cases(cases: Path, device: str) -> None:
     )
     assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
     summary = re.search(r"(\d+) passed", finished.stdout)
-    assert summary is not None and int(summary[1]) >= 30 and "skipped" not in finished.stdout
+    assert summary is not None and int(summary[1]) >= 150 and "skipped" not in finished.stdout
 
 
 def test_a_cpu_is_refused_before_anything_is_built() -> None:
