@@ -150,17 +150,19 @@ def test_a_session_trains_alike_on_either(folder: Path, precision: str, channels
     first = []
     for form in ("fp32_chw", "fp16_hwc4"):
         compute = {"precision": precision, "channels_last": channels_last}
-        raw = small.content(data={"image_format": form}, compute=compute)
+        # of 64 px a processor without bf16 of its own takes 20 s
+        raw = small.content(data={"image_format": form}, compute=compute, model={"image_px": 32})
         tables: Any = config.parse(raw, name="small", source="small").tables
         torch.manual_seed(5)
         session = SSDSession(tables, Context(device="cpu", seed=5, data_dir=folder, log_every_steps=1))
         session.warm_up()
         session.load_data()
-        first.append([interval.loss for interval in session.train_epoch(1)])
+        # the first step is at learning rate 0, so that two losses are of one and the same network
+        first.append([interval.loss for interval in session.train_epoch(1, 2)])
         assert 0 <= session.evaluate(1) <= 1
         session.close()
-    # the first step is at learning rate 0, so that two losses are of one and the same network
-    assert first[0][:2] == pytest.approx(first[1][:2], rel=2e-3 if precision == "fp32" else 2e-2)
+    assert len(first[0]) == 2
+    assert first[0] == pytest.approx(first[1], rel=2e-3 if precision == "fp32" else 2e-2)
 
 
 @pytest.mark.parametrize("choices", [{}, {"whole": True}, {"image_format": "fp16_hwc4"}], ids=str)

@@ -94,7 +94,7 @@ for x in ("*bf16", F):
         # as they are launched: what PyTorch allocates begins at a multiple of 16 bytes, and sides are multiples of 16
         aligned = {(place,): [["tt.divisibility", 16]] for place, of in enumerate(types) if of[0] in "*i"}
         source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
-        for capability in CAPABILITIES:
+        for capability in (80, 90, 100):
             binary = triton.compile(source, GPUTarget("cuda", capability, 32), options={"num_warps": warps})
             assert len(binary.asm["cubin"]) > 1000
             print("compiled", kernel.__name__, x, capability)
@@ -102,12 +102,12 @@ for x in ("*bf16", F):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("capability", [80, 90, 100])
-def test_the_kernels_compile_for_ampere_hopper_and_blackwell(capability: int) -> None:
-    """Triton's compiler and its ptxas need no GPU: what the interpreter would forgive, a wrong type say, fails here."""
+def test_the_kernels_compile_for_ampere_hopper_and_blackwell() -> None:
+    """Triton's compiler and its ptxas need no GPU: what the interpreter would forgive, a wrong type say, fails here. In one
+    process: one takes 8 s of a processor to begin, and 31 for a card's kernels where Triton's cache has none of them."""
     without = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     finished = subprocess.run(
-        [sys.executable, "-c", f"CAPABILITIES = [{capability}]\n{COMPILED}"],
+        [sys.executable, "-c", COMPILED],
         cwd=CHECKOUT,
         env=without,
         capture_output=True,
@@ -115,7 +115,7 @@ def test_the_kernels_compile_for_ampere_hopper_and_blackwell(capability: int) ->
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
-    assert finished.stdout.count("compiled") == 44, finished.stdout
+    assert finished.stdout.count("compiled") == 3 * 44, finished.stdout
 
 
 ALL_PARTS = ["stem", "blocks", "convolutions", "loss"]
