@@ -2,7 +2,7 @@
 
 With them the whole default run is tested to its target (where the processor is slow, to one that its first evaluation meets),
 the log through MLPerf's checker, and the picture. It trains on
-the pictures of the checkout's cache; tests/ssd/test_embedded.py makes them anew, and so does .ci/docker.sh in the image.
+the pictures of the checkout's cache, as tests/ssd/test_embedded.py does; .ci/docker.sh makes them anew in the image.
 """
 
 from __future__ import annotations
