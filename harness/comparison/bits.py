@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.comparison.runs import NAMES, ComparedRun, by_host
 from harness.results.lines import Event, Scanner
-from harness.results.record import number
+from harness.results.said import number
 
 PIECE = 1 << 20
 STEP_LIMIT = 1_000_000  # of one log

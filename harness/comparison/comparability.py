@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from harness.comparison.identity import FORWARD_COMPAT
 from harness.comparison.runs import NAMES, ComparedRun
 from harness.results import memory
-from harness.results.record import number
+from harness.results.said import number
 from harness.results.text_json import OF_TWO, shortened
 from harness.rules import rules_for
 from harness.system import variables

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.comparison.runs import NAMES, ComparedRun, by_host, of_arms
-from harness.results.record import number
+from harness.results.said import number
 
 CLOCKS_APART = 0.01  # by how much the arms' median SM clocks may differ
 HELD_SHARE = 0.001  # of a run's time that temperature or board may hold the clocks down before it matters

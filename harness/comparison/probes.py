@@ -15,7 +15,7 @@ from typing import Any
 from harness import names, outside
 from harness.comparison import identity
 from harness.comparison.runs import NAMES, ComparedRun, by_host
-from harness.results.record import number
+from harness.results.said import number
 
 LEVELS_UP = 2  # folders above a run's own: a plan has arms/NAME/host-1_block-1_run-1
 SMALLEST = 1e-12  # a median that a probe can mean, in any of its units

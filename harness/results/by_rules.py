@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.results.record import NUMBER_LIMIT, RunRecord
+from harness.results.record import RunRecord
+from harness.results.said import NUMBER_LIMIT
 from harness.rules import Rules, checkable, rules_for
 
 __all__ = ["Rules", "check_ruleset", "images_per_s", "rules_for", "shortfall", "target_of"]

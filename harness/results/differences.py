@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.results import memory
-from harness.results.record import RunRecord, number
+from harness.results.record import RunRecord
+from harness.results.said import number
 
 SUBMITTED = ("submission_benchmark", "submission_org", "submission_platform", "submission_division")
 # Each run of `auto` may have chosen its own, where no series handed the first one's on

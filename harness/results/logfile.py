@@ -16,7 +16,8 @@ from typing import Any
 from harness import outside
 from harness.results.lines import Event, Problem, Scanner
 from harness.results.parts import Entry, Progress
-from harness.results.record import RunRecord, number
+from harness.results.record import RunRecord
+from harness.results.said import number
 from harness.results.timeline import Clock, Timeline
 from harness.rules import guess_ruleset
 

@@ -30,7 +30,8 @@ from harness.results.checking.own import judge
 from harness.results.checking.package import is_package
 from harness.results.checking.system import read_description
 from harness.results.package_text import README, implementation_json, readme, system_files
-from harness.results.record import RunRecord, number
+from harness.results.record import RunRecord
+from harness.results.said import number
 from harness.results.series import Series, find_logs, find_series
 from harness.rules import DEFAULT, DIVISIONS, Rules, checkable, rules_for
 

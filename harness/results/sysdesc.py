@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import outside
-from harness.results.record import number
+from harness.results.said import number
 from harness.rules import rulesets
 
 FIELDS = (

@@ -17,7 +17,8 @@ from typing import Any
 
 from harness import names, outside
 from harness.exit_codes import OF_STEPS
-from harness.results.record import RunRecord, median, number
+from harness.results.record import RunRecord, median
+from harness.results.said import number
 
 GAP_S, GAP = 10.0, 0.05  # the longest time, and share of a run, over which power is taken to be what it was
 LIMIT = 256 << 20  # bytes of one file; a sample of eight GPUs has 3 kB, and a day of them 260 MB

@@ -11,7 +11,8 @@ from typing import Any
 from harness.results import slowest
 from harness.results.lines import Event, Problem
 from harness.results.parts import Block, Epoch, Evaluation
-from harness.results.record import Outcome, number, seconds_by_name
+from harness.results.record import Outcome, seconds_by_name
+from harness.results.said import number
 from harness.results.slowest import Slowest
 
 KEEP_LIMIT = 10_000  # epochs, blocks, evaluations of one log; the longest known has 128 epochs

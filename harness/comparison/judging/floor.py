@@ -13,7 +13,7 @@ from pathlib import Path
 from harness import outside
 from harness.comparison.judging.metrics import MEAN, MEDIAN
 from harness.comparison.runs import ComparedRun
-from harness.results.record import number
+from harness.results.said import number
 
 FILE = "noise.json"
 LEVELS_UP = 4  # folders above a run's own up to which its system's floor may lie, or a folder noise* with it

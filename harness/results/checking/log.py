@@ -13,7 +13,7 @@ from harness.results import fitness
 from harness.results.by_rules import shortfall
 from harness.results.checking.evaluations import check_evaluations, check_schedule
 from harness.results.checking.findings import Finding, Log, Severity, is_placeholder
-from harness.results.record import number
+from harness.results.said import number
 from harness.results.text_json import OF_TWO, shortened
 from harness.rules import DIVISIONS, STATUSES, ruleset
 

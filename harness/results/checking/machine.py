@@ -12,7 +12,8 @@ from typing import Any
 
 from harness import names
 from harness.results.checking.findings import Severity
-from harness.results.record import RunRecord, number
+from harness.results.record import RunRecord
+from harness.results.said import number
 from harness.results.sysdesc import CORES
 
 Disagreement = tuple[str, str, str, Severity]  # key of the log, what is said, what to do, how bad
