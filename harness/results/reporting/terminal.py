@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
@@ -37,6 +37,9 @@ DROPPED = (
     "batch",
     "accelerators",
 )
+# Columns that a long text is folded to, before a narrow terminal does without another column: a table of many systems has one
+# of 60, whose neighbours lost their accelerators at 120 columns
+FOLDED = {"system": 32, "accelerators": 24, "driver": 24}
 
 
 def show(board: Leaderboard, console: Console, *, grouped: bool = False) -> None:
@@ -46,10 +49,10 @@ def show(board: Leaderboard, console: Console, *, grouped: bool = False) -> None
     """
     board, elsewhere = _of_interest(board)
     for count in range(len(DROPPED) + 1):
-        table = _table(board, DROPPED[:count], grouped)
-        if console.measure(table, options=console.options.update(max_width=WIDE)).maximum <= console.width:
+        folded = _table(board, DROPPED[:count], grouped, FOLDED)
+        if console.measure(folded, options=console.options.update(max_width=WIDE)).maximum <= console.width:
             break
-    console.print(table)
+    console.print(_table(board, DROPPED[:count], grouped))
     for note in notes(board):
         console.print(Text(one_line(note)), soft_wrap=True)
     for task, count in elsewhere.items():
@@ -88,11 +91,15 @@ def cells(row: Row, *, grouped: bool = False) -> dict[str, str]:
     }
 
 
-def _table(board: Leaderboard, without: Sequence[str], grouped: bool) -> Table:
+def _table(
+    board: Leaderboard, without: Sequence[str], grouped: bool, at_most: Mapping[str, int] | None = None
+) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     shown = [name for name in COLUMNS if name not in without and not (grouped and name in IN_HEADING)]
     for name in shown:
-        table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold", no_wrap=name not in LEFT)
+        justify: Any = "left" if name in LEFT else "right"
+        most = (at_most or {}).get(name)
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name not in LEFT, max_width=most)
     parts = [(_heading(group), list(group.rows)) for group in board.groups] if grouped else board.sections
     for index, (heading, rows) in enumerate(parts):
         if index:

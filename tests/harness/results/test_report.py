@@ -189,14 +189,15 @@ def test_a_file_that_is_no_log_is_named(tmp_path: Path) -> None:
 
 # ruff: noqa: RUF001, E501 -- the table has dashes and crosses, and is wide
 TABLE = """\
-#  system                                        accelerators           batch  origin                minutes   min to max      CV  n  images/s  images/s CV  per accel.  epochs  quality
-────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+#  system                                  accelerators           batch  origin                minutes   min to max      CV  n  images/s  images/s CV  per accel.  epochs  quality  date
+──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
    SSD300 on COCO 2017: measured here
-1  a100x8 (us)                                   8 × A100-SXM4-40GB       912  measured                10.14  10.10–10.18  0.31 %  5     9,689       0.31 %       1,211      50   0.2325
-–  h100x8 (us)                                   8 × H100 80GB HBM3       912  measured, unofficial    5.110  5.100–5.120  0.20 %  3    19,417       0.20 %       2,427      50   0.2325
+1  a100x8 (us)                             8 × A100-SXM4-40GB       912  measured                10.14  10.10–10.18  0.31 %  5     9,689       0.31 %       1,211      50   0.2325  2026-09-21
+–  h100x8 (us)                             8 × H100 80GB HBM3       912  measured, unofficial    5.110  5.100–5.120  0.20 %  3    19,417       0.20 %       2,427      50   0.2325  2026-09-21
 
-   Demonstrations, comparable with nothing else
-–  demo (us)                                     1 × CPU AMD EPYC 9654     16  measured, unofficial    2.100        2.100       –  1     7,818            –       7,818       8   0.3100
+   Demonstrations, comparable with
+   nothing else
+–  demo (us)                               1 × CPU AMD EPYC 9654     16  measured, unofficial    2.100        2.100       –  1     7,818            –       7,818       8   0.3100  2026-09-21
 h100x8 (us): unofficial, not ranked: 3 runs; the rules want 5
 """
 
@@ -225,6 +226,19 @@ def test_a_narrow_terminal_gets_fewer_columns_and_nothing_cut(tmp_path: Path, wi
     assert {"system", "origin", "minutes"} <= set(heading.split())
     assert "measured, unofficial" in out.getvalue()
     assert "5.110" in out.getvalue()
+
+
+def test_a_long_name_is_folded_before_a_column_is_left_out(tmp_path: Path) -> None:
+    """One of 60 columns took the accelerators and the batch of every other system from a terminal of 120."""
+    synthetic_logs.series(tmp_path, Made(), 3)
+    synthetic_logs.series(tmp_path, Made(system="a" * 29 + "_" + "b" * 30), 3)
+    out = io.StringIO()
+    report_terminal.show(
+        report.gather([tmp_path], generated=NOW, published=False), Console(file=out, width=120, color_system=None)
+    )
+    lines = out.getvalue().splitlines()
+    assert "accelerators" in lines[0] and "batch" in lines[0] and max(len(line.rstrip()) for line in lines[:8]) <= 120
+    assert "a" * 29 in out.getvalue() and "5.110" in out.getvalue()
 
 
 def test_an_escape_sequence_in_a_log_does_not_reach_the_terminal(tmp_path: Path) -> None:
