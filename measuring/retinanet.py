@@ -299,7 +299,8 @@ def main() -> None:
         kind = torch.device(asked.device).type
         if kind in KINDS:
             torch.zeros(1, device=asked.device)
-    except RuntimeError as error:  # torch's own, of a word that it does not know, or of a device that is not there
+    # torch's own, of a word that it does not know, of a device that is not there, of a build without CUDA
+    except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {asked.device}: {str(error).splitlines()[0]}")
     if kind not in KINDS:
         parser.error(f"--device {asked.device}: cpu or cuda:N; the clock would not wait for what another one does")

@@ -33,11 +33,14 @@ def test_what_is_measured_is_kept_when_a_later_part_breaks(
     assert found["machine"]["device"] == "cpu" and found["machine"]["processor"]
 
 
-def test_a_gpu_has_its_number(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, AssertionError], ids=["no device", "a PyTorch without CUDA"])
+def test_a_gpu_has_its_number(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As in a run: what is kept for a stream or a device is kept by it."""
 
     def zeros(*_: Any, device: str) -> None:
-        raise RuntimeError(f"asked for {device}")
+        raise error(f"asked for {device}")
 
     monkeypatch.setattr("sys.argv", ["retinanet", "--device", "cuda"])
     monkeypatch.setattr(retinanet.torch, "zeros", zeros)
