@@ -24,7 +24,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_the_worker_of_a_process_that_was_killed_ends() -> None:
     """It waited for ever: each kill -9 while the embedded pictures were drawn left as many as there are processors."""
     done = subprocess.run(
-        [sys.executable, "-c", KILLED], cwd=CHECKOUT, stdout=subprocess.PIPE, check=False, timeout=120
+        [sys.executable, "-c", KILLED], cwd=CHECKOUT, stdout=subprocess.PIPE, check=False, timeout=PATIENCE_S
     )
     number, until = int(done.stdout), time.monotonic() + PATIENCE_S
     while psutil.pid_exists(number) and psutil.Process(number).status() != psutil.STATUS_ZOMBIE:

@@ -24,6 +24,7 @@ from benchmarks.ssd.model import BACKBONE_SHA256
 from tests.detection.data_set.test_voc_annotations import an_object, xml
 from tests.detection.download.http_server import FileServer
 from tests.detection.download.test_prepare import User
+from tests.patience import PATIENCE_S
 
 PARTS = {
     "trainval7.tar": Part(2007, "trainval"),
@@ -283,7 +284,12 @@ def test_the_command_line_offers_it(tmp_path: Path) -> None:
     def prepared(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "harness", "prepare", "--data-dir", str(tmp_path), "--benchmark", "ssd"]
         return subprocess.run(
-            [*command, "--verify-only", *words], cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=120
+            [*command, "--verify-only", *words],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
         )
 
     voc = prepared("--dataset", "voc")
