@@ -3,3 +3,6 @@
 # Under pytest's own limit for a test, so that what did not come is named. Not the time that it takes: on two processors with
 # four tests at once a page that opens in one second was not there after thirty
 PATIENCE_S = 600.0
+# What a watchdog is told where it is to end a run that hangs: longer than a process takes to import all and begin, 27 s of a
+# busy machine
+SILENCE_S = 90

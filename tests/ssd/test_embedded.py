@@ -53,7 +53,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "IMAGES", SMALL)
     monkeypatch.setattr(embedded, "ANNOTATIONS_SHA256", checksums)
     monkeypatch.setattr(embedded, "CHUNK", 2)
-    monkeypatch.setattr(embedded, "MOST_PROCESSES", 1)  # the whole one is made by more
+    monkeypatch.setattr(embedded, "MOST_PROCESSES", 1)
 
 
 @pytest.fixture
@@ -173,6 +173,24 @@ def test_names_and_ids_are_unique() -> None:
 
 
 # --- whole or not there ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_the_scenes_are_those_that_the_target_was_set_with() -> None:
+    """As they are drawn now, whatever lies in the cache: what is there already was drawn by older packages."""
+    for half, count in embedded.IMAGES.items():
+        written = embedded.annotation_file([embedded.describe(each) for each in scenes(half, count)])
+        assert hashlib.sha256(written).hexdigest() == embedded.ANNOTATIONS_SHA256[half]
+
+
+@pytest.mark.usefixtures("small")
+def test_several_processes_make_what_one_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = embedded.ensure(tmp_path / "one", ignore)
+    monkeypatch.setattr(embedded, "MOST_PROCESSES", 2)
+    monkeypatch.setattr(embedded.os, "sched_getaffinity", lambda _: {0, 1})
+    two = embedded.ensure(tmp_path / "two", ignore)
+    manifest = json.loads((one / embedded.MANIFEST).read_text())
+    assert manifest == json.loads((two / embedded.MANIFEST).read_text()) and len(manifest["pictures"]["train2017"]) == 6
 
 
 @pytest.mark.usefixtures("small")

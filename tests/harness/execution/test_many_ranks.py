@@ -276,9 +276,9 @@ AS_NCCL = """
 import atexit, sys, time
 import torch.distributed as dist
 def destroy():
-    time.sleep(600 if sys.exc_info()[0] is not None else 0)  # until all ranks come, as ncclCommDestroy does
+    time.sleep(1200 if sys.exc_info()[0] is not None else 0)  # until all ranks come, as ncclCommDestroy does
 dist.destroy_process_group = destroy
-atexit.register(time.sleep, 600)  # as a group's destructor
+atexit.register(time.sleep, 1200)  # as a group's destructor
 from harness.cli import main
 sys.exit(main(["run", *sys.argv[1:]]))
 """

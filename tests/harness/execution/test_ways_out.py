@@ -51,7 +51,7 @@ def in_second_epoch(folder: Path, fate: str = "sleeps", ranks: int = 1, first: s
 
 
 def disposed(number: signal.Signals, disposition: signal.Handlers) -> str:
-    """Python for a process that was started with the signal so disposed."""
+    """Python for a process in which the signal is so disposed before the verb begins."""
     return f"import signal; signal.signal({int(number)}, {int(disposition)})"
 
 
@@ -213,6 +213,7 @@ from harness.execution import lifecycle, run
 lifecycle.Moment = lambda: run.Moment(time.time())  # which else knows the clock as it was at the import
 right, call = time.time, lifecycle.{within}
 def and_set_it(*arguments):
+    print("the edge", flush=True)
     time.time = lambda: right() + {set_by_s}
     return call(*arguments)
 lifecycle.{within} = and_set_it
@@ -238,7 +239,7 @@ def test_a_clock_that_is_set_between_run_start_and_run_stop_makes_no_result(
     words = [path, "--out", tmp_path / "out", "--checkpoint-dir", tmp_path / "model"]
     done = run(*words, first=WITH_A_CLOCK.format(within=within, set_by_s=set_by_s))
     assert done.returncode == code and said in done.stdout, done.stdout + done.stderr
-    assert ("RESULT," in done.stdout) == (within == "_opened")
+    assert "the edge" in done.stdout and ("RESULT," in done.stdout) == (within == "_opened")
     log = tmp_path / "out" / "result_0.txt"
     assert stop(log)["status"] == ("success" if code == 0 else "aborted")
     assert code != 0 or logfile.read(log).clock_was_set == (within != "_opened"), "one criterion"

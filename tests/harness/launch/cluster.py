@@ -25,6 +25,7 @@ import psutil
 from tests.harness.execution.runs import until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "salloc", "unshare")
+MERCY_S = 20  # for a daemon that was asked to end, before it is killed
 CONF = """
 ClusterName=harness
 SlurmctldHost={host}({addresses[0]})
@@ -222,7 +223,7 @@ class Cluster:
                 self.daemons[name].send_signal(signal.SIGTERM)
         for each in self.daemons.values():
             try:
-                each.wait(20)
+                each.wait(MERCY_S)
             except subprocess.TimeoutExpired:
                 each.kill()
                 each.wait()

@@ -22,6 +22,7 @@ from harness.names import of_platform
 from harness.request import Request, check_inputs
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import harness as run
+from tests.patience import SILENCE_S
 from tests.toy import configuration as toy
 
 
@@ -145,7 +146,7 @@ def test_links_that_lead_out_of_the_data_are_said_for_containers(tmp_path: Path)
 @pytest.mark.long
 def test_the_rank_that_hangs_is_named_in_the_ledger(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw("rank 1 hangs", ranks=3))
-    options = ("--trials", 1, "--watchdog", 40, "--out", tmp_path / "out", "--no-clear-caches")
+    options = ("--trials", 1, "--watchdog", SILENCE_S, "--out", tmp_path / "out", "--no-clear-caches")
     finished = harness("run", path, *options)
     assert finished.returncode == 5, finished.stdout + finished.stderr
     folder = tmp_path / "out" / "1x_abacus" / "toy"
@@ -158,7 +159,7 @@ def test_the_rank_that_hangs_is_named_in_the_ledger(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_run_of_two_ranks_that_hangs_leaves_both_stacks(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw("sleeps", ranks=2))
-    options = ("--trials", 1, "--watchdog", 40, "--out", tmp_path / "out", "--no-clear-caches")
+    options = ("--trials", 1, "--watchdog", SILENCE_S, "--out", tmp_path / "out", "--no-clear-caches")
     assert harness("run", path, *options).returncode == 5
     folder = tmp_path / "out" / "1x_abacus" / "toy"
     log = (folder / "result_0.txt").read_text()

@@ -23,7 +23,7 @@ from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import until
 from tests.harness.launch import cluster
 from tests.harness.launch.cluster import Cluster
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, SILENCE_S
 from tests.toy import configuration as toy
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long]
@@ -244,7 +244,7 @@ def test_kill_9_of_the_series_leaves_no_job_and_no_open_log(place: Place) -> Non
 
 def test_the_watchdog_gets_the_stacks_of_every_rank_by_its_name(place: Place) -> None:
     place.fate = "sleeps"
-    code, said = place.run("--trials", 1, "--watchdog", 20)
+    code, said = place.run("--trials", 1, "--watchdog", SILENCE_S)
     assert code == 5, said
     assert place.attempts == [(0, 1, "stalled")]
     assert "stacks of rank 0, process " in place.log.read_text()
@@ -394,10 +394,10 @@ def test_a_controller_that_is_restarted_while_a_series_waits_keeps_its_place_in_
 def test_a_series_ends_its_own_step_alone(place: Place) -> None:
     """What else runs in the job is somebody's monitor."""
     path = toy.write(place.folder, toy.raw("sleeps", nodes=2))
-    words = f"-m harness run {path} --engine slurm --trials 1 --watchdog 15 --out {place.folder / 'out'}"
+    words = f"-m harness run {path} --engine slurm --trials 1 --watchdog {SILENCE_S} --out {place.folder / 'out'}"
     script = place.folder / "job"
     script.write_text(
-        "#!/bin/sh\nsrun --overlap --mpi=none --ntasks=2 sleep 300 &\n"
+        "#!/bin/sh\nsrun --overlap --mpi=none --ntasks=2 sleep 3000 &\n"
         f"cd {CHECKOUT}\n{sys.executable} {words}\necho harness $?\nkill -0 $! && echo monitor lives\nkill $!\n"
     )
     command = ["sbatch", "--wait", "-N", "2", "--ntasks-per-node", "1", "--output", str(place.folder / "said")]

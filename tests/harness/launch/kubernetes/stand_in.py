@@ -34,6 +34,7 @@ import psutil
 
 from harness.launch import stacks
 from tests.conftest import CHECKOUT
+from tests.patience import PATIENCE_S
 
 Json = dict[str, Any]
 TOKEN = "a token of an account"
@@ -183,7 +184,7 @@ class Cluster:
                 _kill_all(pod.process)
             if not pod.ended.wait(grace_s or 10):
                 _kill_all(pod.process)
-                pod.ended.wait(10)
+                pod.ended.wait(PATIENCE_S)
         with self.lock:
             self.objects.pop(("pods", name), None)
 

@@ -19,7 +19,7 @@ from harness.launch.ledger import Account
 from tests.conftest import CHECKOUT
 from tests.harness.execution import runs
 from tests.harness.launch.kubernetes.stand_in import IMAGE_ID, TOKEN, Cluster, serving
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, SILENCE_S
 from tests.toy import configuration as toy
 
 pytestmark = pytest.mark.early
@@ -115,7 +115,7 @@ def test_two_nodes_train_one_run(lab: Lab) -> None:
 @pytest.mark.long
 def test_stacks_come_from_every_node(lab: Lab) -> None:
     lab.configuration = toy.write(lab.folder, toy.raw("sleeps", ranks=1, nodes=2))
-    done = lab.run("--watchdog", "90")  # longer than a busy machine takes to begin
+    done = lab.run("--watchdog", SILENCE_S)
     assert (done.returncode, lab.statuses) == (5, ["stalled"]), done.stdout + done.stderr
     assert "stacks of rank 0" in (lab.results / "result_0.txt").read_text()
     assert "stacks of rank 1" in (lab.results / "result_0.node1.log").read_text()
