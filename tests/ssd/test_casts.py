@@ -29,8 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(folder: Path, fused: list[str], precision: str = "bf16") -> SSDSession:
-    # a processor without bf16 of its own takes a second and a half for a step of 64 px
-    content = small.content(compute={"fused": fused, "precision": precision}, model={"image_px": 32})
+    content = small.content(compute={"fused": fused, "precision": precision}, model=small.OF_32_PX)
     tables: Any = config.parse(content, name="small", source="small").tables
     torch.manual_seed(5)
     return SSDSession(tables, Context(device="cpu", seed=5, data_dir=folder, log_every_steps=1))

@@ -150,8 +150,7 @@ def test_a_session_trains_alike_on_either(folder: Path, precision: str, channels
     first = []
     for form in ("fp32_chw", "fp16_hwc4"):
         compute = {"precision": precision, "channels_last": channels_last}
-        # of 64 px a processor without bf16 of its own takes 20 s
-        raw = small.content(data={"image_format": form}, compute=compute, model={"image_px": 32})
+        raw = small.content(data={"image_format": form}, compute=compute, model=small.OF_32_PX)
         tables: Any = config.parse(raw, name="small", source="small").tables
         torch.manual_seed(5)
         session = SSDSession(tables, Context(device="cpu", seed=5, data_dir=folder, log_every_steps=1))

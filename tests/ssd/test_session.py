@@ -59,8 +59,7 @@ def same(expected: list[float], device: str) -> Any:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "auto"])
 def test_every_precision_trains_and_says_which_it_was(data: Path, precision: str, device: str) -> None:
-    # of 64 px a step in bf16 takes a processor without its own a second and a half
-    session = opened(data, device, compute={"precision": precision}, model={"image_px": 32})
+    session = opened(data, device, compute={"precision": precision}, model=small.OF_32_PX)
     session.warm_up()
     session.load_data()
     found = losses(session, 1)
@@ -78,7 +77,7 @@ def test_every_precision_trains_and_says_which_it_was(data: Path, precision: str
 
 
 def test_what_another_run_chose_is_not_measured_again(data: Path) -> None:
-    content = small.content(compute={"precision": "auto"}, model={"image_px": 32})
+    content = small.content(compute={"precision": "auto"}, model=small.OF_32_PX)
     found: Any = config.parse(content, name="small", source="small").tables
     chosen: dict[str, Plain] = {"precision": "bf16", "threads": 1}
     session = SSDSession(found, Context(device="cpu", seed=5, data_dir=data, threads=2, chosen=chosen))

@@ -218,9 +218,10 @@ def _best(scores: Any) -> Any:
     import numpy as np
 
     flat = -scores.ravel()
-    few = np.arange(flat.size)
     if flat.size > BEST and not np.isnan(last := np.partition(flat, BEST - 1)[BEST - 1]):
         few = np.flatnonzero(flat <= last)
+    else:
+        few = np.arange(flat.size)
     return few[np.argsort(flat[few], kind="stable")][:BEST]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
@@ -49,7 +49,7 @@ def show(board: Leaderboard, console: Console, *, grouped: bool = False) -> None
     """
     board, elsewhere = _of_interest(board)
     for count in range(len(DROPPED) + 1):
-        folded = _table(board, DROPPED[:count], grouped, FOLDED)
+        folded = _table(board, DROPPED[:count], grouped, folded=True)
         if console.measure(folded, options=console.options.update(max_width=WIDE)).maximum <= console.width:
             break
     console.print(_table(board, DROPPED[:count], grouped))
@@ -91,15 +91,18 @@ def cells(row: Row, *, grouped: bool = False) -> dict[str, str]:
     }
 
 
-def _table(
-    board: Leaderboard, without: Sequence[str], grouped: bool, at_most: Mapping[str, int] | None = None
-) -> Table:
+def _table(board: Leaderboard, without: Sequence[str], grouped: bool, *, folded: bool = False) -> Table:
+    """With `folded` long texts are in columns of FOLDED, to measure what fits; printed, they have the room that there is."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     shown = [name for name in COLUMNS if name not in without and not (grouped and name in IN_HEADING)]
     for name in shown:
-        justify: Any = "left" if name in LEFT else "right"
-        most = (at_most or {}).get(name)
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=name not in LEFT, max_width=most)
+        table.add_column(
+            name,
+            justify="left" if name in LEFT else "right",
+            overflow="fold",
+            no_wrap=name not in LEFT,
+            max_width=FOLDED.get(name) if folded else None,
+        )
     parts = [(_heading(group), list(group.rows)) for group in board.groups] if grouped else board.sections
     for index, (heading, rows) in enumerate(parts):
         if index:
