@@ -6,3 +6,5 @@ PATIENCE_S = 600.0
 # What a watchdog is told where it is to end a run that hangs: longer than a process takes to import all and begin, 27 s of a
 # busy machine
 SILENCE_S = 90
+# The same for fake_run.py, which imports the standard library alone and says all that it will at once
+SILENCE_OF_A_FAKE_S = 20

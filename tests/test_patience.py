@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,15 +36,58 @@ def limits(tree: ast.AST) -> Iterator[tuple[int, float]]:
                 yield seconds.lineno, seconds.value
 
 
+def silences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and number of each silence that a watchdog is told: a trial that has to begin, or to end well, within it."""
+    for each in ast.walk(tree):
+        if not isinstance(each, ast.Call):
+            continue
+        said = [keyword.value for keyword in each.keywords if keyword.arg == "patience_s"]
+        words = [word.value if isinstance(word, ast.Constant) else None for word in each.args]
+        if getattr(each.func, "attr", "") in ("run", "start", "begin") and "--watchdog" in words:
+            said += each.args[words.index("--watchdog") + 1 :][:1]
+        for number in said:
+            if isinstance(number, ast.Constant):
+                yield number.lineno, str(number.value)
+
+
+def sources() -> list[Path]:
+    found = [path for path in sorted((CHECKOUT / "tests").rglob("*.py")) if path.name != "make_test_data.py"]  # a tool
+    assert len(found) > 200
+    return found
+
+
 def test_what_must_come_is_waited_for_as_long_as_anywhere() -> None:
-    files = [path for path in sorted((CHECKOUT / "tests").rglob("*.py")) if path.name != "make_test_data.py"]  # a tool
     found = [
         f"{path.name}:{line}: {seconds} s where tests.patience.PATIENCE_S is due"
-        for path in files
+        for path in sources()
         for line, seconds in limits(ast.parse(path.read_text()))
         if SHORT_S < seconds < PATIENCE_S
     ]
-    assert len(files) > 200 and found == []
+    assert found == []
+
+
+def test_no_watchdog_is_told_a_silence_that_a_busy_machine_has_anyway() -> None:
+    found = [
+        f"{path.name}:{line}: {number} s where tests.patience has a SILENCE"
+        for path in sources()
+        for line, number in silences(ast.parse(path.read_text()))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "code", ["lab.run('--watchdog', '2')", "place.start('--watchdog', 1)", "fakes.run(2, patience_s=1.0)"]
+)
+def test_a_silence_of_its_own_is_found(code: str) -> None:
+    assert [line for line, _ in silences(ast.parse(code))] == [1]
+
+
+def test_a_silence_of_the_tests_is_not() -> None:
+    assert not [
+        *silences(
+            ast.parse("lab.run('--watchdog', SILENCE_S), fakes.run(2, patience_s=SILENCE_S), words('--watchdog', '2')")
+        )
+    ]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from harness.request import Request
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import until
 from tests.harness.launch.series import FAKE
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, SILENCE_OF_A_FAKE_S
 from tests.toy import configuration as toy
 
 pytestmark = [pytest.mark.docker, pytest.mark.long]
@@ -141,7 +141,11 @@ def place(tmp_path: Path, image: str) -> Place:
 
 
 def containers(client: Any, folder: Path) -> list[str]:
-    there = client.containers.list(all=True, filters={"label": f"{engine.FOLDER}={folder}"})
+    there = client.containers.list(
+        all=True,
+        ignore_removed=True,  # or one that goes between the list and the look at it is a NotFound
+        filters={"label": f"{engine.FOLDER}={folder}"},
+    )
     return [each.name for each in there]
 
 
@@ -269,7 +273,7 @@ def test_a_trial_killed_from_outside_is_failed_and_the_next_one_runs(client: Any
 
 def test_the_watchdog_gets_the_stacks_out_of_the_container(client: Any, place: Place) -> None:
     place.tell(_0="hang")
-    assert place.run("--watchdog", "2") == 5
+    assert place.run("--watchdog", str(SILENCE_OF_A_FAKE_S)) == 5
     assert place.statuses == [(0, 1, "stalled"), (1, 1, "success")]
     log = (place.folder / "result_0.txt").read_text()
     assert "most recent call first" in log and " in work\n" in log

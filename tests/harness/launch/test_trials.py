@@ -29,7 +29,7 @@ from harness.results.series import find_series
 from harness.system import neighbours
 from tests.harness.execution.runs import until
 from tests.harness.launch.series import FAKE, SHA256, Fakes
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, SILENCE_OF_A_FAKE_S
 
 pytestmark = pytest.mark.early
 
@@ -278,9 +278,10 @@ def test_the_watchdog_leaves_stacks_in_the_log_and_stops_the_trial(
     fakes: Fakes, do: str, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "STACKS_S", 0.5)
-    monkeypatch.setattr(watchdog, "GRACE_S", 1.0)
+    if do == "hang for ever":
+        monkeypatch.setattr(watchdog, "GRACE_S", 1.0)
     fakes.tell(_0=do)
-    assert fakes.run(2, patience_s=1.0) == 5
+    assert fakes.run(2, patience_s=SILENCE_OF_A_FAKE_S) == 5
     assert fakes.statuses == [(0, 1, "stalled"), (1, 1, "success")]
     end = fakes.account.attempts[0].end
     assert end is not None
@@ -297,7 +298,7 @@ def test_a_trial_that_ends_well_while_the_watchdog_looks_at_it_is_a_result(
     """Its whole log, success, was called stalled, and it was run again: a second throw of the dice."""
     monkeypatch.setattr(watchdog, "STACKS_S", 0.5)
     fakes.tell(_0="end well when asked")
-    assert fakes.run(1, patience_s=1.0) == 0
+    assert fakes.run(1, patience_s=SILENCE_OF_A_FAKE_S) == 0
     assert fakes.statuses == [(0, 1, "success")]
     assert "most recent call first" in (fakes.folder / "result_0.txt").read_text()
 

@@ -19,7 +19,7 @@ from harness.launch.ledger import Account
 from tests.conftest import CHECKOUT
 from tests.harness.execution import runs
 from tests.harness.launch.kubernetes.stand_in import IMAGE_ID, TOKEN, Cluster, serving
-from tests.patience import PATIENCE_S, SILENCE_S
+from tests.patience import PATIENCE_S, SILENCE_OF_A_FAKE_S, SILENCE_S
 from tests.toy import configuration as toy
 
 pytestmark = pytest.mark.early
@@ -156,7 +156,7 @@ def test_resume_runs_what_has_no_result(lab: Lab) -> None:
 @pytest.mark.long
 def test_the_watchdog_asks_for_stacks_and_ends_a_trial_that_stands_still(lab: Lab) -> None:
     lab.fakes(_0="hang")
-    done = lab.run("--watchdog", "3")
+    done = lab.run("--watchdog", SILENCE_OF_A_FAKE_S)
     assert (done.returncode, lab.statuses) == (5, ["stalled"]), done.stdout + done.stderr
     assert "asked for stacks: process" in done.stdout
     log = (lab.results / "result_0.txt").read_text()
@@ -169,7 +169,7 @@ def test_the_watchdog_asks_for_stacks_and_ends_a_trial_that_stands_still(lab: La
 def test_a_trial_that_takes_no_signal_and_no_exec_is_deleted(lab: Lab) -> None:
     lab.fakes(_0="hang")
     lab.cluster.no_exec = True
-    done = lab.run("--watchdog", "3")
+    done = lab.run("--watchdog", SILENCE_OF_A_FAKE_S)
     assert (done.returncode, lab.statuses) == (5, ["stalled"]), done.stdout + done.stderr
     assert "nothing can be run in it" in done.stdout
     lab.wait_until_empty()
@@ -437,7 +437,7 @@ def test_lines_that_a_kubelet_serves_no_more_cost_no_log(lab: Lab) -> None:
 @pytest.mark.long
 def test_a_token_that_expires_is_read_anew_from_the_kubeconfig(lab: Lab) -> None:
     lab.fakes(_0="hang")
-    process = lab.begin("--watchdog", "30")
+    process = lab.begin("--watchdog", SILENCE_OF_A_FAKE_S)
     runs.until((lab.results / "result_0.txt").exists, "a log")
     assert process.stdout is not None
     lab.cluster.token = "a new one"
