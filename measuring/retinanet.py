@@ -261,7 +261,7 @@ def _endless(batches: Any) -> Iterator[dict[str, Tensor]]:
 def _folder(data_dir: Path | None) -> Path:
     """The user's, or the pictures that this project makes itself."""
     if data_dir is None:
-        return embedded.ensure(environment.cache_dir(config_files.CHECKOUT) / "embedded", lambda *_: None)
+        return embedded.ensure(environment.cache_dir(config_files.CHECKOUT), lambda *_: None)
     for needed in (ANNOTATIONS, PICTURES):
         if not (data_dir / needed).exists():
             raise ValueError(f"--data-dir {data_dir} has no {needed}")

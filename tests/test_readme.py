@@ -71,8 +71,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             shutil.copy2(CHECKOUT / name, folder / name)
     if (CHECKOUT / ".venv").is_dir():
         (folder / ".venv").symlink_to(CHECKOUT / ".venv")
-    made = embedded.ensure(CHECKOUT / ".cache" / "embedded", lambda done, total: None)
-    shutil.copytree(made, folder / ".cache" / "embedded")
+    made = embedded.ensure(CHECKOUT / ".cache", lambda done, total: None)
+    shutil.copytree(made, folder / ".cache" / made.name)
     yield folder
     shutil.rmtree(folder)
 

@@ -47,9 +47,7 @@ class DetectorBenchmark(ABC):
                     f'data.source = "embedded": this configuration makes its own images and cannot use {data_dir}; '
                     "leave --data-dir and DATADIR out, or choose a configuration whose source is a COCO folder"
                 )
-            data_dir = embedded.ensure(
-                cache_dir / "embedded", lambda done, total: progress("making images", done, total)
-            )
+            data_dir = embedded.ensure(cache_dir, lambda done, total: progress("making images", done, total))
         if data_dir is None:
             raise ValueError("this configuration needs a COCO folder: name it with --data-dir or DATADIR")
         # Off the clock, as the verification of a download is, and before anything is built: see data_set/checked.py

@@ -11,9 +11,11 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+UNUSED_S = 7 * 24 * 3600
 # Of flock, where a file system has none (some of NFS, Lustre, FUSE)
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -42,6 +44,21 @@ def refuse_of_others(folder: Path, way_out: str, *, others: int = stat.S_IWOTH) 
         raise ValueError(f"{folder} belongs to user {found.st_uid}, not to you, who is {os.geteuid()}; {way_out}")
     if found.st_mode & others:
         raise ValueError(f"others may write in {folder}, whose content is trusted: `chmod go-w {folder}`, or {way_out}")
+
+
+def used(mark: Path) -> None:
+    """Note at a file of a folder that a run uses it, for `unused`."""
+    with contextlib.suppress(OSError):
+        os.utime(mark)
+
+
+def unused(mark: Path) -> bool:
+    """Whether no run has used the folder of this file for a week: until then, one may be reading it whose data is not seen from
+    here, as where containers share a cache. False where there is none."""
+    try:
+        return time.time() - mark.stat().st_mtime > UNUSED_S
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def possible(
 
 def folder_to_use(data_dir: Path | None, cache_dir: Path) -> Path:
     """The user's, or the pictures that this project makes itself."""
-    return embedded.ensure(cache_dir / "embedded", lambda *_: None) if data_dir is None else data_dir
+    return embedded.ensure(cache_dir, lambda *_: None) if data_dir is None else data_dir
 
 
 def check_folder(config: SSDConfig, folder: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_embedded_data_is_neither_made_in_nor_taken_from_a_folder_of_others(
     cache.chmod(0o777)
     (cache / ".embedded.lock").symlink_to(tmp_path / "victim")
     with pytest.raises(ValueError, match="others may write"):
-        embedded.ensure(cache / "embedded", lambda *_: None)
+        embedded.ensure(cache, lambda *_: None)
     assert (tmp_path / "victim").read_text() == "keep"
 
 

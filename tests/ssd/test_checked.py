@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.detection import own_folder
 from benchmarks.detection.data_path import reader_counts
 from benchmarks.detection.data_set import annotation_file, checked, picture_files
 from benchmarks.detection.folder import Folder
@@ -97,7 +99,19 @@ def test_what_is_left_of_data_that_is_gone_goes_too(folder: Path, tmp_path: Path
     killed.mkdir()
     folder = folder.rename(tmp_path / "moved")
     second = provide(folder)
-    assert second != first and not first.exists() and not killed.exists()
+    assert second != first and not killed.exists()
+    assert first.exists(), "a run of another container, which sees other folders than this process, may be reading it"
+    long_ago = time.time() - own_folder.UNUSED_S - 60
+    os.utime(first / checked.MANIFEST, (long_ago, long_ago))
+    provide(folder.rename(tmp_path / "moved again"))
+    assert second.exists() and not first.exists()
+
+
+def test_a_run_notes_that_it_uses_what_was_checked(folder: Path) -> None:
+    mark = provide(folder) / checked.MANIFEST
+    os.utime(mark, (0, 0))
+    provide(folder)
+    assert time.time() - mark.stat().st_mtime < own_folder.UNUSED_S / 2
 
 
 def test_of_several_ranks_one_checks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from benchmarks.detection import own_folder
 from benchmarks.detection.embedded import dataset as embedded
 from benchmarks.detection.embedded import paint as embedded_paint
 from benchmarks.detection.embedded.scene import HALVES, LEAST_SEEN, Item, Scene, scene
@@ -42,7 +46,7 @@ def scenes(half: str, count: int) -> list[Scene]:
 @pytest.fixture(scope="module")
 def whole() -> Path:
     """The real data set, the checkout's own: of today's generator, or it is made again. Its annotations have the checksum."""
-    return embedded.ensure(CHECKOUT / ".cache" / "embedded", ignore)
+    return embedded.ensure(CHECKOUT / ".cache", ignore)
 
 
 @pytest.fixture
@@ -195,11 +199,10 @@ def test_several_processes_make_what_one_makes(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.usefixtures("small")
 def test_damage_is_found_and_repaired(tmp_path: Path, makes: list[Path]) -> None:
-    folder = tmp_path / "embedded"
     told: list[tuple[int, int]] = []
-    embedded.ensure(folder, lambda *each: told.append(each))
+    folder = embedded.ensure(tmp_path, lambda *each: told.append(each))
     assert told == [(0, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
-    embedded.ensure(folder, ignore)
+    embedded.ensure(tmp_path, ignore)
     assert len(makes) == 1, "a whole folder is left as it is"
 
     picture = next((folder / "train2017").iterdir())
@@ -221,28 +224,50 @@ def test_damage_is_found_and_repaired(tmp_path: Path, makes: list[Path]) -> None
         assert embedded.is_whole(folder)
 
     picture.unlink()
-    embedded.ensure(folder, ignore)
+    embedded.ensure(tmp_path, ignore)
     assert embedded.is_whole(folder) and picture.is_file() and len(makes) == 2
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("what", ["generator", "seed"])
 def test_pictures_of_another_generator_or_seed_are_made_again(what: str, tmp_path: Path, makes: list[Path]) -> None:
-    folder = embedded.ensure(tmp_path / "cache" / "embedded", ignore)
+    folder = embedded.ensure(tmp_path, ignore)
     manifest = json.loads((folder / embedded.MANIFEST).read_text())
     manifest[what] = "another"
     (folder / embedded.MANIFEST).write_text(json.dumps(manifest))
     assert not embedded.is_whole(folder)
-    embedded.ensure(folder, ignore)
+    assert embedded.ensure(tmp_path, ignore) == folder
     assert embedded.is_whole(folder) and len(makes) == 2
 
 
 @pytest.mark.usefixtures("small")
+def test_pictures_of_another_version_stay_while_a_run_may_read_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two images on one cache each took the other's for damaged, and away."""
+    ours = embedded.ensure(tmp_path, ignore)
+    (tmp_path / "embedded").mkdir()  # of versions that gave it one name
+    (tmp_path / "embedded" / embedded.MANIFEST).touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(embedded, "_generator", lambda: "f" * 64)
+        other = embedded.ensure(tmp_path, ignore)
+    assert other != ours and embedded.is_whole(ours) and (tmp_path / "embedded").exists()
+    long_ago = time.time() - own_folder.UNUSED_S - 60
+    for each in (other, ours, tmp_path / "embedded"):
+        os.utime(each / embedded.MANIFEST, (long_ago, long_ago))
+    embedded.ensure(tmp_path, ignore)
+    assert (ours / embedded.MANIFEST).stat().st_mtime > long_ago + 60, "used"
+    shutil.rmtree(ours)
+    embedded.ensure(tmp_path, ignore)
+    assert ours.exists() and not other.exists() and not (tmp_path / "embedded").exists()
+
+
+@pytest.mark.usefixtures("small")
 def test_a_link_in_the_folder_s_place_is_not_taken_for_it(tmp_path: Path, makes: list[Path]) -> None:
-    elsewhere = embedded.ensure(tmp_path / "a" / "embedded", ignore)
+    elsewhere = embedded.ensure(tmp_path / "a", ignore)
     (tmp_path / "b").mkdir(mode=0o700)
-    (tmp_path / "b" / "embedded").symlink_to(elsewhere)
-    found = embedded.ensure(tmp_path / "b" / "embedded", ignore)
+    (tmp_path / "b" / elsewhere.name).symlink_to(elsewhere)
+    found = embedded.ensure(tmp_path / "b", ignore)
     assert not found.is_symlink() and embedded.is_whole(found) and embedded.is_whole(elsewhere) and len(makes) == 2
 
 
@@ -255,18 +280,18 @@ def test_an_interrupted_making_leaves_nothing(tmp_path: Path) -> None:
     killed = tmp_path / ".embedded-killed" / "new" / "train2017"  # what SIGKILL leaves
     killed.mkdir(parents=True)
     with pytest.raises(KeyboardInterrupt):
-        embedded.ensure(tmp_path / "embedded", interrupt)
+        embedded.ensure(tmp_path, interrupt)
     assert [path.name for path in tmp_path.iterdir()] == [".embedded.lock"]
 
 
 @pytest.mark.usefixtures("small")
 def test_of_two_at_once_one_makes_it(tmp_path: Path, makes: list[Path]) -> None:
-    folder = tmp_path / "embedded"
-    both = [threading.Thread(target=embedded.ensure, args=(folder, ignore)) for _ in range(2)]
+    both = [threading.Thread(target=embedded.ensure, args=(tmp_path, ignore)) for _ in range(2)]
     for thread in both:
         thread.start()
     for thread in both:
         thread.join()
+    (folder,) = tmp_path.glob("embedded-*")
     assert embedded.is_whole(folder) and len(makes) == 1
 
 
@@ -276,5 +301,5 @@ def test_other_scenes_than_expected_are_refused(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(
         RuntimeError, match=r"annotations of val2017 have SHA-256 .* install the versions in requirements"
     ):
-        embedded.ensure(tmp_path / "embedded", ignore)
-    assert not (tmp_path / "embedded").exists()
+        embedded.ensure(tmp_path, ignore)
+    assert not [*tmp_path.glob("embedded*")]

@@ -148,6 +148,8 @@ def ensure(
             if locked:  # nobody else is making one
                 _clear(cache)
             manifest = _check(config, originals, folder, progress)
+        else:
+            own_folder.used(folder / MANIFEST)
     for name in HALVES:
         found = Counts(**manifest[name]["counts"])
         _as_many_categories(config, originals[name].annotations, len(found.labels))
@@ -271,12 +273,15 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
 
 
 def _clear(cache: Path) -> None:
-    """What was interrupted, and what is left of data that is no longer there; 100 MB for COCO."""
+    """What was interrupted, and what is left of data that is no longer there; 100 MB for COCO.
+
+    What is not there may be so for this process alone: containers of one user share a cache, and each sees its own data.
+    """
     for folder in cache.iterdir():
         manifest = _manifest(folder) if folder.is_dir() else None
         # not Path's, which raises where a folder on the way may not be entered any more
         gone = manifest is not None and not any(os.path.exists(manifest[each]["annotations"]) for each in HALVES)  # noqa: PTH110
-        if gone or folder.name.startswith(".making-"):
+        if (gone and own_folder.unused(folder / MANIFEST)) or folder.name.startswith(".making-"):
             shutil.rmtree(folder)
 
 

@@ -206,7 +206,7 @@ class _Transfer:
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-                self.part.unlink()
+                self.part.unlink(missing_ok=True)  # also where the whole file was asked for
                 raise _BrokenOff("the server's file is shorter than what was on the disk") from error
             if error.code < 500 and error.code not in PASSING_STATUS:
                 raise FetchError(

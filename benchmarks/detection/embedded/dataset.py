@@ -28,7 +28,7 @@ ANNOTATIONS_SHA256 = {
     "train2017": "4d0a621eada506112750d6bd387e731e2a7a9a95bd4418899ca32f9118943925",
     "val2017": "e8cd978540bf6567fab4e46e81781cbd1a8305b08f0a30aabaecc8f8b82c1d94",
 }
-MANIFEST = "manifest.json"
+NAME, MANIFEST = "embedded", "manifest.json"
 JPEG_QUALITY = 90
 CHUNK = 20  # images between two calls of progress
 MOST_PROCESSES = 8
@@ -36,22 +36,23 @@ MOST_PROCESSES = 8
 Described = tuple[dict[str, Any], list[dict[str, Any]]]  # an image and its boxes, as COCO writes them
 
 
-def ensure(folder: Path, progress: Callable[[int, int], None]) -> Path:
-    """`folder`, made unless it is there and whole. `progress(done, total)` counts images.
+def ensure(cache_dir: Path, progress: Callable[[int, int], None]) -> Path:
+    """The data set's folder in `cache_dir`, made unless it is there and whole. `progress(done, total)` counts images.
 
     A folder that is incomplete or damaged is made again. It appears at once and complete, or not at all; of several processes
-    one makes it and the others wait.
+    one makes it and the others wait. That of another version of this code is another folder: a run may be reading it.
     """
-    own_folder.make(folder.parent)
+    own_folder.make(cache_dir)
+    folder = cache_dir / f"{NAME}-{_generator()[:12]}"
     if is_whole(folder):
+        own_folder.used(folder / MANIFEST)
         return folder
-    with own_folder.alone(folder.parent / f".{folder.name}.lock") as locked:
+    with own_folder.alone(cache_dir / f".{NAME}.lock") as locked:
         if is_whole(folder):  # another process was faster
             return folder
         if locked:  # nobody else is making one
-            for left_over in folder.parent.glob(f".{folder.name}-*"):
-                shutil.rmtree(left_over)
-        making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            _clear(cache_dir, folder)
+        making = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=cache_dir))
         try:
             _make(making / "new", progress)
             if is_whole(folder):  # of another process, where there are no locks
@@ -62,6 +63,15 @@ def ensure(folder: Path, progress: Callable[[int, int], None]) -> Path:
         finally:
             shutil.rmtree(making)
     return folder
+
+
+def _clear(cache_dir: Path, but: Path) -> None:
+    """What was interrupted, and what other versions made and no run has used for long; 30 MB each."""
+    for each in cache_dir.glob(f".{NAME}-*"):
+        shutil.rmtree(each)
+    for each in cache_dir.glob(f"{NAME}*"):
+        if each != but and not each.is_symlink() and own_folder.unused(each / MANIFEST):
+            shutil.rmtree(each)
 
 
 def is_whole(folder: Path) -> bool:
@@ -148,11 +158,16 @@ def _annotation_path(folder: Path, half: str) -> Path:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """What the folder holds, and by what it was made."""
-    generator = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        generator.update(source.read_bytes())
     pictures = {
         half: {entry.name: hashlib.sha256(Path(entry).read_bytes()).hexdigest() for entry in os.scandir(folder / half)}
         for half in HALVES
     }
-    return {"generator": generator.hexdigest(), "seed": SEED, "pictures": pictures}
+    return {"generator": _generator(), "seed": SEED, "pictures": pictures}
+
+
+def _generator() -> str:
+    """Hexadecimal SHA-256 of the code that makes the pictures."""
+    generator = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        generator.update(source.read_bytes())
+    return generator.hexdigest()
