@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import time
+
+FRESH_S = 0.001  # long enough to be off the processor
 APART_S, APART = 0.1, 0.001  # both must be exceeded: stamping takes milliseconds, drift is 0.05 % at most
 
 
 def contradict(apart_s: float, monotonic_s: float) -> bool:
     """Whether they differ by more than stamping and drift do over so many seconds: somebody set one, or the machine slept."""
     return abs(apart_s) > max(APART_S, APART * abs(monotonic_s))
+
+
+def begin_a_time_slice() -> None:
+    """Before two looks at clocks that must be one moment: a process that has just slept is not made to wait between them.
+
+    One that computed until then was, on two processors with twelve busy processes: by over 50 ms in 2 of 2,573 pairs, by 392 ms
+    in the worst, which reads as a clock that was set; after sleeping, by at most 4 ms in 1,800. A run is a millisecond longer
+    for it.
+    """
+    time.sleep(FRESH_S)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import git
+from tests.ports import held_port
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # Before torch is imported, here and in processes that tests start. Where one takes more threads all the same, they wait for
@@ -112,6 +113,13 @@ def rules_of_the_toys() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("HARNESS_BENCHMARKS", str(CHECKOUT / "tests"))
         yield
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """Of this machine; see tests.ports."""
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,9 @@ import os
 import time
 import traceback
 
+import psutil
+
+from harness import clocks
 from harness.contract import NotSuitable
 from harness.execution import checkpoint, console, events, signals
 from harness.execution.events import LogLost, keys
@@ -56,6 +59,7 @@ def stop(run: Run, ending: Ending) -> Ending:
         more: dict[str, str | float] = {"reason": ending.reason} if ending.reason else {}
         if run.started is not None:
             # beside the wall clock's stamps, so that a reader sees whether somebody set the clock meanwhile
+            clocks.begin_a_time_slice()
             more["monotonic_s"] = round(run.started.seconds, 3)
             run.wall_ahead_s = run.started.wall_ahead_s
         try:
@@ -89,11 +93,19 @@ def left_to_launcher(run: Run, interrupted: signals.Interrupted) -> bool:
     if launch.launcher:
         return True
     until = time.monotonic() + DYING_S
-    while os.getppid() == launch.parent:
+    while os.getppid() == launch.parent and not _has_begun_to_die(launch.parent):
         if time.monotonic() > until:
             return True
         time.sleep(0.05)
     return False
+
+
+def _has_begun_to_die(process: int) -> bool:
+    """Whether its first thread has ended: the others of one that was killed may have to wait for a processor to end too."""
+    try:
+        return bool(psutil.Process(process).status() == psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return True
 
 
 def overdue(run: Run, interrupted: signals.Interrupted) -> None:

@@ -152,7 +152,7 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
         log.stop(keys.INIT_STOP)
         run.screen.say(f"init took {time.perf_counter() - began:.1f} s")
 
-        started = Moment()  # before the line, which a slow disk may keep waiting after its stamp
+        started = Moment.fresh()  # before the line, which a slow disk may keep waiting after its stamp
         log.start(keys.RUN_START)
         run.started = started
         found = given.summary(here, session.load_data())

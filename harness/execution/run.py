@@ -40,6 +40,12 @@ class Moment:
     wall_s: float = field(default_factory=time.time)
     steady_s: float = field(default_factory=time.perf_counter)
 
+    @classmethod
+    def fresh(cls) -> Moment:
+        """One after which this process goes on for some milliseconds, so that a stamp may come right behind it."""
+        clocks.begin_a_time_slice()
+        return cls()
+
     @property
     def seconds(self) -> float:
         """Since then."""

@@ -137,10 +137,11 @@ def of_device(device: str) -> Iterator[Sequence[Sensors]]:
 
 def main(path: Path, interval_s: float, device: str, until: IO[str]) -> None:
     """Sample until the run's end of the pipe closes."""
-    with contextlib.suppress(OSError):
-        os.nice(10)
     try:
         with of_device(device) as sensors:
+            # from here on: beside busy processes the imports alone would take it longer than a short run takes
+            with contextlib.suppress(OSError):
+                os.nice(10)
             sample(sensors, path, interval_s, lambda wait_s: bool(select.select([until], [], [], wait_s)[0]))
     except OSError as error:  # a disk that is full or gone
         sys.exit(f"warning: {path}: what the accelerators do is no longer sampled: {error.strerror}")

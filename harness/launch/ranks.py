@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 LOOPBACK, LOOPBACK_INTERFACE = "127.0.0.1", "lo"
 MEETING_S = 900  # for the last node to begin
+KILLED_AFTER_S = 25  # torch's agent kills, 30 s after the first failure, the ranks that have not ended when asked
 KNOWN = (EPOCHS_SPENT, USAGE, BROKEN, NOT_SUITABLE, INTERRUPTED)
 
 
@@ -233,9 +234,12 @@ def _watched(log: Path) -> Iterator[None]:
 def _cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, str]:
     """Exit code and reason of the rank that took the others with it: one that was killed, else the first to end by itself."""
 
+    first = min(each.timestamp for each in failures.values())
+
     def order(rank: int) -> tuple[bool, bool, int]:
-        code = failures[rank].exitcode
-        asked = code in (-signals.FROM_LAUNCHER, INTERRUPTED)  # torchrun ends the others so
+        code, later_s = failures[rank].exitcode, failures[rank].timestamp - first
+        # torchrun ends the others so, and with SIGKILL those that are still there half a minute later
+        asked = code in (-signals.FROM_LAUNCHER, INTERRUPTED) or (code == -signal.SIGKILL and later_s > KILLED_AFTER_S)
         return asked, code > 0, failures[rank].timestamp
 
     rank = min(failures, key=order)

@@ -100,7 +100,7 @@ class ToySession:
             time.sleep(2 if self.toy.fate == "naps" and epoch == 2 else 0)
             hangs = self.toy.fate == "rank 1 hangs" and self.context.rank == 1
             time.sleep(BEYOND_PATIENCE_S if hangs and epoch == 2 else 0)
-            time.sleep(0.2 if self.toy.fate == "rank 1 is slow" and self.context.rank == 1 else 0)
+            time.sleep(1 if self.toy.fate == "rank 1 is slow" and self.context.rank == 1 else 0)
             time.sleep(BEYOND_PATIENCE_S if self.toy.fate in ("sleeps", "rank 1 raises") and epoch == 2 else 0.001)
             loss = math.nan if self.toy.fate == "nan" and epoch == 2 else 1 - self.quality
             since += 1

@@ -25,7 +25,7 @@ from harness.results import slowest as slowest_read
 from harness.system import host
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import environment, events, run, stop
-from tests.harness.execution.test_ways_out import by_hand, free_port  # noqa: F401 - a fixture
+from tests.harness.execution.test_ways_out import by_hand
 from tests.patience import PATIENCE_S
 from tests.toy import configuration as toy
 
@@ -94,7 +94,7 @@ def test_a_folder_called_harness_where_a_run_is_begun_is_none_of_its_ranks(tmp_p
 
 def test_a_rank_that_does_not_come_is_named(
     monkeypatch: pytest.MonkeyPatch,
-    free_port: int,  # noqa: F811
+    free_port: int,
 ) -> None:
     monkeypatch.setattr(meeting, "ALL_S", 2.0)
     for name, value in {
@@ -113,7 +113,7 @@ def test_a_rank_that_does_not_come_is_named(
 
 
 @pytest.mark.long
-def test_ranks_with_other_data_or_other_code_say_so(tmp_path: Path, free_port: int) -> None:  # noqa: F811
+def test_ranks_with_other_data_or_other_code_say_so(tmp_path: Path, free_port: int) -> None:
     path = toy.write(tmp_path, toy.raw(ranks=2))
     for name, numbers in (("one", "8"), ("other", "9")):
         (tmp_path / name).mkdir()
@@ -286,7 +286,7 @@ sys.exit(main(["run", *sys.argv[1:]]))
 
 def test_a_rank_that_breaks_does_not_wait_for_the_others_to_end_their_group(
     tmp_path: Path,
-    free_port: int,  # noqa: F811
+    free_port: int,
 ) -> None:
     """They may be in a collective that it never joins: it hung, and nobody ever read why."""
     path = toy.write(tmp_path, toy.raw("cannot warm up", ranks=2))
@@ -373,6 +373,20 @@ def test_the_slowest_rank_is_the_one_that_waits_least() -> None:
     assert found.logged == {"slowest": 1, "host": "a", "median_ms": 100.0, "step_ms": [100.0, 140.0, 90.0, 100.0]}
     assert not slowest.compared([100.0, 105.0], ["a", "b"]).stands_out
     assert slowest.STANDS_OUT == slowest_read.STANDS_OUT, "compare and the run mean the same"
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason"),
+    [
+        ({0: (-9, 131), 1: (6, 100)}, "rank 1 ended with exit code 6"),  # torch killed rank 0, which did not end
+        ({0: (-9, 101), 1: (5, 100)}, "rank 0 was ended by SIGKILL"),  # the kernel did, and rank 1 lost it
+        ({0: (-15, 101), 1: (130, 100), 2: (6, 101)}, "rank 2 ended with exit code 6"),
+        ({0: (-9, 131), 1: (-11, 100)}, "rank 1 was ended by SIGSEGV"),
+    ],
+)
+def test_the_rank_that_took_the_others_with_it(ended: dict[int, tuple[int, int]], reason: str) -> None:
+    failures: Any = {rank: SimpleNamespace(exitcode=code, timestamp=at) for rank, (code, at) in ended.items()}
+    assert launched._cause(failures)[1] == reason
 
 
 @pytest.mark.long

@@ -38,12 +38,6 @@ def black_hole() -> Iterator[int]:
         yield int(server.getsockname()[1])
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server((HERE, 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.fixture(params=[b"", b"SSH-2.0-OpenSSH_9.2p1\r\n"], ids=["silent", "talkative"])
 def another_program(request: pytest.FixtureRequest) -> Iterator[int]:
     """Takes connections, and is no store."""
@@ -71,7 +65,7 @@ def test_an_address_that_never_answers(black_hole: int, monkeypatch: pytest.Monk
     said: list[str] = []
     with pytest.raises(ValueError, match=rf"rank 3 has tried to reach rank 0 at {HERE}:{black_hole} .*nothing answers"):
         meeting.reach("rank 3", MeetingPlace(HERE, black_hole, 2.0), said.append)
-    assert 2 <= len(said) <= 5
+    assert 1 <= len(said) <= 5
     assert said[0].startswith(f"rank 3 cannot reach rank 0 at {HERE}:{black_hole} (MASTER_ADDR, MASTER_PORT) yet: ")
     assert "s so far" in said[0]
 
@@ -156,7 +150,7 @@ def test_a_run_whose_rank_0_is_nowhere_is_over_in_seconds(tmp_path: Path, black_
 
 
 def test_who_has_not_come_is_said_while_rank_0_waits(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting, "ALL_S", 1.5)
+    monkeypatch.setattr(meeting, "ALL_S", 5.0)
     monkeypatch.setattr(meeting, "FIRST_S", 0.5)
     said: list[str] = []
     with pytest.raises(ValueError, match=r"of 3 ranks 2 did not come"):

@@ -14,6 +14,7 @@ import pytest
 
 from harness.execution import signals
 from harness.execution.signals import Interrupted, as_exceptions, later
+from tests.patience import PATIENCE_S
 
 
 class Thing:
@@ -91,8 +92,9 @@ def test_what_else_is_dropped_goes_where_it_went() -> None:
     assert told == [RuntimeError]
 
 
-def test_none_comes_after_the_block() -> None:
+def test_none_comes_after_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which has ended by itself meanwhile: there it would end the process."""
+    monkeypatch.setattr(signals, "AGAIN_S", PATIENCE_S)  # a busy machine stands still in the block for 50 ms
     with as_exceptions():
         in_a_destructor()
     assert not [

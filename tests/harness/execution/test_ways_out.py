@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import shutil
 import signal
@@ -34,7 +35,7 @@ from harness.exit_codes import BROKEN, TARGET_MET
 from harness.request import Request
 from harness.results import logfile
 from tests.conftest import CHECKOUT
-from tests.harness.execution.runs import Begun, begun, command, environment, events, harness, run, stop, wait_for
+from tests.harness.execution.runs import Begun, begun, command, environment, events, harness, run, stop, until, wait_for
 from tests.patience import PATIENCE_S
 from tests.toy import configuration as toy
 
@@ -307,7 +308,7 @@ def replace(log: Path) -> None:
     [take_away, pytest.param(take_folder, marks=pytest.mark.long), cut, pytest.param(replace, marks=pytest.mark.long)],
 )
 def test_a_log_that_was_taken_away_is_no_success(tmp_path: Path, harm: Callable[[Path], None]) -> None:
-    content = toy.raw("naps")
+    content = toy.raw("naps", steps=5)  # 10 s of an epoch, for this process to wake up in
     path = toy.write(tmp_path, content)
     log = tmp_path / "out" / "result_0.txt"
     with begun("run", path, "--out", log.parent) as process:
@@ -448,12 +449,6 @@ def taken_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def rank(of: Begun, number: int) -> psutil.Process:
     (found,) = [each for each in psutil.Process(of.pid).children() if each.environ().get("RANK") == str(number)]
     return found
@@ -505,6 +500,25 @@ def test_ranks_by_hand_share_the_seed_that_rank_0_drew(tmp_path: Path, free_port
     (logged,) = re.findall(r'"key": "seed", "value": (\d+)', text)
     told = sorted(found for _, said in ended for found in re.findall(r"rank \d has seed \d+", said))
     assert told == [f"rank 0 has seed {logged}", f"rank 1 has seed {logged}"]
+
+
+DYING = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(1200,)).start()
+ctypes.CDLL(None).syscall(60, 0)  # exit(2), of this thread alone
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="exit(2) has another number there")
+def test_a_launcher_whose_first_thread_is_gone_is_dying_though_its_number_is_still_the_parent_s() -> None:
+    """Its rank was told that it dies, and left it to the launcher to close the log."""
+    with subprocess.Popen([sys.executable, "-c", DYING]) as launcher:
+        try:
+            until(lambda: ending._has_begun_to_die(launcher.pid), "the end of its first thread")
+            assert launcher.poll() is None
+        finally:
+            launcher.kill()
+    assert not ending._has_begun_to_die(os.getpid())
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path, taken_port: int) -> None:

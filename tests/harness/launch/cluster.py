@@ -13,7 +13,6 @@ import platform
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from tests.harness.execution.runs import until
+from tests.ports import held_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "salloc", "unshare")
 MERCY_S = 20  # for a daemon that was asked to end, before it is killed
@@ -70,6 +70,7 @@ def missing() -> str:
 @dataclass
 class Cluster:
     folder: Path
+    ports: tuple[int, ...]  # of the controller and the two nodes
     cable: str = ""  # between the nodes, by its name at both ends; empty: they share a network
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -189,7 +190,7 @@ class Cluster:
         version = subprocess.run(["slurmd", "-V"], capture_output=True, text=True, check=True).stdout.split()[-1]
         none = "disabled" if tuple(map(int, version.split(".")[:2])) >= (23, 11) else "cgroup/v1"
         (self.folder / "cgroup.conf").write_text(f"CgroupPlugin={none}\n")
-        controller, *ports = free_ports(3)
+        controller, *ports = self.ports
         (self.folder / "slurm.conf").write_text(
             CONF.format(
                 host=platform.node(), folder=self.folder, controller=controller, ports=ports, cpus=os.cpu_count(),
@@ -239,20 +240,12 @@ def running(*, cable: bool = False) -> Iterator[Cluster]:
     silent node as long as it does by default."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # a socket's path has room for a hundred letters
     folder.chmod(0o755)
-    cluster = Cluster(folder, f"slurm{os.getpid()}" if cable else "")
-    try:
-        cluster.begin()
-        yield cluster
-    finally:
-        cluster.end()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as open_until_all_are_known:
-        ports = []
-        for _ in range(count):
-            listening = open_until_all_are_known.enter_context(socket.socket())
-            listening.bind(("127.0.0.1", 0))
-            ports.append(int(listening.getsockname()[1]))
-        return ports
+    with contextlib.ExitStack() as held:
+        ports = tuple(held.enter_context(held_port()) for _ in range(3))
+        cluster = Cluster(folder, ports, f"slurm{os.getpid()}" if cable else "")
+        try:
+            cluster.begin()
+            yield cluster
+        finally:
+            cluster.end()
+            shutil.rmtree(folder, ignore_errors=True)

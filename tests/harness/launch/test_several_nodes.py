@@ -43,12 +43,6 @@ def test_what_places_it_nowhere_is_refused(wrong: dict[str, str], said: str) -> 
         Node.from_environment(2, {**MEETS, **wrong})
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_places_where_nodes_cannot_meet_are_said_at_once(tmp_path: Path) -> None:
     path = toy.write(tmp_path, toy.raw(ranks=1, nodes=2))
     lost = runs.run(path, "--out", tmp_path / "out", **{**MEETS, "MASTER_ADDR": "no-such-host.invalid"})
@@ -65,10 +59,10 @@ def test_places_where_nodes_cannot_meet_are_said_at_once(tmp_path: Path) -> None
 
 
 @pytest.mark.long
-def test_nodes_that_were_told_no_seed_have_one(tmp_path: Path) -> None:
+def test_nodes_that_were_told_no_seed_have_one(tmp_path: Path, free_port: int) -> None:
     """Each drew its own, and the run was refused for a --seed that nobody had said."""
     path = toy.write(tmp_path, toy.raw("tells its seed", ranks=1, nodes=2))
-    meets = {**MEETS, "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    meets = {**MEETS, "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port)}
     with runs.begun("run", path, "--out", tmp_path / "out", **{**meets, "NODE_RANK": "0"}) as first:
         other = runs.run(path, "--out", tmp_path / "other", **meets)
         assert (first.wait(), other.returncode) == (0, 0), first.said("out", "errors") + other.stderr
@@ -76,10 +70,10 @@ def test_nodes_that_were_told_no_seed_have_one(tmp_path: Path) -> None:
     assert len(seeds[0]) == 1 and seeds[0] == seeds[1]
 
 
-def test_a_node_that_waits_for_one_that_never_comes_can_be_ended(tmp_path: Path) -> None:
+def test_a_node_that_waits_for_one_that_never_comes_can_be_ended(tmp_path: Path, free_port: int) -> None:
     """It sits in a call of torch's that takes no exception, and the log is closed all the same."""
     path = toy.write(tmp_path, toy.raw(ranks=1, nodes=2))
-    meets = {**MEETS, "NODE_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    meets = {**MEETS, "NODE_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port)}
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "run", str(path), "--out", str(tmp_path / "out")],
         env=runs.environment(**meets),
@@ -103,10 +97,10 @@ sys.exit(main(["run", *sys.argv[1:]]))
 """
 
 
-def test_a_node_that_never_comes_is_said_in_words(tmp_path: Path) -> None:
+def test_a_node_that_never_comes_is_said_in_words(tmp_path: Path, free_port: int) -> None:
     """It was torch's traceback, of something that nobody foresaw."""
     path = toy.write(tmp_path, toy.raw(ranks=1, nodes=2))
-    port = str(free_port())
+    port = str(free_port)
     meets = {**MEETS, "NODE_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     ended = subprocess.run(
         [sys.executable, "-c", SOON, str(path), "--out", str(tmp_path / "out")],

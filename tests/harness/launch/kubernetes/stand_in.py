@@ -35,6 +35,7 @@ import psutil
 from harness.launch import stacks
 from tests.conftest import CHECKOUT
 from tests.patience import PATIENCE_S
+from tests.ports import held_port
 
 Json = dict[str, Any]
 TOKEN = "a token of an account"
@@ -98,6 +99,7 @@ class Cluster:
         self.refusal: str | None = None  # of Jobs, by admission
         self.no_pods: str | None = None  # the Job controller's warning
         self._ports: dict[str, int] = {}
+        self._held = contextlib.ExitStack()  # the ports
 
     # --- objects -------------------------------------------------------------------------------------------------------
 
@@ -327,9 +329,7 @@ class Cluster:
     def _port(self, job: str) -> int:
         with self.lock:
             if job not in self._ports:
-                with socket.socket() as free:
-                    free.bind(("localhost", 0))
-                    self._ports[job] = free.getsockname()[1]
+                self._ports[job] = self._held.enter_context(held_port())
             return self._ports[job]
 
     def run_in(self, name: str, command: list[str]) -> str:
@@ -343,6 +343,7 @@ class Cluster:
         return stacks.told(stacks.ask([process.pid, *inside]))
 
     def close(self) -> None:
+        self._held.close()
         for pod in self.pods.values():
             if pod.process is not None:
                 _kill_all(pod.process)
