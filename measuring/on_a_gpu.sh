@@ -84,11 +84,13 @@ print(f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, its g
 # each part is a job with a group of processes of its own, so that all of it ends when its time is over; Ctrl-C, which comes
 # to this script alone, is handed on
 set -m
-running=
 
 # shellcheck disable=SC2329  # by the trap
 interrupted() {
+    local running
     trap '' INT TERM HUP
+    # of bash, not noted by `part`: this may come between a part's beginning and its next line
+    running=$(jobs -p)
     [[ -n $running ]] && kill -INT "$running" 2>/dev/null && wait "$running"
     exit 130
 }
@@ -102,10 +104,8 @@ part() { # name, seconds, command...
     exec {screen}> >(tee -i "$out/$name.txt")
     tee=$!
     timeout --signal=INT --kill-after=20 "$seconds" "$@" >&"$screen" 2>&1 &
-    running=$!
     exec {screen}>&-
-    wait "$running" || failed=1
-    running=
+    wait $! || failed=1
     wait "$tee" || failed=1
 }
 

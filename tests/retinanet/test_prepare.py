@@ -25,7 +25,8 @@ from benchmarks.detection.download.prepare import prepare
 from benchmarks.retinanet import openimages_boxes
 from benchmarks.retinanet.full_openimages import OpenImagesFiles
 from benchmarks.retinanet.openimages import MLPERF_CLASSES, OPENIMAGES_MLPERF, Backbone, OpenImages, Split
-from tests.detection.download.http_server import FileServer
+from tests.detection.download.http_server import SOON_S, FileServer
+from tests.patience import PATIENCE_S
 
 WEIGHTS = b"weights " * 1000
 HEADER = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
@@ -77,7 +78,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "time", SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(many_files, "LONGEST_PAUSE_S", 0.0)
     for module in (fetching, many_files):
-        monkeypatch.setattr(module, "TIMEOUT_S", 0.5)
+        monkeypatch.setattr(module, "TIMEOUT_S", PATIENCE_S)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
@@ -154,7 +155,10 @@ def test_from_nothing_to_coco_form(server: FileServer, tmp_path: Path) -> None:
     assert again.problems == [] and again.asked == []
 
 
-def test_what_breaks_off_is_tried_again_and_what_is_damaged_is_not_taken(server: FileServer, tmp_path: Path) -> None:
+def test_what_breaks_off_is_tried_again_and_what_is_damaged_is_not_taken(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many_files, "TIMEOUT_S", SOON_S)
     names = ["0000000000000001.jpg", "00000000000000ff.jpg"]
     server.faults[:] = [503, "break", "page", "stall", "wrong bytes"]
     refused = fetch_all(

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from tests.patience import PATIENCE_S
 
+# After which a server that stalls is given up, where a test has it stall: any other answer may take longer on a busy machine
+SOON_S = 0.3
 Fault = Literal[
     "break",  # half of what was asked for, then the connection is closed
     "stall",  # half of what was asked for, then nothing more, with the connection open

@@ -13,7 +13,8 @@ import pytest
 
 from benchmarks.detection.download import fetching
 from benchmarks.detection.download.fetching import FetchError, RemoteFile, fetch, unpack
-from tests.detection.download.http_server import Fault, FileServer
+from tests.detection.download.http_server import SOON_S, Fault, FileServer
+from tests.patience import PATIENCE_S
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 NAME = "archive.zip"
@@ -21,10 +22,10 @@ NAME = "archive.zip"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Pauses between attempts are noted, not made, and a silent server is given up soon."""
+    """Pauses between attempts are noted, not made."""
     pauses: list[float] = []
     monkeypatch.setattr(fetching, "time", SimpleNamespace(sleep=pauses.append))
-    monkeypatch.setattr(fetching, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(fetching, "TIMEOUT_S", PATIENCE_S)  # a server of this busy process is not silent
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return pauses
 
@@ -58,6 +59,8 @@ def remote(server: FileServer) -> RemoteFile:
 def get(server: FileServer, folder: Path, *faults: Fault) -> Told:
     """Fetch past `faults`, and check what every success must be."""
     server.faults[:] = faults
+    if "stall" in faults:
+        fetching.TIMEOUT_S = SOON_S  # until the end of the test: `impatient` puts it back
     told = Told()
     path = fetch(remote(server), folder, told.say, told.progress)
     assert path == folder / NAME
@@ -71,7 +74,7 @@ def test_whole_file_with_progress(server: FileServer, tmp_path: Path) -> None:
     assert server.ranges == [None]
     assert told.done == sorted(told.done)
     assert told.done[-1] == len(CONTENT)
-    assert len(told.done) > 5, "progress in steps, not in one"
+    assert len(told.done) > 1, "progress in steps, not in one"
     assert told.said == []
 
 

@@ -25,7 +25,7 @@ from benchmarks.detection.download.full_coco import COCO, COCO_2017, Split
 from benchmarks.detection.download.prepare import prepare
 from harness.cli import main
 from tests.conftest import CHECKOUT
-from tests.detection.download.http_server import FileServer
+from tests.detection.download.http_server import SOON_S, FileServer
 from tests.patience import PATIENCE_S
 from tests.ssd.coco_folder import Picture, write
 
@@ -41,7 +41,7 @@ HALVES = {
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "time", SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setattr(fetching, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(fetching, "TIMEOUT_S", PATIENCE_S)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
@@ -198,7 +198,10 @@ def test_verify_only_neither_asks_nor_downloads(server: FileServer, tmp_path: Pa
     assert (user.asked, server.ranges) == ([], [])
 
 
-def test_a_server_that_breaks_off_halfway(server: FileServer, original: Path, tmp_path: Path) -> None:
+def test_a_server_that_breaks_off_halfway(
+    server: FileServer, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "TIMEOUT_S", SOON_S)
     server.faults[:] = ["break", "break", 503, "stall", "no range, break", "break"]
     assert run(server, tmp_path, User()) == []
     assert_complete(tmp_path, original)

@@ -22,7 +22,7 @@ from benchmarks.detection.download.full_voc import VOC, VOC_0712, Half, Source
 from benchmarks.detection.download.prepare import prepare
 from benchmarks.ssd.model import BACKBONE_SHA256
 from tests.detection.data_set.test_voc_annotations import an_object, xml
-from tests.detection.download.http_server import FileServer
+from tests.detection.download.http_server import SOON_S, FileServer
 from tests.detection.download.test_prepare import User
 from tests.patience import PATIENCE_S
 
@@ -38,7 +38,7 @@ WEIGHTS = "weights.pth"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "time", SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setattr(fetching, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(fetching, "TIMEOUT_S", PATIENCE_S)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
@@ -130,7 +130,10 @@ def run(server: FileServer, folder: Path, user: User, **changes: Any) -> list[st
     )
 
 
-def test_from_nothing_in_spite_of_a_server_that_breaks_off(server: FileServer, tmp_path: Path) -> None:
+def test_from_nothing_in_spite_of_a_server_that_breaks_off(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "TIMEOUT_S", SOON_S)
     server.faults[:] = ["break", 503, "break", "no range, break", "stall"]
     user = User()
     assert run(server, tmp_path, user) == []
