@@ -211,7 +211,7 @@ def test_a_signal_at_either_edge_of_what_starts_the_ranks_leaves_them_too(
 WITH_A_CLOCK = """
 import time
 from harness.execution import lifecycle, run
-lifecycle.Moment = lambda: run.Moment(time.time())  # which else knows the clock as it was at the import
+run.Moment.fresh = lambda: run.Moment(time.time())  # which else knows the clock as it was at the import
 right, call = time.time, lifecycle.{within}
 def and_set_it(*arguments):
     print("the edge", flush=True)
@@ -308,7 +308,8 @@ def replace(log: Path) -> None:
     [take_away, pytest.param(take_folder, marks=pytest.mark.long), cut, pytest.param(replace, marks=pytest.mark.long)],
 )
 def test_a_log_that_was_taken_away_is_no_success(tmp_path: Path, harm: Callable[[Path], None]) -> None:
-    content = toy.raw("naps", steps=5)  # 10 s of an epoch, for this process to wake up in
+    content = toy.raw("naps")
+    content["toy"]["steps"] = 5  # 10 s of an epoch, for this process to wake up in
     path = toy.write(tmp_path, content)
     log = tmp_path / "out" / "result_0.txt"
     with begun("run", path, "--out", log.parent) as process:

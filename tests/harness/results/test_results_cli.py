@@ -230,7 +230,7 @@ def test_status_follows_a_log_while_it_is_written(
         with path.open("ab") as file:
             file.write(next(more))
 
-    monkeypatch.setattr(status, "time", SimpleNamespace(sleep=written_meanwhile))
+    monkeypatch.setattr(status, "time", SimpleNamespace(time=time.time, sleep=written_meanwhile))
     code, out, _ = call(capsys, "status", "--follow", path)
     assert code == 0
     assert out.count("first epoch") == 1 + -(-(len(content) - 5_000) // 9_000) > 1
