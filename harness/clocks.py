@@ -18,6 +18,6 @@ def begin_a_time_slice() -> None:
 
     One that computed until then was, on two processors with twelve busy processes: by over 50 ms in 2 of 2,573 pairs, by 392 ms
     in the worst, which reads as a clock that was set; after sleeping, by at most 4 ms in 1,800. A run is a millisecond longer
-    for it.
+    for it. A container whose share of the processors is used up waits all the same.
     """
     time.sleep(FRESH_S)

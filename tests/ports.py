@@ -12,7 +12,7 @@ def held_port(host: str = "127.0.0.1") -> Iterator[int]:
     """A port of this machine that nobody else is given inside the block: one that was free may soon be another test's.
 
     It is bound and nobody listens on it, so that to reach it is refused. Whoever says SO_REUSEADDR too, as torch's store and
-    Slurm's daemons do, may listen on it.
+    Slurm's daemons do, may listen on it. Of this address alone: IPv6's ports are others.
     """
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

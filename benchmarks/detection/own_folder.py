@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -53,12 +54,21 @@ def used(mark: Path) -> None:
 
 
 def unused(mark: Path) -> bool:
-    """Whether no run has used the folder of this file for a week: until then, one may be reading it whose data is not seen from
-    here, as where containers share a cache. False where there is none."""
+    """Whether no run has begun with the folder of this file for a week. False where there is no such file.
+
+    Until then one may be reading it, though its data is not seen from here: containers share a cache, not their data.
+    """
     try:
         return time.time() - mark.stat().st_mtime > UNUSED_S
     except OSError:
         return False
+
+
+def remove(folder: Path, aside: Path) -> None:
+    """Take a folder away at once: it goes under the name `aside` before its files do. What cannot be taken away stays."""
+    with contextlib.suppress(OSError):
+        folder.rename(aside)
+        shutil.rmtree(aside)
 
 
 @contextlib.contextmanager

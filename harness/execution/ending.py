@@ -104,8 +104,10 @@ def _has_begun_to_die(process: int) -> bool:
     """Whether its first thread has ended: the others of one that was killed may have to wait for a processor to end too."""
     try:
         return bool(psutil.Process(process).status() == psutil.STATUS_ZOMBIE)
-    except psutil.Error:
+    except psutil.NoSuchProcess:
         return True
+    except psutil.Error:  # hidden from this process
+        return False
 
 
 def overdue(run: Run, interrupted: signals.Interrupted) -> None:

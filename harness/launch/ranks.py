@@ -233,7 +233,6 @@ def _watched(log: Path) -> Iterator[None]:
 
 def _cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, str]:
     """Exit code and reason of the rank that took the others with it: one that was killed, else the first to end by itself."""
-
     first = min(each.timestamp for each in failures.values())
 
     def order(rank: int) -> tuple[bool, bool, int]:

@@ -236,8 +236,7 @@ def test_pictures_of_another_generator_or_seed_are_made_again(what: str, tmp_pat
     manifest[what] = "another"
     (folder / embedded.MANIFEST).write_text(json.dumps(manifest))
     assert not embedded.is_whole(folder)
-    assert embedded.ensure(tmp_path, ignore) == folder
-    assert embedded.is_whole(folder) and len(makes) == 2
+    assert embedded.is_whole(embedded.ensure(tmp_path, ignore)) and len(makes) == 2
 
 
 @pytest.mark.usefixtures("small")
@@ -245,21 +244,37 @@ def test_pictures_of_another_version_stay_while_a_run_may_read_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two images on one cache each took the other's for damaged, and away."""
-    ours = embedded.ensure(tmp_path, ignore)
-    (tmp_path / "embedded").mkdir()  # of versions that gave it one name
-    (tmp_path / "embedded" / embedded.MANIFEST).touch()
-    with monkeypatch.context() as patched:
-        patched.setattr(embedded, "_generator", lambda: "f" * 64)
-        other = embedded.ensure(tmp_path, ignore)
-    assert other != ours and embedded.is_whole(ours) and (tmp_path / "embedded").exists()
-    long_ago = time.time() - own_folder.UNUSED_S - 60
-    for each in (other, ours, tmp_path / "embedded"):
-        os.utime(each / embedded.MANIFEST, (long_ago, long_ago))
-    embedded.ensure(tmp_path, ignore)
-    assert (ours / embedded.MANIFEST).stat().st_mtime > long_ago + 60, "used"
-    shutil.rmtree(ours)
-    embedded.ensure(tmp_path, ignore)
-    assert ours.exists() and not other.exists() and not (tmp_path / "embedded").exists()
+
+    def as_version(letter: str) -> Path:
+        with monkeypatch.context() as patched:
+            patched.setattr(embedded, "_generator", lambda: letter * 64)
+            folder = embedded.ensure(tmp_path, ignore)
+            assert embedded.is_whole(folder)
+            return folder
+
+    def unused(*folders: Path) -> None:
+        for each in folders:
+            os.utime(each / embedded.MANIFEST, (0, 0))
+
+    foreign = tmp_path / "embedded_systems" / embedded.MANIFEST  # the user's own
+    foreign.parent.mkdir()
+    foreign.touch()
+    unused(foreign.parent)
+    first, second = as_version("a"), as_version("b")
+    assert (first.name, second.name) == ("embedded", f"embedded-{'b' * 12}")
+    assert (as_version("a"), as_version("b")) == (first, second)
+    unused(first, second)
+    assert as_version("b") == second, "it stays where it is"
+    assert time.time() - (second / embedded.MANIFEST).stat().st_mtime < own_folder.UNUSED_S / 2, "used"
+    assert as_version("c") == first, "no run has begun with what was there"
+    third = as_version("d")
+    assert third.exists() and second.exists()
+    unused(second)
+    shutil.rmtree(third)
+    assert as_version("d") == third and not second.exists() and first.exists()
+    assert foreign.exists() and {each.name for each in tmp_path.iterdir()} == {
+        *("embedded", third.name, "embedded_systems", ".embedded.lock"),
+    }
 
 
 @pytest.mark.usefixtures("small")
@@ -291,8 +306,7 @@ def test_of_two_at_once_one_makes_it(tmp_path: Path, makes: list[Path]) -> None:
         thread.start()
     for thread in both:
         thread.join()
-    (folder,) = tmp_path.glob("embedded-*")
-    assert embedded.is_whole(folder) and len(makes) == 1
+    assert embedded.is_whole(tmp_path / "embedded") and len(makes) == 1
 
 
 @pytest.mark.usefixtures("small")

@@ -277,12 +277,14 @@ def _clear(cache: Path) -> None:
 
     What is not there may be so for this process alone: containers of one user share a cache, and each sees its own data.
     """
+    for left in cache.glob(".making-*"):
+        shutil.rmtree(left, ignore_errors=True)
     for folder in cache.iterdir():
         manifest = _manifest(folder) if folder.is_dir() else None
         # not Path's, which raises where a folder on the way may not be entered any more
         gone = manifest is not None and not any(os.path.exists(manifest[each]["annotations"]) for each in HALVES)  # noqa: PTH110
-        if (gone and own_folder.unused(folder / MANIFEST)) or folder.name.startswith(".making-"):
-            shutil.rmtree(folder)
+        if gone and own_folder.unused(folder / MANIFEST):
+            own_folder.remove(folder, cache / f".making-{folder.name}")
 
 
 def counts(found: Annotations, train: Annotations) -> Counts:

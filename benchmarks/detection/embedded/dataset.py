@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -40,14 +41,17 @@ def ensure(cache_dir: Path, progress: Callable[[int, int], None]) -> Path:
     """The data set's folder in `cache_dir`, made unless it is there and whole. `progress(done, total)` counts images.
 
     A folder that is incomplete or damaged is made again. It appears at once and complete, or not at all; of several processes
-    one makes it and the others wait. That of another version of this code is another folder: a run may be reading it.
+    one makes it and the others wait. Where another version's pictures have the name, and a run may be reading them, it has
+    a longer one.
     """
     own_folder.make(cache_dir)
-    folder = cache_dir / f"{NAME}-{_generator()[:12]}"
+    folder = _place(cache_dir)
     if is_whole(folder):
         own_folder.used(folder / MANIFEST)
-        return folder
+        if folder.exists():  # nobody has taken it away meanwhile, who had found it unused
+            return folder
     with own_folder.alone(cache_dir / f".{NAME}.lock") as locked:
+        folder = _place(cache_dir)
         if is_whole(folder):  # another process was faster
             return folder
         if locked:  # nobody else is making one
@@ -55,6 +59,7 @@ def ensure(cache_dir: Path, progress: Callable[[int, int], None]) -> Path:
         making = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=cache_dir))
         try:
             _make(making / "new", progress)
+            folder = _place(cache_dir)  # a run of another version may have begun meanwhile
             if is_whole(folder):  # of another process, where there are no locks
                 return folder
             if folder.exists() or folder.is_symlink():
@@ -65,13 +70,26 @@ def ensure(cache_dir: Path, progress: Callable[[int, int], None]) -> Path:
     return folder
 
 
+def _place(cache_dir: Path) -> Path:
+    """Where this version's pictures are, or are to be."""
+    usual, own = cache_dir / NAME, cache_dir / f"{NAME}-{_generator()[:12]}"
+    try:
+        others = json.loads((usual / MANIFEST).read_text(encoding="utf-8"))["generator"] != _generator()
+    except (OSError, ValueError, KeyError, TypeError):
+        others = False
+    if own.exists() or (others and not own_folder.unused(usual / MANIFEST)):
+        return own
+    return usual
+
+
 def _clear(cache_dir: Path, but: Path) -> None:
-    """What was interrupted, and what other versions made and no run has used for long; 30 MB each."""
+    """What was interrupted, and what other versions made and no run has begun with for a week; 30 MB each."""
     for each in cache_dir.glob(f".{NAME}-*"):
-        shutil.rmtree(each)
-    for each in cache_dir.glob(f"{NAME}*"):
-        if each != but and not each.is_symlink() and own_folder.unused(each / MANIFEST):
-            shutil.rmtree(each)
+        shutil.rmtree(each, ignore_errors=True)
+    for each in cache_dir.iterdir():
+        ours = re.fullmatch(rf"{NAME}-[0-9a-f]{{12}}", each.name) and each != but and not each.is_symlink()
+        if ours and own_folder.unused(each / MANIFEST):
+            own_folder.remove(each, cache_dir / f".{NAME}-{each.name}")
 
 
 def is_whole(folder: Path) -> bool:

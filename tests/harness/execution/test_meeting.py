@@ -64,8 +64,8 @@ def test_an_address_that_never_answers(black_hole: int, monkeypatch: pytest.Monk
     monkeypatch.setattr(meeting, "AGAIN_S", 0.1)
     said: list[str] = []
     with pytest.raises(ValueError, match=rf"rank 3 has tried to reach rank 0 at {HERE}:{black_hole} .*nothing answers"):
-        meeting.reach("rank 3", MeetingPlace(HERE, black_hole, 2.0), said.append)
-    assert 1 <= len(said) <= 5
+        meeting.reach("rank 3", MeetingPlace(HERE, black_hole, 6.0), said.append)
+    assert 2 <= len(said) <= 13
     assert said[0].startswith(f"rank 3 cannot reach rank 0 at {HERE}:{black_hole} (MASTER_ADDR, MASTER_PORT) yet: ")
     assert "s so far" in said[0]
 

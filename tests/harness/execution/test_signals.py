@@ -100,7 +100,6 @@ def test_none_comes_after_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [
         each for each in threading.enumerate() if isinstance(each, threading.Timer) and not each.finished.is_set()
     ]
-    time.sleep(0.1)
 
 
 def test_it_waits_until_the_block_ends_and_what_a_broken_block_left_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

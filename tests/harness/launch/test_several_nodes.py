@@ -62,7 +62,7 @@ def test_places_where_nodes_cannot_meet_are_said_at_once(tmp_path: Path) -> None
 def test_nodes_that_were_told_no_seed_have_one(tmp_path: Path, free_port: int) -> None:
     """Each drew its own, and the run was refused for a --seed that nobody had said."""
     path = toy.write(tmp_path, toy.raw("tells its seed", ranks=1, nodes=2))
-    meets = {**MEETS, "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port)}
+    meets = {**MEETS, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port)}
     with runs.begun("run", path, "--out", tmp_path / "out", **{**meets, "NODE_RANK": "0"}) as first:
         other = runs.run(path, "--out", tmp_path / "other", **meets)
         assert (first.wait(), other.returncode) == (0, 0), first.said("out", "errors") + other.stderr
@@ -73,7 +73,7 @@ def test_nodes_that_were_told_no_seed_have_one(tmp_path: Path, free_port: int) -
 def test_a_node_that_waits_for_one_that_never_comes_can_be_ended(tmp_path: Path, free_port: int) -> None:
     """It sits in a call of torch's that takes no exception, and the log is closed all the same."""
     path = toy.write(tmp_path, toy.raw(ranks=1, nodes=2))
-    meets = {**MEETS, "NODE_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port)}
+    meets = {**MEETS, "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port)}
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "run", str(path), "--out", str(tmp_path / "out")],
         env=runs.environment(**meets),
@@ -101,7 +101,7 @@ def test_a_node_that_never_comes_is_said_in_words(tmp_path: Path, free_port: int
     """It was torch's traceback, of something that nobody foresaw."""
     path = toy.write(tmp_path, toy.raw(ranks=1, nodes=2))
     port = str(free_port)
-    meets = {**MEETS, "NODE_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    meets = {**MEETS, "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ended = subprocess.run(
         [sys.executable, "-c", SOON, str(path), "--out", str(tmp_path / "out")],
         env=runs.environment(**meets),
@@ -112,7 +112,7 @@ def test_a_node_that_never_comes_is_said_in_words(tmp_path: Path, free_port: int
     )
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
-    words = f"of 2 nodes some did not come to localhost:{port} (MASTER_ADDR, MASTER_PORT) within 2 s"
+    words = f"of 2 nodes some did not come to 127.0.0.1:{port} (MASTER_ADDR, MASTER_PORT) within 2 s"
     assert words in ended.stderr and "start this command on every node" in ended.stderr
     assert words in runs.stop(tmp_path / "out" / "refused_0.txt")["reason"]
     assert not (tmp_path / "out" / "result_0.txt").exists()

@@ -343,10 +343,10 @@ class Cluster:
         return stacks.told(stacks.ask([process.pid, *inside]))
 
     def close(self) -> None:
-        self._held.close()
         for pod in self.pods.values():
             if pod.process is not None:
                 _kill_all(pod.process)
+        self._held.close()
 
 
 def _kill_all(process: subprocess.Popen[str]) -> None:
