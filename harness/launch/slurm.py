@@ -36,6 +36,7 @@ FINAL = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "COMPLETING", "DEADLINE", "FAILED"),
     *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
 )
+OVER = ("COMPLETING", "CANCELLED")  # of those, the ones that the queue still shows
 
 # Reasons of a waiting job that no waiting ends (squeue's %r), and what to do
 HOPELESS = {
@@ -314,20 +315,26 @@ def comment(folder: Path) -> str:
 def remove_leftovers(folder: Path, ours: str) -> list[str]:
     """Cancel jobs of series that are gone (killed, or their machine restarted), except for the one named `ours`. Says which.
 
-    A series lives as long as it holds the lock on its ledger; `folder` is the caller's own, and its ledger held by him.
+    A series lives as long as it holds the lock on its ledger; `folder` is the caller's own, and its ledger held by him. Jobs
+    of this folder are waited for, ENDING_S at most: their ranks write into its logs until they have ended.
     """
-    removed = []
-    for each in _jobs():
+    removed, of_folder = [], []
+    for each in _listed():
         host, _, place = each.comment.partition(":")
         if host != platform.node() or each.name == ours:
             continue
+        if Path(place) == folder:
+            of_folder.append(each.name)
         try:
-            alive = Path(place) != folder and ledger.in_use(Path(place))
+            alive = each.state in OVER or (Path(place) != folder and ledger.in_use(Path(place)))
         except PermissionError:
             continue
         if not alive:
             answer("scancel", each.number)
             removed.append(f"job {each.number} (of {place})")
+    deadline = time.monotonic() + ENDING_S
+    while any(map(waiting_or_running, of_folder)) and time.monotonic() < deadline:
+        time.sleep(0.5)
     return removed
 
 
@@ -342,10 +349,15 @@ class _Job:
     comment: str
 
 
-def _jobs(name: str | None = None) -> list[_Job]:
-    """This user's, of this name or of any series."""
+def _jobs(name: str) -> list[_Job]:
+    """Those of this name that wait or run."""
+    return [each for each in _listed(name) if each.state not in OVER]
+
+
+def _listed(name: str | None = None) -> list[_Job]:
+    """This user's, of this name or of any series; those that are just ending too."""
     form = "\t".join(("%i", "%T", "%r", "%S", "%P", "%j", "%k"))
     chosen = [] if name is None else [f"--name={name}"]
     listed = answer("squeue", "--noheader", f"--user={os.getuid()}", f"--format={form}", *chosen)
     jobs = [_Job(*line.split("\t", 6)) for line in listed.splitlines() if line.count("\t") >= 6]
-    return [each for each in jobs if each.name.startswith(NAME) and each.state not in ("COMPLETING", "CANCELLED")]
+    return [each for each in jobs if each.name.startswith(NAME)]

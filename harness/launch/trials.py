@@ -93,22 +93,22 @@ def _begun(work: _HeldSeries) -> int:
     """What may begin, to its end; returns the exit code. NotSuitable where the disk or the machine fails meanwhile."""
     series = work.series
     try:
-        work.mark_broken()
-        work.book.append(
-            ledger.SERIES,
-            series=series.id,
-            configuration_name=series.configuration_name,
-            configuration_sha256=series.configuration_sha256,
-            trials=series.trials,
-            max_steps=series.max_steps,
-            ranks=series.ranks,
-            resumed=series.resume,
-            host=platform.node(),
-            user=os.getuid(),
-            **work.launcher.facts(),
-        )
         try:
             with as_exceptions():
+                work.mark_broken()
+                work.book.append(
+                    ledger.SERIES,
+                    series=series.id,
+                    configuration_name=series.configuration_name,
+                    configuration_sha256=series.configuration_sha256,
+                    trials=series.trials,
+                    max_steps=series.max_steps,
+                    ranks=series.ranks,
+                    resumed=series.resume,
+                    host=platform.node(),
+                    user=os.getuid(),
+                    **work.launcher.facts(),
+                )
                 code = work.missing_trials()
         except Interrupted as interrupted:
             work.say(f"{interrupted}; {'every trial has its result' if work.complete else 'go on with --resume'}")
@@ -136,9 +136,10 @@ class _HeldSeries:
 
     def mark_broken(self) -> None:
         """Put the files of every attempt without a result aside, and say so in the ledger."""
-        for each in self.book.account.attempts:
-            if each.finished or each.marked is not None:
-                continue
+        broken = [each for each in self.book.account.attempts if not each.finished and each.marked is None]
+        if broken:
+            self.clear()  # what still runs writes on into a renamed log, and leaves its picture by the old name
+        for each in broken:
             names = trial.put_aside(self.series.folder, each)
             self.book.append(
                 ledger.BROKEN,
@@ -151,6 +152,11 @@ class _HeldSeries:
             kept = f"kept as {', '.join(names)}" if names else "it left no file"
             self.say(f"trial {each.number}, attempt {each.attempt}: {each.status}; {kept}")
 
+    def clear(self) -> None:
+        """End what earlier trials have left running."""
+        for each in self.launcher.clear(self.series.folder):
+            self.say(f"ended what an earlier trial has left running: {each}")
+
     def missing_trials(self) -> int:
         """Run each trial that has no result yet; returns the exit code of the series."""
         told = not self.series.clear_caches
@@ -159,8 +165,7 @@ class _HeldSeries:
                 self.say(f"trial {number}: has its result already")
                 continue
             admission.usable_folder(self.series.folder)
-            for each in self.launcher.clear(self.series.folder):
-                self.say(f"ended what an earlier trial has left running: {each}")
+            self.clear()
             seed = self.series.seed_of(number)
             order = Order(number, self.series.folder, seed, caches_cleared=False, chosen=self.chosen())
             self.launcher.ready(order)

@@ -70,16 +70,16 @@ class JobLauncher:
         """All that is asked of the cluster for it."""
         return manifests.of_trial(self.configuration, self.request, self.site, order, self.series, host=platform.node())
 
-    def clear(self, folder: Path) -> list[str]:
+    def clear(self, folder: Path) -> list[str]:  # noqa: ARG002 - the cluster knows each Job's
         """Delete the Jobs that series have left behind, this one's earlier trials too. Says which."""
-        self.image_id = self.image_id or _image_in(folder)
         with contextlib.suppress(ClusterAway):  # starting the trial says so
             self.cluster.delete_series(self.series)
             return self.cluster.delete_leftovers()
         return []
 
     def ready(self, order: Order) -> None:
-        """Nothing: the cluster was asked before the series began."""
+        """Which image the results so far are of; the cluster was asked before the series began."""
+        self.image_id = self.image_id or _image_in(order.folder)
 
     def drop_caches(self) -> Dropped:
         """None: a pod has no right to."""

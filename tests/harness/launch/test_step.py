@@ -529,6 +529,17 @@ def test_a_salloc_that_gives_up_for_the_controller_is_asked_again(
     assert order == ["salloc", "scancel", "scancel", "salloc"]
 
 
+def test_the_files_of_a_job_that_is_just_ending_are_not_touched_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher
+) -> None:
+    """The killed series' reaper had cancelled it a moment ago, and its ranks wrote on into a log that was renamed meanwhile."""
+    line = f"7\tCOMPLETING\tNone\tN/A\tmain\t{slurm.NAME}before\t{slurm.comment(tmp_path)}"
+    gone_after = f"[ $(grep -c squeue {tmp_path}/asked) -gt 3 ] || printf '%s\n' '{line}'"
+    asked(tmp_path, monkeypatch, squeue=gone_after, scancel=":")
+    assert launcher.clear(tmp_path) == []
+    assert (times(tmp_path, "squeue"), times(tmp_path, "scancel")) == (4, 0)
+
+
 def test_a_job_that_the_controller_forgot_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher
 ) -> None:

@@ -250,6 +250,17 @@ def test_a_moved_tag_is_no_series(lab: Lab) -> None:
     assert lab.statuses == ["success", "refused"]
 
 
+def test_what_a_broken_trial_ran_binds_no_other(lab: Lab) -> None:
+    """Its record lies there until its files are put aside, which is once its Job is gone."""
+    lab.fakes(_0="nan")
+    lab.cluster.image_ids = [IMAGE_ID, "docker.io/library/ssd@sha256:" + "66" * 32]
+    assert lab.run("--trials", "1").returncode == 5
+    lab.fakes()
+    done = lab.run("--trials", "1", "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert lab.statuses == ["failed", "success"]
+
+
 def _node(name: str, **allocatable: str) -> dict[str, Any]:
     info = {
         "kernelVersion": "6.1.0",
