@@ -22,23 +22,24 @@ def patiently(
     again_s: float,
     away: Callable[[Away], None] = lambda _: None,
 ) -> Answer:
-    """What `action` returns, if need be once it is answered again. Away when that is not within `patience_s`.
+    """What `action` returns, if need be once it is answered again. Away when that is not within `patience_s` of the first try's
+    end, which itself may have waited as long for an answer.
 
     `away` is called before each further try, `again_s` before it.
     """
-    began, told = time.monotonic(), False
+    failed_s: float | None = None  # when the first try had
     while True:
         try:
             found = action()
         except Away as error:
-            if time.monotonic() - began > patience_s:
-                raise
-            if not told:
+            if failed_s is None:
+                failed_s = time.monotonic()
                 say(f"waiting, {patience_s:g} s at most: {error}")
-                told = True
+            elif time.monotonic() - failed_s > patience_s:
+                raise
             away(error)
             time.sleep(again_s)
         else:
-            if told:
-                say(f"there is an answer again, after {time.monotonic() - began:.0f} s")
+            if failed_s is not None:
+                say(f"there is an answer again, after {time.monotonic() - failed_s:.0f} s")
             return found

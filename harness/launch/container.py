@@ -59,7 +59,8 @@ class ContainerLauncher:
     here = True
 
     def __post_init__(self) -> None:
-        self.engine_version = str(self.client.version().get("Version", ""))
+        with engine.explained("asking for its version"):
+            self.engine_version = str(self.client.version().get("Version", ""))
 
     @property
     def where(self) -> str:
@@ -135,7 +136,8 @@ class ContainerLauncher:
                 output = container.attach(stream=True, stdout=True, stderr=True)
                 container.start()
         except BaseException:
-            engine.remove(container)
+            with contextlib.suppress(engine.EngineAway):  # what is under way is raised, an interruption too
+                engine.remove(container)
             raise
         return RunningContainer(container, output, chosen.line(), self.facts())
 
@@ -160,7 +162,8 @@ def launcher(
     assert request.image is not None
     client = engine.connect()
     image = engine.image(client, request.image)
-    info = client.info()
+    with engine.explained("asking what it can do"):
+        info = client.info()
     needs, there = accelerator.for_containers(configuration.run.device)
     given = gpus(configuration.run, info, needs, there, request.gpus or "")
     for each in engine.remove_leftovers(client):

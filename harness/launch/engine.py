@@ -97,6 +97,7 @@ class EngineAway(Away):
 def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
     """The engine that DOCKER_HOST or the usual socket names. NotSuitable when there is none or we may not use it."""
     try:
+        import requests
         from docker.client import from_env
         from docker.errors import DockerException
     except ImportError as error:
@@ -106,7 +107,7 @@ def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
     try:
         client = (make or from_env)()
         client.ping()
-    except DockerException as error:
+    except (DockerException, requests.exceptions.RequestException) as error:
         raise _unreachable(error) from error
     if not str(client.api.base_url).startswith("http+docker://"):
         raise NotSuitable(
@@ -153,7 +154,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """The engine's refusals inside the block as NotSuitable, with the way out where we know it; its absence as EngineAway."""
+    """The engine's refusals inside the block as NotSuitable, with the way out where we know it; its absence as EngineAway.
+
+    One that takes longer for an answer than the SDK waits (60 s; removals beside a build) is away too.
+    """
     import requests
     from docker.errors import DockerException
 
@@ -163,7 +167,7 @@ def explained(doing: str) -> Iterator[None]:
         answer = str(getattr(error, "explanation", None) or error)
         fix = next((fix for sign, fix in KNOWN if sign.lower() in answer.lower()), "")
         raise NotSuitable("\n".join([f"{doing}: the engine refuses: {answer}", *([fix] if fix else [])])) from error
-    except requests.exceptions.ConnectionError as error:
+    except requests.exceptions.RequestException as error:
         raise _unreachable(error) from error
 
 

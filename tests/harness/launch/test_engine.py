@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,9 +23,10 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from harness import holder
 from harness.cli import main
 from harness.contract import NotSuitable
+from harness.execution.signals import Interrupted
 from harness.exit_codes import NOT_SUITABLE
-from harness.launch import engine, ledger
-from harness.launch.container import ContainerLauncher
+from harness.launch import away, engine, ledger
+from harness.launch.container import ContainerLauncher, RunningContainer
 from harness.launch.container_spec import ContainerSpec, EngineHost, Gpus
 from harness.launch.probing import ProbeLauncher
 from harness.launch.trial import Order
@@ -228,18 +230,42 @@ def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch
     assert "usermod" not in str(refused.value)
 
 
-def test_an_engine_that_is_restarted_between_two_trials_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def launcher_of(containers: Any, monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None]) -> ContainerLauncher:
+    monkeypatch.setattr(ContainerLauncher, "spec", lambda *_: ContainerSpec("ssd", ("x",), {}, (), "1000:1000"))
+    return ContainerLauncher(
+        cast(Any, SimpleNamespace(version=dict, containers=containers)),
+        *(cast(Any, SimpleNamespace(id="sha256:1", attrs={})), "ssd", EngineHost({}, 1000, 1000, ()), Request()),
+        *(Gpus(), "s", "toy", cast(Any, SimpleNamespace(watch_containers=lambda _: None)), say),
+    )
+
+
+TOO_LATE = requests.exceptions.ReadTimeout("Read timed out. (read timeout=60)")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """One that stands still until a test sets it."""
+    found = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(away, "time", SimpleNamespace(monotonic=lambda: found.now, sleep=lambda _: None))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lost", "after_s"), [(requests.exceptions.ConnectionError("the engine went away"), 0), (TOO_LATE, 61)]
+)
+def test_an_engine_without_an_answer_between_two_trials_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace, lost: Exception, after_s: float
 ) -> None:
-    """An update restarts it in seconds, and ended a series of hours. Whose answer was lost, a container may be there."""
-    monkeypatch.setattr(engine, "AGAIN_S", 0.0)
+    """An update restarts it in seconds, a build keeps it busy for longer than the SDK waits, and both ended a series of hours.
+    Whose answer was lost, a container may be there."""
     done: list[str] = []
 
     class Containers:
         def create(self, **_: object) -> Any:
             if not done:
                 done.append("lost")
-                raise requests.exceptions.ConnectionError("the engine went away")
+                clock.now += after_s
+                raise lost
             done.append("created")
             return SimpleNamespace(attach=lambda **_: iter(()), start=lambda: done.append("started"), id="1", name="x")
 
@@ -249,12 +275,46 @@ def test_an_engine_that_is_restarted_between_two_trials_is_waited_for(
             return []
 
     said: list[str] = []
-    launcher = ContainerLauncher(
-        cast(Any, SimpleNamespace(version=dict, containers=Containers())),
-        *(cast(Any, SimpleNamespace(id="sha256:1", attrs={})), "ssd", EngineHost({}, 1000, 1000, ()), Request()),
-        *(Gpus(), "s", "toy", cast(Any, SimpleNamespace(watch_containers=lambda _: None)), said.append),
-    )
-    monkeypatch.setattr(ContainerLauncher, "spec", lambda *_: ContainerSpec("ssd", ("x",), {}, (), "1000:1000"))
-    launcher.start(Order(3, tmp_path, None, caches_cleared=False))
+    launcher_of(Containers(), monkeypatch, said.append).start(Order(3, tmp_path, None, caches_cleared=False))
     assert done == ["lost", "looked for what is there", "created", "started"]
     assert len(said) == 2 and said[0].startswith("trial 3: waiting, 60 s at most: no Docker engine answers"), said
+
+
+def test_a_removal_that_takes_too_long_costs_no_trial_its_end(clock: SimpleNamespace) -> None:
+    """The SDK's ReadTimeout left the trial before its last line was in the ledger: a whole result was run again."""
+    answers = iter((TOO_LATE, api_error("removal of container x is already in progress", 409)))
+
+    def remove(**_: object) -> None:
+        clock.now += 61
+        raise next(answers)
+
+    RunningContainer(cast(Any, SimpleNamespace(name="x", remove=remove)), iter(()), "", {}).close()
+    assert next(answers, None) is None, "it was asked again"
+
+
+def test_an_interruption_whose_container_cannot_be_removed_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace
+) -> None:
+    """It was taken for an engine that is away, and the trial started again; later signals are ignored."""
+
+    interruptions = iter((Interrupted(signal.SIGINT),))
+
+    def start() -> None:
+        if (interruption := next(interruptions, None)) is not None:
+            raise interruption
+
+    def remove(**_: object) -> None:
+        raise TOO_LATE
+
+    made = SimpleNamespace(attach=lambda **_: iter(()), start=start, remove=remove, name="x")
+    launcher = launcher_of(SimpleNamespace(create=lambda **_: made, list=lambda **_: []), monkeypatch, print)
+    with pytest.raises(Interrupted):
+        launcher.start(Order(3, tmp_path, None, caches_cleared=False))
+
+
+def test_an_engine_that_is_too_busy_to_be_met_is_no_traceback() -> None:
+    def ping() -> None:
+        raise TOO_LATE
+
+    with pytest.raises(engine.EngineAway):
+        engine.connect(lambda: cast(Any, SimpleNamespace(ping=ping)))
