@@ -30,7 +30,8 @@ WAITING = (
 INNERMOST = 3  # frames in which a call that waits shows
 MOST = 4  # ranks named
 VARIABLE = "HARNESS_STEP"  # of a cluster's ranks: SERIES:NUMBER of their trial
-BETWEEN_S = 0.3  # for one process to write its stacks
+ANSWER_S = 10.0  # at most, for one process to write its stacks: one that a dead disk holds never does
+LOOK_S = 0.02
 
 
 def ask(processes: Iterable[int]) -> list[int]:
@@ -39,13 +40,33 @@ def ask(processes: Iterable[int]) -> list[int]:
     for process in processes:
         try:
             if catches(process, signal.SIGUSR1):
+                deaf = _that_block(process, signal.SIGUSR1)
                 _announce(process)
                 os.kill(process, signal.SIGUSR1)
                 asked.append(process)
-                time.sleep(BETWEEN_S)
+                _wait_for_answer(process, deaf)
         except (ProcessLookupError, PermissionError, FileNotFoundError):
             continue  # ended in this moment, or another user's
     return asked
+
+
+def _wait_for_answer(process: int, deaf: set[str]) -> None:
+    """Until it has taken SIGUSR1 and left the handler, in which the kernel blocks it. `deaf`: threads that did so anyway."""
+    deadline, quiet = time.monotonic() + ANSWER_S, 0
+    while quiet < 2 and time.monotonic() < deadline:  # one look may fall between the two
+        time.sleep(LOOK_S)
+        pending = _has(PROC / str(process) / "status", "ShdPnd", signal.SIGUSR1)
+        quiet = 0 if pending or _that_block(process, signal.SIGUSR1) - deaf else quiet + 1
+
+
+def _that_block(process: int, number: signal.Signals) -> set[str]:
+    """Threads of the process that do not hear this signal now."""
+    found = set()
+    for each in (PROC / str(process) / "task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            if _has(each / "status", "SigBlk", number):
+                found.add(each.name)
+    return found
 
 
 def _announce(process: int) -> None:
@@ -107,8 +128,13 @@ def hanging(ranks: Sequence[Standing]) -> str:
 
 def catches(process: int, number: signal.Signals, proc: Path = PROC) -> bool:
     """Whether the process has a handler of its own for this signal."""
-    for line in (proc / str(process) / "status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("SigCgt:"):
+    return _has(proc / str(process) / "status", "SigCgt", number)
+
+
+def _has(status: Path, mask: str, number: signal.Signals) -> bool:
+    """Whether the kernel's account has the signal in this mask; proc(5)."""
+    for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith(f"{mask}:"):
             return bool(int(line.split()[1], 16) >> (number - 1) & 1)
     return False
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.launch import ranks, stacks, watchdog
+from tests.harness.execution.runs import until
+from tests.patience import PATIENCE_S
 
 WAIT = "import signal, sys\n{first}\nsys.stdout.write('ready\\n'); sys.stdout.flush(); signal.pause()"
+
+
+ANSWERS = "sys.stdout.write('ready\\n'); sys.stdout.flush(); signal.pause()"
 
 
 def waiting(first: str) -> subprocess.Popen[str]:
@@ -21,6 +30,14 @@ def waiting(first: str) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+def ended(processes: Iterable[subprocess.Popen[str]]) -> None:
+    for each in processes:
+        each.kill()
+        each.wait()
+        assert each.stdout is not None
+        each.stdout.close()
 
 
 def test_a_process_without_a_handler_is_left_alone(tmp_path: Path) -> None:
@@ -32,33 +49,58 @@ def test_a_process_without_a_handler_is_left_alone(tmp_path: Path) -> None:
         assert "most recent call first" in answer.read_text()
         assert worker.poll() is None
     finally:
-        for each in (rank, worker):
-            each.kill()
-            each.wait()
-            assert each.stdout is not None
-            each.stdout.close()
+        ended([rank, worker])
 
 
 def test_ranks_that_write_to_one_file_do_not_mix(tmp_path: Path) -> None:
     log = tmp_path / "log"
     register = f"import faulthandler; log = open({str(log)!r}, 'a'); faulthandler.register(signal.SIGUSR1, log)"
-    ranks = [
-        waiting(
-            f"{register}\ndef rank_{n}():\n    sys.stdout.write('ready\\n'); sys.stdout.flush(); signal.pause()\nrank_{n}()"
-        )
-        for n in range(3)
-    ]
+    ranks = [waiting(f"{register}\ndef rank_{n}(): {ANSWERS}\nrank_{n}()") for n in range(3)]
     try:
         assert stacks.ask(each.pid for each in ranks) == [each.pid for each in ranks]
         text = log.read_text()
         assert [text.count(f" in rank_{n}\n") for n in range(3)] == [1, 1, 1]
         assert text.count("Current thread 0x") == 3
     finally:
-        for each in ranks:
-            each.kill()
-            each.wait()
-            assert each.stdout is not None
-            each.stdout.close()
+        ended(ranks)
+
+
+def test_a_rank_that_answers_late_does_not_write_into_the_next_one_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the next rank's line its stacks were taken for that one's, and it had none."""
+    monkeypatch.setattr(stacks, "ANSWER_S", PATIENCE_S)
+    log = tmp_path / "log"
+    monkeypatch.setenv("HARNESS_LOG", str(log))
+    register = f"import faulthandler; log = open({str(log)!r}, 'a'); faulthandler.register(signal.SIGUSR1, log)"
+    ranks = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        ranks.append(waiting(f"{register}\ndef rank_{rank}(): {ANSWERS}\nrank_{rank}()"))
+    late = ranks[0]
+
+    def wake() -> None:
+        until(lambda: pending(late), "the question")
+        time.sleep(1)
+        late.send_signal(signal.SIGCONT)
+
+    waking = threading.Thread(target=wake)
+    try:
+        late.send_signal(signal.SIGSTOP)
+        until(lambda: psutil.Process(late.pid).status() == psutil.STATUS_STOPPED, "a process that stands still")
+        waking.start()
+        assert stacks.ask(each.pid for each in ranks) == [each.pid for each in ranks]
+        found = stacks.standing(log.read_text())
+        assert [(each.rank, each.place.rpartition(" ")[2]) for each in found] == [(0, "rank_0"), (1, "rank_1")]
+    finally:
+        waking.join()
+        ended(ranks)
+
+
+def pending(process: subprocess.Popen[str]) -> bool:
+    """Whether SIGUSR1 waits to be taken."""
+    (mask,) = re.findall(r"^ShdPnd:\s+(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (signal.SIGUSR1 - 1) & 1)
 
 
 def test_the_mask_is_read_from_the_kernels_account(tmp_path: Path) -> None:
