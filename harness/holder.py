@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness import locks, outside
+
+LOOKED_AT_S = 1.0
 
 
 class Held(ValueError):
@@ -27,10 +30,7 @@ def held(descriptor: int, path: Path, instead: Path, words: str) -> Iterator[Non
 
     Held, with these words and what is known of the other, where another has it.
     """
-    try:
-        locked = locks.take(descriptor, path)
-    except BlockingIOError as error:
-        raise Held(words) from error
+    locked = _taken(descriptor, path, words)
     if locked:
         yield
         return
@@ -41,6 +41,18 @@ def held(descriptor: int, path: Path, instead: Path, words: str) -> Iterator[Non
         yield
     finally:
         instead.unlink(missing_ok=True)
+
+
+def _taken(descriptor: int, path: Path, words: str) -> bool:
+    """`locks.take`, again for a second: whoever looks whether it is held has it for a moment."""
+    deadline = time.monotonic() + LOOKED_AT_S
+    while True:
+        try:
+            return locks.take(descriptor, path)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise Held(words) from error
+            time.sleep(0.05)
 
 
 def is_held(descriptor: int, path: Path, instead: Path) -> bool:

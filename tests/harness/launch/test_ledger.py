@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import holder
+from harness import holder, locks
 from harness.holder import Held
 from harness.launch import ledger
 from harness.launch.ledger import Account, LedgerError
@@ -112,6 +112,24 @@ def test_one_series_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path: Path) ->
     assert not ledger.in_use(tmp_path)
     with ledger.opened(tmp_path):
         pass
+
+
+def test_a_series_that_was_just_looked_at_may_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other that begins asks whether this folder's lives, and holds its lock for that: it was "another series" there."""
+    (tmp_path / ledger.FILE).touch()
+    take = locks.take
+    with (tmp_path / ledger.FILE).open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_EX)
+
+        def seen(descriptor: int, path: Path) -> bool:
+            try:
+                return take(descriptor, path)
+            finally:
+                fcntl.flock(looking, fcntl.LOCK_UN)
+
+        monkeypatch.setattr(locks, "take", seen)
+        with ledger.opened(tmp_path) as book:
+            assert book.account.entries == ()
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
