@@ -140,6 +140,13 @@ class Cluster:
         self.daemons[name].kill()
         self.daemons[name].wait()
 
+    def lose(self, node: str) -> None:
+        """As a machine that loses its power: its daemon, and all that runs there."""
+        self.kill(node)
+        for process in self.tasks(node):
+            with contextlib.suppress(psutil.NoSuchProcess):  # ended in this moment
+                process.kill()
+
     @property
     def addresses(self) -> tuple[str, str]:
         """Of the nodes."""
@@ -194,7 +201,7 @@ class Cluster:
         (self.folder / "slurm.conf").write_text(
             CONF.format(
                 host=platform.node(), folder=self.folder, controller=controller, ports=ports, cpus=os.cpu_count(),
-                addresses=self.addresses, patience_s=300 if self.cable else 6,
+                addresses=self.addresses, patience_s=300 if self.cable else 30,
             )
         )  # fmt: skip
         munge = [f"--{name}-file={self.folder}/munge/{name}" for name in ("pid", "log", "seed")]

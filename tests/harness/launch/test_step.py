@@ -31,6 +31,7 @@ from harness.launch.step import SlurmLauncher
 from harness.launch.trial import Order
 from harness.request import Request
 from tests.harness.execution.runs import until
+from tests.patience import PATIENCE_S
 
 SHA256 = "ab" * 32
 
@@ -453,7 +454,7 @@ def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmLauncher:
 
     for module, name in ((controller, "AGAIN_S"), (slurm, "POLL_S")):
         monkeypatch.setattr(module, name, 0.01)
-    monkeypatch.setattr(controller, "PATIENCE_S", 2.0)
+    monkeypatch.setattr(controller, "PATIENCE_S", PATIENCE_S)
     monkeypatch.setattr(slurm, "COMMANDS", ())
     monkeypatch.delenv(slurm.JOB, raising=False)
     shown = "JobId=7 JobState=RUNNING NodeList=node[1-2] Command=/x"
@@ -514,7 +515,9 @@ def test_a_controller_away_for_a_moment_costs_no_place_in_the_queue(
         launcher.ready(Order(0, tmp_path, None, caches_cleared=False))
     assert (times(tmp_path, "salloc"), times(tmp_path, "scancel"), times(tmp_path, "srun")) == (1, 0, 2)
     assert sum("salloc waits on" in each for each in said) == 1
-    assert sum("waiting, 2 s at most" in each for each in said) == 2, "for the nodes' names, and for the step"
+    assert sum(f"waiting, {PATIENCE_S:g} s at most" in each for each in said) == 2, (
+        "for the nodes' names, and for the step"
+    )
 
 
 def test_a_salloc_that_gives_up_for_the_controller_is_asked_again(
@@ -536,6 +539,7 @@ def test_the_files_of_a_job_that_is_just_ending_are_not_touched_yet(
     line = f"7\tCOMPLETING\tNone\tN/A\tmain\t{slurm.NAME}before\t{slurm.comment(tmp_path)}"
     gone_after = f"[ $(grep -c squeue {tmp_path}/asked) -gt 3 ] || printf '%s\n' '{line}'"
     asked(tmp_path, monkeypatch, squeue=gone_after, scancel=":")
+    monkeypatch.setattr(slurm, "ENDING_S", PATIENCE_S)
     assert launcher.clear(tmp_path) == []
     assert (times(tmp_path, "squeue"), times(tmp_path, "scancel")) == (4, 0)
 

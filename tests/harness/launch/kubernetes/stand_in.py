@@ -286,14 +286,14 @@ class Cluster:
         code = pod.process.wait()
         code = 128 - code if code < 0 else code
         ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "finishedAt": now()}
-        status["containerStatuses"] = [_container(container, image_id, {"terminated": ended})]
+        how: Json = {"containerStatuses": [_container(container, image_id, {"terminated": ended})]}
         if pod.evicted:
-            status |= {
+            how = {
                 "containerStatuses": [],
                 "reason": "Evicted",
                 "message": "The node was low on resource: ephemeral-storage.",
             }
-        status["phase"] = "Failed" if code else "Succeeded"
+        status.update(how, phase="Failed" if code else "Succeeded")  # at once: others list it meanwhile
         pod.ended.set()
 
     def _started(self, pod: Pod, container: Json, index: int) -> subprocess.Popen[str]:
