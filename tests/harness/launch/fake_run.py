@@ -87,6 +87,8 @@ def work(do: str, log, sha256: str) -> int:
         time.sleep(0.05)
     if do in ("work a while", "work a moment"):
         time.sleep(2 if do == "work a while" else 0.4)
+    if do == "leave another's log":
+        Path(out_of(log), "result_1.txt").write_text(":::MLLOG {}\n", encoding="utf-8")
     if do == "take long":
         for _ in range(300):
             log.write("working\n")

@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import pytest
 
 from harness.contract import NotSuitable
 from harness.exit_codes import EPOCHS_SPENT
-from harness.launch import admission, caches, ledger, process, trial, watchdog
+from harness.launch import admission, caches, ledger, leftovers, process, trial, watchdog
 from harness.launch.watchdog import Outcome
 from harness.results import logfile
 from harness.results.series import find_series
@@ -132,7 +131,8 @@ def test_resume_keeps_what_is_finished_and_runs_the_broken_one_again(fakes: Fake
     fakes.tell()
     fakes.said.clear()
     assert fakes.run(3, resume=True) == 1  # trial 2 missed the target, and that stays
-    assert [line.split() for line in fakes.said[-4:-1]] == [
+    lines = [re.sub(r"\d+\.\d{3}", "0.000", line) for line in fakes.said[-4:-1]]
+    assert [line.split() for line in lines] == [
         ["trial", "0", "success", "0.000", "min", "result_0.txt"],
         ["trial", "1", "success", "0.000", "min", "result_1.txt", "(attempt", "2)"],
         ["trial", "2", "target_not_met", "0.000", "min", "result_2.txt"],
@@ -403,7 +403,7 @@ def test_what_outlives_its_trial_is_ended_before_the_next_one(fakes: Fakes) -> N
     fakes.tell(_0="leave a rank behind")
     assert fakes.run(2) == 5
     number = rank_of(fakes.folder / "result_0.txt")
-    assert not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+    assert not leftovers._is_there(number)
     end = fakes.account.attempts[0].end
     assert end is not None
     assert "exit code 137 (signal 9); 1 of its processes outlived it and were ended" in end["reason"]
@@ -436,19 +436,25 @@ def test_a_series_outlives_its_reaper(fakes: Fakes) -> None:
     assert fakes.run(2, resume=True) == 0
 
 
-def test_a_trial_whose_series_and_reaper_were_killed_is_ended_before_the_next(fakes: Fakes) -> None:
-    fakes.tell(_0="hang")
-    series = started(fakes.folder, 1)
-    until(lambda: "run_start" in read(fakes.folder / "result_0.txt"), "trial 0")
-    (reaper,) = [each for each in psutil.Process(series.pid).children() if "harness.launch.reaper" in each.cmdline()]
-    reaper.kill()
-    series.kill()
-    series.wait()
-    assert len(alive(fakes.folder)) == 1
-    fakes.tell()
-    assert fakes.run(1, resume=True) == 0
-    assert any(line.startswith("ended what an earlier trial has left running: process ") for line in fakes.said)
-    assert not alive(fakes.folder)
+def test_a_trial_whose_series_and_reaper_were_killed_is_ended_before_the_next(tmp_path: Path) -> None:
+    """By whichever series of the machine begins first: where that was another test's, once more."""
+    said: list[str] = []
+    for tried in range(9):
+        fakes = Fakes(tmp_path / str(tried), said)
+        fakes.tell(_0="hang")
+        series = started(fakes.folder, 1)
+        until(lambda log=fakes.folder / "result_0.txt": "run_start" in read(log), "trial 0")
+        children = psutil.Process(series.pid).children()
+        (reaper,) = [each for each in children if "harness.launch.reaper" in each.cmdline()]
+        reaper.kill()
+        series.kill()
+        series.wait()
+        fakes.tell()
+        assert fakes.run(1, resume=True) == 0
+        assert not alive(fakes.folder)
+        if any(line.startswith("ended what an earlier trial has left running: process ") for line in said):
+            return
+    pytest.fail(f"none was ended by the next of its series: {said}")
 
 
 @pytest.mark.parametrize("harm", ["delete", "edit", "move"])
@@ -525,10 +531,8 @@ def test_a_trial_that_was_ended_has_missed_its_target_only_where_its_log_says_so
 
 
 def test_a_strangers_log_is_never_entered_for_a_trial(fakes: Fakes) -> None:
-    fakes.tell(_0="work a while")
+    fakes.tell(_0="leave another's log")
     stranger = fakes.folder / "result_1.txt"
-    put_there = threading.Timer(1.0, stranger.write_text, [":::MLLOG {}\n"])
-    put_there.start()
     with pytest.raises(ledger.LedgerError, match=r"result_1\.txt: is there, but the ledger knows of no such trial"):
         fakes.run(2)
     assert fakes.statuses == [(0, 1, "success")]
