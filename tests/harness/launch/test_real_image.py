@@ -21,6 +21,7 @@ from harness.names import of_platform
 from harness.results import logfile
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import until
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.docker, pytest.mark.long, pytest.mark.timeout(3600)]
 FIRST_TARGET = 0.15  # met at the first evaluation: ten seeds reach 0.185 to 0.324 there (results/embedded/seeds.json)
@@ -39,7 +40,7 @@ def variant(path: Path, **changed: float) -> Path:
 @pytest.fixture(scope="module")
 def client() -> docker.DockerClient:
     try:
-        found = docker.from_env()
+        found = docker.from_env(timeout=int(PATIENCE_S))
         found.ping()
     except DockerException as error:
         pytest.skip(f"no Docker engine: {error}")
