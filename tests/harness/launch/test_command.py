@@ -21,7 +21,6 @@ from harness.launch.container_spec import ContainerSpec, Mount
 from harness.names import of_platform
 from harness.request import Request, check_inputs
 from tests.conftest import CHECKOUT
-from tests.harness.execution.runs import begun, wait_for
 from tests.harness.execution.runs import harness as run
 from tests.patience import SILENCE_S
 from tests.toy import configuration as toy
@@ -80,21 +79,6 @@ def test_a_trial_that_never_began_is_entered_by_the_name_that_its_log_has(
     assert json.loads((folder / "refused_0.json").read_text())["log"] == "refused_0.txt"
     assert re.search(rf"^  trial 0  {status} .* refused_0\.txt$", finished.stdout, re.MULTILINE), finished.stdout
     assert not list(folder.glob("result_*"))
-
-
-@pytest.mark.long
-def test_files_are_put_aside_when_nobody_writes_them_any_more(tmp_path: Path) -> None:
-    """The killed series' trial was behind its run_stop: it wrote on into the renamed log, whose hash the ledger had by then,
-    and left a picture by the old name, for which the next trial was refused."""
-    words = ("run", toy.write(tmp_path, toy.raw("long farewell")), "--trials", 1, "--out", tmp_path / "out")
-    folder = tmp_path / "out" / "1x_abacus" / "toy"
-    with begun(*words, "--no-clear-caches") as series:
-        wait_for(folder / "result_0.txt", '"run_stop"')
-        series.kill()
-        finished = run(*words, "--no-clear-caches", "--resume")
-    assert finished.returncode == 1, finished.stdout + finished.stderr
-    (marked,) = [each for each in ledger.Account.read(folder / ledger.FILE).entries if each["event"] == ledger.BROKEN]
-    assert marked["log_sha256"] == ledger.sha256(folder / "result_0.broken-1.txt")
 
 
 @pytest.mark.long

@@ -394,6 +394,32 @@ def test_kill_9_leaves_no_trial_running_and_the_ledger_shows_it(fakes: Fakes, do
     assert (fakes.folder / "result_1.broken-1.txt").is_file()
 
 
+def test_files_are_put_aside_when_nobody_writes_them_any_more(fakes: Fakes) -> None:
+    """The trial of a killed series wrote on into the renamed log, whose hash the ledger had by then, and left its picture by
+    the old name, for which the next trial was refused."""
+    fakes.tell(_0="hang, then linger")
+    series = started(fakes.folder, 1)
+    until(lambda: "run_start" in read(fakes.folder / "result_0.txt"), "trial 0")
+    series.kill()
+    fakes.tell()
+    assert fakes.run(1, resume=True) == 0
+    series.communicate()
+    (marked,) = [each for each in fakes.account.entries if each["event"] == ledger.BROKEN]
+    assert marked["files"] == ["result_0.broken-1.txt", "result_0.broken-1.png"]
+    assert marked["log_sha256"] == ledger.sha256(fakes.folder / "result_0.broken-1.txt")
+    assert "data_fingerprint" in read(fakes.folder / "result_0.broken-1.txt")
+
+
+def test_a_signal_while_earlier_trials_are_being_ended_is_an_interruption(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.tell(_0="nan")
+    assert fakes.run(1) == 5
+    monkeypatch.setattr(process.LocalLauncher, "clear", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert fakes.run(1, resume=True) == 130
+    assert fakes.statuses == [(0, 1, "failed")]
+
+
 def rank_of(log: Path) -> int:
     (number,) = re.findall(r"^rank (\d+)$", log.read_text(), re.MULTILINE)
     return int(number)
