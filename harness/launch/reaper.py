@@ -88,7 +88,7 @@ def main(orders: IO[str]) -> None:
 def _cancel(job: str, folder: Path) -> None:
     from harness import names
     from harness.execution.events import close_abandoned
-    from harness.launch import controller, slurm
+    from harness.launch import controller, ledger, slurm
 
     def gone() -> bool:
         return not slurm.waiting_or_running(job)
@@ -102,6 +102,9 @@ def _cancel(job: str, folder: Path) -> None:
             time.sleep(1)
     except NotSuitable as error:
         _say(f"the job {job} may be left; the next series cancels it, or `scancel --name={job}`. {error}")
+    with contextlib.suppress(PermissionError):
+        if ledger.in_use(folder):  # by one that goes on there: the log that is open may be its own
+            return
     for log in names.results_in(folder):
         close_abandoned(log, "the series was killed")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from harness import ROOT
 from harness.contract import NotSuitable
 from harness.execution.events import EventLog
 from harness.execution.signals import Interrupted
-from harness.launch import controller, ledger, node, running_step, slurm
+from harness.launch import controller, ledger, node, reaper, running_step, slurm
 from harness.launch.caches import Dropped
 from harness.launch.container_spec import Mount
 from harness.launch.node import NodeReport
@@ -530,6 +531,20 @@ def test_a_salloc_that_gives_up_for_the_controller_is_asked_again(
         launcher.ready(Order(0, tmp_path, None, caches_cleared=False))
     order = [each for each in (tmp_path / "asked").read_text().split() if each in {"salloc", "scancel"}]
     assert order == ["salloc", "scancel", "scancel", "salloc"]
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_killed_series_reaper_closes_its_log_and_none_of_the_series_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    """That of a trial that ran was closed as the killed one's, where the controller or a lost node had held up the reaper."""
+    monkeypatch.setattr(controller, "AGAIN_S", 0.01)
+    asked(tmp_path, monkeypatch, squeue=f"[ -e {tmp_path}/cancelled ] || echo 7", scancel=f"touch {tmp_path}/cancelled")
+    EventLog.create(tmp_path, 0).close()
+    with ledger.opened(tmp_path) if goes_on else contextlib.nullcontext():
+        reaper._cancel("job", tmp_path)
+    assert ("run_stop" in (tmp_path / "result_0.txt").read_text()) != goes_on
+    assert times(tmp_path, "scancel") == 1
 
 
 def test_the_files_of_a_job_that_is_just_ending_are_not_touched_yet(
