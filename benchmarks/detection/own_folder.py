@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 UNUSED_S = 7 * 24 * 3600
@@ -64,11 +64,16 @@ def unused(mark: Path) -> bool:
         return False
 
 
-def remove(folder: Path, aside: Path) -> None:
-    """Take a folder away at once: it goes under the name `aside` before its files do. What cannot be taken away stays."""
-    with contextlib.suppress(OSError):
-        folder.rename(aside)
-        shutil.rmtree(aside)
+def clear(cache: Path, making: str, unneeded: Iterable[Path]) -> None:
+    """Take away the folders of `cache` whose names begin with `making`, as what was interrupted has, and those `unneeded`.
+
+    Each of these goes at once, by such a name, before its files do. What cannot be taken away stays.
+    """
+    for left in cache.glob(f"{making}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for folder in unneeded:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(folder.rename(cache / f"{making}{folder.name}"))
 
 
 @contextlib.contextmanager

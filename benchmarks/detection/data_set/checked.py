@@ -38,7 +38,7 @@ from benchmarks.detection.data_set.faults import shown
 from benchmarks.detection.data_set.picture_files import Listed
 from benchmarks.detection.tables import Data, DetectorConfig
 
-MANIFEST = "checked.json"
+MANIFEST, MAKING = "checked.json", ".making-"
 FINGERPRINT = "fingerprint"  # of the whole data set, in the manifest
 Name = Literal["train", "eval"]
 HALVES: tuple[Name, ...] = ("train", "eval")
@@ -242,7 +242,7 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
     manifest: dict[str, Any] = {
         FINGERPRINT: fingerprint([(originals[name].original, originals[name].images) for name in HALVES])
     }
-    making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+    making = Path(tempfile.mkdtemp(prefix=MAKING, dir=folder.parent))
     try:
         for name in HALVES:
             read[name].write(making / f"{name}.json", read["train"].category_ids)
@@ -277,14 +277,15 @@ def _clear(cache: Path) -> None:
 
     What is not there may be so for this process alone: containers of one user share a cache, and each sees its own data.
     """
-    for left in cache.glob(".making-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    for folder in cache.iterdir():
-        manifest = _manifest(folder) if folder.is_dir() else None
+
+    def gone(folder: Path) -> bool:
+        manifest = _manifest(folder)
         # not Path's, which raises where a folder on the way may not be entered any more
-        gone = manifest is not None and not any(os.path.exists(manifest[each]["annotations"]) for each in HALVES)  # noqa: PTH110
-        if gone and own_folder.unused(folder / MANIFEST):
-            own_folder.remove(folder, cache / f".making-{folder.name}")
+        return manifest is not None and not any(os.path.exists(manifest[each]["annotations"]) for each in HALVES)  # noqa: PTH110
+
+    # its age first: to read a manifest is to hash the annotations beside it
+    unneeded = [each for each in cache.iterdir() if own_folder.unused(each / MANIFEST) and gone(each)]
+    own_folder.clear(cache, MAKING, unneeded)
 
 
 def counts(found: Annotations, train: Annotations) -> Counts:

@@ -72,9 +72,10 @@ def ensure(cache_dir: Path, progress: Callable[[int, int], None]) -> Path:
 
 def _place(cache_dir: Path) -> Path:
     """Where this version's pictures are, or are to be."""
-    usual, own = cache_dir / NAME, cache_dir / f"{NAME}-{_generator()[:12]}"
+    generator = _generator()
+    usual, own = cache_dir / NAME, cache_dir / f"{NAME}-{generator[:12]}"
     try:
-        others = json.loads((usual / MANIFEST).read_text(encoding="utf-8"))["generator"] != _generator()
+        others = json.loads((usual / MANIFEST).read_text(encoding="utf-8"))["generator"] != generator
     except (OSError, ValueError, KeyError, TypeError):
         others = False
     if own.exists() or (others and not own_folder.unused(usual / MANIFEST)):
@@ -84,12 +85,9 @@ def _place(cache_dir: Path) -> Path:
 
 def _clear(cache_dir: Path, but: Path) -> None:
     """What was interrupted, and what other versions made and no run has begun with for a week; 30 MB each."""
-    for each in cache_dir.glob(f".{NAME}-*"):
-        shutil.rmtree(each, ignore_errors=True)
-    for each in cache_dir.iterdir():
-        ours = re.fullmatch(rf"{NAME}-[0-9a-f]{{12}}", each.name) and each != but and not each.is_symlink()
-        if ours and own_folder.unused(each / MANIFEST):
-            own_folder.remove(each, cache_dir / f".{NAME}-{each.name}")
+    ours = [each for each in cache_dir.iterdir() if re.fullmatch(rf"{NAME}-[0-9a-f]{{12}}", each.name)]
+    unneeded = [each for each in ours if each != but and not each.is_symlink() and own_folder.unused(each / MANIFEST)]
+    own_folder.clear(cache_dir, f".{NAME}-", unneeded)
 
 
 def is_whole(folder: Path) -> bool:
