@@ -58,7 +58,7 @@ def test_what_linux_alone_has_is_declared_for_linux_alone(monkeypatch: pytest.Mo
 
 
 def pip_install(python: Path, *words: object) -> None:
-    """Patient with an index that is slow to answer: what pip is by default has failed a run of all tests."""
+    """More patient with an index that is slow to answer than pip is by default: 15 s, six times."""
     patient = {**os.environ, "PIP_DEFAULT_TIMEOUT": "120", "PIP_RETRIES": "10"}
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *map(str, words)]
     done = subprocess.run(command, env=patient, capture_output=True, text=True, check=False)

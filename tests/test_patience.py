@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -50,27 +49,30 @@ def silences(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield number.lineno, str(number.value)
 
 
-def sources() -> list[Path]:
-    found = [path for path in sorted((CHECKOUT / "tests").rglob("*.py")) if path.name != "make_test_data.py"]  # a tool
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.AST]:
+    """Of every file of the tests but a tool, by its path."""
+    found = {str(path): ast.parse(path.read_text()) for path in sorted((CHECKOUT / "tests").rglob("*.py"))}
+    del found[str(CHECKOUT / "tests/make_test_data.py")]
     assert len(found) > 200
     return found
 
 
-def test_what_must_come_is_waited_for_as_long_as_anywhere() -> None:
+def test_what_must_come_is_waited_for_as_long_as_anywhere(trees: dict[str, ast.AST]) -> None:
     found = [
-        f"{path.name}:{line}: {seconds} s where tests.patience.PATIENCE_S is due"
-        for path in sources()
-        for line, seconds in limits(ast.parse(path.read_text()))
+        f"{path}:{line}: {seconds} s where tests.patience.PATIENCE_S is due"
+        for path, tree in trees.items()
+        for line, seconds in limits(tree)
         if SHORT_S < seconds < PATIENCE_S
     ]
     assert found == []
 
 
-def test_no_watchdog_is_told_a_silence_that_a_busy_machine_has_anyway() -> None:
+def test_no_watchdog_is_told_a_silence_that_a_busy_machine_has_anyway(trees: dict[str, ast.AST]) -> None:
     found = [
-        f"{path.name}:{line}: {number} s where tests.patience has a SILENCE"
-        for path in sources()
-        for line, number in silences(ast.parse(path.read_text()))
+        f"{path}:{line}: {number} s where tests.patience has a SILENCE"
+        for path, tree in trees.items()
+        for line, number in silences(tree)
     ]
     assert found == []
 
@@ -83,11 +85,8 @@ def test_a_silence_of_its_own_is_found(code: str) -> None:
 
 
 def test_a_silence_of_the_tests_is_not() -> None:
-    assert not [
-        *silences(
-            ast.parse("lab.run('--watchdog', SILENCE_S), fakes.run(2, patience_s=SILENCE_S), words('--watchdog', '2')")
-        )
-    ]
+    code = "lab.run('--watchdog', SILENCE_S), fakes.run(2, patience_s=SILENCE_S), words('--watchdog', '2')"
+    assert not [*silences(ast.parse(code))]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if (CHECKOUT / ".venv").is_dir():
         (folder / ".venv").symlink_to(CHECKOUT / ".venv")
     made = embedded.ensure(CHECKOUT / ".cache", lambda done, total: None)
-    shutil.copytree(made, folder / ".cache" / made.name)
+    shutil.copytree(made, folder / ".cache" / "embedded")  # of today's code, whatever the checkout calls it
     yield folder
     shutil.rmtree(folder)
 

@@ -232,7 +232,7 @@ def remove_leftovers(client: DockerClient) -> list[str]:
 
 
 def _labelled(client: DockerClient, label: str) -> list[Container]:
-    with explained("listing containers"):
+    with explained("listing containers"):  # one that goes between the list and the look at it is passed over
         return list(client.containers.list(all=True, ignore_removed=True, filters={"label": label}))
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
-import time
 
-import psutil
-
+from harness.launch import leftovers
 from tests.conftest import CHECKOUT
+from tests.harness.execution.runs import until
 from tests.patience import PATIENCE_S
 
 KILLED = """
@@ -27,8 +25,4 @@ def test_the_worker_of_a_process_that_was_killed_ends() -> None:
     done = subprocess.run(
         [sys.executable, "-c", KILLED], cwd=CHECKOUT, stdout=subprocess.PIPE, check=False, timeout=PATIENCE_S
     )
-    number, until = int(done.stdout), time.monotonic() + PATIENCE_S
-    with contextlib.suppress(psutil.NoSuchProcess):
-        while psutil.Process(number).status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < until, f"process {number} is still there"
-            time.sleep(0.05)
+    until(lambda: not leftovers._is_there(int(done.stdout)), f"the end of process {int(done.stdout)}")

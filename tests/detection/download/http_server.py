@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import re
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +20,7 @@ SOON_S = 0.3
 Fault = Literal[
     "break",  # half of what was asked for, then the connection is closed
     "stall",  # half of what was asked for, then nothing more, with the connection open
-    "slow",  # all of it in many small pieces over half a second
+    "slow",  # all of it in many small pieces, each once `taken` says that the client has the one before
     "no range",  # all of it, whatever was asked for
     "no range, break",  # half of all of it, whatever was asked for
     "other part",  # a part that does not begin where it was asked for
@@ -56,6 +55,7 @@ class FileServer:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         self.released = threading.Event()  # stalled answers end
+        self.taken = threading.Semaphore(0)
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return self
 
@@ -63,6 +63,7 @@ class FileServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.released.set()
+        self.taken.release(25)
         self.http.shutdown()
         self.http.server_close()
 
@@ -133,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             pieces = [body[at : at + max(1, len(body) // 25)] for at in range(0, len(body), max(1, len(body) // 25))]
             for piece in pieces:
                 self.wfile.write(piece)
-                time.sleep(0.02)
+                self.owner.taken.acquire(timeout=PATIENCE_S)
         elif fault in {"break", "no range, break"}:
             self.wfile.write(half)
         elif fault == "stall":

@@ -92,10 +92,7 @@ def test_a_folder_called_harness_where_a_run_is_begun_is_none_of_its_ranks(tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_rank_that_does_not_come_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-    free_port: int,
-) -> None:
+def test_a_rank_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
     monkeypatch.setattr(meeting, "ALL_S", 2.0)
     for name, value in {
         "MASTER_ADDR": "127.0.0.1",
@@ -284,10 +281,7 @@ sys.exit(main(["run", *sys.argv[1:]]))
 """
 
 
-def test_a_rank_that_breaks_does_not_wait_for_the_others_to_end_their_group(
-    tmp_path: Path,
-    free_port: int,
-) -> None:
+def test_a_rank_that_breaks_does_not_wait_for_the_others_to_end_their_group(tmp_path: Path, free_port: int) -> None:
     """They may be in a collective that it never joins: it hung, and nobody ever read why."""
     path = toy.write(tmp_path, toy.raw("cannot warm up", ranks=2))
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port), "GLOO_SOCKET_IFNAME": "lo"}

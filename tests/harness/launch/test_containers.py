@@ -141,12 +141,7 @@ def place(tmp_path: Path, image: str) -> Place:
 
 
 def containers(client: Any, folder: Path) -> list[str]:
-    there = client.containers.list(
-        all=True,
-        ignore_removed=True,  # or one that goes between the list and the look at it is a NotFound
-        filters={"label": f"{engine.FOLDER}={folder}"},
-    )
-    return [each.name for each in there]
+    return [str(each.name) for each in engine._labelled(client, f"{engine.FOLDER}={folder}")]
 
 
 def a_spec(client: Any, place: Place, order: Order, **options: Any) -> ContainerSpec:

@@ -90,8 +90,7 @@ def test_two_trials_of_the_main_job_one_of_them_killed(client: docker.DockerClie
         assert attempt.end is not None and attempt.end["log_sha256"] == record.sha256
         assert (result.stat().st_uid, result.stat().st_gid) == (os.getuid(), os.getgid())
     assert (folder / "result_1.broken-1.txt").is_file()
-    label = f"{engine.FOLDER}={folder}"
-    assert not client.containers.list(all=True, ignore_removed=True, filters={"label": label})
+    assert not engine._labelled(client, f"{engine.FOLDER}={folder}")
 
 
 def test_two_ranks_without_a_network(image: str, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,10 +18,8 @@ from harness.launch import ranks, stacks, watchdog
 from tests.harness.execution.runs import until
 from tests.patience import PATIENCE_S
 
-WAIT = "import signal, sys\n{first}\nsys.stdout.write('ready\\n'); sys.stdout.flush(); signal.pause()"
-
-
 ANSWERS = "sys.stdout.write('ready\\n'); sys.stdout.flush(); signal.pause()"
+WAIT = f"import signal, sys\n{{first}}\n{ANSWERS}"
 
 
 def waiting(first: str) -> subprocess.Popen[str]:
@@ -99,8 +96,7 @@ def test_a_rank_that_answers_late_does_not_write_into_the_next_one_s(
 
 def pending(process: subprocess.Popen[str]) -> bool:
     """Whether SIGUSR1 waits to be taken."""
-    (mask,) = re.findall(r"^ShdPnd:\s+(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
-    return bool(int(mask, 16) >> (signal.SIGUSR1 - 1) & 1)
+    return stacks._has(Path(f"/proc/{process.pid}/status"), "ShdPnd", signal.SIGUSR1)
 
 
 def test_the_mask_is_read_from_the_kernels_account(tmp_path: Path) -> None:
