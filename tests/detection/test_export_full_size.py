@@ -54,9 +54,7 @@ def untrained(name: str, folder: Path) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("name", "side"), [("DGXH100_1x8x32", 800), ("vgg_voc512", 512), ("vgg_voc300", 300), ("H100_1x1x256", 300)]
-)
+@pytest.mark.parametrize(("name", "side"), [("DGXH100_1x8x32", 800), ("vgg_voc512", 512), ("H100_1x1x256", 300)])
 def test_what_onnx_runtime_finds_is_what_the_network_finds(
     name: str, side: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
