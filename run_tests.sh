@@ -38,9 +38,9 @@ trap 'rm -f "$said"' EXIT
 lint > "$said" 2>&1 & # mypy takes a minute
 linting=$!
 status=0
-# Three times as many processes as processors: many tests wait, for Slurm, signals, a watchdog, and four on two processors left a
+# Twice as many processes as processors: many tests wait, for Slurm, signals, a watchdog, and three on two processors left a
 # third of them idle
-"$python" -m pytest --numprocesses "$((3 * processors))" "${together[@]}" --durations 15 --durations-min 10 "$@" || status=$?
+"$python" -m pytest --numprocesses "$((2 * processors))" "${together[@]}" --durations 15 --durations-min 10 "$@" || status=$?
 wait $linting || status=1
 printf '\nlinters:\n'
 cat "$said"
