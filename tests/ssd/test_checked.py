@@ -396,7 +396,9 @@ def narrow(folder: Path, half: str, number: int, width: int) -> None:
     def change(document: dict[str, Any]) -> None:
         image = document["images"][number - 1]
         image["width"] = width
-        Image.new("RGB", (width, image["height"])).save(folder / half / image["file_name"])
+        path = folder / half / image["file_name"]
+        path.unlink()  # not written over: a reader of DALI's may have it mapped still, which a shorter file ends by SIGBUS
+        Image.new("RGB", (width, image["height"])).save(path)
         for box in document["annotations"]:
             if box["image_id"] == image["id"]:
                 box["bbox"] = [0, 0, width, image["height"]]
