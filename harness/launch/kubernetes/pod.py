@@ -27,6 +27,7 @@ from harness.exit_codes import NOT_SUITABLE
 from harness.launch.kubernetes.frames import Sender
 
 EVERY_S = 1.0  # the log's new lines are sent
+LOOK_S = 0.1  # between two looks at the run
 RUN = (sys.executable, "-m", "harness")
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 OUTPUT_S = 10.0  # for the run's last lines, where something that it started holds its output open
@@ -112,11 +113,17 @@ def _follow(command: list[str], output: Output, sender: Sender) -> int:
 
 
 def _buried(process: int) -> int:
-    """The wait status of this child, once it has ended; those that others left are waited for on the way."""
+    """The wait status of this child, once it has ended; those that others left are waited for on the way.
+
+    Looks now and then: the kernel may give a signal to another thread, as it does to a process that was frozen, and nothing
+    would wake a main thread that waits for a child alone.
+    """
     while True:
-        found, status = os.wait()
+        found, status = os.waitpid(-1, os.WNOHANG)
         if found == process:
             return status
+        if not found:
+            time.sleep(LOOK_S)
 
 
 def _resolves(name: str, patience_s: float) -> bool:

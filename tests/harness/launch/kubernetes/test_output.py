@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import datetime
 import errno
 import itertools
@@ -219,6 +220,23 @@ def test_a_pod_that_is_asked_to_end_after_its_run_sends_its_files_first(tmp_path
     for line in said:
         receiver.take(line.rstrip("\n"))
     assert receiver.complete == {"telemetry_0.jsonl"}
+
+
+def test_a_pod_hears_a_signal_that_another_of_its_threads_was_given(tmp_path: Path) -> None:
+    """As the kernel does after a freeze, 17 times of 20: the main thread waited for its run alone, and nothing woke it."""
+    long = "import sys; from harness.launch.kubernetes import pod; pod.RUN = (sys.executable, '-c', {run!r}); "
+    run = "import time; print('begun', flush=True); time.sleep(1200)"
+    words = ["--out", str(tmp_path), "0", "--", "run"]
+    command = [sys.executable, "-c", f"{long.format(run=run)}sys.exit(pod.main(sys.argv[1:]))", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            others = [each.id for each in psutil.Process(process.pid).threads() if each.id != process.pid]
+            assert ctypes.CDLL(None).tgkill(process.pid, others[0], signal.SIGTERM) == 0
+            assert process.wait(PATIENCE_S) == 143
+        finally:
+            process.kill()
 
 
 def test_a_pod_that_waits_for_another_can_be_ended(tmp_path: Path) -> None:
