@@ -29,13 +29,16 @@ from harness.comparison.runs import (
     find,
     invalid,
     of_arms,
+    of_like_epochs,
     of_one_size,
     one_boot_each,
     ordered,
     paired_hosts,
 )
 from harness.results import score
+from harness.results.by_rules import shortfall
 from harness.results.record import RunRecord
+from harness.rules import rules_for
 
 DELTA = 0.005  # of one node; `compare --delta`
 SHOWN = ("evaluation_seconds", "init_seconds", "joules_per_image")  # beside what is gated
@@ -164,7 +167,7 @@ def compare(baseline: str, candidate: str, question: Question, floor: Floor | No
 def of_runs(runs: Sequence[ComparedRun], question: Question, floor: Floor | None = None) -> Comparison:
     chosen = metrics.named(question.metrics)
     check_apart(runs)
-    found = tuple(of_one_size(ordered(runs)))
+    found = tuple(of_like_epochs(of_one_size(ordered(runs))))
     nothing = Comparison(question, found, (), None, (), (), (), None, None, (), (), None, floor)
     nothing = replace(nothing, probes=probes.beside(found))
     if bad := invalid(found):
@@ -232,6 +235,7 @@ def _judged(
         notes=(
             *base.notes,
             *_notes(base, judged, by_name, question, missing),
+            *_untold(trained, compared),
             *aside,
             *health.notes(watched, question.delta),
         ),
@@ -301,7 +305,7 @@ def _minutes(runs: Sequence[ComparedRun]) -> tuple[Minutes, Minutes]:
         return means(lambda run: getattr(parts[id(run)], name, None))
 
     epochs, trained = means(lambda run: _epochs_timed(run.record)), part("epochs_s")
-    timed = means(lambda run: run.record.epoch_seconds, runs)
+    timed = means(lambda run: run.timed.epoch_seconds, runs)
     evaluation, rest = part("evaluation_s"), part("rest_s")
     total = means(lambda run: (run.record.run_ms or 0.0) / 60_000)
 
@@ -314,7 +318,7 @@ def _minutes(runs: Sequence[ComparedRun]) -> tuple[Minutes, Minutes]:
             evaluation[arm],
             rest[arm],
             total[arm],
-            sum(each.outcome == "success" for each in its),
+            sum(not shortfall(each, rules_for(each.benchmark, each.ruleset)) for each in its),
             len(its),
         )
 
@@ -328,12 +332,28 @@ def _epochs_timed(record: RunRecord) -> float:
     return float(sum(each.epoch_count or 0 for each in record.blocks if each.seconds is not None))
 
 
+def _untold(trained: Quality, runs: Sequence[ComparedRun]) -> list[str]:
+    """That nothing is said of quality, where some of the runs tell it."""
+    told = any(
+        run.record.counted_evaluations or any(each.loss is not None for each in run.record.epochs) for run in runs
+    )
+    if trained.accuracy is not None or trained.loss is not None or not told:
+        return []
+    return [
+        "quality and loss: there is no epoch of which every run tells either; whether the arms train alike is not compared"
+    ]
+
+
 def _notes(
     base: Comparison, judged: Sequence[Judged], floors: dict[str, float], question: Question, missing: Sequence[str]
 ) -> list[str]:
     notes = [f"{name}: not every run tells it; not compared" for name in missing]
     if cut := sorted({run.record.max_steps or 0 for run in base.runs if run.record.cut_runs_an_epoch is not None}):
         notes.append(f"seconds, of phases too, are a whole epoch's by the runs' {' and '.join(map(str, cut))} steps")
+    if any(run.first_epoch_alone for run in base.runs):
+        notes.append(
+            "a run trained no second epoch whole: of all runs the first epoch is compared, which pays for caches and warm-up"
+        )
     images = {run.record.epoch_samples or 0 for run in base.runs}
     if any(run.epoch_times != 1 for run in base.runs):
         notes.append(

@@ -37,10 +37,19 @@ class ComparedRun:
     arm: int  # 0 is A, the baseline; 1 is B, the candidate
     alias: str = ""  # what it is called where its place must not be told
     epoch_times: float = 1.0  # by what its epoch's seconds are multiplied to be of as many images as the others'
+    first_epoch_alone: bool = False  # whether its first epoch is compared, since another run trained no other one whole
 
     @cached_property
     def telemetry(self) -> Telemetry | None:
         return telemetry.beside(self.record)
+
+    @cached_property
+    def timed(self) -> RunRecord:
+        """With the epochs whose times are compared."""
+        if not self.first_epoch_alone:
+            return self.record
+        first = next((place for place, each in enumerate(self.record.epochs, 1) if each.seconds), None)
+        return replace(self.record, epochs=self.record.epochs[:first])
 
     @cached_property
     def folder(self) -> Path:
@@ -201,6 +210,18 @@ def of_one_size(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     if not all(images) or set(images) == {most}:
         return list(runs)
     return [replace(run, epoch_times=most / (each or most)) for run, each in zip(runs, images, strict=True)]
+
+
+def of_like_epochs(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """Where a run trained one epoch whole, or a part of one, the first is compared of all: it pays for caches and warm-up.
+
+    By each run's own count the first would be in one arm and not in the other: of a batch by which the same steps end sooner,
+    of seeds that met their target at once.
+    """
+    whole = [sum(bool(each.seconds) for each in run.record.epochs) for run in runs if run.record.epochs]
+    if not whole or min(whole) > 1 or max(whole) <= 1:
+        return list(runs)
+    return [replace(run, first_epoch_alone=True) for run in runs]
 
 
 def by_host(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:

@@ -49,7 +49,7 @@ def _evaluation(run: ComparedRun) -> float | None:
 
 
 def _seconds_per_epoch(run: ComparedRun) -> float | None:
-    record = run.record
+    record = run.timed
     if record.epoch_seconds:
         return record.epoch_seconds * run.epoch_times
     rate = record.images_per_s
@@ -58,12 +58,12 @@ def _seconds_per_epoch(run: ComparedRun) -> float | None:
 
 def _mean_epoch_seconds(run: ComparedRun) -> float | None:
     """Epochs that stall now and then are in no median; where single epochs are not told, the same as that."""
-    times = run.record.counted_epoch_seconds
+    times = run.timed.counted_epoch_seconds
     return run.epoch_times * sum(times) / len(times) if times else _seconds_per_epoch(run)
 
 
 def _images_per_s(run: ComparedRun) -> float | None:
-    return run.record.images_per_s
+    return run.timed.images_per_s
 
 
 def _joules_per_image(run: ComparedRun) -> float | None:
@@ -78,7 +78,7 @@ def phase(name: str) -> Metric:
 def phases(run: ComparedRun) -> Mapping[str, float]:
     """Seconds by phase as the run's log has them, an epoch's of as many images as the others' have; {} of a log without."""
     times = run.epoch_times
-    return {name: seconds * times if part(name) == "epoch" else seconds for name, seconds in run.record.phases.items()}
+    return {name: seconds * times if part(name) == "epoch" else seconds for name, seconds in run.timed.phases.items()}
 
 
 METRICS: dict[str, Metric] = {
@@ -153,7 +153,7 @@ def _observations(metric: Metric, figures: Floats, runs: Sequence[ComparedRun]) 
     block = blocks(runs)
     times = [math.nan if run.record.run_start_s is None else run.record.run_start_s for run in runs]
     resolution = metric.resolution_s
-    epochs = [run.record.epoch_seconds for run in runs if run.record.epoch_seconds]
+    epochs = [run.timed.epoch_seconds for run in runs if run.timed.epoch_seconds]
     if metric.name == "images_per_s" and len(epochs) == len(runs):  # made from stamps as well
         resolution = STAMPS_S / float(np.mean(epochs))
     elif resolution:

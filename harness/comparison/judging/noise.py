@@ -14,7 +14,7 @@ from harness import whole
 from harness.comparison.judging import metrics, statistics, verdict
 from harness.comparison.judging.floor import FILE, steps_of
 from harness.comparison.judging.observations import Floats, Observations
-from harness.comparison.runs import ComparedRun, check_apart, invalid, ordered
+from harness.comparison.runs import ComparedRun, check_apart, invalid, of_like_epochs, ordered
 
 ARMS = (3, 5, 10, 20)
 DELTAS = (0.001, 0.0025, 0.005, 0.01, 0.02)
@@ -51,7 +51,9 @@ def measure(runs: Sequence[ComparedRun]) -> list[Noise]:
         )
     if len(runs) < 4:
         raise ValueError(f"{len(runs)} runs: noise needs four or more, ten are good")
-    dealt = [ComparedRun(run.record, (0, 1, 1, 0)[place % 4]) for place, run in enumerate(ordered(runs))]
+    dealt = of_like_epochs(
+        [ComparedRun(run.record, (0, 1, 1, 0)[place % 4]) for place, run in enumerate(ordered(runs))]
+    )
     told = {
         name: made[0] for name in metrics.DEFAULT if (made := metrics.sample(metrics.METRICS[name], dealt)) is not None
     }

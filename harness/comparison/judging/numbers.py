@@ -20,7 +20,8 @@ from harness.comparison.judging import student
 from harness.comparison.judging.observations import Floats
 from harness.comparison.judging.verdict import NO_CHANGE
 from harness.comparison.runs import ComparedRun
-from harness.rules import rules_for
+from harness.results.by_rules import shortfall
+from harness.rules import Rules, rules_for
 
 POWER = 0.8
 ONE_SEED = (
@@ -98,34 +99,39 @@ def quality(runs: Sequence[ComparedRun]) -> Quality:
     accuracies: list[dict[int | float, float | None]] = [
         {each.epoch: each.accuracy for each in run.record.counted_evaluations if each.epoch is not None} for run in runs
     ]
-    steps = {run.record.max_steps for run in runs}
-    losses: list[dict[int | float, float | None]] = [
-        {  # after other steps, an epoch that did not end has another loss by that alone
-            each.number: each.loss
-            for each in run.record.epochs
-            if each.loss is not None and (each.seconds is not None or len(steps) == 1)
-        }
-        for run in runs
-    ]
-    loss = _at_last(runs, losses, 1)
-    cut = {each.number for run in runs for each in run.record.epochs if each.seconds is None}
-    if loss is not None and loss.epoch in cut:
-        loss = replace(loss, steps=runs[0].record.max_steps)
+    loss = _at_last(runs, [_losses_after_epochs(run) for run in runs], 1)
+    if (cut := _at_last(runs, _losses_where_cut(runs), 1)) is not None:
+        loss = replace(cut, steps=runs[0].record.max_steps)
     first = runs[0].record
-    lower = rules_for(first.benchmark, first.ruleset).lower_is_better
+    rules = rules_for(first.benchmark, first.ruleset)
     seeds = [[run.record.seeds[:1] for run in runs if run.arm == arm] for arm in (0, 1)]
     return Quality(
-        _at_last(runs, accuracies, 1 if lower else -1),
+        _at_last(runs, accuracies, 1 if rules.lower_is_better else -1),
         loss,
-        _met(runs),
+        _met(runs, rules),
         any(len(values) > 1 and len(set(values)) == 1 and values[0] for values in seeds),
     )
 
 
-def _met(runs: Sequence[ComparedRun]) -> Met | None:
+def _losses_after_epochs(run: ComparedRun) -> dict[int | float, float | None]:
+    """Of an epoch that --max-steps cut off it is another by that alone."""
+    whole = run.record.max_steps is None
+    return {each.number: each.loss for each in run.record.epochs if each.loss is not None and (whole or each.seconds)}
+
+
+def _losses_where_cut(runs: Sequence[ComparedRun]) -> list[dict[int | float, float | None]]:
+    """Where as many steps, and as large ones, cut off an epoch in every run; [] where they did not."""
+    ended = [next((each for each in run.record.epochs if not each.seconds), None) for run in runs]
+    kinds = {(run.record.max_steps, run.record.global_batch_size) for run in runs}
+    if len(kinds) > 1 or runs[0].record.max_steps is None or any(each is None or each.loss is None for each in ended):
+        return []
+    return [{each.number: each.loss} for each in ended if each is not None]
+
+
+def _met(runs: Sequence[ComparedRun], rules: Rules) -> Met | None:
     whole = [run for run in runs if run.record.max_steps is None]
     counts = [sum(run.arm == arm for run in whole) for arm in (0, 1)]
-    met = [sum(run.arm == arm and run.record.outcome == "success" for run in whole) for arm in (0, 1)]
+    met = [sum(run.arm == arm and not shortfall(run.record, rules) for run in whole) for arm in (0, 1)]
     return Met((met[0], met[1]), (counts[0], counts[1])) if all(counts) and any(met) else None
 
 

@@ -33,7 +33,7 @@ BESIDE_A_DRIFT = 0.005  # the same with a trend taken out, where arms were not t
 ENOUGH_ARRANGEMENTS = round(1 / NO_CHANGE)
 POWER = 0.8  # of more_units and runs_for
 WELCH = 0.75  # of one variance's degrees of freedom, what Welch's t has on average where the arms' spreads are alike
-RUNS_LIMIT = 1000
+FEWEST, RUNS_LIMIT = 3, 1000  # runs an arm
 DRIFT = "the arms were not taken in turns, and a drift of the machine would look the same"
 QUIETER = "longer runs or a quieter machine, by `compare noise`, would"
 IN_TURNS = "runs in the order A B B A would"
@@ -209,15 +209,17 @@ def more_units(found: Estimate, delta: float, family: int = 1) -> int | None:
 def runs_for(spread: float, difference: float, delta: float, family: int = 1) -> int | None:
     """Runs an arm that find a true `difference` beyond `delta` (fractions) with POWER; `spread`: of a run's logarithm.
 
-    `family`: metrics that are gated together.
+    `family`: metrics that are gated together. Runs without any spread (rounded, or of a log by hand) need as many as any.
     """
+    if not spread:
+        return FEWEST
     bound, size = math.log1p(delta), math.log1p(difference)
 
     def enough(runs: int) -> bool:
         se = spread * math.sqrt(2 / runs)
         return _power(WELCH * (2 * runs - 2), size / se, bound / se, family) >= POWER
 
-    return _least(enough, 3)
+    return _least(enough, FEWEST)
 
 
 def _power(df: float, size: float, bound: float, family: int) -> float:

@@ -14,7 +14,7 @@ from harness.cli import main
 from harness.comparison.planning import child
 from tests.harness.comparison import arms
 from tests.harness.comparison.test_comparability import with_max_steps
-from tests.harness.comparison.test_words import PHASES, stalling
+from tests.harness.comparison.test_words import PHASES, cut_short, stalling
 from tests.toy import configuration as toy
 
 
@@ -197,3 +197,16 @@ def test_the_noise_of_every_metric_is_told_and_noted(
     found = comparison.of_runs(both, comparison.Question(), floor.find(both))
     (note,) = [each for each in found.notes if "nothing is told" in each]
     assert note.startswith("by mean_epoch_seconds within ") and "by seconds_per_epoch" not in note
+
+
+def test_runs_without_any_spread_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of rates that are one figure to the digit, in runs within an epoch, it divided by nothing."""
+    from harness.comparison.judging import noise
+
+    monkeypatch.setattr(noise, "REPEATS", 2)
+    for number in range(5):
+        arms.write(tmp_path / "runs", number, turn=number, change=cut_short(600))
+    assert main(["compare", "noise", str(tmp_path / "runs")]) == 0
+    assert (tmp_path / "runs/noise.json").exists(), capsys.readouterr().err

@@ -392,3 +392,31 @@ def test_eighty_columns_of_all_this(tmp_path: Path) -> None:
     a, b = arms.in_turns(tmp_path)
     (b / "result_9.txt").write_text(f"# {'x' * 200}\n{(b / 'result_1.txt').read_text()}")
     assert max(map(len, terminal.lines(judged((a, b))))) <= 80
+
+
+# --- unlike epochs ---
+
+
+def slow_at_first(events: list[dict[str, Any]]) -> None:
+    """Half as long again for the first epoch, which everything after it waits for."""
+    (end,) = [each for each in events if each["key"] == "epoch_stop" and each["metadata"]["epoch_num"] == 1]
+    after = end["time_ms"]
+    for event in events:
+        event["time_ms"] += 3000 if event["time_ms"] >= after else 0
+        if event["key"] == "phase_seconds" and event["metadata"]["epoch_num"] == 1:
+            event["value"] = {name: 1.5 * seconds for name, seconds in event["value"].items()}
+
+
+def test_an_arm_that_trained_one_epoch_is_compared_by_the_first_of_the_other(tmp_path: Path) -> None:
+    """The first was left out of the arm that had another alone: 50 % slower, and faster the other way round."""
+    many: dict[str, Any] = {"change": slow_at_first, "phases": PHASES}
+    once = {**many, "made": arms.made(epochs=1, qualities=((1, 0.2325),))}
+    for number, (a, b) in enumerate(((many, once), (once, many))):
+        found = judged(arms.in_turns(tmp_path / str(number), a=a, b=b))
+        assert found.word == "EQUAL", words.sentence(found)
+        assert [round(100 * abs(row.means[1] / row.means[0] - 1)) for row in found.rows if row.gated] == [0, 0]
+        assert {phase.name: round(phase.percent or 0) for phase in found.phases} == dict.fromkeys(PHASES, 0)
+        assert any("of all runs the first epoch is" in note for note in found.notes)
+    plain = judged(arms.in_turns(tmp_path / "plain", a=many, b=many))
+    assert plain.rows[0].means[0] < 0.7 * found.rows[0].means[0], "without its first epoch, where all have another"
+    assert not any("the first epoch is" in note for note in plain.notes)

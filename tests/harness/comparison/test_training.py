@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,6 +142,44 @@ def test_losses_of_epochs_that_ended_are_compared_whatever_ended_the_next(tmp_pa
     folders = arms.in_turns(tmp_path, a=stopped(700, 1.0), b=stopped(740, 1.3))
     found = judged(folders, allowed=("max_steps",))
     assert found.word == "WORSE" and "loss after epoch 5 is" in words.sentence(found)
+
+
+def test_an_epoch_that_ended_in_one_arm_and_was_cut_in_the_other_tells_no_loss(tmp_path: Path) -> None:
+    """The end of a second epoch, by the larger batch, was held against a part of one, "after 600 steps"."""
+
+    def batch(size: int, cut: bool) -> dict[str, Any]:
+        def change(events: list[dict[str, Any]]) -> None:
+            with_max_steps(700)(events)
+            put("global_batch_size", size)(events)
+            for event in list(events):
+                if cut and event["metadata"].get("epoch_num") == 6 and event["key"] == "epoch_stop":
+                    events.remove(event)
+                if cut and event["metadata"].get("epoch_num") == 6 and event["key"] == "tracked_stats":
+                    event["value"]["loss"] *= 1.3
+
+        return {"change": change, "made": made(qualities=())}
+
+    folders = arms.in_turns(tmp_path, a=batch(914, False), b=batch(912, True))
+    found = judged(folders, allowed=("global_batch_size",))
+    assert found.word == "EQUAL" and found.quality is not None and found.quality.loss is not None
+    assert (found.quality.loss.after, found.quality.loss.difference) == ("epoch 5", pytest.approx(0, abs=1e-9))
+
+
+def test_a_success_without_a_quality_is_none(tmp_path: Path) -> None:
+    """An arm whose every quality was NaN was equal, its line of quality missing without a word."""
+    found = against(tmp_path, {"change": put("eval_accuracy", math.nan)})
+    assert found.word == "WORSE" and "0 of 5 runs met the target against 5 of 5" in words.sentence(found)
+
+
+def test_that_nothing_is_told_of_quality_is_said(tmp_path: Path) -> None:
+    def silent(events: list[dict[str, Any]]) -> None:
+        events[:] = [each for each in events if each["key"] != "tracked_stats"]
+
+    short: dict[str, Any] = {"made": made(qualities=())}
+    found = against(tmp_path / "one arm", {**short, "change": silent}, **short)
+    assert [note for note in found.notes if "not compared" in note] and found.word == "EQUAL"
+    none = against(tmp_path / "neither", {**short, "change": silent}, **short, change=silent)
+    assert not [note for note in none.notes if "not compared" in note]
 
 
 def test_of_one_seed_a_little_is_that_seeds_luck(tmp_path: Path) -> None:
