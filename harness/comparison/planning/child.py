@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from harness.comparison.planning.plan import Arm, Plan
 from harness.execution import signals
 from harness.exit_codes import INTERRUPTED
 from harness.launch import watchdog
-from harness.launch.process import LocalLauncher
+from harness.launch.process import LocalLauncher, LocalProcess
 from harness.launch.reaper import Reaper
 from harness.launch.trial import Order
 from harness.system import variables
@@ -54,20 +54,26 @@ def start(
 ) -> int:
     """Run it to its end; returns its exit code. A signal that comes when it has ended is raised once nothing of it is left."""
     folder = folder.resolve()
-    place = checkout(arm, root)
-    with signals.later(), Reaper() as reaper:
-        launcher = LocalLauncher(
-            lambda _: command(plan, arm, folder, seed, place), environment, reaper, uuid.uuid4().hex
-        )
-        running = launcher.start(Order(0, folder, None, caches_cleared=False))
+    words = command(plan, arm, folder, seed, checkout(arm, root))
+    # a series in containers watches its trial itself, and its log lies deeper
+    patience = None if arm.image is not None else watchdog.PATIENCE_S
+    with _running(words, folder, environment) as running:
         try:
-            # a series in containers watches its trial itself, and its log lies deeper
-            patience = None if arm.image is not None else watchdog.PATIENCE_S
             with signals.at_once():
                 return watchdog.follow(running, folder / "result_0.txt", patience, say, name=arm.name).exit_code
         except signals.Interrupted:
             watchdog.halt(running)
             return INTERRUPTED
+
+
+@contextmanager
+def _running(words: list[str], folder: Path, environment: Mapping[str, str]) -> Iterator[LocalProcess]:
+    """Nothing of it is left behind the block, nor where this process is killed. Signals wait; see `start`."""
+    with signals.later(), Reaper() as reaper:
+        launcher = LocalLauncher(lambda _: words, environment, reaper, uuid.uuid4().hex)
+        running = launcher.start(Order(0, folder, None, caches_cleared=False))
+        try:
+            yield running
         finally:
             running.close()
 
@@ -86,24 +92,24 @@ def probe(plan: Plan, number: int, folder: Path, *, root: Path, environment: Map
         str(folder.resolve()),
         *(("--image", arm.image) if arm.image is not None else ()),
     ]
+    folder = folder.resolve()
     try:
-        done = subprocess.run(
-            words,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PROBE_LIMIT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        with _running(words, folder, environment) as running:
+            try:
+                with signals.at_once():  # nothing is looked for in its log, so that this is a limit of time
+                    done = watchdog.follow(running, folder / "no-log", PROBE_LIMIT_S, lambda _: None, name="probe")
+            except signals.Interrupted:
+                watchdog.halt(running)
+                raise
+    except OSError as error:
         return str(error)
-    return "" if done.returncode == 0 else _last_line(done.stderr) or f"it ended with exit code {done.returncode}"
+    if done.ended_by == "watchdog":
+        return f"it did not end within {PROBE_LIMIT_S} s"
+    return "" if done.exit_code == 0 else _last_line(done.tail) or f"it ended with exit code {done.exit_code}"
 
 
-def _last_line(text: str) -> str:
-    return next((line.strip()[:300] for line in reversed(text.splitlines()) if line.strip()), "")
+def _last_line(lines: Sequence[str]) -> str:
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
 
 def pinned(plan: Plan) -> Plan:

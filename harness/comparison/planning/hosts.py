@@ -8,6 +8,7 @@ from pathlib import Path
 from harness import outside, whole
 from harness.comparison.planning.plan import FILE, Plan, PlannedRun
 from harness.launch import ledger
+from harness.results.series import find_logs
 
 HOST = "host.json"  # which machine it is
 CALL = "call"  # what a ledger's line is about: on which machine `compare run` was called, with which plan
@@ -72,6 +73,13 @@ def due(root: Path, plan: Plan, number: int) -> PlannedRun | None:
     """The next run of a host, begun or not; None where all are done."""
     account = ledger.Account.read(folder(root, number) / ledger.FILE)
     return next((item for item in plan.schedule(number) if item.index not in account.finished), None)
+
+
+def without_log(root: Path, number: int) -> list[Path]:
+    """Folders of a host's runs, without warm-ups, that did their work and have no log any more."""
+    done = ledger.Account.read(folder(root, number) / ledger.FILE).finished.values()
+    places = [Path(root, str(each.start["folder"])) for each in done if each.start.get("kind") != "warm-up"]
+    return [place for place in places if not (place.is_dir() and find_logs(place))]
 
 
 def attempts_of_others(root: Path, plan: Plan, number: int) -> list[ledger.Attempt]:

@@ -54,6 +54,10 @@ def finished(root: Path, plan: Plan, number: int, again: str) -> str:
     due = {each: item for each in range(1, plan.hosts + 1) if (item := hosts.due(root, plan, each)) is not None}
     done = plan.hosts - len(due)
     text = f"all runs of host {number} are done; {done} of {plan.hosts} hosts are. {_return_check(root, plan, number)}"
+    if gone := hosts.without_log(root, number):
+        text += (
+            f"The logs of {len(gone)} are gone, of {gone[0]} first: bring them back, or the verdict is without them. "
+        )
     if due and plan.by_hand:
         following, item = next(iter(due.items()))
         arm = plan.arms[item.arm].name

@@ -9,10 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from harness.comparison import identity
@@ -25,6 +28,7 @@ from harness.launch.process import LocalProcess
 from tests.conftest import CHECKOUT
 from tests.harness.comparison import arms
 from tests.harness.comparison.standin import NEW, OLD, Machine, go, machine
+from tests.harness.execution.runs import until
 
 COMPAT = "/usr/local/cuda/compat/libcuda.so.595.10"
 
@@ -545,14 +549,64 @@ def test_an_image_is_probed_in_a_container_of_it(tmp_path: Path, monkeypatch: py
 
     asked: list[list[str]] = []
 
-    def instead(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def instead(words: list[str], *_: object) -> Any:
         asked.append(words)
-        return subprocess.CompletedProcess(words, 0, "", "")
+        return nullcontext(SimpleNamespace(lines=list, poll=lambda: 0))
 
     made = plan.make("embedded", ["a:image=ssd:1", "b:image=ssd:2"])
-    monkeypatch.setattr(child.subprocess, "run", instead)
+    monkeypatch.setattr(child, "_running", instead)
     assert child.probe(made, 1, tmp_path, root=tmp_path, environment={}) == ""
     assert asked[0][-2:] == ["--image", "ssd:2"]
+
+
+def instead_of_python(folder: Path, script: str) -> Any:
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return SimpleNamespace(executable=str(program))
+
+
+def test_why_a_probe_was_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan.make("embedded", ["a:env=X=1", "b:env=X=2"])
+    for script, why_not in (("echo figures", ""), ("echo no room >&2; exit 2", "no room"), ("exit 5", "exit code 5")):
+        monkeypatch.setattr(child, "sys", instead_of_python(tmp_path, script))
+        said = child.probe(made, 1, tmp_path, root=tmp_path, environment=os.environ)
+        assert said.endswith(why_not) and bool(said) == bool(why_not)
+    monkeypatch.setattr(child, "sys", instead_of_python(tmp_path, "sleep 1200"))
+    monkeypatch.setattr(child, "PROBE_LIMIT_S", 1)
+    assert child.probe(made, 1, tmp_path, root=tmp_path, environment=os.environ) == "it did not end within 1 s"
+
+
+def test_a_probe_ends_with_a_plan_that_is_killed(tmp_path: Path) -> None:
+    """It measured on, beside the one that going on had begun, and both wrote their figures."""
+    (tmp_path / "arm").mkdir()
+    instead_of_python(tmp_path, f"echo $$ > {tmp_path}/part; mv {tmp_path}/part {tmp_path}/pid; exec sleep 1200")
+    code = (
+        "import os, sys; from pathlib import Path; from types import SimpleNamespace\n"
+        "from harness.comparison.planning import child, plan\n"
+        "made, root = plan.make('embedded', ['a:env=X=1', 'b:env=X=2']), Path(sys.argv[1])\n"
+        "child.sys = SimpleNamespace(executable=str(root / 'python'))\n"
+        "child.probe(made, 0, root / 'arm', root=root, environment=os.environ)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=CHECKOUT) as process:
+        try:
+            until((tmp_path / "pid").exists, "the probe")
+        finally:
+            process.kill()
+    probe = int((tmp_path / "pid").read_text())
+    until(lambda: not psutil.pid_exists(probe), "its end")
+
+
+def test_runs_whose_logs_are_gone_are_said(root: Path) -> None:
+    """ "All runs are done", and a verdict from what was left."""
+    said: list[str] = []
+    for boot, driver in enumerate((OLD, NEW, NEW, OLD)):
+        assert go(root, Machine(driver), f"boot {boot}", said) == 0
+    assert "all runs of host 1 are done" in said[-1] and "are gone" not in said[-1]
+    gone = sorted((root / "arms/old").glob("host-1_block-*_run-*"))[0]
+    shutil.rmtree(gone)
+    assert go(root, Machine(OLD), "boot 3", said) == 0
+    assert f"The logs of 1 are gone, of {gone} first" in said[-1]
 
 
 def test_a_shell_s_variables_change_no_run_of_a_plan(
