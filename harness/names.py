@@ -15,6 +15,7 @@ FILE = re.compile(r"(?:result|refused|telemetry)_(\d{1,9})(?:\.node(\d{1,4}))?\.
 RESULTS = "result_*.txt"  # as a glob, which RESULT narrows
 POWER = "power"  # in a result's folder of a submission: its meters' logs, power/result_N/node_M.txt
 PROBE, INFERENCE = "probe", "inference"  # how figures that a verb leaves beside results are called
+_OF_FIGURES = r"{}_(\d{{1,9}})\.json"
 REFUSED = "refused_"  # begins the log of a run that was not begun
 BROKEN = ".broken-"  # is in the name of what a broken attempt of a trial left
 NAME_LIMIT = 120  # bytes of a folder's name that is made from a text; file systems take 255
@@ -64,9 +65,14 @@ def figures(beginning: str, number: int) -> str:
     return f"{beginning}_{number}.json"
 
 
+def is_figures(name: str) -> bool:
+    """Whether a file is called so."""
+    return any(re.fullmatch(_OF_FIGURES.format(each), name) for each in (PROBE, INFERENCE))
+
+
 def figures_in(folder: Path, beginning: str) -> list[Path]:
     """Those of a folder, by their numbers."""
-    pattern = re.compile(rf"{beginning}_(\d{{1,9}})\.json")
+    pattern = re.compile(_OF_FIGURES.format(beginning))
     found = [(int(match[1]), path) for path in folder.glob(f"{beginning}_*") if (match := pattern.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
 

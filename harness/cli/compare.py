@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,12 +116,22 @@ def write(
     found: Comparison, *, junit: Path | None, markdown: Path | None, html: Path | None, bundle: Path | None
 ) -> None:
     """The files that were asked for. ValueError where one cannot be written, or would take the place of a result."""
+    from harness.comparison.judging import floor
+    from harness.comparison.planning import hosts
     from harness.comparison.reporting import documents
+    from harness.results import account
 
+    kept = (names.PLAN, account.FILE, floor.FILE, hosts.HOST)
     logs = {outside.real(Path(run.record.path)) for run in found.runs}
-    for target in (junit, markdown, html, bundle):
-        if target is not None and (outside.real(target) in logs or names.FILE.fullmatch(target.name)):
+    targets = [target for target in (junit, markdown, html, bundle) if target is not None]
+    for target in targets:
+        if outside.real(target) in logs or names.FILE.fullmatch(target.name):
             raise ValueError(f"{target}: this is how a result is called, or is one that is compared; name another file")
+        if target.name in kept or names.is_figures(target.name):
+            raise ValueError(f"{target}: so is called what plans and verbs leave beside results; name another file")
+    files = Counter(outside.real(each) for each in targets if each.is_file() or not each.exists())
+    if twice := [each for each, count in files.items() if count > 1]:
+        raise ValueError(f"{twice[0]}: two options name this one file; name one for each")
     if junit is not None:
         _put(junit, documents.junit(found))
     if markdown is not None:

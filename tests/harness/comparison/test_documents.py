@@ -37,6 +37,29 @@ def test_json_junit_and_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "software.driver" in markdown.read_text()
 
 
+@pytest.mark.parametrize(
+    "name", ["plan.json", "ledger.jsonl", "noise.json", "host.json", "probe_0.json", "inference_3.json"]
+)
+def test_what_plans_and_verbs_leave_is_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A plan was gone, and could not be gone on with."""
+    a, b = arms.in_turns(tmp_path, 2)
+    (tmp_path / name).write_text("as it was")
+    for option in ("--markdown", "--junit", "--html", "--bundle"):
+        code, said = run(capsys, a, b, option, tmp_path / name)
+        assert (code, (tmp_path / name).read_text()) == (2, "as it was") and f"{name}: so is called" in said
+
+
+def test_two_outputs_are_no_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The later one took the place of the first, without a word."""
+    a, b = arms.in_turns(tmp_path, 2)
+    code, said = run(capsys, a, b, "--html", tmp_path / "x", "--markdown", f"{tmp_path}/b/../x")
+    assert code == 2 and "two options name this one file" in said and not (tmp_path / "x").exists()
+    code, _ = run(capsys, a, b, "--junit", "/dev/null", "--markdown", "/dev/null")
+    assert code == 3
+
+
 def test_a_phase_s_name_is_no_markdown(tmp_path: Path) -> None:
     """Whoever made the log chose it: with a border in it the table had one column more, and HTML was HTML."""
     from harness.comparison.reporting import documents
