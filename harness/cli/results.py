@@ -244,6 +244,7 @@ def package(
     from harness.results import package as packaging
     from harness.results import table
     from harness.results.checking import text as check_text
+    from harness.results.checking.findings import COLUMNS, FIGURES
     from harness.results.series import find_series
     from harness.system import facts
 
@@ -283,6 +284,8 @@ def package(
         )
     else:
         table.show_table(check_text.VERDICTS, check_text.verdict_rows(report))
+        if report.findings:
+            table.show_findings(COLUMNS, list(check_text.finding_rows(report)), right=FIGURES)
         table.say(f"{built}: packaged, and check finds no error in it")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from harness.names import RESULTS
 from harness.results.by_rules import shortfall
 from harness.results.checking import official, own
+from harness.results.checking.copies import copies
 from harness.results.checking.findings import Finding
 from harness.results.checking.official import Job, OfficialVerdict
 from harness.results.checking.package import check_tree, find_packages
@@ -185,7 +186,17 @@ def _of_package(
         ours += _folder_named(series, name)
         ours += _scores_agree(series, work.ruleset, name, verdicts)
         findings = soften_one_failure([*findings, *ours], series, rules, names)
-    return findings
+    return [*findings, *_in_two_results(work.found, package)]
+
+
+def _in_two_results(found: Sequence[Series], package: Path) -> Iterator[Finding]:
+    """Runs that stand in two results, as where a package was made again under another name of its system."""
+    records = [record for series in found for record in series.begun if record.events]
+    for record, earlier, why in copies(records):
+        here, there = (Path(each.path).relative_to(package) for each in (record, earlier))
+        if here.parent != there.parent:
+            fix = "a run is one result's: take the other out"
+            yield Finding("error", here.as_posix(), "", None, "runs alike", f"a copy of {there.as_posix()}: {why}", fix)
 
 
 def _errors_first(findings: list[Finding]) -> tuple[Finding, ...]:

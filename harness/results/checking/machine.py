@@ -72,6 +72,11 @@ def _processors(description: Mapping[str, Any], record: RunRecord) -> Iterator[D
     if sockets and isinstance(said, str) and said.isdecimal() and int(said[:9]) != sockets:
         text = f"{sockets:g} processors a node, the system has {said}"
         yield "hardware", text, "correct host_processors_per_node", "warning"
+    cores, said = number(record.hardware.get("cores")), description.get("host_processor_core_count")
+    counts = () if not cores or not sockets else (cores, cores // sockets)  # of all processors, or of one
+    if counts and isinstance(said, str) and said.isdecimal() and int(said[:9]) not in counts:
+        text = f"{cores:g} cores in {sockets:g} processors, the system has {said}"
+        yield "hardware", text, "correct host_processor_core_count", "warning"
 
 
 def _software(description: Mapping[str, Any], record: RunRecord) -> Iterator[Disagreement]:

@@ -27,6 +27,7 @@ ANSWERED = (
     *("accelerator_memory_capacity", "framework", "other_software_stack", "operating_system"),
 )
 COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
+CORE_COUNTS = ("host_processor_core_count", "host_processor_vcpu_count")
 # Of the rounds' descriptions, whatever their capitals and hyphens: rounds up to 3.1 took any text
 SECOND_VOCABULARY = {"available", "on premise", "available on premise", "available cloud", "cloud", "preview"}
 
@@ -56,12 +57,16 @@ def check_description(description: Mapping[str, Any], file: str, ruleset: str) -
     for key in ANSWERED:
         if description.get(key) in ("", {}):
             yield found(key, "system answered", "empty", "the rules want an answer")
-    if not any(description.get(f"host_processor_{each}_count") for each in ("core", "vcpu")):
+    if not any(description.get(key) for key in CORE_COUNTS):
         yield found("host_processor_core_count", "system answered", "empty", "give it, or the vCPU count")
     for key in COUNTS:
         value = description.get(key)
         if isinstance(value, str) and value and not value.isdigit():
             yield found(key, "system counts", value, "a whole number as text: MLPerf's summarizer multiplies it")
+    for key in CORE_COUNTS:
+        value = description.get(key)
+        if isinstance(value, str) and value and not value.isdigit():
+            yield found(key, "system counts", value, "a whole number as text", "warning")
     division, status = description.get("division"), description.get("status")
     if isinstance(division, str) and division not in DIVISIONS:
         small = division.lower()

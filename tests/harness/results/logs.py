@@ -93,10 +93,10 @@ def write(path: Path, log: Iterable[Event]) -> Path:
     return path
 
 
-def write_series(folder: Path, count: int = 5, first_seed: int = 100, **how: Any) -> Path:
+def write_series(folder: Path, count: int = 5, first_seed: int = 100, first_ms: int = EPOCH_MS, **how: Any) -> Path:
     """`count` runs with seeds of their own, each epoch 10 ms longer than in the run before."""
     for index in range(count):
-        write(folder / f"result_{index}.txt", events(seed=first_seed + index, epoch_ms=EPOCH_MS + 10 * index, **how))
+        write(folder / f"result_{index}.txt", events(seed=first_seed + index, epoch_ms=first_ms + 10 * index, **how))
     return folder
 
 

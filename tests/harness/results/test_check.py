@@ -478,6 +478,12 @@ def test_each_fault_of_a_description(key: str, value: object, rule: str) -> None
     assert [(each.rule, each.severity) for each in findings] == [(rule, "error")]
 
 
+@pytest.mark.parametrize("value", ["-1", "many", "6.5"])
+def test_a_count_of_cores_is_one(value: str) -> None:
+    (finding,) = check_description({**DESCRIPTION, "host_processor_core_count": value}, "s.json", "0.7.0")
+    assert (finding.rule, finding.severity) == ("system counts", "warning")
+
+
 @pytest.mark.parametrize(
     ("status", "ruleset", "wanted"),
     [
@@ -539,6 +545,7 @@ def test_logs_that_speak_of_another_system(key: str, value: str, log_key: str, s
         ("host_processor_model_name", "Intel Atom", "error"),
         ("host_processor_model_name", "AMD EPYC 7763", "error"),
         ("host_processors_per_node", "1", "warning"),
+        ("host_processor_core_count", "1", "warning"),
         ("framework", "TensorFlow 1.0", "warning"),
         ("framework", "PyTorch 1.13", "warning"),
         ("operating_system", "CentOS 7", "warning"),

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from harness.cli import main
 from harness.results import package_tree, sources, sysdesc
 from harness.results.checking.checker import Report
 from harness.results.checking.package import find_packages
@@ -113,7 +114,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 def two_series(tmp_path: Path, project: str) -> tuple[Series, Series]:
     (first,) = find_series([write_series(tmp_path / "out", own=own(commit=project))])
     (second,) = find_series(
-        [write_series(tmp_path / "out2", own=own(commit=project, precision="fp32"), first_seed=500)]
+        [write_series(tmp_path / "out2", own=own(commit=project, precision="fp32"), first_seed=500, first_ms=12_405)]
     )
     return first, second
 
@@ -491,6 +492,14 @@ def test_all_reasons_come_at_once(tmp_path: Path, project: str) -> None:
         assert words in reasons
 
 
+def test_a_run_is_no_two_systems(tmp_path: Path, two_series: tuple[Series, Series], project: str) -> None:
+    """One series was seven systems, and check passed; so it is where a package is made again under another name."""
+    package(two_series[0], order(tmp_path / "packages", system="one"))
+    with pytest.raises(Unpublishable, match=r"result_0\.txt: runs alike: a copy of results/one/ssd/result_0\.txt"):
+        package(two_series[0], order(tmp_path / "packages", system="two"))
+    assert [each.name for each in (tmp_path / "packages/Someone/systems").iterdir()] == ["one.json"]
+
+
 def test_what_only_check_finds_lets_no_package_out(tmp_path: Path, project: str) -> None:
     folder = write_series(tmp_path / "out", own=own(commit=project))
     log = [each for each in events(seed=9, epoch_ms=12_345, own=own(commit=project)) if each["key"] != "model_bn_span"]
@@ -526,6 +535,16 @@ def test_a_status_that_is_said_is_in_the_rounds_words_too(tmp_path: Path, projec
     assert json.loads((built / "systems/dgx.json").read_text())["status"] == "cloud"
     with pytest.raises(ValueError, match='status "somewhere": one of'):
         package(series, order(tmp_path / "other", given={**FILLED, "status": "somewhere"}))
+
+
+def test_warnings_are_shown_of_a_package_too(tmp_path: Path, project: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` warned of the same tree that the last command before submission had nothing against."""
+    series = write_series(tmp_path / "out", own=own(commit=project))
+    given = [word for key, value in {**FILLED, "status": "cloud"}.items() for word in ("--set", f"{key}={value}")]
+    words = ("--org", "Someone", "--division", "closed", "--out", tmp_path / "packages", *given)
+    assert main(["package", str(series), *map(str, words)]) == 0
+    said = capsys.readouterr().out
+    assert "submission_status" in said and "onprem, the system's is cloud" in " ".join(said.split())
 
 
 def test_usage(tmp_path: Path) -> None:
