@@ -208,6 +208,8 @@ def _last_words(run: Run, ending: Ending) -> None:
             f" (of an earlier epoch: that of epoch {run.unsaved} could not be kept)" if run.unsaved is not None else ""
         )
         screen.say(f"model    {model}{but}")
+    elif kept is not None and run.unsaved is None and not run.has_model:
+        screen.say("model    none: the run ended before the end of its first epoch, which is when one is kept")
     screen.say(f"ENDING TIMING RUN AT {clock(time.time())}")
     if ending.status != keys.SUCCESS:
         return

@@ -470,7 +470,7 @@ def test_a_run_that_saved_nothing_leaves_another_s_as_they_were_and_calls_none_i
     second = toy.write(tmp_path, toy.raw("stands still", epochs=2, target=0.9), "other")
     ended = run(second, "--out", tmp_path, "--checkpoint-dir", kept, "--max-steps", 1)
     assert ended.returncode == 1 and "steps spent: 1" in ended.stdout
-    assert "model  " not in ended.stdout
+    assert "model    none: the run ended before the end of its first epoch" in ended.stdout
     assert content(kept) == before
 
 
