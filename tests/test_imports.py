@@ -75,7 +75,8 @@ INNER: dict[str, dict[str, set[str]]] = {
         "planning": {"identity", "runs"},
         "judging": {"runs"},
         "history": {"judging", "runs"},
-        "reporting": {"comparability", "comparison", "judging", "probes", "runs"},
+        "minutes": {"runs"},
+        "reporting": {"comparability", "comparison", "judging", "minutes", "probes", "runs"},
     },
 }
 

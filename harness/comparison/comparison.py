@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.comparison import bits, comparability, health, probes
+from harness.comparison import bits, comparability, health, minutes, probes
 from harness.comparison.bits import Bits
 from harness.comparison.comparability import Comparability
 from harness.comparison.health import Symptom, Watched
@@ -20,6 +20,7 @@ from harness.comparison.judging.metrics import Metric
 from harness.comparison.judging.numbers import Quality, quality
 from harness.comparison.judging.observations import Observations
 from harness.comparison.judging.verdict import Judged, Word
+from harness.comparison.minutes import Minutes
 from harness.comparison.probes import Probes
 from harness.comparison.runs import (
     ComparedRun,
@@ -28,17 +29,12 @@ from harness.comparison.runs import (
     entering,
     find,
     invalid,
-    of_arms,
     of_like_epochs,
     of_one_size,
     one_boot_each,
     ordered,
     paired_hosts,
 )
-from harness.results import score
-from harness.results.by_rules import shortfall
-from harness.results.record import RunRecord
-from harness.rules import rules_for
 
 DELTA = 0.005  # of one node; `compare --delta`
 SHOWN = ("evaluation_seconds", "init_seconds", "joules_per_image")  # beside what is gated
@@ -92,22 +88,6 @@ class Phase:
     @property
     def difference_s(self) -> float:
         return self.seconds[1] - self.seconds[0]
-
-
-@dataclass(frozen=True)
-class Minutes:
-    """Time to train of one arm: epochs x seconds an epoch + evaluation + rest; means in which hosts weigh alike.
-
-    None where one of its runs does not tell. `reached` and `runs` are counts of all its runs.
-    """
-
-    epochs: float | None
-    seconds_per_epoch: float | None
-    evaluation_s: float | None
-    rest_s: float | None
-    minutes: float | None
-    reached: int  # runs that met their target
-    runs: int
 
 
 @dataclass(frozen=True)
@@ -227,7 +207,7 @@ def _judged(
         symptoms=symptoms,
         rows=tuple(rows),
         phases=tuple(_phases(compared, as_one_host=as_one_host)),
-        minutes=_minutes(compared),
+        minutes=minutes.of_arms(compared),
         quality=trained
         if numbers is None or not numbers.equal or trained.worse
         else None,  # bits say more than a spread
@@ -290,46 +270,6 @@ def _phases(runs: Sequence[ComparedRun], *, as_one_host: bool) -> list[Phase]:
     ordered_p = sorted(p for _, p in found)
     limit = max((p for rank, p in enumerate(ordered_p, 1) if p <= 0.05 * rank / len(found)), default=-1.0)
     return [replace(phase, sure=p <= limit) for phase, p in found]
-
-
-def _minutes(runs: Sequence[ComparedRun]) -> tuple[Minutes, Minutes]:
-    whole = [run for run in runs if run.record.max_steps is None and run.record.run_ms and run.record.epochs_run]
-    # evaluations that run beside training take nothing of its time
-    parts = {id(run): score.split(run.record) for run in whole}
-
-    def means(value: Callable[[ComparedRun], float | None], of: Sequence[ComparedRun] = whole) -> list[float | None]:
-        silent = {run.arm for run in of if value(run) is None}
-        return [None if arm in silent else mean for arm, mean in enumerate(of_arms(of, value))]
-
-    def part(name: str) -> list[float | None]:
-        return means(lambda run: getattr(parts[id(run)], name, None))
-
-    epochs, trained = means(lambda run: _epochs_timed(run.record)), part("epochs_s")
-    timed = means(lambda run: run.timed.epoch_seconds, runs)
-    evaluation, rest = part("evaluation_s"), part("rest_s")
-    total = means(lambda run: (run.record.run_ms or 0.0) / 60_000)
-
-    def of_arm(arm: int) -> Minutes:
-        its = [run.record for run in runs if run.arm == arm]
-        count, seconds = epochs[arm], trained[arm]
-        return Minutes(
-            count,
-            seconds / count if seconds is not None and count else timed[arm],
-            evaluation[arm],
-            rest[arm],
-            total[arm],
-            sum(not shortfall(each, rules_for(each.benchmark, each.ruleset)) for each in its),
-            len(its),
-        )
-
-    return of_arm(0), of_arm(1)
-
-
-def _epochs_timed(record: RunRecord) -> float:
-    """Epochs of which the log says how long they took: what the last evaluation is called may be another number."""
-    if record.epochs:
-        return float(sum(each.seconds is not None for each in record.epochs))
-    return float(sum(each.epoch_count or 0 for each in record.blocks if each.seconds is not None))
 
 
 def _untold(trained: Quality, runs: Sequence[ComparedRun]) -> list[str]:

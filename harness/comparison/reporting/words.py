@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.comparison.comparison import Comparison, MetricRow, Minutes, Phase
+from harness.comparison.comparison import Comparison, MetricRow, Phase
 from harness.comparison.judging import metrics
 from harness.comparison.judging.numbers import EpochDifference, Met, Quality
 from harness.comparison.judging.verdict import Judged
+from harness.comparison.minutes import Minutes
 from harness.results.table import rounded
 
 SHARE = 0.25  # of the whole difference that a phase must make to be named

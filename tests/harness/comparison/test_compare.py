@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.comparison import comparison
+from harness.comparison.minutes import of_arms
 from harness.comparison.reporting import terminal, words
 from harness.comparison.runs import ComparedRun
 from harness.results.logfile import read
@@ -239,7 +239,7 @@ def test_a_phase_can_be_gated(tmp_path: Path) -> None:
 def test_the_parts_of_others_minutes_are_parts(test_data: Path, series: str) -> None:
     """An evaluation beside training was taken from the rest (-9 s of it), and epochs counted by the last one's number."""
     folder = test_data / "mlperf-results" / series / "ssd"
-    minutes = comparison._minutes([ComparedRun(read(path), 0) for path in sorted(folder.glob("result_*.txt"))])[0]
+    minutes = of_arms([ComparedRun(read(path), 0) for path in sorted(folder.glob("result_*.txt"))])[0]
     assert minutes.rest_s is not None and minutes.rest_s >= 0 and minutes.evaluation_s is not None
     assert minutes.epochs and minutes.seconds_per_epoch and minutes.minutes
     whole_s = minutes.epochs * minutes.seconds_per_epoch + minutes.evaluation_s + minutes.rest_s
