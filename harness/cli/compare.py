@@ -129,7 +129,7 @@ def write(
             raise ValueError(f"{target}: this is how a result is called, or is one that is compared; name another file")
         if target.name in kept or names.is_figures(target.name):
             raise ValueError(f"{target}: so is called what plans and verbs leave beside results; name another file")
-    files = Counter(outside.real(each) for each in targets if each.is_file() or not each.exists())
+    files = Counter(outside.real(each) for each in targets if outside.is_file(each) or not outside.is_there(each))
     if twice := [each for each, count in files.items() if count > 1]:
         raise ValueError(f"{twice[0]}: two options name this one file; name one for each")
     if junit is not None:

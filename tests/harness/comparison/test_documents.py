@@ -58,6 +58,8 @@ def test_two_outputs_are_no_one_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert code == 2 and "two options name this one file" in said and not (tmp_path / "x").exists()
     code, _ = run(capsys, a, b, "--junit", "/dev/null", "--markdown", "/dev/null")
     assert code == 3
+    code, said = run(capsys, a, b, "--html", tmp_path / ("x" * 300))
+    assert code == 2 and "cannot be written" in said
 
 
 def test_a_phase_s_name_is_no_markdown(tmp_path: Path) -> None:
