@@ -79,7 +79,7 @@ def without_log(root: Path, number: int) -> list[Path]:
     """Folders of a host's runs, without warm-ups, that did their work and have no log any more."""
     done = ledger.Account.read(folder(root, number) / ledger.FILE).finished.values()
     places = [Path(root, str(each.start["folder"])) for each in done if each.start.get("kind") != "warm-up"]
-    return [place for place in places if not (place.is_dir() and find_logs(place))]
+    return [place for place in places if not (outside.is_folder(place) and find_logs(place))]
 
 
 def attempts_of_others(root: Path, plan: Plan, number: int) -> list[ledger.Attempt]:
