@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import environment
+
+if TYPE_CHECKING:
+    from harness.results.checking.checker import Report
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 Ruleset = Annotated[
@@ -75,7 +78,6 @@ def check(
     from harness.results.by_rules import check_ruleset
     from harness.results.checking import checker as checking
     from harness.results.checking import text as check_text
-    from harness.results.checking.findings import COLUMNS, FIGURES
     from harness.results.checking.official import version
 
     check_ruleset(ruleset)
@@ -93,11 +95,20 @@ def check(
         raise typer.Exit(int(not ok))
     for report in reports:
         table.say(table.one_line(check_text.headline(report)))
-        if report.verdicts:
-            table.show_table(check_text.VERDICTS, check_text.verdict_rows(report))
-        if report.findings:
-            table.show_findings(COLUMNS, list(check_text.finding_rows(report)), right=FIGURES)
+        _show(report)
     raise typer.Exit(int(not ok))
+
+
+def _show(report: Report) -> None:
+    """What MLPerf's tools say, and what there is to find fault with."""
+    from harness.results import table
+    from harness.results.checking import text as check_text
+    from harness.results.checking.findings import COLUMNS, FIGURES
+
+    if report.verdicts:
+        table.show_table(check_text.VERDICTS, check_text.verdict_rows(report))
+    if report.findings:
+        table.show_findings(COLUMNS, list(check_text.finding_rows(report)), right=FIGURES)
 
 
 def score(
@@ -243,8 +254,6 @@ def package(
     from harness.config_files import CHECKOUT
     from harness.results import package as packaging
     from harness.results import table
-    from harness.results.checking import text as check_text
-    from harness.results.checking.findings import COLUMNS, FIGURES
     from harness.results.series import find_series
     from harness.system import facts
 
@@ -283,9 +292,7 @@ def package(
             {"package": str(built), "refused_because": [], "check": {**report.as_json(), "path": str(built)}}
         )
     else:
-        table.show_table(check_text.VERDICTS, check_text.verdict_rows(report))
-        if report.findings:
-            table.show_findings(COLUMNS, list(check_text.finding_rows(report)), right=FIGURES)
+        _show(report)
         table.say(f"{built}: packaged, and check finds no error in it")
 
 

@@ -80,6 +80,7 @@ def _running(words: list[str], folder: Path, environment: Mapping[str, str]) -> 
 
 def probe(plan: Plan, number: int, folder: Path, *, root: Path, environment: Mapping[str, str]) -> str:
     """`harness probe` of an arm, into `folder`, which is above its runs' own. Why it could not be made, or ""."""
+    folder = folder.resolve()
     arm = plan.arms[number]
     words = ["env", "-C", str(checkout(arm, root)), *_variables(plan, arm)]
     words += [
@@ -89,10 +90,9 @@ def probe(plan: Plan, number: int, folder: Path, *, root: Path, environment: Map
         "probe",
         arm.config or plan.configuration,
         "--out",
-        str(folder.resolve()),
+        str(folder),
         *(("--image", arm.image) if arm.image is not None else ()),
     ]
-    folder = folder.resolve()
     try:
         with _running(words, folder, environment) as running:
             try:

@@ -34,9 +34,15 @@ def disagreements(description: Mapping[str, Any], record: RunRecord) -> Iterator
 
 
 def _nodes(description: Mapping[str, Any], record: RunRecord) -> Iterator[Disagreement]:
-    ran, said = record.nodes, description.get("number_of_nodes")
-    if ran is not None and isinstance(said, str) and said.isdecimal() and int(said[:9]) != ran:
+    ran, said = record.nodes, _count(description, "number_of_nodes")
+    if None not in (ran, said) and said != ran:
         yield "configuration", f"{ran} nodes, the system has {said}", "correct number_of_nodes", "error"
+
+
+def _count(description: Mapping[str, Any], key: str) -> int | None:
+    """A count that it has as text; None of what is none, which is found by itself."""
+    said = description.get(key)
+    return int(said[:9]) if isinstance(said, str) and said.isdecimal() else None
 
 
 def _accelerators(description: Mapping[str, Any], record: RunRecord) -> Iterator[Disagreement]:
@@ -48,9 +54,9 @@ def _accelerators(description: Mapping[str, Any], record: RunRecord) -> Iterator
     device = record.text("device") or ""
     if not there and not device.startswith("cpu") and record.accelerators:
         return  # accelerators whose driver tells no names
-    said = description.get("accelerators_per_node")
+    said = _count(description, "accelerators_per_node")
     used = record.accelerators_per_node if there else None
-    if isinstance(said, str) and said.isdecimal() and int(said[:9]) not in (len(there), used):
+    if said is not None and said not in (len(there), used):
         text = f"{len(there)} accelerators a node, the system has {said}"
         yield "hardware", text, "correct accelerators_per_node", "error"
     model = description.get("accelerator_model_name")
@@ -68,13 +74,12 @@ def _processors(description: Mapping[str, Any], record: RunRecord) -> Iterator[D
     if isinstance(cpu, str) and cpu and isinstance(model, str) and not same_processor(cpu, model):
         text = f"{cpu}, the system's processor is {model}"
         yield "hardware", text, "write host_processor_model_name as the log has it", "error"
-    sockets, said = number(record.hardware.get("sockets")), description.get("host_processors_per_node")
-    if sockets and isinstance(said, str) and said.isdecimal() and int(said[:9]) != sockets:
+    sockets, said = number(record.hardware.get("sockets")), _count(description, "host_processors_per_node")
+    if sockets and said is not None and said != sockets:
         text = f"{sockets:g} processors a node, the system has {said}"
         yield "hardware", text, "correct host_processors_per_node", "warning"
-    cores, said = number(record.hardware.get("cores")), description.get("host_processor_core_count")
-    counts = () if not cores or not sockets else (cores, cores // sockets)  # of all processors, or of one
-    if counts and isinstance(said, str) and said.isdecimal() and int(said[:9]) not in counts:
+    cores, said = number(record.hardware.get("cores")), _count(description, "host_processor_core_count")
+    if cores and sockets and said is not None and said not in (cores, cores // sockets):  # of all processors, or of one
         text = f"{cores:g} cores in {sockets:g} processors, the system has {said}"
         yield "hardware", text, "correct host_processor_core_count", "warning"
 

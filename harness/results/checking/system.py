@@ -59,14 +59,14 @@ def check_description(description: Mapping[str, Any], file: str, ruleset: str) -
             yield found(key, "system answered", "empty", "the rules want an answer")
     if not any(description.get(key) for key in CORE_COUNTS):
         yield found("host_processor_core_count", "system answered", "empty", "give it, or the vCPU count")
-    for key in COUNTS:
+    for key in (*COUNTS, *CORE_COUNTS):
         value = description.get(key)
         if isinstance(value, str) and value and not value.isdigit():
-            yield found(key, "system counts", value, "a whole number as text: MLPerf's summarizer multiplies it")
-    for key in CORE_COUNTS:
-        value = description.get(key)
-        if isinstance(value, str) and value and not value.isdigit():
-            yield found(key, "system counts", value, "a whole number as text", "warning")
+            fix = "a whole number as text"
+            if key in COUNTS:
+                yield found(key, "system counts", value, f"{fix}: MLPerf's summarizer multiplies it")
+            else:
+                yield found(key, "system counts", value, fix, "warning")
     division, status = description.get("division"), description.get("status")
     if isinstance(division, str) and division not in DIVISIONS:
         small = division.lower()
