@@ -142,9 +142,11 @@ def _about(point: Point, word: str) -> bool:
 
 
 def _work(own: str, all_of_the_name: Iterable[str]) -> str:
-    """What of Point.work tells one from the others: steps, determinism, another configuration of the same name."""
-    (sha256, steps, deterministic), *others = (json.loads(each) for each in (own, *all_of_the_name))
+    """What of Point.work tells one from the others: steps, determinism, a single epoch, another configuration of the name."""
+    (sha256, steps, deterministic, one_epoch), *others = (json.loads(each) for each in (own, *all_of_the_name))
     words = [f"{steps} steps" if steps is not None else "", "deterministic" if deterministic else ""]
+    if one_epoch and len({each[3] for each in others}) > 1:
+        words.append("first epoch")
     if len({each[0] for each in others}) > 1:
         words.append(f"{sha256}"[:8])
     return ", ".join(filter(None, words))

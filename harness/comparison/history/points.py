@@ -22,7 +22,7 @@ from harness.results.by_rules import rules_for, shortfall
 from harness.results.logfile import read
 from harness.results.series import find_logs
 
-VERSION = 7
+VERSION = 8
 CACHE_LIMIT = 256 << 20  # bytes; a point has about two thousand
 
 
@@ -36,7 +36,7 @@ class Point:
     benchmark: str
     system: str
     configuration: str
-    work: str  # what makes two runs the same work: configuration, steps
+    work: str  # what makes two runs the same work: configuration, steps, whether there is an epoch after the first
     host: str
     driver: str  # in words; "" where the log tells none
     driver_version: str
@@ -112,6 +112,8 @@ def _read(log: Path) -> dict[str, Any]:
         record.configuration_sha256 or record.global_batch_size,
         record.max_steps,
         record.value("deterministic") is True,
+        # its time is the first's, which pays for caches and warm-up
+        sum(bool(each.seconds) for each in record.epochs) == 1,
     ]
     point = Point(
         log="",

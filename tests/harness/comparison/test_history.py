@@ -99,6 +99,22 @@ def test_series_of_other_work_have_names_of_their_own(tmp_path: Path) -> None:
     assert alone.title == alone.configuration
 
 
+def test_runs_of_one_epoch_are_a_series_of_their_own(tmp_path: Path) -> None:
+    """Their time is the first epoch's, which of all others is left out: among those they were a change or noise."""
+    one = arms.made(epochs=1, qualities=((1, 0.2325),))
+    for number in range(8):
+        more: dict[str, Any] = {"made": one, "factor": 1.5} if number >= 4 else {}
+        arms.write(tmp_path, number, turn=number * 144, **more)
+    found = read(tmp_path)
+    assert [(each.work, len(each.points), each.changes) for each in found.series] == [
+        ("", 4, ()),
+        ("first epoch", 4, ()),
+    ]
+    assert "(first epoch)" in "\n".join(history_text.lines(found))
+    (alone,) = read(arms.write(tmp_path / "alone", 0, made=one).parent).series
+    assert alone.work == ""
+
+
 def test_a_quiet_series_has_no_changes(tmp_path: Path) -> None:
     for seed in range(6):
         write(tmp_path / str(seed), 14, seed=seed, uuid=f"GPU-{seed}")
