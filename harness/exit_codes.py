@@ -11,5 +11,7 @@ INTERRUPTED = 130
 
 # Of a run_stop's reason where the code is EPOCHS_SPENT, which a crash or a library's exit ends with too: it begins with one
 OF_EPOCHS, OF_STEPS = SPENT = ("epochs spent", "steps spent")
+# Of one that diverged, where the code is BROKEN: by MLPerf's rules it did not converge, and broke in no other way
+NOT_FINITE = "NotFinite"
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full, a quota, a limit on the size of files (ulimit -f)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.exit_codes import NOT_FINITE, OF_EPOCHS
 from harness.results.record import RunRecord
 from harness.results.said import NUMBER_LIMIT
 from harness.rules import Rules, checkable, rules_for
@@ -32,7 +33,13 @@ def shortfall(record: RunRecord, rules: Rules) -> str:
 
 
 def may_stand(record: RunRecord) -> bool:
-    """Whether the rules let it be the one run of a series that did not converge: it came to an end of its own, and says so."""
+    """Whether the rules let it be the one run of a series that did not converge: it came to an end of its own, and says so.
+
+    Of this harness's logs an aborted one tells which end that was: its epochs were spent or its loss was none, or it was
+    interrupted, hung or broke.
+    """
+    if record.outcome == "aborted" and record.configuration_sha256 is not None:
+        return record.reason.startswith((OF_EPOCHS, NOT_FINITE))
     return record.outcome in ("aborted", "success")
 
 

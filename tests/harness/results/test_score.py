@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import exit_codes
 from harness.cli import main
+from harness.execution.run import NotFinite
 from harness.results import fitness, score_text
 from harness.results.checking import checker
 from harness.results.checking.checker import check
@@ -169,6 +171,35 @@ def test_a_score_is_official_where_check_has_nothing_against_it(
     (report,) = check([folder])
     ours = [each for each in report.findings if each.severity == "error" and each.rule != "compliance checker"]
     assert (not ours) == stands
+
+
+@pytest.mark.parametrize(
+    ("reason", "stands"),
+    [
+        (f"{exit_codes.OF_EPOCHS}: mAP 0.2210 after 80 epochs, target 0.23", True),
+        (f"{NotFinite.__name__}: loss nan in epoch 3", True),
+        ("SIGTERM", False),
+        ("SIGKILL: no word from it for 600 s", False),
+        ("RuntimeError: CUDA error", False),
+        (f"{exit_codes.OF_STEPS}: 200 of --max-steps 200", False),
+        ("", False),
+    ],
+)
+def test_a_run_that_was_interrupted_hung_or_broke_is_none_that_did_not_converge(
+    tmp_path: Path, reason: str, stands: bool
+) -> None:
+    """One that was ended with SIGTERM took the slowest's place: official, and packaged."""
+    own = {"configuration": "[x]", "configuration_sha256": "ab" * 32, "configuration_name": "one"}
+    folder = write_series(tmp_path / "ssd", own=own)
+    cut = events(seed=104, epoch_ms=12_345, own=own)
+    cut[-1]["metadata"] = {"status": "aborted", **({"reason": reason} if reason else {})}
+    write(folder / "result_4.txt", cut)
+    found = scored(folder)
+    assert [run.place for run in found.runs][-1] == "not converged"
+    assert any("no run that ended by itself" in each for each in found.unofficial) != stands
+    (report,) = check([folder])
+    failed = {each.rule for each in report.findings if each.severity == "error"}
+    assert ("outcome" in failed) != stands
 
 
 def test_what_a_log_says_of_itself_is_no_line_of_the_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
