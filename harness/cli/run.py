@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,9 @@ from harness import exit_codes, options
 from harness.cli import environment
 from harness.contract import Benchmark
 from harness.request import Engine, Request, check_inputs
+
+if TYPE_CHECKING:
+    from harness.config import Configuration
 
 
 def register(app: typer.Typer) -> None:
@@ -57,10 +61,8 @@ def run(request: Request, named: frozenset[str]) -> None:
             lifecycle.refuse(request, str(error))
         raise
     alone = not launch.as_rank and environment.of_a_launcher() is None  # ranks and trials of somebody who said it
-    if alone and request.max_steps is None and (lacks := chosen.lacks_submitter):
-        sys.stderr.write(f"warning: {lacks}; --org NAME names who submits\n")
-    if alone and request.max_steps is None and chosen.to_be_published and request.started_by is Engine.PROCESS:
-        _warn_of_code()
+    if alone and request.max_steps is None:
+        _warn_of_what_bars_a_package(chosen, request.started_by)
     request = replace(
         request,
         configuration=str(config_files.from_anywhere(path)),
@@ -73,6 +75,8 @@ def run(request: Request, named: frozenset[str]) -> None:
             f"warning: {request.folder} is gone with this container, and the log in it: give it a folder of the host, as by "
             'docker run -v "$PWD/out:/results"\n'
         )
+    if alone and not request.series:
+        _must_not_be_in_use(request.folder)
     if request.started_by is not Engine.SLURM:  # which looks on the nodes, where it is read
         check_inputs(request, chosen.prepared_by)
     if request.series:
@@ -98,11 +102,22 @@ def run(request: Request, named: frozenset[str]) -> None:
     raise typer.Exit(code)
 
 
-def _warn_of_code() -> None:
+def _must_not_be_in_use(folder: Path) -> None:
+    """ValueError where a series runs: the number that is free there is that of its next trial."""
+    from harness.launch import ledger
+
+    with contextlib.suppress(PermissionError):  # nothing can be written there either
+        if ledger.in_use(folder):
+            raise ValueError(f"{folder}: a series is running there; wait for its end, or name another --out")
+
+
+def _warn_of_what_bars_a_package(chosen: Configuration, started_by: Engine) -> None:
     """Before hours are spent. Containers, and nodes of a job, have code of their own."""
     from harness.execution import provenance
 
-    if said := provenance.unpublishable():
+    if lacks := chosen.lacks_submitter:
+        sys.stderr.write(f"warning: {lacks}; --org NAME names who submits\n")
+    if chosen.to_be_published and started_by is Engine.PROCESS and (said := provenance.unpublishable()):
         sys.stderr.write(f"warning: {'; '.join(said)}\n")
 
 

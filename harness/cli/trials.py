@@ -15,12 +15,13 @@ from harness import names, outside
 from harness.cli import environment
 from harness.exit_codes import TARGET_MET
 from harness.request import Engine, Request
-from harness.system import places
+from harness.system import image, places
 
 if TYPE_CHECKING:
     from harness.config import Configuration
     from harness.launch.admission import SeriesOrder
     from harness.launch.trial import Order
+    from harness.results.sources import Code
 
 
 HERE = (Engine.PROCESS, Engine.DOCKER)
@@ -56,6 +57,7 @@ def run_trials(configuration: Configuration, request: Request) -> int:
         resume=request.resume,
         also_as=None if request.datestamp is None else request.folder / one_name("--datestamp", request.datestamp),
         patience_s=watchdog.PATIENCE_S if request.watchdog is None else request.watchdog or None,
+        code=None if request.image is not None else lambda: _code(configuration.benchmark_name),
     )
     if request.started_by is Engine.SLURM:
         return _by_slurm(series, configuration, request)
@@ -65,6 +67,14 @@ def run_trials(configuration: Configuration, request: Request) -> int:
     if request.started_by is Engine.KUBERNETES:
         return _as_jobs(series, configuration, request)
     return _as_containers(series, configuration, request)
+
+
+def _code(benchmark: str) -> Code:
+    """What a trial runs that this checkout's own Python starts."""
+    from harness.execution import provenance
+    from harness.results.sources import Code
+
+    return Code(*provenance.commit(image.identity({})), provenance.of_benchmark(benchmark))
 
 
 def one_name(option: str, said: str) -> str:

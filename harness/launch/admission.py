@@ -1,7 +1,7 @@
 """A series of trials as it was asked for, and whether it may begin, or go on, in its folder.
 
-Refused is what would mix two series, lose a result, or fail after hours: another configuration, image or amount of work than
-the trials that are there, a log that the ledger does not know or that is no longer what it was, a disk that is full.
+Refused is what would mix two series, lose a result, or fail after hours: another configuration, code, image or amount of work
+than the trials that are there, a log that the ledger does not know or that is no longer what it was, a disk that is full.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from harness.contract import NotSuitable
 from harness.exit_codes import DISK_FULL
 from harness.launch import ledger, trial, watchdog
 from harness.launch.ledger import Account
+from harness.results.record import RunRecord
+from harness.results.sources import Code
 
 DISK_FREE = 64 << 20  # bytes that a trial's log, record, picture and telemetry may need
 
@@ -35,6 +38,7 @@ class SeriesOrder:
     clear_caches: bool = True
     resume: bool = False
     patience_s: float | None = watchdog.PATIENCE_S
+    code: Callable[[], Code] | None = None  # what a trial runs that starts now; None: an image's, which its log tells
     also_as: Path | None = None  # without _N.log: what else each trial's log is called
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
@@ -103,6 +107,7 @@ def may_begin(series: SeriesOrder, where: str, account: Account) -> None:
                 "image. Use the same, or name another --out or --system"
             )
     _each_seed_once(series, account)
+    of_one_code(series, account)
     for number, each in account.finished.items():
         log = folder / names.result(number)
         if each.end is not None and ledger.sha256(log) != each.end["log_sha256"]:
@@ -134,6 +139,23 @@ def _each_seed_once(series: SeriesOrder, account: Account) -> None:
                 f"{series.folder}: trial {number} would have seed {seed}, as trial {seeds[seed]} had; a series has each seed "
                 "once. Go on with the --seed that it began with, or without one"
             )
+
+
+def of_one_code(series: SeriesOrder, account: Account) -> None:
+    """LedgerError where a trial that starts now would run other code than those that have their result."""
+    if series.code is None or (before := first_of(series, account)) is None:
+        return
+    there, here = Code.of(before), series.code()
+    if there is not None and not here.is_as(there):
+        raise ledger.LedgerError(
+            f"{series.folder}: its trials ran {there}, these would run {here}; a series has one code. Put that back, or name "
+            "another --out or --system"
+        )
+
+
+def first_of(series: SeriesOrder, account: Account) -> RunRecord | None:
+    """The log of the first trial that has its result."""
+    return next((trial.read_log(series.folder / names.result(number)) for number in sorted(account.finished)), None)
 
 
 def stranger(left: Path) -> ledger.LedgerError:

@@ -14,6 +14,7 @@ from harness.launch.watchdog import Outcome
 from harness.request import variable
 from harness.results import logfile
 from harness.results.record import RunRecord
+from harness.results.sources import Code
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,13 @@ class TrialEnd:
     reason: str
 
 
-def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) -> TrialEnd:
-    """Believe an exit code only where the log says the same: a crash before the first line also ends with 1."""
+def judge(
+    outcome: Outcome, log: RunRecord | None, configuration_sha256: str, code_before: Code | None = None
+) -> TrialEnd:
+    """Believe an exit code only where the log says the same: a crash before the first line also ends with 1.
+
+    `code_before`: of the trials that have their result; None where there is none yet.
+    """
     why = f"; {outcome.why}" if outcome.why else ""
     code = outcome.exit_code
     # one that came to its end before it heard that it was to end is a result like another: to run it again would be a choice
@@ -82,6 +88,10 @@ def judge(outcome: Outcome, log: RunRecord | None, configuration_sha256: str) ->
         return TrialEnd(
             ledger.FAILED, f"its log names another configuration: {found}; is the image of this checkout's code?"
         )
+    ran = Code.of(log)
+    if ran is not None and code_before is not None and not ran.is_as(code_before):
+        # where that is an image's, it could not be known before
+        return TrialEnd(ledger.FAILED, f"it ran {ran}, the trials before it {code_before}; a series has one code")
     if code == TARGET_MET and log.outcome == "success":
         return TrialEnd(ledger.SUCCESS, "")
     if code == EPOCHS_SPENT and _spent(log):

@@ -26,6 +26,7 @@ from harness.launch.admission import SeriesOrder
 from harness.launch.ledger import Ledger, LedgerLost
 from harness.launch.trial import Order
 from harness.launch.watchdog import Outcome
+from harness.results.sources import Code
 from harness.system.neighbours import Neighbours
 
 
@@ -110,6 +111,9 @@ def _begun(work: _HeldSeries) -> int:
                     **work.launcher.facts(),
                 )
                 code = work.missing_trials()
+        except ledger.LedgerError as error:  # of what somebody did meanwhile
+            work.say(f"error: {error}")
+            code = USAGE
         except Interrupted as interrupted:
             work.say(f"{interrupted}; {'every trial has its result' if work.complete else 'go on with --resume'}")
             code = work.verdict() if work.complete else INTERRUPTED
@@ -165,6 +169,7 @@ class _HeldSeries:
                 self.say(f"trial {number}: has its result already")
                 continue
             admission.usable_folder(self.series.folder)
+            admission.of_one_code(self.series, self.book.account)
             self.clear()
             seed = self.series.seed_of(number)
             order = Order(number, self.series.folder, seed, caches_cleared=False, chosen=self.chosen())
@@ -196,10 +201,8 @@ class _HeldSeries:
 
     def chosen(self) -> str | None:
         """By speed in the init of the first trial that has its result: a series has one number format."""
-        for number in sorted(self.book.account.finished):
-            log = trial.read_log(self.series.folder / names.result(number))
-            return None if log is None or not log.chosen else json.dumps(log.chosen)
-        return None
+        log = admission.first_of(self.series, self.book.account)
+        return None if log is None or not log.chosen else json.dumps(log.chosen)
 
     def one(self, order: Order) -> ledger.Entry:
         """One trial from its first line in the ledger to its last, which is returned.
@@ -259,7 +262,8 @@ class _HeldSeries:
             path = order.refused_log
         left = path.is_file() and not (refused_before and path == order.refused_log)
         log = trial.read_log(path) if left else None
-        verdict = trial.judge(outcome, log, self.series.configuration_sha256)
+        first = admission.first_of(self.series, self.book.account)
+        verdict = trial.judge(outcome, log, self.series.configuration_sha256, first and Code.of(first))
         end = {
             "trial": order.number,
             "attempt": start["attempt"],
@@ -303,5 +307,5 @@ class _HeldSeries:
             self.say(f"  trial {number}  {each.status:16} {took}  {left}{again}")
         if code in (TARGET_MET, EPOCHS_SPENT):
             self.say(f"next: python -m harness score {shlex.quote(str(self.series.folder))}")
-        elif code == BROKEN:
+        elif code in (BROKEN, USAGE):
             self.say("next: the same command with --resume runs again what has no result")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.results import memory
+from harness.results import memory, sources
 from harness.results.record import RunRecord
 from harness.results.said import number
 
@@ -62,6 +62,11 @@ def differences(records: Iterable[RunRecord]) -> Iterator[Disparity]:
     yield from _compared("number of ranks", [str(record.ranks) for record in said])
     # logged when the clock has stopped, so not of a run that broke
     yield from _compared("data_fingerprint", [each for record in said if (each := record.data_fingerprint)])
+    if commits := {record.commit for record in said if record.commit}:
+        yield from _compared("commit", sorted(commits) if len(commits) > 1 and sources.differ(commits) else ())
+        yield from _compared(
+            "benchmark_sha256", [record.benchmark_sha256 or UNSAID for record in said if record.commit]
+        )
     begun = [record for record in said if record.run_start_s is not None]
     yield from _of_table("hardware", [record.hardware for record in begun], SYSTEM_HARDWARE)
     yield from _of_table("software", [record.software for record in begun], SYSTEM_SOFTWARE)

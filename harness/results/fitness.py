@@ -134,7 +134,9 @@ def of_series(series: Series, rules: Rules) -> Iterator[Obstacle]:
     for each in differences(records):
         if each.other_result:
             yield Obstacle(
-                f"runs differ in {each.key}: {each.shown}", "a result is one configuration on one system", each.key
+                f"runs differ in {each.key}: {each.shown}",
+                "a result is one configuration and code on one system",
+                each.key,
             )
     if rules.ruleset and first.ruleset and rules.ruleset != first.ruleset and not first.ruleset_is_guess:
         text = f"run for ruleset {first.ruleset}, scored by {rules.ruleset}"

@@ -116,8 +116,6 @@ def refusals(series: Series, rules: Rules, submission: Submission) -> Iterator[s
     for each in judge(series, rules):
         if not each.publishable:
             yield f"{each.what}: {each.fix}"
-    if len({record.benchmark_sha256 for record in records}) > 1:
-        yield "the runs are of different code of the benchmark (benchmark_sha256): a result has one; run again those of another"
     if submission.sources is None and not any(record.tree_dirty for record in records):
         yield from _unknown_sources(series)
     for record in series.begun:
@@ -146,10 +144,8 @@ def _unknown_sources(series: Series) -> Iterator[str]:
     commits = {str(record.commit) for record in series.records}
     if commits & {"None", NO_COMMIT}:
         yield "the logs name no commit, so the sources that ran are not known: name their folder with --sources"
-    elif missing := [why for commit in sorted(commits) if (why := sources.unavailable(commit))]:
-        yield from missing
-    elif sources.differ(commits):
-        yield f"the runs are of different commits, and their sources differ: {', '.join(sorted(commits))}"
+    else:
+        yield from (why for commit in sorted(commits) if (why := sources.unavailable(commit)))
 
 
 def _usage(submission: Submission) -> None:

@@ -8,15 +8,44 @@ import os
 import shutil
 import tarfile
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from harness import ROOT, git, names, outside
+from harness.contract import NotSuitable
+from harness.results.record import RunRecord
 
 RECORD = "image.json"  # an image's account of what it was built from
 PROGRAM = frozenset((".py", ".sh", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".rs", ".go", ".java", ".jl", ".ipynb"))
 SIZE_LIMIT = 200_000_000  # bytes of all sources together; MLPerf takes files of 50 MB
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
 MADE = frozenset(("out", *names.NOT_SOURCE))  # at the top alone: there are modules of these names
+
+
+@dataclass(frozen=True)
+class Code:
+    """What ran, as a log names it."""
+
+    commit: str
+    changed: bool  # from that commit
+    benchmark_sha256: str = ""  # of a benchmark that lies outside of the project, whose commit says nothing of it
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Code | None:
+        """None of a log that does not tell: somebody else's, or of a run that broke before it did."""
+        if record.commit is None:
+            return None
+        return cls(record.commit, record.tree_dirty is True, record.benchmark_sha256 or "")
+
+    def is_as(self, other: Code) -> bool:
+        """Whether both ran the same sources, as far as is known here; of uncommitted changes nobody knows more."""
+        if (self.changed, self.benchmark_sha256) != (other.changed, other.benchmark_sha256):
+            return False
+        return self.commit == other.commit or not differ({self.commit, other.commit})
+
+    def __str__(self) -> str:
+        benchmark = f", benchmark's code {self.benchmark_sha256[:12]}" if self.benchmark_sha256 else ""
+        return f"commit {self.commit[:12]}{' with changes' * self.changed}{benchmark}"
 
 
 def unavailable(commit: str, root: Path = ROOT) -> str:
@@ -37,7 +66,12 @@ def unavailable(commit: str, root: Path = ROOT) -> str:
 def differ(commits: Collection[str], root: Path = ROOT) -> bool:
     """Whether these commits have different sources, as far as is known here: results may have been committed in between."""
     first, *others = sorted(commits)
-    return any(git.ask(root, "diff", "--quiet", first, each, "--", *names.SOURCE).returncode != 0 for each in others)
+    try:
+        return any(
+            git.ask(root, "diff", "--quiet", first, each, "--", *names.SOURCE).returncode != 0 for each in others
+        )
+    except NotSuitable:  # no git here
+        return bool(others)
 
 
 def export(commit: str, target: Path, root: Path = ROOT) -> None:

@@ -29,7 +29,7 @@ def check_series(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
     yield from (each.softened(why) if let_pass else each for each in _seeds(records, name, rules))
     for each in differences(series.begun):
         severity: Severity = "error" if each.other_result else "warning"
-        fix = "a result is one configuration on one system; move the others to a folder of their own"
+        fix = "a result is one configuration and code on one system; move the others to a folder of their own"
         if not each.other_result:
             fix = "a result is of one system: see whether this made runs faster or slower"
         yield Finding(severity, name, each.key, None, "runs alike", each.shown, fix)

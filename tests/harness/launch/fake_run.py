@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write("the data set is another one\n")
         return 2
     with (out / f"result_{number}.txt").open("x", encoding="utf-8", buffering=1) as log:
+        faulthandler.register(signal.SIGUSR1, log)
         return work(do, log, orders["sha256"])
 
 
@@ -66,13 +67,13 @@ def work(do: str, log, sha256: str) -> int:
                 Path(log.name).with_suffix(".png").touch()
             sys.exit(130)
 
-    faulthandler.register(signal.SIGUSR1, log)
     signal.signal(signal.SIGTERM, end)
     line("cache_clear", os.environ["HARNESS_CACHES_CLEARED"] == "1")
     line("init_start")
     line("chosen", json.loads(os.environ.get("HARNESS_CHOSEN", "null")) or {"format": f"of {log.name[-5]}"})
     line("init_stop")
     line("run_start")
+    line("commit", do.removeprefix("be of ") if do.startswith("be of ") else None)
     line("configuration_sha256", "0" * 64 if do == "use another" else sha256)
     line(
         "hardware",

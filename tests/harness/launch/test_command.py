@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from harness import config
-from harness.cli.trials import one_name, run_trials, unseen_in_containers
+from harness.cli.trials import _code, one_name, run_trials, unseen_in_containers
 from harness.contract import NotSuitable
 from harness.launch import container, engine, ledger
 from harness.launch.container_spec import ContainerSpec, Mount
 from harness.names import of_platform
 from harness.request import Request, check_inputs
+from harness.results import logfile
+from harness.results.sources import Code
 from tests.conftest import CHECKOUT
 from tests.harness.execution.runs import harness as run
 from tests.patience import SILENCE_S
@@ -42,9 +44,20 @@ def test_a_trial_of_a_true_run(tmp_path: Path) -> None:
     assert record["configuration"] == config.load(path).resolved
     assert record["software"]["python"] and record["hardware"]
     assert "trial 0 | target met" in finished.stdout
+    assert Code.of(logfile.read(folder / "result_0.txt")) == _code("tests.toy"), "what the next trial is held against"
     again = harness("run", path, "--trials", 1, "--out", tmp_path / "out", "--no-clear-caches")
     assert again.returncode == 2
     assert "add --resume to go on with it" in again.stderr
+
+
+def test_no_single_run_goes_into_the_folder_of_a_series_that_runs(tmp_path: Path) -> None:
+    """It took the number of the next trial, and the series ended there."""
+    path = toy.write(tmp_path, toy.raw())
+    with ledger.opened(tmp_path):
+        refused = run("run", path, "--out", tmp_path)
+        assert refused.returncode == 2 and f"{tmp_path}: a series is running there" in refused.stderr, refused.stderr
+    assert not list(tmp_path.glob("result_*"))
+    assert run("run", path, "--out", tmp_path).returncode == 0
 
 
 def test_a_configuration_that_is_a_link_has_one_name(tmp_path: Path) -> None:

@@ -20,11 +20,12 @@ import psutil
 import pytest
 
 from harness.contract import NotSuitable
-from harness.exit_codes import EPOCHS_SPENT
+from harness.exit_codes import BROKEN, EPOCHS_SPENT, USAGE
 from harness.launch import admission, caches, ledger, leftovers, process, trial, watchdog
 from harness.launch.watchdog import Outcome
 from harness.results import logfile
 from harness.results.series import find_series
+from harness.results.sources import Code
 from harness.system import neighbours
 from tests.harness.execution.runs import until
 from tests.harness.launch.series import FAKE, SHA256, Fakes
@@ -249,6 +250,37 @@ def test_the_trials_of_a_series_have_as_many_ranks(fakes: Fakes) -> None:
     with pytest.raises(ledger.LedgerError, match=r"its trials ran on 2 ranks, these would run on 4; .* Use as many"):
         fakes.run(2, ranks=4, resume=True, configuration_sha256="cd" * 32)
     assert fakes.run(2, ranks=2, resume=True) == 0
+
+
+def test_the_trials_of_a_series_are_of_one_code(fakes: Fakes) -> None:
+    """It went on at another commit, or with changes: the package alone said so, after the hours of five runs."""
+    fakes.tell(_0=f"be of {'a' * 40}", _1=f"be of {'a' * 40}")
+    ours = Code("a" * 40, changed=False)
+    assert fakes.run(1, code=lambda: ours) == 0
+    for other in (
+        replace(ours, commit="b" * 40),
+        replace(ours, changed=True),
+        replace(ours, benchmark_sha256="c" * 64),
+    ):
+        with pytest.raises(
+            ledger.LedgerError, match=r"its trials ran commit aaaaaaaaaaaa, these would run commit \w{12}"
+        ):
+            fakes.run(2, resume=True, code=lambda other=other: other)
+    assert fakes.run(2, resume=True, code=lambda: ours) == 0
+    changing = iter(
+        (ours, ours, replace(ours, changed=True))
+    )  # as it is asked for: before the series, before each trial
+    assert fakes.run(4, resume=True, code=lambda: next(changing)) == USAGE
+    assert fakes.statuses == [(0, 1, "success"), (1, 1, "success"), (2, 1, "success")]
+    assert "these would run commit aaaaaaaaaaaa with changes" in "\n".join(fakes.said)
+
+
+def test_a_trial_of_an_image_that_has_another_code_is_no_result(fakes: Fakes) -> None:
+    """A tag was moved, or an image's file replaced, between two trials."""
+    fakes.tell(_0=f"be of {'a' * 40}", _1=f"be of {'b' * 40}")
+    assert fakes.run(2) == BROKEN
+    assert [status for _, _, status in fakes.statuses] == ["success", "failed"]
+    assert "it ran commit bbbbbbbbbbbb, the trials before it commit aaaaaaaaaaaa" in "\n".join(fakes.said)
 
 
 def test_the_trials_of_a_series_have_each_seed_once(fakes: Fakes) -> None:
@@ -559,8 +591,11 @@ def test_a_trial_that_was_ended_has_missed_its_target_only_where_its_log_says_so
 def test_a_strangers_log_is_never_entered_for_a_trial(fakes: Fakes) -> None:
     fakes.tell(_0="leave another's log")
     stranger = fakes.folder / "result_1.txt"
-    with pytest.raises(ledger.LedgerError, match=r"result_1\.txt: is there, but the ledger knows of no such trial"):
-        fakes.run(2)
+    assert fakes.run(2) == USAGE
+    said = next(
+        index for index, line in enumerate(fakes.said) if re.search(r"result_1\.txt: is there, but the ledger", line)
+    )
+    assert "trial 0  success" in (rest := "\n".join(fakes.said[said:])) and "--resume" in rest
     assert fakes.statuses == [(0, 1, "success")]
     assert stranger.read_text() == ":::MLLOG {}\n"
 
