@@ -26,13 +26,18 @@ PROBE_LIMIT_S = 900  # it measures for a minute, and compiles before
 def command(plan: Plan, arm: Arm, folder: Path, seed: int, checkout: Path) -> list[str]:
     """What is started; `env` sets the arm's place and variables."""
     words = ["env", "-C", str(checkout), *_variables(plan, arm)]
-    words += [sys.executable, "-m", "harness", "run", arm.config or plan.configuration, "--out", str(folder)]
+    words += [*_python(), "-m", "harness", "run", arm.config or plan.configuration, "--out", str(folder)]
     words += ["--seed", str(seed), *plan.options]
     if plan.max_steps is not None:
         words += ["--max-steps", str(plan.max_steps)]
     if arm.image is not None:
         words += ["--image", arm.image, "--trials", "1"]
     return words
+
+
+def _python() -> list[str]:
+    """`env` takes a path with an equals sign in it for a variable."""
+    return ["sh", "-c", 'exec "$0" "$@"', sys.executable] if "=" in sys.executable else [sys.executable]
 
 
 def _variables(plan: Plan, arm: Arm) -> list[str]:
@@ -84,7 +89,7 @@ def probe(plan: Plan, number: int, folder: Path, *, root: Path, environment: Map
     arm = plan.arms[number]
     words = ["env", "-C", str(checkout(arm, root)), *_variables(plan, arm)]
     words += [
-        sys.executable,
+        *_python(),
         "-m",
         "harness",
         "probe",
@@ -141,11 +146,21 @@ def checkout(arm: Arm, root: Path) -> Path:
     if arm.commit is None:
         return ROOT
     place = (root / "checkouts" / arm.name).resolve()
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        # As long as it takes: ended, it would leave a part of the files, which the next call took for all of them
-        # A plan's folder that was deleted is registered still, and without force its place is refused
-        done = git.ask(ROOT, "worktree", "add", "--force", "--detach", str(place), arm.commit, limit_s=None)
-        if done.returncode != 0:
-            raise ValueError(f"arm {arm.name}, commit {arm.commit}: {git.said(done)}")
+    if place.exists():
+        return place
+    # It has its name when it is whole: a part of it, of a call that was killed or of another host's, was taken for all
+    making = place.with_name(f".{arm.name}-{uuid.uuid4().hex[:12]}")
+    making.parent.mkdir(parents=True, exist_ok=True)
+    # A plan's folder that was deleted is registered still, and without force its place is refused
+    done = git.ask(ROOT, "worktree", "add", "--force", "--detach", str(making), arm.commit, limit_s=None)
+    if done.returncode != 0:
+        raise ValueError(f"arm {arm.name}, commit {arm.commit}: {git.said(done)}")
+    try:
+        making.rename(place)
+    except OSError:
+        if not place.exists():
+            raise
+        git.ask(ROOT, "worktree", "remove", "--force", str(making))  # another host was sooner
+    else:
+        git.ask(ROOT, "worktree", "repair", str(place))  # else git's next clearing up takes it for gone
     return place

@@ -156,12 +156,14 @@ class Work:
                 folder.mkdir(parents=True)
                 self.say(f"one step of arm {name}, to learn how many an epoch has")
                 code = self.launch(replace(self.plan, epochs=None, max_steps=1), item, folder)
+                if code not in (TARGET_MET, EPOCHS_SPENT):
+                    return self._broken_off(folder, f"ended with exit code {code}", code)
                 record = as_planned.record_in(folder)
                 if record is None or not record.train_samples or not record.global_batch_size:
                     self.say(
                         f"{folder}: its log does not tell train_samples and global_batch_size; use --steps in a new plan"
                     )
-                    return code if code not in (TARGET_MET, EPOCHS_SPENT) else USAGE
+                    return USAGE
                 # a last batch that is not full counts: N epochs are whole then, whether the benchmark drops it or not
                 found[name] = self.plan.epochs * math.ceil(record.train_samples / record.global_batch_size)
             if len(set(found.values())) > 1:
@@ -282,9 +284,13 @@ class Work:
             if item.kind == "warm-up" and record is not None:
                 self._learn_choices(item, record)
             return 0
+        return self._broken_off(folder, reason, code if code not in (TARGET_MET, EPOCHS_SPENT) else NOT_SUITABLE)
+
+    def _broken_off(self, folder: Path, reason: str, code: int) -> int:
+        """Put the run's files aside and say why, and how to go on; returns the exit code."""
         aside = put_aside(self.root, folder)
         self.say(f"{folder.name}: {reason}; its files are in {aside}. Go on with\n    {self.again}")
-        return code if code not in (TARGET_MET, EPOCHS_SPENT) else NOT_SUITABLE
+        return code
 
 
 def finished(folder: Path) -> bool:

@@ -18,11 +18,12 @@ from typing import Any
 import psutil
 import pytest
 
+from harness import git
 from harness.comparison import identity
 from harness.comparison.comparison import NOT_COMPARABLE, Question, compare
 from harness.comparison.planning import child, hosts, plan, work
 from harness.execution import signals
-from harness.exit_codes import NOT_SUITABLE
+from harness.exit_codes import BROKEN, INTERRUPTED, NOT_SUITABLE
 from harness.launch.ledger import Account
 from harness.launch.process import LocalProcess
 from tests.conftest import CHECKOUT
@@ -462,22 +463,78 @@ def test_an_epoch_of_unlike_batches_is_no_number_of_steps(tmp_path: Path) -> Non
     assert "--epochs 2: these are 918 steps of arm a and 516 steps of arm b" in said[-1] and on.started == 2
 
 
-def test_a_commit_s_checkout_is_made_again_where_the_plan_was_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Git has it registered still, and refused the place."""
-    project = tmp_path / "project"
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of one file in place of this one."""
+    folder = tmp_path / "project"
     person = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-    for words in (
-        ("init", "-q", str(project)),
-        ("-C", str(project), *person, "commit", "-q", "--allow-empty", "-m", "x"),
-    ):
-        subprocess.run(["git", *words], check=True)
-    monkeypatch.setattr(child, "ROOT", project)
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    (folder / "file").touch()
+    for words in (("add", "file"), (*person, "commit", "-q", "-m", "x")):
+        subprocess.run(["git", "-C", str(folder), *words], check=True)
+    monkeypatch.setattr(child, "ROOT", folder)
+    return folder
+
+
+@pytest.mark.usefixtures("project")
+def test_a_commit_s_checkout_is_made_again_where_the_plan_was_deleted(tmp_path: Path) -> None:
+    """Git has it registered still, and refused the place."""
     arm = plan.Arm("a", commit="HEAD")
     for _ in range(2):
         assert (child.checkout(arm, tmp_path / "plan") / ".git").exists()
         shutil.rmtree(tmp_path / "plan")
+
+
+@pytest.mark.parametrize("meanwhile", ["killed", "another host"])
+def test_a_part_of_a_commit_s_checkout_is_not_taken_for_all_of_it(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """Every call after one that was killed as it made it said that there is no harness, and to go on with the same."""
+    arm, asked = plan.Arm("a", commit="HEAD"), git.ask
+
+    def ask(root: Path, *words: str, **more: Any) -> Any:
+        monkeypatch.setattr(git, "ask", asked)
+        if meanwhile == "another host":
+            assert (child.checkout(arm, tmp_path / "plan") / "file").exists()
+            return asked(root, *words, **more)
+        asked(root, *words, **more)
+        Path(words[4], "file").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(git, "ask", ask)
+    with pytest.raises(KeyboardInterrupt) if meanwhile == "killed" else nullcontext():
+        child.checkout(arm, tmp_path / "plan")
+    place = child.checkout(arm, tmp_path / "plan")
+    assert (place / "file").exists()
+    assert str(place) in git.ask(project, "worktree", "list").stdout.decode()
+    git.ask(project, "worktree", "prune", "--expire", "now")
+    assert git.ask(place, "rev-parse", "HEAD").returncode == 0
+
+
+def test_a_python_whose_path_has_an_equals_sign_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`env` took it for a variable, and every run ended with 127."""
+    (tmp_path / "a=b").mkdir()
+    python = tmp_path / "a=b/python"
+    python.write_text('#!/bin/sh\necho "$NAME" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    made = plan.make("embedded", ["a:env=NAME=1 2", "b:env=NAME=3"], hosts=1, runs=1, max_steps=1)
+    words = child.command(made, made.arms[0], tmp_path / "o u t", 0, tmp_path)
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"1 2 -m harness run embedded --out {tmp_path}/o u t --seed 0")
+
+
+@pytest.mark.parametrize("code", [INTERRUPTED, BROKEN])
+def test_a_run_of_one_step_that_broke_off_says_so(tmp_path: Path, code: int) -> None:
+    """It said that the plan was wrong: its log does not tell how many images an epoch has."""
+    made = plan.make("embedded", ["a:env=X=1", "b:env=X=2"], hosts=1, runs=2, epochs=3)
+    plan.write(made, tmp_path)
+    said = list[str]()
+    on = work.Here.of(machine(OLD), "boot")
+    hosts.folder(tmp_path, 1).mkdir(parents=True)
+    assert work.Work(tmp_path, made, 1, on, lambda *_: code, said.append, "again").run() == code
+    assert f"ended with exit code {code}; its files are in {tmp_path}/broken/" in said[-1] and "Go on with" in said[-1]
+    assert not list((tmp_path / "warm-up/one-step").iterdir())
 
 
 def test_epochs_are_counted_in_steps_by_a_run_of_one(tmp_path: Path) -> None:
