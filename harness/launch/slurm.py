@@ -12,6 +12,7 @@ import platform
 import re
 import shlex
 import shutil
+import string
 import subprocess
 import tempfile
 import time
@@ -19,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote, unquote_to_bytes
 
 from harness.contract import NotSuitable
 from harness.launch import controller, ledger
@@ -27,6 +29,7 @@ from harness.validation import did_you_mean
 
 COMMANDS = ("salloc", "srun", "scancel", "squeue", "scontrol", "sinfo")
 JOB = "SLURM_JOB_ID"  # of the job that this process is part of
+PLAIN = string.punctuation.replace("%", "") + " "  # beside letters and digits
 NAME = "harness-"  # begins the name of every job that a series asks for
 POLL_S = 2.0  # between two looks at the queue; a busy controller asks its users for no more
 LOST_S = 60.0  # for salloc to hear of the end of a job that the queue has no more
@@ -308,8 +311,17 @@ def _shown(job: str) -> str:
 
 
 def comment(folder: Path) -> str:
-    """By which a job is known to belong to a series: the machine that holds its ledger, and where."""
-    return f"{platform.node()}:{folder}"
+    """By which a job is known to belong to a series: the machine that holds its ledger, and where.
+
+    As a URL has a path, where it is more than plain words: the queue is read by lines.
+    """
+    return f"{platform.node()}:{quote(bytes(folder), safe=PLAIN)}"
+
+
+def _folder(comment: str) -> Path | None:
+    """Of a series of this machine's."""
+    host, _, place = comment.partition(":")
+    return Path(os.fsdecode(unquote_to_bytes(place))) if host == platform.node() else None
 
 
 def remove_leftovers(folder: Path, ours: str) -> list[str]:
@@ -320,13 +332,13 @@ def remove_leftovers(folder: Path, ours: str) -> list[str]:
     """
     removed, of_folder = [], []
     for each in _listed():
-        host, _, place = each.comment.partition(":")
-        if host != platform.node() or each.name == ours:
+        place = _folder(each.comment)
+        if place is None or each.name == ours:
             continue
-        if Path(place) == folder:
+        if place == folder:
             of_folder.append(each.name)
         try:
-            alive = each.state in OVER or (Path(place) != folder and ledger.in_use(Path(place)))
+            alive = each.state in OVER or (place != folder and ledger.in_use(place))
         except PermissionError:
             continue
         if not alive:
@@ -359,5 +371,5 @@ def _listed(name: str | None = None) -> list[_Job]:
     form = "\t".join(("%i", "%T", "%r", "%S", "%P", "%j", "%k"))
     chosen = [] if name is None else [f"--name={name}"]
     listed = answer("squeue", "--noheader", f"--user={os.getuid()}", f"--format={form}", *chosen)
-    jobs = [_Job(*line.split("\t", 6)) for line in listed.splitlines() if line.count("\t") >= 6]
+    jobs = [_Job(*line.split("\t", 6)) for line in listed.split("\n") if line.count("\t") >= 6]
     return [each for each in jobs if each.name.startswith(NAME)]

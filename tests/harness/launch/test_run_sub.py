@@ -17,7 +17,12 @@ printf '%s\\n' "$PYTHONPATH" "$@" > "{seen}"
 
 
 def submit(
-    tmp_path: Path, *jobs: tuple[int, str | Path], submit_line: str = "", options: tuple[str, ...] = (), **given: str
+    tmp_path: Path,
+    *jobs: tuple[int, str | Path],
+    submit_line: str = "",
+    options: tuple[str, ...] = (),
+    away: int = 0,
+    **given: str,
 ) -> subprocess.CompletedProcess[str]:
     tools = tmp_path / "bin"
     tools.mkdir(exist_ok=True)
@@ -26,7 +31,11 @@ def submit(
     known = "".join(f"JobId={number} JobName=ssd Command={path}{submit_line} WorkDir=/\n" for number, path in jobs)
     (tmp_path / "known").write_text(known)
     for name, text in (
-        ("scontrol", f"#!/bin/sh\ncat {tmp_path}/known\n"),
+        (
+            "scontrol",
+            f"#!/bin/sh\necho >> {tmp_path}/asked; [ $(wc -l < {tmp_path}/asked) -gt {away} ] && cat {tmp_path}/known",
+        ),
+        ("sleep", "#!/bin/sh\n"),
         ("python", PYTHON.format(seen=tmp_path / "seen")),
     ):
         (tools / name).write_text(text)
@@ -69,6 +78,14 @@ def test_a_job_that_was_requeued_goes_on_with_its_series(tmp_path: Path) -> None
     """Preempted, or its node failed: Slurm runs the script again as it was, and nobody is there to say RESUME=1."""
     assert submit(tmp_path, DGXSYSTEM="x", SLURM_RESTART_COUNT="1").returncode == 0
     assert (tmp_path / "seen").read_text().splitlines()[-1] == "--resume"
+
+
+def test_a_controller_that_does_not_answer_is_waited_for(tmp_path: Path) -> None:
+    """A requeued job ended at once with 1, as one whose trial missed its target does."""
+    assert submit(tmp_path, DGXSYSTEM="x", away=3).returncode == 0
+    assert len((tmp_path / "asked").read_text().splitlines()) == 4
+    finished = submit(tmp_path, DGXSYSTEM="x", away=100)
+    assert finished.returncode == 6 and "submit this again when it does, with RESUME=1" in finished.stderr
 
 
 def test_each_task_of_an_array_is_a_series_of_its_own(tmp_path: Path) -> None:

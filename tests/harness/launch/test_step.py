@@ -559,6 +559,26 @@ def test_the_files_of_a_job_that_is_just_ending_are_not_touched_yet(
     assert (times(tmp_path, "squeue"), times(tmp_path, "scancel")) == (4, 0)
 
 
+def test_a_job_of_a_living_series_is_let_be_wherever_its_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher
+) -> None:
+    """The queue is read by lines: that of a folder with a line break in its name was cancelled by every other series."""
+    folders = [
+        tmp_path / name for name in ("s\nl", "a\tb", "50% \x85 é", "plain, and: with words", os.fsdecode(b"\xff"))
+    ]
+    (tmp_path / "queue").write_text(
+        "".join(f"7\tRUNNING\tNone\tN/A\tmain\t{slurm.NAME}other\t{slurm.comment(each)}\n" for each in folders)
+    )
+    asked(tmp_path, monkeypatch, squeue=f"cat {tmp_path}/queue", scancel=":")
+    with contextlib.ExitStack() as series:
+        for each in folders:
+            each.mkdir()
+            series.enter_context(ledger.opened(each))
+        assert launcher.clear(tmp_path) == [] and times(tmp_path, "scancel") == 0
+    assert len(launcher.clear(tmp_path)) == len(folders)
+    assert slurm.comment(Path("/data/my runs")).endswith(":/data/my runs")
+
+
 def test_a_job_that_the_controller_forgot_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: SlurmLauncher
 ) -> None:
