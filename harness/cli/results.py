@@ -154,7 +154,7 @@ def score(
             table.say(f"{score_text.headline(each)}\n  {opinion.said}")
             table.show_table(score_text.COLUMNS, score_text.rows(each), right=score_text.FIGURES)
             if watched := list(score_text.telemetry_rows(each)):
-                table.show_table(score_text.TELEMETRY, watched, right=score_text.TELEMETRY[1:5])
+                table.show_table(score_text.TELEMETRY, watched, right=score_text.TELEMETRY[1:6])
     failed = unread or any(each.minutes is None or (official and not each.official) for each in scores)
     raise typer.Exit(1 if failed else 0)
 

@@ -14,7 +14,7 @@ COLUMNS = (
     *("init s", "epochs s", "evaluation s", "rest s"),
 )
 FIGURES = (COLUMNS[1], *COLUMNS[3:])
-TELEMETRY = ("run", "J an image", "W", "SM MHz", "hottest C", "held down, s", "trouble")
+TELEMETRY = ("run", "J an image", "W", "SM MHz", "hottest C", "GiB used", "held down, s", "trouble")
 
 
 def headline(score: Score) -> str:
@@ -71,6 +71,7 @@ def telemetry_rows(score: Score) -> Iterator[list[str]]:
             figure(found.power_w),
             figure(found.clock_sm_mhz),
             figure(found.temperature_c),
+            figure(None if found.memory_used_mib is None else found.memory_used_mib / 1024, 1),
             held or "-",
             found.problem or ", ".join([*found.slowed, *(f"XID {code}" for code in found.xid)]) or "-",
         ]

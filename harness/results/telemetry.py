@@ -72,6 +72,9 @@ class Telemetry:
     samples: tuple[Sampled, ...]
     jpeg_percent: float | None = None  # how busy the JPEG engines were, mean over the run
     clock_memory_mhz: float | None = None  # the slowest GPU's, median over the run
+    memory_used_mib: float | None = (
+        None  # the most of one GPU during the run, of all that use it: as the driver sees it
+    )
     pcie_generation: int | None = None  # the lowest GPU's, median over the run: an idle link goes down by itself
     problem: str = ""  # why the file that lies there tells nothing; nothing else is known then
 
@@ -188,6 +191,7 @@ def read(
         xid=_xids(lines),
         samples=samples,
         clock_memory_mhz=_middle(_least(_gpus(line), "clock_memory_mhz") for line in inside),
+        memory_used_mib=_most([gpu for line in inside for gpu in _gpus(line)], "memory_used_mib"),
         pcie_generation=_whole(_middle(_least(_gpus(line), "pcie_generation") for line in inside)),
         jpeg_percent=_mean(number(gpu.get("jpeg_percent")) for line in inside for gpu in _gpus(line)),
     )

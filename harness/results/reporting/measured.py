@@ -29,6 +29,7 @@ from harness.results.reporting.leaderboard import (
 from harness.results.reporting.text import TIMES
 from harness.results.score import Score, ScoredRun, score
 from harness.results.series import Series, find_logs, find_series
+from harness.results.telemetry import Telemetry
 from harness.rules import rules_for
 
 UNKNOWN = "unknown"
@@ -245,24 +246,32 @@ def _sections(series: Series, description: Mapping[str, Any]) -> Iterator[Sectio
 
 
 def _watched(records: Iterable[RunRecord]) -> Iterator[tuple[str, str]]:
-    """A line for each run whose accelerators were watched; see harness/results/telemetry.py."""
+    """A line for each run whose accelerators were watched, or that told its memory; see harness/results/telemetry.py."""
     for record in records:
         found = telemetry.beside(record)
-        if found is None:
-            continue
-        energy, held = telemetry.joules_per_image(record, found), found.held_longest_s
+        peak = record.integer("peak_memory_bytes")  # of what the run's own library had, in init
         parts = [
-            None if energy is None else f"{energy:.3g} J an image",
-            None if found.power_w is None else f"{found.power_w:.0f} W",
-            None if found.clock_sm_mhz is None else f"SM {found.clock_sm_mhz:.0f} MHz",
-            None if not found.jpeg_percent else f"JPEG engines {found.jpeg_percent:.0f} % busy",
-            None if found.temperature_c is None else f"{found.temperature_c:.0f} C at most",
-            None if not held else f"held down for {held:.1f} s",
-            *found.slowed,
-            *(f"XID {code}" for code in found.xid),
-            found.problem,
+            *(() if found is None else _watched_in(record, found)),
+            f"PyTorch {peak / 2**30:.1f} GiB" if peak else None,
         ]
-        yield Path(record.path).name, ", ".join(part for part in parts if part)
+        if told := ", ".join(part for part in parts if part):
+            yield Path(record.path).name, told
+
+
+def _watched_in(record: RunRecord, found: Telemetry) -> Iterator[str | None]:
+    energy, held, used = telemetry.joules_per_image(record, found), found.held_longest_s, found.memory_used_mib
+    yield from (
+        None if energy is None else f"{energy:.3g} J an image",
+        None if found.power_w is None else f"{found.power_w:.0f} W",
+        None if found.clock_sm_mhz is None else f"SM {found.clock_sm_mhz:.0f} MHz",
+        None if not found.jpeg_percent else f"JPEG engines {found.jpeg_percent:.0f} % busy",
+        None if found.temperature_c is None else f"{found.temperature_c:.0f} C at most",
+        None if used is None else f"{used / 1024:.1f} GiB of memory used at most",
+        None if not held else f"held down for {held:.1f} s",
+        *found.slowed,
+        *(f"XID {code}" for code in found.xid),
+        found.problem,
+    )
 
 
 def _section(title: str, facts: Mapping[str, Any]) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,12 +180,23 @@ def test_what_is_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
 def test_score_and_report_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = arms.write(tmp_path / "x", 0)
     arms.telemetry(log, held=2.5, power=612, xids=[79])
+    beside = tmp_path / "x/telemetry_0.jsonl"
+    lines = [json.loads(line) for line in beside.read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["gpus"][0]["memory_used_mib"] = 20480 + 1024 * (number == 5)
+    beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
     main(["score", str(tmp_path / "x")])
     out = capsys.readouterr().out
+    assert re.search(r"GiB used.* 21\.0 ", out, re.DOTALL)
     assert "J an image" in out and "612" in out and "temperature 2.5" in out
     main(["score", str(tmp_path / "x"), "--json"])
     (run,) = json.loads(capsys.readouterr().out)["series"][0]["runs"]
     assert run["telemetry"]["power_w"] == 612 and run["telemetry"]["joules_per_image"] > 0
     main(["report", str(tmp_path / "x"), "--json", "--no-published"])
     board = capsys.readouterr().out
-    assert "Accelerators during the runs" in board and "612 W" in board and "XID 79" in board
+    assert (
+        "Accelerators during the runs" in board
+        and "612 W" in board
+        and "21.0 GiB of memory used at most" in board
+        and "XID 79" in board
+    )
