@@ -390,6 +390,29 @@ def test_halves_that_share_a_picture(folder: Path) -> None:
     assert Folder(settings, Context(device="cpu", data_dir=changed)).evaluated_and_trained_on() == 1
 
 
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_halves_that_are_made_of_links_to_the_same_pictures(link: Callable[[Path, Path], None], folder: Path) -> None:
+    """Each half a folder of links into one store, which copies nothing: what was evaluated was trained on, without a word."""
+    for half in ("train2017", "val2017"):
+        for file in (folder / half).iterdir():
+            file.unlink()
+    small.folder(folder / "store")
+    for half, names in (("train2017", range(1, 13)), ("val2017", range(1, 7))):
+        for number in names:
+            name = f"{number:012}.jpg"
+            kept = folder / "store" / ("val2017" if half == "val2017" and number > 2 else "train2017") / name
+            link(folder / half / name, kept)
+    assert Folder(tables(), Context(device="cpu", data_dir=provide(folder))).evaluated_and_trained_on() == 2
+
+
+def test_a_picture_that_is_linked_to_be_trained_on_twice_is_evaluated_once(folder: Path) -> None:
+    (folder / "train2017" / "000000000002.jpg").unlink()
+    (folder / "train2017" / "000000000002.jpg").symlink_to("000000000001.jpg")
+    (folder / "val2017" / "000000000001.jpg").unlink()
+    (folder / "val2017" / "000000000001.jpg").symlink_to("../train2017/000000000001.jpg")
+    assert Folder(tables(), Context(device="cpu", data_dir=provide(folder))).evaluated_and_trained_on() == 1
+
+
 def narrow(folder: Path, half: str, number: int, width: int) -> None:
     """The picture's width, and its boxes on it."""
 
