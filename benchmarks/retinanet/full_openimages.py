@@ -18,7 +18,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.detection.data_set import picture_files
-from benchmarks.detection.download.fetching import Progress, RemoteFile, Say, described, digest, fetch, gigabytes
+from benchmarks.detection.download.fetching import (
+    Progress,
+    RemoteFile,
+    Say,
+    described,
+    digest,
+    fetch,
+    gigabytes,
+    set_aside,
+)
 from benchmarks.detection.download.many_files import fetch_all
 from benchmarks.detection.download.prepare import Needs, Problem, some
 from benchmarks.retinanet import openimages_boxes
@@ -60,7 +69,9 @@ class OpenImagesFiles:
             names, found = _listed(data_dir / split.annotations, split, progress)
             problems += found
             if all(problem.fixed_by for problem in found):
-                problems += _pictures(data_dir / split.pictures, names, split, progress)
+                # an interrupted `prepare` leaves the boxes that are published, which it gets before any picture
+                begun = names is not None or (data_dir / split.boxes).is_file()
+                problems += _pictures(data_dir / split.pictures, names, split, progress, begun=begun)
         weights = data_dir / self.weights
         algorithm, _, expected = self.data_set.backbone.digest.partition(":")
         if not weights.is_file():
@@ -133,8 +144,16 @@ def _listed(path: Path, split: Split, progress: Progress) -> tuple[set[str] | No
     return names, []
 
 
-def _pictures(folder: Path, names: set[str] | None, split: Split, progress: Progress) -> Iterator[Problem]:
+def _pictures(
+    folder: Path, names: set[str] | None, split: Split, progress: Progress, *, begun: bool
+) -> Iterator[Problem]:
     present = _present(folder)
+    if not begun and 0 < len(present) < split.images:
+        what = (
+            f"{folder}: {len(present):,} pictures of which no list tells that they are of OpenImages ({some(present)})"
+        )
+        yield Problem(f"{what}; if they are, put the boxes that are published, {split.boxes_url}, at {split.boxes}")
+        return
     if names is None:
         if len(present) < split.images:
             yield Problem(f"{folder}: {len(present):,} pictures, expected {split.images:,}", otherwise=GETS)
@@ -201,6 +220,8 @@ def _split(
         return [
             f"{folder}: {len(faults):,} of {len(names):,} pictures damaged ({some(faults)}); run again to replace them"
         ]
+    if annotations in damaged:  # or somebody's own, in another encoding
+        say(f"{annotations}: kept as {set_aside(annotations).name}")
     openimages_boxes.write_coco(boxes, sizes, data_set.classes, annotations, progress)
     say(f"{annotations}: {len(names):,} images, {len(boxes.images):,} boxes")
     return []

@@ -221,6 +221,25 @@ def test_only_the_missing_and_the_damaged_are_fetched(server: FileServer, tmp_pa
     assert len(server.ranges) == 2 and cut.read_bytes() == picture("00000000000000ff")
 
 
+def test_pictures_that_no_list_names_are_another_data_set_s(server: FileServer, tmp_path: Path) -> None:
+    mine = tmp_path / "train/data/00000000000000ff.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine, and no picture that is read here")
+    found = Prepared(tmp_path, small(server))
+    assert (found.asked, server.ranges) == ([], []) and mine.read_bytes().startswith(b"mine")
+    (problem,) = (text for text in found.problems if "train/data: " in text)
+    assert "1 pictures of which no list tells that they are of OpenImages (00000000000000ff.jpg)" in problem
+    assert "this is another data set" in problem
+
+
+def test_an_annotation_file_that_may_be_somebody_s_own_is_kept(server: FileServer, tmp_path: Path) -> None:
+    mine = tmp_path / "train/labels/openimages-mlperf.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes("{}".encode("utf-16"))
+    assert Prepared(tmp_path, small(server)).problems == []
+    assert mine.with_name(f"{mine.name}.before_0").read_bytes() == "{}".encode("utf-16")
+
+
 def test_a_picture_that_the_server_has_not_is_named(server: FileServer, tmp_path: Path) -> None:
     files = {name: content for name, content in server.files.items() if name != "train/00000000000000ff.jpg"}
     with FileServer(files) as poorer:

@@ -95,6 +95,11 @@ def files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
             yield f"{prefix}{name}", status
 
 
+def is_called_one(name: str) -> bool:
+    """Whether a file's name ends as those of pictures that are read here do."""
+    return Image.registered_extensions().get(os.path.splitext(name)[1].lower()) in picture_forms.FORMS  # noqa: PTH122
+
+
 def _folders(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """`folder`, those in it and those that links in it lead to, with the names of what is in them and is no folder.
 

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 ANY_COLOURS = {"JPEG", "MPO", "PNG", "WEBP"}
 # Of these the data path without DALI takes 8-bit grey and RGB, by Pillow
 PLAIN_COLOURS = {"BMP", "TIFF", "JPEG2000", "PPM"}
+FORMS = ANY_COLOURS | PLAIN_COLOURS
 # How such pixels may lie in a file, as Pillow calls it, and be packed in a TIFF file: of each of these DALI's decoders were
 # seen to make the same. Of others (5 bits a colour, 16, a byte before the colours, levels up to 100) they make others, or none
 LAYOUTS = {"L", "L;I", "L;R", "R", "RGB", "RGBX", "RGBXX", "BGR", "BGRX"}

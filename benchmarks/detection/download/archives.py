@@ -5,7 +5,6 @@ What COCO and Pascal VOC have in common; what a whole folder is, each says itsel
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from benchmarks.detection.download.fetching import (
     downloaded_bytes,
     fetch,
     gigabytes,
+    set_aside,
     sha256,
     unpack,
     unpacked_bytes,
@@ -53,10 +53,10 @@ class Archived:
             for damaged in (path for problem in problems if problem.remedy == remote for path in problem.damaged):
                 damaged.unlink()
             for own in (path for problem in problems if problem.remedy == remote for path in problem.aside):
-                say(f"{own}: kept as {_set_aside(own).name}")
+                say(f"{own}: kept as {set_aside(own).name}")
             if remote.members:
                 with_form = tar_archive.unpack if archive.suffix == ".tar" else unpack
-                written = with_form(archive, data_dir, remote.members, progress)
+                written = with_form(archive, data_dir, remote.members, say, progress)
                 say(f"{remote.name}: {written:,} files unpacked")
         return []
 
@@ -74,12 +74,6 @@ class Archived:
         if sha256(path, progress) != remote.sha256:
             return [Problem(f"{path}: damaged: its SHA-256 is not {remote.sha256}", remote)]
         return []
-
-
-def _set_aside(path: Path) -> Path:
-    """Give it a name that nothing has yet, which is returned."""
-    names = (path.with_name(f"{path.name}.before_{number}") for number in itertools.count())
-    return path.rename(next(name for name in names if not name.exists()))
 
 
 def _remedies(problems: Sequence[Problem]) -> list[RemoteFile]:

@@ -9,8 +9,10 @@ as urllib takes them from the environment. Thousands of small files: benchmarks/
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
+import itertools
 import os
 import re
 import shutil
@@ -19,7 +21,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -253,20 +255,23 @@ class _Transfer:
             raise _BrokenOff("connection closed")
 
 
-def unpack(archive: Path, folder: Path, members: tuple[str, ...], progress: Progress) -> int:
+def unpack(archive: Path, folder: Path, members: tuple[str, ...], say: Say, progress: Progress) -> int:
     """Unpack the members whose names begin with one of `members`; returns how many were written.
 
-    A file that is there with the right size is left alone, so that a call after an interruption does the rest.
-    The CRC of each one written is checked. FetchError: damaged archive, or a name that leads out of `folder`.
+    A file that is there with the right size is left alone, so that a call after an interruption does the rest; one of
+    another size is kept under another name. The CRC of each one written is checked. FetchError: damaged archive, or a name
+    that leads out of `folder`.
     """
     try:
-        with zipfile.ZipFile(archive) as content:
-            return _unpack(content, folder, members, progress)
+        with zipfile.ZipFile(archive) as content, telling_kept(archive, say) as kept:
+            return _unpack(content, folder, members, kept, progress)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise FetchError(f"{archive}: damaged archive ({error}); delete it and run again") from error
 
 
-def _unpack(archive: zipfile.ZipFile, folder: Path, members: tuple[str, ...], progress: Progress) -> int:
+def _unpack(
+    archive: zipfile.ZipFile, folder: Path, members: tuple[str, ...], kept: list[Path], progress: Progress
+) -> int:
     wanted = [info for info in archive.infolist() if info.filename.startswith(members) and not info.is_dir()]
     what = f"unpacking {Path(archive.filename or '').name}"
     written = 0
@@ -276,14 +281,41 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, members: tuple[str, ...], pr
             raise FetchError(f"{archive.filename}: member {info.filename!r} leads out of {folder}; delete this archive")
         target = folder / name
         if not (target.is_file() and target.stat().st_size == info.file_size):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f"{target.name}.part")  # so that size alone tells a whole file
-            with archive.open(info) as source, opened(part, os.O_TRUNC) as file:
-                shutil.copyfileobj(source, file, CHUNK_BYTES)
-            part.replace(target)
+            with archive.open(info) as source:
+                write_member(source, target, kept)
             written += 1
         progress(what, position, len(wanted))
     return written
+
+
+def write_member(source: IO[bytes], target: Path, kept: list[Path]) -> None:
+    """A file of an archive. It gets its name whole, so that size alone tells one: what has the name in another size was not
+    written here. That is set aside, and added to `kept`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    with opened(part, os.O_TRUNC) as file:
+        shutil.copyfileobj(source, file, CHUNK_BYTES)
+    if os.path.lexists(target):
+        kept.append(set_aside(target))
+    part.replace(target)
+
+
+@contextlib.contextmanager
+def telling_kept(archive: Path, say: Say) -> Iterator[list[Path]]:
+    """What is added to the list is said at the end, an interruption's too."""
+    kept: list[Path] = []
+    try:
+        yield kept
+    finally:
+        if kept:
+            more = f" and {len(kept) - 1:,} more likewise" if len(kept) > 1 else ""
+            say(f"{archive.name}: what had a name of its files in another size is kept: {kept[0]}{more}")
+
+
+def set_aside(path: Path) -> Path:
+    """Give it a name that nothing has yet, which is returned."""
+    names = (path.with_name(f"{path.name}.before_{number}") for number in itertools.count())
+    return path.rename(next(name for name in names if not os.path.lexists(name)))
 
 
 def opened(path: Path, how: int) -> IO[bytes]:

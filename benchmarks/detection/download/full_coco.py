@@ -1,7 +1,8 @@
 """What a complete copy of COCO 2017 is, with the backbone's weights, and whether a folder holds one.
 
 Only looks: benchmarks.detection.download.prepare downloads. A folder in COCO form that holds something else is told from a
-damaged copy, so that nothing is ever downloaded over it.
+damaged copy, so that nothing is ever downloaded over it. Where nothing lists its pictures, what an interrupted `prepare`
+leaves tells: it unpacks the lists first, and takes away no archive.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.detection.data_set import annotation_file, picture_files
 from benchmarks.detection.download.archives import Archived
-from benchmarks.detection.download.fetching import Progress, RemoteFile, Say
+from benchmarks.detection.download.fetching import Progress, RemoteFile, Say, downloaded_bytes
 from benchmarks.detection.download.prepare import Problem, some
 
 
@@ -48,13 +49,23 @@ class COCO(Archived):
 
     def verify(self, data_dir: Path, say: Say, progress: Progress) -> list[Problem]:
         """Every file that a run reads, and the counts. Of an image only beginning and end are looked at."""
-        problems = []
-        for split in self.splits:
-            path = data_dir / split.annotations
-            listed, found = _check_annotations(path, split, self.annotations, progress)
+        problems: list[Problem] = []
+        read = [
+            (split, *_check_annotations(data_dir / split.annotations, split, self.annotations, progress))
+            for split in self.splits
+        ]
+        a_list = any(listed is not None for _, listed, _ in read)
+        for split, listed, found in read:
             problems += found
-            archive = None if any(problem.remedy is None for problem in found) else split.archive
-            problems += _check_images(data_dir / split.name, listed, split, archive, say=say, progress=progress)
+            folder, archive = data_dir / split.name, split.archive
+            if not a_list and not downloaded_bytes(archive, data_dir) and (own := _not_all(folder, split)):
+                what = (
+                    f"{folder}: {len(own):,} pictures of which no list tells that they are of {self.name} ({some(own)})"
+                )
+                problems.append(Problem(f"{what}; if they are, put {archive.name} into {data_dir} and run again"))
+                continue
+            remedy = None if any(problem.remedy is None for problem in found) else archive
+            problems += _check_images(folder, listed, split, remedy, say=say, progress=progress)
         return problems + self.check_weights(data_dir, progress)
 
 
@@ -131,6 +142,12 @@ def _check_annotations(
         if found != expected
     ]
     return set(annotations.file_names), problems
+
+
+def _not_all(folder: Path, split: Split) -> set[str]:
+    """The pictures below `folder`; none where they are as many as the half has, which somebody unpacked."""
+    pictures = {name for name, _ in picture_files.files(folder) if picture_files.is_called_one(name)}
+    return set() if len(pictures) == split.images else pictures
 
 
 def _check_images(

@@ -19,7 +19,7 @@ from benchmarks.detection import whole
 from benchmarks.detection.data_set import picture_files, voc_annotations
 from benchmarks.detection.data_set.voc_annotations import Described, Part
 from benchmarks.detection.download.archives import Archived
-from benchmarks.detection.download.fetching import Progress, RemoteFile, Say
+from benchmarks.detection.download.fetching import Progress, RemoteFile, Say, downloaded_bytes
 from benchmarks.detection.download.prepare import Problem, some
 
 DEVKIT = "VOCdevkit"
@@ -55,7 +55,8 @@ class VOC(Archived):
 
     def verify(self, data_dir: Path, say: Say, progress: Progress) -> list[Problem]:  # noqa: ARG002
         """Every XML file is read, of a picture beginning and end; the annotation files are compared with what they are of."""
-        problems: list[Problem] = []
+        if problems := list(self._of_another(data_dir)):
+            return problems + self.check_weights(data_dir, progress)
         for half in self.halves:
             read: dict[Part, dict[str, Described]] = {}
             found = [each for source in half.sources for each in _check(data_dir / DEVKIT, source, read, progress)]
@@ -65,6 +66,22 @@ class VOC(Archived):
                 found = [Problem(f"{path}: {what}", otherwise="makes it")]
             problems += found
         return problems + self.check_weights(data_dir, progress)
+
+    def _of_another(self, data_dir: Path) -> Iterator[Problem]:
+        """Years' folders with files, where neither a list of VOC's is nor the archive that an interrupted `prepare` leaves."""
+        years: dict[Path, list[Source]] = {}
+        for source in (source for half in self.halves for source in half.sources):
+            years.setdefault(source.part.folder, []).append(source)
+        for year, sources in years.items():
+            kit, archives = data_dir / DEVKIT, " or ".join(source.archive.name for source in sources)
+            if any(
+                (kit / source.part.list).is_file() or downloaded_bytes(source.archive, data_dir) for source in sources
+            ):
+                continue
+            folders = [kit / year / name for name in ("Annotations", "JPEGImages")]
+            if own := {name for folder in folders for name, _ in picture_files.files(folder)}:
+                what = f"{kit / year}: {len(own):,} files of which no list tells that they are of {self.name} ({some(own)})"
+                yield Problem(f"{what}; if they are, put {archives} into {data_dir} and run again")
 
     def make(self, data_dir: Path, progress: Progress) -> None:
         """The annotation files, where all that they are made of is whole. A file is there whole or not at all."""

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from benchmarks.detection.download.fetching import CHUNK_BYTES, FetchError, Progress
+from benchmarks.detection.download.fetching import FetchError, Progress, Say, telling_kept, write_member
 
 
-def unpack(archive: Path, folder: Path, members: tuple[str, ...], progress: Progress) -> int:
+def unpack(archive: Path, folder: Path, members: tuple[str, ...], say: Say, progress: Progress) -> int:
     """Unpack the files whose names begin with one of `members`; returns how many were written.
 
-    A file that is there with the right size is left alone. Tar has no checksums of what it holds: the archive's own has been
-    checked. FetchError: cut off, a name that leads out of `folder`, or one of `members` that is no plain file.
+    A file that is there with the right size is left alone, one of another size kept under another name. Tar has no checksums
+    of what it holds: the archive's own has been checked. FetchError: cut off, a name that leads out of `folder`, or one of
+    `members` that is no plain file.
     """
     written, size = 0, archive.stat().st_size
     try:
-        with tarfile.open(archive, "r:") as opened:
+        with tarfile.open(archive, "r:") as opened, telling_kept(archive, say) as kept:
             for info in opened:
                 if str(PurePosixPath(info.name)).startswith(members) and not info.isdir():  # ./a is a
-                    written += _unpack(opened, info, folder)
+                    written += _unpack(opened, info, folder, kept)
                 progress(f"unpacking {archive.name}", min(opened.offset, size), size)
     except tarfile.TarError as error:
         raise FetchError(f"{archive}: damaged archive ({error}); delete it and run again") from error
@@ -29,7 +28,7 @@ def unpack(archive: Path, folder: Path, members: tuple[str, ...], progress: Prog
     return written
 
 
-def _unpack(archive: tarfile.TarFile, info: tarfile.TarInfo, folder: Path) -> bool:
+def _unpack(archive: tarfile.TarFile, info: tarfile.TarInfo, folder: Path, kept: list[Path]) -> bool:
     name = PurePosixPath(info.name)
     if name.is_absolute() or ".." in name.parts or "\\" in info.name or not info.isreg():
         what = (
@@ -41,11 +40,6 @@ def _unpack(archive: tarfile.TarFile, info: tarfile.TarInfo, folder: Path) -> bo
         return False
     source = archive.extractfile(info)
     assert source is not None  # of a plain file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")  # so that size alone tells a whole file
-    # where others may write in the folder somebody could have put a link in its place: it is not followed
-    how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with source, os.fdopen(os.open(part, how, 0o666), "wb") as file:
-        shutil.copyfileobj(source, file, CHUNK_BYTES)
-    part.replace(target)
+    with source:
+        write_member(source, target, kept)
     return True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.detection.download import fetching
+from benchmarks.detection.download import fetching, tar_archive
 from benchmarks.detection.download.fetching import FetchError, RemoteFile, fetch, unpack
 from tests.detection.download.http_server import SOON_S, Fault, FileServer
 from tests.patience import PATIENCE_S
@@ -200,20 +202,56 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
+def tar(members: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as opened:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            opened.addfile(info, io.BytesIO(content))
+    return made.getvalue()
+
+
 def quiet(what: str, done: int, total: int | None) -> None:
     pass
 
 
 def test_unpack_does_only_what_is_left_to_do(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.zip", {"val/": b"", "val/1.jpg": b"one", "val/2.jpg": b"two", "other/3.jpg": b"three"})
-    assert unpack(path, tmp_path, ("val/",), quiet) == 2
+    assert unpack(path, tmp_path, ("val/",), print, quiet) == 2
     assert not (tmp_path / "other").exists()
     kept = (tmp_path / "val/1.jpg").stat().st_mtime_ns
-    (tmp_path / "val/2.jpg").write_bytes(b"t")
-    assert unpack(path, tmp_path, ("val/",), quiet) == 1
+    (tmp_path / "val/2.jpg").unlink()
+    assert unpack(path, tmp_path, ("val/",), print, quiet) == 1
     assert (tmp_path / "val/2.jpg").read_bytes() == b"two"
     assert (tmp_path / "val/1.jpg").stat().st_mtime_ns == kept
     assert sorted(entry.name for entry in (tmp_path / "val").iterdir()) == ["1.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_unpack_replaces_nothing_that_it_did_not_write(kind: str, tmp_path: Path) -> None:
+    """Somebody's own pictures by the same names were gone, without a word."""
+    members = {f"val/{number}.jpg": b"of the archive" for number in range(1, 5)}
+    path = archive(tmp_path / "a.zip", members)
+    if kind == "tar":
+        path = tmp_path / "a.tar"
+        path.write_bytes(tar(members))
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val/1.jpg").write_bytes(b"mine")
+    (tmp_path / "val/1.jpg.before_0").symlink_to("mine, and not there now")
+    (tmp_path / "val/2.jpg").symlink_to(tmp_path / "mine")
+    (tmp_path / "val/3.jpg").mkdir()
+    said: list[str] = []
+    assert (unpack if kind == "zip" else tar_archive.unpack)(path, tmp_path, ("val/",), said.append, quiet) == 4
+    assert all((tmp_path / name).read_bytes() == content for name, content in members.items())
+    assert (tmp_path / "val/1.jpg.before_1").read_bytes() == b"mine"
+    assert (tmp_path / "val/1.jpg.before_0").is_symlink() and (tmp_path / "val/2.jpg.before_0").is_symlink()
+    assert (tmp_path / "val/3.jpg.before_0").is_dir()
+    (told,) = said
+    assert told == (
+        f"{path.name}: what had a name of its files in another size is kept: {tmp_path / 'val/1.jpg.before_1'} and 2 more "
+        "likewise"
+    )
 
 
 @pytest.mark.parametrize("name", ["val/../../out.jpg", "val/..\\out.jpg"])
@@ -221,7 +259,7 @@ def test_unpack_stays_in_its_folder(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     with pytest.raises(FetchError, match="leads out of"):
-        unpack(archive(folder / "a.zip", {name: b"x"}), folder, ("val/",), quiet)
+        unpack(archive(folder / "a.zip", {name: b"x"}), folder, ("val/",), print, quiet)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.zip"]
 
 
@@ -233,7 +271,7 @@ def test_a_damaged_archive_is_named(at: int, tmp_path: Path) -> None:
     content[at] ^= 0xFF
     path.write_bytes(content[:-4] if at < 0 else content)
     with pytest.raises(FetchError, match=r"a\.zip: damaged archive"):
-        unpack(path, tmp_path, ("val/",), quiet)
+        unpack(path, tmp_path, ("val/",), print, quiet)
     assert not (tmp_path / "val/1.jpg").exists()
 
 

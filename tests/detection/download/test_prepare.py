@@ -346,6 +346,50 @@ def test_without_annotations_what_is_damaged_is_named_and_kept(server: FileServe
     assert problem.remedy is not None and problem.damaged == ()
 
 
+def test_pictures_that_no_list_names_are_another_data_set_s(server: FileServer, original: Path, tmp_path: Path) -> None:
+    """Annotation files by other names beside pictures in train2017: it was taken for empty, and its pictures replaced."""
+    write(tmp_path, [Picture(level, [BOX]) for level in (200, 201, 202)])
+    (tmp_path / "annotations" / "instances_train2017.json").rename(tmp_path / "annotations" / "mine.json")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    told = run(server, tmp_path, no := User(yes=False))
+    (problem,) = (text for text in told if "train2017: " in text)
+    assert "train2017: 3 pictures of which no list tells that they are of small COCO (000000000001.jpg, " in problem
+    assert f"if they are, put train2017.zip into {tmp_path} and run again; this is another data set" in problem
+    assert [BACKBONE in question and "zip" not in question for question in no.asked] == [True]
+    assert [text for text in run(server, tmp_path, User()) if "` gets " in text] == []
+    assert {path: path.read_bytes() for path in before} == before and not (tmp_path / "val2017").exists()
+
+    shutil.copy(original / "train2017.zip", tmp_path)
+    user = User()
+    assert run(server, tmp_path, user) == [], "its owner says that they are to be completed"
+    assert "train2017.zip: what had a name of its files in another size is kept: " in "\n".join(user.said)
+    for name in ("000000000001.jpg", "000000000002.jpg", "000000000003.jpg"):
+        mine = tmp_path / "train2017" / name
+        assert before[mine] in (mine.read_bytes(), mine.with_name(f"{name}.before_0").read_bytes())
+
+
+def test_an_unpacking_that_was_interrupted_goes_on(server: FileServer, original: Path, tmp_path: Path) -> None:
+    class Interrupting(User):
+        def progress(self, what: str, done: int, total: int | None) -> None:
+            if what == "unpacking train2017.zip" and done == 7:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(server, tmp_path, Interrupting())
+    for listed in (tmp_path / "annotations").iterdir():
+        listed.unlink()
+    assert len(list((tmp_path / "train2017").iterdir())) == 7
+    assert run(server, tmp_path, User()) == []
+    assert_complete(tmp_path, original)
+
+
+def test_all_pictures_unpacked_by_hand_need_no_archive(server: FileServer, original: Path, tmp_path: Path) -> None:
+    for half in HALVES:
+        shutil.copytree(original / half, tmp_path / half)
+    assert run(server, tmp_path, User()) == []
+    assert not list(tmp_path.glob("*2017.zip"))[1:] and (tmp_path / ANNOTATIONS).exists()
+
+
 def another(folder: Path) -> None:
     """Make the folder's half for validation another data set's, which lacks a picture."""
     write(folder / "other", [*HALVES["val2017"][:4], Picture(1, [])], half="val2017")

@@ -235,6 +235,27 @@ def test_another_data_set_of_voc_s_form_is_left_alone(server: FileServer, tmp_pa
     assert server.ranges == [] and not (tmp_path / "annotations").exists()
 
 
+def test_files_that_no_list_of_voc_s_names_are_left_alone(server: FileServer, tmp_path: Path) -> None:
+    """A kit of one's own with lists by other names: two years of VOC were to be unpacked into it."""
+    assert run(server, tmp_path, User()) == []
+    for path in tmp_path.glob("*.tar"):
+        path.unlink()
+    lists = tmp_path / "VOCdevkit/VOC2007/ImageSets/Main"
+    (lists / "trainval.txt").rename(lists / "mine.txt")
+    (problem,) = run(server, tmp_path, User(yes=False))
+    assert problem.endswith("gets trainval7.tar (0.00 GB)"), "the list of the other half tells what the files are"
+    (lists / "test.txt").unlink()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    requests, user = len(server.ranges), User()
+    (problem,) = run(server, tmp_path, user)
+    assert "VOC2007: 10 files of which no list tells that they are of small VOC" in problem
+    assert f"put trainval7.tar or test7.tar into {tmp_path} and run again; this is another data set" in problem
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert (user.asked, len(server.ranges)) == ([], requests)
+    (tmp_path / "test7.tar").write_bytes(server.files["test7.tar"])
+    assert run(server, tmp_path, User()) == [], "as an interrupted one leaves it"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -246,13 +267,13 @@ def test_another_data_set_of_voc_s_form_is_left_alone(server: FileServer, tmp_pa
 def test_an_archive_that_is_none_or_leads_elsewhere(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.tar").write_bytes(content)
     with pytest.raises(FetchError, match=message):
-        tar_archive.unpack(tmp_path / "a.tar", tmp_path / "into", ("VOCdevkit/",), lambda *_: None)
+        tar_archive.unpack(tmp_path / "a.tar", tmp_path / "into", ("VOCdevkit/",), print, lambda *_: None)
     assert not (tmp_path.parent / "out").exists()
 
 
 def test_names_may_begin_with_a_dot(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar({"./VOCdevkit/a": b"x"}))
-    assert tar_archive.unpack(tmp_path / "a.tar", tmp_path / "into", ("VOCdevkit/",), lambda *_: None) == 1
+    assert tar_archive.unpack(tmp_path / "a.tar", tmp_path / "into", ("VOCdevkit/",), print, lambda *_: None) == 1
     assert (tmp_path / "into/VOCdevkit/a").read_bytes() == b"x"
 
 
@@ -262,7 +283,7 @@ def test_a_link_in_an_archive_is_no_file(tmp_path: Path) -> None:
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(info)
     with pytest.raises(FetchError, match="is no plain file"):
-        tar_archive.unpack(tmp_path / "a.tar", tmp_path / "into", ("VOCdevkit/",), lambda *_: None)
+        tar_archive.unpack(tmp_path / "a.tar", tmp_path / "into", ("VOCdevkit/",), print, lambda *_: None)
 
 
 def test_the_published_one_is_the_configurations() -> None:
