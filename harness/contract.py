@@ -89,6 +89,7 @@ class DataSummary:
     steps_per_epoch: int  # of the optimizer; the same in each epoch and on every rank, as the harness counts on it
     more: Mapping[str, Plain] = field(default_factory=dict)  # what else a reader of the log should know of the data
     eval_samples_trained_on: int = 0  # of eval_samples, those that are trained on too: no quality that counts
+    remarks: Sequence[str] = ()  # what whoever runs it should know of the data, a sentence each: shown as warnings
 
 
 # Where the time of a step goes, as far as a session tells: the keys of Interval.phases, in their order

@@ -174,6 +174,7 @@ class DetectorSession(ABC):
             self.schedule.steps_per_epoch,
             {"boxes": self.folder.boxes()},
             eval_samples_trained_on=self.folder.evaluated_and_trained_on(),
+            remarks=self.folder.remarks(),
         )
         self.folder.check(found.train_samples, found.eval_samples)
         return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.contract import STEP_PHASES, Context, DataSummary, Interval, Session
@@ -74,6 +74,9 @@ def summary(here: Context, found: Any) -> DataSummary:
             f"load_data gave eval_samples_trained_on = {_shown(both)}: of eval_samples = {found.eval_samples} it is a part"
         )
     told("load_data's more", found.more)
+    sentences = isinstance(found.remarks, Sequence) and not isinstance(found.remarks, str)
+    if not sentences or not all(isinstance(each, str) for each in found.remarks):
+        raise NotAsPromised(f"load_data gave remarks = {_shown(found.remarks)}: sentences are needed")
     _alike(here, "load_data gave steps_per_epoch =", found.steps_per_epoch)
     return found
 

@@ -15,7 +15,7 @@ import math
 import time
 
 from harness.config import Configuration
-from harness.contract import Context, NotSuitable, Session
+from harness.contract import Context, DataSummary, NotSuitable, Session
 from harness.execution import (
     bits,
     checkpoint,
@@ -156,17 +156,7 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
         log.start(keys.RUN_START)
         run.started = started
         found = given.summary(here, session.load_data())
-        log.point(keys.TRAIN_SAMPLES, found.train_samples)
-        log.point(keys.EVAL_SAMPLES, found.eval_samples)
-        log.point("steps_per_epoch", found.steps_per_epoch)  # train_samples may be more than these train on
-        for name, value in found.more.items():
-            log.point(name, value)
-        if both := found.eval_samples_trained_on:
-            log.point("eval_samples_trained_on", both)
-            run.screen.say(
-                f"warning: {both} of {found.eval_samples} images to evaluate are trained on too: the quality says nothing of "
-                "images that are new, and the run is no result"
-            )
+        _say_data(run, found)
         budget = Budget(found, request.max_steps)
         first_epoch = 1
         if resumed is not None:
@@ -188,6 +178,23 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
         how = ending.stop(run, how)
         _after(run, here, session, how)
     return how
+
+
+def _say_data(run: Run, found: DataSummary) -> None:
+    """What load_data found, in the log and, where it is a reason not to go on, on the screen."""
+    run.log.point(keys.TRAIN_SAMPLES, found.train_samples)
+    run.log.point(keys.EVAL_SAMPLES, found.eval_samples)
+    run.log.point("steps_per_epoch", found.steps_per_epoch)  # train_samples may be more than these train on
+    for name, value in found.more.items():
+        run.log.point(name, value)
+    if both := found.eval_samples_trained_on:
+        run.log.point("eval_samples_trained_on", both)
+        run.screen.say(
+            f"warning: {both} of {found.eval_samples} images to evaluate are trained on too: the quality says nothing of "
+            "images that are new, and the run is no result"
+        )
+    for remark in found.remarks:
+        run.screen.say(f"warning: {remark}")
 
 
 def _opened(configuration: Configuration, here: Context, closing: contextlib.ExitStack) -> Session:

@@ -342,8 +342,21 @@ def test_boxes_of_next_to_nothing_are_counted_for_the_log(folder: Path) -> None:
 
     edit(folder, "train2017", shrink)
     boxes = Folder(tables(), Context(device="cpu", data_dir=provide(folder))).boxes()
-    assert boxes["train"] == {"boxes": 23, "under_a_pixel": 2, "not_counted": 1}
-    assert boxes["eval"] == {"boxes": 12, "under_a_pixel": 0, "not_counted": 0}
+    assert boxes["train"] == {"boxes": 23, "under_a_pixel": 2, "not_counted": 1, "copies": 0}
+    assert boxes["eval"] == {"boxes": 12, "under_a_pixel": 0, "not_counted": 0, "copies": 0}
+
+
+def test_boxes_that_are_there_twice_are_told(folder: Path) -> None:
+    """Under other ids, as where two exports were joined: the quality then has a bound that nothing in a log explains."""
+
+    def again(document: dict[str, Any]) -> None:
+        document["annotations"] += [{**box, "id": 100 + box["id"]} for box in document["annotations"][:5]]
+
+    path = edit(folder, "val2017", again)
+    found = Folder(tables(), Context(device="cpu", data_dir=provide(folder)))
+    assert [found.boxes()[half]["copies"] for half in checked.HALVES] == [0, 5]  # type: ignore[index, call-overload]
+    (remark,) = found.remarks()
+    assert remark.startswith(f"{path}: 5 of 17 boxes are there before, in the same image and of the same category")
 
 
 @pytest.mark.parametrize(

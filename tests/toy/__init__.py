@@ -82,7 +82,8 @@ class ToySession:
             raise ValueError("the folder has 7 numbers, the configuration says 8")
         time.sleep(BEYOND_PATIENCE_S if self.toy.fate == "reads slowly" else 0)
         both = 3 if self.toy.fate == "knows the answers" else 0
-        return DataSummary(4 * self.toy.steps, 4, self.toy.steps, eval_samples_trained_on=both)
+        remarks = ["half of the numbers are there before"] if both else []
+        return DataSummary(4 * self.toy.steps, 4, self.toy.steps, eval_samples_trained_on=both, remarks=remarks)
 
     def train_epoch(self, epoch: int, steps: int | None = None) -> Iterator[Interval]:
         last, since = self.toy.steps if steps is None else steps, 0

@@ -36,6 +36,7 @@ NAME = "a name relative to the folder of images, within it and without control c
 BOX = f"four numbers of px up to {FARTHEST_PX:,.0f}, the last two, width and height, above 0"
 # Share of boxes without width or height that passes: COCO 2017 has a few among its 860,001, which no reader counts
 FLAT = 1e-4
+NO_ID = -(2**63)  # of an annotation without one, or with one that is no whole number: no box needs it
 
 
 class Image(msgspec.Struct, gc=False):
@@ -131,7 +132,11 @@ def categories(table: Table[Category], faults: Faults) -> Categories:
 def boxes(table: Table[Annotation], faults: Faults) -> Boxes:
     """The annotations as columns; what is wrong goes to `faults`."""
     whole = ("image_id", "category_id", "iscrowd", "difficult")
-    columns = _columns(table, {**dict.fromkeys(whole, _integers), "bbox": _fours, "area": _numbers_or_none})
+    other = {"bbox": _fours, "area": _numbers_or_none, "id": _integers_or_none}
+    columns = _columns(table, {**dict.fromkeys(whole, _integers), **other})
+    ids, _ = columns.pop("id")
+    # a list joined to itself: a second copy of a box is never found beside the first
+    _refuse_again(table, [place for place in _places_again(ids) if ids[place] != NO_ID], faults)
     image_ids, category_ids = (_in_range(table, name, columns.pop(name), faults) for name in whole[:2])
     crowd, difficult = (
         _in_range(table, name, columns.pop(name), faults, Range(0, 1, "0 or 1")).astype(np.bool_) for name in whole[2:]
@@ -229,6 +234,13 @@ def _fours(values: list[Any]) -> Part:
     return np.array([value if is_box(value) else none for value in values], dtype=np.float64).reshape(-1, 4), []
 
 
+def _integers_or_none(values: list[Any]) -> Part:
+    """NO_ID for what is no whole number of 64 bits."""
+    column, wrong = _integers(values)
+    column[wrong] = NO_ID
+    return column, []
+
+
 def _numbers_or_none(values: list[Any]) -> Part:
     """NaN, which no JSON file holds, for none; -1 for what is no number."""
     if set(map(type, values)) <= {int, float, type(None)}:
@@ -258,8 +270,19 @@ def _in_range(table: Table[Any], name: str, column: Part, faults: Faults, wanted
 
 def _unique(table: Table[Any], column: Part, faults: Faults) -> I64:
     ids = _in_range(table, "id", column, faults)
-    if not column[1] and len(np.unique(ids)) < len(ids):
-        order = np.argsort(ids, kind="stable")
-        again = np.sort(order[1:][ids[order][1:] == ids[order][:-1]])
-        faults.values(table.name, again.tolist(), table, "id", f"one that none of the {table.name} before it has")
+    if not column[1]:
+        _refuse_again(table, _places_again(ids), faults)
     return ids
+
+
+def _places_again(ids: I64) -> list[int]:
+    """Places of those that stood before."""
+    if len(np.unique(ids)) == len(ids):
+        return []
+    order = np.argsort(ids, kind="stable")
+    found: list[int] = np.sort(order[1:][ids[order][1:] == ids[order][:-1]]).tolist()
+    return found
+
+
+def _refuse_again(table: Table[Any], places: list[int], faults: Faults) -> None:
+    faults.values(table.name, places, table, "id", f"one that none of the {table.name} before it has")

@@ -82,6 +82,13 @@ class Annotations:
         found[self.images[self.counted]] = True
         return found
 
+    @cached_property
+    def copies(self) -> int:
+        """Boxes that count and are there before: of the same image and category, at the same place and as large."""
+        columns = [column[self.counted] for column in (self.images, self.categories, *self.xywh_px.T)]
+        order = np.lexsort(columns)
+        return int(np.logical_and.reduce([column[order][1:] == column[order][:-1] for column in columns]).sum())
+
     def to_find(self, evaluated: npt.NDArray[np.bool_]) -> int:
         """Boxes of the images `evaluated` (N,) that an evaluator asks for: crowds are never missed."""
         return int((self.counted & ~self.crowd & evaluated[self.images]).sum())

@@ -55,6 +55,7 @@ class Counts:
     labels: list[int]  # of those, for each label from 1
     boxes_under_a_pixel: int = 0  # of those, with a side shorter than a pixel of the picture
     boxes_not_counted: int = 0  # which no reader takes for one, see annotation_file.MIN_SIDE_PX
+    copies: int = 0  # of those that count, see Annotations.copies
 
 
 @dataclass(frozen=True)
@@ -299,6 +300,7 @@ def counts(found: Annotations, train: Annotations) -> Counts:
         np.bincount(labels, minlength=len(label)).tolist(),
         int((found.counted & (found.xywh_px[:, 2:] < 1).any(axis=1)).sum()),
         int((~found.counted).sum()),
+        found.copies,
     )
 
 

@@ -118,6 +118,7 @@ VALUES: list[tuple[str, int, str, Any, str]] = [
     ("images", 0, "file_name", "\x1b[2J", 'file_name is "\\u001b[2J"'),
     ("images", 1, "file_name", "a.jpg", 'file_name is "a.jpg", expected one that none of the images before it has'),
     ("images", 1, "file_name", "./a.jpg", 'file_name is "./a.jpg", expected one that none of the images before it has'),
+    ("annotations", 2, "id", 1, "annotations[2] (id 1): id is 1, expected one that none of the annotations before it has"),
     ("categories", 0, "id", 4, "categories[1] (id 4): id is 4, expected one that none of the categories before it has"),
     ("categories", 1, "name", ..., "name is missing"),
     ("categories", 1, "name", 5, "name is 5, expected a text"),
@@ -134,6 +135,20 @@ def test_a_wrong_value_is_named(case: tuple[str, int, str, Any, str], tmp_path: 
     said = refusal(wrong, tmp_path)
     assert complaint in said
     assert "\n" not in said
+
+
+def test_annotations_that_are_listed_twice(tmp_path: Path) -> None:
+    """A list joined to itself was trained on, and bounded the mAP of perfect detections near 0.5."""
+    twice = document()
+    twice["annotations"] += copy.deepcopy(twice["annotations"])
+    said = refusal(twice, tmp_path).splitlines()
+    assert said[0].startswith("annotations[3] (id 1): id is 1, expected one that none") and len(said) == 3
+    for box in twice["annotations"]:
+        del box["id"]
+    assert read(twice, tmp_path).copies == 2, "of two that count"
+    twice["annotations"][1]["id"], twice["annotations"][2]["id"] = "a", "a"
+    twice["annotations"][3]["category_id"], twice["annotations"][4]["bbox"][0] = 4, -4.5
+    assert read(twice, tmp_path).copies == 0
 
 
 def test_a_picture_of_too_many_pixels_is_refused_by_its_listed_size(tmp_path: Path) -> None:

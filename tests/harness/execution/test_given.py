@@ -48,6 +48,9 @@ def test_what_the_contract_allows_passes() -> None:
         ({"steps_per_epoch": 2.5}, "steps_per_epoch = 2.5"),
         ({"steps_per_epoch": True}, "steps_per_epoch = True"),
         ({"eval_samples_trained_on": 5}, "eval_samples_trained_on = 5"),
+        ({"remarks": "a sentence"}, "remarks = 'a sentence'"),
+        ({"remarks": None}, "remarks = None"),
+        ({"remarks": [1]}, r"remarks = \[1\]"),
         ({"more": {"train_samples": 9}}, "load_data's more gave train_samples, which the harness says itself"),
     ],
 )

@@ -72,6 +72,7 @@ def test_evaluating_what_was_trained_on_is_said(tmp_path: Path) -> None:
     finished = run(toy.write(tmp_path, toy.raw("knows the answers")), "--out", tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert "warning: 3 of 4 images to evaluate are trained on too" in finished.stdout
+    assert "warning: half of the numbers are there before\n" in finished.stdout, "a benchmark's own remark"
     log = tmp_path / "result_0.txt"
     assert [event["value"] for event in events(log) if event["key"] == "eval_samples_trained_on"] == [3]
     assert complies(log)
