@@ -38,7 +38,7 @@ def _panel(evaluation: Evaluation, images: Path, image_id: int) -> npt.NDArray[n
             canvas.rectangle(corners, outline="white", width=1)
     rows = evaluation.first_rows[evaluation.first_rows[:, 0] == image_id]
     shown = rows[rows[:, 5] >= SCORE_SHOWN]
-    for _, *box, score, category in shown[np.argsort(-shown[:, 5])][:BOXES_SHOWN][::-1]:
+    for _, *box, score, category in shown[np.argsort(-shown[:, 5])][:BOXES_SHOWN][::-1].tolist():
         text = f"{truth.category_name(int(category))} {score:.2f}"
         mark(picture, [value * zoom for value in box], text, int(category))
     return np.asarray(picture)
@@ -65,7 +65,7 @@ def _corners(xywh_px: Sequence[float], picture: Image.Image, line_px: int) -> tu
     None where there is nothing to be seen, or no box. Pillow takes time by a rectangle's extent, not by what of it lies in the
     picture, and a model that has diverged finds boxes of a thousand million px.
     """
-    x, y, w, h = xywh_px
+    x, y, w, h = map(float, xywh_px)  # numpy's own warn of inf - inf
     right, bottom = x + w, y + h
     if not all(map(math.isfinite, (x, y, right, bottom))):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,12 @@ def test_panels_show_the_first_images(nine: Folder) -> None:
     orange = np.array([0xE6, 0x9F, 0x00])  # the colour of category 7, which only `look` draws
     assert (found == orange).all(axis=2).any()
     assert not (nothing == orange).all(axis=2).any()
+    # of a run that has diverged: a bare RuntimeWarning of numpy's was all that its screen said
+    whole.first_rows = np.array([[whole.first_ids[0], -math.inf, 1e308, math.inf, 1e308, 0.9, 7]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not (panels.draw(whole, nine.images, 1)[0] == orange).all(axis=2).any()
+        panels.mark(Image.new("RGB", (9, 9)), [*np.array([-math.inf, 1e308, math.inf, 1e308])], "", 0)
 
 
 def test_of_a_strip_a_panel_is_drawn_too(tmp_path: Path) -> None:
