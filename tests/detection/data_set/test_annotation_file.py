@@ -151,6 +151,50 @@ def test_annotations_that_are_listed_twice(tmp_path: Path) -> None:
     assert read(twice, tmp_path).copies == 0
 
 
+def changed_boxes(test_data: Path, change: Callable[[list[float], int, int], list[float]], share: float) -> Document:
+    """COCO's own, of which every one within `share` of each ten is changed: box, width and height of its picture."""
+    found: Document = json.loads((test_data / "coco256" / "annotations" / "instances_val2017.json").read_bytes())
+    sizes = {image["id"]: (image["width"], image["height"]) for image in found["images"]}
+    for number, box in enumerate(found["annotations"]):
+        if number % 10 < 10 * share:
+            box["bbox"] = change(box["bbox"], *sizes[box["image_id"]])
+    return found
+
+
+FORMS: dict[str, tuple[Callable[[list[float], int, int], list[float]], str]] = {
+    "fractions": (
+        lambda box, w, h: [box[0] / w, box[1] / h, box[2] / w, box[3] / h],
+        "boxes are no larger than a pixel: where they are fractions, write them in px of the picture",
+    ),
+    "corners": (
+        lambda box, w, h: [box[0], box[1], box[0] + box[2], box[1] + box[3]],
+        "too large, where all fit as corners [x1, y1, x2, y2]: write x2 - x1 and y2 - y1; expected",
+    ),
+    "another size": (lambda box, w, h: [2 * value for value in box], "as large as is listed; expected [x, y, width, height]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_boxes_in_another_form_are_refused_as_a_whole(form: str, test_data: Path, tmp_path: Path) -> None:
+    """Each alone lies on its picture, and all were trained on without a word."""
+    change, says = FORMS[form]
+    said = refusal(changed_boxes(test_data, change, 1.0), tmp_path)
+    assert re.match(r"annotations\[\d+\] \(id \d+\): bbox is \[.* in \d{12}\.jpg, \d+ x \d+ px, and \d+ of 898 ", said)
+    assert says in said and "\n" not in said
+    if form != "another size":  # of which what lies beside its picture is refused alone
+        read(changed_boxes(test_data, change, 0.4), tmp_path)
+
+
+def test_corners_of_boxes_that_lie_near_the_origin_are_refused_too(tmp_path: Path) -> None:
+    """Three in four then still end within their pictures."""
+    boxes = document()
+    for box, corners in zip(boxes["annotations"], ([1, 2, 31, 22], [20, 25, 29, 38], [3, 3, 12, 9]), strict=True):
+        box["bbox"] = corners
+    assert "and 1 of 3 boxes are too large, where all fit as corners" in refusal(boxes, tmp_path)
+    boxes["annotations"][2]["bbox"] = [30, 3, 12, 9]
+    read(boxes, tmp_path)
+
+
 def test_a_picture_of_too_many_pixels_is_refused_by_its_listed_size(tmp_path: Path) -> None:
     wrong = document()
     wrong["images"][0] |= {"width": 20_000, "height": 20_000}
