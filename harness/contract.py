@@ -267,6 +267,13 @@ class Placed(Protocol):
         """
         ...
 
+    def hollow(self, config: Any, data_dir: Path) -> list[str]:
+        """What of the folder this configuration reads and is there with nothing in it, as a download that broke off leaves it.
+
+        By its name in the folder; no file is opened.
+        """
+        ...
+
     def prepared_as(self, config: Any) -> str | None:
         """What `prepare --dataset` calls the data set that this configuration reads, "" what is prepared without it.
 

@@ -43,6 +43,11 @@ def is_there(path: Path | str) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
+def no_folder(path: Path) -> str:
+    """What is in a folder's place, for a message, where `is_folder` says that there is none."""
+    return "is a file, and a folder is needed" if is_there(path) else "there is no such folder"
+
+
 def text(path: Path) -> str:
     """Of a file of the kernel's or the system's, stripped; empty where there is none or we may not read it."""
     try:

@@ -437,7 +437,7 @@ def check_inputs(request: Request, prepared_by: str | None) -> None:
         return
     if data_dir is not None:
         if not outside.is_folder(data_dir):
-            raise ValueError(f"--data-dir {data_dir}: there is no such folder")
+            raise ValueError(f"--data-dir {data_dir}: {outside.no_folder(data_dir)}")
         try:
             first = next(data_dir.iterdir(), None)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -68,6 +69,14 @@ class DetectorBenchmark(ABC):
         wanted = [(getattr(config.data, f"{half}_annotations"), Path.is_file) for half in ("train", "eval")]
         wanted += [(getattr(config.data, f"{half}_images"), Path.is_dir) for half in ("train", "eval")]
         return [name for name, is_there in wanted if not is_there(data_dir / name)]
+
+    def hollow(self, config: Any, data_dir: Path) -> list[str]:
+        if config.data.source == "embedded":
+            return []
+        settings = config.data
+        files = [name for name in (settings.train_annotations, settings.eval_annotations) if _is_empty(data_dir / name)]
+        folders = [name for name in (settings.train_images, settings.eval_images) if _has_no_file(data_dir / name)]
+        return files + folders
 
     def prepared_as(self, config: Any) -> str | None:
         """See harness.contract.Placed: the published data set of these files with so many categories."""
@@ -167,6 +176,32 @@ class DetectorBenchmark(ABC):
         from benchmarks.detection import probe
 
         return probe.figures(lambda there: self.session(scratch, there), scratch, context, seconds_of)
+
+
+def _is_empty(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size == 0
+
+
+def _has_no_file(folder: Path) -> bool:
+    """Whether a folder is there and, as far as it can be looked into, nothing in it, at whatever depth, but what is hidden."""
+    left, seen = [str(folder)] if folder.is_dir() else [], set()
+    known_empty = bool(left)
+    while left:
+        here = os.path.realpath(left.pop())
+        if here in seen:  # by a link to a folder above
+            continue
+        seen.add(here)
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if not entry.is_dir():
+                        return False
+                    left.append(entry.path)
+        except OSError:
+            known_empty = False
+    return known_empty
 
 
 def not_the_rules(config: DetectorConfig, table: str, names: Iterable[str]) -> Iterator[str]:

@@ -144,7 +144,7 @@ def benchmark_folders(environment: Mapping[str, str] = os.environ) -> list[Path]
     found = [Path(each) for each in environment.get(BENCHMARKS, "").split(os.pathsep) if each]
     for folder in found:
         if not outside.is_folder(folder):
-            raise ValueError(f"{BENCHMARKS} names {folder}: there is no such folder")
+            raise ValueError(f"{BENCHMARKS} names {folder}: {outside.no_folder(folder)}")
         if next(folder.glob("*/rules.toml"), None) is None:
             above = (
                 f"; is {folder.resolve().parent} meant, the folder above?"

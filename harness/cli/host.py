@@ -96,7 +96,7 @@ def _publishing(configuration: str) -> Iterator[Finding]:
 
 
 def _reading(data_dir: Path, configuration: str | None) -> Reading | None:
-    """What the named configuration lacks in the folder; else the first that lacks nothing, or the one that lacks least."""
+    """What the named configuration misses in the folder; else the first that misses nothing, or the one that misses least."""
     from harness import config, config_files
     from harness.system.doctor import Reading
 
@@ -112,13 +112,15 @@ def _reading(data_dir: Path, configuration: str | None) -> Reading | None:
         look = getattr(chosen.benchmark, "lacks", None)
         lacks = None if look is None else look(chosen.tables, data_dir)
         if lacks is not None:
-            found.append(Reading(chosen.name, chosen.benchmark_name, chosen.prepared_by, tuple(lacks)))
+            look = getattr(chosen.benchmark, "hollow", None)
+            hollow = () if look is None else tuple(look(chosen.tables, data_dir))
+            found.append(Reading(chosen.name, chosen.benchmark_name, chosen.prepared_by, tuple(lacks), hollow))
     if not found:
         return None
     usual = config.default_benchmark()  # of an empty folder all lack as much
-    best = min(found, key=lambda each: (len(each.lacks), each.benchmark != usual))
-    complete = sum(not each.lacks for each in found)
-    return best if best.lacks else replace(best, more=complete - 1)
+    best = min(found, key=lambda each: (len(each.lacks), len(each.hollow), each.benchmark != usual))
+    complete = sum(each.whole for each in found)
+    return best if not best.whole else replace(best, more=complete - 1)
 
 
 def _show(findings: list[Finding]) -> None:

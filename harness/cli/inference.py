@@ -242,7 +242,7 @@ def inference(
     if images is not None:
         files, complaints, _ = detecting.files([images])
         if complaints or not outside.is_folder(images):
-            raise ValueError(f"--images {images}: {'; '.join(complaints) or 'no such folder'}")
+            raise ValueError(f"--images {images}: {'; '.join(complaints) or outside.no_folder(images)}")
     here, machine, _ = detectors.device(device)
     wanted = measuring.Wanted(
         scenarios=tuple(map(str, scenario or Scenario)),

@@ -69,7 +69,7 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
     if request.data_dir is not None and not outside.is_folder(
         request.data_dir
     ):  # also where a benchmark would not look
-        raise ValueError(f"--data-dir {request.data_dir}: there is no such folder")
+        raise ValueError(f"--data-dir {request.data_dir}: {outside.no_folder(request.data_dir)}")
     try:
         data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)
     except OSError as error:

@@ -156,7 +156,7 @@ def _usage(submission: Submission) -> None:
     if submission.ruleset is not None and submission.ruleset not in checkable():
         raise ValueError(f"--ruleset {submission.ruleset}: one of {', '.join(checkable())}")
     if submission.sources is not None and not outside.is_folder(submission.sources):
-        raise ValueError(f"--sources {submission.sources}: no such folder")
+        raise ValueError(f"--sources {submission.sources}: {outside.no_folder(submission.sources)}")
 
 
 def _is_name(text: str) -> bool:

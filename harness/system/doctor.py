@@ -28,7 +28,12 @@ class Reading:
     benchmark: str  # whose data set it is
     prepared_by: str | None  # as a configuration has it
     lacks: tuple[str, ...] = ()  # of the folder; empty where all is there
+    hollow: tuple[str, ...] = ()  # what is there with nothing in it
     more: int = 0  # configurations that it is complete for, too
+
+    @property
+    def whole(self) -> bool:
+        return not self.lacks and not self.hollow
 
 
 def examine(
@@ -167,6 +172,9 @@ def _data(place: Place, reading: Reading | None) -> Finding:
     if place.unreachable:
         fix = "let this user into all folders above it; a network file system's is mounted again"
         return Finding("problem", "data set", f"{text}: cannot be looked at ({place.unreachable})", fix)
+    if place.occupied:
+        fix = "name the folder that holds the annotations and the pictures"
+        return Finding("problem", "data set", f"{text}: is a file, and a folder is needed", fix)
     if not place.exists:
         return Finding("problem", "data set", f"{text}: there is no such folder", "check --data-dir and the mount")
     if not place.readable:
@@ -178,12 +186,13 @@ def _data(place: Place, reading: Reading | None) -> Finding:
             command = "python -m harness prepare" if options is None else prepare_command(options, place.path)
             fix = f"`{command}` downloads the data set; {fix}"
         return Finding("problem", "data set", f"{text}: empty", fix)
-    if reading is not None and reading.lacks:
-        missing = ", ".join(reading.lacks)
+    if reading is not None and not reading.whole:
+        found = (("lacks", reading.lacks), ("has nothing in", reading.hollow))
+        missing = " and ".join(f"{what} {', '.join(names)}" for what, names in found if names)
         fix = "one of your own needs a configuration that names its files: doctor CONFIGURATION"
         if reading.prepared_by is not None:
             fix = f"`{prepare_command(reading.prepared_by, place.path)}` completes a known data set; {fix}"
-        return Finding("problem", "data set", f"{text}: it lacks {missing}, which {reading.configuration} reads", fix)
+        return Finding("problem", "data set", f"{text}: it {missing}, which {reading.configuration} reads", fix)
     if reading is not None:
         more = f" and {reading.more} more" if reading.more else ""
         text += f", with the files that {reading.configuration}{more} read{'' if reading.more else 's'}"

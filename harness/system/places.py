@@ -31,6 +31,7 @@ class Place:
     size_gib: float
     free_gib: float
     filesystem: str  # "ext4", "nfs4", ...
+    occupied: bool = False  # by what is no folder
     unreachable: str = ""  # why it cannot be told whether there is such a folder, or what is in it: "Permission denied"
 
     @property
@@ -49,9 +50,10 @@ def look(path: Path, mounts: Path = Path("/proc/mounts")) -> Place:
     there = next(each for each in (path, *path.parents) if os.access(each, os.F_OK))
     usage = shutil.disk_usage(there)
     readable = os.access(there, os.R_OK | os.X_OK)
-    exists, empty, unreachable = False, False, ""
+    exists, occupied, empty, unreachable = False, False, False, ""
     try:
         exists = stat.S_ISDIR(path.stat().st_mode)
+        occupied = not exists
         empty = exists and readable and next(path.iterdir(), None) is None
     except (FileNotFoundError, NotADirectoryError):
         pass
@@ -66,6 +68,7 @@ def look(path: Path, mounts: Path = Path("/proc/mounts")) -> Place:
         size_gib=usage.total / GIB,
         free_gib=usage.free / GIB,
         filesystem=_filesystem(there.resolve(), mounts),
+        occupied=occupied,
         unreachable=unreachable,
     )
 

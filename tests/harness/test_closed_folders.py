@@ -49,7 +49,7 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("detect", "CLOSED", "x.jpg"), "{}: there is no such file; `harness run CONFIGURATION --checkpoint-dir"),
         (("detect", "KEPT", "x.jpg", "--json", "CLOSED/x.json"), "--json {}/x.json: {} is no folder"),
         (("export", "KEPT", "CLOSED/x.onnx"), "OUT {}/x.onnx: {} is no folder"),
-        (("inference", "KEPT", "--images", "CLOSED"), "--images {}: no such folder"),
+        (("inference", "KEPT", "--images", "CLOSED"), "--images {}: there is no such folder"),
         (("inference", "CLOSED/x.pt"), "{}/x.pt: no such file"),
         (("compare", "CLOSED", "CLOSED"), "{}: Permission denied"),
         (("compare", "run", "CLOSED"), "{}: No such file or directory; `compare plan` writes one"),

@@ -186,6 +186,9 @@ def test_what_is_to_be_mounted_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="there is no such folder"):
         check_inputs(Request(data_dir=tmp_path / "absent"), None)
+    (tmp_path / "data.zip").touch()
+    with pytest.raises(ValueError, match=r"data\.zip: is a file, and a folder is needed"):
+        check_inputs(Request(data_dir=tmp_path / "data.zip"), None)
     with pytest.raises(
         ValueError, match=r"the folder is empty; is its disk mounted.*prepare --benchmark toy --data-dir "
     ):

@@ -392,7 +392,9 @@ def test_a_folder_that_lacks_what_a_configuration_reads() -> None:
         assert found.level == "problem" and "lacks annotations/x.json, val2017, which H100_1x1x256 reads" in found.text
         assert fix in found.fix and ("harness prepare" in found.fix) == (options is not None)
     found = the(
-        doctor.examine(machine(BARE), RESULTS, SHM, DATA, reading=doctor.Reading("A", "ssd", "--benchmark ssd", (), 2)),
+        doctor.examine(
+            machine(BARE), RESULTS, SHM, DATA, reading=doctor.Reading("A", "ssd", "--benchmark ssd", more=2)
+        ),
         "data set",
     )
     assert found.level == "ok" and "that A and 2 more read" in found.text
@@ -417,8 +419,28 @@ def test_doctor_looks_for_what_configurations_name(tmp_path: Path) -> None:
     assert "it lacks annotations/instances_train2017.json" in said("H100_1x1x256", "--data-dir", tmp_path)
     assert "which" in said("--data-dir", tmp_path)
     for half in ("train", "val"):
+        (tmp_path / f"annotations/instances_{half}2017.json").touch()
+        (tmp_path / f"{half}2017/.cache").mkdir(parents=True)
+        for hidden in (".hidden", ".cache/1.jpg"):
+            (tmp_path / f"{half}2017" / hidden).touch()
+        (tmp_path / f"{half}2017/round").symlink_to(tmp_path / f"{half}2017")
+    for words in (["H100_1x1x256"], []):
+        hollow = said(*words, "--data-dir", tmp_path)
+        files = "annotations/instances_train2017.json, annotations/instances_val2017.json, train2017, val2017"
+        assert f"it has nothing in {files}, which " in hollow
+    (tmp_path / "annotations/instances_val2017.json").unlink()
+    some = said("H100_1x1x256", "--data-dir", tmp_path)
+    assert (
+        "it lacks annotations/instances_val2017.json and has nothing in annotations/instances_train2017.json, tr"
+        in some
+    )
+    for half in ("train", "val"):
         (tmp_path / f"annotations/instances_{half}2017.json").write_text("{}")
-        (tmp_path / f"{half}2017").mkdir()
+        (tmp_path / f"{half}2017/deeper").mkdir()
+        (tmp_path / f"{half}2017/deeper/1.jpg").touch()
     assert "with the files that H100_1x1x256 reads" in said("H100_1x1x256", "--data-dir", tmp_path)
     assert "more read" in said("--data-dir", tmp_path)
     assert runner.invoke(verb, ["H100_1x1x256"]).exit_code != 0, "no folder to look in"
+    (tmp_path / "data.zip").touch()
+    assert said("--data-dir", tmp_path / "data.zip").endswith(": is a file, and a folder is needed")
+    assert said("--data-dir", tmp_path / "data.zip/in").endswith(": there is no such folder")

@@ -118,6 +118,8 @@ def test_a_configuration_is_a_network_that_is_not_trained(tmp_path: Path, capsys
         (("KEPT", "--device", "xpu"), 6, "programs see no such accelerator here"),
         (("KEPT", "--precision", "bf16"), 6, "bf16: an abacus has no bf16"),
         (("KEPT", "--images", "KEPT"), 2, "has no file that is called a picture"),
+        (("KEPT", "--images", "FILE"), 2, "bad.jpg: is a file, and a folder is needed"),
+        (("KEPT", "--images", "NONE"), 2, "--images NONE: there is no such folder"),
         (("KEPT", "--images", "BAD"), 2, "bad.jpg: not a picture of a number"),
     ],
 )
@@ -127,7 +129,8 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     kept = saved(tmp_path / "kept")
     (tmp_path / "BAD").mkdir()
     (tmp_path / "BAD" / "bad.jpg").write_bytes(b"nonsense")
-    meant = [{"KEPT": kept, "BAD": tmp_path / "BAD"}.get(word, word) for word in words]
+    stand_for = {"KEPT": kept, "BAD": tmp_path / "BAD", "FILE": tmp_path / "BAD" / "bad.jpg"}
+    meant = [stand_for.get(word, word) for word in words]
     found, _, errors = harness(capsys, "inference", *meant, "--out", tmp_path / "out")
     assert found == code and says in errors and not (tmp_path / "out").exists()
 
