@@ -135,8 +135,10 @@ def boxes(table: Table[Annotation], faults: Faults) -> Boxes:
     other = {"bbox": _fours, "area": _numbers_or_none, "id": _integers_or_none}
     columns = _columns(table, {**dict.fromkeys(whole, _integers), **other})
     ids, _ = columns.pop("id")
-    # a list joined to itself: a second copy of a box is never found beside the first
-    _refuse_again(table, [place for place in _places_again(ids) if ids[place] != NO_ID], faults)
+    # a list joined to itself: a second copy of a box is never found beside the first. Ids that begin anew with each image are
+    # no harm: ours are numbered anew
+    same = (ids, columns["image_id"][0], columns["category_id"][0], *columns["bbox"][0].T)
+    _refuse_again(table, [place for place in _places_again(*same) if ids[place] != NO_ID], faults)
     image_ids, category_ids = (_in_range(table, name, columns.pop(name), faults) for name in whole[:2])
     crowd, difficult = (
         _in_range(table, name, columns.pop(name), faults, Range(0, 1, "0 or 1")).astype(np.bool_) for name in whole[2:]
@@ -275,12 +277,14 @@ def _unique(table: Table[Any], column: Part, faults: Faults) -> I64:
     return ids
 
 
-def _places_again(ids: I64) -> list[int]:
-    """Places of those that stood before."""
+def _places_again(ids: I64, *others: npt.NDArray[Any]) -> list[int]:
+    """Places of those whose id, and others of their values, stood together before."""
     if len(np.unique(ids)) == len(ids):
         return []
-    order = np.argsort(ids, kind="stable")
-    found: list[int] = np.sort(order[1:][ids[order][1:] == ids[order][:-1]]).tolist()
+    columns = (*others, ids)
+    order = np.lexsort(columns)
+    again = np.logical_and.reduce([column[order][1:] == column[order][:-1] for column in columns])
+    found: list[int] = np.sort(order[1:][again]).tolist()
     return found
 
 
