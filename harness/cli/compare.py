@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from harness import names, outside, whole
-from harness.cli import environment, plans
+from harness import outside, whole
+from harness.cli import environment, outputs, plans
 
 if TYPE_CHECKING:
     from harness.comparison.comparison import Comparison
@@ -116,19 +116,12 @@ def write(
     found: Comparison, *, junit: Path | None, markdown: Path | None, html: Path | None, bundle: Path | None
 ) -> None:
     """The files that were asked for. ValueError where one cannot be written, or would take the place of a result."""
-    from harness.comparison.judging import floor
-    from harness.comparison.planning import hosts
     from harness.comparison.reporting import documents
-    from harness.results import account
 
-    kept = (names.PLAN, account.FILE, floor.FILE, hosts.HOST)
-    logs = {outside.real(Path(run.record.path)) for run in found.runs}
     targets = [target for target in (junit, markdown, html, bundle) if target is not None]
+    logs = [Path(run.record.path) for run in found.runs]
     for target in targets:
-        if outside.real(target) in logs or names.FILE.fullmatch(target.name):
-            raise ValueError(f"{target}: this is how a result is called, or is one that is compared; name another file")
-        if target.name in kept or names.is_figures(target.name):
-            raise ValueError(f"{target}: so is called what plans and verbs leave beside results; name another file")
+        outputs.takes_no_place(str(target), target, logs)
     files = Counter(outside.real(each) for each in targets if outside.is_file(each) or not outside.is_there(each))
     if twice := [each for each, count in files.items() if count > 1]:
         raise ValueError(f"{twice[0]}: two options name this one file; name one for each")

@@ -91,13 +91,14 @@ def detect(
 
     environment.must_be_in_a_folder()
     model = detectors.Model.trained(checkpoint)
-    outputs.file("--json", json, ".json")
+    meant, complaints, notes = detecting.files(images)
+    read = [each for each in (model.path, annotations, *meant) if each is not None]
+    outputs.file("--json", json, ".json", read, detecting.are_results)
     if pictures is not None:
         outputs.folder("--pictures", pictures)
     here, *_ = detectors.device(device)
     detector = model.open(here, precision=precision or "")
     wanted = _categories(detector, category)
-    meant, complaints, notes = detecting.files(images)
     ids = detecting.image_ids(meant) if annotations is None else detecting.listed_ids(meant, annotations)
     told = detecting.told_names(meant)
     for text in (*complaints, *notes):
@@ -155,8 +156,9 @@ def export(
     from harness.results.table import printable
 
     environment.must_be_in_a_folder()
-    outputs.file("OUT", out, ".onnx")
     model = Model.trained(checkpoint)
+    read = [each for each in (model.path, *(check or ())) if each is not None]
+    outputs.file("OUT", out, ".onnx", read, exporting.is_exported)
     try:
         found = exporting.export(model, out, check or ())
     except exporting.Differs as error:

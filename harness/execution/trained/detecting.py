@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ SUFFIXES |= {".ppm", ".pgm", ".pnm", ".apng"}
 OTHERS = {*(".heic", ".heif", ".avif", ".jxl", ".gif", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw")}
 OTHERS |= {".mp4", ".mov", ".avi", ".mkv", ".webm", ".pbm", ".jpx", ".tga", ".dcm"}
 ANNOTATIONS_LIMIT = 1 << 30  # bytes; COCO's training half has 450 MB
+ROW = {"image_id", "category_id", "bbox", "score", "file_name"}  # of `results`
 DECIMALS = 3  # of a px: a thousandth of what the network can tell
 
 
@@ -228,6 +230,21 @@ def results(looked: Iterable[Looked], told: Mapping[Path, str]) -> list[dict[str
         for each in looked
         for one in each.found
     ]
+
+
+def are_results(begins: bytes) -> bool:
+    """Whether a file that begins so has `results`, as far as its first row tells."""
+    text = begins.decode(errors="replace").strip()
+    rows = text[1:].lstrip()
+    if not text.startswith("["):
+        return False
+    if rows == "]":  # nothing was found
+        return True
+    try:
+        first, _ = json.JSONDecoder().raw_decode(rows)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and first.keys() == ROW
 
 
 def save_picture(detector: Detector, each: Looked, folder: Path, *, upright: bool) -> Path:

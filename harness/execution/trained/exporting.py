@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ from harness.execution.trained.detectors import Model
 INPUT, OUTPUTS = "images", ("boxes", "scores", "category_ids", "count")
 OPSET = 18
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
+# As protobuf writes a model of torch's exporter: its version of the form, in a byte, and who made it
+BEGINS = re.compile(rb"\x08.\x12\x07pytorch", re.DOTALL)
 PICTURES = 4  # that it is checked with, unless some are named
 BEST = 100  # candidates of each, compared before suppression: fewer than any limit leaves, at whose end chance decides
 AS_GOOD = 1e-6  # scores of the same float32 maths
@@ -83,6 +86,11 @@ def export(model: Model, path: Path, pictures: Sequence[Path] = ()) -> Exported:
     with whole.replacing(path) as file:
         file.write(content)
     return Exported(path, _shape(samples[0]), len(samples), found, before, dict(graph.metadata))
+
+
+def is_exported(begins: bytes) -> bool:
+    """Whether a file that begins so is one that `export` wrote, or another of torch's exporter."""
+    return BEGINS.match(begins) is not None
 
 
 def lines(of: Exported) -> Iterator[str]:

@@ -51,6 +51,20 @@ def test_what_plans_and_verbs_leave_is_not_written_over(
         assert (code, (tmp_path / name).read_text()) == (2, "as it was") and f"{name}: so is called" in said
 
 
+def test_a_log_that_is_compared_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a name of its own it was not known again."""
+    a, b = arms.in_turns(tmp_path, 2)
+    log, other = a / "result_0.txt", tmp_path / "other"
+    before = log.read_text()
+    for way in (other.symlink_to, other.hardlink_to):
+        way(log)
+        code, said = run(capsys, a, b, "--markdown", other)
+        assert code == 2 and "this is one of the files that are read" in said and other.read_text() == before
+        other.unlink()
+    code, said = run(capsys, a, b, "--markdown", a / "result_9.txt")
+    assert code == 2 and "how a result is called" in said and not (a / "result_9.txt").exists()
+
+
 def test_two_outputs_are_no_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The later one took the place of the first, without a word."""
     a, b = arms.in_turns(tmp_path, 2)

@@ -63,10 +63,11 @@ def test_one_that_finds_other_things_is_not_kept(
 
     monkeypatch.setattr(ToyBenchmark, "graph", graph)
     out = tmp_path / "toy.onnx"
-    out.write_bytes(b"the one before")
+    before = b"\x08\x0a\x12\x07pytorch: the one before"
+    out.write_bytes(before)
     code, _, errors = harness(capsys, "export", saved(tmp_path / "kept"), out)
     assert code == 5 and says in errors and "nothing was written" in errors
-    assert out.read_bytes() == b"the one before"
+    assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "toy.onnx"]
 
 
@@ -144,6 +145,23 @@ def test_a_file_of_another_kind_is_not_written_over(tmp_path: Path, capsys: pyte
     assert code == 2 and "a file called *.onnx is written; name it so" in errors and best.stat().st_size > 0
     code, _, errors = harness(capsys, "export", kept, tmp_path / "no folder" / "toy.onnx")
     assert code == 2 and "is no folder" in errors
+
+
+def test_what_is_read_or_is_no_export_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, out = saved(tmp_path / "kept"), tmp_path / "toy.onnx"
+    (one,) = numbers(tmp_path / "seen", [1])
+    out.write_text("notes")
+    code, _, errors = harness(capsys, "export", kept, out)
+    assert code == 2 and "not a file that this verb wrote; name another one" in errors and out.read_text() == "notes"
+    for read in (one, kept / "best.pt"):
+        out.unlink()
+        out.hardlink_to(read)
+        code, _, errors = harness(capsys, "export", kept, out, "--check", one)
+        assert code == 2 and f"toy.onnx: this is one of the files that are read, {read}" in errors
+        assert out.read_bytes() == read.read_bytes()
+    out.unlink()
+    for _ in range(2):  # what it wrote itself
+        assert harness(capsys, "export", kept, out)[0] == 0
 
 
 def test_what_is_missing_is_named(
