@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Looked:
 
 
 def files(given: Iterable[Path]) -> tuple[list[Path], list[str], list[str]]:
-    """The pictures meant, a complaint for each path that means none, and notes of what was left alone.
+    """The pictures meant, each once, a complaint for each path that means none, and notes of what was left alone.
 
     Of a folder those of its files that are named so, links that lead nowhere too: what a file is is seen when it is read.
     """
@@ -76,7 +77,22 @@ def files(given: Iterable[Path]) -> tuple[list[Path], list[str], list[str]]:
                 f"{path}: {_count(len(others), 'file')} not looked at ({kinds}): make JPEG, PNG or WebP of them first"
             )
         found += pictures
-    return found, complaints, notes
+    kept = once(found)
+    if again := len(found) - len(kept):
+        notes.append(f"{_count(again, 'picture')} named again: looked at once")
+    return kept, complaints, notes
+
+
+def once(pictures: Sequence[Path]) -> list[Path]:
+    """Each where it is named first, by whichever folders and links.
+
+    A link of another name is another picture: where equal files are kept once, links alone tell which pictures there are.
+    """
+    named = Counter(each.name for each in pictures)
+    first: dict[tuple[str, Path], Path] = {}
+    for each in pictures:  # where a link leads is asked of those alone that may be one
+        first.setdefault((each.name, outside.real(each) if named[each.name] > 1 else each), each)
+    return list(first.values())
 
 
 def _count(number: int, what: str) -> str:
@@ -115,7 +131,7 @@ def listed_ids(pictures: Sequence[Path], annotations: Path) -> list[int]:
     of: dict[int, Path] = {}
     ids = [_listed_id(path, listed.get(path.name, {}), annotations) for path in pictures]
     for path, number in zip(pictures, ids, strict=True):
-        if (other := of.setdefault(number, path)).absolute() != path.absolute():
+        if (other := of.setdefault(number, path)) != path:
             raise ValueError(
                 f"{annotations} lists one picture {path.name} for {other} and {path}, the one of id {number}: it is of one of "
                 "them; leave the other out"

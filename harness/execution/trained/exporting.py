@@ -19,7 +19,7 @@ from typing import Any
 
 from harness import whole
 from harness.contract import Context, Detection, Detector, Graph, NotSuitable, Sample
-from harness.execution.trained import detectors
+from harness.execution.trained import detecting, detectors
 from harness.execution.trained.detectors import Model
 
 INPUT, OUTPUTS = "images", ("boxes", "scores", "category_ids", "count")
@@ -76,7 +76,7 @@ def export(model: Model, path: Path, pictures: Sequence[Path] = ()) -> Exported:
     graph = replace(graph, metadata={"model": model.told, **graph.metadata})
     detector = model.open(Context(device="cpu"), precision="fp32")
     with tempfile.TemporaryDirectory() as folder:
-        paths = list(pictures)
+        paths = detecting.once(pictures)
         for number, content in enumerate(model.benchmark.pictures(PICTURES) if not paths else []):
             paths.append(Path(folder) / f"{number}.jpg")
             paths[-1].write_bytes(content)

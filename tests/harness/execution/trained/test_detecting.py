@@ -280,82 +280,6 @@ def test_a_checkpoint_of_a_benchmark_that_detects_nothing(
         assert code == 2 and not out and "the benchmark toy offers no detector" in errors, errors
 
 
-def test_ids_of_an_annotation_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kept, pictures = saved(tmp_path / "kept"), numbers(tmp_path / "seen", [1, 2])
-    listed, found = tmp_path / "listed.json", tmp_path / "found.json"
-    words = ("detect", kept, *pictures, "--json", found, "--annotations", listed)
-    for kind in (int, float):  # as libraries of tables write whole numbers
-        listed.write_text(
-            json.dumps({"images": [{"id": kind(70 + at), "file_name": f"seen/{at}.jpg"} for at in (2, 1)]})
-        )
-        assert harness(capsys, *words)[0] == 0
-        assert [each["image_id"] for each in json.loads(found.read_text())] == [71, 72]
-    for content, says in (
-        ({"images": [{"id": 70, "file_name": "1.jpg"}]}, "lists no picture 2.jpg"),
-        ([1], "no file in COCO's form"),
-        ({"images": [{"id": 70}]}, "no file in COCO's form"),
-        ({"images": [{"id": 70.5, "file_name": "1.jpg"}]}, "id, a whole number"),
-        ({"images": [{"id": math.inf, "file_name": "1.jpg"}]}, "id, a whole number"),
-        ({"images": [{"id": at, "file_name": "1.jpg"} for at in (1, 2)]}, "lists 1.jpg twice, with two ids"),
-    ):
-        listed.write_text(json.dumps(content))
-        code, out, errors = harness(capsys, *words)
-        assert code == 2 and says in errors and not out
-
-
-def in_folders(tmp_path: Path, *folders: str) -> list[Path]:
-    """A "picture" 1.jpg in each."""
-    (tmp_path / "seen").mkdir()
-    return [numbers(tmp_path / "seen" / each, [1])[0] for each in folders]
-
-
-@pytest.mark.parametrize(
-    ("listed", "ids"),
-    [
-        ({"a/1.jpg": 11, "b/1.jpg": 22}, [11, 22]),
-        ({"b/1.jpg": 22, "a/1.jpg": 11}, [11, 22]),
-        ({"images/a/1.jpg": 11, "images/b/1.jpg": 22}, [11, 22]),
-        ({"1.jpg": 33, "b/1.jpg": 22, "c/1.jpg": 44}, [33, 22]),
-    ],
-)
-def test_pictures_of_one_name_are_told_apart_by_their_folders(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    listed: dict[str, int],
-    ids: list[int],
-) -> None:
-    kept, pictures, found = saved(tmp_path / "kept"), in_folders(tmp_path, "a", "b"), tmp_path / "found.json"
-    document = {"images": [{"id": number, "file_name": name} for name, number in listed.items()]}
-    (tmp_path / "listed.json").write_text(json.dumps(document))
-    words = ("--json", found, "--annotations", tmp_path / "listed.json")
-    code, _, errors = harness(capsys, "detect", kept, *pictures, *words)
-    assert (code, errors) == (0, "")
-    rows = json.loads(found.read_text())
-    assert [(each["image_id"], each["file_name"]) for each in rows] == [*zip(ids, map(str, pictures), strict=True)]
-    monkeypatch.chdir(tmp_path / "seen" / "b")  # whose name is then not in the path
-    assert harness(capsys, "detect", kept, "1.jpg", *words)[0] == 0
-    assert [each["image_id"] for each in json.loads(found.read_text())] == ids[1:]
-
-
-@pytest.mark.parametrize(
-    ("listed", "says"),
-    [
-        ({"c/1.jpg": 11, "d/1.jpg": 22}, "lists c/1.jpg and d/1.jpg, and "),
-        ({"b/1.jpg": 22}, "the one of id 22: it is of one of them"),
-    ],
-)
-def test_where_a_picture_s_id_cannot_be_told_nothing_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], listed: dict[str, int], says: str
-) -> None:
-    kept, pictures, found = saved(tmp_path / "kept"), in_folders(tmp_path, "a", "b"), tmp_path / "found.json"
-    document = {"images": [{"id": number, "file_name": name} for name, number in listed.items()]}
-    (tmp_path / "listed.json").write_text(json.dumps(document))
-    words = ("--json", found, "--annotations", tmp_path / "listed.json")
-    code, out, errors = harness(capsys, "detect", kept, *pictures, *words)
-    assert code == 2 and says in errors and not out and not found.exists()
-
-
 def test_two_categories_of_one_name_are_both_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,16 +310,6 @@ def test_a_box_that_overflowed_is_left_out(
     assert (code, errors, out.count(": 1 thing")) == (0, "", 2)
     rows = json.loads(found.read_text(), parse_constant=pytest.fail)
     assert [each["bbox"] for each in rows] == [[0, 0, 40, 30]] * 2
-
-
-def test_ids_are_the_files_numbers_where_each_has_one_of_its_own() -> None:
-    def of(*stems: str) -> list[int]:
-        return detecting.image_ids([Path(f"{stem}.jpg") for stem in stems])
-
-    assert of("000000000139", "000000000285") == [139, 285]
-    assert of("7", "007") == [1, 2], "two files, one number"
-    assert of("7", "street") == [1, 2]
-    assert of("٣", "4") == [1, 2], "a digit, but none of a file of COCO's"
 
 
 def test_a_batch_is_read_while_another_is_looked_at_and_none_is_mixed_up(tmp_path: Path) -> None:

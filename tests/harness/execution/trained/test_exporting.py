@@ -125,7 +125,16 @@ def test_the_best_are_those_of_a_stable_sort(boxes: int, unknown: float, digits:
 def test_pictures_of_one_s_own_to_check_it_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (one, other) = numbers(tmp_path / "seen", [1, 2])
     code, said, _ = harness(
-        capsys, "export", saved(tmp_path / "kept"), tmp_path / "toy.onnx", "--check", one, "--check", other
+        capsys,
+        "export",
+        saved(tmp_path / "kept"),
+        tmp_path / "toy.onnx",
+        "--check",
+        one,
+        "--check",
+        other,
+        "--check",
+        one,
     )
     assert code == 0 and "2 detections in 2 pictures" in said
 
