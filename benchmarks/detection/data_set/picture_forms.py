@@ -6,6 +6,7 @@ Pixels are meant as they are stored, whatever a tag says of turning them (EXIF):
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import IO, Any
 
@@ -13,6 +14,10 @@ import numpy as np
 from PIL import ExifTags, Image
 
 ANY_COLOURS = {"JPEG", "MPO", "PNG", "WEBP"}
+MOVING = {
+    "PNG",
+    "WEBP",
+}  # may be animated; in an MPO file a camera keeps the photograph and its other sizes or other eye's
 # Of these the data path without DALI takes 8-bit grey and RGB, by Pillow
 PLAIN_COLOURS = {"BMP", "TIFF", "JPEG2000", "PPM"}
 FORMS = ANY_COLOURS | PLAIN_COLOURS
@@ -21,10 +26,13 @@ FORMS = ANY_COLOURS | PLAIN_COLOURS
 LAYOUTS = {"L", "L;I", "L;R", "R", "RGB", "RGBX", "RGBXX", "BGR", "BGRX"}
 PACKED = {"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "jpeg", "zstd"}
 SAMPLE_FORMAT, UNSIGNED = 339, 1  # a tag of TIFF's, and what it says where it is left out
+WIDTH, NEW_SUBFILE_TYPE = 256, 254  # likewise: which every page has; and bits that say what a page is of another
+SMALLER, MASK = 1, 4
 JP2_HEAD_BYTES = 512
 # 8 bits of each colour, in a JP2 file and in a bare codestream
 JP2_BITS = re.compile(rb"ihdr.{10}\x07|\xff\x4f\xff\x51.{38}\x07", re.DOTALL)
 JP2_OTHER_COLOURS = re.compile(rb"colr\x01..(?!\x00\x00\x00[\x10\x11])", re.DOTALL)  # than sRGB and grey
+ONE_EACH = "save those of its pictures that are meant in a file each"
 # Pillow turns a TIFF file as its tag says when it loads it, and no other kind of file. What turns it back:
 BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -41,13 +49,34 @@ def unusual(picture: Image.Image) -> str | None:
     """What an open picture is that no data path takes; None for nothing."""
     form = picture.format or "?"
     if form in ANY_COLOURS:
-        return f"an animated {form}" if form == "WEBP" and getattr(picture, "n_frames", 1) > 1 else None
+        return f"an animated {form}; {ONE_EACH}" if form in MOVING and getattr(picture, "n_frames", 1) > 1 else None
     what = _called(form)
     if form not in PLAIN_COLOURS:
         return f"{what}; convert it to JPEG or PNG"
+    if form == "TIFF" and (several := _several_pages(picture)):
+        return several
     if picture.mode not in {"L", "RGB"}:
         return f"{what} of colours {picture.mode}; convert it to JPEG or PNG"
     return None
+
+
+def _several_pages(picture: Any) -> str | None:
+    """What is wrong with an open TIFF file that has more pages than one, not counting thumbnails and masks of another.
+
+    By their directories alone, of which Pillow has read the first: it may not know a thumbnail's form.
+    """
+    directory, seen, pages = copy.copy(picture.tag_v2), {picture.tag_v2.offset}, 1
+    while (place := directory.next) and place not in seen:
+        seen.add(place)
+        try:
+            picture.fp.seek(place)
+            directory.load(picture.fp)
+        except (OSError, ValueError, OverflowError):
+            directory.reset()
+        if WIDTH not in directory:
+            return f"cut off or damaged (it says that more follows its page {pages}, and none does)"
+        pages += not directory.get(NEW_SUBFILE_TYPE, 0) & (SMALLER | MASK)
+    return f"a TIFF file of {pages} pages; {ONE_EACH}" if pages > 1 else None
 
 
 def not_for_dali(picture: Image.Image, file: IO[bytes]) -> str | None:

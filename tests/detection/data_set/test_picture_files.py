@@ -296,13 +296,6 @@ def test_what_was_written_wrong_has_right_checksums_and_is_named_when_it_is_deco
     assert (picture_files.first_damaged(tmp_path, ["x.png"]) or "").startswith(f"{tmp_path / 'x.png'}: ")
 
 
-def test_of_an_animated_png_the_picture_is_taken_that_others_show(tmp_path: Path) -> None:
-    frames = [photograph("L"), photograph("L").transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
-    photograph().save(tmp_path / "x.png", save_all=True, append_images=frames, default_image=True)
-    assert fault(tmp_path / "x.png") is None
-    assert np.array_equal(by_torch(tmp_path / "x.png"), np.asarray(photograph()))
-
-
 @pytest.mark.filterwarnings("error")
 def test_transparency_is_left_out_without_a_word(tmp_path: Path) -> None:
     photograph("P").save(tmp_path / "x.png", transparency=bytes(range(256)))
