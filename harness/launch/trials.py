@@ -263,7 +263,7 @@ class _HeldSeries:
         left = path.is_file() and not (refused_before and path == order.refused_log)
         log = trial.read_log(path) if left else None
         first = admission.first_of(self.series, self.book.account)
-        verdict = trial.judge(outcome, log, self.series.configuration_sha256, first and Code.of(first))
+        verdict = trial.judge(outcome, log, self.series.configuration_sha256, None if first is None else Code.of(first))
         end = {
             "trial": order.number,
             "attempt": start["attempt"],
