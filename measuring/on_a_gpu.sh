@@ -63,6 +63,8 @@ if tests := ", ".join(sorted({"correct", "kernels", "tests"} & set(sys.argv[3].s
         sys.stderr.write(f"error: {sys.executable} lacks what {tests} run with (requirements/dev.lock): {error}; "
             "install it, or name other parts\n")
         sys.exit(2)
+from benchmarks.detection.data_path import nvjpeg
+nvjpeg.prefer_installed()  # as each part does, before others bring theirs
 try:
     import cudnn, nvidia.dali, torch
 except ImportError as error:
@@ -71,14 +73,20 @@ except ImportError as error:
 if not torch.cuda.is_available():
     sys.stderr.write(f"error: PyTorch finds no CUDA device; why says {sys.executable} -m harness doctor\n")
     sys.exit(6)
+from benchmarks.detection import capabilities
+from harness.contract import Context
 from measuring.ssd import setup
 try:
-    setup.check_folder(setup.read(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    setup.check_folder(config := setup.read(sys.argv[1]), pathlib.Path(sys.argv[2]))
 except ValueError as error:
     sys.stderr.write(f"error: {error}\n")
     sys.exit(2)
 print(f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, its graphs {cudnn.backend_version()}, "
-    f"DALI {nvidia.dali.__version__}, {torch.cuda.get_device_name()}")' "$configuration" "$data" "$asked" ||
+    f"DALI {nvidia.dali.__version__}, {torch.cuda.get_device_name()}")
+version = ".".join(map(str, nvjpeg.first() or ["none is loaded"]))
+print(f"nvJPEG {version}", *(path for path, each in nvjpeg.loaded().items() if each == version))
+for name, why in capabilities.settle(config, Context(device="cuda:0")).left_out.items():
+    print(f"{name} is not as configured: {why}")' "$configuration" "$data" "$asked" ||
     exit $(($? == 6 ? 6 : 2))
 
 # each part is a job with a group of processes of its own, so that all of it ends when its time is over; Ctrl-C, which comes

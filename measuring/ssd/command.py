@@ -132,12 +132,15 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     evaluation = asked.evaluate or (16 if on_cpu else config.data.eval_samples)
     lengths = {scratch / "few": (FEW, FEW), scratch / "data": (epoch, evaluation)}
     few, config = setup.repeated(config, folder, lengths)
-    found.configuration = config.model_dump(mode="json")
 
     say = console.print
     ours, plain = (
         setup.session(each, device, scratch / "data") for each in (config, setup.changed(config, compute=setup.PLAIN))
     )
+    found.configuration = ours.config.model_dump(mode="json")
+    found.not_as_configured = dict(ours.settled.left_out)
+    for name, why in found.not_as_configured.items():
+        say(f"{name} is not as configured: {why}", highlight=False)
     batch = setup.first_batch(ours)
     network = setup.like_a_trained_network(batch, config.model.categories + 1)
     in_loops = (network[0][:LOOPED], network[1][:LOOPED])
@@ -222,7 +225,7 @@ def _measure(
             found.comparisons += sections.step(ours, work.plain, batch, rounds, clock=clock, more=more)[1:]
         case "choices":
             few = min(rounds, MOST_TURNS_OF_CHOICES)
-            found.comparisons += data.choices(config, device, folder, few, batches)
+            found.comparisons += data.choices(config, device, folder, few, batches, tell=tell)
         case "evaluator":
             images = asked.evaluator or 500
             found.comparisons += [sections.evaluators(images, rounds), sections.evaluation_of_ranks(images, rounds)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.detection import capabilities
 from benchmarks.detection.capabilities import installed
 from benchmarks.detection.data_path.pictures import read
 from benchmarks.detection.quality import coco
 from benchmarks.detection.tables import dali_defaults
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.data import Batches
+from harness.contract import Context
 from measuring.measure import (
     Comparison,
     Figure,
@@ -85,14 +87,21 @@ def against_pil(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: 
     ]
 
 
-def choices(config: SSDConfig, device: str, folder: Path, rounds: int, batches: int) -> list[Comparison]:
-    """The data path alone with each choice of the graph, against the configuration's own."""
+def choices(
+    config: SSDConfig, device: str, folder: Path, rounds: int, batches: int, *, tell: Callable[[str], None]
+) -> list[Comparison]:
+    """The data path alone with each choice of the graph, against the configuration's own. One that this device does not do as
+    it says is told, and left out: it would be another's figure."""
     graphs: dict[str, dict[str, Any]] = {
         f"{decode}, {form}, hardware decoder {load}": {"decode": decode, "image_format": form, "hw_decoder_load": load}
         for decode in ("region", "whole")
         for form in ("fp32_chw", "fp16_hwc4")
         for load in ((0.0, 0.65, 0.9, 1.0) if device.startswith("cuda") else (0.65,))
     }
+    for name, values in list(graphs.items()):
+        if without := capabilities.settle(setup.changed(config, data=values), Context(device=device)).left_out:
+            tell(f"{name}: left out: {'; '.join(without.values())}")
+            del graphs[name]
 
     def timed(values: Mapping[str, Any]) -> Measure:
         def measure() -> float:

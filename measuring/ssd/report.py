@@ -28,7 +28,8 @@ class Report:
     """Everything found, in the order of the sections."""
 
     machine: dict[str, Any]
-    configuration: dict[str, Any]
+    configuration: dict[str, Any]  # as this device runs it
+    not_as_configured: dict[str, str] = field(default_factory=dict)  # why it differs from what was asked for: settle's
     checks: list[Check] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
@@ -54,6 +55,7 @@ def write_json(report: Report, path: Path) -> None:
     content = {
         "machine": report.machine,
         "configuration": report.configuration,
+        "not_as_configured": report.not_as_configured,
         "checks": [{**asdict(check), "passed": check.passed} for check in report.checks],
         "comparisons": [comparison.plain() for comparison in report.comparisons],
         "figures": [figure.plain() for figure in (*report.figures, *report.aside)],

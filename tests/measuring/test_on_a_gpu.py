@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.detection.data_path import nvjpeg
 from tests.conftest import CHECKOUT
+from tests.ssd import small
+from tests.toy.configuration import write
 
 SCRIPT = CHECKOUT / "measuring/on_a_gpu.sh"
 # In place of Python: a machine that has everything, on which every part says what it is, and hangs where `hangs` is there
@@ -78,6 +82,34 @@ def test_what_python_lacks_is_named_for_the_parts_that_need_it(place: Path) -> N
         run = begun(place, "H100_1x1x256", *parts, PYTHON=sys.executable, PYTHONPATH=str(place))
         out, err = run.communicate()
         assert (run.returncode, out) == (2, "") and said in err
+
+
+def test_which_nvjpeg_decodes_is_said_before_anything_is_measured(place: Path) -> None:
+    """Of an older one a lease measured whole pictures, and nothing said so."""
+    if not (installed := nvjpeg.installed()):
+        pytest.skip("needs nvidia-nvjpeg")
+    small.folder(place / "data")
+    path = write(place, small.content(model=small.OF_32_PX, data={"backend": "dali"}), "small")
+    with_a_gpu(place, "from benchmarks.detection.data_path import nvjpeg", "nvjpeg.RIGHT_EDGES = (99, 0)")
+    out, err = (run := begun(place, str(path), "turns", PYTHONPATH=str(place))).communicate()
+    assert run.returncode == 0, err
+    version = ".".join(map(str, nvjpeg.version(str(installed[0]))))
+    assert f"nvJPEG {version} {installed[0].resolve()}\n" in out
+    assert f"decode is not as configured: whole pictures: nvJPEG {version} is loaded" in out.partition("== turns")[0]
+
+
+def with_a_gpu(place: Path, *first: str) -> None:
+    """What is looked at beforehand is looked at by this Python, for which there is one; parts are the stand-in's still."""
+    says = (
+        *("torch.cuda.is_available = lambda: True", "torch.cuda.get_device_name = lambda *_: 'H100'"),
+        "torch.backends.cudnn.version = lambda: 92400",
+    )
+    words = ("import sys, torch", f"sys.path.append({str(CHECKOUT)!r})", *says, *first)
+    (place / "sitecustomize.py").write_text("\n".join(words))
+    (python := place / "bin/python").write_text(
+        STANDIN.replace("exit 0\n", f'exec {shlex.quote(sys.executable)} "$@"\n', 1)
+    )
+    assert python.read_text() != STANDIN
 
 
 def test_each_part_is_shown_kept_and_judged(place: Path) -> None:

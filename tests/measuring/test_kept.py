@@ -1,0 +1,60 @@
+"""What a profile leaves: as what it was measured and where, and each sample, however it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.detection import capabilities
+from benchmarks.detection.data_path import nvjpeg
+from measuring.ssd import command, data, setup
+from tests.measuring.test_ssd import run
+from tests.ssd import small
+from tests.toy.configuration import write
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small.folder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def configuration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    content = small.content(model=small.OF_32_PX, data={"backend": "dali"})
+    return write(tmp_path_factory.mktemp("configuration"), content, "small")
+
+
+def left(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "p.json").read_text())
+    return found
+
+
+def test_what_the_machine_does_otherwise_than_configured_is_said_and_kept(
+    configuration: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Beside an older nvJPEG whole pictures were decoded, a slower data path, and the figures stood as those of regions."""
+    why = {"decode": "whole pictures: nvJPEG 13.1.0 is loaded"}
+    monkeypatch.setattr(capabilities, "_regions_with_wrong_edges", lambda *_: why)
+    monkeypatch.setattr(command, "_measure", lambda *_: None)
+    assert run(configuration, folder, tmp_path, "--only", "step") == 0
+    assert f"decode is not as configured: {why['decode']}" in capsys.readouterr().out
+    found = left(tmp_path)
+    assert found["not_as_configured"] == why and found["configuration"]["data"]["decode"] == "whole"
+
+
+def test_no_choice_is_measured_under_another_s_name(
+    configuration: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvjpeg, "first", lambda: (13, 1, 0))
+    monkeypatch.setattr(data, "interleaved", lambda candidates, _: {name: [1.0] for name in candidates})
+    said: list[str] = []
+    found = data.choices(setup.read(str(configuration)), "cuda:0", folder, 1, 1, tell=said.append)
+    assert len(found) == len(said) == 8
+    assert all(": whole, " in each.what for each in found) and all(each.startswith("region, ") for each in said)
