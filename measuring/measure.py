@@ -16,11 +16,14 @@ from typing import Any
 
 import torch
 
+from harness.execution import provenance
+from harness.execution.context import this_machine
 from harness.system import host
 
 Measure = Callable[[], float]
 QUIET_S, POLL_S = 0.1, 0.02  # without processor time to be called quiet, looked at so often
 PATIENCE_S = 60.0  # with threads that never are
+KERNELS = ("triton", "nvidia-cudnn-frontend")  # distributions that a run's log does not name, and a step's speed is of
 
 
 @dataclass(frozen=True)
@@ -154,3 +157,10 @@ def machine(device: str) -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "torch": torch.__version__,
     }
+
+
+def surroundings() -> dict[str, Any]:
+    """What the figures are of, as a run's log and a probe's file say it: commit, driver, libraries and the rest."""
+    found = provenance.surroundings(this_machine())
+    found["software"] |= {name: provenance.version(name) or "none" for name in KERNELS}
+    return found

@@ -51,6 +51,7 @@ from measuring.measure import (
     interleaved,
     machine,
     processor_time_of_background_work,
+    surroundings,
     wall,
 )
 
@@ -311,7 +312,7 @@ def main() -> None:
         "detection": lambda: detection(asked.image_px, asked.batch, asked.device, asked.rounds, clock),
         "step": lambda: step(asked.image_px, asked.batch, asked.device, asked.rounds, clock, chosen=asked.forms),
     }
-    here = machine(asked.device)
+    here = {"machine": machine(asked.device), **surroundings()}
     clocked = "processor seconds" if kind == "cpu" else "seconds"
     rows: list[dict[str, Any]] = []
     for name in (each for each in parts if each in asked.only):
@@ -321,7 +322,7 @@ def main() -> None:
             sys.stdout.flush()
             rows.append(each.plain())
         if asked.out:  # what breaks a later part takes nothing of an earlier one
-            study.keep({"machine": here, "clock": clocked, "rows": rows}, asked.out)
+            study.keep({**here, "clock": clocked, "rows": rows}, asked.out)
 
 
 if __name__ == "__main__":

@@ -132,11 +132,12 @@ def libraries() -> dict[str, Plain]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
     for key, distributions in DISTRIBUTIONS.items():
-        found[key] = next(filter(None, map(_version, distributions)), "none")
+        found[key] = next(filter(None, map(version, distributions)), "none")
     return found
 
 
-def _version(distribution: str) -> str | None:
+def version(distribution: str) -> str | None:
+    """None where it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

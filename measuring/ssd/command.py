@@ -36,13 +36,14 @@ from torch import Tensor
 
 from benchmarks.detection import precision
 from benchmarks.detection.capabilities import installed
+from benchmarks.detection.data_path import nvjpeg
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
 from harness import exit_codes
 from harness.contract import Context, NotSuitable
 from measuring.arguments import file
-from measuring.measure import Comparison, Figure, machine, wall
+from measuring.measure import Comparison, Figure, machine, surroundings, wall
 from measuring.ssd import accuracy, checks, data, fused, options, power, run, sections, setup, turns
 from measuring.ssd import report as reports
 
@@ -142,6 +143,7 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     for name, why in found.not_as_configured.items():
         say(f"{name} is not as configured: {why}", highlight=False)
     batch = setup.first_batch(ours)
+    found.surroundings["nvjpeg"] = nvjpeg.loaded()  # the data path has loaded its own by now
     network = setup.like_a_trained_network(batch, config.model.categories + 1)
     in_loops = (network[0][:LOOPED], network[1][:LOOPED])
     say("compile, autotune ...")
@@ -273,7 +275,7 @@ def main(given: Sequence[str] | None = None) -> int:
         )
         return exit_codes.NOT_SUITABLE
     torch.set_num_threads(asked.threads or len(os.sched_getaffinity(0)))
-    found = reports.Report({**machine(device), "clock": asked.clock}, {})
+    found = reports.Report({**machine(device), "clock": asked.clock}, surroundings(), {})
     code = 0
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a time limit, say: as Ctrl-C
 

@@ -28,6 +28,7 @@ class Report:
     """Everything found, in the order of the sections."""
 
     machine: dict[str, Any]
+    surroundings: dict[str, Any]
     configuration: dict[str, Any]  # as this device runs it
     not_as_configured: dict[str, str] = field(default_factory=dict)  # why it differs from what was asked for: settle's
     checks: list[Check] = field(default_factory=list)
@@ -54,6 +55,7 @@ def write_json(report: Report, path: Path) -> None:
     """Everything that was measured, every sample, as JSON at `path`."""
     content = {
         "machine": report.machine,
+        **report.surroundings,
         "configuration": report.configuration,
         "not_as_configured": report.not_as_configured,
         "checks": [{**asdict(check), "passed": check.passed} for check in report.checks],
@@ -74,6 +76,9 @@ def show(report: Report, console: Console) -> None:
         f"{machine['clock']} clock, torch {machine['torch']}, load {machine['load_before']:.1f} before the start",
         highlight=False,
     )
+    of = report.surroundings
+    changed = ", with changes" if of["tree_dirty"] else ""
+    console.print(f"commit {of['commit'][:12]}{changed}, driver {of['software']['driver']}", highlight=False)
     checks = _table("correct?", "found", "allowed", "")
     for check in report.checks:
         checks.add_row(check.what, f"{check.found:.2g}", f"{check.bound:g}", "yes" if check.passed else "NO")

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.detection import capabilities
 from benchmarks.detection.data_path import nvjpeg
+from harness.execution import provenance
 from measuring.ssd import command, data, setup
 from tests.measuring.test_ssd import run
 from tests.ssd import small
@@ -47,6 +48,27 @@ def test_what_the_machine_does_otherwise_than_configured_is_said_and_kept(
     assert f"decode is not as configured: {why['decode']}" in capsys.readouterr().out
     found = left(tmp_path)
     assert found["not_as_configured"] == why and found["configuration"]["data"]["decode"] == "whole"
+
+
+def test_a_profile_says_of_which_code_driver_and_libraries_it_is(
+    configuration: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(provenance, "commit", lambda _: ("c0ffee" * 7, True))
+    monkeypatch.setattr(nvjpeg, "loaded", lambda: {"/lib/libnvjpeg.so.13": "13.3.2"})
+    monkeypatch.setattr(command, "_measure", lambda *_: None)
+    assert run(configuration, folder, tmp_path, "--only", "step") == 0
+    found = left(tmp_path)
+    assert (found["commit"], found["tree_dirty"]) == ("c0ffee" * 7, True)
+    assert {"driver", "cudnn", "dali", "torch", "triton", "nvidia-cudnn-frontend"} <= found["software"].keys()
+    assert found["nvjpeg"] == {"/lib/libnvjpeg.so.13": "13.3.2"}
+    assert {"processor", "device", "cores", "torch", "threads"} <= found["machine"].keys(), (
+        "as earlier profiles have it"
+    )
+    assert "commit c0ffeec0ffee, with changes, driver " in capsys.readouterr().out
 
 
 def test_no_choice_is_measured_under_another_s_name(

@@ -564,7 +564,7 @@ def test_the_chart_shows_ratios_and_curves_or_either_alone(tmp_path: Path) -> No
     curves = {"fp32": [2.0] * 12, "bf16": [2.1] * 12, "fp32, another seed": [1.9] * 12}
     heights = []
     for comparisons, losses in (([ratio], {}), ([], curves), ([ratio], curves)):
-        found = report.Report({}, {}, comparisons=comparisons, losses=losses)
+        found = report.Report({}, {}, {}, comparisons=comparisons, losses=losses)
         report.draw(found, "title", tmp_path / "chart.png")
         with Image.open(tmp_path / "chart.png") as picture:
             heights.append(picture.height)
