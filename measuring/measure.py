@@ -10,7 +10,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from harness.execution.context import this_machine
 from harness.system import host
 
 Measure = Callable[[], float]
+CUT_OFF = "of a turn that was cut off, and compared with nothing"
 QUIET_S, POLL_S = 0.1, 0.02  # without processor time to be called quiet, looked at so often
 PATIENCE_S = 60.0  # with threads that never are
 KERNELS = ("triton", "nvidia-cudnn-frontend")  # distributions that a run's log does not name, and a step's speed is of
@@ -79,6 +80,27 @@ class Comparison:
             **{"ratio": self.ratio, "quartiles": quartiles(self.ratios), "ratios": self.ratios},
             **{"ours": self.ours.plain(), "baseline": self.baseline.plain()},
         }
+
+
+Known = list[Comparison | Figure]
+
+
+def against(
+    of: str, baseline: Figure, others: Mapping[str, Figure], goal: float | None = None, note: str = ""
+) -> Known:
+    """Each of `others`, by what its comparison is called, in the turns that it and `baseline` both had; and beyond these what a
+    turn that was cut off has, as figures of `of`. Samples of equal position are of the same turn."""
+    found: Known = []
+    single: dict[str, list[float]] = {}
+    most = 0
+    for what, each in others.items():
+        n = min(len(each.samples), len(baseline.samples))
+        if n:
+            mine, theirs = (replace(side, samples=side.samples[:n]) for side in (each, baseline))
+            found.append(Comparison(what, mine, theirs, goal, note))
+        single[each.what], most = each.samples[n:], max(most, n)
+    single = {baseline.what: baseline.samples[most:], **single}
+    return [*found, *(Figure(f"{of}: {name}", baseline.unit, left, CUT_OFF) for name, left in single.items() if left)]
 
 
 def quartiles(samples: list[float]) -> tuple[float, float]:

@@ -43,7 +43,7 @@ from benchmarks.ssd.session import SSDSession
 from harness import exit_codes
 from harness.contract import Context, NotSuitable
 from measuring.arguments import file
-from measuring.measure import Comparison, Figure, machine, surroundings, wall
+from measuring.measure import Comparison, Figure, Known, machine, surroundings, wall
 from measuring.ssd import accuracy, checks, data, fused, options, power, run, sections, setup, turns
 from measuring.ssd import report as reports
 
@@ -250,11 +250,12 @@ def _of_fused(asked: argparse.Namespace, found: reports.Report, work: Workload) 
         found.aside += fused.of_plans()
 
 
-def _so_far(found: reports.Report, coming: Iterator[list[Comparison]]) -> None:
+def _so_far(found: reports.Report, coming: Iterator[Known]) -> None:
     """Keep what is known after each turn, so that a budget which ends in the middle takes none of it."""
-    before = list(found.comparisons)
+    comparisons, figures = list(found.comparisons), list(found.figures)
     for known in coming:
-        found.comparisons[:] = [*before, *known]
+        found.comparisons[:] = [*comparisons, *(each for each in known if isinstance(each, Comparison))]
+        found.figures[:] = [*figures, *(each for each in known if isinstance(each, Figure))]
 
 
 def main(given: Sequence[str] | None = None) -> int:

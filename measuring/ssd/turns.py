@@ -25,7 +25,7 @@ from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.schedule import Schedule
 from benchmarks.ssd.session import SSDSession
-from measuring.measure import Comparison, Figure, wall
+from measuring.measure import Figure, Known, against, wall
 from measuring.ssd import checks, fused, setup
 from measuring.ssd.checks import Check
 from measuring.ssd.sections import Batch
@@ -115,7 +115,7 @@ def _step_of(config: SSDConfig) -> str:
 
 def end_to_end(
     ours: Work, choices: Mapping[str, Choice], batch: Batch, *, rounds: int, steps: int, tell: Tell, checked: Checked
-) -> Iterator[list[Comparison]]:
+) -> Iterator[Known]:
     """`rounds` turns of each; after every one what is known so far. A turn is `steps` steps, and a quarter more before.
 
     `batch` is one of the configuration's, for `checked`: each other step's gradients, and what broke.
@@ -165,16 +165,11 @@ def turn(work: Work, steps: int) -> float:
     return measured
 
 
-def comparisons(samples: Mapping[str, list[float]], what: str) -> list[Comparison]:
-    """Each choice against the configuration, as far as both have been measured in the same round."""
-    baseline = samples.get(AS_CONFIGURED, [])
-    found = []
-    for name, mine in samples.items():
-        n = min(len(mine), len(baseline))
-        if name != AS_CONFIGURED:
-            ours, theirs = Figure(name, "ms", mine[:n]), Figure(AS_CONFIGURED, "ms", baseline[:n])
-            found.append(Comparison(f"{what}, {name}", ours, theirs))
-    return found
+def comparisons(samples: Mapping[str, list[float]], what: str) -> Known:
+    """Each choice against the configuration, and every sample that was printed."""
+    figures = {name: Figure(name, "ms", mine) for name, mine in samples.items()}
+    baseline = figures.pop(AS_CONFIGURED, Figure(AS_CONFIGURED, "ms", []))
+    return against(what, baseline, {f"{what}, {name}": mine for name, mine in figures.items()})
 
 
 # --- constants of the kernels ----------------------------------------------------------------------------------------
@@ -201,7 +196,7 @@ def constants(parts: Collection[str]) -> dict[str, list[Constant]]:
     return {name: values for name, values in known.items() if values[0][0].__name__ in used}
 
 
-def of_constants(session: SSDSession, batch: Batch, rounds: int, steps: int, tell: Tell) -> Iterator[list[Comparison]]:
+def of_constants(session: SSDSession, batch: Batch, rounds: int, steps: int, tell: Tell) -> Iterator[Known]:
     """The step alone with other constants, in turns; after every one what is known so far."""
     tensors = setup.tensors(batch)
     session.recorded = None  # a graph has the constants with which it was recorded

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.detection import capabilities
 from benchmarks.detection.data_path import nvjpeg
 from harness.execution import provenance
-from measuring.ssd import command, data, setup
+from measuring.ssd import command, data, setup, turns
 from tests.measuring.test_ssd import run
 from tests.ssd import small
 from tests.toy.configuration import write
@@ -69,6 +69,23 @@ def test_a_profile_says_of_which_code_driver_and_libraries_it_is(
         "as earlier profiles have it"
     )
     assert "commit c0ffeec0ffee, with changes, driver " in capsys.readouterr().out
+
+
+def test_a_budget_that_ends_in_the_first_turn_leaves_the_figure_that_was_printed(
+    configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended with 5, "before anything was measured", and the figure was nowhere."""
+    spent = iter([7.0])
+
+    def turn(*_: object) -> float:
+        if (found := next(spent, None)) is None:
+            raise command.OutOfTime
+        return found
+
+    monkeypatch.setattr(turns, "turn", turn)
+    assert run(configuration, folder, tmp_path, "--only", "turns", "--budget", "900") == 0
+    figures = {each["what"]: each["samples"] for each in left(tmp_path)["figures"]}
+    assert figures["end to end: as configured"] == [7.0]
 
 
 def test_no_choice_is_measured_under_another_s_name(

@@ -15,6 +15,7 @@ from benchmarks.ssd.kernels import loss, norm
 from benchmarks.ssd.session import SSDSession
 from harness import config_files
 from harness.contract import Context
+from measuring.measure import CUT_OFF, Comparison, Figure
 from measuring.ssd import checks, sections, setup, turns
 from tests.ssd import small
 from tests.toy.configuration import write
@@ -48,9 +49,9 @@ def test_end_to_end_in_turns(folder: Path, tmp_path: Path) -> None:
     known = list(
         turns.end_to_end(work, turns.CPU_CHOICES, batch, rounds=2, steps=2, tell=said.append, checked=checked.append)
     )
-    assert known[0] == [], "the configuration itself is compared with nothing"
+    assert [each.what for each in known[0]] == ["end to end: as configured"], "it is compared with nothing yet"
     assert [each.what for each in known[-1]] == ["end to end, DALI", "end to end, fp16_hwc4"]
-    assert all(len(each.ratios) == 2 and each.ratio > 0 for each in known[-1])
+    assert all(len(each.ratios) == 2 and each.ratio > 0 for each in known[-1] if isinstance(each, Comparison))
     assert [line.partition(":")[0] for line in said] == [
         *("as configured", "DALI", "fp16_hwc4"), *("fp16_hwc4", "DALI", "as configured")
     ]  # fmt: skip
@@ -123,10 +124,16 @@ def test_a_choice_that_a_configuration_cannot_have_costs_no_other(name: str, mon
         assert '"stem_convolution" is of "stem"' in one
 
 
-def test_what_was_measured_before_the_time_was_over_is_kept() -> None:
-    found = turns.comparisons({"as configured": [2.0, 3.0], "a": [1.0], "b": [1.0, 1.0, 1.0]}, "step alone")
-    assert [(each.what, each.ratios) for each in found] == [("step alone, a", [2.0]), ("step alone, b", [2.0, 3.0])]
-    assert turns.comparisons({"as configured": [2.0]}, "step alone") == []
+def test_every_sample_that_was_measured_before_the_time_was_over_is_kept() -> None:
+    """Of the second round, which runs backwards, all but the last was taken away, and of the first what had come alone."""
+    found = turns.comparisons({"as configured": [2.0, 3.0], "a": [1.0], "b": [1.0, 1.0, 1.5]}, "step alone")
+    compared, alone = found[:2], found[2:]
+    assert [(each.what, each.ratios) for each in compared if isinstance(each, Comparison)] == [
+        *(("step alone, a", [2.0]), ("step alone, b", [2.0, 3.0]))
+    ]
+    assert alone == [Figure("step alone: b", "ms", [1.5], CUT_OFF)], "the configuration's second is compared with b's"
+    assert turns.comparisons({"as configured": [2.0]}, "x") == [Figure("x: as configured", "ms", [2.0], CUT_OFF)]
+    assert turns.comparisons({}, "x") == []
 
 
 def test_constants_are_set_for_their_turn_alone() -> None:
