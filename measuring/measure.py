@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,9 @@ def quartiles(samples: list[float]) -> tuple[float, float]:
     return low, high
 
 
-def interleaved(candidates: Mapping[str, Measure], rounds: int) -> dict[str, list[float]]:
-    """`rounds` samples of each, taken in turns; every candidate runs once before, which is not counted."""
+def in_turns(candidates: Mapping[str, Measure], rounds: int) -> Iterator[dict[str, list[float]]]:
+    """`rounds` samples of each, taken in turns: after every one what there is so far. Every candidate runs once before, which
+    is not counted."""
     found: dict[str, list[float]] = {name: [] for name in candidates}
     for measure in candidates.values():
         measure()  # compiles, allocates, fills queues
@@ -120,6 +121,12 @@ def interleaved(candidates: Mapping[str, Measure], rounds: int) -> dict[str, lis
         for name in list(candidates)[:: 1 if turn % 2 == 0 else -1]:
             _until_quiet()  # what the one before left to do in the background shall not count for this one
             found[name].append(candidates[name]())
+            yield found
+
+
+def interleaved(candidates: Mapping[str, Measure], rounds: int) -> dict[str, list[float]]:
+    """What `in_turns` has at its end."""
+    *_, found = in_turns(candidates, rounds)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.ssd.config import SSDConfig
@@ -13,13 +13,9 @@ from measuring.ssd import setup
 WINDOW = 10  # steps, over whose mean the loss of single batches evens out
 
 
-def train(
-    config: SSDConfig, device: str, folder: Path, steps: int, tell: Callable[[str, int], None]
-) -> dict[str, list[float]]:
-    """Losses of `steps` steps: fp32 with two seeds, and the configuration's precision with the first of them.
-
-    `tell(name, done)` after each step.
-    """
+def train(config: SSDConfig, device: str, folder: Path, steps: int) -> Iterator[dict[str, list[float]]]:
+    """Losses of `steps` steps: fp32 with two seeds, and the configuration's precision with the first of them. After each step
+    those that there are."""
     every = setup.changed(config, optimizer={"learning_rate": setup.LEARNING_RATE, "warmup_steps": max(1, steps // 10)})
     plain = setup.changed(every, compute=setup.PLAIN)
     found: dict[str, list[float]] = {}
@@ -35,15 +31,15 @@ def train(
             left = steps - len(losses)
             for interval in session.train_epoch(1, left if left < session.schedule.steps_per_epoch else None):
                 losses.append(interval.loss)
-                tell(name, len(losses))
-        found[name] = losses
+                found[name] = losses
+                yield found
         session.close()
-    return found
 
 
 def figures(losses: Mapping[str, list[float]]) -> list[Figure]:
-    """How far the curves lie apart, relative to fp32's, each the mean of WINDOW steps: coarser format, other seed."""
-    (_, reference), *others = losses.items()
+    """How far the curves lie apart, relative to fp32's, each the mean of WINDOW steps: coarser format, other seed. Of steps
+    that both have done."""
+    (_, whole), *others = losses.items()
     return [
         Figure(
             f"loss of {name} against fp32",
@@ -52,6 +48,7 @@ def figures(losses: Mapping[str, list[float]]) -> list[Figure]:
             f"{len(reference)} steps, means of {min(WINDOW, len(reference))}",
         )
         for name, curve in others
+        for reference in [whole[: len(curve)]]
     ]
 
 

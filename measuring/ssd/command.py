@@ -160,8 +160,7 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
         say(f"{name} ...")
         before = len(found.figures), len(found.comparisons), len(found.aside)
         if name == "accuracy":
-            found.losses = _trained(config, device, work.folder, asked.accuracy, console)
-            found.figures += accuracy.figures(found.losses)
+            _of_accuracy(asked, found, work, console)
         else:
             with power.watched(name, device, scratch, found.aside):
                 _measure(name, asked, found, work, lambda line: say(f"  {line}", highlight=False))
@@ -170,14 +169,14 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     found.left_out = list(without)
 
 
-def _trained(config: SSDConfig, device: str, folder: Path, steps: int, console: Console) -> dict[str, list[float]]:
+def _of_accuracy(asked: argparse.Namespace, found: reports.Report, work: Workload, console: Console) -> None:
+    before = list(found.figures)
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("", total=steps)
-
-        def tell(name: str, done: int) -> None:
-            bar.update(task, description=f"training in {name}", completed=done)
-
-        return accuracy.train(config, device, folder, steps, tell)
+        task = bar.add_task("", total=asked.accuracy)
+        for found.losses in accuracy.train(work.config, work.device, work.folder, asked.accuracy):
+            name, curve = list(found.losses.items())[-1]
+            bar.update(task, description=f"training in {name}", completed=len(curve))
+            found.figures[:] = [*before, *accuracy.figures(found.losses)]
 
 
 def _measure(
@@ -207,12 +206,12 @@ def _measure(
             for figure in run.with_all_plans(config, device, folder, folder.parent / "plans", work.steps):
                 found.figures.append(figure)
         case "step":
-            found.comparisons += sections.step(ours, work.plain, batch, rounds, clock=clock, more={})
-            found.figures += sections.alone(ours, batch, work.network, rounds, batches)
+            _so_far(found, sections.step(ours, work.plain, batch, rounds, clock))
+            _so_far(found, sections.alone(ours, batch, work.network, rounds, batches))
         case "data":
-            found.comparisons += data.against_pil(config, folder, ours.default_boxes, rounds)
+            _so_far(found, data.against_pil(config, folder, ours.default_boxes, rounds))
         case "detection":
-            found.comparisons.append(sections.detection(work.in_loops, ours.default_boxes, rounds, device, clock))
+            _so_far(found, sections.detection(work.in_loops, ours.default_boxes, rounds, device, clock))
         case "evaluation":
             found.figures += sections.evaluation(ours)
         case "kernels":
@@ -224,27 +223,26 @@ def _measure(
             more = {each: setup.session(c, device, folder) for each, c in others.items()}
             for session in more.values():
                 session.warm_up()  # as in a run: compiled, autotuned, recorded
-            found.comparisons += sections.step(ours, work.plain, batch, rounds, clock=clock, more=more)[1:]
+            _so_far(found, sections.steps(more, work.plain, batch, rounds, clock=clock))
         case "choices":
             few = min(rounds, MOST_TURNS_OF_CHOICES)
-            found.comparisons += data.choices(config, device, folder, few, batches, tell=tell)
+            _so_far(found, data.choices(config, device, folder, few, batches, tell=tell))
         case "evaluator":
             images = asked.evaluator or 500
-            found.comparisons += [sections.evaluators(images, rounds), sections.evaluation_of_ranks(images, rounds)]
+            _so_far(found, sections.evaluators(images, rounds))
+            _so_far(found, sections.evaluation_of_ranks(images, rounds))
 
 
 def _of_fused(asked: argparse.Namespace, found: reports.Report, work: Workload) -> None:
     steps = STEPS_OF_A_TURN // 2 if work.device != "cpu" else 1
     try:
         for part in fused.here(work.config, work.device):
+            how = {"rounds": asked.rounds, "steps": steps, "checked": found.checks.append}
             try:
-                check, comparison, warm_up = fused.with_and_without(part, work.ours, work.batch, asked.rounds, steps)
+                _so_far(found, fused.with_and_without(part, work.ours, work.batch, **how))
             except Exception as error:  # noqa: BLE001 - a check that does not pass, and the other parts are measured
                 found.checks.append(checks.broken(f"fused {part}", error))
                 continue
-            found.checks.append(check)
-            found.comparisons.append(comparison)
-            found.figures.append(warm_up)
             setup.give_back_memory(work.device)
     finally:  # of what was tried, also where the time is over
         found.aside += fused.of_plans()

@@ -21,16 +21,18 @@ from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.data import Batches
 from harness.contract import Context
 from measuring.measure import (
-    Comparison,
     Figure,
+    Known,
     Measure,
-    interleaved,
+    against,
+    in_turns,
     processor_time_of_background_work,
     wall,
 )
 from measuring.ssd import baselines, setup
 
 GOAL = 1.6  # of a processor's time for an image
+SPENT = "processor time an image"
 
 
 def endless(batches: Batches) -> Iterator[dict[str, Tensor]]:
@@ -38,8 +40,9 @@ def endless(batches: Batches) -> Iterator[dict[str, Tensor]]:
         yield from batches
 
 
-def against_pil(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: int) -> list[Comparison]:
-    """Processor time for an image of either backend on the CPU, against PIL and torchvision on one thread."""
+def against_pil(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: int) -> Iterator[Known]:
+    """Processor time for an image of either backend on the CPU, against PIL and torchvision on one thread; after every sample
+    what is known so far."""
     size, batches = 8, 8  # of a turn: fewer pictures, and it matters which
     one_thread = {"threads": 1, "image_format": "fp32_chw", **dali_defaults()}
     sessions = {
@@ -70,26 +73,24 @@ def against_pil(config: SSDConfig, folder: Path, default_boxes: Tensor, rounds: 
             torch.stack([path.sample(next(pictures))[0] for _ in range(size)])
         return 1e3 * (time.thread_time() - start) / (batches * size)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    found = interleaved({**{name: ours(name) for name in sessions}, "pil": pil}, rounds)
-    torch.set_num_threads(threads)
     truth = coco.GroundTruth.load(folder / config.data.train_annotations)
     sizes = truth.sizes.mean(axis=0)
     note = f"pictures of {sizes[0]:.0f} x {sizes[1]:.0f} px on average"
-    baseline = Figure("PIL and torchvision", "ms", found["pil"])
-    rows = {
-        "dali": ("data path, processor time an image", "DALI"),
-        "torch": ("data path without DALI, processor time an image", "torch"),
-    }
-    return [
-        Comparison(rows[name][0], Figure(rows[name][1], "ms", found[name]), baseline, GOAL, note) for name in sessions
-    ]
+    rows = {"dali": ("data path", "DALI"), "torch": ("data path without DALI", "torch")}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for found in in_turns({**{name: ours(name) for name in sessions}, "pil": pil}, rounds):
+            baseline = Figure("PIL and torchvision", "ms", found["pil"])
+            others = {f"{rows[name][0]}, {SPENT}": Figure(rows[name][1], "ms", found[name]) for name in sessions}
+            yield against(f"data path, {SPENT}", baseline, others, GOAL, note)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def choices(
     config: SSDConfig, device: str, folder: Path, rounds: int, batches: int, *, tell: Callable[[str], None]
-) -> list[Comparison]:
+) -> Iterator[Known]:
     """The data path alone with each choice of the graph, against the configuration's own. One that this device does not do as
     it says is told, and left out: it would be another's figure."""
     graphs: dict[str, dict[str, Any]] = {
@@ -119,10 +120,8 @@ def choices(
 
         return measure
 
-    found = interleaved({name: timed(values) for name, values in {"as configured": {}, **graphs}.items()}, rounds)
-    baseline = Figure("as configured", "ms", found.pop("as configured"))
-    kind = "processor time" if device == "cpu" else "time"
-    return [
-        Comparison(f"data path, {kind} an image: {name}", Figure(name, "ms", samples), baseline)
-        for name, samples in found.items()
-    ]
+    of, ours = f"data path, {SPENT if device == 'cpu' else 'time an image'}", "as configured"
+    for found in in_turns({name: timed(values) for name, values in {ours: {}, **graphs}.items()}, rounds):
+        figures = {name: Figure(name, "ms", samples) for name, samples in found.items()}
+        baseline = figures.pop(ours)
+        yield against(of, baseline, {f"{of}: {name}": each for name, each in figures.items()})

@@ -4,13 +4,14 @@ took that init tried."""
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
-from measuring.measure import Comparison, Figure, interleaved, wall
+from measuring.measure import Figure, Known, against, in_turns, wall
 from measuring.ssd import setup
 from measuring.ssd.checks import Check
 from measuring.ssd.sections import Batch
@@ -37,28 +38,31 @@ def here(config: SSDConfig, device: str) -> list[str]:
 
 
 def with_and_without(
-    part: str, ours: SSDSession, batch: Batch, rounds: int, steps: int
-) -> tuple[Check, Comparison, Figure]:
-    """Gradients of both, their steps in turns, and the other's warm-up. `ours` is as configured, with the part or without. A
-    sample is `steps` steps."""
+    part: str, ours: SSDSession, batch: Batch, rounds: int, steps: int, *, checked: Callable[[Check], None]
+) -> Iterator[Known]:
+    """The other's warm-up, its gradients to `checked`, and the steps of both in turns; after every sample what is known so far.
+
+    `ours` is as configured, with the part or without. A sample is `steps` steps.
+    """
     device, configured, name = ours.context.device, ours.config.compute.fused, PARTS[part]
     others = [each for each in configured if each != part] if part in configured else [*configured, part]
     other = setup.session(setup.changed(ours.config, compute={"fused": others}), device, ours.folder.path)
     warm_up = Figure(f"warm-up, {'without' if part in configured else name}", "s", [wall(other.warm_up, device)])
+    yield [warm_up]
     named = {name: ours, "without": other} if part in configured else {name: other, "without": ours}
-    check = same_gradients(name, named[name], named["without"], batch)
+    checked(same_gradients(name, named[name], named["without"], batch))
     tensors = setup.tensors(batch)
 
     def several(session: SSDSession) -> None:
         for _ in range(steps):
             session.train_step(*tensors)
 
-    found = interleaved(
+    for found in in_turns(
         {name: lambda each=each: 1e3 * wall(lambda: several(each), device) / steps for name, each in named.items()},  # type: ignore[misc]
         rounds,
-    )
-    mine, baseline = (Figure(each, "ms", found[each]) for each in named)
-    return check, Comparison(f"training step, {name}", mine, baseline), warm_up
+    ):
+        mine, baseline = (Figure(each, "ms", found[each]) for each in named)
+        yield [warm_up, *against("training step", baseline, {f"training step, {name}": mine})]
 
 
 def same_gradients(name: str, one: SSDSession, other: SSDSession, batch: Batch) -> Check:

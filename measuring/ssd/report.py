@@ -161,7 +161,8 @@ def _ratios(axes: Axes, comparisons: Sequence[Comparison]) -> None:
 
 def _curves(axes: Axes, losses: Mapping[str, Sequence[float]]) -> None:
     """Each step's loss, thin, and the means that accuracy.figures compares, thick."""
-    for (name, curve), colour in zip(losses.items(), ("black", MISSED, WITHOUT_GOAL), strict=True):
+    # strict=False: of a training that was cut off there are fewer
+    for (name, curve), colour in zip(losses.items(), ("black", MISSED, WITHOUT_GOAL), strict=False):
         axes.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=0.5, alpha=0.5)
         middles = [min(i + (WINDOW + 1) / 2, len(curve)) for i in range(0, len(curve), WINDOW)]
         axes.plot(middles, smoothed(curve), color=colour, linewidth=1.8, label=name)

@@ -1,12 +1,14 @@
 """What measuring.ssd measures, one function for each row or group of rows. All of it is the session's own code.
 
+What takes turns tells after every sample what is known so far: a budget may end anywhere.
+
 Shapes: B images, A default boxes, K classes with background 0.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from benchmarks.detection.quality import coco
 from benchmarks.ssd import detections
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
-from measuring.measure import Comparison, Figure, Measure, interleaved, vector_units, wall
+from measuring.measure import Figure, Known, Measure, against, in_turns, vector_units, wall
 from measuring.ssd import baselines, setup
 from measuring.ssd.data import endless
 
@@ -57,29 +59,35 @@ KERNELS = 15  # shown
 STEP_GOAL, DETECTION_GOAL = 3.5, 5.0  # on a CPU; the first on one with AMX
 
 
-def step(
-    ours: SSDSession, plain: SSDSession, batch: Batch, rounds: int, *, clock: Measure, more: Mapping[str, SSDSession]
-) -> list[Comparison]:
-    """The configuration's training step against the plain one's, and other variants against it too."""
-    device = ours.context.device
+def step(ours: SSDSession, plain: SSDSession, batch: Batch, rounds: int, clock: Measure) -> Iterator[Known]:
+    """The configuration's training step against the plain one's."""
+    on_cpu, with_amx = ours.context.device == "cpu", "amx_bf16" in vector_units()
+    goal = STEP_GOAL if on_cpu and with_amx else None
+    note = f"no AMX; with it the goal is {STEP_GOAL:g}" if on_cpu and not with_amx else ""
+    yield from steps({described(ours.config): ours}, plain, batch, rounds, clock=clock, goal=goal, note=note)
+
+
+def steps(
+    sessions: Mapping[str, SSDSession],
+    plain: SSDSession,
+    batch: Batch,
+    rounds: int,
+    *,
+    clock: Measure,
+    goal: float | None = None,
+    note: str = "",
+) -> Iterator[Known]:
+    """Training steps against the plain one's; after every sample what is known so far."""
+    tensors, device = setup.tensors(batch), plain.context.device
 
     def timed(session: SSDSession) -> Measure:
-        tensors = setup.tensors(batch)
         return lambda: 1e3 * wall(lambda: session.train_step(*tensors), device, clock)
 
-    plain_name = "fp32 NCHW, eager"
-    sessions = {described(ours.config): ours, plain_name: plain, **more}
-    found = interleaved({name: timed(session) for name, session in sessions.items()}, rounds)
-    baseline = Figure(plain_name, "ms", found.pop(plain_name))
-    with_amx = "amx_bf16" in vector_units()
-    goal = STEP_GOAL if device == "cpu" and with_amx else None
-    note = "" if device != "cpu" or with_amx else f"no AMX; with it the goal is {STEP_GOAL:g}"
-    return [
-        Comparison(f"training step, {name}", Figure(name, "ms", samples), baseline, goal, note)
-        if number == 0
-        else Comparison(f"training step, {name}", Figure(name, "ms", samples), baseline)
-        for number, (name, samples) in enumerate(found.items())
-    ]
+    plain_name, of = "fp32 NCHW, eager", "training step"
+    for found in in_turns({name: timed(each) for name, each in {**sessions, plain_name: plain}.items()}, rounds):
+        figures = {name: Figure(name, "ms", samples) for name, samples in found.items()}
+        baseline = figures.pop(plain_name)
+        yield against(of, baseline, {f"{of}, {name}": each for name, each in figures.items()}, goal, note)
 
 
 def described(config: SSDConfig) -> str:
@@ -93,26 +101,22 @@ def described(config: SSDConfig) -> str:
     )
 
 
-def detection(network: Network, default_boxes: Tensor, rounds: int, device: str, clock: Measure) -> Comparison:
+def detection(network: Network, default_boxes: Tensor, rounds: int, device: str, clock: Measure) -> Iterator[Known]:
     """Softmax, decode and suppression of one batch, against loops over images, classes and boxes."""
-    found = interleaved(
+    number = len(detections.detect(*network, default_boxes)) / len(network[0])
+    note, goal = f"{len(network[0])} images, {number:.0f} detections each", DETECTION_GOAL if device == "cpu" else None
+    of, ours, loop = "decode and NMS, a batch", "all images and classes at once", "a Python loop"
+    for found in in_turns(
         {
             name: lambda function=function: 1e3 * wall(lambda: function(*network, default_boxes), device, clock)  # type: ignore[misc]
-            for name, function in (("ours", detections.detect), ("loop", baselines.detect_in_loops))
+            for name, function in ((ours, detections.detect), (loop, baselines.detect_in_loops))
         },
         rounds,
-    )
-    number = len(detections.detect(*network, default_boxes)) / len(network[0])
-    return Comparison(
-        "decode and NMS, a batch",
-        Figure("all images and classes at once", "ms", found["ours"]),
-        Figure("a Python loop", "ms", found["loop"]),
-        DETECTION_GOAL if device == "cpu" else None,
-        f"{len(network[0])} images, {number:.0f} detections each",
-    )
+    ):
+        yield against(of, Figure(loop, "ms", found[loop]), {of: Figure(ours, "ms", found[ours])}, goal, note)
 
 
-def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batches: int) -> list[Figure]:
+def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batches: int) -> Iterator[Known]:
     """Data, step and loss, each by itself, to say which of them bounds the whole."""
     device, size = session.context.device, len(batch["labels"])
     dtype = AUTOCAST_DTYPE[session.precision] or torch.float32
@@ -128,11 +132,11 @@ def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batc
         ),
     }
     images = {name: size * (batches if name == "data alone" else 1) for name in measured}
-    found = interleaved(
+    for found in in_turns(
         {name: lambda name=name: images[name] / wall(measured[name], device) for name in measured},  # type: ignore[misc]
         rounds,
-    )
-    return [Figure(name, "images/s", samples) for name, samples in found.items()]
+    ):
+        yield [Figure(name, "images/s", list(samples)) for name, samples in found.items() if samples]
 
 
 def evaluation(session: SSDSession) -> list[Figure]:
@@ -204,7 +208,7 @@ def _detections(truth_images: int) -> tuple[coco.GroundTruth, npt.NDArray[np.flo
     return truth, rows, ids
 
 
-def evaluators(truth_images: int, rounds: int) -> Comparison:
+def evaluators(truth_images: int, rounds: int) -> Iterator[Known]:
     """hotcoco against pycocotools on synthetic detections of full COCO's density."""
     truth, rows, ids = _detections(truth_images)
     results: dict[str, coco.Metrics] = {}
@@ -215,18 +219,15 @@ def evaluators(truth_images: int, rounds: int) -> Comparison:
 
         return lambda: wall(evaluate, "cpu")
 
-    found = interleaved({"hotcoco": timed("hotcoco"), "pycocotools": timed("pycocotools")}, rounds)
-    if results["hotcoco"] != results["pycocotools"]:
-        raise RuntimeError(f"the evaluators disagree: {results}")
-    return Comparison(
-        "COCOeval",
-        Figure("hotcoco", "s", found["hotcoco"]),
-        Figure("pycocotools", "s", found["pycocotools"]),
-        note=f"{truth_images} images, {PER_IMAGE} detections each, {CATEGORIES} categories; the twelve figures equal",
-    )
+    note = f"{truth_images} images, {PER_IMAGE} detections each, {CATEGORIES} categories; the twelve figures equal"
+    for found in in_turns({"hotcoco": timed("hotcoco"), "pycocotools": timed("pycocotools")}, rounds):
+        if results["hotcoco"] != results["pycocotools"]:
+            raise RuntimeError(f"the evaluators disagree: {results}")
+        ours, theirs = (Figure(name, "s", samples) for name, samples in found.items())
+        yield against("COCOeval", theirs, {"COCOeval": ours}, note=note)
 
 
-def evaluation_of_ranks(truth_images: int, rounds: int, ranks: int = 64) -> Comparison:
+def evaluation_of_ranks(truth_images: int, rounds: int, ranks: int = 64) -> Iterator[Known]:
     """How long all ranks are busy with COCO's metric: one's own part and rank 0's sum of all, against all of it on rank 0."""
     truth, rows, ids = _detections(truth_images)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
@@ -247,16 +248,13 @@ def evaluation_of_ranks(truth_images: int, rounds: int, ranks: int = 64) -> Comp
     def timed(work: Callable[[], None]) -> Measure:
         return lambda: wall(work, "cpu")
 
-    found = interleaved({"parts": timed(in_parts), "whole": timed(all_of_it)}, rounds)
-    if results["whole"] != results["parts"]:
-        raise RuntimeError(f"the parts are not the whole: {results}")
-    gathered = sum(each.nbytes for each in parts) / 1e6
-    return Comparison(
-        "COCOeval over ranks",
-        Figure(f"{ranks} ranks", "s", found["parts"]),
-        Figure("rank 0 alone", "s", found["whole"]),
-        note=f"{truth_images} images, {PER_IMAGE} detections each, {gathered:.1f} MB gathered; equal mAP",
-    )
+    of, gathered = "COCOeval over ranks", sum(each.nbytes for each in parts) / 1e6
+    note = f"{truth_images} images, {PER_IMAGE} detections each, {gathered:.1f} MB gathered; equal mAP"
+    for found in in_turns({f"{ranks} ranks": timed(in_parts), "rank 0 alone": timed(all_of_it)}, rounds):
+        if results["whole"] != results["parts"]:
+            raise RuntimeError(f"the parts are not the whole: {results}")
+        ours, whole = (Figure(name, "s", samples) for name, samples in found.items())
+        yield against(of, whole, {of: ours}, note=note)
 
 
 def _part(truth: coco.GroundTruth, ids: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

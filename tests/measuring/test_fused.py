@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,11 @@ def test_whichever_is_configured_the_part_is_compared_with_its_absence(
     configured: list[str], form: str, folder: Path, tmp_path: Path
 ) -> None:
     ours = session(folder, tmp_path, configured, image_format=form)
-    check, comparison, warm_up = fused.with_and_without("weights", ours, setup.first_batch(ours), rounds=2, steps=1)
+    checked: list[Check] = []
+    of = {"rounds": 2, "steps": 1, "checked": checked.append}
+    begun, *_, (warm_up, comparison) = fused.with_and_without("weights", ours, setup.first_batch(ours), **of)
+    [check] = checked
+    assert begun == [warm_up], "of a budget that ends in the first turn"
     assert check.found == 0 and check.passed and f"{NAME} against without" in check.what
     assert (comparison.ours.what, comparison.baseline.what) == (NAME, "without")
     assert len(comparison.ratios) == 2 and comparison.ratio > 0
@@ -64,13 +69,14 @@ def test_the_two_are_the_one_with_the_part_and_the_one_without(
         trained.clear()
         return Check("", 0, 0)
 
-    def in_turns(measured: dict[str, Any], _: int) -> dict[str, list[float]]:
-        return {name: [float(len(trained)) for _ in [measure()]] for name, measure in measured.items()}
+    def in_turns(measured: dict[str, Any], _: int) -> Iterator[dict[str, list[float]]]:
+        yield {name: [float(len(trained)) for _ in [measure()]] for name, measure in measured.items()}
 
     monkeypatch.setattr(SSDSession, "train_step", told)
     monkeypatch.setattr(fused, "same_gradients", gradients)
-    monkeypatch.setattr(fused, "interleaved", in_turns)
-    _, comparison, _ = fused.with_and_without("weights", ours, setup.first_batch(ours), rounds=1, steps=1)
+    monkeypatch.setattr(fused, "in_turns", in_turns)
+    of = {"rounds": 1, "steps": 1, "checked": lambda _: None}
+    *_, (_, comparison) = fused.with_and_without("weights", ours, setup.first_batch(ours), **of)
     assert compared == [(("weights",), ())] and trained == [("weights",), ()]
     assert comparison.ours == Figure(NAME, "ms", [1.0])
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,9 @@ import pytest
 
 from benchmarks.detection import capabilities
 from benchmarks.detection.data_path import nvjpeg
+from benchmarks.ssd.session import SSDSession
 from harness.execution import provenance
+from measuring import measure
 from measuring.ssd import command, data, setup, turns
 from tests.measuring.test_ssd import run
 from tests.ssd import small
@@ -88,12 +93,62 @@ def test_a_budget_that_ends_in_the_first_turn_leaves_the_figure_that_was_printed
     assert figures["end to end: as configured"] == [7.0]
 
 
+@pytest.mark.parametrize(
+    ("words", "sides"),
+    [
+        *((["step"], 2), (["fused"], 2), (["data"], 3), (["detection"], 2), (["choices"], 5)),
+        (["evaluator", "--evaluator", "20"], 2),
+        pytest.param(["variants"], 3, marks=pytest.mark.long),  # of which two are in bf16
+    ],
+    ids=lambda each: each[0] if isinstance(each, list) else "",
+)
+def test_a_budget_that_ends_within_a_section_leaves_its_whole_turns_and_the_rest_beside(
+    words: list[str], sides: int, configuration: Path, folder: Path, tmp_path: Path, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that a section had measured went with it."""
+    quiet, calls = measure._until_quiet, itertools.count()
+
+    def until_quiet() -> None:
+        if sys._getframe(1).f_code.co_name != "in_turns":
+            quiet()
+        elif next(calls) == sides + 1:  # the second sample of the second turn
+            raise command.OutOfTime
+
+    monkeypatch.setattr(measure, "_until_quiet", until_quiet)
+    assert run(configuration, folder, tmp_path, "--only", *words, "--budget", "900") == 0
+    found = left(tmp_path)
+    assert len(found["comparisons"]) == (2 if words == ["data"] else sides - 1)
+    assert [each["n"] for each in found["comparisons"]] == [1] * len(found["comparisons"])
+    assert [each["n"] for each in found["figures"] if each["note"] == measure.CUT_OFF] == [1]
+    assert found["left_out"] == words[:1]
+
+
+def test_a_training_that_a_budget_cut_off_is_compared_as_far_as_it_came(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_bf16 = write(tmp_path, small.content(model=small.OF_32_PX, compute={"precision": "bf16"}), "small")
+    right = SSDSession.train_epoch
+
+    def train_epoch(self: SSDSession, *words: Any) -> Iterator[Any]:
+        for number, interval in enumerate(right(self, *words)):
+            if self.config.compute.precision == "bf16" and number == 2:
+                raise command.OutOfTime
+            yield interval
+
+    monkeypatch.setattr(SSDSession, "train_epoch", train_epoch)
+    assert run(in_bf16, folder, tmp_path, "--only", "accuracy", "--accuracy", "3", "--budget", "900") == 0
+    found = left(tmp_path)
+    assert {name: len(curve) for name, curve in found["losses"].items()} == {"fp32": 3, "bf16": 2}
+    assert [each["note"] for each in found["figures"]][1:] == ["2 steps, means of 2"]
+    assert (tmp_path / "p.png").exists()
+
+
 def test_no_choice_is_measured_under_another_s_name(
     configuration: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nvjpeg, "first", lambda: (13, 1, 0))
-    monkeypatch.setattr(data, "interleaved", lambda candidates, _: {name: [1.0] for name in candidates})
+    monkeypatch.setattr(data, "in_turns", lambda candidates, _: iter([{name: [1.0] for name in candidates}]))
     said: list[str] = []
-    found = data.choices(setup.read(str(configuration)), "cuda:0", folder, 1, 1, tell=said.append)
+    [found] = data.choices(setup.read(str(configuration)), "cuda:0", folder, 1, 1, tell=said.append)
     assert len(found) == len(said) == 8
     assert all(": whole, " in each.what for each in found) and all(each.startswith("region, ") for each in said)

@@ -538,19 +538,21 @@ def _interrupt() -> None:
 
 
 def test_evaluators_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sections.evaluators(10, 1).ratio > 0
+    *_, [found] = sections.evaluators(10, 1)
+    assert isinstance(found, measure.Comparison) and found.ratio > 0
     right = coco._by_hotcoco
     monkeypatch.setattr(coco, "_by_hotcoco", lambda truth, rows, ids: right(truth, rows[1:], ids))
     with pytest.raises(RuntimeError, match="disagree"):
-        sections.evaluators(10, 1)
+        list(sections.evaluators(10, 1))
 
 
 def test_parts_of_an_evaluation_that_are_not_the_whole_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sections.evaluation_of_ranks(10, 1, ranks=4).ratio > 0
+    *_, [found] = sections.evaluation_of_ranks(10, 1, ranks=4)
+    assert isinstance(found, measure.Comparison) and found.ratio > 0
     right = coco.matched
     monkeypatch.setattr(coco, "matched", lambda parts: right(parts[1:]))
     with pytest.raises(RuntimeError, match="not the whole"):
-        sections.evaluation_of_ranks(10, 1, ranks=4)
+        list(sections.evaluation_of_ranks(10, 1, ranks=4))
 
 
 def test_accuracy_is_told_beside_the_spread_between_seeds() -> None:
