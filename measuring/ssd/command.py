@@ -25,7 +25,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from benchmarks.ssd.session import SSDSession
 from harness import exit_codes
 from harness.contract import Context, NotSuitable
 from measuring.arguments import file
-from measuring.measure import Comparison, Figure, Known, machine, surroundings, wall
+from measuring.measure import Figure, machine, surroundings, wall
 from measuring.ssd import accuracy, checks, data, fused, options, power, run, sections, setup, turns
 from measuring.ssd import report as reports
 
@@ -154,22 +154,28 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     found.checks.append(checks.of_detections(in_loops, ours.default_boxes))
     if not found.correct:
         return
+    if asked.chart.is_file():
+        asked.chart.unlink()  # an earlier profile's: should this one be killed, it would stand beside other samples
+    kept = reports.Kept(found, asked.json, lambda line: say(f"  {line}", highlight=False))
     work = Workload(config, device, scratch / "data", ours, plain, batch, network, in_loops, steps)
     for number, name in enumerate(chosen):
         found.left_out = [*chosen[number:], *without]
+        kept.write()
         say(f"{name} ...")
-        before = len(found.figures), len(found.comparisons), len(found.aside)
+        aside = len(found.aside)
         if name == "accuracy":
-            _of_accuracy(asked, found, work, console)
+            _of_accuracy(asked, found, work, kept, console)
         else:
             with power.watched(name, device, scratch, found.aside):
-                _measure(name, asked, found, work, lambda line: say(f"  {line}", highlight=False))
-        for each in (*found.figures[before[0] :], *found.comparisons[before[1] :], *found.aside[before[2] :]):
-            say(f"  {each}", highlight=False)
+                _measure(name, asked, found, work, kept)
+        for each in found.aside[aside:]:
+            kept.say(str(each))
     found.left_out = list(without)
 
 
-def _of_accuracy(asked: argparse.Namespace, found: reports.Report, work: Workload, console: Console) -> None:
+def _of_accuracy(
+    asked: argparse.Namespace, found: reports.Report, work: Workload, kept: reports.Kept, console: Console
+) -> None:
     before = list(found.figures)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("", total=asked.accuracy)
@@ -177,11 +183,13 @@ def _of_accuracy(asked: argparse.Namespace, found: reports.Report, work: Workloa
             name, curve = list(found.losses.items())[-1]
             bar.update(task, description=f"training in {name}", completed=len(curve))
             found.figures[:] = [*before, *accuracy.figures(found.losses)]
+            if len(curve) % accuracy.WINDOW == 0:
+                kept.write()
+    for each in found.figures[len(before) :]:
+        kept.say(str(each))
 
 
-def _measure(
-    name: str, asked: argparse.Namespace, found: reports.Report, work: Workload, tell: Callable[[str], None]
-) -> None:
+def _measure(name: str, asked: argparse.Namespace, found: reports.Report, work: Workload, kept: reports.Kept) -> None:
     """One of options.SECTIONS."""
     config, device, folder = work.config, work.device, work.folder
     ours, batch, rounds = work.ours, work.batch, asked.rounds
@@ -190,70 +198,61 @@ def _measure(
     match name:
         case "end-to-end":
             setup.give_back_memory(device)
-            for figure in run.end_to_end(config, device, folder, folder.parent / "run", work.steps):
-                found.figures.append(figure)  # one by one: what comes before it breaks is kept
+            # one by one: what comes before it breaks is kept
+            kept.one_by_one(run.end_to_end(config, device, folder, folder.parent / "run", work.steps))
         case "turns":
             chosen = turns.CPU_CHOICES if on_cpu else turns.GPU_CHOICES
             how = {"rounds": rounds, "steps": min(work.steps, STEPS_OF_A_TURN)}
             mine = turns.Work(ours, config)
-            _so_far(found, turns.end_to_end(mine, chosen, batch, **how, tell=tell, checked=found.checks.append))
+            kept.so_far(turns.end_to_end(mine, chosen, batch, **how, tell=kept.say, checked=found.checks.append))
         case "fused":
-            _of_fused(asked, found, work)
+            _of_fused(asked, found, work, kept)
         case "constants":
-            _so_far(found, turns.of_constants(ours, batch, rounds, STEPS_OF_A_TURN // 2, tell))
+            kept.so_far(turns.of_constants(ours, batch, rounds, STEPS_OF_A_TURN // 2, kept.say))
         case "plans":
             setup.give_back_memory(device)
-            for figure in run.with_all_plans(config, device, folder, folder.parent / "plans", work.steps):
-                found.figures.append(figure)
+            kept.one_by_one(run.with_all_plans(config, device, folder, folder.parent / "plans", work.steps))
         case "step":
-            _so_far(found, sections.step(ours, work.plain, batch, rounds, clock))
-            _so_far(found, sections.alone(ours, batch, work.network, rounds, batches))
+            kept.so_far(sections.step(ours, work.plain, batch, rounds, clock))
+            kept.so_far(sections.alone(ours, batch, work.network, rounds, batches))
         case "data":
-            _so_far(found, data.against_pil(config, folder, ours.default_boxes, rounds))
+            kept.so_far(data.against_pil(config, folder, ours.default_boxes, rounds))
         case "detection":
-            _so_far(found, sections.detection(work.in_loops, ours.default_boxes, rounds, device, clock))
+            kept.so_far(sections.detection(work.in_loops, ours.default_boxes, rounds, device, clock))
         case "evaluation":
-            found.figures += sections.evaluation(ours)
+            kept.one_by_one(sections.evaluation(ours))
         case "kernels":
             found.kernels += sections.kernels(ours, batch, steps=1 if on_cpu else 5)
         case "variants":
             variants = sections.CPU_VARIANTS if on_cpu else sections.GPU_VARIANTS
-            named = setup.possible(config, {each: {"compute": values} for each, values in variants.items()}, tell)
+            named = setup.possible(config, {each: {"compute": values} for each, values in variants.items()}, kept.say)
             others = {each: c for each, c in named.items() if c.compute != config.compute}
             more = {each: setup.session(c, device, folder) for each, c in others.items()}
             for session in more.values():
                 session.warm_up()  # as in a run: compiled, autotuned, recorded
-            _so_far(found, sections.steps(more, work.plain, batch, rounds, clock=clock))
+            kept.so_far(sections.steps(more, work.plain, batch, rounds, clock=clock))
         case "choices":
             few = min(rounds, MOST_TURNS_OF_CHOICES)
-            _so_far(found, data.choices(config, device, folder, few, batches, tell=tell))
+            kept.so_far(data.choices(config, device, folder, few, batches, tell=kept.say))
         case "evaluator":
             images = asked.evaluator or 500
-            _so_far(found, sections.evaluators(images, rounds))
-            _so_far(found, sections.evaluation_of_ranks(images, rounds))
+            kept.so_far(sections.evaluators(images, rounds))
+            kept.so_far(sections.evaluation_of_ranks(images, rounds))
 
 
-def _of_fused(asked: argparse.Namespace, found: reports.Report, work: Workload) -> None:
+def _of_fused(asked: argparse.Namespace, found: reports.Report, work: Workload, kept: reports.Kept) -> None:
     steps = STEPS_OF_A_TURN // 2 if work.device != "cpu" else 1
     try:
         for part in fused.here(work.config, work.device):
             how = {"rounds": asked.rounds, "steps": steps, "checked": found.checks.append}
             try:
-                _so_far(found, fused.with_and_without(part, work.ours, work.batch, **how))
+                kept.so_far(fused.with_and_without(part, work.ours, work.batch, **how))
             except Exception as error:  # noqa: BLE001 - a check that does not pass, and the other parts are measured
                 found.checks.append(checks.broken(f"fused {part}", error))
                 continue
             setup.give_back_memory(work.device)
     finally:  # of what was tried, also where the time is over
         found.aside += fused.of_plans()
-
-
-def _so_far(found: reports.Report, coming: Iterator[Known]) -> None:
-    """Keep what is known after each turn, so that a budget which ends in the middle takes none of it."""
-    comparisons, figures = list(found.comparisons), list(found.figures)
-    for known in coming:
-        found.comparisons[:] = [*comparisons, *(each for each in known if isinstance(each, Comparison))]
-        found.figures[:] = [*figures, *(each for each in known if isinstance(each, Figure))]
 
 
 def main(given: Sequence[str] | None = None) -> int:

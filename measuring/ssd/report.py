@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from measuring import study
-from measuring.measure import Comparison, Figure, quartiles
+from measuring.measure import Comparison, Figure, Known, quartiles
 from measuring.ssd.accuracy import WINDOW, smoothed
 from measuring.ssd.checks import Check
 from measuring.ssd.sections import Kernel
@@ -49,6 +50,36 @@ class Report:
     @property
     def correct(self) -> bool:
         return all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where figures go as they come: into the report, its JSON and the terminal. One that is killed takes none of them."""
+
+    report: Report
+    path: Path
+    say: Callable[[str], None]
+
+    def so_far(self, coming: Iterable[Known]) -> None:
+        """What is known after each sample; said when it is all."""
+        known: Known = []
+        comparisons, figures = list(self.report.comparisons), list(self.report.figures)
+        for known in coming:
+            self.report.comparisons[:] = [*comparisons, *(each for each in known if isinstance(each, Comparison))]
+            self.report.figures[:] = [*figures, *(each for each in known if isinstance(each, Figure))]
+            self.write()
+        for each in known:
+            self.say(str(each))
+
+    def one_by_one(self, coming: Iterable[Figure]) -> None:
+        for each in coming:
+            self.so_far([[each]])
+
+    def write(self) -> None:
+        """A disk that is full is said at the end, where this is tried again; a pipe gets one document, then."""
+        if self.path.is_file() or not self.path.exists():
+            with contextlib.suppress(OSError):
+                write_json(self.report, self.path)
 
 
 def write_json(report: Report, path: Path) -> None:

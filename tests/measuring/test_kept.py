@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from benchmarks.detection.data_path import nvjpeg
 from benchmarks.ssd.session import SSDSession
 from harness.execution import provenance
 from measuring import measure
-from measuring.ssd import command, data, setup, turns
+from measuring.ssd import command, data, report, sections, setup, turns
 from tests.measuring.test_ssd import run
 from tests.ssd import small
 from tests.toy.configuration import write
@@ -121,6 +123,52 @@ def test_a_budget_that_ends_within_a_section_leaves_its_whole_turns_and_the_rest
     assert [each["n"] for each in found["comparisons"]] == [1] * len(found["comparisons"])
     assert [each["n"] for each in found["figures"] if each["note"] == measure.CUT_OFF] == [1]
     assert found["left_out"] == words[:1]
+
+
+def test_a_profile_that_is_killed_leaves_what_it_had_measured(
+    configuration: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At a limit's SIGKILL there was no file, and of most sections no text: both came when all was over."""
+    found: list[dict[str, Any]] = []
+    quiet = measure._until_quiet
+
+    def until_quiet() -> None:
+        quiet()
+        found.append(left(tmp_path))
+
+    def alone(*_: object) -> Iterator[measure.Known]:
+        said.append(capsys.readouterr().out)
+        yield []
+
+    said: list[str] = []
+    monkeypatch.setattr(measure, "_until_quiet", until_quiet)
+    monkeypatch.setattr(sections, "alone", alone)
+    (tmp_path / "p.png").touch()  # an earlier profile's
+    monkeypatch.setattr(report, "draw", lambda *_: pytest.fail("beside it") if (tmp_path / "p.png").exists() else None)
+    assert run(configuration, folder, tmp_path, "--only", "step,detection") == 0
+    known = [[each["n"] for each in one["comparisons"]] for one in found]
+    assert known == [[], [], [1], [1], [2], [2], [2, 1], [2, 1]]
+    assert [one["left_out"] for one in found] == [["step", "detection"]] * 4 + [["detection"]] * 4
+    assert "  training step, fp32 channels_last: ratio " in said[0]
+    assert json.loads((tmp_path / "p.json").read_text())["left_out"] == []
+
+
+def test_a_pipe_gets_one_document_and_a_full_disk_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr(report, "write_json", lambda _, path: written.append(path))
+    for path in (Path("/dev/null"), tmp_path / "p.json"):
+        report.Kept(report.Report({}, {}, {}), path, print).write()
+    assert written == [tmp_path / "p.json"]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(report, "write_json", full)
+    report.Kept(report.Report({}, {}, {}), tmp_path / "p.json", print).write()
 
 
 def test_a_training_that_a_budget_cut_off_is_compared_as_far_as_it_came(
