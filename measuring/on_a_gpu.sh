@@ -105,7 +105,7 @@ interrupted() {
 trap interrupted INT TERM HUP
 
 part() { # name, seconds, command...
-    local name=$1 seconds=$2 screen tee
+    local name=$1 seconds=$2 screen tee tenths
     shift 2
     [[ " $asked " == *" $name "* ]] || return 0
     printf '\n== %s: at most %s s: %s\n' "$name" "$seconds" "$*"
@@ -114,6 +114,12 @@ part() { # name, seconds, command...
     timeout --signal=INT --kill-after=20 "$seconds" "$@" >&"$screen" 2>&1 &
     exec {screen}>&-
     wait $! || failed=1
+    # it has written all that there is long before, unless a process that the part left behind holds its output open
+    for ((tenths = 0; tenths < 30; tenths++)); do
+        kill -0 "$tee" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill "$tee" 2>/dev/null && echo "$name left a process behind, which may still be at work beside what comes next" >&2
     wait "$tee" || failed=1
 }
 

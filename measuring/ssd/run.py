@@ -41,9 +41,10 @@ def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, step
     command = ["env", *(f"{name}={place}" for name, place in kept.items())]
     command += [sys.executable, "-m", "harness", "run", str(path), "--max-steps", str(steps)]
     command += ["--data-dir", str(folder), "--out", str(scratch / "out"), "--number", "0", "--seed", "1"]
-    log = scratch / "out" / "result_0.txt"
+    log, words = scratch / "out" / "result_0.txt", scratch / "said.txt"
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        with words.open("w") as said:  # no pipe: whatever a run left behind would hold that open
+            done = subprocess.run(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, check=False)
     except BaseException:
         if log.exists():
             yield from figures(log)
@@ -51,7 +52,8 @@ def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, step
     if done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode != exit_codes.EPOCHS_SPENT:
-        raise RunBroke(f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+        last = words.read_text(errors="replace")[-4000:]
+        raise RunBroke(f"{' '.join(command)} ended with {done.returncode}:\n{last}")
     yield from figures(log)
 
 

@@ -28,6 +28,7 @@ if [[ -e $HERE/hangs ]]; then
     touch "$HERE/begun"
     wait
 fi
+[[ -e $HERE/orphan ]] && (setsid sleep 60 &)
 [[ $* == *'--only fused'* ]] && exit 1
 exit 0
 """
@@ -125,6 +126,15 @@ def test_each_part_is_shown_kept_and_judged(place: Path) -> None:
         assert kept in out and f"measuring.ssd mine.toml --data-dir {place}/data --only {part}" in kept
     out, _ = (run := begun(place, "mine.toml", "turns")).communicate()
     assert run.returncode == 0
+
+
+def test_a_process_that_a_part_left_behind_is_not_waited_for(place: Path) -> None:
+    """It holds the part's output, and with it a limit was none: the lease ended before the next part began."""
+    (place / "orphan").touch()
+    run = begun(place, "mine.toml", "turns", "end_to_end")
+    out, err = run.communicate(timeout=50)  # those that are left live for 60 s
+    assert run.returncode == 1 and out.count("asked: ") == 2 and "turns left a process behind" in err
+    assert "asked: " in (place / "out/turns.txt").read_text()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -359,6 +359,18 @@ def test_the_run_finds_what_the_profile_compiled(folder: Path, tmp_path: Path, m
     assert f"TRITON_CACHE_DIR={tmp_path / 'triton'}" in command
 
 
+@pytest.mark.timeout(50)  # what is left behind lives for 60 s
+def test_what_a_run_leaves_behind_is_not_waited_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (python := tmp_path / "python").write_text("#!/bin/sh\nsetsid sleep 60 &\necho what is wrong\nexit 2\n")
+    python.chmod(0o755)
+    few = setup.read(str(write(tmp_path, small.content(), "small")))
+    monkeypatch.setattr(run_itself.sys, "executable", str(python))
+    with pytest.raises(run_itself.RunBroke, match="what is wrong"):
+        list(run_itself.end_to_end(few, "cpu", folder, tmp_path / "run", 2))
+
+
 def test_a_triton_that_tells_no_place_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """3.3.1, of requirements/cuda12.lock, has no module knobs: the run that was to be measured did not begin."""
     (older := ModuleType("triton")).__path__ = []
