@@ -54,8 +54,8 @@ out=${out:-out/gpu}
 mkdir -p "$out" || exit 2
 failed=0
 
-# without its graphs tests of them skip, and what is measured beside them is not what is asked
-"$python" -c 'import pathlib, sys
+# an error where a part cannot be had; without cuDNN's graphs tests of them skip, and parts of compute.fused by them are left out
+"$python" -c 'import importlib, pathlib, sys
 if tests := ", ".join(sorted({"correct", "kernels", "tests"} & set(sys.argv[3].split()))):
     try:
         import pytest, pytest_timeout, xdist
@@ -66,26 +66,43 @@ if tests := ", ".join(sorted({"correct", "kernels", "tests"} & set(sys.argv[3].s
 from benchmarks.detection.data_path import nvjpeg
 nvjpeg.prefer_installed()  # as each part does, before others bring theirs
 try:
-    import cudnn, nvidia.dali, torch
+    import torch
 except ImportError as error:
     sys.stderr.write(f"error: {sys.executable} lacks what a GPU is measured with (requirements/run.lock): {error}\n")
     sys.exit(2)
+versions = [f"torch {torch.__version__}", f"cuDNN {torch.backends.cudnn.version()}"]
+for name, module, version, lost in (
+    ("its graphs", "cudnn", "backend_version", "without tests of them and convolutions of compute.fused"),
+    ("DALI", "nvidia.dali", "__version__", "without all that is by it"),
+):
+    try:
+        found = getattr(importlib.import_module(module), version)
+        versions.append(f"{name} {found() if callable(found) else found}")
+    except ImportError as error:
+        versions.append(f"{name}: missing ({error}; requirements/run.lock): {lost}")
 if not torch.cuda.is_available():
     sys.stderr.write(f"error: PyTorch finds no CUDA device; why says {sys.executable} -m harness doctor\n")
     sys.exit(6)
 from benchmarks.detection import capabilities
-from harness.contract import Context
-from measuring.ssd import setup
+from benchmarks.ssd.benchmark import BENCHMARK
+from harness.contract import Context, NotSuitable
+from measuring.ssd import command, options, setup
+here = Context(device="cuda:0")
 try:
-    setup.check_folder(config := setup.read(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    config = command.fitted(options.arguments([sys.argv[1]]), here.device)
+    setup.check_folder(config, pathlib.Path(sys.argv[2]))
+    if measured := ", ".join(sorted({"turns", "end_to_end", "fused", "parts"} & set(sys.argv[3].split()))):
+        BENCHMARK.check(config, here)
+except NotSuitable as error:
+    sys.stderr.write(f"error: {measured} cannot be measured here: {error}; or name other parts\n")
+    sys.exit(2)
 except ValueError as error:
     sys.stderr.write(f"error: {error}\n")
     sys.exit(2)
-print(f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, its graphs {cudnn.backend_version()}, "
-    f"DALI {nvidia.dali.__version__}, {torch.cuda.get_device_name()}")
+print(*versions, torch.cuda.get_device_name(), sep=", ")
 version = ".".join(map(str, nvjpeg.first() or ["none is loaded"]))
 print(f"nvJPEG {version}", *(path for path, each in nvjpeg.loaded().items() if each == version))
-for name, why in capabilities.settle(config, Context(device="cuda:0")).left_out.items():
+for name, why in capabilities.settle(config, here).left_out.items():
     print(f"{name} is not as configured: {why}")' "$configuration" "$data" "$asked" ||
     exit $(($? == 6 ? 6 : 2))
 

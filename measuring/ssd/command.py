@@ -247,6 +247,9 @@ def _of_fused(asked: argparse.Namespace, found: reports.Report, work: Workload, 
             how = {"rounds": asked.rounds, "steps": steps, "checked": found.checks.append}
             try:
                 kept.so_far(fused.with_and_without(part, work.ours, work.batch, **how))
+            except NotSuitable as error:
+                kept.say(f"{part}: left out: {error}")
+                continue
             except Exception as error:  # noqa: BLE001 - a check that does not pass, and the other parts are measured
                 found.checks.append(checks.broken(f"fused {part}", error))
                 continue

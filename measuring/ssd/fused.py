@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
+from harness.contract import Context
 from measuring.measure import Figure, Known, against, in_turns, wall
 from measuring.ssd import setup
 from measuring.ssd.checks import Check
@@ -42,11 +44,14 @@ def with_and_without(
 ) -> Iterator[Known]:
     """The other's warm-up, its gradients to `checked`, and the steps of both in turns; after every sample what is known so far.
 
-    `ours` is as configured, with the part or without. A sample is `steps` steps.
+    `ours` is as configured, with the part or without. A sample is `steps` steps. NotSuitable where this machine lacks what the
+    part needs.
     """
     device, configured, name = ours.context.device, ours.config.compute.fused, PARTS[part]
     others = [each for each in configured if each != part] if part in configured else [*configured, part]
-    other = setup.session(setup.changed(ours.config, compute={"fused": others}), device, ours.folder.path)
+    chosen = setup.changed(ours.config, compute={"fused": others})
+    BENCHMARK.check(chosen, Context(device=device))
+    other = setup.session(chosen, device, ours.folder.path)
     warm_up = Figure(f"warm-up, {'without' if part in configured else name}", "s", [wall(other.warm_up, device)])
     yield [warm_up]
     named = {name: ours, "without": other} if part in configured else {name: other, "without": ours}

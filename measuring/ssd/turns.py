@@ -7,7 +7,7 @@ A turn of a choice opens the data path anew, since a GPU has no room for all of 
 interval, which fill the queue. Turns compare: a card that rests between them is faster than a run's, which heats it.
 
 A choice whose step has other gradients than the configuration's is not measured, nor one that breaks: that is a check which
-does not pass, and the others take their turns. One that the configuration cannot have is left out.
+does not pass, and the others take their turns. One that the configuration or the machine cannot have is left out.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.detection import capabilities
+from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.schedule import Schedule
 from benchmarks.ssd.session import SSDSession
+from harness.contract import Context, NotSuitable
 from measuring.measure import Figure, Known, against, wall
 from measuring.ssd import checks, fused, setup
 from measuring.ssd.checks import Check
@@ -87,6 +89,7 @@ def works(
     sessions = {_step_of(ours.config): ours.session}
 
     def made(name: str, config: SSDConfig, constants: Mapping[str, Any]) -> Work:
+        BENCHMARK.check(config, Context(device=ours.session.context.device))
         step = _step_of(config)
         if step not in sessions:
             session = setup.session(config, ours.session.context.device, ours.session.folder.path)
@@ -129,6 +132,10 @@ def end_to_end(
                 if name not in known:  # made when its turn comes: the first ones need not wait
                     known[name] = makers[name]()
                 spent = turn(known[name], steps)
+            except NotSuitable as error:
+                tell(f"{name}: left out: {error}")
+                del makers[name]
+                continue
             except Exception as error:
                 if name == AS_CONFIGURED:
                     raise

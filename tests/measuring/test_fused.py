@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks.ssd.session import SSDSession
+from harness.contract import Context, NotSuitable
 from measuring.measure import Figure
 from measuring.ssd import command, fused, setup
 from measuring.ssd.checks import Check
@@ -144,6 +145,25 @@ def test_from_the_command_line(folder: Path, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "p.json").read_text())
     assert [each["what"] for each in found["comparisons"]] == [f"training step, {NAME}"]
     assert any(NAME in each["what"] and each["passed"] for each in found["checks"])
+
+
+def test_a_part_that_the_machine_lacks_something_for_is_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without nvidia-cudnn-frontend "convolutions" was a check that failed."""
+    right = fused.BENCHMARK.check
+
+    def check(config: Any, context: Context) -> None:
+        if "weights" in config.compute.fused:
+            raise NotSuitable("needs what is not installed")
+        right(config, context)
+
+    monkeypatch.setattr(fused.BENCHMARK, "check", check)
+    path = write(tmp_path, small.content(model=small.OF_32_PX), "small")
+    out = ["--json", str(tmp_path / "p.json"), "--chart", str(tmp_path / "p.png")]
+    few = ["--threads", "1", "--rounds", "1", "--max-steps", "2", "--evaluate", "6"]
+    assert command.main([str(path), "--data-dir", str(folder), "--device", "cpu", *out, *few, "--only", "fused"]) == 0
+    assert "weights: left out: needs what is not installed" in capsys.readouterr().out
 
 
 def test_which_parts_there_are() -> None:

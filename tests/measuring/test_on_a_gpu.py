@@ -73,12 +73,12 @@ def test_what_cannot_be_asked(place: Path, words: list[str], more: dict[str, str
 
 def test_what_python_lacks_is_named_for_the_parts_that_need_it(place: Path) -> None:
     """In an environment of run.lock alone three parts of seven failed, each in the middle of a lease."""
-    for module in ("xdist", "cudnn"):
+    for module in ("xdist", "torch"):
         (place / f"{module}.py").write_text(f"raise ImportError('there is no {module}')")
     for parts, said in (
         ([], "correct, kernels, tests run with (requirements/dev.lock): there is no xdist"),
         (["kernels", "turns"], "kernels run with (requirements/dev.lock): there is no xdist"),
-        (["turns", "end_to_end", "fused", "parts"], "(requirements/run.lock): there is no cudnn"),
+        (["turns", "end_to_end", "fused", "parts"], "(requirements/run.lock): there is no torch"),
     ):
         run = begun(place, "H100_1x1x256", *parts, PYTHON=sys.executable, PYTHONPATH=str(place))
         out, err = run.communicate()
@@ -97,6 +97,29 @@ def test_which_nvjpeg_decodes_is_said_before_anything_is_measured(place: Path) -
     version = ".".join(map(str, nvjpeg.version(str(installed[0]))))
     assert f"nvJPEG {version} {installed[0].resolve()}\n" in out
     assert f"decode is not as configured: whole pictures: nvJPEG {version} is loaded" in out.partition("== turns")[0]
+
+
+@pytest.mark.parametrize("missing", ["cudnn", "nvidia.dali"])
+def test_what_is_missing_keeps_no_part_from_being_measured_that_goes_without(place: Path, missing: str) -> None:
+    """Nothing but parts of compute.fused is computed by cuDNN's graphs, and the whole lease was refused without them."""
+    small.folder(place / "data")
+    path = write(place, small.content(model=small.OF_32_PX, data={"backend": "dali"}), "small")
+    # as where it is not installed: by its finder's word too
+    with_a_gpu(
+        place,
+        "import importlib.util",
+        f"find, sys.modules[{missing!r}] = importlib.util.find_spec, None",
+        f"importlib.util.find_spec = lambda name, *more: None if name == {missing!r} else find(name, *more)",
+    )
+    out, err = (run := begun(place, str(path), "turns", "kernels", PYTHONPATH=str(place))).communicate()
+    if missing == "cudnn":
+        assert run.returncode == 0 and "\n== kernels" in out, err
+        assert "its graphs: missing (" in out and "without tests of them and convolutions of compute.fused" in out
+    else:
+        assert (run.returncode, out) == (2, "") and "error: turns cannot be measured here: " in err
+        assert 'backend = "torch"' in err and "or name other parts" in err
+        out, err = (run := begun(place, str(path), "kernels", PYTHONPATH=str(place))).communicate()
+        assert run.returncode == 0 and "DALI: missing (" in out, err
 
 
 def with_a_gpu(place: Path, *first: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from benchmarks.ssd.kernels import loss, norm
 from benchmarks.ssd.session import SSDSession
 from harness import config_files
-from harness.contract import Context
+from harness.contract import Context, NotSuitable
 from measuring.measure import CUT_OFF, Comparison, Figure
 from measuring.ssd import checks, sections, setup, turns
 from tests.ssd import small
@@ -94,6 +94,27 @@ def test_a_choice_that_learns_something_else_or_breaks_takes_no_other_s_turns(
     assert broken.what == "no such backend works: RuntimeError: out of memory"
     assert not any(each.passed for each in checked)
     assert sum("left out" in each for each in said) == 2
+
+
+def test_a_choice_that_the_machine_lacks_something_for_is_no_check_that_fails(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of cuDNN's graphs, which a choice of all parts of compute.fused needs: the profile ended as a wrong one does."""
+    config = setup.read(str(write(tmp_path, small.content(data={"backend": "torch"}), "small")))
+    session = setup.session(config, "cpu", folder)
+
+    def check(chosen: Any, _: Context) -> None:
+        if chosen.data.threads == 2:
+            raise NotSuitable("needs nvidia-cudnn-frontend")
+
+    monkeypatch.setattr(turns, "turn", lambda *_: 1.0)
+    monkeypatch.setattr(turns.BENCHMARK, "check", check)
+    said, checked = list[str](), list[checks.Check]()
+    choices = {name: turns.Choice({"data": {"threads": n}}) for name, n in (("with graphs", 2), ("right", 3))}
+    how = {"rounds": 1, "steps": 1, "tell": said.append, "checked": checked.append}
+    *_, known = turns.end_to_end(turns.Work(session, config), choices, setup.first_batch(session), **how)
+    assert [each.what for each in known] == ["end to end, right"] and not checked
+    assert "with graphs: left out: needs nvidia-cudnn-frontend" in said
 
 
 def test_a_constant_of_dali_s_graph_is_no_choice_without_it(folder: Path, tmp_path: Path) -> None:
