@@ -38,7 +38,9 @@ Detect = Callable[[Tensor], Detections]
 def trained(seed: int, epochs: int) -> SSDSession:
     """A session after so many epochs."""
     torch.manual_seed(seed)
-    folder = setup.folder_to_use(None, environment.cache_dir(config_files.CHECKOUT))
+    folder = setup.folder_to_use(
+        None, environment.cache_dir(config_files.CHECKOUT), lambda line: sys.stderr.write(f"{line}\n")
+    )
     session = SSDSession(setup.read("embedded"), Context("cpu", seed=seed, data_dir=folder, threads=1))
     session.warm_up()
     session.load_data()

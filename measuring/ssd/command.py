@@ -125,7 +125,9 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
     for name, why in without.items():
         console.print(f"{name} is left out: {why}", highlight=False)
     BENCHMARK.check(config, Context(device=device))
-    folder = setup.folder_to_use(asked.data_dir, asked.cache_dir)
+    folder = setup.folder_to_use(asked.data_dir, asked.cache_dir, console.print)
+    # from here on: pictures that a budget cut off are thrown away, and the next one would make them again
+    signal.setitimer(signal.ITIMER_REAL, asked.budget or 0.0)
     on_cpu, size = device == "cpu", config.optimizer.batch_size
     an_epoch = config.data.train_samples // size if asked.budget is None else STEPS_IN_BUDGET
     steps = asked.max_steps or (CPU_STEPS if on_cpu else an_epoch)
@@ -284,7 +286,6 @@ def main(given: Sequence[str] | None = None) -> int:
         raise OutOfTime
 
     alarm = signal.signal(signal.SIGALRM, out_of_time)
-    signal.setitimer(signal.ITIMER_REAL, asked.budget or 0.0)
     try:
         with tempfile.TemporaryDirectory() as scratch, _every_form_compiled():
             measure(asked, device, Path(scratch), console, found)

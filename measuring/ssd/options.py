@@ -66,7 +66,8 @@ def arguments(given: Sequence[str] | None, description: str = "") -> argparse.Na
     add("--all", action="store_true", help="all of the above but --accuracy")
     add("--only", type=lambda names: names.split(","), metavar="SECTION[,SECTION...]", help="nothing else but the checks: "
         + ", ".join(SECTIONS))  # fmt: skip
-    add("--budget", type=float, metavar="SECONDS", help="end by then, with what there is")
+    add("--budget", type=float, metavar="SECONDS", help="end by then, with what there is; pictures "
+        "that are made first do not count")  # fmt: skip
     add("--json", type=Path, default=Path("out/profile/profile.json"), help="all samples (default: %(default)s)")
     add("--chart", type=Path, default=Path("out/profile/profile.png"), help="(default: %(default)s)")
     found = parser.parse_args(given)

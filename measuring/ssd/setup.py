@@ -67,9 +67,14 @@ def possible(
     return found
 
 
-def folder_to_use(data_dir: Path | None, cache_dir: Path) -> Path:
-    """The user's, or the pictures that this project makes itself."""
-    return embedded.ensure(cache_dir, lambda *_: None) if data_dir is None else data_dir
+def folder_to_use(data_dir: Path | None, cache_dir: Path, tell: Callable[[str], object]) -> Path:
+    """The user's, or the pictures that this project makes itself; each fifth of them is told."""
+
+    def progress(done: int, total: int) -> None:
+        if 5 * done % total == 0:
+            tell(f"making pictures: {done} of {total}")
+
+    return embedded.ensure(cache_dir, progress) if data_dir is None else data_dir
 
 
 def check_folder(config: SSDConfig, folder: Path) -> None:

@@ -6,8 +6,9 @@ import errno
 import itertools
 import json
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from benchmarks.detection import capabilities
 from benchmarks.detection.data_path import nvjpeg
+from benchmarks.detection.embedded import dataset as embedded
 from benchmarks.ssd.session import SSDSession
 from harness.execution import provenance
 from measuring import measure
@@ -189,6 +191,33 @@ def test_a_training_that_a_budget_cut_off_is_compared_as_far_as_it_came(
     assert {name: len(curve) for name, curve in found["losses"].items()} == {"fp32": 3, "bf16": 2}
     assert [each["note"] for each in found["figures"]][1:] == ["2 steps, means of 2"]
     assert (tmp_path / "p.png").exists()
+
+
+def test_pictures_are_made_before_the_budget_begins(
+    configuration: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without a word all of it went there, and what was made by then was thrown away."""
+    events: list[object] = []
+
+    def ensure(_: Path, progress: Callable[[int, int], None]) -> Path:
+        events.append("made")
+        for done in range(0, 1201, 20):
+            progress(done, 1200)
+        return folder
+
+    monkeypatch.setattr(embedded, "ensure", ensure)
+    monkeypatch.setattr(command, "_measure", lambda *_: events.append("measured"))
+    monkeypatch.setattr(signal, "setitimer", lambda _, seconds: events.append(seconds))
+    few = ("--threads", "1", "--max-steps", "2", "--evaluate", "6", "--device", "cpu")
+    where = ("--json", str(tmp_path / "p.json"), "--chart", str(tmp_path / "p.png"), "--cache-dir", str(tmp_path))
+    assert command.main([str(configuration), *few, *where, "--only", "step", "--budget", "900"]) == 0
+    assert events[:3] == ["made", 900, "measured"]
+    said = capsys.readouterr().out
+    assert said.count("making pictures: ") == 6 and "making pictures: 240 of 1200" in said
 
 
 def test_no_choice_is_measured_under_another_s_name(
