@@ -43,7 +43,7 @@ from benchmarks.ssd.session import SSDSession
 from harness import exit_codes
 from harness.contract import Context, NotSuitable
 from measuring.arguments import file
-from measuring.measure import Figure, machine, surroundings, wall
+from measuring.measure import Figure, machine, surroundings, vector_units, wall
 from measuring.ssd import accuracy, checks, data, fused, options, power, run, sections, setup, turns
 from measuring.ssd import report as reports
 
@@ -86,6 +86,11 @@ def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
     chosen = config.compute.precision
     if chosen == "auto":
         chosen = precision.candidates(device)[-1]
+    own = any(unit.endswith("bf16") for unit in vector_units())
+    # as `auto` would end there, see precision.HOPELESS; one backward pass of bf16 would take longer than a budget, whose signal
+    # comes when it is through. For what a format costs in accuracy its speed is no matter
+    if on_cpu and not own and asked.accuracy is None:
+        chosen = "fp32"
     if asked.accuracy is not None and chosen == "fp32":
         raise ValueError(f"--accuracy compares with fp32, which is what {asked.configuration} trains in")
     return setup.changed(
@@ -118,6 +123,10 @@ def unsuited(asked: argparse.Namespace, config: SSDConfig, device: str) -> dict[
 def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Console, found: reports.Report) -> None:
     """Check, then measure, into `found`; where a check fails nothing is measured."""
     config = fitted(asked, device)
+    if config.compute.precision == "fp32" != (wanted := setup.read(asked.configuration).compute.precision):
+        console.print(
+            f"precision is fp32, not {wanted}: this processor has no units for a coarser one", highlight=False
+        )
     without = unsuited(asked, config, device)
     chosen = [name for name in asked.sections if name not in without]
     if not chosen:

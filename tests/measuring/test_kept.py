@@ -20,7 +20,7 @@ from benchmarks.detection.embedded import dataset as embedded
 from benchmarks.ssd.session import SSDSession
 from harness.execution import provenance
 from measuring import measure
-from measuring.ssd import command, data, report, sections, setup, turns
+from measuring.ssd import command, data, options, report, sections, setup, turns
 from tests.measuring.test_ssd import run
 from tests.ssd import small
 from tests.toy.configuration import write
@@ -218,6 +218,27 @@ def test_pictures_are_made_before_the_budget_begins(
     assert events[:3] == ["made", 900, "measured"]
     said = capsys.readouterr().out
     assert said.count("making pictures: ") == 6 and "making pictures: 240 of 1200" in said
+
+
+@pytest.mark.parametrize("asked_for", ["bf16", "auto"])
+def test_a_processor_without_units_for_bf16_is_not_measured_in_it(
+    asked_for: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One backward pass took minutes, and no budget ends within it."""
+    content = small.content(model=small.OF_32_PX, compute={"precision": asked_for})
+    path = write(tmp_path, content, "small")
+    for units, words, chosen in (
+        *((["avx2"], [], "fp32"), (["avx2", "avx512_bf16"], [], "bf16"), (["bf16"], [], "bf16")),
+        (["avx2"], ["--accuracy", "3"], "bf16"),
+    ):
+        monkeypatch.setattr(command, "vector_units", lambda units=units: units)
+        asked = options.arguments([str(path), *words])
+        assert command.fitted(asked, "cpu").compute.precision == chosen
+    monkeypatch.setattr(command, "vector_units", lambda: ["avx2"])
+    monkeypatch.setattr(command, "_measure", lambda *_: None)
+    assert run(path, folder, tmp_path, "--only", "step") == 0
+    assert f"precision is fp32, not {asked_for}: " in capsys.readouterr().out
+    assert left(tmp_path)["configuration"]["compute"]["precision"] == "fp32"
 
 
 def test_no_choice_is_measured_under_another_s_name(
