@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.detection.data_path import nvjpeg
 from tests.conftest import CHECKOUT
+from tests.patience import PATIENCE_S
 from tests.ssd import small
 from tests.toy.configuration import write
 
@@ -28,7 +29,7 @@ if [[ -e $HERE/hangs ]]; then
     touch "$HERE/begun"
     wait
 fi
-[[ -e $HERE/orphan ]] && (setsid sleep 60 &)
+[[ -e $HERE/orphan ]] && (setsid sh -c 'while [ -e "$0/orphan" ]; do sleep 0.1; done' "$HERE" &)
 [[ $* == *'--only fused'* ]] && exit 1
 exit 0
 """
@@ -155,7 +156,10 @@ def test_a_process_that_a_part_left_behind_is_not_waited_for(place: Path) -> Non
     """It holds the part's output, and with it a limit was none: the lease ended before the next part began."""
     (place / "orphan").touch()
     run = begun(place, "mine.toml", "turns", "end_to_end")
-    out, err = run.communicate(timeout=50)  # those that are left live for 60 s
+    try:
+        out, err = run.communicate(timeout=PATIENCE_S)
+    finally:
+        (place / "orphan").unlink()  # which they live for
     assert run.returncode == 1 and out.count("asked: ") == 2 and "turns left a process behind" in err
     assert "asked: " in (place / "out/turns.txt").read_text()
 

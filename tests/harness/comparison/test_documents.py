@@ -254,10 +254,10 @@ def test_a_host_of_a_log_is_redacted_in_each_of_its_spellings() -> None:
     assert told == (f'{stand_in}, {{"note": "on {stand_in}", "trace": "1\\nK\\u00F6ln\\n{stand_in}"}}, "by {person}"')
 
 
-@pytest.mark.parametrize("text", [r'{"password": "ab\"cd"}', r'{"cmd": "run --token=\"abcd\""}', r'{"host": "ab\"cd"}'])
+@pytest.mark.parametrize("text", [r'{"password": "uv\"xy"}', r'{"cmd": "run --token=\"uvxy\""}', r'{"host": "uv\"xy"}'])
 def test_an_escaped_quote_ends_no_secret(text: str) -> None:
     told = Redaction()(text)
-    assert "cd" not in told.replace("cmd", "")
+    assert "xy" not in told, "which no stand-in has, of the digits of a hash"
     json.loads(told)
 
 
