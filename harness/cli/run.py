@@ -106,7 +106,7 @@ def _must_not_be_in_use(folder: Path) -> None:
     """ValueError where a series runs: the number that is free there is that of its next trial."""
     from harness.launch import ledger
 
-    with contextlib.suppress(PermissionError):  # nothing can be written there either
+    with contextlib.suppress(OSError):  # nothing can be written there either, as the run says
         if ledger.in_use(folder):
             raise ValueError(f"{folder}: a series is running there; wait for its end, or name another --out")
 

@@ -19,6 +19,9 @@ from harness.system.facts import Machine
 OWN = ("benchmarks", "tests")  # of this project: folders of benchmarks
 CODE = frozenset((".py", ".toml", ".cu", ".cuh", ".cc", ".cpp", ".c", ".h", ".hpp", ".so"))
 NO_CODE = ("__pycache__", "build")
+# A user's own settings may leave out what git does not know yet: a new module is a change
+STATUS = ("status", "--porcelain", "--untracked-files=normal", "--", *names.SOURCE)
+SHOWN = 3  # changed files
 GIT_LIMIT_S = 20  # each rank and node waits for it
 
 # What else a result may depend on, and the distributions that it comes in
@@ -57,14 +60,22 @@ def commit(image: Mapping[str, Plain]) -> tuple[str, bool]:
         return names.NO_COMMIT, True
     try:
         head = git.ask(ROOT, "rev-parse", "HEAD", limit_s=GIT_LIMIT_S)
-        # A user's own settings may leave out what git does not know yet: a new module is a change
-        status = ("status", "--porcelain", "--untracked-files=normal", "--", *names.SOURCE)
-        changes = git.ask(ROOT, *status, limit_s=GIT_LIMIT_S)
+        changes = git.ask(ROOT, *STATUS, limit_s=GIT_LIMIT_S)
     except NotSuitable:
         return names.NO_COMMIT, True
     if head.returncode or changes.returncode:
         return names.NO_COMMIT, True
     return head.stdout.decode().strip(), bool(changes.stdout)
+
+
+def changed_files() -> list[str]:
+    """The first of those by which the checkout differs from its commit, for people; [] where git does not tell."""
+    try:
+        told = git.ask(ROOT, *STATUS, limit_s=GIT_LIMIT_S).stdout.decode(errors="replace")
+    except NotSuitable:
+        return []
+    found = [line[3:] for line in told.splitlines()]
+    return [*found[:SHOWN], *(["..."] if len(found) > SHOWN else [])]
 
 
 def of_this_code() -> str:

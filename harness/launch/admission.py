@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness import names
 from harness.contract import NotSuitable
+from harness.execution import provenance
 from harness.exit_codes import DISK_FULL
 from harness.launch import ledger, trial, watchdog
 from harness.launch.ledger import Account
@@ -107,7 +108,8 @@ def may_begin(series: SeriesOrder, where: str, account: Account) -> None:
                 "image. Use the same, or name another --out or --system"
             )
     _each_seed_once(series, account)
-    of_one_code(series, account)
+    if any(number not in account.finished for number in range(series.trials)):
+        of_one_code(series, account)
     for number, each in account.finished.items():
         log = folder / names.result(number)
         if each.end is not None and ledger.sha256(log) != each.end["log_sha256"]:
@@ -147,9 +149,10 @@ def of_one_code(series: SeriesOrder, account: Account) -> None:
         return
     there, here = Code.of(before), series.code()
     if there is not None and not here.is_as(there):
+        changed = f": {', '.join(provenance.changed_files())}" if here.changed else ""
         raise ledger.LedgerError(
-            f"{series.folder}: its trials ran {there}, these would run {here}; a series has one code. Put that back, or name "
-            "another --out or --system"
+            f"{series.folder}: its trials ran {there}, these would run {here}{changed}; a series has one code. Put that back, "
+            "or name another --out or --system"
         )
 
 

@@ -308,4 +308,5 @@ class _HeldSeries:
         if code in (TARGET_MET, EPOCHS_SPENT):
             self.say(f"next: python -m harness score {shlex.quote(str(self.series.folder))}")
         elif code in (BROKEN, USAGE):
-            self.say("next: the same command with --resume runs again what has no result")
+            first = "what the error says; then " * (code == USAGE)
+            self.say(f"next: {first}the same command with --resume runs again what has no result")

@@ -63,7 +63,8 @@ def differences(records: Iterable[RunRecord]) -> Iterator[Disparity]:
     # logged when the clock has stopped, so not of a run that broke
     yield from _compared("data_fingerprint", [each for record in said if (each := record.data_fingerprint)])
     if commits := {record.commit for record in said if record.commit}:
-        yield from _compared("commit", sorted(commits) if len(commits) > 1 and sources.differ(commits) else ())
+        if len(commits) > 1 and (differ := sources.differ(commits)) is not False:
+            yield from _compared("commit", sorted(commits), other_result=differ is True)
         yield from _compared(
             "benchmark_sha256", [record.benchmark_sha256 or UNSAID for record in said if record.commit]
         )

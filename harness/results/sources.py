@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Collection, Iterator
@@ -15,6 +16,7 @@ from harness import ROOT, git, names, outside
 from harness.contract import NotSuitable
 from harness.results.record import RunRecord
 
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 RECORD = "image.json"  # an image's account of what it was built from
 PROGRAM = frozenset((".py", ".sh", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".rs", ".go", ".java", ".jl", ".ipynb"))
 SIZE_LIMIT = 200_000_000  # bytes of all sources together; MLPerf takes files of 50 MB
@@ -32,13 +34,16 @@ class Code:
 
     @classmethod
     def of(cls, record: RunRecord) -> Code | None:
-        """None of a log that does not tell: somebody else's, or of a run that broke before it did."""
-        if record.commit is None:
+        """None of a log that does not tell: somebody else's, of a run that broke first, or that had no answer from git."""
+        if record.commit in (None, names.NO_COMMIT):
             return None
+        assert record.commit is not None
         return cls(record.commit, record.tree_dirty is True, record.benchmark_sha256 or "")
 
     def is_as(self, other: Code) -> bool:
         """Whether both ran the same sources, as far as is known here; of uncommitted changes nobody knows more."""
+        if names.NO_COMMIT in (self.commit, other.commit):
+            return True
         if (self.changed, self.benchmark_sha256) != (other.changed, other.benchmark_sha256):
             return False
         return self.commit == other.commit or not differ({self.commit, other.commit})
@@ -50,6 +55,8 @@ class Code:
 
 def unavailable(commit: str, root: Path = ROOT) -> str:
     """Why the sources of this commit are not available here; empty where they are."""
+    if not COMMIT.fullmatch(commit):
+        return f"{commit!r}, which the log names, is no commit"
     if git.has_repository(root):
         if git.ask(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0:
             return ""
@@ -63,15 +70,18 @@ def unavailable(commit: str, root: Path = ROOT) -> str:
     return f"the sources of commit {commit} are not here (this is {built_from or 'no checkout'}): package in a checkout"
 
 
-def differ(commits: Collection[str], root: Path = ROOT) -> bool:
-    """Whether these commits have different sources, as far as is known here: results may have been committed in between."""
+def differ(commits: Collection[str], root: Path = ROOT) -> bool | None:
+    """Whether these commits have different sources: results may have been committed in between. None where it cannot be told
+    here, as where one is not in this checkout, or is none: a log may say anything.
+    """
     first, *others = sorted(commits)
+    if not all(map(COMMIT.fullmatch, commits)) or not git.has_repository(root):
+        return None
     try:
-        return any(
-            git.ask(root, "diff", "--quiet", first, each, "--", *names.SOURCE).returncode != 0 for each in others
-        )
-    except NotSuitable:  # no git here
-        return bool(others)
+        codes = {git.ask(root, "diff", "--quiet", first, each, "--", *names.SOURCE).returncode for each in others}
+    except NotSuitable:
+        return None
+    return True if 1 in codes else None if codes - {0} else False
 
 
 def export(commit: str, target: Path, root: Path = ROOT) -> None:

@@ -28,6 +28,7 @@ PACKED = {"raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "
 SAMPLE_FORMAT, UNSIGNED = 339, 1  # a tag of TIFF's, and what it says where it is left out
 WIDTH, NEW_SUBFILE_TYPE = 256, 254  # likewise: which every page has; and bits that say what a page is of another
 SMALLER, MASK = 1, 4
+OLD_SUBFILE_TYPE, OLD_SMALLER = 255, 2
 JP2_HEAD_BYTES = 512
 # 8 bits of each colour, in a JP2 file and in a bare codestream
 JP2_BITS = re.compile(rb"ihdr.{10}\x07|\xff\x4f\xff\x51.{38}\x07", re.DOTALL)
@@ -75,7 +76,9 @@ def _several_pages(picture: Any) -> str | None:
             directory.reset()
         if WIDTH not in directory:
             return f"cut off or damaged (it says that more follows its page {pages}, and none does)"
-        pages += not directory.get(NEW_SUBFILE_TYPE, 0) & (SMALLER | MASK)
+        kind = directory.get(NEW_SUBFILE_TYPE, 0)
+        of_another = isinstance(kind, int) and kind & (SMALLER | MASK)
+        pages += not of_another and directory.get(OLD_SUBFILE_TYPE) != OLD_SMALLER
     return f"a TIFF file of {pages} pages; {ONE_EACH}" if pages > 1 else None
 
 

@@ -30,7 +30,9 @@ def check_series(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
     for each in differences(series.begun):
         severity: Severity = "error" if each.other_result else "warning"
         fix = "a result is one configuration and code on one system; move the others to a folder of their own"
-        if not each.other_result:
+        if not each.other_result and each.key == "commit":
+            fix = "a result has one code: check in a checkout that has these commits, which tells whether their sources differ"
+        elif not each.other_result:
             fix = "a result is of one system: see whether this made runs faster or slower"
         yield Finding(severity, name, each.key, None, "runs alike", each.shown, fix)
     for record, earlier, why in copies(records):

@@ -188,12 +188,24 @@ def test_boxes_in_another_form_are_refused_as_a_whole(form: str, test_data: Path
 
 
 def test_corners_of_boxes_that_lie_near_the_origin_are_refused_too(tmp_path: Path) -> None:
-    """Three in four then still end within their pictures."""
+    """More than half then still end within their pictures."""
     boxes = document()
-    for box, corners in zip(boxes["annotations"], ([1, 2, 31, 22], [20, 25, 29, 38], [3, 3, 12, 9]), strict=True):
-        box["bbox"] = corners
-    assert "and 1 of 3 boxes are too large, where all fit as corners" in refusal(boxes, tmp_path)
-    boxes["annotations"][2]["bbox"] = [30, 3, 12, 9]
+    near, far = (
+        {"image_id": 7, "category_id": 9, "bbox": [n, 2, *corner]} for n, corner in ((1, (31, 22)), (20, (60, 48)))
+    )
+    boxes["annotations"] = [far] * 9 + [near] * 11
+    assert "and 9 of 20 boxes are too large, where all fit as corners" in refusal(boxes, tmp_path)
+    boxes["annotations"][-1] = {**near, "bbox": [32, 2, 31, 22]}
+    read(boxes, tmp_path)
+
+
+def test_boxes_of_one_large_thing_in_each_picture_are_no_corners(tmp_path: Path) -> None:
+    """Portraits, whose boxes are wider than they lie from the left; of some, a part lies beyond the picture."""
+    boxes = document()
+    within, beyond = ({"image_id": 7, "category_id": 9, "bbox": box} for box in ([10, 4, 40, 40], [10, 14, 40, 40]))
+    boxes["annotations"] = [beyond] * 7 + [within] * 13
+    read(boxes, tmp_path)
+    boxes["annotations"] = [beyond] * 19
     read(boxes, tmp_path)
 
 

@@ -61,16 +61,20 @@ def test_one_is_one_in_a_form_for_several(form: str, tmp_path: Path) -> None:
     assert looked_at(tmp_path / "x") == []
 
 
-@pytest.mark.parametrize("of_another", [1, 4, 5], ids=["thumbnail", "mask", "mask of a thumbnail"])
+@pytest.mark.parametrize(
+    "of_another",
+    [{254: 1}, {254: 4}, {254: 5}, {255: 2}],
+    ids=["thumbnail", "mask", "mask of a thumbnail", "thumbnail by the older tag"],
+)
 @pytest.mark.parametrize("turn", [1, 6])
-def test_thumbnails_and_masks_are_no_pages(of_another: int, turn: int, tmp_path: Path) -> None:
+def test_thumbnails_and_masks_are_no_pages(of_another: dict[int, int], turn: int, tmp_path: Path) -> None:
     """As cameras and programs for maps leave them."""
     file = io.BytesIO()
     with TiffImagePlugin.AppendingTiffWriter(file) as several:
         photograph().save(several, "TIFF", tiffinfo={274: turn})
         several.newFrame()
         for _ in range(2):
-            photograph().convert("L").resize((12, 12)).save(several, "TIFF", tiffinfo={254: of_another})
+            photograph().convert("L").resize((12, 12)).save(several, "TIFF", tiffinfo=of_another)
             several.newFrame()
     (tmp_path / "x.tif").write_bytes(file.getvalue())
     with Image.open(tmp_path / "x.tif") as picture:

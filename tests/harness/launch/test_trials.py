@@ -20,10 +20,12 @@ import psutil
 import pytest
 
 from harness.contract import NotSuitable
+from harness.execution import provenance
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, USAGE
 from harness.launch import admission, caches, ledger, leftovers, process, trial, watchdog
 from harness.launch.watchdog import Outcome
-from harness.results import logfile
+from harness.names import NO_COMMIT
+from harness.results import logfile, sources
 from harness.results.series import find_series
 from harness.results.sources import Code
 from harness.system import neighbours
@@ -252,8 +254,16 @@ def test_the_trials_of_a_series_have_as_many_ranks(fakes: Fakes) -> None:
     assert fakes.run(2, ranks=2, resume=True) == 0
 
 
-def test_the_trials_of_a_series_are_of_one_code(fakes: Fakes) -> None:
+@pytest.fixture
+def differing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits of this checkout whose sources differ."""
+    monkeypatch.setattr(sources, "differ", lambda commits: len(commits) > 1)
+
+
+@pytest.mark.usefixtures("differing")
+def test_the_trials_of_a_series_are_of_one_code(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     """It went on at another commit, or with changes: the package alone said so, after the hours of five runs."""
+    monkeypatch.setattr(provenance, "changed_files", lambda: ["harness/run.py", "..."])
     fakes.tell(_0=f"be of {'a' * 40}", _1=f"be of {'a' * 40}")
     ours = Code("a" * 40, changed=False)
     assert fakes.run(1, code=lambda: ours) == 0
@@ -267,14 +277,26 @@ def test_the_trials_of_a_series_are_of_one_code(fakes: Fakes) -> None:
         ):
             fakes.run(2, resume=True, code=lambda other=other: other)
     assert fakes.run(2, resume=True, code=lambda: ours) == 0
+    assert fakes.run(2, resume=True, code=lambda: replace(ours, commit="b" * 40)) == 0, "which begins no trial"
     changing = iter(
         (ours, ours, replace(ours, changed=True))
     )  # as it is asked for: before the series, before each trial
     assert fakes.run(4, resume=True, code=lambda: next(changing)) == USAGE
     assert fakes.statuses == [(0, 1, "success"), (1, 1, "success"), (2, 1, "success")]
-    assert "these would run commit aaaaaaaaaaaa with changes" in "\n".join(fakes.said)
+    said = "\n".join(fakes.said)
+    assert "these would run commit aaaaaaaaaaaa with changes: harness/run.py, ...; a series has one code" in said
+    assert "next: what the error says; then the same command with --resume" in said
+    unknown = Code(NO_COMMIT, changed=True)  # git was slow, or is gone
+    assert fakes.run(4, resume=True, code=lambda: unknown) == 0
 
 
+def test_a_trial_whose_code_nobody_can_tell_is_a_result_all_the_same(fakes: Fakes) -> None:
+    """Git did not answer a trial in time, or has not the commits here: what had met its target counted as failed."""
+    fakes.tell(_0=f"be of {'a' * 40}", _1=f"be of {NO_COMMIT}", _2=f"be of {'b' * 40}")
+    assert fakes.run(3) == 0
+
+
+@pytest.mark.usefixtures("differing")
 def test_a_trial_of_an_image_that_has_another_code_is_no_result(fakes: Fakes) -> None:
     """A tag was moved, or an image's file replaced, between two trials."""
     fakes.tell(_0=f"be of {'a' * 40}", _1=f"be of {'b' * 40}")

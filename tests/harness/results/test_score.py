@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from harness import exit_codes
 from harness.cli import main
 from harness.execution.run import NotFinite
-from harness.results import fitness, score_text
+from harness.results import fitness, score_text, sources
 from harness.results.checking import checker
 from harness.results.checking.checker import check
 from harness.results.checking.official import Job
@@ -200,6 +200,22 @@ def test_a_run_that_was_interrupted_hung_or_broke_is_none_that_did_not_converge(
     (report,) = check([folder])
     failed = {each.rule for each in report.findings if each.severity == "error"}
     assert ("outcome" in failed) != stands
+
+
+@pytest.mark.parametrize("commit", ["--output={}", "a\0b", "HEAD", "f" * 40])
+def test_what_a_log_calls_its_commit_is_no_word_for_git(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], commit: str
+) -> None:
+    """By somebody else's log git wrote over any file of the reader's. Of commits that are not here nothing is known."""
+    (precious := tmp_path / "file").write_text("precious")
+    folder = write_series(tmp_path / "out", own={"commit": "0" * 40, "tree_dirty": False})
+    other = {"commit": commit.format(precious), "tree_dirty": False}
+    write(folder / "result_4.txt", events(seed=104, epoch_ms=12_345, own=other))
+    assert scored(folder).official and sources.unavailable(other["commit"])
+    assert main(["check", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "WARNING" in told.upper() and "commit" in told
+    assert precious.read_text() == "precious"
 
 
 def test_what_a_log_says_of_itself_is_no_line_of_the_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
