@@ -16,7 +16,7 @@ from harness import ROOT, git, names, outside
 from harness.contract import NotSuitable
 from harness.results.record import RunRecord
 
-COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{1,64}")
 RECORD = "image.json"  # an image's account of what it was built from
 PROGRAM = frozenset((".py", ".sh", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".rs", ".go", ".java", ".jl", ".ipynb"))
 SIZE_LIMIT = 200_000_000  # bytes of all sources together; MLPerf takes files of 50 MB
