@@ -35,9 +35,8 @@ class Code:
     @classmethod
     def of(cls, record: RunRecord) -> Code | None:
         """None of a log that does not tell: somebody else's, of a run that broke first, or that had no answer from git."""
-        if record.commit in (None, names.NO_COMMIT):
+        if record.commit is None or record.commit == names.NO_COMMIT:
             return None
-        assert record.commit is not None
         return cls(record.commit, record.tree_dirty is True, record.benchmark_sha256 or "")
 
     def is_as(self, other: Code) -> bool:
