@@ -17,7 +17,8 @@ from harness import clocks
 from harness.contract import NotSuitable
 from harness.execution import checkpoint, console, events, signals
 from harness.execution.events import LogLost, keys
-from harness.execution.run import Ending, Moment, NotFinite, Run
+from harness.execution.moment import Moment
+from harness.execution.run import Ending, NotFinite, Run
 from harness.exit_codes import BROKEN, DISK_FULL, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
 
 DYING_S = (
@@ -61,7 +62,9 @@ def stop(run: Run, ending: Ending) -> Ending:
             # beside the wall clock's stamps, so that a reader sees whether somebody set the clock meanwhile
             clocks.begin_a_time_slice()
             more["monotonic_s"] = round(run.started.seconds, 3)
-            run.wall_ahead_s = run.started.wall_ahead_s
+            run.wall_ahead_s = run.log.wall_ahead_s()
+            if run.wall_ahead_s:
+                more["wall_ahead_s"] = round(run.wall_ahead_s, 3)  # at whichever line it was most
         try:
             run.log.stop(keys.RUN_STOP, **{keys.STATUS: ending.status}, **more)
         except LogLost as lost:
@@ -217,8 +220,8 @@ def _last_words(run: Run, ending: Ending) -> None:
         screen.say(f"no RESULT: the run went on after epoch {run.resumed_after}, and its time is that of a part")
     elif ahead_s := run.wall_ahead_s:
         screen.say(
-            f"no RESULT: the machine's clock went {ahead_s:+.1f} s beside the time that passed: somebody set it while the run "
-            "went on, or the machine slept"
+            f"no RESULT: the machine's clock went {ahead_s:+.1f} s beside the time that passed, at most: somebody set it while "
+            "the run went on, or the machine slept"
         )
     else:
         name, org = run.configuration.keyword.upper(), run.configuration.submission.org

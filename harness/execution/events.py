@@ -21,6 +21,7 @@ from mlperf_logging.mllog import constants as keys
 from mlperf_logging.mllog.mllog import MLLogger
 
 from harness import ROOT, names
+from harness.execution.moment import WallClock
 from harness.names import next_number, result
 
 __all__ = ["EventLog", "LogLost", "close_abandoned", "keys", "next_number", "refused"]
@@ -47,6 +48,7 @@ class EventLog:
         self._size = 0  # after our last line; the file never gets smaller
         self._torn = False  # whether half a line may stand at its end
         self._written: list[int] = []  # hashes of our lines
+        self.wall_clock: WallClock | None = None  # that stamps the lines, from when it is to be watched on
         if path is not None:
             if descriptor is None:
                 # appends, so that lines of other ranks and of the stack dumps do not tear it
@@ -94,6 +96,10 @@ class EventLog:
         for line in text.splitlines():
             self._put(CONTROL.sub(lambda found: repr(found[0])[1:-1], MARK.sub(r"\\:::", line)))
 
+    def wall_ahead_s(self) -> float:
+        """By how much the clock that stamps the lines was ever ahead, as WallClock has it: 0 where nobody set it."""
+        return self.wall_clock.look() if self.wall_clock is not None else 0.0
+
     def end_torn_line(self) -> None:
         """Where the log of another process ends in half a line: what is written next begins a new one."""
         assert self.path is not None
@@ -129,6 +135,7 @@ class EventLog:
                 raise TypeError(f"log key {what} = {content!r} cannot be logged: {error}") from error
         if self._logger is not None:
             getattr(self._logger, kind)(key, value, metadata, stack_offset=CALLER)
+            self.wall_ahead_s()
 
     def _put(self, line: str) -> None:
         """One line, whole, or LogLost and as far as possible no trace of it."""

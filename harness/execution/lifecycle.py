@@ -14,6 +14,7 @@ import functools
 import math
 import time
 
+from harness import clocks
 from harness.config import Configuration
 from harness.contract import Context, DataSummary, NotSuitable, Session
 from harness.execution import (
@@ -38,8 +39,9 @@ from harness.execution import (
 from harness.execution.budget import Budget
 from harness.execution.events import EventLog, LogLost, keys
 from harness.execution.learning_curve import Evaluated, LearningCurve, Loss
+from harness.execution.moment import Moment, WallClock
 from harness.execution.pace import Pace
-from harness.execution.run import Ending, Moment, NotFinite, Run
+from harness.execution.run import Ending, NotFinite, Run
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, OF_EPOCHS, OF_STEPS, TARGET_MET
 from harness.request import Request
 
@@ -130,7 +132,7 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
     configuration, request, log = run.configuration, run.request, run.log
     here, bound = preparation.prepare(run, resumed)
 
-    began = time.perf_counter()
+    began = Moment.fresh()
     run.own.start(keys.INIT_START)  # of every rank, as in the published logs, whose readers count accelerators by them
     patience_s = meeting.patience_s(request.rendezvous_timeout)
     ended = contextlib.ExitStack()
@@ -149,12 +151,11 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
             machine = context.this_machine(configuration.run.device, len(bound.found))
             description.origin(log, machine, here.device, run.ranks, configuration.benchmark_name)
         process_group.barrier(here)
-        log.stop(keys.INIT_STOP)
-        run.screen.say(f"init took {time.perf_counter() - began:.1f} s")
+        _stop_init(run, began)
 
         started = Moment.fresh()  # before the line, which a slow disk may keep waiting after its stamp
         log.start(keys.RUN_START)
-        run.started = started
+        run.started, log.wall_clock = started, WallClock(started)
         found = given.summary(here, session.load_data())
         _say_data(run, found)
         budget = Budget(found, request.max_steps)
@@ -178,6 +179,23 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
         how = ending.stop(run, how)
         _after(run, here, session, how)
     return how
+
+
+def _stop_init(run: Run, began: Moment) -> None:
+    """init_stop, with what init took by the clock that nobody sets. A wall clock that was set meanwhile makes no false run:
+    that has yet to begin.
+    """
+    clocks.begin_a_time_slice()
+    ahead_s, seconds = began.wall_ahead_s, began.seconds
+    told = {"wall_ahead_s": round(ahead_s, 3)} if ahead_s else {}
+    run.log.stop(keys.INIT_STOP, monotonic_s=round(seconds, 3), **told)
+    run.screen.say(f"init took {seconds:.1f} s")
+    if ahead_s:
+        run.screen.say(
+            f"warning: the machine's clock went {ahead_s:+.1f} s beside the time that init took: somebody set it, or the "
+            "machine slept. The log's stamps of init are apart by as much, and MLPerf's checker allows 20 minutes between "
+            "them; the run itself begins now"
+        )
 
 
 def _say_data(run: Run, found: DataSummary) -> None:

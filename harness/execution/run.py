@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import clocks
 from harness.config import Configuration
 from harness.execution import console, context, process_group
 from harness.execution.events import EventLog, keys
 from harness.execution.learning_curve import LearningCurve
+from harness.execution.moment import Moment
 from harness.execution.pace import Pace
 from harness.exit_codes import TARGET_MET
 from harness.request import Request
@@ -31,32 +30,6 @@ class Ending:
 
 class NotFinite(RuntimeError):
     """The loss or the quality is NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """By the wall clock, which somebody may set, and by one that only goes on, except for when the machine sleeps."""
-
-    wall_s: float = field(default_factory=time.time)
-    steady_s: float = field(default_factory=time.perf_counter)
-
-    @classmethod
-    def fresh(cls) -> Moment:
-        """One after which this process goes on for some milliseconds, so that a stamp may come right behind it."""
-        clocks.begin_a_time_slice()
-        return cls()
-
-    @property
-    def seconds(self) -> float:
-        """Since then."""
-        return time.perf_counter() - self.steady_s
-
-    @property
-    def wall_ahead_s(self) -> float:
-        """By how much more the wall clock has gone on since then: 0 unless the two contradict each other."""
-        # the nearest of three looks: this process may have had to wait between its two clocks
-        ahead_s = min((time.time() - self.wall_s - self.seconds for _ in range(3)), key=abs)
-        return ahead_s if clocks.contradict(ahead_s, self.seconds) else 0.0
 
 
 @dataclass
@@ -84,7 +57,7 @@ class Run:
     stopping: threading.Lock = field(default_factory=threading.Lock)  # who writes run_stop
     ranks: process_group.Ranks = field(default_factory=process_group.Ranks)  # once they know of each other
     stopped_minutes: float | None = None  # run_start to run_stop
-    wall_ahead_s: float = 0.0  # likewise, as Moment has it: of a log that is invalid, and of no result
+    wall_ahead_s: float = 0.0  # likewise, as WallClock has it: of a log that is invalid, and of no result
     called: Moment = field(default_factory=Moment)  # for the RESULT line
 
     @property

@@ -93,7 +93,7 @@ OF_RUN = (
         Obstacle(
             "the clock was set during a run", "keep the machine's clock in step before a run, and run again", "run_stop"
         ),
-        lambda record: record.clock_was_set,
+        lambda record: bool(record.clock_was_set),
     ),
 )
 

@@ -58,7 +58,9 @@ class Problem:
     """What is wrong with one line."""
 
     line: int
-    kind: Literal["malformed", "trailing", "incomplete", "partial", "limit", "order", "conflict", "repeated"]
+    kind: Literal[
+        "malformed", "trailing", "incomplete", "partial", "limit", "order", "order in init", "conflict", "repeated"
+    ]
     text: str
     could_be_end: bool = False  # what could not be read may have been a run_stop
 

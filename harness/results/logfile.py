@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness import outside
 from harness.results.lines import Event, Problem, Scanner
@@ -84,7 +84,9 @@ class LogReader:
         self._stats: Event | None = None  # the last tracked_stats
         self._clock = Clock()
         self._timeline = Timeline()
-        self._latest: Event | None = None  # by its stamp, of the keys that one rank logs
+        self._latest: Event | None = None  # by its stamp, of the keys that one rank logs; since the last step back
+        self._trained = False  # whether a line of TIMELINE was there
+        self._before_start = False  # whether it was said that a line is stamped before run_start
 
     def feed(self, data: bytes) -> None:
         self._hash.update(data)
@@ -136,6 +138,7 @@ class LogReader:
             malformed_count=self._malformed,
             tensors=tuple(self._tensors),
             monotonic_s=self._clock.monotonic_s,
+            wall_ahead_s=self._clock.wall_ahead_s,
             copies=copies,
             ranks_in_doubt=copies == 1 and self._ranks > 1 and all(n % 2 == 0 for n in self._init_starts.values()),
             progress=_progress(self._stats),
@@ -202,14 +205,20 @@ class LogReader:
     def _note_time(self, event: Event) -> None:
         if event.key in PER_RANK or event.key.startswith("submission_"):  # some stamp the latter with 0
             return
-        latest = self._latest
+        latest, start = self._latest, self._clock.start
+        self._trained = self._trained or event.key in TIMELINE
+        # a run_start that is stamped late is a shorter run; the published logs have nothing before it that stands behind it
+        early = start is not None and event.time_ms < start.time_ms and event.key != "run_start"
         if latest is None or event.time_ms > latest.time_ms:
             self._latest = event
         elif event.time_ms < latest.time_ms - BACKWARDS_MS:
-            self._problem(_backwards(event, latest))
-        # a run_start that is stamped late is a shorter run; the published logs have nothing before it that stands behind it
-        elif (start := self._clock.start) and event.time_ms < start.time_ms and event.key != "run_start":
+            # a clock that was set back before the run: its time is right, and MLPerf's tools say nothing
+            in_init = start is None and not self._trained and event.key != "run_start"
+            self._problem(_backwards(event, latest, "order in init" if in_init else "order"))
+            self._latest, self._before_start = event, self._before_start or early  # one step is said once
+        if early and start is not None and not self._before_start:
             self._problem(_backwards(event, start))
+            self._before_start = True
 
     def _copies(self) -> int:
         """How often each line is there: as often as run_start, which one process logs once, or a multiple of that.
@@ -236,10 +245,10 @@ class LogReader:
         return guess_ruleset(benchmark, self._entries, self._dialect, start, int(count) if count else None), True
 
 
-def _backwards(event: Event, earlier: Event) -> Problem:
+def _backwards(event: Event, earlier: Event, kind: Literal["order", "order in init"] = "order") -> Problem:
     back_s = (earlier.time_ms - event.time_ms) / 1000
     text = f"{event.key} is stamped {back_s:.3f} s before {earlier.key} of line {earlier.line}"
-    return Problem(event.line, "order", text)
+    return Problem(event.line, kind, text)
 
 
 def _progress(stats: Event | None) -> Progress | None:

@@ -58,11 +58,14 @@ class RunRecord(Said):
     malformed_count: int = 0
     tensors: tuple[str, ...] = field(default=(), repr=False)  # of weights_initialization, in order
     monotonic_s: float | None = None  # run_start to run_stop by a clock that nobody can set, as run_stop says
+    wall_ahead_s: float = (
+        0.0  # the most by which the clock of the stamps was ahead of that one meanwhile, as run_stop says
+    )
     copies: int = 1  # how often each line is there, as a tee and a logger leave them
     # Whether each init_start line is there an even number of times: ranks that began in one millisecond, or lines logged twice
     ranks_in_doubt: bool = False
     progress: Progress | None = None  # of a run that logs within an epoch: the last of it
-    last_event_s: float | None = None  # the latest stamp
+    last_event_s: float | None = None  # the latest stamp, of a clock that was set back since then
 
     @cached_property
     def epoch_samples(self) -> int | None:
@@ -88,17 +91,18 @@ class RunRecord(Said):
         return None if self.run_ms is None else self.run_ms / 60 / 1000  # in this order, as MLPerf's summarizer does
 
     @property
-    def clock_apart_s(self) -> float | None:
-        """By how much the wall clock's time of the run is longer than the monotonic clock's; None where one lacks."""
+    def clock_was_set(self) -> str:
+        """How the wall clock contradicts the monotonic one, which nobody sets, in words: the minutes, or the stamps between,
+        are not the run's. Empty where they differ by no more than stamping and drift do.
+        """
         if self.run_ms is None or self.monotonic_s is None:
-            return None
-        return self.run_ms / 1000 - self.monotonic_s
-
-    @property
-    def clock_was_set(self) -> bool:
-        """The two clocks differ by more than stamping and drift do: somebody set one, and the minutes are not the run's."""
-        apart = self.clock_apart_s
-        return apart is not None and clocks.contradict(apart, self.monotonic_s or 0.0)
+            return ""
+        took_s = self.run_ms / 1000
+        if clocks.contradict(took_s - self.monotonic_s, self.monotonic_s):
+            return f"{took_s:.3f} s by the wall clock, {self.monotonic_s:.3f} s by the monotonic one"
+        if self.wall_ahead_s:
+            return f"the wall clock was {self.wall_ahead_s:+.3f} s ahead of the monotonic one, and was set right again"
+        return ""
 
     @property
     def in_init(self) -> bool:
@@ -121,8 +125,17 @@ class RunRecord(Said):
         return next((name for name, backwards in named if backwards), "")
 
     @property
+    def init_ahead_s(self) -> float:
+        """By how much the clock of the stamps went on more than init took, as init_stop says: 0 where nobody set it."""
+        entry = self.entries.get("init_stop")
+        return (number(entry.metadata.get("wall_ahead_s")) or 0.0) if entry is not None else 0.0
+
+    @property
     def init_seconds(self) -> float | None:
-        """None where either lacks, or they are out of order."""
+        """By the stamps, or where the clock was set meanwhile, as init_stop says. None where one lacks, or out of order."""
+        entry = self.entries.get("init_stop")
+        if entry is not None and self.init_ahead_s:
+            return number(entry.metadata.get("monotonic_s"))
         if self.init_start_s is None or self.init_stop_s is None or self.init_stop_s < self.init_start_s:
             return None
         return self.init_stop_s - self.init_start_s

@@ -84,6 +84,11 @@ class Clock:
     def monotonic_s(self) -> float | None:
         return number(self.stop.metadata.get("monotonic_s")) if self.stop is not None else None
 
+    @property
+    def wall_ahead_s(self) -> float:
+        """0 where run_stop does not say it, as where nobody set a clock."""
+        return (number(self.stop.metadata.get("wall_ahead_s")) or 0.0) if self.stop is not None else 0.0
+
     def outcome(self) -> tuple[Outcome, str]:
         """What the log proves, and why it is not a success."""
         start, stop, bad = self.start, self.stop, self._not_success

@@ -36,6 +36,7 @@ FIXES = {
     "limit": "take out what is no result of one run",
     "conflict": "one result for each evaluation: log from one rank only",
     "order": "log events when they happen, with one clock",
+    "order in init": "keep the machine's clock in step before a run; this one's time is not touched",
     "repeated": "write each line once",
 }
 
@@ -53,8 +54,9 @@ def check_log(log: Log) -> Iterator[Finding]:
 def _readable(log: Log) -> Iterator[Finding]:
     record = log.record
     for problem in record.problems:
-        rule = "time order" if problem.kind == "order" else f"readable: {problem.kind}"
-        yield log.found(rule, problem.text, FIXES[problem.kind], line=problem.line)
+        rule = "time order" if problem.kind.startswith("order") else f"readable: {problem.kind}"
+        severity: Severity = "warning" if problem.kind == "order in init" else "error"
+        yield log.found(rule, problem.text, FIXES[problem.kind], line=problem.line, severity=severity)
     if record.problem_count > len(record.problems):
         more = record.problem_count - len(record.problems)
         yield log.found("readable", f"{more} more lines with problems", "correct the first ones and check again")
@@ -209,12 +211,21 @@ def _provenance(log: Log) -> Iterator[Finding]:
 
 
 def _clock(log: Log) -> Iterator[Finding]:
-    """A clock that was set during the run makes its minutes wrong by as much."""
+    """A clock that was set during the run makes its minutes wrong by as much; in init, the time that init seems to take."""
     record = log.record
-    if record.clock_was_set and record.monotonic_s is not None and record.run_ms is not None:
-        text = f"{record.run_ms / 1000:.3f} s by the wall clock, {record.monotonic_s:.3f} s by the monotonic one"
+    if text := record.clock_was_set:
         fix = "the clock was set during the run: keep it in step before, and run again"
         yield log.found("clock", text, fix, key="run_stop")
+    for key in ("init_stop", "run_stop"):
+        entry = record.entries.get(key)
+        for name in ("monotonic_s", "wall_ahead_s"):
+            if entry is not None and name in entry.metadata and number(entry.metadata[name]) is None:
+                fix = "log seconds, as a number"
+                yield log.found("clock", f"{name} is {_shown(entry.metadata[name])}, no number", fix, key=key)
+    if ahead_s := record.init_ahead_s:
+        text = f"the clock was set by {ahead_s:+.3f} s during init, which took {record.init_seconds or 0:.3f} s"
+        fix = "MLPerf's checker allows 20 minutes between the stamps: keep the clock in step before; the run's time stands"
+        yield log.found("clock", text, fix, key="init_stop", severity="warning")
 
 
 def _copies(log: Log) -> Iterator[Finding]:

@@ -30,7 +30,8 @@ from harness.execution.console import Lines
 from harness.execution.context import Launch
 from harness.execution.events import EventLog
 from harness.execution.learning_curve import LearningCurve
-from harness.execution.run import Ending, Moment, Run
+from harness.execution.moment import Moment
+from harness.execution.run import Ending, Run
 from harness.exit_codes import BROKEN, TARGET_MET
 from harness.request import Request
 from harness.results import logfile
@@ -210,13 +211,17 @@ def test_a_signal_at_either_edge_of_what_starts_the_ranks_leaves_them_too(
 
 WITH_A_CLOCK = """
 import time
-from harness.execution import lifecycle, run
-run.Moment.fresh = lambda: run.Moment(time.time())  # which else knows the clock as it was at the import
+from harness.execution import lifecycle, moment
+moment.Moment.fresh = lambda: moment.Moment(time.time())  # which else knows the clock as it was at the import
 right, call = time.time, lifecycle.{within}
 def and_set_it(*arguments):
     print("the edge", flush=True)
     time.time = lambda: right() + {set_by_s}
-    return call(*arguments)
+    try:
+        return call(*arguments)
+    finally:
+        if {set_right}:
+            time.time = right
 lifecycle.{within} = and_set_it
 """
 
@@ -238,13 +243,42 @@ def test_a_clock_that_is_set_between_run_start_and_run_stop_makes_no_result(
     """
     path = toy.write(tmp_path, toy.raw())
     words = [path, "--out", tmp_path / "out", "--checkpoint-dir", tmp_path / "model"]
-    done = run(*words, first=WITH_A_CLOCK.format(within=within, set_by_s=set_by_s))
+    done = run(*words, first=WITH_A_CLOCK.format(within=within, set_by_s=set_by_s, set_right=False))
     assert done.returncode == code and said in done.stdout, done.stdout + done.stderr
     assert "the edge" in done.stdout and ("RESULT," in done.stdout) == (within == "_opened")
     log = tmp_path / "out" / "result_0.txt"
     assert stop(log)["status"] == ("success" if code == 0 else "aborted")
-    assert code != 0 or logfile.read(log).clock_was_set == (within != "_opened"), "one criterion"
+    assert code != 0 or bool(logfile.read(log).clock_was_set) == (within != "_opened"), "one criterion"
     assert (tmp_path / "model" / "best.pt").is_file(), "what it learned is its model all the same"
+
+
+def test_a_clock_that_is_set_and_set_right_again_makes_no_result(tmp_path: Path) -> None:
+    """At the end there was nothing to be seen: RESULT, with an evaluation stamped behind the run_stop."""
+    path = toy.write(tmp_path, toy.raw())
+    done = run(
+        *(path, "--out", tmp_path / "out"),
+        first=WITH_A_CLOCK.format(within="_evaluate", set_by_s=3600, set_right=True),
+    )
+    assert done.returncode == 0 and "RESULT," not in done.stdout, done.stdout + done.stderr
+    assert "no RESULT: the machine's clock went +3600.0 s" in done.stdout
+    log = tmp_path / "out" / "result_0.txt"
+    assert stop(log)["wall_ahead_s"] == pytest.approx(3600, abs=1)
+    assert "set right again" in logfile.read(log).clock_was_set
+
+
+@pytest.mark.parametrize("set_by_s", [-3600, 3600])
+def test_a_clock_that_is_set_in_init_is_said_and_costs_no_result(tmp_path: Path, set_by_s: float) -> None:
+    """Back: RESULT, of a log that no check accepted. Forth: an init of an hour, and no word."""
+    path = toy.write(tmp_path, toy.raw())
+    done = run(
+        *(path, "--out", tmp_path / "out"),
+        first=WITH_A_CLOCK.format(within="_opened", set_by_s=set_by_s, set_right=False),
+    )
+    assert done.returncode == 0 and "RESULT," in done.stdout, done.stdout + done.stderr
+    assert f"warning: the machine's clock went {set_by_s:+.1f} s" in done.stdout
+    record = logfile.read(tmp_path / "out" / "result_0.txt")
+    assert record.outcome == "success" and record.init_ahead_s == pytest.approx(set_by_s, abs=1)
+    assert record.init_seconds is not None and 0 < record.init_seconds < 600
 
 
 @pytest.mark.parametrize(("rank", "code"), [(0, BROKEN), (1, TARGET_MET)])

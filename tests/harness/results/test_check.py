@@ -37,7 +37,7 @@ from tests.harness.results.logs import (
     write_package,
     write_series,
 )
-from tests.harness.results.test_logfile import parsed
+from tests.harness.results.test_logfile import parsed, set_back
 
 
 def found(log: list[Event] | str, ruleset: str | None = None) -> list[Finding]:
@@ -66,6 +66,23 @@ def test_ranks_that_cannot_be_told_from_lines_that_are_there_twice() -> None:
     assert "16 lines" in finding.found
     said = spoilt("global_batch_size", 8)
     assert not parsed(text(said)).accelerators_in_doubt
+
+
+def test_a_clock_that_was_set_before_the_run_is_no_error() -> None:
+    """MLPerf's tools accept it, and the run's time is right: it was 505 errors."""
+    findings = found(set_back("init_stop"))
+    assert [(each.severity, each.rule) for each in findings] == [("warning", "time order")]
+    told = {"monotonic_s": 9.5, "wall_ahead_s": 3600.0}
+    (finding,) = found(changed(events(), "init_stop", lambda each: each["metadata"].update(told)))
+    assert (finding.severity, finding.rule, finding.key) == ("warning", "clock", "init_stop")
+
+
+@pytest.mark.parametrize("name", ["monotonic_s", "wall_ahead_s"])
+@pytest.mark.parametrize("value", ["12", float("nan"), None])
+def test_clocks_that_are_no_numbers(name: str, value: object) -> None:
+    """What run_stop says was ignored then, and with it the question whether somebody set the clock."""
+    (finding,) = found(changed(events(), "run_stop", lambda each: each["metadata"].update({name: value})))
+    assert (finding.severity, finding.rule) == ("error", "clock")
 
 
 def test_real_logs_have_no_error(test_data: Path) -> None:

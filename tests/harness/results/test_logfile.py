@@ -428,6 +428,51 @@ def test_time_that_runs_backwards() -> None:
     assert [(each.kind, "run_start" in each.text) for each in record.problems] == [("order", True)]
 
 
+def set_back(since: str, by_ms: int = 3_600_000) -> list[Event]:
+    """A log whose clock is set back when the first line of this key is written."""
+    log = events()
+    first = next(index for index, each in enumerate(log) if each["key"] == since)
+    return [{**each, "time_ms": each["time_ms"] - by_ms * (index >= first)} for index, each in enumerate(log)]
+
+
+@pytest.mark.parametrize(("since", "kind"), [("init_stop", "order in init"), ("epoch_start", "order")])
+def test_a_clock_that_is_set_back_is_said_once(since: str, kind: str) -> None:
+    """It was of each later line: 505 errors; and before the run, whose time is right, no error at all."""
+    record = parsed(text(set_back(since)))
+    assert [(each.kind, each.text.split()[0]) for each in record.problems] == [(kind, since)]
+    assert (record.outcome == "success") == (kind == "order in init")
+
+
+def test_a_run_start_that_is_stamped_late_is_said_once() -> None:
+    (began,) = (each["time_ms"] for each in events() if each["key"] == "run_start")
+    for late_ms in (1_500, 30_000):
+        record = parsed(text(changed(events(), "run_start", lambda e, at=began + late_ms: e.update(time_ms=at))))
+        assert [each.kind for each in record.problems] == ["order"], late_ms
+
+
+def test_a_run_start_moved_behind_the_first_epoch_is_no_clock_set_in_init() -> None:
+    log = events()
+    start = next(each for each in log if each["key"] == "run_start")
+    stop = next(index for index, each in enumerate(log) if each["key"] == "epoch_stop")
+    log.remove(start)
+    log.insert(stop, start)
+    assert [each.kind for each in parsed(text(log)).problems] == ["order"]
+
+
+def test_a_clock_that_was_set_in_init_does_not_stretch_it() -> None:
+    told = {"monotonic_s": 9.5, "wall_ahead_s": 3600.0}
+    record = parsed(text(changed(events(), "init_stop", lambda e: e["metadata"].update(told))))
+    assert (record.init_seconds, record.init_ahead_s, record.clock_was_set) == (9.5, 3600.0, "")
+    assert parsed(text(events())).init_ahead_s == 0
+
+
+def test_a_clock_that_was_set_and_set_right_again() -> None:
+    log = events()
+    took_s = (parsed(text(log)).run_ms or 0) / 1000
+    changed(log, "run_stop", lambda e: e["metadata"].update(monotonic_s=took_s, wall_ahead_s=-0.9))
+    assert "-0.900 s" in parsed(text(log)).clock_was_set
+
+
 def test_an_accuracy_in_percent_reaches_nothing() -> None:
     record = parsed(text(events(evaluations=((40, 20.0), (50, 23.5)))))
     assert not record.reached(0.23)

@@ -143,7 +143,9 @@ def test_status_of_a_clock_that_was_set_back_has_no_negative_seconds(tmp_path: P
     found = as_json(read(write(tmp_path / "result_0.txt", log)))
     assert (found["first_epoch_s"], found["mean_epoch_s"], found["epochs"]) == (None, 12.0, 1), "the second one's"
     assert found["total_s"] == 2.0, "the last that is known to lie behind run_start"
-    latest = log[27]["time_ms"] / 1000  # by its stamp
+    latest = (
+        log[31]["time_ms"] / 1000
+    )  # by the clock as it is now: by the latest stamp of all it was not known for two minutes
     ages = [as_json(read(tmp_path / "result_0.txt"), latest + later)["last_line_age_s"] for later in (-60, -1, 5)]
     assert ages == [None, 0, pytest.approx(5)]
 
