@@ -68,7 +68,7 @@ class Job:
     seeds: bool = False  # the seed checker's verdict on the logs too
 
     def files(self) -> list[tuple[str, Path]]:
-        """What the tools read, by its place in the copy."""
+        """What the tools read, by its place in the copy; a folder's ends in a slash, since they count one without files too."""
         if self.package is None:
             found = [(f"series/{names.result(index)}", path) for index, (path, _) in enumerate(self.logs)]
             folder = self.logs[0][0].resolve().parent if self.logs else Path()
@@ -76,14 +76,17 @@ class Job:
             return found + [((f"series/{PARAMS}" if path.parent == folder else PARAMS), path) for path in told]
         parts = [path for part in ("systems", "results") for path in sorted((self.package / part).rglob("*"))]
         # all that the tools read; the sources beside them can be large. A scaling.json of an earlier summarizer scales scores
-        kept = [path for path in parts if path.is_file() and path.name != "scaling.json"]
+        kept = [path for path in parts if (path.is_file() or path.is_dir()) and path.name != "scaling.json"]
         root = self.package.resolve().name or "package"
-        return [(f"{root}/{path.relative_to(self.package).as_posix()}", path) for path in kept]
+        return [(f"{root}/{path.relative_to(self.package).as_posix()}{'/' * path.is_dir()}", path) for path in kept]
 
     def request(self, scratch: Path) -> dict[str, Any]:
         """Copies the files and says what to do with them, for official_child.py."""
         for place, path in self.files():
             copy = scratch / place
+            if place.endswith("/"):
+                copy.mkdir(parents=True, exist_ok=True)
+                continue
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         told = {"ruleset": self.ruleset, "points": _points(self.ruleset)}
@@ -97,7 +100,8 @@ class Job:
             repr((FORM, version(), self.ruleset, self.rcp, self.seeds, _points(self.ruleset))).encode()
         )
         for place, path in self.files():
-            digest.update(f"\n{place} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode("utf-8", "replace"))
+            content = b"" if place.endswith("/") else path.read_bytes()
+            digest.update(f"\n{place} {hashlib.sha256(content).hexdigest()}".encode("utf-8", "replace"))
         return digest.hexdigest()
 
     def verdicts(self, found: list[dict[str, Any]]) -> list[OfficialVerdict]:

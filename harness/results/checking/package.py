@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,11 @@ def check_tree(package: Path) -> Iterator[Finding]:
     for system in sorted(systems - results):
         fix = f"name the folder of its results {system}, or take it out"
         yield _found(f"systems/{system}.json", "system described", f"no results/{system}", fix, "warning")
-    for folder in sorted(path for path in (package / "results").glob("*/*") if path.is_dir()):
+    for system in sorted(results):
+        path = package / "results" / system / PARAMS
+        if os.path.lexists(path):
+            yield from _params(path, f"results/{system}/{PARAMS}")
+    for folder in sorted(path for path in (package / "results").glob("*/*") if path.is_dir() and path.name != PARAMS):
         yield from _result_folder(folder, folder.relative_to(package).as_posix())
     for benchmark in sorted({path.name for path in (package / "results").glob("*/*") if path.is_dir()}):
         yield from _sources(package, benchmark)
@@ -62,11 +67,18 @@ def _files(package: Path) -> Iterator[Finding]:
 
 
 def _result_folder(folder: Path, name: str) -> Iterator[Finding]:
+    if not any(number(path) is not None for path in folder.iterdir()):
+        fix = (
+            "put its runs there, or take the folder out: MLPerf's package checker counts no run of as many as it wants"
+        )
+        yield _found(name, "result files", "no result_N.txt", fix)
     for path in sorted(folder.iterdir()):
-        if number(path) is not None:
-            continue
         file = f"{name}/{path.name}"
-        if path.name == "scaling.json":
+        if number(path) is not None:
+            if path.is_dir():
+                fix = "take the folder out: MLPerf's package checker takes it for a run, and breaks down"
+                yield _found(file, "result files", "a folder", fix)
+        elif path.name == "scaling.json":
             yield _found(
                 file, "stale scaling", "it multiplies the score", "take it out; reviewers may add it", "warning"
             )
@@ -81,7 +93,13 @@ def _result_folder(folder: Path, name: str) -> Iterator[Finding]:
 
 
 def _params(path: Path, file: str) -> Iterator[Finding]:
-    if path.read_bytes().endswith(b"\n"):
+    try:
+        content = outside.read_bytes(path, PARAMS_LIMIT)
+    except (OSError, outside.Refused) as error:
+        why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
+        yield _found(file, PARAMS, why, "make it a file, or take it out: MLPerf's package checker breaks down on it")
+        return
+    if content.endswith(b"\n"):
         fix = "end its last line without a newline: MLPerf's package checker compares it whole"
         yield _found(file, PARAMS, "ends with a newline", fix, "warning")
     if said := bypasses(path.parent):

@@ -682,6 +682,31 @@ def test_what_is_no_file_in_a_package_is_one_error(tmp_path: Path, spoil: Callab
         official.keeps_busy(log)
 
 
+@pytest.mark.parametrize("place", ["dgxa100_test/resnet", "second/ssd", "dgxa100_test/ssd/result_5.txt"])
+def test_a_folder_without_files_is_seen_by_mlperfs_checker_too(tmp_path: Path, place: str) -> None:
+    """Its copy had none: check passed, with SUCCESS as MLPerf's word, what its package checker rejects or breaks down on."""
+    package = write_package(tmp_path / "Someone")
+    (package / "results" / place).mkdir(parents=True)
+    (package / "systems/second.json").write_text((package / "systems/dgxa100_test.json").read_text())
+    (report,) = check([package])
+    wrong = [each for each in report.findings if each.severity == "error" and each.rule == "result files"]
+    assert [each.file for each in wrong] == [f"results/{place}"]
+    (said,) = (each for each in report.verdicts if each.tool == "package checker")
+    assert not said.passed, said.quote
+
+
+@pytest.mark.parametrize("place", ["dgxa100_test", "dgxa100_test/ssd"])
+@pytest.mark.parametrize("spoil", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("/nowhere")])
+def test_params_that_are_no_file_are_one_error(tmp_path: Path, place: str, spoil: Callable[[Path], None]) -> None:
+    """A folder or a link to nowhere took the whole report away, and a FIFO's writer was waited for."""
+    package = write_package(tmp_path / "Someone")
+    spoil(package / "results" / place / "package_checker_params")
+    errors = [each for each in check_tree(package) if each.severity == "error" and each.rule != "plain files"]
+    assert [(each.file, each.rule) for each in errors] == [
+        (f"results/{place}/package_checker_params", "package_checker_params")
+    ]
+
+
 def test_a_good_tree_lacks_only_its_sources(tmp_path: Path) -> None:
     findings = list(check_tree(write_package(tmp_path)))
     assert [(each.rule, each.severity) for each in findings] == [("sources", "warning")]
