@@ -27,6 +27,7 @@ class Obstacle:
     publishable: bool = False  # it keeps from being ranked, not from being submitted
 
 
+FIRST_S = 1_483_228_800  # 2017: MLPerf began in 2018, and stamps before are no milliseconds since 1970
 NAMED = 3  # errors of checks; how many more there are is said
 NOT_BEGUN = "wait for its run_start, or take the file away where its process is gone: it is no run's and counts as none"
 
@@ -94,6 +95,14 @@ OF_RUN = (
             "the clock was set during a run", "keep the machine's clock in step before a run, and run again", "run_stop"
         ),
         lambda record: bool(record.clock_was_set),
+    ),
+    _OfRun(
+        Obstacle(
+            "its stamps are of no date on which MLPerf had rules",
+            "log milliseconds since 1970, by the clock",
+            "run_start",
+        ),
+        lambda record: record.run_start_s is not None and record.run_start_s < FIRST_S,
     ),
 )
 

@@ -34,6 +34,8 @@ FIXES = {
     "result summarizer": "see its words above",
 }
 
+BEYOND = "it has lines too long, or too many marks in one, which keep MLPerf's parser busy for minutes"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -122,6 +124,14 @@ def _series_work(series: Series, asked: str | None) -> _Subject:
 def job_of(series: Series, ruleset: str | None) -> Job | None:
     """What MLPerf's tools are asked of one series; None where they have nothing to say."""
     return _series_work(series, ruleset).job
+
+
+def why_no_job(series: Series) -> str:
+    """Why there is nothing that they are asked, in words."""
+    logs = [record for record in series.begun if record.outcome != "empty"]
+    if logs and all(map(_beyond_limits, logs)):
+        return f"MLPerf's tools are not asked: {BEYOND}"
+    return "MLPerf's tools have no rules for it" if logs else "MLPerf's tools are not asked of logs that cannot be read"
 
 
 def _package_work(package: Path, asked: str | None) -> _Subject:
@@ -268,7 +278,7 @@ def _unknown_keyword(name: str, benchmark: str | None, ruleset: str) -> Finding:
 
 
 def _too_long(name: str) -> Finding:
-    text = "lines too long, or too many marks in one: not given to MLPerf's parser, which they keep busy for minutes"
+    text = f"{BEYOND}: not given to MLPerf's parser"
     return Finding(
         "error", name, "", None, "MLPerf's tools", text, "log each record on a line of its own, of some kB at most"
     )

@@ -61,7 +61,7 @@ class Opinions:
     def _told(self, series: Series, ruleset: str | None) -> Opinion:
         job = checker.job_of(series, ruleset)
         if job is None:
-            return Opinion(None, "MLPerf's tools have no rules for it")
+            return Opinion(None, checker.why_no_job(series))
         verdicts = self._asked.get(job) or official.kept(job, self._cache)
         if isinstance(verdicts, RuntimeError):
             return Opinion(None, str(verdicts), broke=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 from harness.results import fitness
 from harness.results.by_rules import shortfall
@@ -39,6 +40,9 @@ FIXES = {
     "order in init": "keep the machine's clock in step before a run; this one's time is not touched",
     "repeated": "write each line once",
 }
+
+
+OF_CLOCKS = ("run_start", "run_stop")
 
 
 def check_log(log: Log) -> Iterator[Finding]:
@@ -206,7 +210,7 @@ def _misleading_words(log: Log) -> Iterator[Finding]:
 
 def _provenance(log: Log) -> Iterator[Finding]:
     for each in fitness.of_run(log.record):
-        if each.key != "run_stop":  # of the clocks there is more to say
+        if each.key not in OF_CLOCKS:  # of which there is more to say
             yield log.found("publishable", each.what, each.fix, key=each.key, severity="warning")
 
 
@@ -222,6 +226,10 @@ def _clock(log: Log) -> Iterator[Finding]:
             if entry is not None and name in entry.metadata and number(entry.metadata[name]) is None:
                 fix = "log seconds, as a number"
                 yield log.found("clock", f"{name} is {_shown(entry.metadata[name])}, no number", fix, key=key)
+    if record.run_start_s is not None and record.run_start_s < fitness.FIRST_S:
+        text = f"run_start is stamped {datetime.fromtimestamp(record.run_start_s, UTC):%Y-%m-%d}"
+        fix = "log milliseconds since 1970: these may be seconds, or since something else"
+        yield log.found("clock", text, fix, key="run_start")
     if ahead_s := record.init_ahead_s:
         text = f"the clock was set by {ahead_s:+.3f} s during init, which took {record.init_seconds or 0:.3f} s"
         fix = "MLPerf's checker allows 20 minutes between the stamps: keep the clock in step before; the run's time stands"

@@ -31,7 +31,8 @@ TIMEOUT_S = 600  # of one child process
 TOGETHER = 8  # series that one child checks: it takes a second to import the tools, and less to check a log
 QUOTE_LIMIT = 2_000  # characters of one verdict
 FORM = 5  # of the answers that are kept: another whenever official_child.py asks or answers otherwise
-WORK_LIMIT = 100_000**2  # squares of the lengths of marked lines; a real log has some 20,000**2 at most
+LONG = 2_000  # bytes of a marked line that their parser takes milliseconds for; of 300 a log may have 200,000, in 25 s
+WORK_LIMIT = 100_000**2  # squares of the lengths of longer ones; a real log has some 20,000**2 at most
 Tool = Literal[
     "compliance checker",
     "seed checker",
@@ -229,7 +230,7 @@ def keeps_busy(path: Path) -> bool:
     work = 0
     with outside.opened(path, outside.LOG_LIMIT) as file:
         for line in file:
-            if MARK in line:
+            if len(line) > LONG and MARK in line:
                 work += len(line) ** 2
     return work > WORK_LIMIT
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.results.by_rules import rules_for
-from harness.results.checking import official
+from harness.results.checking import checker, official
 from harness.results.checking.checker import check
 from harness.results.checking.copies import copies
 from harness.results.checking.findings import Finding, Log, is_placeholder
@@ -75,6 +76,30 @@ def test_a_clock_that_was_set_before_the_run_is_no_error() -> None:
     told = {"monotonic_s": 9.5, "wall_ahead_s": 3600.0}
     (finding,) = found(changed(events(), "init_stop", lambda each: each["metadata"].update(told)))
     assert (finding.severity, finding.rule, finding.key) == ("warning", "clock", "init_stop")
+
+
+def test_stamps_in_seconds_are_no_result(tmp_path: Path) -> None:
+    """MLPerf's tools take them: 0.0051 minutes, official, and first on the board."""
+    folder = write_series(tmp_path / "ssd")
+    for log in folder.glob("result_*.txt"):
+        log.write_text(re.sub(r'("time_ms": \d+)\d{3}', r"\1", log.read_text()))
+    (series,) = find_series([folder])
+    assert {each.rule for each in found((folder / "result_0.txt").read_text()) if each.severity == "error"} == {"clock"}
+    assert "its stamps are of no date on which MLPerf had rules" in score(series).unofficial
+
+
+def test_a_long_log_of_ordinary_lines_is_given_to_mlperfs_tools(tmp_path: Path) -> None:
+    """Each step of 50 epochs: 183,389 lines, which their parser takes 24 s for, were called too long, and of no rules."""
+    log = write(tmp_path / "result_0.txt", events())
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text(
+        "".join(lines[:-10] + [next(each for each in lines if "epoch_stop" in each)] * 150_000 + lines[-10:])
+    )
+    assert not official.keeps_busy(log)
+    log.write_text("".join(lines) + "x" * 50_000 + lines[-1] + "x" * 100_000 + lines[-1])
+    assert official.keeps_busy(log)
+    (series,) = find_series([tmp_path])
+    assert "too long" in checker.why_no_job(series) and "no rules" not in checker.why_no_job(series)
 
 
 @pytest.mark.parametrize("name", ["monotonic_s", "wall_ahead_s"])
