@@ -64,6 +64,7 @@ def render(found: History) -> str:
         found=found,
         drawings=[_draw(each, found.drivers) for each in chosen],
         undrawn=len(found.series) - len(chosen),
+        legend=history_text.legend(cell for _, cells in found.matrix for cell in cells),
         width=WIDTH,
         height=HEIGHT,
         left=LEFT,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 
 from harness.comparison.history.history import NO_REASON, Cell, Change, History, SystemHistory
 from harness.comparison.judging.metrics import MEAN, MEDIAN
@@ -83,16 +84,27 @@ def spark(each: SystemHistory) -> str:
 
 def _matrix(found: History) -> Iterator[str]:
     shown = found.drivers[-DRIVERS:]
-    yield "images/s by driver, and against the driver before: s slower, f faster, = equal,"
-    yield "? cannot be told, as by one stretch of each; (commit): no commit ran with both"
-    if any(stalls(cell) for _, cells in found.matrix for cell in cells[-DRIVERS:]):
-        yield "* of the mean epoch, which has what stalls now and then; the median is equal"
+    yield from textwrap.wrap(legend(cell for _, cells in found.matrix for cell in cells[-DRIVERS:]), WIDTH)
     yield f"{'':20}" + "".join(f"{_cut(driver, 18):>20}" for driver in shown)
     for series, cells in found.matrix:
         texts = (cell_text(cell) for cell in cells[-DRIVERS:])
         yield f"{_cut(f'{series.title} {series.host}', 19):20}" + "".join(f"{text:>20}" for text in texts)
     if len(found.drivers) > DRIVERS:
         yield f"and {len(found.drivers) - DRIVERS} older drivers; --html and --json have all"
+
+
+def legend(cells: Iterable[Cell | None]) -> str:
+    """What the matrix is of, and what the marks of these cells mean."""
+    shown = [cell for cell in cells if cell is not None]
+    told = (
+        "images/s by driver, and against the driver before on the same host: s slower, f faster, = equal, "
+        "? cannot be told, as by one stretch of each"
+    )
+    if any(cell.beside for cell in shown):
+        told += "; (commit): no commit ran with both"
+    if any(map(stalls, shown)):
+        told += "; * of the mean epoch, which has what stalls now and then, the median is equal"
+    return told
 
 
 def cell_text(cell: Cell | None) -> str:

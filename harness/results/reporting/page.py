@@ -164,14 +164,16 @@ def _breakable(name: str) -> Markup:
 
 
 def environment_of(templates: Path) -> Environment:
-    """Jinja's for a folder of templates: what is put in is escaped, and a name that is not there is an error."""
-    return Environment(
-        loader=FileSystemLoader(templates),
+    """Jinja's for a folder of templates and those here: what is put in is escaped, and a name that is not there is an error."""
+    environment = Environment(
+        loader=FileSystemLoader([templates, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["count_of"] = lambda count, noun: f"{count:,} {noun}" + ("" if count == 1 else "s")
+    return environment
 
 
 def _environment() -> Environment:
@@ -189,6 +191,5 @@ def _environment() -> Environment:
         accelerators=text.accelerators,
         summary=_summary,
         family=accelerator_family,
-        count_of=lambda count, noun: f"{count:,} {noun}" + ("" if count == 1 else "s"),
     )
     return environment

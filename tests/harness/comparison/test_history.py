@@ -250,6 +250,9 @@ def test_a_commit_that_came_with_the_driver_is_not_the_driver(tmp_path: Path) ->
     ((_, (_, cell)),) = found.matrix
     assert cell is not None and (cell.percent, cell.word, cell.beside) == (None, None, "commit")
     assert "(commit)" in history_text.cell_text(cell)
+    said = "(commit): no commit ran with both"
+    assert said in history_page.render(found), "of this mark the page said nothing"
+    assert said in " ".join(history_text.lines(found))
 
 
 def test_drivers_seen_to_work_are_proposed(tmp_path: Path) -> None:
@@ -297,6 +300,20 @@ def test_logs_that_are_no_runs_are_left_out_and_told(tmp_path: Path) -> None:
     assert len(found.series[0].points) == 2
     assert found.left_out[0].log == str(log)
     assert "left out: 1 log of no whole run; " in "\n".join(history_text.lines(found))
+
+
+def test_the_page_says_what_is_left_out_of_it(tmp_path: Path) -> None:
+    """Of fifty logs it drew three, and not a word of the others; whatever they are called, their names are text."""
+    write(tmp_path / "x", 3)
+    for name in ("x", "y<b>"):
+        log = arms.write(tmp_path / name, 7)
+        log.write_text(log.read_text()[:4000])
+    found = read(tmp_path)
+    _, told = history_page.render(found).split("Left out</h2>")
+    assert len(found.left_out) == 2 and "2 logs could not be taken as a whole run." in told
+    for each in found.left_out:
+        assert html.escape(each.log) in told and html.escape(each.reason) in told
+    assert "Left out" not in history_page.render(replace(found, left_out=()))
 
 
 def test_what_was_read_once_is_kept_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
