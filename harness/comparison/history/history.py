@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.comparison.history.points import LeftOut, Point
+from harness.comparison.history.points import OF_A_DRIVER, TELLABLE, LeftOut, Point
 from harness.comparison.judging import verdict
 from harness.comparison.judging.metrics import MEAN, MEDIAN
 from harness.comparison.judging.observations import Floats, Observations
@@ -26,9 +26,7 @@ from harness.system import accelerator
 
 DELTA = 0.005
 GATED = (MEDIAN, MEAN)  # fields of a point, too
-NO_REASON = "neither driver, commit, libraries, variables nor boot changed"
 NOT_TOLD = "not told"
-OF_A_DRIVER = ("driver", "libcuda", "nvml")  # beginnings of names that the driver's own name stands for
 PENALTY = 5.0  # times the logarithm of the number of runs, in units of the noise's variance
 SHORTEST = 3  # runs between two change points
 MONTH_S = 30 * 86400
@@ -47,6 +45,17 @@ class Change:
     metric: str  # of metrics.py: whose change it is, the median epoch's where both changed
     median: verdict.Word  # of the median epoch
     reasons: tuple[str, ...]  # what else changed between the two runs
+    told: tuple[str, ...]  # of points.TELLABLE, what the logs of both tell
+
+    @property
+    def why(self) -> str:
+        """In words: the reasons; else what is known not to have changed, as both logs tell it."""
+        if self.reasons:
+            return "; ".join(self.reasons)
+        *others, last = self.told or TELLABLE
+        if not self.told:
+            return f"no {', '.join(others)} or {last} is told by both"
+        return f"neither {', '.join(others)} nor {last} changed" if others else f"the {last} did not change"
 
 
 @dataclass(frozen=True)
@@ -188,7 +197,8 @@ def _changes(points: Sequence[Point], delta: float) -> Iterable[Change]:
             percent, interval = both[index].percent, both[index].percent_interval
             assert percent is not None and interval is not None
             reasons = tuple(_reasons(points[at - 1], points[at], alone=by_runs))
-            yield Change(at, points[at].started, percent, interval, word, GATED[index], words[0], reasons)
+            told = tuple(each for each in TELLABLE if each in points[at - 1].told and each in points[at].told)
+            yield Change(at, points[at].started, percent, interval, word, GATED[index], words[0], reasons, told)
 
 
 def _judged(
@@ -230,9 +240,10 @@ def _break_points(values: Floats, *, rare: bool = False) -> list[int]:
 def _reasons(before: Point, after: Point, *, alone: bool) -> Iterable[str]:
     """`alone`: there is one boot before the change and one after it."""
     if before.driver != after.driver:
-        yield f"driver {before.driver or 'none'} -> {after.driver or 'none'}"
+        then, now = (each.driver or each.software.get("driver") or NOT_TOLD for each in (before, after))
+        yield f"driver {then} -> {now}"
     if before.commit != after.commit:
-        yield f"commit {before.commit[:10] or 'none'} -> {after.commit[:10] or 'none'}"
+        yield f"commit {before.commit[:10] or NOT_TOLD} -> {after.commit[:10] or NOT_TOLD}"
     for name in sorted({*before.software, *after.software}):
         then, now = (each.software.get(name, NOT_TOLD) for each in (before, after))
         if then != now and not name.startswith(OF_A_DRIVER):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness import whole
 from harness.comparison.history import history_text
-from harness.comparison.history.history import NO_REASON, History, SystemHistory
+from harness.comparison.history.history import History, SystemHistory
 from harness.comparison.history.points import Point
 from harness.comparison.judging.metrics import MEAN
 from harness.results.reporting import axes
@@ -116,8 +116,7 @@ def _draw(series: SystemHistory, drivers: tuple[str, ...]) -> Drawing:
     marks = tuple(
         ChangeMark(
             x[change.index] - step / 2,
-            f"{history_text.date(change.at)}: {history_text.change_text(change)}; "
-            f"{'; '.join(change.reasons) or NO_REASON}",
+            f"{history_text.date(change.at)}: {history_text.change_text(change)}; {change.why}",
             change.word.lower(),
         )
         for change in series.changes

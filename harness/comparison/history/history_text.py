@@ -7,7 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness.comparison.history.history import NO_REASON, Cell, Change, History, SystemHistory
+from harness.comparison.history.history import Cell, Change, History, SystemHistory
 from harness.comparison.judging.metrics import MEAN, MEDIAN
 from harness.results.table import one_line, printable, rounded
 
@@ -57,9 +57,8 @@ def _series(each: SystemHistory) -> Iterator[str]:
         yield f" {trend}: more is slower"
     for change in each.changes:
         low, high = _apart(*change.interval)
-        why = "; ".join(change.reasons) or NO_REASON
         yield f"  {date(change.at)}  {change_text(change)} ({low} to {high})"
-        yield f"              {_cut(why, WIDTH - 14)}"
+        yield f"              {_cut(change.why, WIDTH - 14)}"
 
 
 def _apart(low: float, high: float) -> tuple[str, str]:

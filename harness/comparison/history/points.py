@@ -22,7 +22,9 @@ from harness.results.by_rules import rules_for, shortfall
 from harness.results.logfile import read
 from harness.results.series import find_logs
 
-VERSION = 8
+VERSION = 9
+OF_A_DRIVER = ("driver", "libcuda", "nvml")  # beginnings of names of software that the driver's own name stands for
+TELLABLE = ("driver", "commit", "libraries", "variables", "boot")
 CACHE_LIMIT = 256 << 20  # bytes; a point has about two thousand
 
 
@@ -50,6 +52,7 @@ class Point:
     demonstration: bool
     boot: str = ""  # as ComparedRun.boot
     software: dict[str, str] = field(default_factory=dict)  # and variables, by name
+    told: list[str] = field(default_factory=list)  # which of TELLABLE its log has
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,14 @@ def _read(log: Path) -> dict[str, Any]:
         # its time is the first's, which pays for caches and warm-up
         sum(bool(each.seconds) for each in record.epochs) == 1,
     ]
+    libraries = [name for name in record.software if not name.startswith(OF_A_DRIVER)]
+    told = (
+        run.driver.present,
+        record.commit and not record.of_no_commit,
+        libraries,
+        record.environment is not None,  # an older log has those of its collectives alone
+        run.boot,
+    )
     point = Point(
         log="",
         sha256=record.sha256,
@@ -136,6 +147,7 @@ def _read(log: Path) -> dict[str, Any]:
         demonstration=record.demonstration,
         boot=run.boot,
         software={name: str(value) for name, value in {**record.software, **run.environment}.items()},
+        told=[name for name, value in zip(TELLABLE, told, strict=True) if value],
     )
     return {"point": asdict(point), "reason": ""}
 

@@ -408,6 +408,7 @@ def test_real_logs(test_data: Path) -> None:
     assert len(found.series) == 5
     changed = [(series.system, change.word) for series in found.series for change in series.changes]
     assert changed == [("1xNVIDIA DGX A100", "FASTER")], "from round 0.7 to 1.1"
+    assert "is told by both" in "\n".join(history_text.lines(found))
 
 
 @pytest.mark.parametrize(
@@ -419,7 +420,8 @@ def test_real_logs(test_data: Path) -> None:
             {"driver_flavour": "proprietary"},
             "driver 580.65.06 open -> 580.65.06 proprietary",
         ),
-        ({}, {}, histories.NO_REASON),
+        ({}, {}, "neither driver, commit nor libraries changed"),
+        ({"driver": "", "libcuda_version": ""}, {}, "driver not told -> 580.65.06"),
     ],
 )
 def test_what_changed_with_the_speed_is_named(
@@ -436,3 +438,42 @@ def test_what_changed_with_the_speed_is_named(
     (series,) = found.series
     assert len(series.changes) == 1 and said in "\n".join(history_text.lines(found))
     assert len(found.drivers) == 1 + ("driver_flavour" in now)
+
+
+TELLING: dict[str, Any] = {"environment": {}, "hardware": {"boot_id": "0a1b"}}
+
+
+@pytest.mark.parametrize(
+    ("silent", "told_before", "told_after", "said"),
+    [
+        ((), TELLING, TELLING, "neither driver, commit, libraries, variables nor boot changed"),
+        ((), TELLING, {}, "neither driver, commit nor libraries changed"),
+        (("software",), TELLING, TELLING, "neither commit, variables nor boot changed"),
+        (("software", "commit"), TELLING, {"environment": {}}, "the variables did not change"),
+        (("software", "commit"), {}, {}, "no driver, commit, libraries, variables or boot is told by both"),
+        (("software", "commit"), {}, TELLING, "no driver, commit, libraries, variables or boot is told by both"),
+    ],
+)
+def test_nothing_is_unchanged_that_the_logs_do_not_tell(
+    tmp_path: Path, silent: tuple[str, ...], told_before: dict[str, Any], told_after: dict[str, Any], said: str
+) -> None:
+    """Of two published logs, which name neither driver nor commit nor libraries, it said that none of them had changed."""
+    noise = np.random.default_rng(0).normal(0, 0.001, 16)
+    for number in range(16):
+        new = number >= 9
+
+        def change(events: list[dict[str, Any]], told: dict[str, Any] = told_after if new else told_before) -> None:
+            events[:] = [each for each in events if each["key"] not in silent]
+            for key, value in told.items():
+                if key not in {each["key"] for each in events}:
+                    events.insert(5, {**events[0], "key": key, "value": {}})
+                arms.put(key, value)(events)
+
+        factor = (1.012 if new else 1.0) * (1 + float(noise[number]))
+        arms.write(tmp_path, number, factor=factor, turn=number * 144, change=change)
+    found = read(tmp_path)
+    (change_found,) = found.series[0].changes
+    assert change_found.why == said
+    lines = list(history_text.lines(found))
+    assert f"{'':14}{said}" in lines and max(map(len, lines)) <= history_text.WIDTH
+    assert f"; {said}</li>" in history_page.render(found)
