@@ -15,6 +15,7 @@ from harness.comparison.reporting import page as comparison_page
 from harness.results.reporting import report
 from harness.results.reporting.text import NONE, TIMES
 from tests.harness.comparison import arms
+from tests.harness.comparison.test_words import PHASES
 from tests.harness.results import synthetic_logs
 from tests.harness.results.synthetic_logs import Made
 from tests.harness.results.test_leaderboard import RETINANET, SSD
@@ -392,6 +393,21 @@ def test_a_comparison_prints_on_white(browser: Any, tmp_path: Path) -> None:
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate(paper) == "rgb(255, 255, 255)"
     assert max(map(int, re.findall(r"\d+", page.evaluate(ink)))) < 60
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [360, 680])
+def test_a_comparison_s_tables_have_no_column_of_single_letters(browser: Any, tmp_path: Path, width: int) -> None:
+    """How a figure was judged stood in 27 px, a letter a line, and rows were higher than the screen."""
+    phases: dict[str, Any] = {"phases": PHASES}
+    found = arms.judged(arms.in_turns(tmp_path, slower=1.1, a=phases, b={**phases, "software": arms.NEW}))
+    page_file = tmp_path / "page.html"
+    page_file.write_text(comparison_page.render(found), encoding="utf-8")
+    page = new_page(browser, viewport={"width": width, "height": 900})
+    page.goto(page_file.as_uri())
+    heights = page.eval_on_selector_all("tbody tr", "all => all.map((e) => e.getBoundingClientRect().height)")
+    assert len(heights) > 20 and max(heights) < 200
+    assert page.evaluate("document.documentElement.scrollWidth") == width, "tables scroll, the page does not"
     page.context.close()
 
 
