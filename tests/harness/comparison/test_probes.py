@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,18 @@ def test_half_a_file_costs_a_line(tmp_path: Path, text: str) -> None:
     (b / "probe_0.json").write_text(text)
     found = judged((a, b))
     assert found.exit_code == 0 and "cannot be read as a probe" in found.probes.notes[0]
+
+
+@pytest.mark.parametrize("text", ["", "{"])
+def test_what_is_said_of_probes_is_said_where_none_is_shown(tmp_path: Path, text: str) -> None:
+    """The page was silent where no figure was left, and never had a note where there were some."""
+    a, b = both(tmp_path)
+    (a / "probe_1.json").write_text(text)
+    for alone in (False, True):
+        if alone:
+            (a / "probe_0.json").unlink()
+        found = judged((a, b))
+        assert bool(found.probes.rows) != alone and found.probes.notes
+        _, told = page.render(found).split("<h2>Probes</h2>")
+        for note in found.probes.notes:
+            assert f"<li>{html.escape(note)}</li>" in told
