@@ -34,6 +34,7 @@ class ForestRow:
     word: str
     gated: bool
     cut: bool  # it reaches over the picture's edge
+    beyond: int  # the value itself lies over it: -1 on the left, 1 on the right, 0 where it does not
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def forest(found: Comparison) -> Forest | None:
                 word=word,
                 gated=gated,
                 cut=edge != (low, high),
+                beyond=(percent > reach) - (percent < -reach),
             )
         )
     return Forest(

@@ -215,6 +215,21 @@ def test_no_line_of_the_forest_runs_through_its_figures(tmp_path: Path) -> None:
     assert all(left <= each.low <= each.x <= each.high <= right for each in picture.rows)
 
 
+@pytest.mark.parametrize("way", [1, -1])
+def test_what_lies_beyond_the_forest_s_scale_is_an_arrow(tmp_path: Path, way: int) -> None:
+    """+900 % stood at the edge as a circle, where the scale says some 9 %."""
+    before, after = (PHASES, {**PHASES, "data_starved": 0.5})[::way]
+    found = one_phase_more(tmp_path, before, after, 1.075**way)
+    picture = plots.forest(found)
+    assert picture is not None
+    assert {row.name: row.beyond for row in picture.rows if row.beyond} == {"data starved": way}
+    text = page.render(found)
+    drawn = text.split('role="img"')[1].split("</svg>")[0]
+    assert drawn.count("<path") == 1 and drawn.count("<circle") == len(picture.rows) - 1
+    assert "An arrow: beyond the scale." in text
+    assert "An arrow" not in page.render(judged(arms.in_turns(tmp_path / "alike")))
+
+
 @pytest.mark.parametrize("slower", [1.16, 2.5, 400.0])
 def test_the_forest_has_room_for_its_figures(tmp_path: Path, slower: float) -> None:
     """From ten per cent on the interval's end was cut off: "+16.02 (+15.85 to +16.1"."""
