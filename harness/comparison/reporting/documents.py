@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -257,8 +258,7 @@ def _markdown(found: Comparison, plain: Callable[[str], str]) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Nothing in it is Markdown, a table's border or HTML."""
-    text = printable(text).replace("\n", " ")
-    for mark in "\\`*_|<>[]#@":
-        text = text.replace(mark, f"\\{mark}")
-    return text
+    """Nothing in it is Markdown, a formula, a table's border or HTML; what begins it begins no list and no heading."""
+    text = printable(text).replace("\n", " ").strip()
+    text = re.sub(r"[\\`*_|<>\[\]#@&~$]", r"\\\g<0>", text)
+    return re.sub(r"^(\d*)([-+.)])(?=[\s-]|$)", r"\1\\\2", text)

@@ -7,6 +7,7 @@ import re
 import signal
 import tarfile
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,31 @@ def test_a_phase_s_name_is_no_markdown(tmp_path: Path) -> None:
     assert len(rows) == 2
     for row in rows:
         assert len(re.findall(r"(?<!\\)\|", row)) == 6 and not re.search(r"(?<!\\)[<`]", row)
+
+
+MARKS = (
+    *("&lt;b&gt; &amp;amp; &#36; &copy", "~struck~ ~~twice~~", "$x^2$ and $$y$$", "*a* _b_ `c` **d**", "a|b \\| c"),
+    *("[x](y) ![z](w) <i>", "# a", "- a", "+ b", "1. c", "22) d", "> e", "---", "===", "\\* \\& \\\\", "-5 %"),
+)
+
+
+def test_what_a_log_says_is_shown_as_it_says_it(tmp_path: Path) -> None:
+    """&lt; was shown as <, and what stood between tildes was struck out: as it is rendered it must be what the log has."""
+    from markdown_it import MarkdownIt
+
+    from harness.comparison.reporting import documents
+
+    found = judged(arms.in_turns(tmp_path, 2, b={"software": NEW}))
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    for said in MARKS:
+        own = replace(found, notes=(said,), question=replace(found.question, labels=(said, "B")))
+        text = documents.markdown(own)
+        shown = [token.children or [] for token in parser.parse(text) if token.type == "inline"]
+        assert {each.type for line in shown for each in line} <= {"text", "strong_open", "strong_close"}, said
+        told = ["".join(each.content for each in line) for line in shown]
+        assert told.count(said) == 3, f"in two tables' headings and as a note: {said}"
+        assert any(line.startswith(f"{said}: 2 runs of ") for line in told), said
+        assert not re.search(r"(?<!\\)(\\\\)*\$", text), "to others than this parser it begins a formula"
 
 
 def test_junit_of_what_cannot_be_told_is_no_pass(tmp_path: Path) -> None:
