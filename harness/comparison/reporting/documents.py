@@ -248,6 +248,7 @@ def _markdown(found: Comparison, plain: Callable[[str], str]) -> Iterator[str]:
     remarks += [
         f"{each.run} stands out: {each.percent:+.2f} % from its arm's others; it counts" for each in found.outlying
     ]
+    remarks += words.time_to_train(found)
     remarks += [f"numbers: {found.bits.text}"] if found.bits is not None else []
     remarks += words.watched(found)
     remarks += found.probes.notes

@@ -131,9 +131,8 @@ def _probes(found: Probes, labels: tuple[str, str]) -> Iterator[str]:
 
 def _rest(found: Comparison) -> Iterator[str]:
     yield ""
-    if found.minutes is not None:
-        for label, each in zip(found.question.labels, found.minutes, strict=True):
-            yield from _wrapped(f"time to train, never gated: {label}  {words.minutes(each)}", indent=4)
+    for text in words.time_to_train(found):
+        yield from _wrapped(text, indent=4)
     if found.question.numbers and found.bits is None:
         yield from _wrapped(
             "numbers: nobody can say, without runs of --deterministic and one seed in both arms", indent=4

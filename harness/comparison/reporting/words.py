@@ -192,6 +192,12 @@ def minutes(each: Minutes) -> str:
     )
 
 
+def time_to_train(found: Comparison) -> Iterator[str]:
+    """Each arm's, in minutes; nothing of runs that could not be compared."""
+    for label, each in zip(found.question.labels, found.minutes or (), strict=False):
+        yield f"time to train, never gated: {label}  {minutes(each)}"
+
+
 def watched(found: Comparison) -> Iterator[str]:
     """What each arm's hardware did; nothing where no run was watched."""
     for label, each in zip(found.question.labels, found.watched or (), strict=False):

@@ -183,6 +183,25 @@ def test_runs_that_are_years_apart_have_years(tmp_path: Path, days: int, ticks: 
     assert time is not None and [tick.text for tick in time.ticks] == ticks
 
 
+def test_every_output_has_the_time_to_train(tmp_path: Path) -> None:
+    """Markdown had none."""
+    from harness.comparison.reporting import documents, page, terminal
+
+    found = judged(arms.in_turns(tmp_path, 3, slower=1.05))
+    outputs = {
+        "terminal": " ".join(" ".join(terminal.lines(found)).split()),
+        "page": re.sub(r"<[^>]*>", "", page.render(found)),
+        "markdown": documents.markdown(found),
+    }
+    for name, text in outputs.items():
+        for label in "AB":
+            told = (
+                rf"[Tt]ime to train, never gated: {label} +6 epochs x \d.*? s \+ .* = 0\.7\d min; 3 of 3 met the target"
+            )
+            assert re.search(told, text), name
+    assert [each["reached"] for each in documents.as_json(found)["time_to_train"]] == [3, 3]
+
+
 @pytest.mark.parametrize("what", ["one run", "not comparable", "invalid"])
 def test_the_page_of_what_has_no_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str) -> None:
     a, b = arms.in_turns(
