@@ -307,7 +307,8 @@
       const plain = text && /^[=+\-@\t\r]/.test(said) ? `'${said}` : said; // no formula for a spreadsheet
       return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
     };
-    const shown = [...table.querySelectorAll("tr.row")].filter((line) => !line.hidden).map((line) => ofLine.get(line));
+    const there = [...table.querySelectorAll("tr.row")].filter((line) => !line.hidden && !line.closest("tbody.folded"));
+    const shown = there.map((line) => ofLine.get(line));
     const lines = [columns, ...shown.map((row) => columns.map((name) => row[name]))].map((line) => line.map(cell).join(","));
     const address = URL.createObjectURL(new Blob([`${lines.join("\r\n")}\r\n`], { type: "text/csv" }));
     $("csv").href = address;
