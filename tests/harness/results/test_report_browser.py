@@ -87,7 +87,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("leaderboard")
     a100 = {"device": "NVIDIA A100-SXM4-40GB"}
     for made, runs in (
-        (Made(system="ours", **a100, epoch_s=11.6), 5),
+        (Made(system="ours", **a100, epoch_s=11.6, driver="580.105.08"), 5),
         (Made(system="ours-open", **a100, epoch_s=5.0, division="open"), 5),
         (Made(system="three", device="NVIDIA H200", accelerators=1, batch=456, epoch_s=33.0), 3),
         (Made(system="demo", device="", on_cpu=True, demonstration=True, accelerators=1, batch=16, division="open"), 1),
@@ -286,6 +286,19 @@ def test_a_column_sorts_both_ways_and_says_so(visit: Any) -> None:
     assert page.locator('th[data-sort="minutes"]').get_attribute("aria-sort") == "ascending"
     ranked = [each == NONE for each in texts(page, "tr.row:visible .rank")]
     assert ranked == sorted(ranked), "what is not ranked comes after what is"
+
+
+def test_versions_sort_by_their_numbers(visit: Any) -> None:
+    """As text 580.105.08 is before 580.95.05, and a system of 16 nodes before one of 2."""
+    page = visit(viewport={"width": 1600, "height": 900})  # on a narrower one there is no such column
+    for click, first, last in ((1, "580.105.08", "580.95.05"), (2, "580.95.05", "580.105.08")):
+        page.click('th[data-sort="driver"] button')
+        drivers = texts(page, "tr.row:not(.unofficial):visible .driver")
+        assert drivers.index(first) < drivers.index(last), f"after {click} clicks"
+    page.select_option("#sort", "system")
+    names = [each for each in systems(page) if each.startswith("dgxa100_n") and each.endswith("_ngc20.06_mxnet")]
+    counts = [int(found[1]) for each in names if (found := re.match(r"dgxa100_n(\d+)_", each))]
+    assert len(counts) >= 3 and counts == sorted(counts)
 
 
 def test_filters_narrow_rows_and_marks(visit: Any) -> None:

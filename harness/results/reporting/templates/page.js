@@ -30,11 +30,14 @@
   };
   let sorted = { key: "", up: true };
 
+  const inWords = new Intl.Collator("en", { numeric: true }); // versions by their numbers: 580.95 before 580.105
+
   function compare(a, b) {
     if (a === b) return 0;
     if (a === null || a === undefined) return 1;
     if (b === null || b === undefined) return -1;
-    return (a < b ? -1 : 1) * (sorted.up ? 1 : -1);
+    const order = typeof a === "string" ? inWords.compare(a, b) : a - b;
+    return order * (sorted.up ? 1 : -1);
   }
 
   const rank = (row) => (row.unofficial.length ? 1 : 0);
