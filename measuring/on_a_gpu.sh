@@ -67,6 +67,11 @@ from benchmarks.detection.data_path import nvjpeg
 nvjpeg.prefer_installed()  # as each part does, before others bring theirs
 try:
     import torch
+    from benchmarks.detection import capabilities
+    from benchmarks.ssd.benchmark import BENCHMARK
+    from harness.contract import Context, NotSuitable
+    from harness.execution import lifecycle  # of a run, as end_to_end and parts make some
+    from measuring.ssd import command, options, setup
 except ImportError as error:
     sys.stderr.write(f"error: {sys.executable} lacks what a GPU is measured with (requirements/run.lock): {error}\n")
     sys.exit(2)
@@ -83,10 +88,6 @@ for name, module, version, lost in (
 if not torch.cuda.is_available():
     sys.stderr.write(f"error: PyTorch finds no CUDA device; why says {sys.executable} -m harness doctor\n")
     sys.exit(6)
-from benchmarks.detection import capabilities
-from benchmarks.ssd.benchmark import BENCHMARK
-from harness.contract import Context, NotSuitable
-from measuring.ssd import command, options, setup
 here = Context(device="cuda:0")
 try:
     config = command.fitted(options.arguments([sys.argv[1]]), here.device)

@@ -42,6 +42,7 @@ from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
 from harness import exit_codes
 from harness.contract import Context, NotSuitable
+from harness.execution import binding
 from measuring.arguments import file
 from measuring.measure import Figure, machine, surroundings, vector_units, wall
 from measuring.ssd import accuracy, checks, data, fused, options, power, run, sections, setup, turns
@@ -76,13 +77,18 @@ class Workload:
     steps: int  # of the end-to-end run
 
 
+def usable_threads() -> int:
+    """As a run has it: of the processors that this process may use, within a container's quota."""
+    return binding.threads(len(os.sched_getaffinity(0)))
+
+
 def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
     """The configuration as this machine can run it."""
     config = setup.read(asked.configuration)
     on_cpu = device == "cpu"
     batch_size = asked.batch_size or (4 if on_cpu else config.optimizer.batch_size)
     compiled = config.compute.compile and not on_cpu if asked.compile is None else asked.compile
-    threads = len(os.sched_getaffinity(0)) if on_cpu else config.data.threads
+    threads = usable_threads() if on_cpu else config.data.threads
     chosen = config.compute.precision
     if chosen == "auto":
         chosen = precision.candidates(device)[-1]
@@ -103,6 +109,8 @@ def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
             "cuda_graphs": config.compute.cuda_graphs and not on_cpu,
             "fused": [] if on_cpu else list(config.compute.fused),  # kernels for CUDA
             "precision": chosen,
+            # no session's init measures them anew, which sets them for the whole process: all that is compared has as many
+            **({"threads": torch.get_num_threads()} if on_cpu else {}),
         },
         evaluation={"batch_size": min(config.evaluation.batch_size, 8) if on_cpu else config.evaluation.batch_size},
     )
@@ -286,7 +294,7 @@ def main(given: Sequence[str] | None = None) -> int:
             f"error: --device {device}: PyTorch finds no CUDA device; `python -m harness doctor` says why\n"
         )
         return exit_codes.NOT_SUITABLE
-    torch.set_num_threads(asked.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(asked.threads or usable_threads())
     found = reports.Report({**machine(device), "clock": asked.clock}, surroundings(), {})
     code = 0
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a time limit, say: as Ctrl-C

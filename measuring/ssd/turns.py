@@ -119,13 +119,16 @@ def _step_of(config: SSDConfig) -> str:
 def end_to_end(
     ours: Work, choices: Mapping[str, Choice], batch: Batch, *, rounds: int, steps: int, tell: Tell, checked: Checked
 ) -> Iterator[Known]:
-    """`rounds` turns of each; after every one what is known so far. A turn is `steps` steps, and a quarter more before.
+    """`rounds` turns of each, behind one that is not counted; after every one what is known so far. A turn is `steps` steps,
+    and a quarter more before.
 
     `batch` is one of the configuration's, for `checked`: each other step's gradients, and what broke.
     """
     samples: dict[str, list[float]] = {}
     known: dict[str, Work] = {}
     makers = works(ours, choices, batch, checked, tell)
+    # reads from the disk what all that come later find in memory
+    tell(f"{AS_CONFIGURED}: {turn(ours, steps):.2f} ms a step, which does not count")
     for number in range(rounds):
         for name in list(makers)[:: 1 if number % 2 == 0 else -1]:
             try:

@@ -47,6 +47,18 @@ def test_a_step_that_takes_long_is_not_made_many_times(monkeypatch: pytest.Monke
     assert steps == [2, 2, 1, 1]
 
 
+@pytest.mark.parametrize(("busy_s", "expected"), [(0.0, 2), (2.0, 2), (8.0, 2), (100.0, 1)])
+def test_a_burst_of_other_work_decides_nothing(monkeypatch: pytest.MonkeyPatch, busy_s: float, expected: int) -> None:
+    """Two threads, which were tried in it, lost to one, which came later: 43 % of the speed of the whole series."""
+    now = [0.0]
+
+    def step(count: int) -> None:
+        now[0] += {2: 3.06 if now[0] < busy_s else 0.34, 1: 0.58}[count]
+
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: now[0])
+    assert threads.fastest(step, 2, lambda value: value)[0] == expected
+
+
 def test_ranks_make_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank whose own clock says otherwise, and which may use more processors, follows rank 0 to the letter."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.detection import capabilities
 from benchmarks.detection.data_path import nvjpeg
@@ -84,7 +85,7 @@ def test_a_budget_that_ends_in_the_first_turn_leaves_the_figure_that_was_printed
     configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ended with 5, "before anything was measured", and the figure was nowhere."""
-    spent = iter([7.0])
+    spent = iter([9.0, 7.0])  # the first of all does not count
 
     def turn(*_: object) -> float:
         if (found := next(spent, None)) is None:
@@ -250,3 +251,11 @@ def test_no_choice_is_measured_under_another_s_name(
     [found] = data.choices(setup.read(str(configuration)), "cuda:0", folder, 1, 1, tell=said.append)
     assert len(found) == len(said) == 8
     assert all(": whole, " in each.what for each in found) and all(each.startswith("region, ") for each in said)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_all_that_is_compared_on_a_cpu_has_as_many_threads(threads: int) -> None:
+    """Each session's init measured them anew, for the whole process: some turns had two, and the report named another."""
+    torch.set_num_threads(threads)
+    assert command.fitted(options.arguments(["embedded"]), "cpu").compute.threads == threads
+    assert command.fitted(options.arguments(["embedded"]), "cuda:0").compute.threads == "auto"

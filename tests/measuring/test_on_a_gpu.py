@@ -86,6 +86,16 @@ def test_what_python_lacks_is_named_for_the_parts_that_need_it(place: Path) -> N
         assert (run.returncode, out) == (2, "") and said in err
 
 
+@pytest.mark.parametrize("module", ["mlperf_logging", "hotcoco", "pydantic"])
+def test_what_a_run_needs_too_is_missed_at_once(place: Path, module: str) -> None:
+    """The run itself said it after its step was compiled, or the look beforehand ended with a traceback."""
+    (place / f"{module}.py").write_text(f"raise ImportError('there is no {module}')")
+    run = begun(place, "H100_1x1x256", "end_to_end", PYTHON=sys.executable, PYTHONPATH=str(place))
+    out, err = run.communicate()
+    assert (run.returncode, out) == (2, "")
+    assert err.startswith("error: ") and f"(requirements/run.lock): there is no {module}" in err, err
+
+
 def test_which_nvjpeg_decodes_is_said_before_anything_is_measured(place: Path) -> None:
     """Of an older one a lease measured whole pictures, and nothing said so."""
     if not (installed := nvjpeg.installed()):

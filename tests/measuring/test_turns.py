@@ -52,11 +52,28 @@ def test_end_to_end_in_turns(folder: Path, tmp_path: Path) -> None:
     assert [each.what for each in known[0]] == ["end to end: as configured"], "it is compared with nothing yet"
     assert [each.what for each in known[-1]] == ["end to end, DALI", "end to end, fp16_hwc4"]
     assert all(len(each.ratios) == 2 and each.ratio > 0 for each in known[-1] if isinstance(each, Comparison))
+    assert said.pop(0).endswith("does not count")
     assert [line.partition(":")[0] for line in said] == [
         *("as configured", "DALI", "fp16_hwc4"), *("fp16_hwc4", "DALI", "as configured")
     ]  # fmt: skip
     assert (session.context, session.schedule, session.default_boxes) == before
     assert not checked, "these have the configuration's step, or read other pictures"
+
+
+def test_the_turn_that_reads_from_the_disk_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was the configuration's, and every choice seemed faster by what the disk takes."""
+    taken: list[float] = []
+
+    def turn(work: turns.Work, steps: int) -> float:
+        taken.append(100.0 if not taken else 50.0)
+        return taken[-1]
+
+    monkeypatch.setattr(turns, "turn", turn)
+    monkeypatch.setattr(turns, "works", lambda *_: dict.fromkeys((turns.AS_CONFIGURED, "the same"), lambda: None))
+    known = list(turns.end_to_end(None, {}, {}, rounds=2, steps=2, tell=str, checked=str))  # type: ignore[arg-type]
+    assert len(taken) == 1 + 2 * 2
+    (same,) = known[-1]
+    assert isinstance(same, Comparison) and same.ratios == [1.0, 1.0]
 
 
 def test_a_choice_that_learns_something_else_or_breaks_takes_no_other_s_turns(
