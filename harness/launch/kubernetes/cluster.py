@@ -94,7 +94,9 @@ class Cluster:
     api: client.ApiClient
     namespace: str
     version: str
-    context: str | None = None  # of the kubeconfig
+    context: str | None = (
+        None  # of the kubeconfig, by name: the current one may be another's tomorrow. None: a pod's own cluster
+    )
 
     @classmethod
     def connect(cls, context: str | None, namespace: str | None) -> Cluster:
@@ -106,8 +108,8 @@ class Cluster:
         settings: Any = type.__call__(client.Configuration)
         settings.retries = 2
         try:
+            found, context = _context(config.kube_config, context)
             config.load_kube_config(context=context, client_configuration=settings)
-            found = _namespace(config, context)
         except config.ConfigException as error:
             if context is not None:
                 raise ValueError(
@@ -138,9 +140,9 @@ class Cluster:
         """Where that was why: take the account from the kubeconfig anew, its token may have been renewed there meanwhile."""
         from kubernetes import config
 
-        if not isinstance(error, LoggedOut):
+        if not isinstance(error, LoggedOut) or self.context is None:  # a pod's own is read anew by the client
             return
-        # a pod's own is read anew by the client; one that is only half written is whole the next time
+        # one that is only half written is whole the next time
         with contextlib.suppress(config.ConfigException, *_damages()):
             config.load_kube_config(context=self.context, client_configuration=self.api.configuration)
 
@@ -366,10 +368,14 @@ def _damages() -> tuple[type[Exception], ...]:
     return (yaml.YAMLError, TypeError, AttributeError, KeyError, ValueError, OSError)
 
 
-def _namespace(config: Any, context: str | None) -> str:
-    contexts, current = config.list_kube_config_contexts()
-    chosen = next((each for each in contexts if each["name"] == context), current)
-    return str(chosen["context"].get("namespace") or "default")
+def _context(kube_config: Any, name: str | None) -> tuple[str, str]:
+    """The namespace and the name of the kubeconfig's context of that name, else of its current one."""
+    content = kube_config.KubeConfigMerger(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).config
+    if content is None:
+        raise kube_config.ConfigException("there is no kubeconfig")
+    # asks for a current context only where no other is named, as kubectl does
+    chosen = kube_config.KubeConfigLoader(config_dict=content, active_context=name).current_context
+    return str(chosen["context"].get("namespace") or "default"), str(chosen["name"])
 
 
 def _stamped(line: bytes) -> tuple[str, str]:

@@ -87,7 +87,7 @@ class JobLauncher:
 
     def start(self, order: Order) -> RunningJob:
         """The trial, running on every node. NotSuitable, with what to do, when the cluster cannot run it."""
-        self.reaper.watch_jobs(self.series, self.request.kube_context, self.cluster.namespace)
+        self.reaper.watch_jobs(self.series, self.cluster.context, self.cluster.namespace)
         trial = self.trial(order)
         try:
             self._create(trial, order)

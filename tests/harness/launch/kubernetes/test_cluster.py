@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace as Object
 from typing import Any
@@ -12,6 +13,7 @@ from kubernetes import config
 from harness.contract import NotSuitable
 from harness.launch.kubernetes import checks
 from harness.launch.kubernetes.cluster import Cluster, LoggedOut
+from tests.harness.launch.kubernetes.stand_in import serving
 
 DAMAGED = {
     "cut off": b"apiVersion: v1\nclusters: [\n",
@@ -35,7 +37,50 @@ def test_a_damaged_kubeconfig_is_named_and_costs_no_running_trial(
             ValueError, match=f"(?s)^{path}: this is no kubeconfig, or a damaged one: .*KUBECONFIG names another"
         ):
             Cluster.connect(context, None)
-    Cluster(Object(configuration=Object()), "lab", "v1.34", None).log_in_again(LoggedOut("the token expired"))
+    Cluster(Object(configuration=Object()), "lab", "v1.34", "lab").log_in_again(LoggedOut("the token expired"))
+
+
+def of_two(one: Path, other: Path) -> dict[str, Any]:
+    """A kubeconfig with the contexts "stand-in" of one cluster and "other" of another, as `kubectl config` merges them."""
+    content, second = (json.loads(each.read_text()) for each in (one, other))
+    content["clusters"].append({**second["clusters"][0], "name": "other"})
+    content["contexts"].append({"name": "other", "context": {**second["contexts"][0]["context"], "cluster": "other"}})
+    content["contexts"][1]["context"]["namespace"] = "theirs"
+    return dict(content)
+
+
+def test_a_cluster_stays_the_one_that_it_was_when_another_is_made_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kubectl config use-context` in another shell: once the token was renewed, the series talked to that one."""
+    (tmp_path / "other").mkdir()
+    with serving(tmp_path) as (_, path), serving(tmp_path / "other") as (_, other):
+        monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+        found = Cluster.connect(None, None)
+        assert (found.context, found.namespace) == ("stand-in", "lab")
+        host = found.api.configuration.host
+        path.write_text(json.dumps({**of_two(path, other), "current-context": "other"}))
+        found.log_in_again(LoggedOut("the token expired"))
+        assert found.api.configuration.host == host
+        assert Cluster.connect(None, None).context == "other", "the new one, for who begins now"
+
+
+@pytest.mark.parametrize("current", ["", None], ids=["empty", "none"])
+def test_a_context_is_enough_where_none_is_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, current: str | None
+) -> None:
+    """As kubectl has it: --kube-context was refused."""
+    with serving(tmp_path) as (_, path):
+        content = {**json.loads(path.read_text()), "current-context": current}
+        if current is None:
+            del content["current-context"]
+        path.write_text(json.dumps(content))
+        monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+        assert Cluster.connect("stand-in", None).namespace == "lab"
+        with pytest.raises(NotSuitable, match="no Kubernetes cluster is known here"):
+            Cluster.connect(None, None)
+        with pytest.raises(ValueError, match=r"--kube-context other: .*`kubectl config get-contexts` lists them"):
+            Cluster.connect("other", None)
 
 
 def offered(*nodes: dict[str, str], named: bool = False) -> list[str]:

@@ -213,6 +213,20 @@ def test_kill_9_deletes_the_job(lab: Lab) -> None:
 
 
 @pytest.mark.long
+def test_kill_9_deletes_the_job_where_it_is_whatever_the_current_context_is_by_now(lab: Lab) -> None:
+    lab.fakes(_0="hang")
+    process = lab.begin()
+    runs.until((lab.results / "result_0.txt").exists, "a log")
+    content = json.loads(lab.kubeconfig.read_text())
+    content["clusters"].append({"name": "other", "cluster": {"server": "http://localhost:9"}})
+    content["contexts"].append({"name": "other", "context": {"cluster": "other", "user": "someone"}})
+    lab.kubeconfig.write_text(json.dumps({**content, "current-context": "other"}))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
 def test_what_a_dead_series_left_is_deleted_by_the_next(lab: Lab) -> None:
     lab.fakes()
     labels = {"app.kubernetes.io/managed-by": "training-harness"}
