@@ -52,6 +52,7 @@ class ContainerLauncher:
     reaper: Reaper
     say: Callable[[str], None]
     binds_memory: bool = False  # whether the trial's ranks ask for a NUMA node's
+    address: str = ""  # of the engine
     variables: Mapping[str, str] = field(default_factory=dict)  # for each trial, beside the image's own
     may_lift_limits: bool = field(default=True, init=False)  # until the engine refuses to
     engine_version: str = field(init=False)
@@ -100,7 +101,7 @@ class ContainerLauncher:
 
     def start(self, order: Order) -> RunningContainer:
         """The trial, running, if need be once the engine is there again. NotSuitable, with what to do, when it refuses."""
-        self.reaper.watch_containers(f"{engine.SERIES}={self.series}")
+        self.reaper.watch_containers(f"{engine.SERIES}={self.series}", self.address)
         chosen = self.spec(order, self.where)  # by id: a tag may be moved while a series runs
         lost: list[Away] = []
 
@@ -160,6 +161,7 @@ def launcher(
     NotSuitable without an engine or enough accelerators, ValueError for an image that is not there.
     """
     assert request.image is not None
+    address = engine.address()
     client = engine.connect()
     image = engine.image(client, request.image)
     with engine.explained("asking what it can do"):
@@ -180,6 +182,7 @@ def launcher(
         reaper,
         say,
         configuration.run.cpu_binding != "none",
+        address,
         variables,
     )
 

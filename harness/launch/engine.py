@@ -36,6 +36,7 @@ CDI_NAME = re.compile(
     r"""^[\s-]*"?name"?:\s*"?([^"\s,]+)""", re.MULTILINE
 )  # of a device, in a YAML or JSON description
 
+INSTALL = "--image needs the Docker SDK for Python: python -m pip install docker (it is in requirements/run.lock)"
 NO_ENGINE = """no Docker engine answers ({address}). Is it installed and running?
     {start:<38} starts it; `docker context ls` shows others, DOCKER_HOST names one
     https://docs.docker.com/engine/install/  installs it
@@ -94,6 +95,32 @@ class EngineAway(Away):
     """Nothing answers at the engine's address: it is not running, or not yet again."""
 
 
+def address() -> str:
+    """Of the engine that is meant here now: DOCKER_HOST's, else that of the context which the docker command uses, a rootless
+    engine's for example. `docker context use` changes it."""
+    try:
+        from docker.context import ContextAPI
+        from docker.errors import TLSParameterError
+        from docker.utils import kwargs_from_env
+    except ImportError as error:
+        raise NotSuitable(INSTALL) from error
+    try:
+        named = {**ContextAPI.kwargs_from_context(), **kwargs_from_env()}
+    except TLSParameterError as error:
+        raise NotSuitable(
+            f"DOCKER_TLS_VERIFY or DOCKER_CERT_PATH, or the docker command's context, asks for certificates: {error}; an "
+            "engine on this machine needs none: unset them"
+        ) from error
+    return str(named.get("base_url") or "unix:///var/run/docker.sock")
+
+
+def at(address: str) -> DockerClient:
+    """The engine there. Its socket's path is all that it takes: those that want TLS are on other machines, and refused."""
+    from docker.client import DockerClient
+
+    return DockerClient(base_url=address)
+
+
 def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
     """The engine that DOCKER_HOST or the usual socket names. NotSuitable when there is none or we may not use it."""
     try:
@@ -101,9 +128,7 @@ def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
         from docker.client import from_env
         from docker.errors import DockerException
     except ImportError as error:
-        raise NotSuitable(
-            "--image needs the Docker SDK for Python: python -m pip install docker (it is in requirements/run.lock)"
-        ) from error
+        raise NotSuitable(INSTALL) from error
     try:
         client = (make or from_env)()
         client.ping()
@@ -118,16 +143,12 @@ def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
 
 
 def _unreachable(error: BaseException) -> NotSuitable:
-    from docker.context import ContextAPI
-    from docker.utils import kwargs_from_env
-
-    # as the client has it: DOCKER_HOST, else the context that the docker command uses, a rootless engine's for example
-    address = {**ContextAPI.kwargs_from_context(), **kwargs_from_env()}.get("base_url") or "unix:///var/run/docker.sock"
-    start = "systemctl --user start docker" if "/run/user/" in address else "sudo systemctl start docker"
+    named = address()
+    start = "systemctl --user start docker" if "/run/user/" in named else "sudo systemctl start docker"
     for cause in _causes(error):
         if isinstance(cause, PermissionError):
-            return NotSuitable(NO_PERMISSION.format(address=address, **_user()))
-    return EngineAway(NO_ENGINE.format(address=address, start=start))
+            return NotSuitable(NO_PERMISSION.format(address=named, **_user()))
+    return EngineAway(NO_ENGINE.format(address=named, start=start))
 
 
 def _user() -> dict[str, str]:

@@ -38,9 +38,9 @@ class Reaper:
         """Stop the processes of this series' trials when it is gone."""
         self._tell(series=series)
 
-    def watch_containers(self, label: str) -> None:
-        """Remove the containers with this label, too."""
-        self._tell(label=label)
+    def watch_containers(self, label: str, engine: str) -> None:
+        """Remove the containers with this label from the engine at this address, too."""
+        self._tell(label=label, engine=engine)
 
     def watch_jobs(self, series: str, context: str | None, namespace: str) -> None:
         """Delete this series' Jobs in a cluster, too."""
@@ -78,8 +78,8 @@ def main(orders: IO[str]) -> None:
     leftovers.stop(lambda: leftovers.marked(lambda mark: mark.series in series), GRACE_S)
     for jobs in (order for order in told if "jobs_of" in order):
         _delete_jobs(jobs)
-    for label in dict.fromkeys(order["label"] for order in told if "label" in order):
-        _remove_containers(label)
+    for label, engine in dict.fromkeys((order["label"], order["engine"]) for order in told if "label" in order):
+        _remove_containers(label, engine)
     for order in told:
         if "job" in order:
             _cancel(order["job"], Path(order["folder"]))
@@ -113,13 +113,16 @@ def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def _remove_containers(label: str) -> None:
+def _remove_containers(label: str, address: str) -> None:
     from harness.launch import engine
 
+    def remove() -> None:
+        engine.remove_labelled(engine.connect(lambda: engine.at(address)), label, grace_s=GRACE_S)
+
     try:
-        engine.patiently(lambda: engine.remove_labelled(engine.connect(), label, grace_s=GRACE_S), _say)
+        engine.patiently(remove, _say)
     except NotSuitable as error:
-        _say(f"containers may be left ({label}); the next series removes them. {error}")
+        _say(f"containers may be left ({label}) in {address}; the next series there removes them. {error}")
 
 
 def _delete_jobs(order: dict[str, str]) -> None:

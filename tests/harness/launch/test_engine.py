@@ -104,6 +104,15 @@ def test_the_engine_that_the_docker_command_uses_is_named(tmp_path: Path, monkey
         engine.connect()
 
 
+def test_certificates_that_are_not_there_are_no_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    with pytest.raises(
+        NotSuitable, match=r"DOCKER_TLS_VERIFY or DOCKER_CERT_PATH.* asks for certificates: .*unset them"
+    ):
+        engine.connect()
+
+
 def test_no_permission_on_the_socket() -> None:
     with pytest.raises(NotSuitable, match=r"may not use the Docker engine .*permission denied.*\n.*usermod -aG docker"):
         engine.connect(aborted(PermissionError(13, "Permission denied")))
@@ -235,7 +244,7 @@ def launcher_of(containers: Any, monkeypatch: pytest.MonkeyPatch, say: Callable[
     return ContainerLauncher(
         cast(Any, SimpleNamespace(version=dict, containers=containers)),
         *(cast(Any, SimpleNamespace(id="sha256:1", attrs={})), "ssd", EngineHost({}, 1000, 1000, ()), Request()),
-        *(Gpus(), "s", "toy", cast(Any, SimpleNamespace(watch_containers=lambda _: None)), say),
+        *(Gpus(), "s", "toy", cast(Any, SimpleNamespace(watch_containers=lambda *_: None)), say),
     )
 
 
