@@ -15,6 +15,20 @@ class Away(NotSuitable):
     """Nothing answers there, or not yet again: it is being restarted, or its machine is."""
 
 
+def cleared(action: Callable[[], object], say: Callable[[str], None], left: str) -> bool:
+    """Whether `action`, which clears up behind what is raised or has ended, did so; else `left` is said, with why.
+
+    It raises nothing of its own: in place of an interruption that would be a refusal, or an engine to wait for, and the
+    signals after the first are ignored.
+    """
+    try:
+        action()
+    except NotSuitable as error:
+        say(f"{left}: {error}")
+        return False
+    return True
+
+
 def patiently(
     action: Callable[[], Answer],
     say: Callable[[str], None],

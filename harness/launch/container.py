@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psutil
 
 from harness.contract import NotSuitable
-from harness.launch import caches, engine, stacks
+from harness.launch import away, caches, engine, stacks
 from harness.launch.away import Away
 from harness.launch.container_spec import ContainerSpec, EngineHost, Gpus, gpus, spec_of
 from harness.launch.reaper import Reaper
@@ -137,10 +137,9 @@ class ContainerLauncher:
                 output = container.attach(stream=True, stdout=True, stderr=True)
                 container.start()
         except BaseException:
-            with contextlib.suppress(engine.EngineAway):  # what is under way is raised, an interruption too
-                engine.remove(container)
+            away.cleared(lambda: engine.remove(container), self.say, f"{order.name}: {_left(container)}")
             raise
-        return RunningContainer(container, output, chosen.line(), self.facts())
+        return RunningContainer(container, output, chosen.line(), self.facts(), self.say)
 
 
 Launcher = TypeVar("Launcher", bound=ContainerLauncher)
@@ -218,8 +217,15 @@ def same_configuration(
 class RunningContainer:
     """One trial; see watchdog.Running."""
 
-    def __init__(self, container: Container, output: Iterator[bytes], line: str, facts: Mapping[str, Any]) -> None:
-        self._container, self._output, self._line, self._facts = container, output, line, facts
+    def __init__(
+        self,
+        container: Container,
+        output: Iterator[bytes],
+        line: str,
+        facts: Mapping[str, Any],
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._container, self._output, self._line, self._facts, self._say = container, output, line, facts, say
         self._lost_since: float | None = None
         self._lost = self._out_of_memory = self._gone = False
 
@@ -307,7 +313,12 @@ class RunningContainer:
         def lost(_: Away) -> None:
             self._lost = True
 
-        # an engine that never comes back keeps it; the next series removes it
-        with contextlib.suppress(engine.EngineAway):
-            if self._lost_since is None:
-                engine.patiently(lambda: engine.remove(self._container), lambda _: None, lost)
+        def end() -> None:
+            engine.patiently(lambda: engine.remove(self._container), lambda _: None, lost)
+
+        if self._lost_since is None:  # an engine that never comes back keeps it
+            away.cleared(end, self._say, _left(self._container))
+
+
+def _left(container: Container) -> str:
+    return f"the container {container.name} may be left until the series ends, or the next begins"

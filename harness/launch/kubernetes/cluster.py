@@ -161,26 +161,17 @@ class Cluster:
     # --- a trial's objects ---------------------------------------------------------------------------------------------
 
     def create(self, trial: Trial) -> None:
-        """The Job first, which then owns the others: whoever deletes it, deletes all. Nothing is left where one is refused."""
+        """The Job first, which then owns the others: whoever deletes it, deletes all. It is left where another is refused."""
         with explained(f"starting {trial.name}"):
             job = self._batch.create_namespaced_job(self.namespace, _any(trial.job), _request_timeout=TIMEOUT_S)
-        try:
             owner = {"apiVersion": "batch/v1", "kind": "Job", "name": trial.name, "uid": job.metadata.uid}
-            with explained(f"starting {trial.name}"):
-                self._create(trial, owner)
-        except BaseException:
-            self.delete(trial.name)
-            raise
-
-    def _create(self, trial: Trial, owner: dict[str, Any]) -> None:
-        """All but the Job."""
-        for create, manifest in (
-            (self.core.create_namespaced_config_map, trial.config_map),
-            (self.core.create_namespaced_service, trial.service),
-        ):
-            if manifest is not None:
-                owned = {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}}
-                create(self.namespace, _any(owned), _request_timeout=TIMEOUT_S)
+            for create, manifest in (
+                (self.core.create_namespaced_config_map, trial.config_map),
+                (self.core.create_namespaced_service, trial.service),
+            ):
+                if manifest is not None:
+                    owned = {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}}
+                    create(self.namespace, _any(owned), _request_timeout=TIMEOUT_S)
 
     def would_take(self, trial: Trial) -> None:
         """NotSuitable when the cluster would refuse a trial's Job: a dry run on the server, with all its policies."""

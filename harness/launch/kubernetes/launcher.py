@@ -94,10 +94,10 @@ class JobLauncher:
             pods = self._running(trial, order)
             self._must_be_the_same_image(pods)
             receivers = [Receiver(order.folder, order.number, index(pod)) for pod in pods]
-            return RunningJob(self.cluster, trial, pods, receivers, self._of(trial, pods))
+            return RunningJob(self.cluster, trial, pods, receivers, self._of(trial, pods), self.say)
         except BaseException:
-            with contextlib.suppress(ClusterAway):  # the Job's own time limit, and the next series, delete it
-                self.cluster.delete(trial.name)
+            left = f"{order.name}: the Job {trial.name} may be left until the series ends, or the next begins"
+            away.cleared(lambda: self.cluster.delete(trial.name), self.say, left)
             raise
 
     def _create(self, trial: Trial, order: Order) -> None:

@@ -9,7 +9,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,15 +93,16 @@ def _disruption(pod: client.V1Pod) -> str:
 class RunningJob:
     """One trial; see watchdog.Running. Each node's files come by its output."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what a Job is
         self,
         cluster: Cluster,
         trial: Trial,
         pods: list[client.V1Pod],
         receivers: list[Receiver],
         facts: Mapping[str, Any],
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._cluster, self._trial, self._receivers, self._facts = cluster, trial, receivers, facts
+        self._cluster, self._trial, self._receivers, self._facts, self._say = cluster, trial, receivers, facts, say
         self._pods = [str(each.metadata.name) for each in pods]
         self._nodes = [clusters.index(each) for each in pods]  # not 0, 1, 2 where a pod failed before all of them ran
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -267,14 +268,16 @@ class RunningJob:
     def close(self) -> None:
         self._closed.set()
 
-        def gone() -> bool:
+        def gone() -> None:
             self._cluster.delete(self._trial.name)
-            return self._cluster.wait_until_gone(self._trial.name)
+            if not self._cluster.wait_until_gone(self._trial.name):
+                raise NotSuitable("its pods are still there")
 
-        try:
-            self._left = not away.patiently(gone, lambda _: None, CLOSING_S, POLL_S, self._cluster.log_in_again)
-        except NotSuitable:
-            self._left = True
+        def end() -> None:
+            away.patiently(gone, lambda _: None, CLOSING_S, POLL_S, self._cluster.log_in_again)
+
+        left = f"the Job {self._trial.name}, or pods of it, may be left until the series ends, or the next begins"
+        self._left = not away.cleared(end, self._say, left)
 
 
 class ReadSoFar:

@@ -249,6 +249,7 @@ def launcher_of(containers: Any, monkeypatch: pytest.MonkeyPatch, say: Callable[
 
 
 TOO_LATE = requests.exceptions.ReadTimeout("Read timed out. (read timeout=60)")
+BUSY = api_error("container x: driver failed to remove root filesystem: device or resource busy")
 
 
 @pytest.fixture
@@ -301,8 +302,21 @@ def test_a_removal_that_takes_too_long_costs_no_trial_its_end(clock: SimpleNames
     assert next(answers, None) is None, "it was asked again"
 
 
+def test_a_container_that_the_engine_will_not_remove_costs_no_trial_its_end(clock: SimpleNamespace) -> None:
+    def remove(**_: object) -> None:
+        raise BUSY
+
+    said: list[str] = []
+    made = cast(Any, SimpleNamespace(name="x", remove=remove))
+    RunningContainer(made, iter(()), "", {}, said.append).close()
+    assert (
+        len(said) == 1 and said[0].startswith("the container x may be left until the series ends") and "busy" in said[0]
+    )
+
+
+@pytest.mark.parametrize("refusal", [TOO_LATE, BUSY], ids=["away", "busy"])
 def test_an_interruption_whose_container_cannot_be_removed_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace, refusal: Exception
 ) -> None:
     """It was taken for an engine that is away, and the trial started again; later signals are ignored."""
 
@@ -313,12 +327,14 @@ def test_an_interruption_whose_container_cannot_be_removed_is_one(
             raise interruption
 
     def remove(**_: object) -> None:
-        raise TOO_LATE
+        raise refusal
 
+    said: list[str] = []
     made = SimpleNamespace(attach=lambda **_: iter(()), start=start, remove=remove, name="x")
-    launcher = launcher_of(SimpleNamespace(create=lambda **_: made, list=lambda **_: []), monkeypatch, print)
+    launcher = launcher_of(SimpleNamespace(create=lambda **_: made, list=lambda **_: []), monkeypatch, said.append)
     with pytest.raises(Interrupted):
         launcher.start(Order(3, tmp_path, None, caches_cleared=False))
+    assert len(said) == 1 and said[0].startswith("trial 3: the container x may be left until the series ends"), said
 
 
 def test_an_engine_that_is_too_busy_to_be_met_is_no_traceback() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
 from types import SimpleNamespace as Object
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from kubernetes.client.exceptions import ApiException
 
 from harness.contract import NotSuitable
+from harness.execution.signals import Interrupted
 from harness.launch.kubernetes import launcher as waiting
-from harness.launch.kubernetes.cluster import ClusterAway
+from harness.launch.kubernetes.cluster import Cluster, ClusterAway
 from harness.launch.kubernetes.launcher import JobLauncher
+from harness.launch.trial import Order
 
 
 def pod(
@@ -96,6 +101,35 @@ def test_a_first_pod_without_a_node_is_why_another_gave_up(monkeypatch: pytest.M
         waited(Answers([placed, gave_up]), monkeypatch, nodes=2)
     pulling = pod(ip="10.0.0.7")
     assert "1 of 2 pods ran before one failed" in waited(Answers([pulling, gave_up]), monkeypatch, nodes=2)[0]
+
+
+@pytest.mark.parametrize("status", [None, 403], ids=["away", "refused"])
+def test_an_interruption_whose_job_cannot_be_deleted_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int | None
+) -> None:
+    """It was taken for a cluster that is away, and the trial started again; later signals are ignored."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError("connection refused") if status is None else ApiException(status, "Forbidden")
+
+    job = Object(metadata=Object(uid="1"))
+    batch = Object(create_namespaced_job=lambda *_, **__: job, delete_namespaced_job=refused)
+    monkeypatch.setattr(Cluster, "_batch", batch)
+    monkeypatch.setattr(
+        Cluster, "core", Object(create_namespaced_config_map=interrupted, create_namespaced_service=None)
+    )
+    trial: Any = Object(name="job", job={}, config_map={"metadata": {}}, service=None)
+    monkeypatch.setattr(JobLauncher, "trial", lambda *_: trial)
+    said: list[str] = []
+    reaper: Any = Object(watch_jobs=lambda *_: None)
+    cluster = Cluster(cast(Any, None), "lab", "v1.34")
+    its = JobLauncher(cluster, cast(Any, Object()), cast(Any, Object()), cast(Any, Object()), "s", reaper, said.append)
+    with pytest.raises(Interrupted):
+        its.start(Order(3, tmp_path, None, caches_cleared=False))
+    assert len(said) == 1 and said[0].startswith("trial 3: the Job job may be left until the series ends"), said
 
 
 def test_one_image_under_two_registries_names_is_one() -> None:
