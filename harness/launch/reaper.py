@@ -126,10 +126,15 @@ def _remove_containers(label: str, address: str) -> None:
 
 
 def _delete_jobs(order: dict[str, str]) -> None:
+    from harness.launch import away
     from harness.launch.kubernetes.cluster import Cluster
+    from harness.launch.kubernetes.running import PATIENCE_S, POLL_S
+
+    def delete() -> None:
+        Cluster.connect(order["context"] or None, order["namespace"]).delete_series(order["jobs_of"])
 
     try:
-        Cluster.connect(order["context"] or None, order["namespace"]).delete_series(order["jobs_of"])
+        away.patiently(delete, _say, PATIENCE_S, POLL_S)
     except (NotSuitable, ValueError) as error:
         _say(f"Jobs may be left in namespace {order['namespace']}; the next series deletes them. {error}")
 

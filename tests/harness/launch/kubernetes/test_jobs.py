@@ -213,6 +213,21 @@ def test_kill_9_deletes_the_job(lab: Lab) -> None:
 
 
 @pytest.mark.long
+def test_kill_9_deletes_the_job_once_the_cluster_answers_again(lab: Lab) -> None:
+    """The process that outlives the series gave up at the first refusal, and the Job held its accelerators."""
+    lab.fakes(_0="hang")
+    process = lab.begin()
+    runs.until((lab.results / "result_0.txt").exists, "a log")
+    lab.cluster.down = True
+    process.send_signal(signal.SIGKILL)
+    assert process.stdout is not None
+    assert next(line for line in process.stdout if line.startswith("waiting, 300 s at most: "))
+    lab.cluster.down = False
+    process.communicate(timeout=PATIENCE_S)
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
 def test_kill_9_deletes_the_job_where_it_is_whatever_the_current_context_is_by_now(lab: Lab) -> None:
     lab.fakes(_0="hang")
     process = lab.begin()
