@@ -21,6 +21,9 @@ from harness.contract import NotSuitable
 from harness.launch import leftovers
 
 GRACE_S = 20
+# In the series' own directory, since paths in its environment may be relative (KUBECONFIG, SLURM_CONF, DOCKER_CONFIG, those of
+# programs that renew a token); and without what modules may lie there (-P)
+START = "import runpy, sys; name, root = sys.argv[1:]; sys.path.insert(0, root); runpy.run_module(name, run_name='__main__')"
 
 
 class Reaper:
@@ -31,8 +34,8 @@ class Reaper:
         self._start()
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "harness.launch.reaper"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+        command = [sys.executable, "-P", "-c", START, "harness.launch.reaper", str(ROOT)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
 
     def watch_processes(self, series: str) -> None:
         """Stop the processes of this series' trials when it is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import signal
 import subprocess
@@ -207,6 +208,24 @@ def test_kill_9_deletes_the_job(lab: Lab) -> None:
     lab.fakes(_0="hang")
     process = lab.begin()
     runs.until((lab.results / "result_0.txt").exists, "a log")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    lab.wait_until_empty()
+
+
+@pytest.mark.long
+def test_kill_9_deletes_the_job_by_a_kubeconfig_whose_path_is_relative(lab: Lab) -> None:
+    """One of several, as kubectl takes them: the process that outlives the series ran in another directory."""
+    lab.fakes(_0="hang")
+    with (lab.folder / "said.txt").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness", "run", *map(str, lab.words)],
+            env=runs.environment(KUBECONFIG=f"none{os.pathsep}{lab.kubeconfig.name}", PYTHONPATH=str(CHECKOUT)),
+            stdout=said,
+            stderr=said,
+            cwd=lab.folder,
+        )
+    runs.until((lab.results / "result_0.txt").exists, lambda: f"a log: {(lab.folder / 'said.txt').read_text()}")
     process.send_signal(signal.SIGKILL)
     process.wait()
     lab.wait_until_empty()
