@@ -93,9 +93,9 @@ def judge(
         # where that is an image's, it could not be known before
         return TrialEnd(ledger.FAILED, f"it ran {ran}, the trials before it {code_before}; a series has one code")
     if code == TARGET_MET and log.outcome == "success":
-        return TrialEnd(ledger.SUCCESS, "")
+        return TrialEnd(ledger.SUCCESS, outcome.why)  # files beside the log may be lost
     if code == EPOCHS_SPENT and _spent(log):
-        return TrialEnd(ledger.NOT_MET, _last_words(outcome, log))
+        return TrialEnd(ledger.NOT_MET, f"{_last_words(outcome, log)}{why}")
     return TrialEnd(ledger.FAILED, f"exit code {code}, but its log ends as {log.outcome}: {log.reason}{why}")
 
 

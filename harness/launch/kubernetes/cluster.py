@@ -52,6 +52,14 @@ class LoggedOut(ClusterAway):
     """The cluster does not know this account (any more)."""
 
 
+class CutOff(ClusterAway):
+    """An output ended within a line: a connection was lost behind the API server, which closed ours in good order."""
+
+    def __init__(self, pod: str, stamp: str, text: str) -> None:
+        super().__init__(f"the output of {pod} ends within a line: {text[-80:]!r}")
+        self.stamp, self.text = stamp, text
+
+
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
     """The cluster's refusals inside the block as NotSuitable, with the way out where we know it; its absence as ClusterAway."""
@@ -222,7 +230,7 @@ class Cluster:
         return [str(each.message) for each in found if each.type == "Warning"]
 
     def output(self, pod: str) -> Iterator[tuple[str, str]]:
-        """Each line of a pod's output with its time, from the first to the pod's end."""
+        """Each line of a pod's output with its time, from the first to the pod's end. CutOff where that is within a line."""
         with explained(f"following the output of {pod}"):
             response = self.core.read_namespaced_pod_log(
                 pod,
@@ -241,7 +249,7 @@ class Cluster:
             finally:
                 response.close()
         if rest:
-            yield _stamped(rest)
+            raise CutOff(pod, *_stamped(rest))
 
     def run_in(self, pod: str, command: list[str]) -> str:
         """A command's output, run in a pod beside what runs there."""

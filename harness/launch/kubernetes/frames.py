@@ -89,6 +89,7 @@ class Receiver:
     number: int
     node: int = 0
     complete: set[str] = field(default_factory=set)  # whose hash has come, and is theirs
+    _named: set[str] = field(default_factory=set)  # of which anything has come, as far as it could be read
 
     def take(self, line: str) -> bool:
         """Whether the line is a piece of a file, which is then written. Damaged where it does not fit."""
@@ -104,6 +105,7 @@ class Receiver:
             name, self.number, self.node
         ):  # an image may be anybody's: nothing else of this machine is written
             raise Damaged(f"the pod sends {name[:80]!r}, which is no file of trial {self.number} on node {self.node}")
+        self._named.add(name)
         if piece is None:
             self._check(name, content)
         else:
@@ -112,9 +114,9 @@ class Receiver:
 
     @property
     def missing(self) -> list[str]:
-        """Files here of which the pod did not say that they are whole."""
-        there = [path.name for path in self.folder.iterdir() if names.of_run(path.name, self.number, self.node)]
-        return sorted(name for name in there if name not in self.complete)
+        """Files here, or that the pod spoke of, of which it did not say that what came is whole."""
+        there = {path.name for path in self.folder.iterdir() if names.of_run(path.name, self.number, self.node)}
+        return sorted((there | self._named) - self.complete)
 
     def _write(self, name: str, at: object, piece: bytes) -> None:
         path = self.folder / name
@@ -140,3 +142,5 @@ class Receiver:
         begun = self.folder / names.result(self.number)
         if begun.name not in self.complete and begun.exists() and refused.read_bytes().startswith(begun.read_bytes()):
             begun.unlink()
+        if not begun.exists():
+            self._named.discard(begun.name)

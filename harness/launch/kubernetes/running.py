@@ -19,7 +19,7 @@ from harness.contract import NotSuitable
 from harness.exit_codes import INTERRUPTED
 from harness.launch import away, stacks
 from harness.launch.kubernetes import cluster as clusters
-from harness.launch.kubernetes.cluster import Cluster, ClusterAway
+from harness.launch.kubernetes.cluster import Cluster, ClusterAway, CutOff
 from harness.launch.kubernetes.frames import Damaged, Receiver
 from harness.launch.kubernetes.manifests import CONTAINER, Trial
 
@@ -134,17 +134,29 @@ class RunningJob:
     def _read(self, place: int) -> None:
         """All that a pod prints, through lost connections, each line once."""
         pod, so_far = self._pods[place], ReadSoFar()
+        last: tuple[str, str] | None = None  # what came of a last line without an end
         try:
             while not self._closed.is_set():
                 over = self._over(pod)  # before reading: what is read after it is all there will be
-                with contextlib.suppress(ClusterAway):
+                new = False
+                try:
                     for stamp, text in self._cluster.output(pod):
                         if self._closed.is_set():  # a node that was lost may come back, and the trial has its end
                             return
                         if so_far.is_new(stamp):
+                            new = True
                             self._take(place, text)
-                    if over:
+                    # a connection may be lost between two lines as well: once more, while that brings more
+                    if over and not (new and self._receivers[place].missing):
                         return
+                except CutOff as cut:
+                    if over and last == (cut.stamp, cut.text):  # twice the same: more of it was never written
+                        if so_far.is_new(cut.stamp):
+                            self._take(place, cut.text)
+                        return
+                    last = (cut.stamp, cut.text) if over else None
+                except ClusterAway:
+                    pass
                 so_far.again()
                 time.sleep(POLL_S)
         except NotSuitable as error:

@@ -67,6 +67,7 @@ class Pod:
     ended: threading.Event = field(default_factory=threading.Event)
     evicted: bool = False
     cut_after: int = 0  # lines after which a reading of its output is cut off, once
+    cut_within: str = ""  # what stands in a line in whose middle a reading ends as if that were all, once
     kept_from: int = 0  # the first line that a new reading gets: the kubelet has begun another file since
 
 
@@ -92,6 +93,7 @@ class Cluster:
         self.busy = 0  # answers of 503 to the next Jobs that are to be made
         self.lost_answers = 0  # of Jobs that were made, after those
         self.cut_after = 0
+        self.cut_within = ""
         self.no_exec = False
         self.full_claims = False
         self.down = False
@@ -237,7 +239,7 @@ class Cluster:
             "spec": {**template["spec"], "nodeName": f"node{index}", "hostname": f"{job['metadata']['name']}-{index}"},
             "status": {"phase": "Pending", "conditions": [], "containerStatuses": []},
         }
-        pod = Pod(manifest, self.folder / name, cut_after=self.cut_after)
+        pod = Pod(manifest, self.folder / name, cut_after=self.cut_after, cut_within=self.cut_within)
         with self.lock:
             self.objects["pods", name] = manifest
             self.pods[name] = pod
@@ -504,6 +506,11 @@ class Handler(BaseHTTPRequestHandler):
                         self.connection.shutdown(socket.SHUT_RDWR)
                         return
                     data = f"{line}\n".encode()
+                    if pod.cut_within and pod.cut_within in line:
+                        pod.cut_within = ""
+                        data = data[: len(data) // 2]
+                        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n0\r\n\r\n")
+                        return
                     self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
                     sent += 1
                 self.wfile.flush()

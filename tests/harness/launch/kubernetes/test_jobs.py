@@ -478,6 +478,21 @@ def test_a_pod_that_fails_before_the_last_one_has_a_node_ends_the_wait(lab: Lab)
     lab.wait_until_empty()
 
 
+@pytest.mark.parametrize("within", ['"sha256"', pytest.param('"at"', marks=pytest.mark.long)])
+def test_a_line_that_ended_in_its_middle_is_read_again(lab: Lab, within: str) -> None:
+    """The API server's connection to the node was lost, and ours closed in good order: its half was taken for a line, and the
+    whole one for an old one. With it a file was lost, unsaid."""
+    lab.fakes()
+    lab.cluster.cut_within = within
+    done = lab.run()
+    assert (done.returncode, lab.statuses) == (0, ["success"]), done.stdout + done.stderr
+    (pod,) = lab.cluster.pods.values()
+    assert not pod.cut_within, "it was cut"
+    assert "is no piece of a file" not in done.stdout
+    assert (lab.results / "result_0.txt").read_bytes() == (pod.folder / "results/result_0.txt").read_bytes()
+    assert lab.record()["reason"] == ""
+
+
 @pytest.mark.long
 def test_lines_that_a_kubelet_serves_no_more_cost_no_log(lab: Lab) -> None:
     """It begins a new file each 10 MB and serves the newest alone: a connection lost across that loses what stood between."""

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from harness.launch import trial
 from harness.launch.kubernetes import pod as pod_command
 from harness.launch.kubernetes import running as running_jobs
+from harness.launch.kubernetes.cluster import CutOff
 from harness.launch.kubernetes.frames import MARK, PIECE, Damaged, Receiver, Sender
 from harness.launch.kubernetes.manifests import Trial
 from harness.launch.kubernetes.running import Ended, ReadSoFar, RunningJob, ended
@@ -438,6 +439,57 @@ def test_a_node_that_comes_back_after_the_trials_end_changes_none_of_its_files(t
     back.set()
     assert list(running.lines()) == []
     assert not (tmp_path / "result_0.txt").exists()
+
+
+def read(folder: Path, *readings: list[str]) -> tuple[list[str], RunningJob]:
+    """Lines for people, and the trial, of a pod that is over and whose output is read so; one without an end is cut off."""
+    answers = iter(readings)
+
+    def output(pod: str) -> Iterator[tuple[str, str]]:
+        for number, line in enumerate(next(answers)):
+            stamp = f"2026-01-01T00:00:{number:02}Z"
+            if not line.endswith("\n"):
+                raise CutOff(pod, stamp, line)
+            yield stamp, line.rstrip("\n")
+
+    cluster = SimpleNamespace(pods=lambda _: [], output=output)
+    over = SimpleNamespace(metadata=SimpleNamespace(name="a", annotations=None))
+    running = RunningJob(
+        cast(Any, cluster), cast(Any, SimpleNamespace(name="job")), [cast(Any, over)], [Receiver(folder, 0)], {}
+    )
+    lines = list(running.lines())
+    assert next(answers, None) is None, "read as often as it could bring more"
+    return lines, running
+
+
+def test_a_last_line_without_an_end_is_believed_once_it_came_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_jobs, "POLL_S", 0.0)
+    assert read(tmp_path, ["one\n", "kill"], ["one\n", "killed"], ["one\n", "killed"])[0] == ["one", "killed"]
+    assert read(tmp_path, ["one\n", "tw"], ["one\n", "two\n"])[0] == ["one", "two"]
+
+
+def test_a_file_of_which_nothing_came_whole_is_said_in_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither was one that is not here, nor any beside a log that says success."""
+    monkeypatch.setattr(running_jobs, "POLL_S", 0.0)
+    files = {"result_0.png": os.urandom(3 * PIECE), "result_0.txt": b"a log\n"}
+    lines = [f"{each}\n" for each in sent(tmp_path / "pod", files)]
+    (tmp_path / "home").mkdir()
+    _, running = read(tmp_path / "home", lines[1:], lines[1:])
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["result_0.txt"]
+    assert running.why().startswith("not known to be whole: result_0.png; result_0.png: a piece came for byte 8192")
+    (tmp_path / "again").mkdir()
+    _, running = read(tmp_path / "again", lines[:2], lines)
+    assert running.why() == "", "a connection that was lost between two lines"
+    log: Any = SimpleNamespace(outcome="success", configuration_sha256="ab", epochs=[1])
+    monkeypatch.setattr(trial.Code, "of", lambda _: None)
+    for outcome, code, status in (("success", 0, "success"), ("aborted", 1, "target_not_met")):
+        log.outcome, log.reason, log.entries = outcome, "epochs spent: 3 of 3", {}
+        found = trial.judge(Outcome(code, why="not known to be whole: x"), log, "ab")
+        assert found.status == status and found.reason.endswith("not known to be whole: x")
 
 
 def test_a_pod_is_the_node_that_its_index_says_where_others_never_ran(tmp_path: Path) -> None:
