@@ -156,8 +156,8 @@ def _by_slurm(series: SeriesOrder, configuration: Configuration, request: Reques
 
 
 def _as_containers(series: SeriesOrder, configuration: Configuration, request: Request) -> int:
-    from harness.launch import trials
-    from harness.launch.container import ContainerLauncher, launcher, same_configuration
+    from harness.launch import image_code, trials
+    from harness.launch.container import ContainerLauncher, launcher
     from harness.launch.reaper import Reaper
     from harness.launch.trial import Order
     from harness.system.accelerator import CPU
@@ -171,10 +171,11 @@ def _as_containers(series: SeriesOrder, configuration: Configuration, request: R
         made = launcher(
             ContainerLauncher, configuration, request, series=series.id, reaper=reaper, say=_say, variables=variables
         )
-        first = made.spec(Order(0, series.folder, series.seed, caches_cleared=False), request.image)
+        first = Order(0, series.folder, series.seed, caches_cleared=False)
         target, sha256 = configuration.run.target, series.configuration_sha256
-        same_configuration(made.client, first, request.image, target, sha256, org=request.org)
-        _say(f"each trial is started as by (with its own number):\n    {first.line()}")
+        image_code.must_be_alike(made, first, target, sha256, org=request.org)
+        line = made.spec(first, request.image).line()
+        _say(f"each trial is started as by (with its own number):\n    {line}")
         return trials.run(series, made, _say)
 
 

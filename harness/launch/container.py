@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 
     from harness.config import Configuration
 
-# What an image's own code makes of a configuration: its hash. An engine's log may lose an open last line
-HASH = (
-    "import sys; from pathlib import Path; from harness import config; "
-    "org = {'org': each for each in sys.argv[3:]}; "
-    "print(config.load(Path(sys.argv[1]), target=float(sys.argv[2]), **org).sha256)"
-)
 NOT_IN_A_NAME = r"[^a-zA-Z0-9_.-]"  # of a container
 
 
@@ -99,9 +93,13 @@ class ContainerLauncher:
         """This machine's."""
         return caches.drop()
 
+    def watched(self) -> None:
+        """From now on the series' containers end with it."""
+        self.reaper.watch_containers(f"{engine.SERIES}={self.series}", self.address)
+
     def start(self, order: Order) -> RunningContainer:
         """The trial, running, if need be once the engine is there again. NotSuitable, with what to do, when it refuses."""
-        self.reaper.watch_containers(f"{engine.SERIES}={self.series}", self.address)
+        self.watched()
         chosen = self.spec(order, self.where)  # by id: a tag may be moved while a series runs
         lost: list[Away] = []
 
@@ -184,34 +182,6 @@ def launcher(
         address,
         variables,
     )
-
-
-def same_configuration(
-    client: DockerClient, chosen: ContainerSpec, reference: str, target: float, sha256: str, *, org: str | None = None
-) -> None:
-    """ValueError when the image's code reads the configuration otherwise than this checkout's, or not at all.
-
-    Seconds, where a trial in an image of older code would be found out only at its end.
-    """
-    from docker.errors import ContainerError
-
-    (configuration, *_) = chosen.mounts
-    command = ("python", "-c", HASH, str(configuration.target), repr(target), *([] if org is None else [org]))
-    asking = replace(chosen, command=command, mounts=(configuration,), gpus=Gpus(), lift_limits=False)
-    again = f"build it from this checkout: docker build -t {reference} ."
-    try:
-        with engine.explained(f"starting a container of {reference}"):
-            found = client.containers.run(**asking.arguments(), remove=True).decode(errors="replace").strip()
-    except NotSuitable as error:
-        if not isinstance(error.__cause__, ContainerError):
-            raise
-        said = (error.__cause__.stderr or b"").decode(errors="replace").strip().splitlines() or ["nothing"]
-        raise ValueError(f"image {reference} cannot read {configuration.source.name}: {said[-1]}; {again}") from error
-    if found != sha256:
-        raise ValueError(
-            f"image {reference} is of other code: it reads {configuration.source.name} as configuration {found[:12]}, which is "
-            f"{sha256[:12]} here; {again}"
-        )
 
 
 class RunningContainer:

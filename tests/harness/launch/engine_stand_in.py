@@ -89,6 +89,8 @@ class Handler(BaseHTTPRequestHandler):
             del self.engine.containers[number]
             return self._answer(204)
         if what == "json":
+            if container["State"]["Status"] == "running" and self.engine.ends.is_set():
+                container["State"]["Status"] = "exited"
             return self._answer(200, container)
         if what == "start":
             container["State"]["Status"] = "running"

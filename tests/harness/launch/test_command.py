@@ -16,8 +16,10 @@ import pytest
 from harness import config
 from harness.cli.trials import _code, one_name, run_trials, unseen_in_containers
 from harness.contract import NotSuitable
-from harness.launch import container, engine, ledger
-from harness.launch.container_spec import ContainerSpec, Mount
+from harness.launch import engine, image_code, ledger
+from harness.launch.container import ContainerLauncher
+from harness.launch.container_spec import Mount
+from harness.launch.trial import Order
 from harness.names import of_platform
 from harness.request import Request, check_inputs
 from harness.results import logfile
@@ -116,7 +118,8 @@ def test_trials_in_containers_are_told_how_many_steps(tmp_path: Path, monkeypatc
     words: list[str] = []
     mounts: list[Mount] = []
 
-    def looked_at(client: Any, chosen: ContainerSpec, *_: Any, **__: Any) -> None:
+    def looked_at(launcher: ContainerLauncher, order: Order, *_: Any, **__: Any) -> None:
+        chosen = launcher.spec(order, launcher.reference)
         words.extend(chosen.command)
         mounts.extend(chosen.mounts)
         raise NotSuitable("seen enough")
@@ -124,7 +127,7 @@ def test_trials_in_containers_are_told_how_many_steps(tmp_path: Path, monkeypatc
     monkeypatch.setattr(engine, "connect", lambda: SimpleNamespace(info=dict, version=dict))
     monkeypatch.setattr(engine, "image", lambda client, name: SimpleNamespace(id="sha256:1"))
     monkeypatch.setattr(engine, "remove_leftovers", lambda client: [])
-    monkeypatch.setattr(container, "same_configuration", looked_at)
+    monkeypatch.setattr(image_code, "must_be_alike", looked_at)
     path = toy.write(tmp_path, toy.raw())
     asked = Request(configuration=str(path), trials=1, out=tmp_path, image="ssd", cache_dir=tmp_path / "cache")
     for max_steps in (200, None):
