@@ -23,6 +23,7 @@ from harness.config import Configuration
 from harness.execution import seeding
 from harness.execution.context import MASTER_ADDR, MASTER_PORT, NODE_RANK
 from harness.launch.container_spec import CONFIGURATION, RESULTS
+from harness.launch.kubernetes import template
 from harness.launch.trial import Order
 from harness.request import DATA, Request
 from harness.system import accelerator
@@ -40,6 +41,9 @@ GRACE_S = 60  # for a run to close its log
 PULLED_S = 900  # from the first pod that runs to the last: a node may have to come, or to pull the image, first
 KEPT_S = 3600  # a finished Job that nobody deleted
 DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # of a resource's name, and of a claim's
+PLAIN = re.compile(
+    r"[A-Za-z][-A-Za-z./]+"
+)  # a key that is text to any reader of YAML, but for the words that PyYAML quotes
 SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
 
@@ -102,7 +106,7 @@ class Site:
             data=None if request.data_claim is None else Claim.read(request.data_claim, "--data-claim"),
             results=None if request.results_claim is None else Claim.read(request.results_claim, "--results-claim"),
             shm=None if request.shm_size is None else quantity(request.shm_size),
-            template=_template(request.pod_template),
+            template=template.read(request.pod_template),
             resource_named=request.accelerator_resource is not None,
         )
 
@@ -119,22 +123,6 @@ def quantity(size: str) -> str:
         raise ValueError(f"--shm-size {size}: a number with k, m, g or t is needed, such as 8g")
     unit = found[2].upper().replace("K", "k").replace("k", "K")
     return f"{found[1]}{unit}i" if unit else found[1]
-
-
-def _template(path: Path | None) -> Mapping[str, Any]:
-    if path is None:
-        return {}
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"--pod-template {path}: cannot be read: {error}") from error
-    if not isinstance(found, dict) or not found.keys() <= {"metadata", "spec"}:
-        raise ValueError(
-            f"--pod-template {path}: a PodTemplateSpec is needed: `metadata:` and `spec:`, such as spec.nodeSelector"
-        )
-    return found
 
 
 @dataclass(frozen=True)
@@ -163,10 +151,18 @@ def _yaml(manifest: Manifest) -> str:
         def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
             return True
 
+    # kubectl reads YAML 1.1 as Go does, to which y, n and 12345e7 are no text either
     def text(dumper: Any, value: str) -> Any:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else '"')
+
+    def table(dumper: Any, value: dict[str, Any]) -> Any:
+        node = dumper.represent_mapping("tag:yaml.org,2002:map", value)
+        for key, _ in node.value:
+            key.style = None if PLAIN.fullmatch(key.value) else key.style
+        return node
 
     Dumper.add_representer(str, text)
+    Dumper.add_representer(dict, table)
     return str(yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120))
 
 
@@ -191,7 +187,8 @@ def of_trial(  # noqa: PLR0917 - what one trial depends on
     name = f"harness-{series}-{order.number}"
     labels = {"app.kubernetes.io/managed-by": PREFIX, SERIES: series, TRIAL: str(order.number)}
     notes = {HOST: host, MACHINE: this_machine(), FOLDER: str(order.folder)}
-    metadata = {"name": name, "labels": labels, "annotations": notes}
+    named = {"name": name, **({"namespace": request.namespace} if request.namespace else {}), "labels": labels}
+    metadata = {**named, "annotations": notes}
     several = configuration.run.nodes > 1
     template = merged(_pod(configuration, request, site, order, name, labels), site.template, "--pod-template")
     added = site.template.get("metadata") or {}
@@ -214,13 +211,13 @@ def of_trial(  # noqa: PLR0917 - what one trial depends on
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name, "labels": labels},
+        "metadata": named,
         "data": {_file(configuration): text},
     }
     service = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "labels": labels},
+        "metadata": named,
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,  # the ranks meet before anything could be ready

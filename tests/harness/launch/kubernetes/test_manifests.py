@@ -221,6 +221,56 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, asked: dict[str, Any], 
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "metadata: {annotations: {until: 2026-12-31}}",
+            'metadata.annotations.until: 2026-12-31 is .* it, "2026-12-31"$',
+        ),
+        ("metadata: {labels: {a: x, b: true}}", 'metadata.labels.b: true is no text in YAML: quote it, "true"$'),
+        ("spec: {nodeSelector: {rack: 12}}", r"spec.nodeSelector.rack: 12 is no text in YAML"),
+        (
+            "spec: {containers: [{name: trial, env: [{name: A, value: 1}]}]}",
+            r"spec.containers\[0\].env\[0\].value: 1 is",
+        ),
+        ("spec: {nodeSelector: {on: x}}", "spec.nodeSelector, a name: true is no text in YAML"),
+        ("spec: {x: 2026-12-31}", "spec.x: 2026-12-31 is no text"),
+    ],
+)
+def test_what_yaml_makes_of_text_that_nobody_quoted_is_said_with_its_place(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    """It was the client's own dump, which names its function and not the file."""
+    path = tmp_path / "pod.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"^--pod-template {path}: {said}"):
+        trial(tmp_path, pod_template=path)
+    path.write_text("spec: {priority: 7, hostIPC: true, nodeSelector: {rack: '12'}}")
+    assert trial(tmp_path, pod_template=path).job["spec"]["template"]["spec"]["priority"] == 7
+
+
+def test_a_dry_run_s_text_is_text_to_any_reader_and_where_it_was_asked_for(tmp_path: Path) -> None:
+    """kubectl reads y, n and 12345e7 otherwise than the YAML of Python does; and of --namespace nothing was printed."""
+    path = tmp_path / "pod.yaml"
+    path.write_text("metadata: {labels: {commit: '12345e7', y: 'n', 'on': 'off', '7e1': 'Y'}}")
+    made = trial(tmp_path, nodes=2, pod_template=path, namespace="lab")
+    said = made.yaml()
+    for line in (
+        'commit: "12345e7"',
+        '"y": "n"',
+        "'on': \"off\"",
+        '"7e1": "Y"',
+        'kind: "Job"',
+        'image: "registry.example/ssd:1"',
+    ):
+        assert f" {line}\n" in said or f"\n{line}\n" in said, (line, said)
+    printed = list(yaml.safe_load_all(said))
+    assert printed == [made.service, made.config_map, made.job]
+    assert [each["metadata"]["namespace"] for each in printed] == ["lab"] * 3
+    assert "namespace" not in trial(tmp_path).yaml()
+
+
 def test_sizes_as_docker_writes_them() -> None:
     assert [manifests.quantity(each) for each in ("8g", "512m", "8GiB", "1024", "64k")] == [
         "8Gi",
