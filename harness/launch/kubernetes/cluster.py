@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pydantic
 
 from harness.contract import NotSuitable
 from harness.launch import ledger
@@ -182,15 +185,26 @@ class Cluster:
                     create(self.namespace, _any(owned), _request_timeout=TIMEOUT_S)
 
     def would_take(self, trial: Trial) -> None:
-        """NotSuitable when the cluster would refuse a trial's Job: a dry run on the server, with all its policies."""
-        with explained(f"asking the cluster what it thinks of {trial.name}"):
-            self._batch.create_namespaced_job(
-                self.namespace,
-                _any(trial.job),
-                dry_run="All",
-                field_validation="Strict",
-                _request_timeout=TIMEOUT_S,
-            )
+        """NotSuitable when the cluster would refuse a trial's Job: a dry run on the server, with all its policies.
+
+        ValueError where the client itself does, for another type than a field has: all but --pod-template's are ours.
+        """
+        try:
+            with explained(f"asking the cluster what it thinks of {trial.name}"):
+                self._batch.create_namespaced_job(
+                    self.namespace,
+                    _any(trial.job),
+                    dry_run="All",
+                    field_validation="Strict",
+                    _request_timeout=TIMEOUT_S,
+                )
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"][1:])).removeprefix("spec.template.")
+            raise ValueError(
+                f"--pod-template: {place}: {first['msg'].lower()}, and is {first['input']!r}; `kubectl explain "
+                f"pod.{re.sub(r'[.][0-9]+', '', place)}` says what it takes"
+            ) from error
 
     def job(self, name: str) -> client.V1Job | None:
         """None when it is gone."""

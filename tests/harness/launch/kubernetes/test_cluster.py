@@ -8,7 +8,7 @@ from types import SimpleNamespace as Object
 from typing import Any
 
 import pytest
-from kubernetes import config
+from kubernetes import client, config
 
 from harness.contract import NotSuitable
 from harness.launch.kubernetes import checks
@@ -81,6 +81,19 @@ def test_a_context_is_enough_where_none_is_the_current_one(
             Cluster.connect(None, None)
         with pytest.raises(ValueError, match=r"--kube-context other: .*`kubectl config get-contexts` lists them"):
             Cluster.connect("other", None)
+
+
+def test_a_field_of_another_type_is_said_as_the_template_s() -> None:
+    """It was the client's own dump, which names its function."""
+    cluster = Cluster(client.ApiClient(client.Configuration()), "lab", "v1.34", None)
+    spec = {"containers": [{"name": "trial"}], "tolerations": [{"key": "a", "tolerationSeconds": "soon"}]}
+    trial: Any = Object(name="job", job={"spec": {"template": {"spec": spec}}})
+    with pytest.raises(
+        ValueError,
+        match=r"^--pod-template: spec.tolerations.0.tolerationSeconds: .*integer.*, and is 'soon'; `kubectl explain ",
+    ) as refused:
+        cluster.would_take(trial)
+    assert "pod.spec.tolerations.tolerationSeconds`" in str(refused.value)
 
 
 def offered(*nodes: dict[str, str], named: bool = False) -> list[str]:
