@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+FIRST_S = 1_483_228_800  # 2017: MLPerf began in 2018, and stamps before are no milliseconds since 1970
 FRESH_S = 0.001  # long enough to be off the processor
 APART_S, APART = 0.1, 0.001  # both must be exceeded: stamping takes milliseconds, drift is 0.05 % at most
 

@@ -62,7 +62,7 @@ def stop(run: Run, ending: Ending) -> Ending:
             # beside the wall clock's stamps, so that a reader sees whether somebody set the clock meanwhile
             clocks.begin_a_time_slice()
             more["monotonic_s"] = round(run.started.seconds, 3)
-            run.wall_ahead_s = run.log.wall_ahead_s()
+            run.wall_ahead_s = run.log.wall_clock.wall_ahead_s if run.log.wall_clock is not None else 0.0
             if run.wall_ahead_s:
                 more["wall_ahead_s"] = round(run.wall_ahead_s, 3)  # at whichever line it was most
         try:

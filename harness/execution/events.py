@@ -96,10 +96,6 @@ class EventLog:
         for line in text.splitlines():
             self._put(CONTROL.sub(lambda found: repr(found[0])[1:-1], MARK.sub(r"\\:::", line)))
 
-    def wall_ahead_s(self) -> float:
-        """By how much the clock that stamps the lines was ever ahead, as WallClock has it: 0 where nobody set it."""
-        return self.wall_clock.look() if self.wall_clock is not None else 0.0
-
     def end_torn_line(self) -> None:
         """Where the log of another process ends in half a line: what is written next begins a new one."""
         assert self.path is not None
@@ -135,7 +131,8 @@ class EventLog:
                 raise TypeError(f"log key {what} = {content!r} cannot be logged: {error}") from error
         if self._logger is not None:
             getattr(self._logger, kind)(key, value, metadata, stack_offset=CALLER)
-            self.wall_ahead_s()
+            if self.wall_clock is not None:
+                self.wall_clock.look()
 
     def _put(self, line: str) -> None:
         """One line, whole, or LogLost and as far as possible no trace of it."""

@@ -27,11 +27,19 @@ class Moment:
         return time.perf_counter() - self.steady_s
 
     @property
-    def wall_ahead_s(self) -> float:
-        """By how much more the wall clock has gone on since then: 0 unless the two contradict each other."""
+    def apart_s(self) -> float:
+        """By how much more the wall clock has gone on since then."""
         # the nearest of three looks: this process may have had to wait between its two clocks
-        ahead_s = min((time.time() - self.wall_s - self.seconds for _ in range(3)), key=abs)
-        return ahead_s if clocks.contradict(ahead_s, self.seconds) else 0.0
+        return min((time.time() - self.wall_s - self.seconds for _ in range(3)), key=abs)
+
+    @property
+    def wall_ahead_s(self) -> float:
+        """Likewise: 0 unless the two contradict each other."""
+        return self.if_it_contradicts(self.apart_s)
+
+    def if_it_contradicts(self, apart_s: float) -> float:
+        """`apart_s`, which was seen since then; 0 where it is no more than so many seconds as have passed by now may have."""
+        return apart_s if clocks.contradict(apart_s, self.seconds) else 0.0
 
 
 @dataclass
@@ -39,9 +47,13 @@ class WallClock:
     """The clock that stamps a log, looked at with each line: one that is set and set right again shows nothing at the end."""
 
     since: Moment
-    ahead_s: float = 0.0  # Moment's, the farthest of all looks so far
+    farthest_s: float = 0.0  # apart, of all looks so far
 
-    def look(self) -> float:
-        """Once more; the farthest so far."""
-        self.ahead_s = max(self.ahead_s, self.since.wall_ahead_s, key=abs)
-        return self.ahead_s
+    def look(self) -> None:
+        self.farthest_s = max(self.farthest_s, self.since.apart_s, key=abs)
+
+    @property
+    def wall_ahead_s(self) -> float:
+        """Moment's, of all looks: judged by the whole of the time, as the log's readers judge it."""
+        self.look()
+        return self.since.if_it_contradicts(self.farthest_s)

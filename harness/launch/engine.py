@@ -105,11 +105,18 @@ def address() -> str:
     except ImportError as error:
         raise NotSuitable(INSTALL) from error
     try:
-        named = {**ContextAPI.kwargs_from_context(), **kwargs_from_env()}
+        named = kwargs_from_env()
+        if "base_url" not in named:
+            named = ContextAPI.kwargs_from_context()
     except TLSParameterError as error:
         raise NotSuitable(
             f"DOCKER_TLS_VERIFY or DOCKER_CERT_PATH, or the docker command's context, asks for certificates: {error}; an "
             "engine on this machine needs none: unset them"
+        ) from error
+    except Exception as error:  # of whatever class: what the SDK makes of a damaged context's file
+        raise NotSuitable(
+            f"the docker command's context cannot be read: {error!r}; `docker context ls` shows them, and DOCKER_HOST names an "
+            "engine"
         ) from error
     return str(named.get("base_url") or "unix:///var/run/docker.sock")
 
@@ -121,8 +128,10 @@ def at(address: str) -> DockerClient:
     return DockerClient(base_url=address)
 
 
-def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
-    """The engine that DOCKER_HOST or the usual socket names. NotSuitable when there is none or we may not use it."""
+def connect(make: Callable[[], DockerClient] | None = None, named: str | None = None) -> DockerClient:
+    """The engine that DOCKER_HOST or the usual socket names, or that `make` makes of the address `named`. NotSuitable when
+    there is none or we may not use it.
+    """
     try:
         import requests
         from docker.client import from_env
@@ -133,7 +142,7 @@ def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
         client = (make or from_env)()
         client.ping()
     except (DockerException, requests.exceptions.RequestException) as error:
-        raise _unreachable(error) from error
+        raise _unreachable(error, named) from error
     if not str(client.api.base_url).startswith("http+docker://"):
         raise NotSuitable(
             f"the Docker engine is on another machine ({client.api.base_url}), which sees neither this one's data nor its "
@@ -142,8 +151,8 @@ def connect(make: Callable[[], DockerClient] | None = None) -> DockerClient:
     return client
 
 
-def _unreachable(error: BaseException) -> NotSuitable:
-    named = address()
+def _unreachable(error: BaseException, named: str | None = None) -> NotSuitable:
+    named = named or address()
     start = "systemctl --user start docker" if "/run/user/" in named else "sudo systemctl start docker"
     for cause in _causes(error):
         if isinstance(cause, PermissionError):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import clocks
 from harness.results.by_rules import may_stand, shortfall
 from harness.results.differences import differences
 from harness.results.record import RunRecord
@@ -27,7 +28,6 @@ class Obstacle:
     publishable: bool = False  # it keeps from being ranked, not from being submitted
 
 
-FIRST_S = 1_483_228_800  # 2017: MLPerf began in 2018, and stamps before are no milliseconds since 1970
 NAMED = 3  # errors of checks; how many more there are is said
 NOT_BEGUN = "wait for its run_start, or take the file away where its process is gone: it is no run's and counts as none"
 
@@ -102,7 +102,7 @@ OF_RUN = (
             "log milliseconds since 1970, by the clock",
             "run_start",
         ),
-        lambda record: record.run_start_s is not None and record.run_start_s < FIRST_S,
+        lambda record: record.run_start_s is not None and record.run_start_s < clocks.FIRST_S,
     ),
 )
 

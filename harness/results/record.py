@@ -95,13 +95,14 @@ class RunRecord(Said):
         """How the wall clock contradicts the monotonic one, which nobody sets, in words: the minutes, or the stamps between,
         are not the run's. Empty where they differ by no more than stamping and drift do.
         """
-        if self.run_ms is None or self.monotonic_s is None:
+        if self.run_ms is None:
             return ""
         took_s = self.run_ms / 1000
-        if clocks.contradict(took_s - self.monotonic_s, self.monotonic_s):
-            return f"{took_s:.3f} s by the wall clock, {self.monotonic_s:.3f} s by the monotonic one"
-        if self.wall_ahead_s:
-            return f"the wall clock was {self.wall_ahead_s:+.3f} s ahead of the monotonic one, and was set right again"
+        steady_s = took_s if self.monotonic_s is None else self.monotonic_s
+        if clocks.contradict(took_s - steady_s, steady_s):
+            return f"{took_s:.3f} s by the wall clock, {steady_s:.3f} s by the monotonic one"
+        if clocks.contradict(self.wall_ahead_s, steady_s):
+            return f"the wall clock was {self.wall_ahead_s:+.3f} s ahead of the monotonic one on the way"
         return ""
 
     @property

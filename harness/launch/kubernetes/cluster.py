@@ -118,9 +118,10 @@ class Cluster:
             raise NotSuitable(INSTALL) from error
         settings: Any = type.__call__(client.Configuration)
         settings.retries = 2
+        chosen: str | None
         try:
-            found, context = _context(config.kube_config, context)
-            config.load_kube_config(context=context, client_configuration=settings)
+            found, chosen = _context(config.kube_config, context)
+            config.load_kube_config(context=chosen, client_configuration=settings)
         except config.ConfigException as error:
             if context is not None:
                 raise ValueError(
@@ -128,7 +129,7 @@ class Cluster:
                 ) from error
             try:
                 config.load_incluster_config(client_configuration=settings)
-                found = OWN_NAMESPACE.read_text(encoding="utf-8").strip()
+                found, chosen = OWN_NAMESPACE.read_text(encoding="utf-8").strip(), None
             except (config.ConfigException, OSError):
                 raise NotSuitable(
                     f"no Kubernetes cluster is known here: {error}. KUBECONFIG, or ~/.kube/config, says where one is; "
@@ -145,7 +146,7 @@ class Cluster:
         numbers = tuple(int("".join(filter(str.isdigit, each)) or 0) for each in (told.major, told.minor))
         if numbers < OLDEST:
             raise NotSuitable(f"the cluster is Kubernetes {told.git_version}; Indexed Jobs need 1.24 at least")
-        return cls(api, namespace or found, str(told.git_version), context)
+        return cls(api, namespace or found, str(told.git_version), chosen)
 
     def log_in_again(self, error: NotSuitable) -> None:
         """Where that was why: take the account from the kubeconfig anew, its token may have been renewed there meanwhile."""

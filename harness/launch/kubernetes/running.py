@@ -20,7 +20,7 @@ from harness.exit_codes import INTERRUPTED
 from harness.launch import away, stacks
 from harness.launch.kubernetes import cluster as clusters
 from harness.launch.kubernetes.cluster import Cluster, ClusterAway, CutOff
-from harness.launch.kubernetes.frames import Damaged, Receiver
+from harness.launch.kubernetes.frames import MARK, Damaged, Receiver
 from harness.launch.kubernetes.manifests import CONTAINER, Trial
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ class RunningJob:
     def _read(self, place: int) -> None:
         """All that a pod prints, through lost connections, each line once."""
         pod, so_far = self._pods[place], ReadSoFar()
-        last: tuple[str, str] | None = None  # what came of a last line without an end
+        half: CutOff | None = None  # what came of a last line without an end
+        last: tuple[str, str] | None = None  # likewise, of a pod that was over
         try:
             while not self._closed.is_set():
                 over = self._over(pod)  # before reading: what is read after it is all there will be
@@ -144,12 +145,13 @@ class RunningJob:
                         if self._closed.is_set():  # a node that was lost may come back, and the trial has its end
                             return
                         if so_far.is_new(stamp):
-                            new = True
+                            new = new or _instant(stamp) is not None  # a kubelet's own words come each time
                             self._take(place, text)
                     # a connection may be lost between two lines as well: once more, while that brings more
                     if over and not (new and self._receivers[place].missing):
                         return
                 except CutOff as cut:
+                    half = cut
                     if over and last == (cut.stamp, cut.text):  # twice the same: more of it was never written
                         if so_far.is_new(cut.stamp):
                             self._take(place, cut.text)
@@ -162,6 +164,8 @@ class RunningJob:
         except NotSuitable as error:
             if not clusters.gone(error):
                 self._lines.put(f"{pod}: its output cannot be followed: {error}")
+            elif half is not None and so_far.is_new(half.stamp) and not half.text.startswith(MARK):
+                self._take(place, half.text)  # nobody has more of it now
         finally:
             self._lines.put(None)
 

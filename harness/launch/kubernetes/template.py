@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-OF_TEXT = ("labels", "annotations", "nodeSelector", "matchLabels")  # tables of text alone
+OF_TEXT = ("labels", "annotations", "nodeSelector", "matchLabels", "limits", "requests")  # tables of text alone
 ENTRY_OF_ENV = re.compile(r"\.env\[\d+\]$")
 
 
@@ -26,9 +26,14 @@ def read(path: Path | None) -> Mapping[str, Any]:
         raise ValueError(
             f"--pod-template {path}: a PodTemplateSpec is needed: `metadata:` and `spec:`, such as spec.nodeSelector"
         )
-    for place, value in _no_text(found):
-        shown = json.dumps(value, default=str).strip('"')  # as YAML has it
-        raise ValueError(f'--pod-template {path}: {place}: {shown} is no text in YAML: quote it, "{shown}"')
+    try:
+        wrong = next(_no_text(found), None)
+    except RecursionError as error:
+        raise ValueError(f"--pod-template {path}: an alias in it is part of what it stands for") from error
+    if wrong is not None:
+        place, value = wrong
+        shown = json.dumps(value, default=str).strip('"')  # which may be another than was written: 1:30 is 90
+        raise ValueError(f"--pod-template {path}: {place}: YAML reads {shown} there, and no text: put quotes around it")
     return found
 
 

@@ -31,8 +31,11 @@ TIMEOUT_S = 600  # of one child process
 TOGETHER = 8  # series that one child checks: it takes a second to import the tools, and less to check a log
 QUOTE_LIMIT = 2_000  # characters of one verdict
 FORM = 5  # of the answers that are kept: another whenever official_child.py asks or answers otherwise
-LONG = 2_000  # bytes of a marked line that their parser takes milliseconds for; of 300 a log may have 200,000, in 25 s
-WORK_LIMIT = 100_000**2  # squares of the lengths of longer ones; a real log has some 20,000**2 at most
+# Of a line's length, whose square their parser's time grows with: up to it the rest of its work is more
+SHORT = 300  # bytes
+WORK_LIMIT = (
+    200_000**2
+)  # squares of the lengths of marked lines and SHORT of each: half a minute, for one reading of many
 Tool = Literal[
     "compliance checker",
     "seed checker",
@@ -77,7 +80,9 @@ class Job:
             return found + [((f"series/{PARAMS}" if path.parent == folder else PARAMS), path) for path in told]
         parts = [path for part in ("systems", "results") for path in sorted((self.package / part).rglob("*"))]
         # all that the tools read; the sources beside them can be large. A scaling.json of an earlier summarizer scales scores
-        kept = [path for path in parts if (path.is_file() or path.is_dir()) and path.name != "scaling.json"]
+        # nothing behind a folder that is a link, which may lead anywhere; that it is one is an error by itself
+        kept = [path for path in parts if path.is_file() or (path.is_dir() and not path.is_symlink())]
+        kept = [path for path in kept if "scaling.json" not in path.relative_to(self.package).parts]
         root = self.package.resolve().name or "package"
         return [(f"{root}/{path.relative_to(self.package).as_posix()}{'/' * path.is_dir()}", path) for path in kept]
 
@@ -230,8 +235,8 @@ def keeps_busy(path: Path) -> bool:
     work = 0
     with outside.opened(path, outside.LOG_LIMIT) as file:
         for line in file:
-            if len(line) > LONG and MARK in line:
-                work += len(line) ** 2
+            if MARK in line:
+                work += len(line) * (len(line) + SHORT)
     return work > WORK_LIMIT
 
 

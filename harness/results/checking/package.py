@@ -78,6 +78,8 @@ def _result_folder(folder: Path, name: str) -> Iterator[Finding]:
             if path.is_dir():
                 fix = "take the folder out: MLPerf's package checker takes it for a run, and breaks down"
                 yield _found(file, "result files", "a folder", fix)
+        elif path.name == "scaling.json" and path.is_dir():
+            yield _found(file, "result files", "a folder", "take it out: MLPerf's result summarizer breaks down on it")
         elif path.name == "scaling.json":
             yield _found(
                 file, "stale scaling", "it multiplies the score", "take it out; reviewers may add it", "warning"

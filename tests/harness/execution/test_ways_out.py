@@ -24,13 +24,13 @@ import pytest
 
 from harness import config
 from harness.cli import main
-from harness.execution import checkpoint, ending
+from harness.execution import checkpoint, ending, moment
 from harness.execution import events as events_of_runs
 from harness.execution.console import Lines
 from harness.execution.context import Launch
 from harness.execution.events import EventLog
 from harness.execution.learning_curve import LearningCurve
-from harness.execution.moment import Moment
+from harness.execution.moment import Moment, WallClock
 from harness.execution.run import Ending, Run
 from harness.exit_codes import BROKEN, TARGET_MET
 from harness.request import Request
@@ -263,7 +263,34 @@ def test_a_clock_that_is_set_and_set_right_again_makes_no_result(tmp_path: Path)
     assert "no RESULT: the machine's clock went +3600.0 s" in done.stdout
     log = tmp_path / "out" / "result_0.txt"
     assert stop(log)["wall_ahead_s"] == pytest.approx(3600, abs=1)
-    assert "set right again" in logfile.read(log).clock_was_set
+    assert "s ahead of the monotonic one on the way" in logfile.read(log).clock_was_set
+
+
+def test_what_the_clocks_may_be_apart_is_judged_by_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.3 s in its first minute cost a run of 15 minutes its RESULT, of which readers allow 0.9 s."""
+    wall, steady = [1_700_000_000.0], [0.0]
+    monkeypatch.setattr(moment.time, "time", lambda: wall[0])
+    monkeypatch.setattr(moment.time, "perf_counter", lambda: steady[0])
+    watched = WallClock(Moment(wall[0], steady[0]))
+
+    def goes_on(seconds: float, set_by_s: float = 0.0) -> float:
+        steady[0] += seconds
+        wall[0] += seconds + set_by_s
+        watched.look()
+        return round(watched.wall_ahead_s, 3)
+
+    assert [goes_on(1), goes_on(1, 0.3), goes_on(60, 0.0)] == [0, 0.3, 0.3]
+    assert goes_on(900) == 0
+    assert [goes_on(10, -5), goes_on(10, 5)] == [-4.7, -4.7], "set right again"
+
+
+def test_a_clock_that_stands_in_1970_is_said(tmp_path: Path) -> None:
+    """It was RESULT without a word, for a log that no score takes."""
+    path = toy.write(tmp_path, toy.raw())
+    first = WITH_A_CLOCK.format(within="_opened", set_by_s=-1_700_000_000, set_right=False)
+    done = run(path, "--out", tmp_path / "out", first=first)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning: the machine's clock stands at 19" in done.stdout
 
 
 @pytest.mark.parametrize("set_by_s", [-3600, 3600])

@@ -113,6 +113,22 @@ def test_certificates_that_are_not_there_are_no_traceback(monkeypatch: pytest.Mo
         engine.connect()
 
 
+@pytest.mark.parametrize("content", ["{broken", "{}", "[]", '{"Name": "one"}'])
+def test_a_context_that_cannot_be_read_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """Nor is it looked at where DOCKER_HOST names the engine."""
+    folder = tmp_path / "contexts/meta" / hashlib.sha256(b"one").hexdigest()
+    folder.mkdir(parents=True)
+    (folder / "meta.json").write_text(content)
+    (tmp_path / "config.json").write_text('{"currentContext": "one"}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with pytest.raises(NotSuitable, match="context cannot be read"):
+        engine.address()
+    monkeypatch.setenv("DOCKER_HOST", "unix:///some.sock")
+    assert engine.address().endswith("/some.sock")
+
+
 def test_no_permission_on_the_socket() -> None:
     with pytest.raises(NotSuitable, match=r"may not use the Docker engine .*permission denied.*\n.*usermod -aG docker"):
         engine.connect(aborted(PermissionError(13, "Permission denied")))

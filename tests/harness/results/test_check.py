@@ -96,7 +96,10 @@ def test_a_long_log_of_ordinary_lines_is_given_to_mlperfs_tools(tmp_path: Path) 
         "".join(lines[:-10] + [next(each for each in lines if "epoch_stop" in each)] * 150_000 + lines[-10:])
     )
     assert not official.keeps_busy(log)
-    log.write_text("".join(lines) + "x" * 50_000 + lines[-1] + "x" * 100_000 + lines[-1])
+    longer = next(each for each in lines if "epoch_stop" in each).replace("{", "{" + " " * 1_700, 1)
+    log.write_text("".join(lines) + longer * 25_000)  # a minute and more of it
+    assert official.keeps_busy(log)
+    log.write_text("".join(lines) + "x" * 250_000 + lines[-1])
     assert official.keeps_busy(log)
     (series,) = find_series([tmp_path])
     assert "too long" in checker.why_no_job(series) and "no rules" not in checker.why_no_job(series)
@@ -104,10 +107,17 @@ def test_a_long_log_of_ordinary_lines_is_given_to_mlperfs_tools(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["monotonic_s", "wall_ahead_s"])
 @pytest.mark.parametrize("value", ["12", float("nan"), None])
-def test_clocks_that_are_no_numbers(name: str, value: object) -> None:
+def test_clocks_that_are_no_numbers(tmp_path: Path, name: str, value: object) -> None:
     """What run_stop says was ignored then, and with it the question whether somebody set the clock."""
-    (finding,) = found(changed(events(), "run_stop", lambda each: each["metadata"].update({name: value})))
-    assert (finding.severity, finding.rule) == ("error", "clock")
+    log = changed(events(), "run_stop", lambda each: each["metadata"].update({name: value}))
+    (finding,) = found(log)
+    assert (finding.severity, finding.rule) == ("error", "readable: clock")
+    assert any(name in why for why in score(find_series([write(tmp_path / "result_0.txt", log)])[0]).unofficial)
+
+
+def test_a_clock_that_was_ahead_on_the_way_counts_without_the_other_s_word() -> None:
+    log = changed(events(), "run_stop", lambda each: each["metadata"].update(wall_ahead_s=304.0))
+    assert [each.rule for each in found(log) if each.severity == "error"] == ["clock"]
 
 
 def test_real_logs_have_no_error(test_data: Path) -> None:
@@ -718,6 +728,23 @@ def test_a_folder_without_files_is_seen_by_mlperfs_checker_too(tmp_path: Path, p
     assert [each.file for each in wrong] == [f"results/{place}"]
     (said,) = (each for each in report.verdicts if each.tool == "package checker")
     assert not said.passed, said.quote
+
+
+def test_what_lies_behind_a_link_to_a_folder_is_no_success_of_mlperfs(tmp_path: Path) -> None:
+    """The copy had a folder without runs in its place, of which the tools say SUCCESS."""
+    package = write_package(tmp_path / "Someone")
+    (package / "results/dgxa100_test").rename(tmp_path / "elsewhere")
+    (package / "results/dgxa100_test").symlink_to(tmp_path / "elsewhere")
+    (report,) = check([package])
+    assert not report.ok and not [each for each in report.verdicts if each.tool == "package checker" and each.passed]
+
+
+def test_a_folder_named_scaling_json_takes_no_report_away(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "Someone")
+    (folder := package / "results/dgxa100_test/ssd/scaling.json").mkdir()
+    (folder / "1").touch()
+    (report,) = check([package])
+    assert [each.found for each in report.findings if each.severity == "error"] == ["a folder"]
 
 
 @pytest.mark.parametrize("place", ["dgxa100_test", "dgxa100_test/ssd"])

@@ -471,6 +471,8 @@ def test_a_clock_that_was_set_and_set_right_again() -> None:
     took_s = (parsed(text(log)).run_ms or 0) / 1000
     changed(log, "run_stop", lambda e: e["metadata"].update(monotonic_s=took_s, wall_ahead_s=-0.9))
     assert "-0.900 s" in parsed(text(log)).clock_was_set
+    changed(log, "run_stop", lambda e: e["metadata"].update(monotonic_s=took_s, wall_ahead_s=0.0009 * took_s))
+    assert not parsed(text(log)).clock_was_set, "as much as drift may be"
 
 
 def test_an_accuracy_in_percent_reaches_nothing() -> None:

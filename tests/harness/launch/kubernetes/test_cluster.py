@@ -83,6 +83,22 @@ def test_a_context_is_enough_where_none_is_the_current_one(
             Cluster.connect("other", None)
 
 
+def test_a_kubeconfig_that_cannot_be_used_is_not_an_option_s_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody gave --kube-context; and in a pod the cluster's own is there."""
+    with serving(tmp_path) as (_, path):
+        content = json.loads(path.read_text())
+        content["clusters"][0]["cluster"] = {
+            "server": "https://localhost",
+            "certificate-authority": str(tmp_path / "ca.crt"),
+        }
+        path.write_text(json.dumps(content))
+        monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+        with pytest.raises(NotSuitable, match=r"no Kubernetes cluster is known here: .*ca\.crt"):
+            Cluster.connect(None, None)
+
+
 def test_a_field_of_another_type_is_said_as_the_template_s() -> None:
     """It was the client's own dump, which names its function."""
     cluster = Cluster(client.ApiClient(client.Configuration()), "lab", "v1.34", None)

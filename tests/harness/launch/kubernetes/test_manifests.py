@@ -224,18 +224,20 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, asked: dict[str, Any], 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (
-            "metadata: {annotations: {until: 2026-12-31}}",
-            'metadata.annotations.until: 2026-12-31 is .* it, "2026-12-31"$',
-        ),
-        ("metadata: {labels: {a: x, b: true}}", 'metadata.labels.b: true is no text in YAML: quote it, "true"$'),
-        ("spec: {nodeSelector: {rack: 12}}", r"spec.nodeSelector.rack: 12 is no text in YAML"),
+        ("metadata: {annotations: {until: 2026-12-31}}", "metadata.annotations.until: YAML reads 2026-12-31 there"),
+        ("metadata: {labels: {a: x, b: true}}", "metadata.labels.b: YAML reads true there, and no text: put quotes"),
+        ("spec: {nodeSelector: {rack: 12}}", r"spec.nodeSelector.rack: YAML reads 12 there"),
         (
             "spec: {containers: [{name: trial, env: [{name: A, value: 1}]}]}",
-            r"spec.containers\[0\].env\[0\].value: 1 is",
+            r"spec.containers\[0\].env\[0\].value: YAML reads 1 there",
         ),
-        ("spec: {nodeSelector: {on: x}}", "spec.nodeSelector, a name: true is no text in YAML"),
-        ("spec: {x: 2026-12-31}", "spec.x: 2026-12-31 is no text"),
+        (
+            "spec: {containers: [{name: trial, resources: {limits: {cpu: 4}}}]}",
+            r"spec.containers\[0\].resources.limits.cpu: YAML reads 4 there",
+        ),
+        ("spec: {nodeSelector: {on: x}}", "spec.nodeSelector, a name: YAML reads true there"),
+        ("spec: {x: 2026-12-31}", "spec.x: YAML reads 2026-12-31 there"),
+        ("spec: {a: &a [*a]}", "an alias in it is part of what it stands for$"),
     ],
 )
 def test_what_yaml_makes_of_text_that_nobody_quoted_is_said_with_its_place(

@@ -23,7 +23,9 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kubernetes.client.exceptions import ApiException
 
+from harness.contract import NotSuitable
 from harness.launch import trial
 from harness.launch.kubernetes import pod as pod_command
 from harness.launch.kubernetes import running as running_jobs
@@ -441,13 +443,19 @@ def test_a_node_that_comes_back_after_the_trials_end_changes_none_of_its_files(t
     assert not (tmp_path / "result_0.txt").exists()
 
 
-def read(folder: Path, *readings: list[str]) -> tuple[list[str], RunningJob]:
+def read(folder: Path, *readings: list[str], without_time: str = "") -> tuple[list[str], RunningJob]:
     """Lines for people, and the trial, of a pod that is over and whose output is read so; one without an end is cut off."""
+    not_found = NotSuitable("pods a not found")
+    not_found.__cause__ = cast(Any, ApiException(status=404))
     answers = iter(readings)
 
     def output(pod: str) -> Iterator[tuple[str, str]]:
         for number, line in enumerate(next(answers)):
             stamp = f"2026-01-01T00:00:{number:02}Z"
+            if line == "GONE\n":
+                raise not_found
+            if without_time and line.startswith(without_time):
+                stamp = "failed"
             if not line.endswith("\n"):
                 raise CutOff(pod, stamp, line)
             yield stamp, line.rstrip("\n")
@@ -468,6 +476,24 @@ def test_a_last_line_without_an_end_is_believed_once_it_came_twice(
     monkeypatch.setattr(running_jobs, "POLL_S", 0.0)
     assert read(tmp_path, ["one\n", "kill"], ["one\n", "killed"], ["one\n", "killed"])[0] == ["one", "killed"]
     assert read(tmp_path, ["one\n", "tw"], ["one\n", "two\n"])[0] == ["one", "two"]
+
+
+def test_what_a_kubelet_says_of_its_own_brings_no_more_of_a_pod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a time it is new in each reading: a pod that was killed, with files missing, was read for a minute."""
+    monkeypatch.setattr(running_jobs, "POLL_S", 0.0)
+    files = [f"{each}\n" for each in sent(tmp_path / "pod", {"result_0.png": os.urandom(3 * PIECE)})][:1]
+    own = "failed to create fsnotify watcher: too many open files"
+    lines, _ = read(tmp_path, [*files, f"{own}\n"], [*files, f"{own}\n"], without_time=own)
+    assert lines == [own, own]
+
+
+def test_the_last_words_of_a_pod_that_is_deleted_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held back until they came twice, which of a drained node's pod they never do."""
+    monkeypatch.setattr(running_jobs, "POLL_S", 0.0)
+    assert read(tmp_path, ["one\n", "CUDA error"], ["GONE\n"])[0] == ["one", "CUDA error"]
+    assert read(tmp_path, ["one\n", f"{MARK}{{"], ["GONE\n"])[0] == ["one"]
 
 
 def test_a_file_of_which_nothing_came_whole_is_said_in_the_record(
