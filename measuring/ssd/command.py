@@ -41,7 +41,7 @@ from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
 from harness import exit_codes
-from harness.contract import Context, NotSuitable
+from harness.contract import NotSuitable
 from harness.execution import binding
 from measuring.arguments import file
 from measuring.measure import Figure, machine, surroundings, vector_units, wall
@@ -141,7 +141,7 @@ def measure(asked: argparse.Namespace, device: str, scratch: Path, console: Cons
         raise ValueError("; ".join(f"{name} is {why}" for name, why in without.items()))
     for name, why in without.items():
         console.print(f"{name} is left out: {why}", highlight=False)
-    BENCHMARK.check(config, Context(device=device))
+    BENCHMARK.check(config, setup.context(device))
     folder = setup.folder_to_use(asked.data_dir, asked.cache_dir, console.print)
     # from here on: pictures that a budget cut off are thrown away, and the next one would make them again
     signal.setitimer(signal.ITIMER_REAL, asked.budget or 0.0)

@@ -19,7 +19,6 @@ from benchmarks.detection.quality import coco
 from benchmarks.detection.tables import dali_defaults
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.data import Batches
-from harness.contract import Context
 from measuring.measure import (
     Figure,
     Known,
@@ -100,7 +99,7 @@ def choices(
         for load in ((0.0, 0.65, 0.9, 1.0) if device.startswith("cuda") else (0.65,))
     }
     for name, values in list(graphs.items()):
-        if without := capabilities.settle(setup.changed(config, data=values), Context(device=device)).left_out:
+        if without := capabilities.settle(setup.changed(config, data=values), setup.context(device)).left_out:
             tell(f"{name}: left out: {'; '.join(without.values())}")
             del graphs[name]
 

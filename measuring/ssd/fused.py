@@ -12,7 +12,6 @@ from torch import Tensor
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
-from harness.contract import Context
 from measuring.measure import Figure, Known, against, in_turns, wall
 from measuring.ssd import setup
 from measuring.ssd.checks import Check
@@ -50,7 +49,7 @@ def with_and_without(
     device, configured, name = ours.context.device, ours.config.compute.fused, PARTS[part]
     others = [each for each in configured if each != part] if part in configured else [*configured, part]
     chosen = setup.changed(ours.config, compute={"fused": others})
-    BENCHMARK.check(chosen, Context(device=device))
+    BENCHMARK.check(chosen, setup.context(device))
     other = setup.session(chosen, device, ours.folder.path)
     warm_up = Figure(f"warm-up, {'without' if part in configured else name}", "s", [wall(other.warm_up, device)])
     yield [warm_up]

@@ -138,6 +138,11 @@ def _again(truth: coco.GroundTruth, ids: Sequence[int], categories: int) -> dict
     return found
 
 
+def context(device: str) -> Context:
+    """What a configuration is checked against."""
+    return Context(device=device, threads=torch.get_num_threads())
+
+
 def session(config: SSDConfig, device: str, data_dir: Path, seed: int = 1) -> SSDSession:
     """Opened as the harness opens it. Equal seeds give equal weights whatever else differs."""
     torch.manual_seed(seed)

@@ -26,7 +26,7 @@ from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.schedule import Schedule
 from benchmarks.ssd.session import SSDSession
-from harness.contract import Context, NotSuitable
+from harness.contract import NotSuitable
 from measuring.measure import Figure, Known, against, wall
 from measuring.ssd import checks, fused, setup
 from measuring.ssd.checks import Check
@@ -89,7 +89,7 @@ def works(
     sessions = {_step_of(ours.config): ours.session}
 
     def made(name: str, config: SSDConfig, constants: Mapping[str, Any]) -> Work:
-        BENCHMARK.check(config, Context(device=ours.session.context.device))
+        BENCHMARK.check(config, setup.context(ours.session.context.device))
         step = _step_of(config)
         if step not in sessions:
             session = setup.session(config, ours.session.context.device, ours.session.folder.path)

@@ -11,7 +11,7 @@ from harness import config
 from harness.cli import main
 from harness.config_files import ConfigError
 from harness.execution import provenance
-from harness.launch import container
+from harness.launch import image_code
 from tests.toy import configuration as toy
 
 
@@ -98,5 +98,5 @@ def test_the_organization_of_a_run_is_its_configurations(tmp_path: Path, capsys:
     assert named.sha256 == config.load(of(tmp_path, org="Someone")).sha256 != config.load(of(tmp_path)).sha256
     with pytest.raises(ConfigError, match=r"submission\.org"):
         config.load(path, org="")
-    exec(container.HASH.replace("sys.argv", str(["-c", str(path), "0.25", "Someone"])))  # as an image's Python does
+    exec(image_code.HASH.replace("sys.argv", str(["-c", str(path), "0.25", "Someone"])))  # as an image's Python does
     assert capsys.readouterr().out.strip() == config.load(path, target=0.25, org="Someone").sha256

@@ -259,3 +259,13 @@ def test_all_that_is_compared_on_a_cpu_has_as_many_threads(threads: int) -> None
     torch.set_num_threads(threads)
     assert command.fitted(options.arguments(["embedded"]), "cpu").compute.threads == threads
     assert command.fitted(options.arguments(["embedded"]), "cuda:0").compute.threads == "auto"
+
+
+def test_the_command_measures_with_as_many_threads_as_there_are(
+    configuration: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused, "each rank may use 1 here", where --threads did not say one."""
+    monkeypatch.setattr(turns, "turn", lambda *_: 7.0)
+    words = ("--only", "turns", "--threads", "2")
+    assert run(configuration, folder, tmp_path, *words) == 0
+    assert left(tmp_path)["machine"]["threads"] == 2

@@ -33,9 +33,9 @@ QUOTE_LIMIT = 2_000  # characters of one verdict
 FORM = 5  # of the answers that are kept: another whenever official_child.py asks or answers otherwise
 # Of a line's length, whose square their parser's time grows with: up to it the rest of its work is more
 SHORT = 300  # bytes
-WORK_LIMIT = (
-    200_000**2
-)  # squares of the lengths of marked lines and SHORT of each: half a minute, for one reading of many
+LONGEST = 100_000  # bytes of one marked line: 7 s of it alone; a real log's have 20,000 at most
+# Squares of the lengths of marked lines, and SHORT of each: half a minute for one reading, of which there are several
+WORK_LIMIT = 200_000**2
 Tool = Literal[
     "compliance checker",
     "seed checker",
@@ -236,7 +236,7 @@ def keeps_busy(path: Path) -> bool:
     with outside.opened(path, outside.LOG_LIMIT) as file:
         for line in file:
             if MARK in line:
-                work += len(line) * (len(line) + SHORT)
+                work += len(line) * (len(line) + SHORT) if len(line) <= LONGEST else WORK_LIMIT + 1
     return work > WORK_LIMIT
 
 
