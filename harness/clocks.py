@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-FIRST_S = 1_483_228_800  # 2017: MLPerf began in 2018, and stamps before are no milliseconds since 1970
+MLPERF_S = 1_483_228_800  # 2017: MLPerf began in 2018
 FRESH_S = 0.001  # long enough to be off the processor
 APART_S, APART = 0.1, 0.001  # both must be exceeded: stamping takes milliseconds, drift is 0.05 % at most
 
@@ -12,6 +12,11 @@ APART_S, APART = 0.1, 0.001  # both must be exceeded: stamping takes millisecond
 def contradict(apart_s: float, monotonic_s: float) -> bool:
     """Whether they differ by more than stamping and drift do over so many seconds: somebody set one, or the machine slept."""
     return abs(apart_s) > max(APART_S, APART * abs(monotonic_s))
+
+
+def before_mlperf(stamp_s: float) -> bool:
+    """Whether a stamp is of no date on which MLPerf had rules: of a clock that nobody set, or in no milliseconds since 1970."""
+    return stamp_s < MLPERF_S
 
 
 def begin_a_time_slice() -> None:

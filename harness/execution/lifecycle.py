@@ -196,7 +196,7 @@ def _stop_init(run: Run, began: Moment) -> None:
             "machine slept. The log's stamps of init are apart by as much, and MLPerf's checker allows 20 minutes between "
             "them; the run itself begins now"
         )
-    if time.time() < clocks.FIRST_S:
+    if clocks.before_mlperf(time.time()):
         run.screen.say(
             f"warning: the machine's clock stands at {ending.clock(time.time())}, before MLPerf had rules: the log is no "
             "official result; let chronyd or ntpd set it before a run"

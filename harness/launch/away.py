@@ -15,8 +15,8 @@ class Away(NotSuitable):
     """Nothing answers there, or not yet again: it is being restarted, or its machine is."""
 
 
-def cleared(action: Callable[[], object], say: Callable[[str], None], left: str) -> bool:
-    """Whether `action`, which clears up behind what is raised or has ended, did so; else `left` is said, with why.
+def cleared(action: Callable[[], object], say: Callable[[str], None], what: str) -> bool:
+    """Whether `action`, which clears up behind what is raised or has ended, did so; else it is said that `what` may be left.
 
     It raises nothing of its own: in place of an interruption that would be a refusal, or an engine to wait for, and the
     signals after the first are ignored.
@@ -24,7 +24,7 @@ def cleared(action: Callable[[], object], say: Callable[[str], None], left: str)
     try:
         action()
     except NotSuitable as error:
-        say(f"{left}: {error}")
+        say(f"{what} may be left until the series ends, or the next begins: {error}")
         return False
     return True
 

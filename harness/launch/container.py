@@ -135,7 +135,7 @@ class ContainerLauncher:
                 output = container.attach(stream=True, stdout=True, stderr=True)
                 container.start()
         except BaseException:
-            away.cleared(lambda: engine.remove(container), self.say, f"{order.name}: {_left(container)}")
+            away.cleared(lambda: engine.remove(container), self.say, f"{order.name}: the container {container.name}")
             raise
         return RunningContainer(container, output, chosen.line(), self.facts(), self.say)
 
@@ -287,8 +287,4 @@ class RunningContainer:
             engine.patiently(lambda: engine.remove(self._container), lambda _: None, lost)
 
         if self._lost_since is None:  # an engine that never comes back keeps it
-            away.cleared(end, self._say, _left(self._container))
-
-
-def _left(container: Container) -> str:
-    return f"the container {container.name} may be left until the series ends, or the next begins"
+            away.cleared(end, self._say, f"the container {self._container.name}")

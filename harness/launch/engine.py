@@ -121,25 +121,18 @@ def address() -> str:
     return str(named.get("base_url") or "unix:///var/run/docker.sock")
 
 
-def at(address: str) -> DockerClient:
-    """The engine there. Its socket's path is all that it takes: those that want TLS are on other machines, and refused."""
-    from docker.client import DockerClient
-
-    return DockerClient(base_url=address)
-
-
 def connect(make: Callable[[], DockerClient] | None = None, named: str | None = None) -> DockerClient:
-    """The engine that DOCKER_HOST or the usual socket names, or that `make` makes of the address `named`. NotSuitable when
-    there is none or we may not use it.
+    """The engine at the address `named`, else that DOCKER_HOST or the usual socket names. NotSuitable when there is none or we
+    may not use it. A socket's path is all that an address takes: engines that want TLS are on other machines, and refused.
     """
     try:
         import requests
-        from docker.client import from_env
+        from docker.client import DockerClient, from_env
         from docker.errors import DockerException
     except ImportError as error:
         raise NotSuitable(INSTALL) from error
     try:
-        client = (make or from_env)()
+        client = make() if make is not None else DockerClient(base_url=named) if named else from_env()
         client.ping()
     except (DockerException, requests.exceptions.RequestException) as error:
         raise _unreachable(error, named) from error

@@ -46,9 +46,7 @@ def must_be_alike(launcher: ContainerLauncher, order: Order, target: float, sha2
         said = (error.__cause__.stderr or b"").decode(errors="replace").strip().splitlines() or ["nothing"]
         raise ValueError(f"image {reference} cannot read {configuration.source.name}: {said[-1]}; {again}") from error
     # the last line: an image's entry point may print before the command, as NVIDIA's do with a banner
-    found = ([line for line in printed.decode(errors="replace").splitlines() if line.strip()] or ["nothing"])[
-        -1
-    ].strip()
+    *_, found = "nothing", *filter(None, map(str.strip, printed.decode(errors="replace").splitlines()))
     if found != sha256:
         raise ValueError(
             f"image {reference} is of other code: it reads {configuration.source.name} as configuration {found[:12]}, which is "

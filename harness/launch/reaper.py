@@ -120,7 +120,7 @@ def _remove_containers(label: str, address: str) -> None:
     from harness.launch import engine
 
     def remove() -> None:
-        engine.remove_labelled(engine.connect(lambda: engine.at(address), address), label, grace_s=GRACE_S)
+        engine.remove_labelled(engine.connect(named=address), label, grace_s=GRACE_S)
 
     try:
         engine.patiently(remove, _say)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import clocks
 from harness.results.by_rules import may_stand, shortfall
 from harness.results.differences import differences
 from harness.results.record import RunRecord
@@ -102,7 +101,7 @@ OF_RUN = (
             "log milliseconds since 1970, by the clock",
             "run_start",
         ),
-        lambda record: record.run_start_s is not None and record.run_start_s < clocks.FIRST_S,
+        lambda record: record.before_mlperf,
     ),
 )
 

@@ -58,9 +58,8 @@ class RunRecord(Said):
     malformed_count: int = 0
     tensors: tuple[str, ...] = field(default=(), repr=False)  # of weights_initialization, in order
     monotonic_s: float | None = None  # run_start to run_stop by a clock that nobody can set, as run_stop says
-    wall_ahead_s: float = (
-        0.0  # the most by which the clock of the stamps was ahead of that one meanwhile, as run_stop says
-    )
+    # The most by which the clock of the stamps was ahead of that one meanwhile, as run_stop says
+    wall_ahead_s: float = 0.0
     copies: int = 1  # how often each line is there, as a tee and a logger leave them
     # Whether each init_start line is there an even number of times: ranks that began in one millisecond, or lines logged twice
     ranks_in_doubt: bool = False
@@ -104,6 +103,11 @@ class RunRecord(Said):
         if clocks.contradict(self.wall_ahead_s, steady_s):
             return f"the wall clock was {self.wall_ahead_s:+.3f} s ahead of the monotonic one on the way"
         return ""
+
+    @property
+    def before_mlperf(self) -> bool:
+        """Whether its run_start is stamped so; see clocks."""
+        return self.run_start_s is not None and clocks.before_mlperf(self.run_start_s)
 
     @property
     def in_init(self) -> bool:

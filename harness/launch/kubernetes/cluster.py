@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import pydantic
 from harness.contract import NotSuitable
 from harness.launch import ledger
 from harness.launch.away import Away
-from harness.launch.kubernetes import manifests
+from harness.launch.kubernetes import manifests, template
 from harness.launch.kubernetes.manifests import CONTAINER, FOLDER, HOST, MACHINE, PREFIX, SERIES, Trial
 
 if TYPE_CHECKING:
@@ -105,9 +104,8 @@ class Cluster:
     api: client.ApiClient
     namespace: str
     version: str
-    context: str | None = (
-        None  # of the kubeconfig, by name: the current one may be another's tomorrow. None: a pod's own cluster
-    )
+    # Of the kubeconfig, by name: the current one may be another's tomorrow. None: a pod's own cluster
+    context: str | None = None
 
     @classmethod
     def connect(cls, context: str | None, namespace: str | None) -> Cluster:
@@ -200,12 +198,7 @@ class Cluster:
                     _request_timeout=TIMEOUT_S,
                 )
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"][1:])).removeprefix("spec.template.")
-            raise ValueError(
-                f"--pod-template: {place}: {first['msg'].lower()}, and is {first['input']!r}; `kubectl explain "
-                f"pod.{re.sub(r'[.][0-9]+', '', place)}` says what it takes"
-            ) from error
+            raise template.of_another_type(error) from error
 
     def job(self, name: str) -> client.V1Job | None:
         """None when it is gone."""

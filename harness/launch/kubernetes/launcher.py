@@ -96,8 +96,8 @@ class JobLauncher:
             receivers = [Receiver(order.folder, order.number, index(pod)) for pod in pods]
             return RunningJob(self.cluster, trial, pods, receivers, self._of(trial, pods), self.say)
         except BaseException:
-            left = f"{order.name}: the Job {trial.name} may be left until the series ends, or the next begins"
-            away.cleared(lambda: self.cluster.delete(trial.name), self.say, left)
+            what = f"{order.name}: the Job {trial.name}"
+            away.cleared(lambda: self.cluster.delete(trial.name), self.say, what)
             raise
 
     def _create(self, trial: Trial, order: Order) -> None:

@@ -41,9 +41,8 @@ GRACE_S = 60  # for a run to close its log
 PULLED_S = 900  # from the first pod that runs to the last: a node may have to come, or to pull the image, first
 KEPT_S = 3600  # a finished Job that nobody deleted
 DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # of a resource's name, and of a claim's
-PLAIN = re.compile(
-    r"[A-Za-z][-A-Za-z./]+"
-)  # a key that is text to any reader of YAML, but for the words that PyYAML quotes
+# A key that is text to any reader of YAML, but for the words that PyYAML quotes
+PLAIN = re.compile(r"[A-Za-z][-A-Za-z./]+")
 SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
 

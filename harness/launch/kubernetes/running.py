@@ -292,8 +292,7 @@ class RunningJob:
         def end() -> None:
             away.patiently(gone, lambda _: None, CLOSING_S, POLL_S, self._cluster.log_in_again)
 
-        left = f"the Job {self._trial.name}, or pods of it, may be left until the series ends, or the next begins"
-        self._left = not away.cleared(end, self._say, left)
+        self._left = not away.cleared(end, self._say, f"the Job {self._trial.name}, or pods of it,")
 
 
 class ReadSoFar:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 OF_TEXT = ("labels", "annotations", "nodeSelector", "matchLabels", "limits", "requests")  # tables of text alone
 ENTRY_OF_ENV = re.compile(r"\.env\[\d+\]$")
 
@@ -35,6 +37,16 @@ def read(path: Path | None) -> Mapping[str, Any]:
         shown = json.dumps(value, default=str).strip('"')  # which may be another than was written: 1:30 is 90
         raise ValueError(f"--pod-template {path}: {place}: YAML reads {shown} there, and no text: put quotes around it")
     return found
+
+
+def of_another_type(error: pydantic.ValidationError) -> ValueError:
+    """What the client says of a Job in which a field has another type than it takes: all that is not the template's is ours."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"][1:])).removeprefix("spec.template.")
+    return ValueError(
+        f"--pod-template: {place}: {first['msg'].lower()}, and is {first['input']!r}; `kubectl explain "
+        f"pod.{re.sub(r'[.][0-9]+', '', place)}` says what it takes"
+    )
 
 
 def _no_text(found: Any, place: str = "", *, of_text: bool = False) -> Iterator[tuple[str, Any]]:

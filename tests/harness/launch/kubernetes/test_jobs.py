@@ -68,6 +68,19 @@ class Lab:
     def record(self, number: int = 0) -> dict[str, Any]:
         return dict(json.loads((self.results / f"result_{number}.json").read_text()))
 
+    def hanging(self) -> subprocess.Popen[str]:
+        """A series whose run hangs, once that has a log."""
+        self.fakes(_0="hang")
+        process = self.begin()
+        runs.until((self.results / "result_0.txt").exists, "a log")
+        return process
+
+    def kill_9(self, process: subprocess.Popen[str]) -> None:
+        """And wait until nothing of its trial is in the cluster."""
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        self.wait_until_empty()
+
     def wait_until_empty(self) -> None:
         runs.until(lambda: not self.cluster.objects, lambda: f"the end of {self.cluster.objects.keys()}")
 
@@ -177,9 +190,7 @@ def test_a_trial_that_takes_no_signal_and_no_exec_is_deleted(lab: Lab) -> None:
 
 
 def test_ctrl_c_deletes_the_job(lab: Lab) -> None:
-    lab.fakes(_0="hang")
-    process = lab.begin()
-    runs.until((lab.results / "result_0.txt").exists, "a log")
+    process = lab.hanging()
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, output
@@ -205,12 +216,7 @@ def test_ctrl_c_in_the_queue_deletes_the_job(lab: Lab) -> None:
 @pytest.mark.long
 def test_kill_9_deletes_the_job(lab: Lab) -> None:
     """By the process that outlives its series."""
-    lab.fakes(_0="hang")
-    process = lab.begin()
-    runs.until((lab.results / "result_0.txt").exists, "a log")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    lab.wait_until_empty()
+    lab.kill_9(lab.hanging())
 
 
 @pytest.mark.long
@@ -226,17 +232,13 @@ def test_kill_9_deletes_the_job_by_a_kubeconfig_whose_path_is_relative(lab: Lab)
             cwd=lab.folder,
         )
     runs.until((lab.results / "result_0.txt").exists, lambda: f"a log: {(lab.folder / 'said.txt').read_text()}")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    lab.wait_until_empty()
+    lab.kill_9(process)
 
 
 @pytest.mark.long
 def test_kill_9_deletes_the_job_once_the_cluster_answers_again(lab: Lab) -> None:
     """The process that outlives the series gave up at the first refusal, and the Job held its accelerators."""
-    lab.fakes(_0="hang")
-    process = lab.begin()
-    runs.until((lab.results / "result_0.txt").exists, "a log")
+    process = lab.hanging()
     lab.cluster.down = True
     process.send_signal(signal.SIGKILL)
     assert process.stdout is not None
@@ -248,16 +250,12 @@ def test_kill_9_deletes_the_job_once_the_cluster_answers_again(lab: Lab) -> None
 
 @pytest.mark.long
 def test_kill_9_deletes_the_job_where_it_is_whatever_the_current_context_is_by_now(lab: Lab) -> None:
-    lab.fakes(_0="hang")
-    process = lab.begin()
-    runs.until((lab.results / "result_0.txt").exists, "a log")
+    process = lab.hanging()
     content = json.loads(lab.kubeconfig.read_text())
     content["clusters"].append({"name": "other", "cluster": {"server": "http://localhost:9"}})
     content["contexts"].append({"name": "other", "context": {"cluster": "other", "user": "someone"}})
     lab.kubeconfig.write_text(json.dumps({**content, "current-context": "other"}))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    lab.wait_until_empty()
+    lab.kill_9(process)
 
 
 @pytest.mark.long
@@ -405,9 +403,7 @@ def test_containers_that_could_not_be_started_end_the_series_in_words(lab: Lab) 
 
 @pytest.mark.long
 def test_a_pod_that_is_evicted_is_said_in_the_clusters_words(lab: Lab) -> None:
-    lab.fakes(_0="hang")
-    process = lab.begin()
-    runs.until((lab.results / "result_0.txt").exists, "a log")
+    process = lab.hanging()
     lab.cluster.evict(next(iter(lab.cluster.pods)))
     said, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, lab.statuses) == (5, ["failed"]), said
@@ -429,9 +425,7 @@ def test_a_pod_that_makes_room_for_another_is_no_interruption_of_ours(lab: Lab) 
 
 @pytest.mark.long
 def test_a_job_that_somebody_deletes_is_no_interruption_of_ours(lab: Lab) -> None:
-    lab.fakes(_0="hang")
-    process = lab.begin()
-    runs.until((lab.results / "result_0.txt").exists, "a log")
+    process = lab.hanging()
     lab.cluster.delete_job(next(name for kind, name in list(lab.cluster.objects) if kind == "jobs"))
     said, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, lab.statuses) == (5, ["failed"]), said
@@ -441,9 +435,7 @@ def test_a_job_that_somebody_deletes_is_no_interruption_of_ours(lab: Lab) -> Non
 
 @pytest.mark.long
 def test_a_cluster_that_does_not_answer_for_a_while_costs_no_trial(lab: Lab) -> None:
-    lab.fakes(_0="hang")
-    process = lab.begin()
-    runs.until((lab.results / "result_0.txt").exists, "a log")
+    process = lab.hanging()
     assert process.stdout is not None
     lab.cluster.down = True
     gone = next(line for line in process.stdout if "is given up after 300 s" in line)
