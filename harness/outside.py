@@ -23,6 +23,13 @@ class Refused(ValueError):
     """What is there is not read."""
 
 
+def why(path: Path, error: OSError | ValueError) -> str:
+    """Why that file was not read, by what reading it raised; without its name, which stands beside it."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    return str(error).removeprefix(f"{path}: ")
+
+
 def real(path: Path) -> Path:
     """Where a path leads, as far as it does: Path.resolve ends in an exception for a link that leads to itself."""
     return Path(os.path.realpath(path))

@@ -52,9 +52,7 @@ def read_whatever(path: Path) -> RunRecord:
 
 def unreadable(path: Path, error: OSError | outside.Refused) -> RunRecord:
     """The record of a file that cannot be read at all: one run that is none, with the reason."""
-    told = str(error).removeprefix(f"{path}: ")
-    why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else told
-    return replace(LogReader(str(path)).record(final=True), reason=why)
+    return replace(LogReader(str(path)).record(final=True), reason=outside.why(path, error))
 
 
 class LogReader:

@@ -214,12 +214,9 @@ def _has_mark(file: Path, say: Say | None) -> bool:
     try:
         with outside.opened(file, outside.LOG_LIMIT) as opened:
             return MARK in opened.read(SNIFF)
-    except OSError as error:
+    except (OSError, outside.Refused) as error:
         if say is not None:
-            say(f"{file}: cannot be read: {error.strerror}")
-    except outside.Refused as error:
-        if say is not None:
-            say(f"{error}")
+            say(f"{file}: {outside.why(file, error)}")
     return False
 
 

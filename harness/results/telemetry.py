@@ -118,10 +118,8 @@ def beside(record: RunRecord) -> Telemetry | None:
         return None
     try:
         return read(path, record.run_start_s, record.run_stop_s, record.device_uuids)
-    except OSError as error:
-        return _nothing(path, f"cannot be read: {error.strerror}")
-    except outside.Refused as error:
-        return _nothing(path, str(error).removeprefix(f"{path}: "))
+    except (OSError, outside.Refused) as error:
+        return _nothing(path, outside.why(path, error))
 
 
 def read(

@@ -82,11 +82,8 @@ def gather(folders: Iterable[Path], cache: Path | None = None) -> tuple[list[Poi
                 entry = kept.get(name)
                 if entry is None or entry.get("stamp") != stamp:
                     entry = {"stamp": stamp, **_read(log)}
-            except OSError as error:
-                left_out.append(LeftOut(str(log), f"cannot be read: {error.strerror}"))
-                continue
-            except outside.Refused as error:
-                left_out.append(LeftOut(str(log), str(error).removeprefix(f"{log}: ")))
+            except (OSError, outside.Refused) as error:
+                left_out.append(LeftOut(str(log), outside.why(log, error)))
                 continue
             now[name] = entry
             if entry["point"] is None:

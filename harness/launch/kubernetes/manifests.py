@@ -189,7 +189,7 @@ def of_trial(  # noqa: PLR0917 - what one trial depends on
     named = {"name": name, **({"namespace": request.namespace} if request.namespace else {}), "labels": labels}
     metadata = {**named, "annotations": notes}
     several = configuration.run.nodes > 1
-    template = merged(_pod(configuration, request, site, order, name, labels), site.template, "--pod-template")
+    pod = merged(_pod(configuration, request, site, order, name, labels), site.template, "--pod-template")
     added = site.template.get("metadata") or {}
     job = {
         "apiVersion": "batch/v1",
@@ -203,7 +203,7 @@ def of_trial(  # noqa: PLR0917 - what one trial depends on
             "parallelism": configuration.run.nodes,
             "backoffLimit": 0,  # one pod that fails ends the run everywhere; a second try is a trial of its own
             "ttlSecondsAfterFinished": KEPT_S,
-            "template": template,
+            "template": pod,
         },
     }
     text = Path(str(request.configuration)).read_text(encoding="utf-8")

@@ -98,8 +98,8 @@ def _params(path: Path, file: str) -> Iterator[Finding]:
     try:
         content = outside.read_bytes(path, PARAMS_LIMIT)
     except (OSError, outside.Refused) as error:
-        why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
-        yield _found(file, PARAMS, why, "make it a file, or take it out: MLPerf's package checker breaks down on it")
+        fix = "make it a file, or take it out: MLPerf's package checker breaks down on it"
+        yield _found(file, PARAMS, outside.why(path, error), fix)
         return
     if content.endswith(b"\n"):
         fix = "end its last line without a newline: MLPerf's package checker compares it whole"

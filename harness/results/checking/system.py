@@ -36,10 +36,8 @@ def read_description(path: Path) -> dict[str, Any] | str:
     """The JSON's content, or what is wrong with it as a whole."""
     try:
         content = outside.read_json(path)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    except ValueError as error:
-        return str(error).removeprefix(f"{path}: ")
+    except (OSError, outside.Refused) as error:
+        return outside.why(path, error)
     return content if isinstance(content, dict) else "no JSON object"
 
 
