@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from benchmarks.detection import capabilities
 from benchmarks.detection.data_path import data
 from benchmarks.detection.data_set import checked
+from benchmarks.detection.data_set.picture_forms import Form
 from benchmarks.detection.quality import coco
 from benchmarks.detection.quality.evaluation import Evaluation
 from benchmarks.detection.tables import DetectorConfig
@@ -98,6 +100,10 @@ class Folder:
     def evaluated_and_trained_on(self) -> int:
         """How many pictures to evaluate are among those to learn from; 0 unchecked."""
         return self._half("eval").trained_on
+
+    def forms(self) -> Mapping[Form, int]:
+        """How many of the pictures to learn from are of which form to a GPU's decoders; {} unchecked."""
+        return self._half("train").forms
 
     def eval_batch_sizes(self) -> set[int]:
         """Numbers of images that this rank's batches of an evaluation have; the last one may be shorter."""

@@ -130,7 +130,7 @@ class DetectorSession(ABC):
     def _decoding(self) -> Mapping[str, float]:
         settings = self.settings.data
         device = self.context.device if self.settled.jpeg_on_device else "cpu"
-        return nvjpeg.asked_for(settings.backend, device, settings.hw_decoder_load)
+        return nvjpeg.shares(settings.backend, device, settings.hw_decoder_load, self.folder.forms())
 
     def chosen(self) -> Mapping[str, Plain]:
         return self.init.chosen()

@@ -70,6 +70,7 @@ def test_it_leaves_documents_of_ours_and_pictures_where_they_are(folder: Path) -
     assert train.original == folder / "annotations/instances_train2017.json"
     assert train.counts == checked.Counts(12, 12, 24, [8, 8, 8], 0, 0)
     assert evaluation.counts == checked.Counts(6, 6, 12, [4, 4, 4])
+    assert train.forms == {"baseline": 12}
     assert {path.name for path in ours.iterdir()} == {"train.json", "eval.json", checked.MANIFEST}
     assert annotation_file.read(train.annotations).category_ids.tolist() == [2, 1, 3], "ranks of 3, 1, 7, in this order"
 

@@ -128,15 +128,24 @@ def test_nothing_is_left_out_of_a_run_that_decodes_whole_pictures_anyway(monkeyp
 @pytest.mark.parametrize(
     ("backend", "device", "engines", "shares"),
     [
-        ("dali", "cuda:0", 7, {"jpeg_engines": 0.65, "cuda": 0.35}),
-        ("dali", "cuda:0", 0, {"jpeg_engines": 0.0, "cuda": 1.0}),  # no GPU before Hopper but the A100 has any
-        ("torch", "cuda:0", 7, {"nvjpeg": 1.0}),
+        ("dali", "cuda:0", 7, {"jpeg_engines": 0.39, "cuda": 0.41, "other": 0.2}),
+        (
+            "dali",
+            "cuda:0",
+            0,
+            {"jpeg_engines": 0.0, "cuda": 0.8, "other": 0.2},
+        ),  # no GPU before Hopper but the A100 has any
+        ("torch", "cuda:0", 7, {"nvjpeg": 0.8, "cpu": 0.2}),
         ("dali", "cpu", 0, {"cpu": 1.0}),
         ("torch", "xpu:0", 0, {"cpu": 1.0}),
     ],
 )
-def test_who_decodes_which_share(
+def test_who_decodes_which_share_goes_by_what_the_files_are(
     monkeypatch: pytest.MonkeyPatch, backend: str, device: str, engines: int, shares: dict[str, float]
 ) -> None:
     monkeypatch.setattr(nvjpeg, "engines", lambda: engines)
-    assert nvjpeg.asked_for(backend, device, 0.65) == shares
+    assert nvjpeg.shares(backend, device, 0.65, {"baseline": 60, "jpeg": 20, "other": 20}) == shares
+
+
+def test_of_files_that_nobody_looked_at_no_share_is_told() -> None:
+    assert nvjpeg.shares("dali", "cuda:0", 1.0, {}) == {}

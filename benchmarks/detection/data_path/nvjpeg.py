@@ -12,7 +12,10 @@ import ctypes
 import importlib.util
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+
+from benchmarks.detection.data_set.picture_forms import Form
 
 RIGHT_EDGES = (13, 2)  # from this version on a region's edge is right: NVIDIA's decoder warns before it
 NAMES = ("libnvjpeg.so.13", "libnvjpeg.so.12")  # as DALI's decoder asks, for CUDA 13 and for CUDA 12
@@ -76,17 +79,25 @@ def engines() -> int:
     return 0
 
 
-def asked_for(backend: str, device: str, hw_decoder_load: float) -> dict[str, float]:
-    """Which share of the JPEG files is given to whom: a GPU's JPEG engines, CUDA, the processor.
+def shares(backend: str, device: str, hw_decoder_load: float, forms: Mapping[Form, int]) -> dict[str, float]:
+    """Which share of the pictures whose decoder decodes: a GPU's JPEG engines, CUDA, the processor, by what the files are.
 
-    What is no baseline JPEG goes to CUDA or the processor all the same. How busy the engines were is in the telemetry.
+    `forms`: how many pictures have each, nothing where nobody looked: then there is no share. DALI gives `hw_decoder_load` of
+    the baseline JPEG files to the engines and all other JPEG files to CUDA; what is no JPEG ("other") goes to whatever knows
+    its form. torchvision leaves the choice to nvJPEG. How busy the engines were is in the telemetry.
     """
     if not device.startswith("cuda"):
         return {"cpu": 1.0}
+    if (total := sum(forms.values())) == 0:
+        return {}
+    baseline, other = forms.get("baseline", 0), forms.get("other", 0)
+    found: dict[str, float]
     if backend == "torch":
-        return {"nvjpeg": 1.0}  # whose choice it is
-    share = hw_decoder_load if engines() else 0.0
-    return {"jpeg_engines": share, "cuda": round(1.0 - share, 6)}
+        found = {"nvjpeg": total - other, "cpu": other}
+    else:
+        by_engines = baseline * hw_decoder_load if engines() else 0.0
+        found = {"jpeg_engines": by_engines, "cuda": total - other - by_engines, "other": other}
+    return {name: round(count / total, 6) for name, count in found.items()}
 
 
 def version(path: str) -> tuple[int, int, int]:

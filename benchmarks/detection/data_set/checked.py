@@ -12,13 +12,15 @@ like any data; nothing that was read here stays in memory for it, nor of a pictu
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +37,8 @@ from benchmarks.detection.data_set import (
 )
 from benchmarks.detection.data_set.annotation_file import Annotations
 from benchmarks.detection.data_set.faults import shown
-from benchmarks.detection.data_set.picture_files import Listed
+from benchmarks.detection.data_set.picture_files import Listed, Looked
+from benchmarks.detection.data_set.picture_forms import Form
 from benchmarks.detection.tables import Data, DetectorConfig
 
 MANIFEST, MAKING = "checked.json", ".making-"
@@ -68,6 +71,9 @@ class Half:
     counts: Counts | None  # None of a folder that was not checked
     trained_on: int = 0  # pictures of this half that are used, and that the training half has too
     category_ids: list[int] | None = None  # the user's own, ascending: those in `annotations` are their places, from 1
+    forms: Mapping[Form, int] = field(
+        default_factory=dict
+    )  # of the pictures with boxes, how many have each; {} unchecked
 
     def category_id(self, number: int) -> int:
         """The user's own id of a category that `annotations` calls `number`."""
@@ -97,6 +103,7 @@ def half(data_dir: Path, settings: Data, name: Name) -> Half:
         Counts(**found["counts"]),
         found["trained_on"][settings.eval_images_without_boxes],
         found["category_ids"],
+        found["forms"],
     )
 
 
@@ -234,10 +241,10 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
         raise ValueError(f"{read['eval'].path}: every box is a crowd (iscrowd 1), so that there is nothing to find")
     for name in HALVES:
         _as_many_images(config, read[name].path, name, counts(read[name], read["train"]))
-    not_for_dali: dict[Name, list[str]] = {}
+    looked: dict[Name, Looked] = {}
     for name in HALVES:
         listed = [Listed(*each) for each in zip(read[name].file_names, *read[name].sizes.T.tolist(), strict=True)]
-        not_for_dali[name] = picture_files.check(originals[name].images, listed, read[name].path, progress)
+        looked[name] = picture_files.check(originals[name].images, listed, read[name].path, progress)
     # of pictures to evaluate that have boxes, and of all: which are evaluated is the configuration's to say
     trained_on = {"train": [0, 0], "eval": _in_both(originals, read)}
     manifest: dict[str, Any] = {
@@ -256,7 +263,8 @@ def _check(config: DetectorConfig, originals: dict[Name, Half], folder: Path, pr
                 "trained_on": trained_on[name],
                 "category_ids": sorted(read[name].category_ids.tolist()),
                 "narrowest": _narrowest(read[name]),
-                "not_for_dali": [not_for_dali[name][: faults.SHOWN], len(not_for_dali[name])],
+                "not_for_dali": [looked[name].not_for_dali[: faults.SHOWN], len(looked[name].not_for_dali)],
+                "forms": Counter(itertools.compress(looked[name].forms, read[name].boxed)),
             }
         (making / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         if folder.exists():

@@ -23,6 +23,7 @@ from PIL import Image
 from benchmarks.detection.data_set import picture_forms
 from benchmarks.detection.data_set.annotation_checks import MOST_PIXELS
 from benchmarks.detection.data_set.faults import SHOWN, listed, shortened
+from benchmarks.detection.data_set.picture_forms import Form
 
 TAIL_BYTES = 1024  # some encoders pad after the end marker, which coded pixels cannot contain
 HEAD_BYTES = 512
@@ -44,29 +45,42 @@ class Listed:
     height: int
 
 
-def check(folder: Path, pictures: Sequence[Listed], source: Path, progress: Progress) -> list[str]:
-    """ValueError that names the first that are missing, differ from what the annotation file `source` says, or are damaged.
+@dataclass(frozen=True)
+class Looked:
+    """What was found at pictures of which nothing is wrong."""
 
-    Returns those that are not for DALI, each with what it is.
-    """
+    forms: list[Form]  # of each, in their order
+    not_for_dali: list[str]  # those that are not, each with what it is
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    fault: str | None = None
+    rare: str | None = None  # what it is that is not for DALI
+    form: Form = "other"
+
+
+def check(folder: Path, pictures: Sequence[Listed], source: Path, progress: Progress) -> Looked:
+    """ValueError that names the first that are missing, differ from what the annotation file `source` says, or are damaged."""
     missing = _missing(folder, pictures)
     if missing:
         raise ValueError(f"{folder} lacks what {source} lists: {listed(missing[:SHOWN], len(missing))}")
     faults: list[str] = []
-    not_for_dali: list[str] = []
+    looked = Looked([], [])
     with warnings.catch_warnings(), ThreadPoolExecutor(READERS, thread_name_prefix="looking") as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # counted by us, see MOST_PIXELS
         found = looked_at(pool, lambda picture: _seen(folder / picture.name, picture), pictures)
-        for done, (picture, (text, rare)) in enumerate(zip(pictures, found, strict=True), start=1):
-            if text is not None:
-                faults.append(f"{shortened(picture.name)}: {text}")
-            elif rare is not None:
-                not_for_dali.append(f"{shortened(picture.name)}: {rare}")
+        for done, (picture, seen) in enumerate(zip(pictures, found, strict=True), start=1):
+            looked.forms.append(seen.form)
+            if seen.fault is not None:
+                faults.append(f"{shortened(picture.name)}: {seen.fault}")
+            elif seen.rare is not None:
+                looked.not_for_dali.append(f"{shortened(picture.name)}: {seen.rare}")
             if done % CHUNK == 0 or done == len(pictures):
                 progress(f"looking at the pictures of {folder.name}", done, len(pictures))
     if faults:
         raise ValueError(f"{folder}: {listed(faults[:SHOWN], len(faults))}")
-    return not_for_dali
+    return looked
 
 
 def looked_at(pool: ThreadPoolExecutor, look: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -153,17 +167,16 @@ def _folded(name: str) -> str:
 
 def fault(path: Path, said: Listed | None = None) -> str | None:
     """What is wrong with the picture, or None. Pixels are decoded only where the end of a file does not tell."""
-    return _seen(path, said)[0]
+    return _seen(path, said).fault
 
 
-def _seen(path: Path, said: Listed | None) -> tuple[str | None, str | None]:
-    """What is wrong with the picture, and what it is that is not for DALI; None for nothing."""
+def _seen(path: Path, said: Listed | None) -> _Seen:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would keep a reader waiting for ever
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                return "not a file", None
+                return _Seen("not a file")
             # Read beginning and end alone, and leave neither in memory: the timed run finds on the disk what was there
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             try:
@@ -171,7 +184,7 @@ def _seen(path: Path, said: Listed | None) -> tuple[str | None, str | None]:
             finally:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}", None
+        return _Seen(f"cannot be read: {error.strerror or error}")
 
 
 def first_damaged(folder: Path, names: Sequence[str]) -> str | None:
@@ -216,22 +229,21 @@ def faults_and_sizes(
                 progress(what, done, len(names))
 
 
-def _looked_into(file: IO[bytes], size: int, said: Listed | None) -> tuple[str | None, str | None]:
-    """As `_seen`."""
+def _looked_into(file: IO[bytes], size: int, said: Listed | None) -> _Seen:
     if size == 0:
-        return "empty", None
+        return _Seen("empty")
     try:
         with Image.open(file) as picture:
-            wrong = _not_as_said(picture, said) or picture_forms.unusual(picture)
-            rare = (
-                picture_forms.not_for_dali(picture, file) if wrong is None else None
-            )  # which a loaded one no longer tells
-            return wrong or _cut_off(picture, file, size), rare
+            if (wrong := _not_as_said(picture, said) or picture_forms.unusual(picture)) is not None:
+                return _Seen(wrong)
+            # which a loaded one no longer tells
+            rare, form = picture_forms.not_for_dali(picture, file), picture_forms.for_decoders(picture)
+            return _Seen(_cut_off(picture, file, size), rare, form)
     except Image.DecompressionBombError:
-        return f"more than {2 * MOST_PIXELS:,} px, expected {MOST_PIXELS:,} at most", None
+        return _Seen(f"more than {2 * MOST_PIXELS:,} px, expected {MOST_PIXELS:,} at most")
     except Exception:  # noqa: BLE001 - whatever a decoder raises is about the file
         file.seek(0)
-        return kind(file.read(HEAD_BYTES)), None
+        return _Seen(kind(file.read(HEAD_BYTES)))
 
 
 def _not_as_said(picture: Image.Image, said: Listed | None) -> str | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, JpegImagePlugin
 
+# As a GPU's decoders tell them apart: its JPEG engines take the first alone, see `for_decoders`
+Form = Literal["baseline", "jpeg", "other"]
 ANY_COLOURS = {"JPEG", "MPO", "PNG", "WEBP"}
 MOVING = {
     "PNG",
@@ -80,6 +82,19 @@ def _several_pages(picture: Any) -> str | None:
         of_another = isinstance(kind, int) and kind & (SMALLER | MASK)
         pages += not of_another and directory.get(OLD_SUBFILE_TYPE) != OLD_SMALLER
     return f"a TIFF file of {pages} pages; {ONE_EACH}" if pages > 1 else None
+
+
+def for_decoders(picture: Image.Image) -> Form:
+    """What an open picture that is not loaded is to a GPU.
+
+    Its engines decode baseline JPEG files of grey, or of three colours of which the second and third have as many pixels as the
+    first, half as many or a quarter: not progressive ones, nor those of four colours.
+    """
+    if picture.format not in {"JPEG", "MPO"}:
+        return "other"
+    if picture.info.get("progressive"):
+        return "jpeg"
+    return "baseline" if picture.mode == "L" or JpegImagePlugin.get_sampling(picture) >= 0 else "jpeg"
 
 
 def not_for_dali(picture: Image.Image, file: IO[bytes]) -> str | None:

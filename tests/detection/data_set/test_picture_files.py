@@ -138,7 +138,7 @@ LET_THROUGH: dict[str, bytes] = {
 def test_what_is_let_through_comes_out_the_same_from_both_data_paths(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(LET_THROUGH[name])
-    assert check(tmp_path, [Listed(name, 64, 48)], tmp_path / "x.json", ignore) == []
+    assert check(tmp_path, [Listed(name, 64, 48)], tmp_path / "x.json", ignore).not_for_dali == []
     assert np.array_equal(by_dali(path), by_torch(path))
 
 
@@ -199,7 +199,7 @@ def test_of_a_rare_form_is_told_and_what_needs_no_dali_reads_it(name: str, tmp_p
     (tmp_path / "x").write_bytes(content)
     assert fault(tmp_path / "x") is None
     assert by_torch(tmp_path / "x").shape == (48, 64, 3)
-    (told,) = check(tmp_path, [Listed("x", 64, 48)], tmp_path / "x.json", ignore)
+    (told,) = check(tmp_path, [Listed("x", 64, 48)], tmp_path / "x.json", ignore).not_for_dali
     assert told.startswith(f"x: {says}")
 
 
@@ -418,3 +418,23 @@ def test_the_first_that_pillow_cannot_decode_is_found(tmp_path: Path) -> None:
     assert picture_files.first_damaged(folder, names) is None
     (folder / "004.jpg").write_bytes(JPEG[:-200])
     assert (picture_files.first_damaged(folder, names) or "").startswith(f"{folder / '004.jpg'}: cut off")
+
+
+@pytest.mark.parametrize(
+    ("form", "mode", "how", "decoders"),
+    [
+        ("JPEG", "RGB", {}, "baseline"),
+        ("JPEG", "RGB", {"subsampling": 0}, "baseline"),
+        ("JPEG", "L", {}, "baseline"),
+        ("JPEG", "RGB", {"progressive": True}, "jpeg"),
+        ("JPEG", "L", {"progressive": True}, "jpeg"),
+        ("JPEG", "CMYK", {}, "jpeg"),
+        ("PNG", "RGB", {}, "other"),
+    ],
+)
+def test_a_gpu_s_engines_decode_baseline_jpeg_files(
+    form: str, mode: str, how: dict[str, object], decoders: str, tmp_path: Path
+) -> None:
+    photograph(mode).save(tmp_path / "x", form, **how)  # type: ignore[arg-type]
+    looked = check(tmp_path, [Listed("x", 64, 48)], tmp_path / "x.json", ignore)
+    assert looked.forms == [decoders] and not looked.not_for_dali
