@@ -10,6 +10,8 @@
 #   fused        240 s   the step with and without each part of compute.fused that is not judged yet
 #   kernels      150 s   ours, compiled, against float64
 #   parts        240 s   the step, an evaluation, the kernels' table, constants of the kernels in turns, all of cuDNN's plans
+#   accuracy     240 s   the losses of 200 steps of 64 pictures in the configuration's precision, all its choices on, and in fp32,
+#                        beside the spread between two seeds
 #   tests        240 s   every test of a GPU
 #
 # Without PART all of them, in this order. Each has a limit of its own, prints its figures as they come, and leaves them in OUT
@@ -19,7 +21,7 @@
 #
 # Exit codes: 0 all well, 1 a part failed or was cut off, 2 usage, 6 no GPU, 130 interrupted.
 set -uo pipefail
-parts='correct turns end_to_end fused kernels parts tests'
+parts='correct turns end_to_end fused kernels parts accuracy tests'
 if [[ ${1-} == -h || ${1-} == --help ]]; then
     sed -n '2,/^$/{/^set /q; s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
     exit 0
@@ -79,6 +81,7 @@ versions = [f"torch {torch.__version__}", f"cuDNN {torch.backends.cudnn.version(
 for name, module, version, lost in (
     ("its graphs", "cudnn", "backend_version", "without tests of them and convolutions of compute.fused"),
     ("DALI", "nvidia.dali", "__version__", "without all that is by it"),
+    ("matplotlib", "matplotlib", "__version__", "without charts"),
 ):
     try:
         found = getattr(importlib.import_module(module), version)
@@ -92,7 +95,7 @@ here = Context(device="cuda:0")
 try:
     config = command.fitted(options.arguments([sys.argv[1]]), here.device)
     setup.check_folder(config, pathlib.Path(sys.argv[2]))
-    if measured := ", ".join(sorted({"turns", "end_to_end", "fused", "parts"} & set(sys.argv[3].split()))):
+    if measured := ", ".join(sorted({"turns", "end_to_end", "fused", "parts", "accuracy"} & set(sys.argv[3].split()))):
         BENCHMARK.check(config, here)
 except NotSuitable as error:
     sys.stderr.write(f"error: {measured} cannot be measured here: {error}; or name other parts\n")
@@ -141,9 +144,9 @@ part() { # name, seconds, command...
     wait "$tee" || failed=1
 }
 
-measured() { # name, seconds, sections
+measured() { # name, seconds, sections, options...
     part "$1" "$2" "$python" -m measuring.ssd "$configuration" --data-dir "$data" --only "$3" --budget "$(($2 - 30))" \
-        --rounds 3 --json "$out/$1.json" --chart "$out/$1.png"
+        --rounds 3 --json "$out/$1.json" --chart "$out/$1.png" "${@:4}"
 }
 
 # several at a time: one after the other they would take three times as long, most of it on the host. The plans of their small
@@ -159,5 +162,6 @@ measured fused 240 fused
 part kernels 150 "${tests[@]}" --numprocesses 12 --dist load --durations=10 \
     tests/ssd/norm_cases.py tests/ssd/convolution_cases.py tests/ssd/loss_cases.py
 measured parts 240 step,evaluation,kernels,constants,plans
+measured accuracy 240 accuracy --batch-size 64 # in fp32 without compiling, which takes ten times as long
 part tests 240 "${tests[@]}" -m gpu --numprocesses 6 --dist loadfile --durations=25 tests
 exit $failed

@@ -344,6 +344,15 @@ def _every_form_compiled() -> Iterator[None]:
         yield
 
 
+def _draw(asked: argparse.Namespace, found: reports.Report, console: Console) -> None:
+    try:
+        reports.draw(found, f"{asked.configuration} on {found.machine['device']}", asked.chart)
+    except ImportError as error:  # a machine that is lent may have no more than what measures
+        console.print(f"no chart: {error}", highlight=False)
+    else:
+        console.print(f"chart: {asked.chart}", highlight=False)
+
+
 def _leave(asked: argparse.Namespace, found: reports.Report, console: Console) -> int:
     """Shown, and on the disk: NOT_SUITABLE where that does not take it."""
     reports.show(found, console)
@@ -351,8 +360,7 @@ def _leave(asked: argparse.Namespace, found: reports.Report, console: Console) -
         reports.write_json(found, asked.json)
         console.print(f"all samples: {asked.json}", highlight=False)
         if found.comparisons or found.losses:
-            reports.draw(found, f"{asked.configuration} on {found.machine['device']}", asked.chart)
-            console.print(f"chart: {asked.chart}", highlight=False)
+            _draw(asked, found, console)
         elif asked.chart.is_file():
             asked.chart.unlink()  # an earlier profile's, which is not of these samples
     except OSError as error:

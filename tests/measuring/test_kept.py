@@ -8,12 +8,14 @@ import json
 import os
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from benchmarks.detection import capabilities
 from benchmarks.detection.data_path import nvjpeg
@@ -269,3 +271,16 @@ def test_the_command_measures_with_as_many_threads_as_there_are(
     words = ("--only", "turns", "--threads", "2")
     assert run(configuration, folder, tmp_path, *words) == 0
     assert left(tmp_path)["machine"]["threads"] == 2
+
+
+def test_without_a_library_that_draws_all_samples_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a lent machine there was a traceback, and an exit code of a part that failed."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(report, "show", lambda *_: None)
+    found = report.Report({"device": "cpu"}, {}, {}, losses={"fp32": [2.0] * 12})
+    asked = Namespace(configuration="small", json=tmp_path / "p.json", chart=tmp_path / "p.png")
+    assert command._leave(asked, found, Console()) == 0
+    assert json.loads(asked.json.read_text())["losses"] and not asked.chart.exists()
+    assert "no chart: " in capsys.readouterr().out

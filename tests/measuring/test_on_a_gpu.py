@@ -110,7 +110,7 @@ def test_which_nvjpeg_decodes_is_said_before_anything_is_measured(place: Path) -
     assert f"decode is not as configured: whole pictures: nvJPEG {version} is loaded" in out.partition("== turns")[0]
 
 
-@pytest.mark.parametrize("missing", ["cudnn", "nvidia.dali"])
+@pytest.mark.parametrize("missing", ["cudnn", "matplotlib", "nvidia.dali"])
 def test_what_is_missing_keeps_no_part_from_being_measured_that_goes_without(place: Path, missing: str) -> None:
     """Nothing but parts of compute.fused is computed by cuDNN's graphs, and the whole lease was refused without them."""
     small.folder(place / "data")
@@ -123,9 +123,13 @@ def test_what_is_missing_keeps_no_part_from_being_measured_that_goes_without(pla
         f"importlib.util.find_spec = lambda name, *more: None if name == {missing!r} else find(name, *more)",
     )
     out, err = (run := begun(place, str(path), "turns", "kernels", PYTHONPATH=str(place))).communicate()
-    if missing == "cudnn":
+    if missing != "nvidia.dali":
         assert run.returncode == 0 and "\n== kernels" in out, err
-        assert "its graphs: missing (" in out and "without tests of them and convolutions of compute.fused" in out
+        name, lost = {
+            "cudnn": ("its graphs", "tests of them and convolutions of compute.fused"),
+            "matplotlib": ("matplotlib", "charts"),
+        }[missing]
+        assert f"{name}: missing (" in out and f": without {lost}" in out
     else:
         assert (run.returncode, out) == (2, "") and "error: turns cannot be measured here: " in err
         assert 'backend = "torch"' in err and "or name other parts" in err
@@ -158,8 +162,9 @@ def test_each_part_is_shown_kept_and_judged(place: Path) -> None:
     for part in ("turns", "fused"):
         kept = (place / f"out/{part}.txt").read_text()
         assert kept in out and f"measuring.ssd mine.toml --data-dir {place}/data --only {part}" in kept
-    out, _ = (run := begun(place, "mine.toml", "turns")).communicate()
+    out, _ = (run := begun(place, "mine.toml", "turns", "accuracy")).communicate()
     assert run.returncode == 0
+    assert "--only accuracy --budget 210 --rounds 3" in out and "accuracy.png --batch-size 64\n" in out
 
 
 def test_a_process_that_a_part_left_behind_is_not_waited_for(place: Path) -> None:
