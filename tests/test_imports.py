@@ -58,13 +58,14 @@ INNER: dict[str, dict[str, set[str]]] = {
     "benchmarks/detection": {
         "found": set(),
         "own_folder": set(),
+        "phases": set(),
         "tables": set(),
         "whole": set(),
         "worker": set(),
         "data_set": {"own_folder", "tables"},
         "download": {"data_set", "whole"},
         "data_path": {"data_set", "found", "tables"},
-        "quality": {"data_set", "found"},
+        "quality": {"data_set", "found", "phases"},
         "embedded": {"own_folder", "worker"},
     },
     "harness/execution": {

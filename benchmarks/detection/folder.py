@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from benchmarks.detection import capabilities
 from benchmarks.detection.data_path import data
 from benchmarks.detection.data_set import checked
 from benchmarks.detection.data_set.picture_forms import Form
+from benchmarks.detection.phases import Phases
 from benchmarks.detection.quality import coco
 from benchmarks.detection.quality.evaluation import Evaluation
 from benchmarks.detection.tables import DetectorConfig
@@ -59,6 +62,7 @@ class Folder:
             self.config.evaluation.evaluator,
             self.context.world_size,
             self.context.rank,
+            Phases(torch.device(self.context.device)),
             self.config.evaluation.metric,
         )
 

@@ -30,9 +30,7 @@ class Detections:
 
 
 class Batches(Protocol):
-    """An epoch after epoch of batches; `wait_s` is the host's time spent waiting for them since it was last set to 0."""
-
-    wait_s: float
+    """An epoch after epoch of batches."""
 
     @property
     def samples(self) -> int:

@@ -1,4 +1,4 @@
-"""Where the time of training goes, phase after phase, on the clock of whoever does the work: the GPU's, or a CPU's.
+"""Where time goes, of training and of an evaluation, phase after phase, on the clock of whoever does the work: GPU or CPU.
 
     data_starved      the device has nothing to do for lack of a batch
     forward_loss      input brought into the network's form, forward pass, loss
@@ -6,6 +6,8 @@
     all_reduce_wait   from there until the gradients of all ranks are summed; what was summed meanwhile costs nothing
     optimizer
     logging           after the last step of an interval: the loss is read, the harness writes its lines
+
+An evaluation is a chain of the same kind, with names of its own: see benchmarks.detection.quality.evaluation.
 
 On CUDA a phase begins with an event in the stream, so that the host is never waited for: the host may be far ahead, and
 the time that it spends waiting for a batch says nothing of the device. Events are read once an interval, after the loss
@@ -38,7 +40,7 @@ class Phases:
         self.graph: PhasesOfGraph | None = None  # that was replayed last
 
     def begin(self, name: str) -> None:
-        """End the phase before and begin `name`, one of harness.contract.STEP_PHASES."""
+        """End the phase before and begin `name`; of a step one of harness.contract.STEP_PHASES."""
         if self.recording is not None:
             self.recording.begin(name)
             return
@@ -86,6 +88,14 @@ class Phases:
         self.spare += [event for _, event in self.chain[:-1] if isinstance(event, torch.cuda.Event)]
         del self.chain[:-1]
         return found
+
+    def stop(self) -> Mapping[str, float]:
+        """End the phase that goes on, and wait for the device: the seconds of each since the last call."""
+        self.begin("stopped")
+        _, end = self.chain[-1]
+        if isinstance(end, torch.cuda.Event):
+            end.synchronize()
+        return self.seconds()
 
     def _end_of_last(self, name: str) -> torch.cuda.Event:
         """Where the last phase of that name ended."""

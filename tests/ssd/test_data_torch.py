@@ -162,7 +162,6 @@ def test_batches_are_made_ahead_and_waiting_is_counted(tmp_path: Path, monkeypat
     batches = data.train_batches(source(tmp_path, 12), Augmentation(), BOXES, order_seed=1, augmentation_seed=2)
     taken = iter(batches)
     next(taken)
-    assert batches.wait_s > 0
     assert len(made) >= 3
     until = time.monotonic() + PATIENCE_S
     while len(made) < 6 and time.monotonic() < until:

@@ -165,7 +165,7 @@ def test_an_epoch_has_the_same_images_once_whatever_the_number_of_ranks(sixteen:
 
 def gathered(rank: int, world: int, folder: Path) -> Any:
     """As many rows as the rank's number: rank 0 has none."""
-    here = evaluation.Evaluation(None, None, None, "hotcoco", world, rank)  # type: ignore[arg-type]
+    here = evaluation.Evaluation(None, None, None, "hotcoco", world, rank, None)  # type: ignore[arg-type]
     mine = torch.arange(7 * rank, dtype=torch.float64).reshape(rank, 7).numpy() + 1 / 3 + 2.0**40 * rank
     ids = torch.full((rank,), 2**31 - 1 - rank, dtype=torch.int64).numpy()
     return np.concatenate(here._all_ranks(mine)), np.concatenate(here._all_ranks(ids)), mine

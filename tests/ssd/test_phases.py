@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.detection import phases
+from benchmarks.detection.data_path import data
 from benchmarks.detection.phases import Phases
 from harness import config
 from harness.contract import STEP_PHASES, Context
@@ -79,3 +81,13 @@ def test_a_session_s_intervals_account_for_all_their_time(tmp_path: Path, device
     assert names == set(STEP_PHASES) - {"all_reduce_wait"}
     told = sum(sum(each.phases.values()) for each in intervals)
     assert 0.5 * whole < told <= whole, "all but the end of the last interval"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_an_evaluation_s_clock_is_its_device_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    from benchmarks.ssd.folder import Folder
+
+    monkeypatch.setattr(data, "eval_batches", lambda _: None)
+    tables: Any = config.parse(small.content(data={"backend": "torch"}), name="small", source="small").tables
+    opened = Folder(tables, Context(device=device, data_dir=small.folder(tmp_path)))
+    assert opened.evaluation().phases.on_cuda == (device != "cpu")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -117,7 +116,6 @@ class DaliBatches:
     source: Source
     in_use: InUse
     given: int | None  # batches of an epoch; None: all there are
-    wait_s: float = field(default=0.0)
 
     @property
     def samples(self) -> int:
@@ -127,7 +125,6 @@ class DaliBatches:
     def __iter__(self) -> Iterator[Batch]:
         epoch = iter(self.iterator)
         for number in itertools.count():
-            start = time.perf_counter()
             try:
                 (batch,) = next(epoch)
             except StopIteration:
@@ -136,8 +133,6 @@ class DaliBatches:
                 if DECODERS not in str(error):
                     raise
                 raise RuntimeError(f"{error}\n{blamed(self.source)}") from error
-            finally:
-                self.wait_s += time.perf_counter() - start
             if self.given is not None and number >= self.given:
                 continue  # read to the epoch's end, without which DALI does not begin the next one
             try:

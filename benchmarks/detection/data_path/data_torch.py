@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +43,6 @@ class TorchBatches(ABC):
     source: Source
     pictures: Sequence[Picture]
     epoch: int = 0  # the one that comes next, 0-based
-    wait_s: float = 0.0
 
     @property
     def samples(self) -> int:
@@ -62,9 +60,7 @@ class TorchBatches(ABC):
                         break
                 if not coming:
                     break
-                start = time.perf_counter()
                 draw = coming.popleft().result()
-                self.wait_s += time.perf_counter() - start
                 for tensor in draw.values():
                     if tensor.is_cuda:  # its memory must outlive what training's stream still does with it
                         tensor.record_stream(torch.cuda.current_stream(tensor.device))

@@ -17,14 +17,6 @@ class Remembered:
         self.first: dict[str, Tensor] = {}  # empty until there was one
 
     @property
-    def wait_s(self) -> float:
-        return self._batches.wait_s
-
-    @wait_s.setter
-    def wait_s(self, value: float) -> None:
-        self._batches.wait_s = value
-
-    @property
     def samples(self) -> int:
         return self._batches.samples
 

@@ -3,11 +3,16 @@
 Ranks detect on their own shard and hold their detections against its ground truth at once; rank 0 gathers the matches, as one
 tensor a rank, checks that no image is missing or counted twice, and sums up. By pycocotools and by VOC's metric, which know no
 parts, rank 0 is given the detections and does all of it.
+
+Where its time goes, on the clock of whoever does the work (benchmarks.detection.phases):
+
+    evaluation_data_starved   the device has nothing to do for lack of a batch
+    evaluation_forward        the network, its detections, and their way to the host
+    evaluation_metric         they are held against the ground truth, gathered and summed up
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -19,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from benchmarks.detection.found import Batches, Detections
+from benchmarks.detection.phases import Phases
 from benchmarks.detection.quality import coco, voc_metric
 
 IMAGES_SHOWN = 8
@@ -35,6 +41,7 @@ class Evaluation:
     evaluator: coco.Evaluator
     world_size: int
     rank: int
+    phases: Phases
     metric: Literal["coco"] | voc_metric.Year = "coco"
     first_rows: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 7)))
     first_ids: list[int] = field(default_factory=list)
@@ -46,20 +53,21 @@ class Evaluation:
         ids: list[npt.NDArray[np.int64]] = []
         by_parts = self.metric == "coco" and self.evaluator == "hotcoco"
         matching = coco.Matching(self.ground_truth) if by_parts else None
-        start, self.batches.wait_s, matching_s = time.perf_counter(), 0.0, 0.0
+        self.phases.restart("evaluation_data_starved")
         for batch in self.batches:
+            # before the ids are read: of a GPU's batch that is where the host waits for the decoders
+            self.phases.begin("evaluation_forward")
             batch_ids = batch["image_ids"].flatten().cpu().numpy().astype(np.int64)
-            if len(batch_ids) == 0:  # the last batch of a shard that ends where another's goes on
-                continue
-            ids.append(batch_ids)
-            rows.append(self.ground_truth.rows(detect(batch["images"]), batch_ids))
-            if matching is not None:
-                began = time.perf_counter()
-                matching.add(batch_ids, rows[-1])
-                matching_s += time.perf_counter() - began
+            if len(batch_ids) > 0:  # the last batch of a shard that ends where another's goes on has none
+                ids.append(batch_ids)
+                rows.append(self.ground_truth.rows(detect(batch["images"]), batch_ids))
+                if matching is not None:
+                    self.phases.begin("evaluation_metric")
+                    matching.add(batch_ids, rows[-1])
+            self.phases.begin("evaluation_data_starved")
+        self.phases.begin("evaluation_metric")
         self.first_rows = np.concatenate(rows[:2])
         self.first_ids = ids[0][:IMAGES_SHOWN].tolist() if ids else []
-        detected = time.perf_counter()
         seen = np.concatenate(self._all_ranks(np.concatenate([np.empty(0, np.int64), *ids])))
         if matching is not None:
             parts = self._all_ranks(matching.to_array())
@@ -67,12 +75,7 @@ class Evaluation:
         else:
             all_rows = self._all_ranks(np.concatenate(rows))
             found = self._agreed(seen, lambda: self._quality(np.concatenate(all_rows)))
-        waited = self.batches.wait_s  # each batch is waited for until its detections are there: so does the device
-        self.phase_seconds = {
-            "evaluation_data_starved": waited,
-            "evaluation_forward": detected - start - waited - matching_s,
-            "evaluation_metric": time.perf_counter() - detected + matching_s,
-        }
+        self.phase_seconds = dict(self.phases.stop())
         return found
 
     def _all_ranks(self, mine: npt.NDArray[T]) -> list[npt.NDArray[T]]:

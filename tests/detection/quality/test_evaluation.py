@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ import torch.multiprocessing
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from benchmarks.detection import phases as clocks
 from benchmarks.detection.found import Detections
+from benchmarks.detection.phases import Phases
 from benchmarks.detection.quality import coco, panels
 from benchmarks.detection.quality.evaluation import Evaluation, average_running_statistics
 from benchmarks.ssd.data import Source, eval_batches, unnormalise
@@ -74,7 +77,8 @@ def evaluation(
         shards=world,
         skip_empty=False,
     )
-    return Evaluation(eval_batches(source), truth, truth.image_ids, "hotcoco", world, rank)
+    phases = Phases(torch.device(device))
+    return Evaluation(eval_batches(source), truth, truth.image_ids, "hotcoco", world, rank, phases)
 
 
 def counting(seen: list[int]) -> Callable[[Tensor], Detections]:
@@ -194,6 +198,114 @@ def test_a_box_far_beyond_the_picture_is_cut(monkeypatch: pytest.MonkeyPatch) ->
     panels.mark(picture, (-1e9, 10, 1e9 + 50, 1e9), "", 0)
     assert picture.getpixel((49, 40)) == picture.getpixel((20, 10)) == (0xE6, 0x9F, 0x00), "the sides that are in it"
     assert picture.getpixel((20, 40)) == picture.getpixel((0, 40)) == picture.getpixel((20, 59)) == (0, 0, 0)
+
+
+# --- where its time goes -----------------------------------------------------------------------------------------------
+
+
+class FakeGpu:
+    """A device that does what it was asked for in its order, on a clock of its own, and a host that is ahead of it."""
+
+    def __init__(self) -> None:
+        self.host_s = self.device_s = 0.0
+        self.waits: list[str] = []
+
+    def asked(self, seconds: float = 0.0, *, not_before_s: float = 0.0) -> float:
+        """When the device is through with it."""
+        self.device_s = max(self.device_s, self.host_s, not_before_s) + seconds
+        return self.device_s
+
+    def waited_for(self) -> None:
+        self.host_s = max(self.host_s, self.device_s)
+
+    def torch(self) -> Any:
+        gpu = self
+
+        class Event:
+            def __init__(self, *, enable_timing: bool) -> None:
+                assert enable_timing
+                self.at_s: float | None = None
+
+            def record(self) -> None:
+                self.at_s = gpu.asked()
+
+            def synchronize(self) -> None:
+                gpu.waited_for()
+
+            def elapsed_time(self, other: Event) -> float:
+                assert self.at_s is not None and other.at_s is not None
+                assert other.at_s <= gpu.host_s, "an event that the device is not past cannot be read"
+                return 1e3 * (other.at_s - self.at_s)
+
+        nvtx = SimpleNamespace(range_start=lambda name: name, range_end=lambda _: None)
+        return SimpleNamespace(cuda=SimpleNamespace(Event=Event, nvtx=nvtx))
+
+
+def test_on_a_gpu_the_wait_for_decoders_is_starvation_and_no_forward_pass(
+    nine: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host does not wait for a batch when it takes it, only when it reads something of it."""
+    gpu, whole = FakeGpu(), evaluation(nine.path, "val", 3)
+    monkeypatch.setattr(clocks, "torch", gpu.torch())
+    whole.phases = Phases(torch.device("cuda:0"))
+    batches = list(whole.batches)
+
+    class Ids:
+        """Of a batch on the device: to read them is to wait for it."""
+
+        def __init__(self, ids: Tensor) -> None:
+            self.ids = ids
+
+        def flatten(self) -> Ids:
+            return self
+
+        def cpu(self) -> Tensor:
+            gpu.waited_for()
+            return self.ids.flatten()
+
+    class Decoded:
+        samples = 9
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            for batch in batches:
+                gpu.asked(not_before_s=gpu.host_s + 5)  # the stream waits for the decoders, the host goes on
+                yield {"images": batch["images"], "image_ids": Ids(batch["image_ids"])}
+
+    def detect(images: Tensor) -> Detections:
+        gpu.asked(2)
+        gpu.waited_for()  # what it found is brought to the host
+        return look(images)
+
+    whole.batches = Decoded()
+    matched = coco.Matching.add
+
+    def add(*given: Any) -> None:
+        gpu.host_s += 1
+        matched(*given)
+
+    monkeypatch.setattr(coco.Matching, "add", add)
+    whole.run(detect)
+    assert len(batches) == 3
+    assert whole.phase_seconds == {
+        "evaluation_data_starved": 3 * 5,
+        "evaluation_forward": 3 * 2,
+        "evaluation_metric": 3 * 1,
+    }
+
+
+def test_the_parts_of_an_evaluation_are_the_whole_of_it(nine: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a processor, by its clock, which here goes on by a second with each look."""
+    looks = iter(range(1000))
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: float(next(looks)))
+    whole = evaluation(nine.path, "val", 3)
+    for _ in range(2):
+        before = next(looks)
+        whole.run(look)
+        after = next(looks)
+        assert list(whole.phase_seconds) == ["evaluation_data_starved", "evaluation_forward", "evaluation_metric"]
+        # 3 batches, each with a wait, a forward pass and its matching; the wait that finds no other; the sum
+        assert list(whole.phase_seconds.values()) == [3 + 1, 3, 3 + 1]
+        assert sum(whole.phase_seconds.values()) == after - before - 2, "but for the first look and the last"
 
 
 # --- two ranks ---------------------------------------------------------------------------------------------------------
