@@ -119,8 +119,6 @@ class DetectorSession(ABC):
             "decoding": dict(self._decoding()),
             "fused_optimizer": self.settled.fused_optimizer,
             "left_out": dict(self.settled.left_out),
-            # of init, whose steps and evaluations are of a run's size
-            "peak_memory_bytes": torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0,
             "evaluator": self.settings.evaluation.evaluator,
             "quality_metric": self.settings.evaluation.metric,
             "demonstration": self.settings.data.source == "embedded",

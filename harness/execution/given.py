@@ -31,7 +31,7 @@ WRITTEN_BY_HARNESS = frozenset(
         *("steps_per_epoch", "eval_samples_trained_on", "resumed_from_epoch", keys.BLOCK_START, keys.BLOCK_STOP),
         *(keys.EPOCH_START, keys.EPOCH_STOP, keys.EVAL_START, keys.EVAL_STOP, keys.EVAL_ACCURACY),
         *("tracked_stats", "throughput", "data_wait_share", "step_ms_by_rank", "slowed_down"),
-        *("batch_sha256", "tensor_sha256", "data_fingerprint"),
+        *("batch_sha256", "tensor_sha256", "data_fingerprint", "peak_memory_bytes"),
     )
 )
 

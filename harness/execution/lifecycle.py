@@ -23,6 +23,7 @@ from harness.execution import (
     console,
     context,
     description,
+    device_memory,
     ending,
     events,
     given,
@@ -152,6 +153,7 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
             description.origin(log, machine, here.device, run.ranks, configuration.benchmark_name)
         process_group.barrier(here)
         _stop_init(run, began)
+        device_memory.count_from_here(here.device)
 
         started = Moment.fresh()  # before the line, which a slow disk may keep waiting after its stamp
         log.start(keys.RUN_START)
@@ -232,6 +234,8 @@ def _after(run: Run, here: Context, session: Session, how: Ending) -> None:
     """What comes off the clock, after run_stop: fingerprint, picture, and the checkpoint of the epoch that met the target."""
     configuration, request, log = run.configuration, run.request, run.log
     try:
+        if (most := device_memory.most_bytes(here.device)) is not None:
+            log.point("peak_memory_bytes", most)
         if log.path is not None:
             log.point("data_fingerprint", given.fingerprint(session.fingerprint()))
             title = f"{configuration.name}: {how.reason or f'target met in {run.stopped_minutes:.1f} minutes'}"

@@ -249,13 +249,21 @@ def _watched(records: Iterable[RunRecord]) -> Iterator[tuple[str, str]]:
     """A line for each run whose accelerators were watched, or that told its memory; see harness/results/telemetry.py."""
     for record in records:
         found = telemetry.beside(record)
-        peak = record.integer("peak_memory_bytes")  # of what the run's own library had, in init
+        peak = _peak_memory_bytes(record)
         parts = [
             *(() if found is None else _watched_in(record, found)),
             f"PyTorch {peak / 2**30:.1f} GiB" if peak else None,
         ]
         if told := ", ".join(part for part in parts if part):
             yield Path(record.path).name, told
+
+
+def _peak_memory_bytes(record: RunRecord) -> int | None:
+    """What the run's own library had at most; None of an older log, which told it before run_start: init's."""
+    told, start = (record.entries.get(key) for key in ("peak_memory_bytes", "run_start"))
+    if told is None or start is None or told.order < start.order:
+        return None
+    return record.integer("peak_memory_bytes")
 
 
 def _watched_in(record: RunRecord, found: Telemetry) -> Iterator[str | None]:

@@ -6,12 +6,14 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.cli import main
 from harness.results import telemetry
 from harness.results.logfile import read
+from harness.results.reporting import measured
 from tests.harness.comparison import arms
 
 
@@ -200,3 +202,19 @@ def test_score_and_report_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[
         and "21.0 GiB of memory used at most" in board
         and "XID 79" in board
     )
+
+
+def test_report_shows_the_memory_of_the_training_and_not_that_of_init(tmp_path: Path) -> None:
+    """Older logs told it before run_start: of fp32, which init tried first, under a run in bf16."""
+    board = {}
+    for name, beside in (("of init", "init_stop"), ("of the run", "run_stop")):
+
+        def told(events: list[dict[str, Any]], beside: str = beside) -> None:
+            at = next(number for number, each in enumerate(events) if each["key"] == beside)
+            place = at + (beside == "run_stop")
+            events.insert(place, {**events[at], "key": "peak_memory_bytes", "value": 9 << 30, "metadata": {}})
+
+        record = read(arms.write(tmp_path / name, 0, change=told))
+        assert record.integer("peak_memory_bytes") == 9 << 30
+        board[name] = dict(measured._watched([record]))
+    assert board == {"of init": {}, "of the run": {"result_0.txt": "PyTorch 9.0 GiB"}}
