@@ -6,6 +6,7 @@ what was measured in the same turn takes most of that out. Nothing here knows wh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import time
@@ -21,9 +22,12 @@ from harness.execution.context import this_machine
 from harness.system import host
 
 Measure = Callable[[], float]
+Span = tuple[float, float]  # from when to when, in Unix seconds
 CUT_OFF = "of a turn that was cut off, and compared with nothing"
 QUIET_S, POLL_S = 0.1, 0.02  # without processor time to be called quiet, looked at so often
 PATIENCE_S = 60.0  # with threads that never are
+# When an accelerator was timed, since it was last emptied: what it draws meanwhile is of what is measured
+TIMED: list[Span] = []
 KERNELS = ("triton", "nvidia-cudnn-frontend")  # distributions that a run's log does not name, and a step's speed is of
 
 
@@ -115,8 +119,9 @@ def in_turns(candidates: Mapping[str, Measure], rounds: int) -> Iterator[dict[st
     """`rounds` samples of each, taken in turns: after every one what there is so far. Every candidate runs once before, which
     is not counted."""
     found: dict[str, list[float]] = {name: [] for name in candidates}
-    for measure in candidates.values():
-        measure()  # compiles, allocates, fills queues
+    with uncounted():
+        for measure in candidates.values():
+            measure()  # compiles, allocates, fills queues
     for turn in range(rounds):
         for name in list(candidates)[:: 1 if turn % 2 == 0 else -1]:
             _until_quiet()  # what the one before left to do in the background shall not count for this one
@@ -137,10 +142,30 @@ def wall(action: Callable[[], object], device: str, clock: Measure = time.perf_c
     thread computes; several of them also burn time waiting for each other.
     """
     synchronise(device)
-    start = clock()
-    action()
-    synchronise(device)
-    return clock() - start
+    with noted(device):
+        start = clock()
+        action()
+        synchronise(device)
+        return clock() - start
+
+
+@contextlib.contextmanager
+def noted(device: str) -> Iterator[None]:
+    """Adds the block's time to TIMED, unless it breaks off. Nothing on a CPU: an accelerator's part in that is none."""
+    start = time.time()
+    yield
+    if device != "cpu":
+        TIMED.append((start, time.time()))
+
+
+@contextlib.contextmanager
+def uncounted() -> Iterator[None]:
+    """What is timed in the block is no sample of anything."""
+    before = len(TIMED)
+    try:
+        yield
+    finally:
+        del TIMED[before:]
 
 
 def synchronise(device: str) -> None:

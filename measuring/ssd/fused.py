@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.ssd.benchmark import BENCHMARK
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
-from measuring.measure import Figure, Known, against, in_turns, wall
+from measuring.measure import Figure, Known, against, in_turns, uncounted, wall
 from measuring.ssd import setup
 from measuring.ssd.checks import Check
 from measuring.ssd.sections import Batch
@@ -51,7 +51,9 @@ def with_and_without(
     chosen = setup.changed(ours.config, compute={"fused": others})
     BENCHMARK.check(chosen, setup.context(device))
     other = setup.session(chosen, device, ours.folder.path)
-    warm_up = Figure(f"warm-up, {'without' if part in configured else name}", "s", [wall(other.warm_up, device)])
+    with uncounted():
+        warmed_up_s = wall(other.warm_up, device)
+    warm_up = Figure(f"warm-up, {'without' if part in configured else name}", "s", [warmed_up_s])
     yield [warm_up]
     named = {name: ours, "without": other} if part in configured else {name: other, "without": ours}
     checked(same_gradients(name, named[name], named["without"], batch))

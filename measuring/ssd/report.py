@@ -37,7 +37,7 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
     aside: list[Figure] = field(
         default_factory=list
-    )  # power, plans of earlier processes: known of what is not measured, too
+    )  # power, plans of earlier processes: of a section that broke off too, and no measurement by themselves
     kernels: list[Kernel] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)  # sections that were asked for and not measured to their end

@@ -18,7 +18,7 @@ from benchmarks.ssd.config import SSDConfig
 from harness import ROOT, exit_codes
 from harness.results import logfile
 from harness.results.lines import Event, Scanner
-from measuring.measure import Figure
+from measuring.measure import TIMED, Figure, Span
 
 FIRST = "its first interval alone, in which the queue fills"
 WHOLE = "of the whole epoch, with its first interval, which the images a second leave out"
@@ -47,6 +47,7 @@ def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, step
             done = subprocess.run(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, check=False)
     except BaseException:
         if log.exists():
+            TIMED.extend(spans(log))
             yield from figures(log)
         raise
     if done.returncode == 130:
@@ -54,6 +55,7 @@ def end_to_end(config: SSDConfig, device: str, folder: Path, scratch: Path, step
     if done.returncode != exit_codes.EPOCHS_SPENT:
         last = words.read_text(errors="replace")[-4000:]
         raise RunBroke(f"{' '.join(command)} ended with {done.returncode}:\n{last}")
+    TIMED.extend(spans(log))
     yield from figures(log)
 
 
@@ -110,6 +112,14 @@ def figures(log: Path) -> list[Figure]:
         Figure("time waiting for data", "%", waits, WHOLE),
     ]
     return [figure for figure in found if figure.samples]
+
+
+def spans(log: Path) -> list[Span]:
+    """When it trained what its images a second are of, one span or none: init before it takes several times as long."""
+    stamps_s = [event.time_ms / 1000 for event in _events(log) if event.key == "tracked_stats"]
+    begun_s = [event.time_ms / 1000 for event in _events(log) if event.key == "epoch_start"]
+    first, *others = stamps_s if len(stamps_s) > 1 else [*begun_s, *stamps_s]
+    return [(first, others[-1])] if others else []
 
 
 def _events(log: Path) -> Iterator[Event]:

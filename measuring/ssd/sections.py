@@ -25,7 +25,7 @@ from benchmarks.detection.quality import coco
 from benchmarks.ssd import detections
 from benchmarks.ssd.config import SSDConfig
 from benchmarks.ssd.session import SSDSession
-from measuring.measure import Figure, Known, Measure, against, in_turns, vector_units, wall
+from measuring.measure import Figure, Known, Measure, against, in_turns, noted, synchronise, vector_units, wall
 from measuring.ssd import baselines, setup
 from measuring.ssd.data import endless
 
@@ -142,7 +142,8 @@ def alone(session: SSDSession, batch: Batch, network: Network, rounds: int, batc
 def evaluation(session: SSDSession) -> list[Figure]:
     """One evaluation, in its parts. The network has hardly trained and finds little: see `detection` for a full load."""
     session.load_data()
-    session.evaluate(1)
+    with noted(session.context.device):
+        session.evaluate(1)
     images = f"{session.evaluation.batches.samples} images"
     return [
         Figure(name.replace("_", " ", 1).replace("evaluation ", "evaluation: ", 1), "s", [seconds], images)
@@ -166,10 +167,10 @@ def kernels(session: SSDSession, batch: Batch, steps: int) -> list[Kernel]:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     tensors = setup.tensors(batch)
     session.train_step(*tensors)
-    with profile(activities=activities) as profiled:
+    with profile(activities=activities) as profiled, noted(session.context.device):
         for _ in range(steps):
             session.train_step(*tensors)
-        wall(lambda: None, session.context.device)
+        synchronise(session.context.device)
     attribute = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     # the device's own events alone: an operator's hold the time of the kernels that it started once more
     wanted = "CUDA" if on_gpu else "CPU"

@@ -27,7 +27,7 @@ from benchmarks.ssd.folder import Folder
 from benchmarks.ssd.schedule import Schedule
 from benchmarks.ssd.session import SSDSession
 from harness.contract import NotSuitable
-from measuring.measure import Figure, Known, against, wall
+from measuring.measure import Figure, Known, against, uncounted, wall
 from measuring.ssd import checks, fused, setup
 from measuring.ssd.checks import Check
 from measuring.ssd.sections import Batch
@@ -127,7 +127,7 @@ def end_to_end(
     samples: dict[str, list[float]] = {}
     known: dict[str, Work] = {}
     makers = works(ours, choices, batch, checked, tell)
-    with contextlib.suppress(NotSuitable):  # which its own turn says
+    with contextlib.suppress(NotSuitable), uncounted():  # which its own turn says
         # reads from the disk what all that come later find in memory
         tell(f"{AS_CONFIGURED}: {turn(ours, steps):.2f} ms a step, which does not count")
     for number in range(rounds):
