@@ -213,7 +213,8 @@ def _measure(name: str, asked: argparse.Namespace, found: reports.Report, work: 
     config, device, folder = work.config, work.device, work.folder
     ours, batch, rounds = work.ours, work.batch, asked.rounds
     on_cpu, clock = device == "cpu", options.CLOCKS[asked.clock]
-    batches = max(2, 16 // config.optimizer.batch_size) if on_cpu else 20  # of the data path in a turn
+    size = config.optimizer.batch_size
+    batches = max(2, 16 // size) if on_cpu else 20  # of the data path in a turn
     match name:
         case "end-to-end":
             setup.give_back_memory(device)
@@ -233,7 +234,7 @@ def _measure(name: str, asked: argparse.Namespace, found: reports.Report, work: 
             kept.one_by_one(run.with_all_plans(config, device, folder, folder.parent / "plans", work.steps))
         case "step":
             kept.so_far(sections.step(ours, work.plain, batch, rounds, clock))
-            kept.so_far(sections.alone(ours, batch, work.network, rounds, batches))
+            kept.so_far(sections.alone(ours, batch, work.network, rounds, max(8, 64 // size) if on_cpu else 20))
         case "data":
             kept.so_far(data.against_pil(config, folder, ours.default_boxes, rounds))
         case "detection":

@@ -16,7 +16,7 @@ from harness.execution import telemetry
 from harness.system.accelerator import Sensors, Unavailable
 from measuring import measure
 from measuring.measure import Figure
-from measuring.ssd import fused, power, run, sections, turns
+from measuring.ssd import data, fused, power, run, sections, turns
 
 
 def sensors(clocks: Iterator[int], held: Iterator[float]) -> Sensors:
@@ -185,3 +185,10 @@ def test_of_a_run_the_time_is_that_of_its_images_a_second(tmp_path: Path) -> Non
     assert run.spans(log(25, 27, 29)) == [(25.0, 29.0)]
     assert run.spans(log(25)) == [(23.0, 25.0)], "of one interval alone"
     assert run.spans(log()) == []
+
+
+def test_what_a_card_draws_while_it_decodes_is_no_step_s(timed: list[measure.Span]) -> None:
+    """Of the section `step` making batches alone is the longest part by far."""
+    batches: Any = iter(lambda: None, 1)
+    data.made_s(batches, 3, "xpu:0")
+    assert timed == []
