@@ -42,16 +42,22 @@ def check_series(series: Series, rules: Rules, name: str) -> Iterator[Finding]:
 
 def soften_one_failure(findings: list[Finding], series: Series, rules: Rules, names: dict[str, str]) -> list[Finding]:
     """One run that did not converge may stand as the slowest: what it breaks by that is only a warning."""
-    failed = [record for record in series.begun if shortfall(record, rules)]
-    whole = rules.runs is not None and len(series.begun) >= rules.runs
-    if not whole or len(failed) != 1 or not may_stand(failed[0]):
+    failed = one_failure(series, rules)
+    if failed is None:
         return findings
-    file = names[failed[0].path]
+    file = names[failed.path]
     why = "one run may fail to converge and counts as the slowest"
     return [
         each.softened(why) if each.file == file and each.rule in (*CONVERGENCE, *DIVERGED) else each
         for each in findings
     ]
+
+
+def one_failure(series: Series, rules: Rules) -> RunRecord | None:
+    """The one run of a whole series that did not converge and may stand as its slowest; None where there is none, or more."""
+    failed = [record for record in series.begun if shortfall(record, rules)]
+    whole = rules.runs is not None and len(series.begun) >= rules.runs
+    return failed[0] if whole and len(failed) == 1 and may_stand(failed[0]) else None
 
 
 def _count(series: Series, rules: Rules, name: str) -> Iterator[Finding]:

@@ -296,6 +296,30 @@ def test_one_failed_run_of_five_passes_a_package_and_two_do_not(tmp_path: Path) 
     assert not check([package])[0].ok
 
 
+def test_the_run_that_may_fail_is_no_refusal_of_mlperf_s_tools(tmp_path: Path) -> None:
+    """`check` passed the series, and then no score of it was official: their checker refuses the one log by itself."""
+    cache = tmp_path / "cache"
+    package = write_package(tmp_path / "Someone")
+    for folder in (write_series(tmp_path / "alone"), package / "results/dgxa100_test/ssd"):
+        best = events(seed=9, epoch_ms=12_345, status="aborted", evaluations=((40, 0.1), (50, 0.2)))
+        write(folder / "result_2.txt", best)
+    (alone,), (inside,) = (find_series([path]) for path in (tmp_path / "alone", package))
+
+    def official_both() -> list[tuple[bool | None, bool]]:
+        found = [(each, Opinions(cache).of(each, None)) for each in (alone, inside)]
+        return [(opinion.accepted, score(each, opinion=opinion).official) for each, opinion in found]
+
+    assert official_both() == [(None, True)] * 2, "nobody has asked"
+    assert [each.ok for each in check([tmp_path], cache=cache)] == [True, True]
+    assert official_both() == [(True, True)] * 2
+    found = report.gather([tmp_path], generated=datetime.now(UTC), published=False, checks=cache)
+    assert {row.unofficial for row in found.rows} == {()}
+    write(tmp_path / "alone/result_3.txt", events(seed=10, epoch_ms=12_346, status="aborted"))
+    (alone,) = find_series([tmp_path / "alone"])
+    check([tmp_path / "alone"], cache=cache)
+    assert official_both() == [(False, False), (True, True)], "two may not"
+
+
 def test_score_and_report_quote_what_check_was_told_last(tmp_path: Path) -> None:
     """For exactly these logs: one byte more and nobody has been asked. In a package, of that system alone."""
     cache = tmp_path / "cache"
