@@ -117,6 +117,16 @@ class Scanner:
             else:
                 yield each
 
+    def whole_rest(self) -> Iterator[Event | Problem]:
+        """What a last line says that is whole but for its end, of a file that may still grow."""
+        mark = -1 if self._too_long else _next_mark(self._rest)
+        if mark < 0 or not self._rest.rstrip().endswith(b"}"):
+            return
+        found = list(_read(self._rest[mark:], self.lines + 1))
+        if all(isinstance(each, Event) or each.kind == "incomplete" for each in found):
+            self._rest = b""
+            yield from found
+
     def _complete_lines(self, text: bytes, start: int, end: int) -> Iterator[Event | Problem]:
         counted = start
         find = _find_exact if text.count(MARK) == text.lower().count(MARK.lower()) else _next_mark

@@ -99,9 +99,11 @@ class LogReader:
         self._take(self._scanner.feed(data))
 
     def record(self, *, final: bool) -> RunRecord:
-        """With `final` the file is at its end and a last line without one counts; nothing can be fed afterwards."""
-        if final:
-            self._take(self._scanner.finish())
+        """With `final` the file is at its end and a last line without one counts; nothing can be fed afterwards.
+
+        Else it counts where it is whole.
+        """
+        self._take(self._scanner.finish() if final else self._scanner.whole_rest())
         outcome, reason = self._clock.outcome()
         if not self._events:
             outcome, reason = "empty", self._why_empty or "no line in MLPerf's log format could be read"

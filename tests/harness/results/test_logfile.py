@@ -546,6 +546,19 @@ def test_what_is_kept_is_bounded() -> None:
     assert record.run_start_s is not None
 
 
+def test_a_last_line_counts_as_soon_as_it_is_whole() -> None:
+    """`status --follow` waited for ever for the end of a finished log's last line, which score counted."""
+    content, reader = text(events()).encode(), LogReader()
+    told = []
+    for piece in (content[:-20], content[-20:-1], b"\n"):
+        reader.feed(piece)
+        record = reader.record(final=False)
+        told.append((record.outcome, record.problem_count))
+    assert told == [("unfinished", 0), ("success", 0), ("success", 0)]
+    once = parsed(content.decode())
+    assert (record.events, record.lines, record.run_ms) == (once.events, once.lines, once.run_ms)
+
+
 def test_a_growing_log_is_read_once(tmp_path: Path) -> None:
     path = write(tmp_path / "result_0.txt", events())
     content, reader = path.read_bytes(), LogReader()
