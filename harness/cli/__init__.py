@@ -27,6 +27,12 @@ MODULES = ("run", "configs", "results", "report", "compare", "history", "host", 
 # What these do lies in files, and their exit codes are about that, whether or not anybody reads what they print
 LEAVE_FILES = {"run", "prepare", "collect", "package", "export", "compare run", "compare plan", "compare noise"}
 
+# What is wrong with a file or folder that was named, or with what lies in it, and no fault of the machine
+OF_PATHS = (
+    *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EACCES, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
+
 
 class Verbs(TyperGroup):
     """A list of verbs in which each one's first sentence is whole: typer's own cuts it to what fits in the line."""
@@ -107,8 +113,9 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m harness"
     except NotSuitable as error:
         return _say(f"error: {error}", exit_codes.NOT_SUITABLE)
     except OSError as error:
-        asked = error.errno in (errno.ENAMETOOLONG, errno.ELOOP)  # of what was typed, and no fault of the machine
-        return _say(f"error: {error}", exit_codes.USAGE if asked else exit_codes.NOT_SUITABLE)
+        if error.errno not in OF_PATHS or error.filename is None or str(error.filename).startswith("/dev/"):
+            return _say(f"error: {error}", exit_codes.NOT_SUITABLE)
+        return _say(f"error: {error.filename}: {error.strerror}", exit_codes.USAGE)
     except Exception:  # noqa: BLE001 - 1, Python's own code for it, says "target not met" here
         return _say(f"{traceback.format_exc()}error: nobody foresaw this; please report it", exit_codes.BROKEN)
     return _printed(words, 0)

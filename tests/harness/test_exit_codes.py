@@ -19,7 +19,11 @@ from tests.conftest import CHECKOUT
     [
         (ValueError("no such thing; name another"), 2, "error: no such thing; name another\n"),
         (NotSuitable("no abacus here"), 6, "error: no abacus here\n"),
-        (PermissionError(13, "Permission denied", "/x"), 6, "error: [Errno 13] Permission denied: '/x'\n"),
+        (PermissionError(13, "Permission denied", "/x"), 2, "error: /x: Permission denied\n"),
+        (FileExistsError(17, "File exists", "/etc/passwd"), 2, "error: /etc/passwd: File exists\n"),
+        (IsADirectoryError(21, "Is a directory", "/x"), 2, "error: /x: Is a directory\n"),
+        (PermissionError(13, "Permission denied", "/dev/kfd"), 6, "error: [Errno 13] Permission denied: '/dev/kfd'\n"),
+        (OSError(28, "No space left on device", "/x"), 6, "error: [Errno 28] No space left on device: '/x'\n"),
         (OSError(38, "Function not implemented"), 6, "error: [Errno 38] Function not implemented\n"),
         (RuntimeError("oh"), 5, "RuntimeError: oh\nerror: nobody foresaw this; please report it\n"),
         (KeyError("series"), 5, "KeyError: 'series'\nerror: nobody foresaw this; please report it\n"),
