@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from harness.names import RESULTS
 from harness.results.by_rules import shortfall
 from harness.results.checking import official, own
 from harness.results.checking.copies import copies
-from harness.results.checking.findings import Finding
+from harness.results.checking.findings import Finding, Severity
 from harness.results.checking.official import Job, OfficialVerdict
 from harness.results.checking.package import check_tree, find_packages
 from harness.results.checking.series import soften_one_failure
@@ -20,8 +21,10 @@ from harness.results.checking.system import check_description, read_description
 from harness.results.record import RunRecord
 from harness.results.score import four_decimals, score
 from harness.results.series import Say, Series, find_logs, find_series
-from harness.rules import DEFAULT, checkable, rules_for, ruleset
+from harness.rules import DEFAULT, checkable, meanings, rules_for, ruleset
 
+# Of two keywords' letters, from which on one is taken for the other misspelt: sdd for ssd, and not ssd_old
+ALIKE = 0.65
 MINUTES_APART = 1e-6  # between our score and the summarizer's: the last digits of floating point
 FIXES = {
     "compliance checker": "log what the ruleset asks for, as it asks",
@@ -159,8 +162,8 @@ def _report(work: _Subject, answer: list[OfficialVerdict] | RuntimeError) -> Rep
     if first is not None and first.events:
         if work.ruleset not in checkable():
             findings.append(_unknown_ruleset(name, work.ruleset))
-        elif not any(official.knows(series.first.benchmark, work.ruleset) for series in work.found):
-            findings.append(_unknown_keyword(name, first.benchmark, work.ruleset))
+        else:
+            findings += _unknown_keywords(work, name)
     findings += _from_verdicts(verdicts)
     findings += [_too_long(record.path) for series in work.found for record in series.records if _kept_back(record)]
     if work.package is None:
@@ -271,10 +274,33 @@ def _unknown_ruleset(name: str, ruleset: str) -> Finding:
     return Finding("error", name, "", None, "ruleset", f"{ruleset}, which MLPerf's tools cannot check here", fix)
 
 
-def _unknown_keyword(name: str, benchmark: str | None, ruleset: str) -> Finding:
-    text = f"{benchmark}, which MLPerf's tools do not know in {ruleset}: checked by ours alone"
-    fix = "name it as MLPerf does, where it is a benchmark of MLPerf"
-    return Finding("warning", name, "submission_benchmark", None, "benchmark", text, fix)
+def _unknown_keywords(work: _Subject, name: str) -> Iterator[Finding]:
+    """Benchmarks that MLPerf's compliance checker breaks down on: an error, except for what is no benchmark of MLPerf's."""
+    for benchmark in dict.fromkeys(record.benchmark for series in work.found for record in series.records):
+        if benchmark is None or official.knows(benchmark, work.ruleset):
+            continue
+        in_others = [each for each, known in official.keywords().items() if benchmark in known]
+        severity: Severity = "error"
+        if in_others:
+            text = f"{benchmark}, which MLPerf's tools know in {', '.join(in_others)}, and not in {work.ruleset}"
+            fix = "name the ruleset that it was run for with --ruleset"
+        elif meant := _meant(benchmark):
+            text = f"{benchmark}, which MLPerf's tools do not know; {meant} is meant?"
+            fix = (
+                "write it as MLPerf does, and run again; of a benchmark of your own HARNESS_BENCHMARKS names the folder"
+            )
+        else:
+            text = f"{benchmark}, which MLPerf's tools do not know in {work.ruleset}: checked by ours alone"
+            fix, severity = "name it as MLPerf does, where it is a benchmark of MLPerf", "warning"
+        yield Finding(severity, name, "submission_benchmark", None, "benchmark", text, fix)
+
+
+def _meant(benchmark: str) -> str | None:
+    """The keyword of MLPerf's that this is nearly; none where it is one of its own, with rules here."""
+    known = set[str]().union(*official.keywords().values())
+    if meanings(benchmark):
+        return None
+    return next(iter(difflib.get_close_matches(benchmark.strip().casefold(), known, 1, ALIKE)), None)
 
 
 def _too_long(name: str) -> Finding:

@@ -8,16 +8,18 @@ a copy, with the ruleset named; official_child.py calls them there and what come
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +38,7 @@ SHORT = 300  # bytes
 LONGEST = 100_000  # bytes of one marked line: 7 s of it alone; a real log's have 20,000 at most
 # Squares of the lengths of marked lines, and SHORT of each: half a minute for one reading, of which there are several
 WORK_LIMIT = 200_000**2
+NO_BENCHMARK = {"common", "score"}  # rules that are for all of them
 Tool = Literal[
     "compliance checker",
     "seed checker",
@@ -222,12 +225,23 @@ def _points(name: str) -> str:
 
 
 def knows(benchmark: str | None, ruleset: str) -> bool:
-    """Whether MLPerf's checker has rules for this keyword in this ruleset, seen without importing it."""
+    """Whether MLPerf's checker has rules for this keyword in this ruleset; without either the tools say what is wrong."""
+    known = keywords()
+    return not benchmark or not known or benchmark in known.get(ruleset, ())
+
+
+@functools.cache
+def keywords() -> Mapping[str, frozenset[str]]:
+    """For which benchmarks MLPerf's checker has rules, by ruleset, seen without importing it; {} where it is not installed."""
     found = importlib.util.find_spec("mlperf_logging")
-    if not benchmark or found is None or not found.submodule_search_locations:
-        return True  # let the tools say what is wrong
-    rules = Path(found.submodule_search_locations[0]) / "compliance_checker" / f"training_{ruleset}"
-    return any((rules / f"{beginning}{benchmark}.yaml").is_file() for beginning in ("closed_", "open_", ""))
+    if found is None or not found.submodule_search_locations:
+        return {}
+    folder = Path(found.submodule_search_locations[0]) / "compliance_checker"
+    return {
+        name: frozenset(re.sub("^(closed|open)_", "", path.stem) for path in folder.glob(f"training_{name}/*.yaml"))
+        - NO_BENCHMARK
+        for name in rulesets()
+    }
 
 
 def keeps_busy(path: Path) -> bool:

@@ -299,6 +299,39 @@ def test_words_that_mislead_the_rcp_checker() -> None:
     assert rules(found(log, "0.7.0")) == []
 
 
+# --- benchmarks that MLPerf's compliance checker has no rules for ---
+
+
+@pytest.mark.parametrize(
+    ("keyword", "ruleset", "severity", "words"),
+    [
+        ("ssd", "5.1.0", "error", "3.1.0, 4.0.0, 4.1.0, and not in 5.1.0"),
+        ("bert", "0.6.0", "error", "and not in 0.6.0"),
+        ("SSD", None, "error", "ssd is meant?"),
+        ("sdd", None, "error", "ssd is meant?"),
+        ("Retina_Net", "4.1.0", "error", "retinanet is meant?"),
+        ("common", None, "warning", "checked by ours alone"),  # for all of them: it went on for ten minutes
+        ("ssd_of_mine", None, "warning", "checked by ours alone"),
+        ("toy", "5.1.0", "warning", "checked by ours alone"),
+    ],
+)
+def test_a_keyword_that_mlperf_s_checker_breaks_down_on(
+    tmp_path: Path, keyword: str, ruleset: str | None, severity: str, words: str
+) -> None:
+    """All logs of `SSD` passed, and all of ssd under a ruleset without it: FileNotFoundError: closed_SSD.yaml."""
+    log = changed(events(), "submission_benchmark", lambda each: each.update(value=keyword))
+    (report,) = check([write(tmp_path / "result_0.txt", log)], ruleset)
+    assert report.verdicts == ()
+    (said,) = (each for each in report.findings if each.rule == "benchmark")
+    assert said.severity == severity and words in said.found and report.ok == (severity == "warning")
+
+
+def test_a_keyword_with_rules_here_is_no_misspelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker, "meanings", lambda keyword: [rules_for("toy", "0.7.0")] * (keyword == "ssd_"))
+    log = changed(events(), "submission_benchmark", lambda each: each.update(value="ssd_"))
+    assert check([write(tmp_path / "result_0.txt", log)])[0].ok
+
+
 # --- series ---
 
 
