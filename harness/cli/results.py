@@ -39,7 +39,7 @@ def status(
     from harness.results import status as view
     from harness.results import table
     from harness.results.record import RunRecord
-    from harness.results.series import find_logs
+    from harness.results.series import find_logs, left_out_words
 
     def show(records: list[RunRecord]) -> None:
         if json:
@@ -55,10 +55,11 @@ def status(
         show(records)
 
     unread: list[str] = []
-    paths = [log for path in logs for log in find_logs(path, unread.append)]
+    left_out: list[Path] = []
+    paths = [log for path in logs for log in find_logs(path, unread.append, left_out.append)]
     if not paths:
         raise ValueError("\n".join(unread) or f"no result log under {', '.join(map(str, logs))}")
-    for each in unread:
+    for each in (*unread, *left_out_words(log for log in left_out if log not in paths)):
         typer.echo(table.one_line(each), err=True)
     view.follow(paths, show_and_keep, stop=lambda: not follow)
     raise typer.Exit(view.exit_code(last))
@@ -126,7 +127,7 @@ def score(
     from harness.results import score_text, table
     from harness.results.by_rules import check_ruleset
     from harness.results.checking.kept import Opinions
-    from harness.results.series import find_series
+    from harness.results.series import find_series, left_out_words
 
     check_ruleset(ruleset)
     unread: list[str] = []
@@ -138,7 +139,7 @@ def score(
     said = [opinions.of(series, ruleset) for series in found]
     scores = [scoring.score(series, ruleset, opinion) for series, opinion in zip(found, said, strict=True)]
     unread += [f"{log.path}: {log.reason}" for each in scores for log in each.series.unread]
-    for line in unread:
+    for line in (*unread, *left_out_words(path for each in found for path in each.left_out)):
         typer.echo(table.one_line(line), err=True)
     if json:
         table.show_json(
@@ -214,7 +215,7 @@ def collect(
             table.say(f"{source} -> {into / target}")
         for source, target in outcome.already:
             table.say(f"{source}: there already, {into / target}")
-        for each in outcome.unread:
+        for each in (*outcome.unread, *outcome.left_out):
             table.say(each)
         for source, why in outcome.refused:
             table.say(f"{source}: not collected: {why}")
@@ -254,16 +255,18 @@ def package(
     from harness.config_files import CHECKOUT
     from harness.results import package as packaging
     from harness.results import table
-    from harness.results.series import find_series
+    from harness.results.series import find_series, left_out_words
     from harness.system import facts
 
     found = find_series([folder])
     if unread := [f"{each.path}: {each.reason}" for series in found for each in series.unread]:
         raise ValueError("\n".join(unread))
     if len(found) != 1:
-        raise ValueError(
-            f"{folder} holds {len(found)} series ({', '.join(each.name for each in found)}); name one of them"
-        )
+        apart = len({each.folder for each in found}) == len(found)
+        todo = "name one of them" if apart else "move the runs of each into a folder of its own, and name one of these"
+        raise ValueError(f"{folder} holds {len(found)} series ({', '.join(each.name for each in found)}); {todo}")
+    for line in left_out_words(found[0].left_out):
+        typer.echo(table.one_line(line), err=True)
     hardware = facts.describe(facts.read(os.environ))["hardware"]
     submission = packaging.Submission(
         org,

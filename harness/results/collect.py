@@ -19,7 +19,7 @@ from harness.results import collection
 from harness.results.account import FILE, departures, ledgers_in
 from harness.results.logfile import read_whatever
 from harness.results.record import RunRecord
-from harness.results.series import DESCRIPTION, description_places, find_logs, nothing_in
+from harness.results.series import DESCRIPTION, description_places, find_logs, left_out_words, nothing_in
 
 LOCK = ".collect.lock"
 READ_ONLY = 0o444
@@ -38,6 +38,7 @@ class Collected:
     copies: list[tuple[str, str]] = field(default_factory=list)  # (file of the collection, the one it is a copy of)
     # what could not be looked into under the paths, and those with nothing to look at
     unread: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # logs that are no runs by their names, a line for each folder
 
     @property
     def ok(self) -> bool:
@@ -46,7 +47,7 @@ class Collected:
     def as_json(self) -> dict[str, Any]:
         parts = ("collected", "already", "refused", "changed", "missing", "copies")
         told = {name: [{"file": file, "note": note} for file, note in getattr(self, name)] for name in parts}
-        return {**told, "unread": list(self.unread)}
+        return {**told, "unread": list(self.unread), "left_out": list(self.left_out)}
 
 
 def collect(paths: Iterable[Path], into: Path, *, system: str | None = None, rebuild: bool = False) -> Collected:
@@ -56,12 +57,13 @@ def collect(paths: Iterable[Path], into: Path, *, system: str | None = None, reb
     the files as they are now, whatever an earlier index says of them.
     """
     outcome = Collected()
-    logs = []
+    logs, left_out = [], list[Path]()
     for path in paths:
         unread: list[str] = []
-        found = find_logs(path, unread.append)
+        found = find_logs(path, unread.append, left_out.append)
         outcome.unread += unread or [nothing_in(path)] * (not found)
         logs += found
+    outcome.left_out += left_out_words(each for each in left_out if each not in logs)
     try:
         into.mkdir(parents=True, exist_ok=True)
         # Two would each take the other's runs for new ones. Where the file system has no locks, links and exclusive names keep

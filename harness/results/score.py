@@ -232,6 +232,7 @@ def as_json(result: Score) -> dict[str, Any]:
         "images_per_s_per_accelerator": result.images_per_s_per_accelerator,
         "runs": [_run_json(run, result.speed(run.record)) for run in result.runs],
         "not_begun": [record.path for record in result.series.not_begun],
+        "left_out": [str(path) for path in result.series.left_out],
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,8 @@ from harness.results.lines import MARK
 from harness.results.logfile import read_whatever
 from harness.results.record import RunRecord
 
+NAMED = 3  # files of a folder in one line; how many more there are is said
+HASH_LENGTH = 12  # of a configuration's SHA-256, as much as tells it from another
 OTHER = (".txt", ".log", ".out")  # names that runs get outside a submission
 SNIFF = 1 << 20  # bytes in which a log has its first marked line
 DESCRIPTION = "system.json"  # of a system in a collection, beside its benchmarks
@@ -35,6 +38,7 @@ class Series:
     name: str
     folder: Path
     records: tuple[RunRecord, ...]
+    left_out: tuple[Path, ...] = ()  # what lies beside them and is no run by its name; see `find_logs`
 
     @property
     def first(self) -> RunRecord:
@@ -105,10 +109,11 @@ def find_series(paths: Iterable[Path], say: Say | None = None) -> list[Series]:
     submitter's folder counts as one, as MLPerf's tools have it. `say` is told of what has no log or cannot be read.
     """
     found: dict[Path, list[Path]] = {}
+    left_out: list[Path] = []
     empty = []
     for path in paths:
         unread: list[str] = []
-        logs = find_logs(path, unread.append)
+        logs = find_logs(path, unread.append, left_out.append)
         if not logs:
             empty += unread or [nothing_in(path)]
         elif say is not None:
@@ -123,7 +128,11 @@ def find_series(paths: Iterable[Path], say: Say | None = None) -> list[Series]:
     for each in empty:
         assert say is not None
         say(each)
-    return [series for folder, logs in found.items() for series in _split(folder, logs)]
+    beside = {
+        folder: [each for each in left_out if each.parent == folder and each not in logs]
+        for folder, logs in found.items()
+    }
+    return [series for folder, logs in found.items() for series in _split(folder, logs, beside[folder])]
 
 
 def nothing_in(path: Path) -> str:
@@ -131,8 +140,23 @@ def nothing_in(path: Path) -> str:
     return f"{path}: no result log in it; name a folder with {names.RESULTS}, or a log itself"
 
 
-def find_logs(path: Path, say: Say | None = None) -> list[Path]:
-    """The logs under a folder, or the file itself, in natural order. ValueError where there is no such path."""
+def left_out_words(paths: Iterable[Path]) -> Iterator[str]:
+    """A line for each folder in which `find_logs` has left something out."""
+    folders: dict[Path, list[str]] = {}
+    for path in dict.fromkeys(paths):
+        folders.setdefault(path.parent, []).append(path.name)
+    for folder, left in folders.items():
+        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+        named = ", ".join(left[:NAMED])
+        yield f"{folder}: left out: {named}{more}: beside result_N.txt only files of such a name count as runs"
+
+
+def find_logs(path: Path, say: Say | None = None, left_out: Callable[[Path], None] = lambda _path: None) -> list[Path]:
+    """The logs under a folder, or the file itself, in natural order. ValueError where there is no such path.
+
+    Where a folder has a result_N.txt, other names are no runs': `left_out` is told of those that are logs all the same, or that
+    MLPerf's tools would count.
+    """
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -151,7 +175,7 @@ def find_logs(path: Path, say: Say | None = None) -> list[Path]:
     for folder, files in _folders(path, cannot):
         candidates = [file for file in (folder / name for name in files) if may_be_log(file)]
         if candidates:
-            logs[folder] = _logs_of(candidates, say)
+            logs[folder] = _logs_of(candidates, say, left_out)
     return [log for folder in sorted(logs, key=natural) for log in logs[folder]]
 
 
@@ -196,13 +220,18 @@ def _of_meters(folder: Path) -> bool:
 def may_be_log(path: Path) -> bool:
     """By its name; not of a run that was not begun, of a broken attempt, or of what is not finished."""
     name = path.name
-    return name.endswith(OTHER) and not name.startswith((names.REFUSED, ".")) and names.BROKEN not in name
+    return name.lower().endswith(OTHER) and not name.startswith((names.REFUSED, ".")) and names.BROKEN not in name
 
 
-def _logs_of(files: list[Path], say: Say | None) -> list[Path]:
+def _logs_of(files: list[Path], say: Say | None, left_out: Callable[[Path], None]) -> list[Path]:
     named = [file for file in files if names.number(file) is not None]
-    others = (file for file in files if not _names_a_result_again(file) and _has_mark(file, say))
-    return sorted(named or others, key=natural)
+    others = [file for file in files if names.number(file) is None and not _names_a_result_again(file)]
+    if not named:
+        return sorted((file for file in others if has_mark(file, say)), key=natural)
+    for file in sorted(others, key=natural):
+        if file.match(names.RESULTS) or has_mark(file):
+            left_out(file)
+    return sorted(named, key=natural)
 
 
 def _names_a_result_again(file: Path) -> bool:
@@ -210,7 +239,8 @@ def _names_a_result_again(file: Path) -> bool:
     return file.is_symlink() and names.number(outside.real(file)) is not None
 
 
-def _has_mark(file: Path, say: Say | None) -> bool:
+def has_mark(file: Path, say: Say | None = None) -> bool:
+    """Whether it is a result log, whatever its name."""
     try:
         with outside.opened(file, outside.LOG_LIMIT) as opened:
             return MARK in opened.read(SNIFF)
@@ -220,7 +250,7 @@ def _has_mark(file: Path, say: Say | None) -> bool:
     return False
 
 
-def _split(folder: Path, logs: list[Path]) -> Iterator[Series]:
+def _split(folder: Path, logs: list[Path], left_out: Iterable[Path]) -> Iterator[Series]:
     """By configuration. A log that ends before it says its own belongs to the folder's series, where there is but one."""
     records = [read_whatever(log) for log in sorted(logs, key=natural)]
     told = {
@@ -230,11 +260,13 @@ def _split(folder: Path, logs: list[Path]) -> Iterator[Series]:
     for record in records:
         (sha256,) = told if len(told) == 1 else (record.configuration_sha256,)
         groups.setdefault(sha256, []).append(record)
+    labels = Counter(alike[0].configuration_name or "" for alike in groups.values())
     for sha256, alike in groups.items():
-        name = series_name(folder, alike[0])
+        name, label = series_name(folder, alike[0]), alike[0].configuration_name or ""
         if len(groups) > 1:
-            name += f" [{alike[0].configuration_name or (sha256 or 'no configuration')[:12]}]"
-        yield Series(name, folder, tuple(alike))
+            digest = sha256[:HASH_LENGTH] if sha256 else "no configuration"
+            name += f" [{label if label and labels[label] == 1 else f'{label} {digest}'.strip()}]"
+        yield Series(name, folder, tuple(alike), tuple(left_out))
 
 
 def series_name(folder: Path, record: RunRecord) -> str:

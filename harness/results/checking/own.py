@@ -9,6 +9,7 @@ from harness.results import fitness
 from harness.results.checking.findings import Finding, Log, is_placeholder
 from harness.results.checking.ledger import check_ledgers
 from harness.results.checking.log import check_log
+from harness.results.checking.package import misnamed
 from harness.results.checking.series import CONVERGENCE, check_series, soften_one_failure
 from harness.results.checking.system import check_agreement
 from harness.results.fitness import Obstacle
@@ -23,6 +24,7 @@ def findings(series: Series, rules: Rules, names: Mapping[str, str], name: str) 
     found = [each for record in series.records for each in check_log(Log(names[record.path], record, rules))]
     if len(series.records) > 1:
         found += check_series(series, rules, name)
+    found += [misnamed(path, f"{name}/{path.name}") for path in series.left_out]
     found += check_ledgers(series, name)
     if series.description:
         found = [_named_beside(each, series) for each in found]

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness import outside
-from harness.names import POWER, number
+from harness.names import POWER, RESULTS, number
 from harness.results.checking.findings import Finding, Severity
+from harness.results.series import has_mark
 
 SIZE_LIMIT = 50_000_000  # bytes of one file, by MLPerf's repo checker
 PARAMS = "package_checker_params"  # in results/SYSTEM or results/SYSTEM/BENCHMARK: what MLPerf's package checker is to let pass
@@ -44,7 +45,9 @@ def check_tree(package: Path) -> Iterator[Finding]:
     for system in sorted(systems - results):
         fix = f"name the folder of its results {system}, or take it out"
         yield _found(f"systems/{system}.json", "system described", f"no results/{system}", fix, "warning")
+    yield from _loose(package / "results", "results")
     for system in sorted(results):
+        yield from _system_folder(package / "results" / system, f"results/{system}")
         path = package / "results" / system / PARAMS
         if os.path.lexists(path):
             yield from _params(path, f"results/{system}/{PARAMS}")
@@ -64,6 +67,24 @@ def _files(package: Path) -> Iterator[Finding]:
         elif path.is_file() and path.stat().st_size > SIZE_LIMIT:
             text = f"{path.stat().st_size / 1e6:.0f} MB"
             yield _found(name, "file size", text, f"at most {SIZE_LIMIT // 10**6} MB a file")
+
+
+def _system_folder(folder: Path, name: str) -> Iterator[Finding]:
+    """MLPerf's tools go through its folders, and of none say nothing: a system of which no run counts would pass."""
+    if not any(path.is_dir() and path.name != PARAMS for path in folder.iterdir()):
+        fix = f"put its runs into {name}/BENCHMARK, or take the folder out"
+        yield _found(name, "result files", "no folder of a benchmark", fix)
+    yield from _loose(folder, name)
+
+
+def _loose(folder: Path, name: str) -> Iterator[Finding]:
+    """Logs above the folders of benchmarks, where MLPerf's tools do not look."""
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() and path.name != PARAMS and (path.match(RESULTS) or has_mark(path)):
+            fix = "put it into results/SYSTEM/BENCHMARK, or take it out"
+            yield _found(
+                f"{name}/{path.name}", "result files", "a log in no benchmark's folder: it counts nowhere", fix
+            )
 
 
 def _result_folder(folder: Path, name: str) -> Iterator[Finding]:
@@ -91,7 +112,15 @@ def _result_folder(folder: Path, name: str) -> Iterator[Finding]:
                 fix = "take it out: MLPerf's power checker breaks down on it"
                 yield _found(file, "power", "empty folder", fix)
         else:
-            yield _found(file, "result files", "no result_N.txt", "take it out of the result's folder", "warning")
+            yield misnamed(path, file)
+
+
+def misnamed(path: Path, file: str) -> Finding:
+    """Of what lies beside result_N.txt under another name; MLPerf's package checker counts more of them than we do."""
+    if path.match(RESULTS):
+        text = "no result_N.txt, and MLPerf's package checker counts it"
+        return _found(file, "result files", text, "name it as the next run, or take it out of the result's folder")
+    return _found(file, "result files", "no result_N.txt", "take it out of the result's folder", "warning")
 
 
 def _params(path: Path, file: str) -> Iterator[Finding]:

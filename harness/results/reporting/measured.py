@@ -33,6 +33,7 @@ from harness.results.telemetry import Telemetry
 from harness.rules import rules_for
 
 UNKNOWN = "unknown"
+NOT_NAMED = "beside result_N.txt only files of such a name count as runs"
 NAME_LIMIT, REASON_LIMIT = (
     200,
     500,
@@ -52,6 +53,7 @@ def rows(folders: Iterable[Path], checks: Path | None = None) -> tuple[list[Row]
     opinions = Opinions(checks)
     for series in find_series(with_logs, said.append) if with_logs else []:
         left_out += [LeftOut(path=record.path, reason=record.reason) for record in series.unread]
+        left_out += [LeftOut(path=str(path), reason=NOT_NAMED) for path in series.left_out]
         if len(series.unread) == len(series.records):
             continue
         runs = frozenset(record.sha256 for record in series.records)

@@ -808,15 +808,33 @@ def test_faults_of_a_tree(tmp_path: Path) -> None:
     (package / "systems/unused.json").write_text("{}")
     (package / "systems/.DS_Store").write_text("")
     (package / "link").symlink_to("systems")
-    faults = {each.file: (each.rule, each.severity) for each in check_tree(package) if each.rule != "sources"}
+    faults = {(each.file, each.rule, each.severity) for each in check_tree(package) if each.rule != "sources"}
     name = "results/dgxa100_test/ssd"
     assert faults == {
-        "link": ("plain files", "error"),
-        "systems/.DS_Store": ("plain names", "error"),
-        f"{name}/nvidia smi.log": ("result files", "warning"),
-        f"{name}/scaling.json": ("stale scaling", "warning"),
-        f"{name}/package_checker_params": ("package_checker_params", "warning"),
-        f"{name}/power": ("power", "error"),
-        "results/other": ("system described", "error"),
-        "systems/unused.json": ("system described", "warning"),
+        ("link", "plain files", "error"),
+        ("systems/.DS_Store", "plain names", "error"),
+        (f"{name}/nvidia smi.log", "plain names", "error"),
+        (f"{name}/nvidia smi.log", "result files", "warning"),
+        (f"{name}/scaling.json", "stale scaling", "warning"),
+        (f"{name}/package_checker_params", "package_checker_params", "warning"),
+        (f"{name}/power", "power", "error"),
+        ("results/other", "system described", "error"),
+        ("results/other", "result files", "error"),
+        ("systems/unused.json", "system described", "warning"),
     }
+
+
+def test_logs_that_no_benchmark_s_folder_holds(tmp_path: Path) -> None:
+    """A second system whose benchmark's folder was forgotten passed, and nobody counted it; MLPerf's tools say nothing."""
+    package = write_package(tmp_path)
+    for name in ("other", "empty"):
+        (package / f"systems/{name}.json").write_text((package / "systems/dgxa100_test.json").read_text())
+        (package / "results" / name).mkdir()
+    write(package / "results/other/result_0.txt", events())
+    write(package / "results/stray.log", events())
+    (package / "results/result_old.txt").write_text("")
+    (package / "results/README.txt").write_text("what these are\n")
+    (package / "results/empty/package_checker_params").write_text("rcp-bypass")
+    errors = {(each.file, each.rule) for each in check_tree(package) if each.severity == "error"}
+    places = ("empty", "other", "other/result_0.txt", "stray.log", "result_old.txt")
+    assert errors == {(f"results/{each}", "result files") for each in places}

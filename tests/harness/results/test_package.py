@@ -547,6 +547,16 @@ def test_warnings_are_shown_of_a_package_too(tmp_path: Path, project: str, capsy
     assert "submission_status" in said and "onprem, the system's is cloud" in " ".join(said.split())
 
 
+def test_two_series_of_one_folder_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both had one name, and "name one of them" nobody could."""
+    folder = write_series(tmp_path / "out", own=own())
+    write(folder / "result_4.txt", events(seed=9, own=own(configuration_sha256="cd" * 32)))
+    assert main(["package", str(folder), "--org", "Someone", "--division", "closed", "--out", str(tmp_path / "x")]) == 2
+    said = capsys.readouterr().err
+    assert f"out [DGXA100_1x8x114 {'ab' * 6}], out [DGXA100_1x8x114 {'cd' * 6}]" in said
+    assert "move the runs of each into a folder of its own" in said
+
+
 def test_usage(tmp_path: Path) -> None:
     (series,) = find_series([write_series(tmp_path / "out", own=own())])
     for wrong in (

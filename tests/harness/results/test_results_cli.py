@@ -20,6 +20,7 @@ from rich.console import Console
 
 from harness.cli import main
 from harness.results import status, table
+from harness.results.checking.checker import check
 from harness.results.logfile import read
 from harness.results.status import as_json
 from harness.rules import checkable
@@ -303,6 +304,45 @@ def test_an_official_score_is_one_that_mlperf_s_tools_accept(
     assert call(capsys, "score", series)[0] == 0
     code, out, _ = call(capsys, "score", "--official", series)
     assert code == 1 and "not official: MLPerf's tools refuse it" in out and "opt_base_learning_rate" in out
+
+
+def test_a_run_under_another_name_is_not_dropped_in_silence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A sixth run, the slowest, as result_5_retry.txt: five were official, and MLPerf counts six."""
+    series = write_series(tmp_path / "series")
+    write(series / "console.LOG", events(seed=900))
+    (series / "notes.txt").write_text("no log\n")
+    official = call(capsys, "score", series)
+    assert official[0] == 0 and "not official" not in official[1]
+    assert f"{series}: left out: console.LOG: beside result_N.txt" in official[2] and "notes" not in official[2]
+    retry = write(series / "result_5_retry.txt", events(seed=999, epoch_ms=30_000))
+    _, out, err = call(capsys, "score", series)
+    assert "not official: result_5_retry.txt: result files" in out and "console.LOG, result_5_retry.txt" in err
+    assert call(capsys, "check", series)[0] == 1
+    package = ("package", "--org", "Someone", "--division", "closed", "--out", tmp_path / "out")
+    for verb in (
+        ("status",),
+        ("collect", "--into", tmp_path / "into"),
+        package,
+        ("report", "--no-published", "--json"),
+    ):
+        _, out, err = call(capsys, verb[0], series, *verb[1:])
+        assert all(
+            each in f"{out}{err}" for each in ("console.LOG", "result_5_retry.txt", "only files of such a name")
+        ), verb
+    _, out, err = call(capsys, "score", *sorted(series.glob("result_?.txt")))
+    assert "left out" not in err and "not official" not in out, "who names logs has left the others out"
+    retry.rename(series / "result_5_notes.txt").write_text("MLPerf counts it by its name\n")
+    assert call(capsys, "check", series)[0] == 1
+
+
+def test_in_a_package_a_run_under_another_name_is_one_error(tmp_path: Path) -> None:
+    """It was said that run_start and run_stop are not clear, since MLPerf's summarizer counts six."""
+    folder = write_package(tmp_path / "Someone") / "results/dgxa100_test/ssd"
+    write(folder / "result_5_retry.txt", events(seed=999, epoch_ms=30_000))
+    (report,) = check([tmp_path / "Someone"])
+    found = [(each.rule, each.file) for each in report.findings if each.severity == "error"]
+    assert ("result files", "results/dgxa100_test/ssd/result_5_retry.txt") in found
+    assert {rule for rule, _ in found} == {"result files", "package checker"}
 
 
 def test_check_of_a_package(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
