@@ -308,10 +308,21 @@ def checkable() -> tuple[str, ...]:
 def guess_ruleset(
     benchmark: str | None, keys: Iterable[str], dialect: str | None, start_ms: float | None, samples: int | None = None
 ) -> str:
-    """The ruleset of a log that does not name its own: by its form, by what it has, and by when it ran.
+    """The ruleset of a log that does not name its own: of those that it can be for, by when it ran.
 
-    The size of the data set, else the keys, tell which meaning of its keyword a log is of; the keys, which rulesets it can be
-    for; between those that are left its date decides, since it was made for the round published next.
+    It was made for the round published next.
+    """
+    possible = possible_rulesets(benchmark, keys, dialect, samples)
+    day = date.min if start_ms is None else datetime.fromtimestamp(start_ms / 1000, UTC).date()
+    return next((each for each in possible if each.published >= day), possible[-1]).name
+
+
+def possible_rulesets(
+    benchmark: str | None, keys: Iterable[str], dialect: str | None, samples: int | None = None
+) -> list[Ruleset]:
+    """The rulesets that a log which names none can be for, by its form and by what it has; the oldest first.
+
+    The size of the data set, else the keys, tell which meaning of its keyword it is of; the keys, which rulesets.
     """
     have = set(keys)
     of_form = [each for each in rulesets().values() if each.dialect == (dialect or "mllog")]
@@ -329,6 +340,4 @@ def guess_ruleset(
     new = [each for each in of_form if each.keys and not have & set(each.keys)]  # what it lacks, later rulesets ask for
     possible = [each for each in possible if not any(each.number >= later.number for later in new)] or possible
     old = [each for each in of_form if have & set(each.keys)]
-    possible = [each for each in possible if all(each.number >= first.number for first in old)] or possible
-    day = date.min if start_ms is None else datetime.fromtimestamp(start_ms / 1000, UTC).date()
-    return next((each for each in possible if each.published >= day), possible[-1]).name
+    return [each for each in possible if all(each.number >= first.number for first in old)] or possible

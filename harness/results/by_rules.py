@@ -5,9 +5,9 @@ from __future__ import annotations
 from harness.exit_codes import NOT_FINITE, OF_EPOCHS
 from harness.results.record import RunRecord
 from harness.results.said import NUMBER_LIMIT
-from harness.rules import Rules, checkable, rules_for
+from harness.rules import Rules, checkable, possible_rulesets, rules_for
 
-__all__ = ["Rules", "check_ruleset", "images_per_s", "rules_for", "shortfall", "target_of"]
+__all__ = ["Rules", "check_ruleset", "images_per_s", "may_be_for", "rules_for", "shortfall", "target_of"]
 
 
 def target_of(record: RunRecord, rules: Rules) -> float | None:
@@ -41,6 +41,14 @@ def may_stand(record: RunRecord) -> bool:
     if record.outcome == "aborted" and record.configuration_sha256 is not None:
         return record.reason.startswith((OF_EPOCHS, NOT_FINITE))
     return record.outcome in ("aborted", "success")
+
+
+def may_be_for(record: RunRecord, ruleset: str) -> bool:
+    """Whether the log is for this ruleset: as it says, or of one that says none, as its date alone would contradict."""
+    if record.ruleset == ruleset or not record.ruleset_is_guess:
+        return record.ruleset == ruleset
+    possible = possible_rulesets(record.benchmark, record.entries, record.dialect, record.train_samples)
+    return ruleset in [each.name for each in possible]
 
 
 def images_per_s(record: RunRecord, rules: Rules) -> float | None:

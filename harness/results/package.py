@@ -23,7 +23,7 @@ from harness import outside
 from harness.names import NO_COMMIT, RESULTS_FOLDER, UNNAMED, all_figures_in, plain, result
 from harness.results import memory, package_tree, sources, sysdesc
 from harness.results.by_rules import shortfall
-from harness.results.checking.checker import Report, check
+from harness.results.checking.checker import Report, check, is_for
 from harness.results.checking.findings import is_placeholder
 from harness.results.checking.kept import Opinion, factor_in
 from harness.results.checking.own import judge
@@ -104,7 +104,7 @@ def _of_another(target: Path, submission: Submission, ruleset: str) -> Iterator[
     there = find_series(logs) if logs else []
     for word, ours, theirs in (
         ("division", submission.division, {each.first.division for each in there}),
-        ("ruleset", ruleset, {each.first.ruleset for each in there if not each.first.ruleset_is_guess}),
+        ("ruleset", ruleset, {each.first.ruleset for each in there if not is_for(each, ruleset)}),
     ):
         if others := sorted(str(each) for each in theirs - {ours}):
             yield f"{target} holds results of {word} {', '.join(others)}, this is of {ours}: name another folder with --out"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.names import RESULTS
-from harness.results.by_rules import shortfall
+from harness.results.by_rules import may_be_for, shortfall
 from harness.results.checking import official, own
 from harness.results.checking.copies import copies
 from harness.results.checking.findings import Finding, Severity
@@ -80,6 +80,7 @@ class _Subject:
     guess: bool
     job: Job | None  # None where MLPerf's tools have nothing to say
     package: Path | None = None
+    mixed: bool = False  # whether some series are of another ruleset
 
 
 def check(
@@ -147,7 +148,8 @@ def _package_work(package: Path, asked: str | None) -> _Subject:
     known = not found or any(official.knows(series.first.benchmark, chosen) for series in found)
     beyond = any(_kept_back(record) for series in found for record in series.records)
     job = Job(chosen, package=package) if known and not beyond and chosen in checkable() else None
-    return _Subject(found, chosen, guess, job, package)
+    mixed = asked is None and not all(is_for(series, chosen) for series in found)
+    return _Subject(found, chosen, guess, job, package, mixed)
 
 
 def _beyond_limits(record: RunRecord) -> bool:
@@ -203,7 +205,19 @@ def _of_package(
         ours += _folder_named(series, name)
         ours += _scores_agree(series, work.ruleset, name, verdicts)
         findings = soften_one_failure([*findings, *ours], series, rules, names)
+    if work.mixed:
+        findings.append(_several_rulesets(work.found, package))
     return [*findings, *_in_two_results(work.found, package)]
+
+
+def _several_rulesets(found: Sequence[Series], package: Path) -> Finding:
+    """A package is of one round: judged by the rules of most of it, the others would pass by rules that are not theirs."""
+    folders: dict[str, list[str]] = {}
+    for series in found:
+        folders.setdefault(_ruleset([series], None)[0], []).append(series.folder.relative_to(package).as_posix())
+    text = "; ".join(f"{name}: {', '.join(folders[name])}" for name in sorted(folders))
+    fix = "make a package for each; or name the one that all are for with --ruleset"
+    return Finding("error", "results", "", None, "one ruleset", text, fix)
 
 
 def _in_two_results(found: Sequence[Series], package: Path) -> Iterator[Finding]:
@@ -257,15 +271,21 @@ def _scores_agree(series: Series, ruleset: str, name: str, verdicts: list[Offici
         yield Finding("error", name, "", None, "score", text, "see run_start and run_stop: they are not clear")
 
 
+def is_for(series: Series, ruleset: str) -> bool:
+    """Whether a series can be of this ruleset; logs that say nothing can be of any."""
+    said = [record for record in series.records if record.ruleset]
+    return not said or any(may_be_for(record, ruleset) for record in said)
+
+
 def _ruleset(found: list[Series], asked: str | None) -> tuple[str, bool]:
-    """Asked for, or what most logs say; and whether it is only a guess from their keys."""
+    """Asked for, or what most of those logs say that name one; and whether it is only a guess from the keys of all."""
     if asked is not None:
         return asked, False
     records = [record for series in found for record in series.records if record.ruleset]
     if not records:
         return DEFAULT, True
-    chosen = Counter(record.ruleset for record in records).most_common(1)[0][0] or DEFAULT
-    return chosen, all(record.ruleset_is_guess for record in records if record.ruleset == chosen)
+    named = [record for record in records if not record.ruleset_is_guess]
+    return Counter(record.ruleset for record in named or records).most_common(1)[0][0] or DEFAULT, not named
 
 
 def _from_verdicts(verdicts: Iterable[OfficialVerdict]) -> Iterator[Finding]:

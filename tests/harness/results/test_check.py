@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.results.by_rules import rules_for
+from harness.results.by_rules import may_be_for, rules_for
 from harness.results.checking import checker, official
 from harness.results.checking.checker import check
 from harness.results.checking.copies import copies
@@ -718,6 +718,41 @@ def test_real_names_are_no_placeholders(words: str) -> None:
 
 
 # --- trees ---
+
+
+def test_a_package_of_two_rulesets(tmp_path: Path) -> None:
+    """It was judged whole by the ruleset of most of its logs, and passed with a system that fails by itself."""
+    package = write_package(tmp_path / "Someone", own=own())
+    later = own(configuration={"run": {"ruleset": "1.0.0", "nodes": 1, "accelerators_per_node": 8}})
+    write_series(package / "results/other/ssd", 5, first_seed=700, first_ms=11_000, own=later)
+    (package / "systems/other.json").write_text((package / "systems/dgxa100_test.json").read_text())
+    (report,) = check([package])
+    (said,) = (each for each in report.findings if each.rule == "one ruleset")
+    assert said.found == "0.7.0: results/dgxa100_test/ssd; 1.0.0: results/other/ssd" and not report.ok
+    assert "one ruleset" not in {each.rule for each in check([package], "0.7.0")[0].findings}, "that one was named"
+
+
+def test_what_logs_name_is_before_what_others_are_guessed_to_be(tmp_path: Path) -> None:
+    """Two logs that may be of either round outvoted one that says which."""
+    log = changed(events(ruleset="1.0.0"), "submission_benchmark", lambda each: each.update(value="bert"))
+    write(tmp_path / "result_0.txt", log)
+    write(tmp_path / "result_1.txt", log)
+    later = own(configuration={"run": {"ruleset": "1.1.0"}})
+    write(
+        tmp_path / "named/result_0.txt",
+        [*log, *(event(log[-1]["time_ms"], key, value) for key, value in later.items())],
+    )
+    assert checker._ruleset(find_series([tmp_path]), None) == ("1.1.0", False)
+    assert all(checker.is_for(series, "1.1.0") for series in find_series([tmp_path]))
+
+
+def test_a_date_alone_makes_no_other_ruleset() -> None:
+    """What published logs are for is a guess: by their keys no earlier round, by their date any later one."""
+    log = changed(events(ruleset="1.0.0"), "submission_benchmark", lambda each: each.update(value="bert"))
+    record = parsed(text(shifted(log, 450 * 86_400_000)))
+    assert (record.ruleset, record.ruleset_is_guess) == ("1.1.0", True)
+    assert [may_be_for(record, each) for each in ("0.7.0", "1.0.0", "1.1.0", "2.0.0")] == [False, True, True, True]
+    assert not may_be_for(parsed(text(events(own=own()))), "1.0.0"), "it says 0.7.0"
 
 
 @pytest.mark.parametrize(

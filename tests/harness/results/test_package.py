@@ -25,7 +25,7 @@ from harness.results.package_text import implementation_json, system_files
 from harness.results.series import Series, find_series
 from tests.conftest import CHECKOUT
 from tests.harness.results import test_rounds as rounds
-from tests.harness.results.logs import HARDWARE, SOFTWARE, event, events, own, text, write, write_series
+from tests.harness.results.logs import DESCRIPTION, HARDWARE, SOFTWARE, event, events, own, text, write, write_series
 from tests.harness.results.test_collect import Killed
 from tests.harness.results.test_logfile import parsed
 
@@ -38,6 +38,13 @@ FILLED = {
 
 def order(out: Path, **more: Any) -> Submission:
     return Submission(**{"org": "Someone", "division": "closed", "out": out, "given": FILLED, **more})
+
+
+def described(folder: Path) -> Path:
+    """A system description that a person wrote."""
+    path = folder / "system.json"
+    path.write_text(json.dumps(DESCRIPTION))
+    return path
 
 
 @pytest.fixture
@@ -545,6 +552,20 @@ def test_warnings_are_shown_of_a_package_too(tmp_path: Path, project: str, capsy
     assert main(["package", str(series), *map(str, words)]) == 0
     said = capsys.readouterr().out
     assert "submission_status" in said and "onprem, the system's is cloud" in " ".join(said.split())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_package_of_another_ruleset_is_told_so(tmp_path: Path, project: str) -> None:
+    """Published logs name none: what was said of a package of another round was of the other system's logs."""
+    out = tmp_path / "packages"
+    older = find_series([write_series(tmp_path / "out")])[0]
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources/train.py").touch()
+    package(older, order(out, system="one", sources=tmp_path / "sources", description=described(tmp_path)))
+    newer = find_series([write_series(tmp_path / "out2", ruleset="1.0.0", first_seed=500, first_ms=12_405)])[0]
+    assert (older.first.ruleset, newer.first.ruleset, newer.first.ruleset_is_guess) == ("0.7.0", "1.0.0", True)
+    with pytest.raises(Unpublishable, match=r"holds results of ruleset 0\.7\.0, this is of 1\.0\.0"):
+        package(newer, order(out, system="two", sources=tmp_path / "sources", description=described(tmp_path)))
 
 
 def test_two_series_of_one_folder_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
