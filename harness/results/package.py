@@ -16,7 +16,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import outside
@@ -83,7 +83,9 @@ def package(series: Series, submission: Submission) -> tuple[Path, Report]:
     if reasons:
         raise Unpublishable(reasons)
     with package_tree.copied(target) as built:
-        own, implementation = _build(built, series, submission, system=system, description=description, ruleset=ruleset)
+        packaged, implementation = _build(
+            built, series, submission, system=system, description=description, ruleset=ruleset
+        )
         (report,) = check([built], ruleset)
         if not report.ok:
             wrong = [each for each in report.findings if each.severity == "error"]
@@ -93,7 +95,9 @@ def package(series: Series, submission: Submission) -> tuple[Path, Report]:
         factor = factor_in(each for each in report.verdicts if each.about == about)
         if factor != 1 and submission.division == "closed":
             opinion = Opinion(True, "", factor)
-            _write(own / README, readme(series, system, own.parent / implementation, ruleset, opinion))
+            _write(
+                implementation.with_name(system) / README, readme(packaged, system, implementation, ruleset, opinion)
+            )
         package_tree.put(built, target)
     return target, report
 
@@ -242,8 +246,8 @@ def _build(
     system: str,
     description: Mapping[str, object],
     ruleset: str,
-) -> tuple[Path, str]:
-    """The folder of what tells of the system, and the name of the sources' own."""
+) -> tuple[Series, Path]:
+    """The series as it lies in the package, beside its system's description, and the folder of the sources."""
     first, benchmark = series.first, str(series.first.benchmark)
     results, systems = package / RESULTS_FOLDER / system / benchmark, package / "systems"
     for folder in (results, systems):
@@ -256,20 +260,27 @@ def _build(
     implementation = _sources(
         implementations, first, submission, {path.name for path in (package / RESULTS_FOLDER).iterdir()}
     )
-    own = implementations / system
+    packaged, own = replace(series, folder=results), implementations / system
     if any((each / _data_sheet(each.name, system)).exists() for each in implementations.iterdir()):
         raise ValueError(
             f"--system {system}: the package has the sources of another system in a folder of this name; name it otherwise"
         )
     own.mkdir(exist_ok=True)
-    for name, text in system_files(series, system, implementations / implementation, ruleset).items():
+    for name, text in system_files(packaged, system, implementations / implementation, ruleset).items():
         _write(own / name, text)
         if name.endswith(".sh"):
             (own / name).chmod(0o755)
-    for _, path in all_figures_in(series.folder):
-        shutil.copyfile(path, own / path.name)
+    for name, content in _figures(series.folder):
+        (own / name).write_bytes(content)
     _write(own / _data_sheet(system, implementation), json.dumps(implementation_json(first), indent=2) + "\n")
-    return own, implementation
+    return packaged, implementations / implementation
+
+
+def _figures(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """What verbs left beside the logs, by name: nothing rests on it, and one that cannot be read is left out."""
+    for _, path in all_figures_in(folder):
+        with contextlib.suppress(OSError, outside.Refused):
+            yield path.name, outside.read_bytes(path, outside.JSON_LIMIT)
 
 
 def _data_sheet(system: str, implementation: str) -> str:

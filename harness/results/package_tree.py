@@ -16,17 +16,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import locks, names
+from harness import locks, names, outside
 
 ASIDE = ".unchecked-"
 
 
 @contextmanager
 def copied(target: Path) -> Iterator[Path]:
-    """A copy of `target`, empty where there is none, beside it until the block ends. ValueError while another makes one."""
+    """A copy of `target`, empty where there is none, beside it until the block ends. ValueError while another makes one, and
+    where none can be made.
+    """
     out = target.parent
-    made = [each for each in (out, *out.parents) if not each.exists()]
-    out.mkdir(parents=True, exist_ok=True)
+    made = [each for each in (out, *out.parents) if not outside.is_there(each)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be made: {error.strerror}; name another folder with --out") from error
     try:
         with _alone(out) as alone:
             for left in out.glob(f"{ASIDE}*") if alone else ():

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -555,6 +556,34 @@ def test_warnings_are_shown_of_a_package_too(tmp_path: Path, project: str, capsy
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("spoil", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("/nowhere")])
+def test_a_probe_that_cannot_be_read_costs_no_package(
+    tmp_path: Path, project: str, spoil: Callable[[Path], None]
+) -> None:
+    """A folder, a FIFO, a link to nowhere: exit code 6, as of a missing device."""
+    folder = write_series(tmp_path / "out", own=own(commit=project))
+    spoil(folder / "probe_0.json")
+    (folder / "probe_1.json").write_text("{}")
+    (series,) = find_series([folder])
+    built, _ = package(series, order(tmp_path / "packages"))
+    assert [path.name for path in built.rglob("probe_*")] == ["probe_1.json"]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_readme_counts_the_accelerators_that_the_description_has(tmp_path: Path) -> None:
+    """Of logs that do not tell it was on None accelerators, beside a description of eight."""
+    folder = write_series(tmp_path / "out", ranks=1)
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources/train.py").touch()
+    (series,) = find_series([folder])
+    assert series.accelerators is None
+    told = {"description": described(tmp_path), "sources": tmp_path / "sources"}
+    built, _ = package(series, order(tmp_path / "packages", system="dgxa100_test", **told))
+    (text,) = (path.read_text() for path in built.rglob("README.md"))
+    assert "on 8 accelerators" in text
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_a_package_of_another_ruleset_is_told_so(tmp_path: Path, project: str) -> None:
     """Published logs name none: what was said of a package of another round was of the other system's logs."""
     out = tmp_path / "packages"
@@ -576,6 +605,18 @@ def test_two_series_of_one_folder_are_told_apart(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().err
     assert f"out [DGXA100_1x8x114 {'ab' * 6}], out [DGXA100_1x8x114 {'cd' * 6}]" in said
     assert "move the runs of each into a folder of its own" in said
+
+
+def test_a_package_into_a_file(tmp_path: Path, project: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_series(tmp_path / "out", own=own(commit=project))
+    (tmp_path / "file").touch()
+    given = [word for key, value in FILLED.items() for word in ("--set", f"{key}={value}")]
+    words = ("--org", "Someone", "--division", "closed", "--out", str(tmp_path / "file"), *given)
+    assert main(["package", str(folder), *words]) == 2
+    assert (
+        f"error: {tmp_path}/file: cannot be made: File exists; name another folder with --out"
+        in capsys.readouterr().err
+    )
 
 
 def test_usage(tmp_path: Path) -> None:
