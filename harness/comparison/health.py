@@ -1,4 +1,5 @@
-"""What makes a figure doubtful though nothing failed: errors of the hardware, clocks held down, a link that lost its width.
+"""What makes a figure doubtful though nothing failed: errors of the hardware, clocks held down, a link that lost its width, a
+run that was stopped for a while.
 
 Any of it makes a verdict SUSPECT. Power that holds the clocks down does not: a GPU at its limit is as it should be, and how
 long it was is shown for both arms.
@@ -94,7 +95,7 @@ def notes(arms: tuple[Watched, Watched], delta: float) -> Iterable[str]:
 
 
 def examine(runs: Sequence[ComparedRun]) -> list[Symptom]:
-    """All symptoms; nothing where no GPU was watched."""
+    """All symptoms."""
     return [
         *of_runs(runs),
         *_clocks(runs),
@@ -107,6 +108,8 @@ def of_runs(runs: Sequence[ComparedRun]) -> list[Symptom]:
 
 
 def _of(run: ComparedRun) -> Iterable[str]:
+    if run.record.paused:
+        yield f"{run.record.paused}: it was stopped or frozen"
     for gpu in run.gpus:
         name = f"GPU {gpu.get('index', '?')}"
         width, full = number(gpu.get("pcie_width")), number(gpu.get("pcie_width_max"))

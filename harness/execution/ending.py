@@ -15,7 +15,7 @@ import psutil
 
 from harness import clocks
 from harness.contract import NotSuitable
-from harness.execution import checkpoint, console, events, signals
+from harness.execution import checkpoint, console, events, pauses, signals
 from harness.execution.events import LogLost, keys
 from harness.execution.moment import Moment
 from harness.execution.run import Ending, NotFinite, Run
@@ -57,7 +57,10 @@ def stop(run: Run, ending: Ending) -> Ending:
         # by rank 0's clock alone, which stamps the log: another machine's may be set and hurts no figure
         if run.launch.rank == 0 and run.started is not None and ending.exit_code in (TARGET_MET, EPOCHS_SPENT):
             ending = _unless_set_back(run.started, ending)
-        more: dict[str, str | float] = {"reason": ending.reason} if ending.reason else {}
+        more: dict[str, str | float | list[int]] = {"reason": ending.reason} if ending.reason else {}
+        if run.heartbeat is not None and (paused := run.heartbeat.end()):
+            run.paused = paused
+            more |= {"paused_s": round(max(paused.values()), 3), "paused_ranks": sorted(paused)}
         if run.started is not None:
             # beside the wall clock's stamps, so that a reader sees whether somebody set the clock meanwhile
             clocks.begin_a_time_slice()
@@ -198,6 +201,8 @@ def _last_words(run: Run, ending: Ending) -> None:
     screen, log, history = run.screen, run.log, run.history
     if run.stopped_minutes is not None:
         screen.say(f"{run.stopped_minutes:.2f} minutes from run_start to run_stop")
+    if run.paused:
+        screen.say(pauses.told(run.paused))
     if ending.reason:
         screen.say(f"{ending.status}: {ending.reason}")
     else:

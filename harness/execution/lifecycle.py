@@ -42,6 +42,7 @@ from harness.execution.events import EventLog, LogLost, keys
 from harness.execution.learning_curve import Evaluated, LearningCurve, Loss
 from harness.execution.moment import Moment, WallClock
 from harness.execution.pace import Pace
+from harness.execution.pauses import Heartbeat
 from harness.execution.run import Ending, NotFinite, Run
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, OF_EPOCHS, OF_STEPS, TARGET_MET
 from harness.request import Request
@@ -155,6 +156,8 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
         _stop_init(run, began)
         device_memory.count_from_here(here.device)
 
+        run.heartbeat = Heartbeat(here.rank, store)
+        closing.callback(run.heartbeat.end)
         started = Moment.fresh()  # before the line, which a slow disk may keep waiting after its stamp
         log.start(keys.RUN_START)
         run.started, log.wall_clock = started, WallClock(started)

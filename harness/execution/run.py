@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from harness.execution.events import EventLog, keys
 from harness.execution.learning_curve import LearningCurve
 from harness.execution.moment import Moment
 from harness.execution.pace import Pace
+from harness.execution.pauses import Heartbeat
 from harness.exit_codes import TARGET_MET
 from harness.request import Request
 
@@ -44,6 +46,7 @@ class Run:
     screen: console.Console
     history: LearningCurve
     pace: Pace | None = None  # once init has measured
+    heartbeat: Heartbeat | None = None  # from run_start on
     asking: bool = True  # until it trains: a ValueError means that what the user asked for cannot be done
     started: Moment | None = None  # run_start
     ending: Ending | None = None  # from run_stop on
@@ -58,6 +61,7 @@ class Run:
     ranks: process_group.Ranks = field(default_factory=process_group.Ranks)  # once they know of each other
     stopped_minutes: float | None = None  # run_start to run_stop
     wall_ahead_s: float = 0.0  # likewise, as WallClock has it: of a log that is invalid, and of no result
+    paused: Mapping[int, float] = field(default_factory=dict)  # likewise: seconds by rank, as Heartbeat has them
     called: Moment = field(default_factory=Moment)  # for the RESULT line
 
     @property

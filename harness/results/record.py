@@ -105,6 +105,17 @@ class RunRecord(Said):
         return ""
 
     @property
+    def paused_s(self) -> float:
+        """Of the run's time, for how long a rank of it was stopped or frozen, as run_stop says; 0 where none was."""
+        entry = self.entries.get("run_stop")
+        return max(0.0, number(entry.metadata.get("paused_s")) or 0.0) if entry is not None else 0.0
+
+    @property
+    def paused(self) -> str:
+        """The same in words; empty where none was."""
+        return f"its time holds a pause of {self.paused_s:.1f} s" if self.paused_s else ""
+
+    @property
     def before_mlperf(self) -> bool:
         """Whether its run_start is stamped so; see clocks."""
         return self.run_start_s is not None and clocks.before_mlperf(self.run_start_s)

@@ -253,6 +253,7 @@ def _run_json(run: ScoredRun, images_per_s: float | None) -> dict[str, Any]:
         "epochs_s": parts.epochs_s if parts else None,
         "evaluation_s": parts.evaluation_s if parts else None,
         "rest_s": parts.rest_s if parts else None,
+        "paused_s": record.paused_s,
         "telemetry": _telemetry_json(record),
     }
 

@@ -43,7 +43,9 @@ def rows(score: Score) -> Iterator[list[str]]:
         yield [
             Path(record.path).name,
             "-" if record.run_ms is None else str(minutes_of(record)),
-            run.why or ("" if run.place == "counted" else f"{run.place}, dropped"),
+            "; ".join(
+                filter(None, (run.why or ("" if run.place == "counted" else f"{run.place}, dropped"), record.paused))
+            ),
             "-" if record.epochs_run is None else f"{record.epochs_run:g}",
             figure(record.accuracy, 4),
             figure(speed),

@@ -222,10 +222,13 @@ def _clock(log: Log) -> Iterator[Finding]:
         yield log.found("clock", text, fix, key="run_stop")
     for key in ("init_stop", "run_stop"):
         entry = record.entries.get(key)
-        for name in ("monotonic_s", "wall_ahead_s"):
+        for name in ("monotonic_s", "wall_ahead_s", "paused_s"):
             if entry is not None and name in entry.metadata and number(entry.metadata[name]) is None:
                 fix = "log seconds, as a number"
                 yield log.found("readable: clock", f"{name} is {_shown(entry.metadata[name])}, no number", fix, key=key)
+    if record.paused:
+        fix = "by MLPerf's rules the time stands; a run that nobody stops or freezes (SIGSTOP, docker pause) is shorter"
+        yield log.found("pause", record.paused, fix, key="run_stop", severity="warning")
     if record.before_mlperf:
         text = f"run_start is stamped {datetime.fromtimestamp(record.run_start_s or 0, UTC):%Y-%m-%d}"
         fix = "log milliseconds since 1970: these may be seconds, or since something else"

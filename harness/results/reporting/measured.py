@@ -212,6 +212,7 @@ def _note(result: Score, times: Spread | None) -> str | None:
         if len({_text(record.software.get(key)) for record in series.records if record.software}) > 1
     ]
     notes.append(f"Its runs differ in software: {', '.join(changed)}." if changed else None)
+    notes += [f"{Path(each.path).name}: {each.paused}." for each in series.records if each.paused]
     return " ".join(filter(None, notes)) or None
 
 

@@ -35,6 +35,22 @@ def test_telemetry_makes_it_suspect(tmp_path: Path, bad: dict[str, Any], text: s
     assert any(text in each.text for each in found.symptoms)
 
 
+def test_a_run_that_was_stopped_for_a_while_makes_it_suspect(tmp_path: Path) -> None:
+    def stopped(events: list[dict[str, Any]]) -> None:
+        (end,) = [each for each in events if each["key"] == "run_stop"]
+        end["metadata"]["paused_s"] = 40.02
+
+    folders = arms.in_turns(tmp_path)
+    arms.write(folders[1], 4, turn=9, change=stopped)
+    found = judged(folders)
+    (symptom,) = found.symptoms
+    assert found.word == "SUSPECT"
+    assert (symptom.where, symptom.text) == (
+        "b/result_4.txt",
+        "its time holds a pause of 40.0 s: it was stopped or frozen",
+    )
+
+
 def test_a_narrow_link_makes_it_suspect(tmp_path: Path) -> None:
     narrow = {"gpu": {"pcie_width": 8}}
     found = judged(arms.in_turns(tmp_path, a=narrow, b=narrow))

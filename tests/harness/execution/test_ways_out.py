@@ -313,7 +313,7 @@ def test_a_clock_that_was_set_back_counts_where_it_stamps_the_log(rank: int, cod
     """Another machine's rank ended a good run with 5 by a clock of its own."""
     ahead: Any = SimpleNamespace(
         stopping=threading.Lock(), ending=None, started=Moment(wall_s=time.time() + 3600), log=EventLog(None),
-        launch=SimpleNamespace(rank=rank), minutes=0.0,
+        launch=SimpleNamespace(rank=rank), minutes=0.0, heartbeat=None,
     )  # fmt: skip
     assert ending.stop(ahead, Ending(TARGET_MET, "")).exit_code == code
 

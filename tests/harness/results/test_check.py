@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.results import score_text
 from harness.results.by_rules import may_be_for, rules_for
 from harness.results.checking import checker, official
 from harness.results.checking.checker import check
@@ -21,7 +22,7 @@ from harness.results.checking.machine import same_accelerator, same_processor
 from harness.results.checking.package import check_tree
 from harness.results.checking.series import check_series, soften_one_failure
 from harness.results.checking.system import FIELDS, check_agreement, check_description
-from harness.results.score import score
+from harness.results.score import as_json, score
 from harness.results.series import find_series
 from tests.harness.results.logs import (
     DESCRIPTION,
@@ -105,7 +106,7 @@ def test_a_long_log_of_ordinary_lines_is_given_to_mlperfs_tools(tmp_path: Path) 
     assert "too long" in checker.why_no_job(series) and "no rules" not in checker.why_no_job(series)
 
 
-@pytest.mark.parametrize("name", ["monotonic_s", "wall_ahead_s"])
+@pytest.mark.parametrize("name", ["monotonic_s", "wall_ahead_s", "paused_s"])
 @pytest.mark.parametrize("value", ["12", float("nan"), None])
 def test_clocks_that_are_no_numbers(tmp_path: Path, name: str, value: object) -> None:
     """What run_stop says was ignored then, and with it the question whether somebody set the clock."""
@@ -118,6 +119,21 @@ def test_clocks_that_are_no_numbers(tmp_path: Path, name: str, value: object) ->
 def test_a_clock_that_was_ahead_on_the_way_counts_without_the_other_s_word() -> None:
     log = changed(events(), "run_stop", lambda each: each["metadata"].update(wall_ahead_s=304.0))
     assert [each.rule for each in found(log) if each.severity == "error"] == ["clock"]
+
+
+def test_a_run_that_was_stopped_for_a_while_is_a_warning_and_a_word_beside_its_minutes(tmp_path: Path) -> None:
+    """By MLPerf's rules its time stands; who reads it must know that nobody trained for a part of it."""
+    folder = write_series(tmp_path / "ssd")
+    told = {"paused_s": 40.02, "paused_ranks": [0]}
+    log = changed(events(seed=102, epoch_ms=12_020), "run_stop", lambda each: each["metadata"].update(told))
+    (finding,) = found(log)
+    assert (finding.severity, finding.rule, finding.key) == ("warning", "pause", "run_stop")
+    write(folder / "result_2.txt", log)
+    result = score(find_series([folder])[0])
+    assert result.official
+    words = [row[2] for row in score_text.rows(result)]
+    assert [each for each in words if "pause" in each] == ["its time holds a pause of 40.0 s"]
+    assert [each["paused_s"] for each in as_json(result)["runs"]] == [0, 0, 40.02, 0, 0]
 
 
 def test_real_logs_have_no_error(test_data: Path) -> None:

@@ -165,6 +165,14 @@ def test_a_driver_that_changed_inside_a_series_is_told(tmp_path: Path) -> None:
     assert dict(software.facts)["driver"] == "580.95.05 | 590.1"
 
 
+def test_a_pause_within_a_run_is_told_in_its_row(tmp_path: Path) -> None:
+    logs.write_series(tmp_path / "ssd")
+    log = logs.changed(logs.events(), "run_stop", lambda each: each["metadata"].update(paused_s=40.02))
+    logs.write(tmp_path / "ssd" / "result_1.txt", log)
+    (row,) = rows(tmp_path).values()
+    assert "result_1.txt: its time holds a pause of 40.0 s." in (row.note or "")
+
+
 def test_logs_of_others_are_not_called_measured_and_take_the_place_of_the_published_row(test_data: Path) -> None:
     board = report.gather([test_data / "mlperf-results" / "v0.7"], generated=NOW)
     found = [row for row in board.rows if row.system == "dgxa100_ngc20.06_pytorch"]
