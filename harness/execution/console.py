@@ -18,13 +18,14 @@ EVERY_S = 30.0  # between two lines about an epoch that goes on, where there is 
 
 
 class Console(Protocol):
-    """Takes what happens as it happens. `say` is for whole lines at any time.
+    """Takes what happens as it happens. `say` is for whole lines at any time, `show` for those that the log does not get.
 
     `images`: that the run may train at most, `done` of them by the run that it goes on with. `cut`: steps of an epoch that ends
     before its last one.
     """
 
     def say(self, text: str) -> None: ...
+    def show(self, text: str) -> None: ...
     def working(self, what: str, done: int, total: int) -> None: ...
     def started(self, history: LearningCurve, images: float, done: float) -> None: ...
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None: ...
@@ -49,6 +50,7 @@ class Silent:
     """For ranks other than 0."""
 
     def say(self, text: str) -> None: ...
+    def show(self, text: str) -> None: ...
     def working(self, what: str, done: int, total: int) -> None: ...
     def started(self, history: LearningCurve, images: float, done: float) -> None: ...
     def interval(self, epoch: int, interval: Interval, rate: Rate) -> None: ...
@@ -70,13 +72,13 @@ class Lines:
 
     def say(self, text: str) -> None:
         self._tee(text)  # first: what the log does not take is not claimed
-        self._print(text)
+        self.show(text)
 
     def working(self, what: str, done: int, total: int) -> None:
         tenth = (10 * done // max(total, 1), what)
         if tenth != self._tenth:
             self._tenth = tenth
-            self._print(f"{what}: {done} of {total}")
+            self.show(f"{what}: {done} of {total}")
 
     def started(self, history: LearningCurve, images: float, done: float) -> None:
         self._history, self._total, self._images, self._shown = history, images, done, time.monotonic()
@@ -86,7 +88,7 @@ class Lines:
         self._images += interval.images
         if (now := time.monotonic()) - self._shown >= EVERY_S:
             self._shown = now
-            self._print(
+            self.show(
                 f"epoch {epoch}/{self._history.epochs}  {self._images / self._total:.1%} of the run's images  "
                 f"loss {interval.loss:.3f}  {rate.images_per_s:,.0f} images/s"
             )
@@ -106,7 +108,7 @@ class Lines:
 
     def close(self) -> None: ...
 
-    def _print(self, text: str) -> None:
+    def show(self, text: str) -> None:
         print(text, flush=True)  # noqa: T201
 
 
@@ -151,5 +153,5 @@ class Terminal(Lines):
     def close(self) -> None:
         self._bar.stop()
 
-    def _print(self, text: str) -> None:
+    def show(self, text: str) -> None:
         self._rich.print(text, markup=False, soft_wrap=True)

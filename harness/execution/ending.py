@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 import traceback
+from collections.abc import Iterator
 
 import psutil
 
@@ -188,49 +189,61 @@ def _number_back(run: Run) -> None:
 
 
 def conclude(run: Run, ending: Ending) -> Ending:
-    """What the user reads last. Returns another ending where the log does not take it."""
-    try:
-        _last_words(run, ending)
-    except LogLost as lost:
-        console.complain(str(lost.strerror))
-        return of_error(run, lost) if ending.exit_code in (TARGET_MET, EPOCHS_SPENT) else ending
+    """What the user reads last. run_stop has said how the run ended, whether or not the log takes these lines too; returns
+    another ending where it is no longer on the disk.
+    """
+    lost = ""
+    for line in _last_words(run, ending):
+        try:
+            if not lost:
+                run.log.plain(line)
+        except LogLost as error:
+            lost = str(error.strerror)
+            try:
+                run.log.settle()
+            except LogLost as gone:
+                console.complain(str(gone.strerror))
+                return of_error(run, gone) if ending.exit_code in (TARGET_MET, EPOCHS_SPENT) else ending
+        run.screen.show(line)
+    if lost:
+        console.complain(f"warning: the log has not all of these last lines: {lost}")
     return ending
 
 
-def _last_words(run: Run, ending: Ending) -> None:
-    screen, log, history = run.screen, run.log, run.history
+def _last_words(run: Run, ending: Ending) -> Iterator[str]:
+    log, history = run.log, run.history
     if run.stopped_minutes is not None:
-        screen.say(f"{run.stopped_minutes:.2f} minutes from run_start to run_stop")
+        yield f"{run.stopped_minutes:.2f} minutes from run_start to run_stop"
     if run.paused:
-        screen.say(pauses.told(run.paused))
+        yield pauses.told(run.paused)
     if ending.reason:
-        screen.say(f"{ending.status}: {ending.reason}")
+        yield f"{ending.status}: {ending.reason}"
     else:
-        screen.say(f"target met: {history.metric} {history.best:.4f}, asked for {history.target:g}")
-    screen.say(f"log      {log.path}")
+        yield f"target met: {history.metric} {history.best:.4f}, asked for {history.target:g}"
+    yield f"log      {log.path}"
     if run.picture is not None:
-        screen.say(f"picture  {run.picture}")
+        yield f"picture  {run.picture}"
     kept = run.request.checkpoint_dir
     if kept is not None and run.has_model and (model := checkpoint.to_use(kept)) is not None:
         but = (
             f" (of an earlier epoch: that of epoch {run.unsaved} could not be kept)" if run.unsaved is not None else ""
         )
-        screen.say(f"model    {model}{but}")
+        yield f"model    {model}{but}"
     elif kept is not None and run.unsaved is None and not run.has_model:
-        screen.say("model    none: the run ended before the end of its first epoch, which is when one is kept")
-    screen.say(f"ENDING TIMING RUN AT {clock(time.time())}")
+        yield "model    none: the run ended before the end of its first epoch, which is when one is kept"
+    yield f"ENDING TIMING RUN AT {clock(time.time())}"
     if ending.status != keys.SUCCESS:
         return
     if run.resumed_after is not None:
-        screen.say(f"no RESULT: the run went on after epoch {run.resumed_after}, and its time is that of a part")
+        yield f"no RESULT: the run went on after epoch {run.resumed_after}, and its time is that of a part"
     elif ahead_s := run.wall_ahead_s:
-        screen.say(
+        yield (
             f"no RESULT: the machine's clock went {ahead_s:+.1f} s beside the time that passed, at most: somebody set it while "
             "the run went on, or the machine slept"
         )
     else:
         name, org = run.configuration.keyword.upper(), run.configuration.submission.org
-        screen.say(f"RESULT,{name},,{run.called.seconds:.0f},{org},{clock(run.called.wall_s)}")
+        yield f"RESULT,{name},,{run.called.seconds:.0f},{org},{clock(run.called.wall_s)}"
 
 
 def tell(run: Run, text: str) -> None:

@@ -3,7 +3,7 @@
 The library prints what it cannot encode and drops it, and writes NaN as JSON that no parser takes; every value is checked
 here first, so that a wrong one stops the run instead. Each event is stamped by the library in the moment of the call: no
 time can be passed in. A line that cannot be written raises LogLost there and then, and `settle` looks at the end whether
-every line is on the disk under the log's own name: a log that lost a line is never a success.
+every line is on the disk under the log's own name: a log that lost a line up to its run_stop is never a success.
 """
 
 from __future__ import annotations

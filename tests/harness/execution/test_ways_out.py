@@ -29,7 +29,7 @@ from harness.execution import events as events_of_runs
 from harness.execution.console import Lines
 from harness.execution.context import Launch
 from harness.execution.events import EventLog
-from harness.execution.learning_curve import LearningCurve
+from harness.execution.learning_curve import Evaluated, LearningCurve
 from harness.execution.moment import Moment, WallClock
 from harness.execution.run import Ending, Run
 from harness.exit_codes import BROKEN, TARGET_MET
@@ -391,6 +391,45 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
     assert finished.returncode == 6, finished.stdout + finished.stderr
     assert "a line could not be written (File too large)" in finished.stdout + finished.stderr
     assert "Traceback" not in finished.stdout + finished.stderr and "RESULT" not in finished.stdout
+
+
+FULL_AFTER_THE_END = """
+import resource
+from harness.execution import lifecycle
+after = lifecycle._after
+def full(run, *more):
+    room = run.log.path.stat().st_size + {room}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    return after(run, *more)
+lifecycle._after = full
+"""
+
+
+@pytest.mark.parametrize("room", [100, 500], ids=["for no event", "for the fingerprint"])
+def test_a_disk_that_is_full_after_run_stop_takes_no_result_away(tmp_path: Path, room: int) -> None:
+    """It ended with 6 and without RESULT, a failed trial, while its log was a success that score counted."""
+    path = toy.write(tmp_path, toy.raw())
+    done = run(path, "--out", tmp_path / "out", first=FULL_AFTER_THE_END.format(room=room))
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 and "\nRESULT,TOY,," in done.stdout, said
+    assert "warning: the log has not all of these last lines: " in done.stderr and "Traceback" not in said
+    log = tmp_path / "out" / "result_0.txt"
+    assert logfile.read(log).outcome == "success" and log.read_text().endswith("\n"), "no half a line"
+
+
+def test_a_run_stop_that_is_gone_at_the_last_words_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configuration, log = config.parse(toy.raw(), name="toy", source="toy"), EventLog.create(tmp_path)
+    history = LearningCurve("accuracy", 0.25, 4)
+    history.evaluations.append(Evaluated(1, 0.3, 0.1, 0.1))
+    done = Run(configuration, Request(), Launch(), log, log, Lines(log.plain), history, asking=False)
+    how = ending.settled(done, ending.stop(done, Ending(TARGET_MET, "")))
+    assert how.exit_code == TARGET_MET and log.path is not None
+    log.path.unlink()
+    assert ending.conclude(done, how).exit_code == BROKEN
+    found = capsys.readouterr()
+    assert "RESULT" not in found.out and "the log is not on the disk" in found.err
 
 
 WITHOUT_ROOM = """
