@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,10 +154,15 @@ def _must_meet(node: Node, place: meeting.MeetingPlace) -> None:
 def _overdue(log: Path | None, interrupted: signals.Interrupted) -> None:
     """The main thread sits in a call that takes no exception (a node that never comes): the run ends without it.
 
-    Not one that has its run_stop: its ranks write what comes after it, for as long as torchrun lets them.
+    Not one that has its run_stop: its ranks write what comes after it, for as long as torchrun lets them. Of any other no rank
+    may outlive it: one that is stopped (SIGSTOP) hears no SIGTERM, the kernel's at its parent's death neither, and would keep
+    its accelerator for ever.
     """
     if _ended(log) is not None:
         return
+    for each in psutil.Process().children(recursive=True):  # asked to end when this process was
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
     if log is not None:
         closed(log, INTERRUPTED, str(interrupted))
     os._exit(INTERRUPTED)

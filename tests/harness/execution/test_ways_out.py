@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -568,6 +568,23 @@ def test_ranks_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         process.kill()
         _, alive = psutil.wait_procs(ranks, timeout=PATIENCE_S)
         assert not alive
+    assert stop(tmp_path / "out" / "result_0.txt")["reason"] == "SIGTERM"
+
+
+def test_a_rank_that_is_stopped_does_not_outlive_its_launcher(tmp_path: Path) -> None:
+    """It lay there for ever, with its accelerator's memory: SIGTERM waits in what is stopped, SIGKILL alone does not."""
+    hurried = "from harness.execution import signals; signals.GRACE_S = 0.5"
+    with in_second_epoch(tmp_path, ranks=2, first=hurried) as process:
+        ranks = [rank(process, number) for number in (0, 1)]
+        ranks[1].suspend()
+        try:
+            process.terminate()
+            assert process.wait(PATIENCE_S) == 130
+            _, alive = psutil.wait_procs(ranks, timeout=PATIENCE_S / 20)
+            assert not alive
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                ranks[1].kill()
     assert stop(tmp_path / "out" / "result_0.txt")["reason"] == "SIGTERM"
 
 
