@@ -1,12 +1,32 @@
-"""When a run's two clocks contradict each other: the wall clock, which somebody may set, and one that only goes on."""
+"""When a run's two clocks contradict each other: the wall clock, which somebody may set, and one that only goes on. And a clock
+for whoever waits with a limit."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 MLPERF_S = 1_483_228_800  # 2017: MLPerf began in 2018
 FRESH_S = 0.001  # long enough to be off the processor
+LATE_S = 2.0  # between two looks of one who looks every half second
 APART_S, APART = 0.1, 0.001  # both must be exceeded: stamping takes milliseconds, drift is 0.05 % at most
+
+
+class Awake:
+    """Seconds in which the one that waits has run itself; it looks time and again.
+
+    Who was stopped or frozen, as a rule together with what it waits for, finds every limit of time passed when it wakes. Of a
+    gap between two looks no more than LATE_S counts.
+    """
+
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or time.monotonic
+        self._seconds, self._looked_s = 0.0, self._clock()
+
+    def __call__(self) -> float:
+        before_s, self._looked_s = self._looked_s, self._clock()
+        self._seconds += min(LATE_S, self._looked_s - before_s)
+        return self._seconds
 
 
 def contradict(apart_s: float, monotonic_s: float) -> bool:

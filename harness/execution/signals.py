@@ -19,6 +19,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
+from harness import clocks
+
 PR_SET_PDEATHSIG = 1
 # What a user, a terminal that closes, a batch system near its limit or the kernel sends. SIGUSR1 asks for stacks
 ENDING = (
@@ -117,8 +119,10 @@ class Guard:
     def _wait(self) -> None:
         while number := os.read(self._read, 1):
             if number[0] in self._taken:
-                if self._left.wait(GRACE_S):
-                    return
+                awake = clocks.Awake()
+                while awake() < GRACE_S:
+                    if self._left.wait(GRACE_S / 20):
+                        return
                 if self.overdue is not None:
                     self.overdue(Interrupted(number[0]))
 

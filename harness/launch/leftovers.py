@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from harness import clocks
+
 VARIABLE = "HARNESS_TRIAL"
 POLL_S = 0.1
 
@@ -61,10 +63,10 @@ def stop(processes: Callable[[], list[psutil.Process]], grace_s: float) -> list[
     there = processes()
     for each in _heads(there) if grace_s else []:
         _ignoring_the_gone(each.terminate)
-    deadline = time.monotonic() + grace_s
+    awake = clocks.Awake()
     # Looked for again and again: what was started meanwhile is found too, and an exit code stays for whoever waits for it
     while alive := processes():
-        if time.monotonic() >= deadline:
+        if awake() >= grace_s:
             for each in alive:
                 _ignoring_the_gone(each.kill)
         time.sleep(POLL_S)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from harness import outside
+from harness import clocks, outside
 from harness.launch import stacks
 
 PATIENCE_S = 1800.0  # the longest silence of a healthy log: compiling, or evaluating full COCO on a slow machine
@@ -66,12 +66,12 @@ class Outcome:
 
 
 class LogGrowth:
-    """How long ago the log grew."""
+    """How long ago the log grew, of the time in which somebody looked: none while a series is frozen with its trial."""
 
-    def __init__(self, log: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log, self._clock = log, clock
+    def __init__(self, log: Path, clock: Callable[[], float] | None = None) -> None:
+        self._log, self._clock = log, clock or clocks.Awake()
         self._size = -1  # of none
-        self._size, self._since = self._measure(), clock()
+        self._size, self._since = self._measure(), self._clock()
 
     def silent_s(self) -> float:
         """Seconds since the log was last seen to grow; from the start where there is none yet."""
@@ -130,8 +130,8 @@ def _of_all_nodes(log: Path) -> str:
 def halt(running: Running) -> int:
     """SIGTERM, time to close the log, then SIGKILL. Returns the exit code."""
     running.terminate()
-    deadline = time.monotonic() + GRACE_S
-    while (code := running.poll()) is None and time.monotonic() < deadline:
+    awake = clocks.Awake()
+    while (code := running.poll()) is None and awake() < GRACE_S:
         time.sleep(POLL_S)
     if code is not None:
         return code
