@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import importlib
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,19 @@ def bind(way: numa.Way, context: Context, local_world_size: int) -> Bound:
             os.sched_setaffinity(int(thread.name), cpus)
     prefer_memory(homes[context.local_rank])
     return Bound(way, found, frozenset(os.sched_getaffinity(0)), memory_policy())
+
+
+def load_torch(cpus: Collection[int] | None = None) -> None:
+    """Import PyTorch, and leave this thread on `cpus`, or where it may run now.
+
+    To be called before anything else imports it. Where the environment tells OpenMP to bind threads (OMP_PROC_BIND, OMP_PLACES,
+    GOMP_CPU_AFFINITY), the one that loads it is put onto a single processor, which all threads and processes made later would
+    inherit, those for data too. OpenMP's own threads keep their places.
+    """
+    cpus = os.sched_getaffinity(0) if cpus is None else cpus
+    importlib.import_module("torch")
+    if os.sched_getaffinity(0) != cpus:
+        os.sched_setaffinity(0, cpus)
 
 
 def settled(context: Context, bound: Bound) -> tuple[Context, dict[str, Plain]]:

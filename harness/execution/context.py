@@ -207,6 +207,7 @@ def device_of(kind: str, launch: Launch) -> tuple[str, str]:
     found = preflight.check(kind, launch.local_world_size)
     if found is None:
         return accelerator.CPU, ""
+    binding.load_torch()
     import torch
 
     try:
@@ -248,6 +249,7 @@ def part_of_a_device(device: str) -> bool:
 def alone(kind: str) -> Context:
     """One device for this process, which is no rank of a run, with the threads that it may use. NotSuitable without it."""
     name, vendor = device_of(kind, Launch())
+    binding.load_torch()
     import torch
 
     threads = binding.threads(len(os.sched_getaffinity(0)))

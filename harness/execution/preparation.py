@@ -41,6 +41,7 @@ def resumed(run: Run) -> Checkpoint | None:
     request = run.request
     if not request.from_checkpoint:
         return None
+    binding.load_torch()
     found = checkpoint.load(run.checkpoints, run.configuration)
     if request.seed not in (None, found.seed):
         raise ValueError(f"the checkpoint is of a run with seed {found.seed}, not {request.seed}; leave --seed out")
@@ -83,6 +84,7 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
             "(HARNESS_CACHE_DIR, --cache-dir)"
         ) from error
     context.keep_compiled(request.cache_dir)
+    binding.load_torch(bound.cpus)
     return replace(here, data_dir=data_dir), bound
 
 

@@ -23,7 +23,7 @@ import psutil
 
 from harness import names
 from harness.config import Configuration
-from harness.execution import console, meeting, signals
+from harness.execution import binding, console, meeting, signals
 from harness.execution.context import NODE_RANK, Node
 from harness.execution.events import EventLog, close_abandoned, keys, refused, says
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, SPENT, TARGET_MET, USAGE
@@ -90,6 +90,7 @@ def _log(request: Request, node: Node | None) -> Path | None:
 
 def _launched(configuration: Configuration, request: Request, node: Node | None, log: Path | None) -> tuple[int, str]:
     """Start this machine's ranks and wait; the exit code and the reason of the run's end."""
+    binding.load_torch()  # the ranks inherit where this process may run
     from torch.distributed import DistNetworkError, DistStoreError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -17,6 +17,7 @@ from harness.system.places import Cache, Place
 RESULTS_GIB, RESULTS_GIB_LEAST = 5.0, 0.2  # of logs, pictures, telemetry and the embedded data; least: of one run's log
 CACHE_GIB = 1.0  # COCO's check leaves 0.1, a compiled step some 0.1
 SHM_GIB = 1.0  # Docker gives 64 MiB, which NCCL between GPUs of one host does not do with
+OPENMP_BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")  # any of them binds, unless the first is "false"
 MEMLOCK_GIB = 1.0  # NCCL pins its buffers, and so does RDMA
 
 
@@ -49,7 +50,7 @@ def examine(
     chosen = machine.chosen
     several = max(len(chosen.names), len(chosen.details())) > 1
     findings = [_image(machine), *chosen.findings(), *_others(machine)]
-    findings += [*_processor(machine), _memory(machine), _shared_memory(shared_memory, several)]
+    findings += [*_processor(machine), *_threads(machine), _memory(machine), _shared_memory(shared_memory, several)]
     findings += [_memlock(machine.host.memlock, bool(machine.accelerators)), _results(results, machine.host.container)]
     if cache is not None:
         findings.append(_cache(cache, machine.host.container))
@@ -101,6 +102,19 @@ def _processor(machine: Machine) -> Iterator[Finding]:
     else:
         fix = "on the host: cpupower frequency-set --governor performance"
         yield Finding("warning", "governor", f"{', '.join(cpu.governors)}: times vary with the clock", fix)
+
+
+def _threads(machine: Machine) -> Iterator[Finding]:
+    """What the environment tells OpenMP of where its threads are to run."""
+    told = machine.variables
+    binding = [name for name in OPENMP_BINDING if str(told.get(name, "")).strip()]
+    if not binding or str(told.get("OMP_PROC_BIND", "")).strip().lower() == "false":
+        return
+    text = (
+        f"{', '.join(f'{name}={told[name]}' for name in binding)}: OpenMP keeps each of its threads on one processor, "
+        "also where another thread or another rank is busy there"
+    )
+    yield Finding("warning", "threads", text, f"unset {' '.join(binding)}; whole ranks are bound by run.cpu_binding")
 
 
 def _memory(machine: Machine) -> Finding:

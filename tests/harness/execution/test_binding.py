@@ -23,7 +23,7 @@ from harness.request import Request
 from harness.results import logfile
 from harness.system import numa
 from tests.conftest import CHECKOUT
-from tests.harness.execution.runs import run
+from tests.harness.execution.runs import environment, run
 from tests.harness.system import recorded
 from tests.toy.configuration import raw, write
 
@@ -133,3 +133,33 @@ def test_a_node_of_which_no_memory_may_be_had_is_said() -> None:
     """Of a container's --cpuset-mems, or without any; "this kernel has no NUMA" was said."""
     with pytest.raises(NotSuitable, match=r"NUMA node 1000 .*Invalid argument.*: it has none.*--cpuset-mems"):
         binding.prefer_memory(1000)
+
+
+OF_OPENMP = """
+import os, sys
+from harness.cli import main
+code = main(sys.argv[1:])
+print("this thread may run on", sorted(os.sched_getaffinity(0)))
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two processors are needed")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_openmp_takes_no_processor_from_threads_for_data(ranks: int, tmp_path: Path) -> None:
+    """OMP_PROC_BIND put the thread that imported PyTorch, and all that it made later, onto one processor; ranks too."""
+    configuration = write(tmp_path, raw(ranks=ranks, epochs=1))
+    words = ["run", str(configuration), "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", OF_OPENMP, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=CHECKOUT,
+        env=environment(OMP_PROC_BIND="close"),
+    )
+    assert done.returncode in (0, 1), done.stderr
+    given = os.sched_getaffinity(0)
+    assert f"this thread may run on {sorted(given)}" in done.stdout
+    found = logfile.read(tmp_path / "result_0.txt").entries["cpu_binding"].value
+    assert isinstance(found, dict) and {each["cpus"] for each in found["ranks"].values()} == {numa.listed(given)}

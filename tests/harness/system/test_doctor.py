@@ -444,3 +444,18 @@ def test_doctor_looks_for_what_configurations_name(tmp_path: Path) -> None:
     (tmp_path / "data.zip").touch()
     assert said("--data-dir", tmp_path / "data.zip").endswith(": is a file, and a folder is needed")
     assert said("--data-dir", tmp_path / "data.zip/in").endswith(": there is no such folder")
+
+
+@pytest.mark.parametrize(
+    ("variables", "unset"),
+    [
+        ({"OMP_PROC_BIND": "close", "OMP_NUM_THREADS": "4"}, "unset OMP_PROC_BIND;"),
+        ({"GOMP_CPU_AFFINITY": "0-3", "OMP_PLACES": "cores"}, "unset OMP_PLACES GOMP_CPU_AFFINITY;"),
+        ({"OMP_PROC_BIND": "FALSE", "OMP_PLACES": "cores"}, ""),
+        ({"OMP_NUM_THREADS": "4"}, ""),
+    ],
+)
+def test_threads_that_openmp_is_told_to_bind_are_warned_of(variables: dict[str, str], unset: str) -> None:
+    found = [each for each in examine(machine(variables=variables)) if each.subject == "threads"]
+    assert [each.level for each in found] == ["warning"] * bool(unset)
+    assert all(each.fix.startswith(unset) for each in found)
