@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from harness import ROOT
-from harness.launch import caches, leftovers, stacks
+from harness.launch import caches, killed, leftovers, stacks
 from harness.launch.leftovers import TrialMark
 from harness.launch.reaper import GRACE_S, Reaper
 from harness.launch.trial import Order
@@ -47,7 +47,7 @@ class LocalLauncher:
         """The trial, running. OSError when its program cannot be started."""
         mark = TrialMark(self._series, order.number, os.getpid(), order.folder)
         self._reaper.watch_processes(self._series)
-        command = self._command(order)
+        command, kills = self._command(order), killed.MemoryKills()
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -64,15 +64,18 @@ class LocalLauncher:
             cwd=ROOT,
             start_new_session=True,
         )
-        return LocalProcess(process, command, mark)
+        return LocalProcess(process, command, mark, kills)
 
 
 class LocalProcess:
     """One trial; see watchdog.Running. It is all the processes that bear its mark."""
 
-    def __init__(self, process: subprocess.Popen[str], command: list[str], mark: TrialMark) -> None:
-        self._process, self._command, self._mark = process, command, mark
+    def __init__(
+        self, process: subprocess.Popen[str], command: list[str], mark: TrialMark, kills: killed.MemoryKills
+    ) -> None:
+        self._process, self._command, self._mark, self._kills = process, command, mark, kills
         self._outlived = 0
+        self._ours = False  # whether it was we who killed it
 
     def lines(self) -> Iterator[str]:
         assert self._process.stdout is not None
@@ -92,10 +95,15 @@ class LocalProcess:
         self._process.terminate()
 
     def kill(self) -> None:
+        self._ours = True
         leftovers.stop(self._everyone, 0)
 
     def why(self) -> str:
-        return f"{self._outlived} of its processes outlived it and were ended" if self._outlived else ""
+        reasons = (
+            (self._outlived, f"{self._outlived} of its processes outlived it and were ended"),
+            (self.poll() == killed.CODE and not self._ours, self._kills.why()),
+        )
+        return "; ".join(text for true, text in reasons if true)
 
     def owns(self, process: psutil.Process) -> bool:
         return TrialMark.of(process) == self._mark

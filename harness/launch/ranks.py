@@ -27,7 +27,7 @@ from harness.execution import binding, console, meeting, signals
 from harness.execution.context import NODE_RANK, Node
 from harness.execution.events import EventLog, close_abandoned, keys, refused, says
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, SPENT, TARGET_MET, USAGE
-from harness.launch import stacks, watchdog
+from harness.launch import killed, stacks, watchdog
 from harness.request import Request
 from harness.results import logfile
 
@@ -109,13 +109,14 @@ def _launched(configuration: Configuration, request: Request, node: Node | None,
     # they look for modules in the current folder where this process does: one called harness in it may be somebody's own
     safely = [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
     command = [sys.executable, *safely, "-m", "harness", *request.of_ranks(request.seed).argv()]
+    kills = killed.MemoryKills()
     logging.disable(logging.ERROR)  # torch calls a rank "failed" whose run missed its target; what failed is said below
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # asks ranks for their stacks
     try:
         with signals.at_once(), _watched(log) if log is not None else nullcontext():
             elastic_launch(settings, command[0])(*command[1:])
     except ChildFailedError as error:
-        return _cause(error.failures)
+        return _cause(error.failures, kills)
     except SignalException as error:
         return INTERRUPTED, error.sigval.name
     except (signals.Interrupted, KeyboardInterrupt) as error:
@@ -237,7 +238,7 @@ def _watched(log: Path) -> Iterator[None]:
         over.set()
 
 
-def _cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, str]:
+def _cause(failures: Mapping[int, ProcessFailure], kills: killed.MemoryKills) -> tuple[int, str]:
     """Exit code and reason of the rank that took the others with it: one that was killed, else the first to end by itself."""
     first = min(each.timestamp for each in failures.values())
 
@@ -250,7 +251,8 @@ def _cause(failures: Mapping[int, ProcessFailure]) -> tuple[int, str]:
     rank = min(failures, key=order)
     code = failures[rank].exitcode
     if code < 0:
-        return BROKEN, f"rank {rank} was ended by {signal.Signals(-code).name}"
+        why = f": {kills.why()}" if code == -signal.SIGKILL else ""
+        return BROKEN, f"rank {rank} was ended by {signal.Signals(-code).name}{why}"
     return (code if code in KNOWN else BROKEN), f"rank {rank} ended with exit code {code}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import __version__, names, whole
 from harness.exit_codes import EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, SPENT, TARGET_MET, USAGE
-from harness.launch import ledger
+from harness.launch import killed, ledger
 from harness.launch.watchdog import Outcome
 from harness.request import variable
 from harness.results import logfile
@@ -80,7 +80,7 @@ def judge(
         return TrialEnd(ledger.REFUSED, _last_words(outcome, log))
     if code not in (TARGET_MET, EPOCHS_SPENT):
         signal = f" (signal {code - 128})" if code > 128 and code != INTERRUPTED else ""
-        return TrialEnd(ledger.FAILED, f"exit code {code}{signal}{why}; {_last_words(outcome, log)}")
+        return TrialEnd(ledger.FAILED, f"exit code {code}{signal}; {_cause(outcome, log)}")
     if log is None:
         return TrialEnd(ledger.FAILED, f"exit code {code}, but it left no log; {_last_words(outcome, log)}")
     if log.configuration_sha256 != configuration_sha256:
@@ -167,9 +167,22 @@ def put_aside(folder: Path, broken: ledger.Attempt) -> list[str]:
     return sorted(kept, key=lambda name: not name.endswith(".txt"))
 
 
+def _cause(outcome: Outcome, log: RunRecord | None) -> str:
+    """What is known of a failure. Of SIGKILL a trial says nothing: the last line of its output is about something else."""
+    if outcome.exit_code == killed.CODE:
+        said = [outcome.why or killed.MOST_OFTEN, _stop_reason(log)]
+    else:
+        said = [outcome.why, _last_words(outcome, log)]
+    return "; ".join(filter(None, said))
+
+
 def _last_words(outcome: Outcome, log: RunRecord | None) -> str:
     """Why it ended: what its log's run_stop says, else its last line of output."""
+    printed = (line.strip() for line in reversed(outcome.tail) if line.strip())
+    return _stop_reason(log) or next(printed, "it printed nothing")
+
+
+def _stop_reason(log: RunRecord | None) -> str:
     stop = log.entries.get("run_stop") if log else None
-    if stop is not None and isinstance(reason := stop.metadata.get("reason"), str) and reason:
-        return reason
-    return next((line.strip() for line in reversed(outcome.tail) if line.strip()), "it printed nothing")
+    reason = stop.metadata.get("reason") if stop is not None else None
+    return reason if isinstance(reason, str) else ""

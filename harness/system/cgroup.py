@@ -36,7 +36,21 @@ def memory_bytes(root: Path = Path("/")) -> int | None:
     return min((int(each) for each in said if each.isdecimal()), default=None)
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
+def memory_kills(root: Path = Path("/")) -> int | None:
+    """How many processes of the own group the kernel has killed for want of memory; None where nothing tells.
+
+    Those above count kills of other groups too, of version 2.
+    """
+    own = [
+        group / file
+        for group in _groups(root, "memory", above=False)
+        for file in ("memory.events", "memory.oom_control")
+    ]
+    found = re.search(r"^oom_kill (\d+)$", "\n".join(map(outside.text, own)), re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _groups(root: Path, controller: str, *, above: bool = True) -> Iterator[Path]:
     """Folders of the process's own group and of those above it, of version 2 and of this controller's of version 1."""
     own = dict(_own(root))
     mounts = [*_mounts(root)] or [("", MOUNTED, "/"), (controller, f"{MOUNTED}/{controller}", "/")]
@@ -46,7 +60,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
         path = Path(own.get(controller if controllers else "", "/"))
         # a container that is told the host's paths has its own group mounted as the topmost
         below = path.relative_to(top) if path.is_relative_to(top) and OUTSIDE not in path.parts else Path()
-        yield from (root / place / each for each in (below, *below.parents))
+        yield from (root / place / each for each in (below, *(below.parents if above else ())))
 
 
 def _own(root: Path) -> Iterator[tuple[str, str]]:

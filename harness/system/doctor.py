@@ -16,6 +16,9 @@ from harness.system.places import Cache, Place
 
 RESULTS_GIB, RESULTS_GIB_LEAST = 5.0, 0.2  # of logs, pictures, telemetry and the embedded data; least: of one run's log
 CACHE_GIB = 1.0  # COCO's check leaves 0.1, a compiled step some 0.1
+# Of one rank of the embedded run on a CPU, the smallest there is: at most 1.1 GiB resident (ru_maxrss of a run of 12 steps
+# on two processors), 0.8 of them as PSS, and room for the evaluation
+MEMORY_GIB = 1.5
 SHM_GIB = 1.0  # Docker gives 64 MiB, which NCCL between GPUs of one host does not do with
 OPENMP_BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")  # any of them binds, unless the first is "false"
 MEMLOCK_GIB = 1.0  # NCCL pins its buffers, and so does RDMA
@@ -118,10 +121,12 @@ def _threads(machine: Machine) -> Iterator[Finding]:
 
 
 def _memory(machine: Machine) -> Finding:
-    host = machine.host
-    if host.memory_limit_gib is None:
-        return Finding("ok", "memory", f"{host.memory_gib:g} GiB")
-    return Finding("ok", "memory", f"{host.memory_limit_gib:g} GiB by cgroup, of {host.memory_gib:g} GiB")
+    limit, whole = machine.host.memory_limit_gib, machine.host.memory_gib
+    text = f"{whole:g} GiB" if limit is None else f"{limit:g} GiB by cgroup, of {whole:g} GiB"
+    if (whole if limit is None else limit) >= MEMORY_GIB:
+        return Finding("ok", "memory", text)
+    fix = "give the container or the job more (--memory, --mem); the kernel kills a run that wants more than there is"
+    return Finding("warning", "memory", f"{text}; the smallest run needs {MEMORY_GIB:g} GiB, each rank", fix)
 
 
 def _shared_memory(place: Place, several: bool) -> Finding:

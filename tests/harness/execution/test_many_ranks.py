@@ -373,14 +373,15 @@ def test_the_slowest_rank_is_the_one_that_waits_least() -> None:
     ("ended", "reason"),
     [
         ({0: (-9, 131), 1: (6, 100)}, "rank 1 ended with exit code 6"),  # torch killed rank 0, which did not end
-        ({0: (-9, 101), 1: (5, 100)}, "rank 0 was ended by SIGKILL"),  # the kernel did, and rank 1 lost it
+        ({0: (-9, 101), 1: (5, 100)}, "rank 0 was ended by SIGKILL: the kernel?"),  # the kernel did, and rank 1 lost it
         ({0: (-15, 101), 1: (130, 100), 2: (6, 101)}, "rank 2 ended with exit code 6"),
         ({0: (-9, 131), 1: (-11, 100)}, "rank 1 was ended by SIGSEGV"),
     ],
 )
 def test_the_rank_that_took_the_others_with_it(ended: dict[int, tuple[int, int]], reason: str) -> None:
     failures: Any = {rank: SimpleNamespace(exitcode=code, timestamp=at) for rank, (code, at) in ended.items()}
-    assert launched._cause(failures)[1] == reason
+    kills: Any = SimpleNamespace(why=lambda: "the kernel?")
+    assert launched._cause(failures, kills)[1] == reason
 
 
 @pytest.mark.long

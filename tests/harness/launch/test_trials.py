@@ -22,7 +22,7 @@ import pytest
 from harness.contract import NotSuitable
 from harness.execution import provenance
 from harness.exit_codes import BROKEN, EPOCHS_SPENT, USAGE
-from harness.launch import admission, caches, ledger, leftovers, process, trial, watchdog
+from harness.launch import admission, caches, killed, ledger, leftovers, process, trial, watchdog
 from harness.launch.watchdog import Outcome
 from harness.names import NO_COMMIT
 from harness.results import logfile, sources
@@ -90,7 +90,7 @@ def test_every_trial_leaves_a_log_a_record_and_two_lines(fakes: Fakes) -> None:
     [
         ("miss", "target_not_met", 1, "epochs spent"),
         ("nan", "failed", 5, "exit code 5"),
-        ("die", "failed", 5, r"exit code 137 \(signal 9\)"),
+        ("die", "failed", 5, rf"^exit code 137 \(signal 9\); {re.escape(killed.MOST_OFTEN)}$"),
         ("crash early", "failed", 5, "left no log.*RuntimeError: no log yet"),
         ("forget", "failed", 5, "its log ends as unfinished"),
         ("use another", "failed", 5, "another configuration"),
@@ -109,6 +109,18 @@ def test_a_trial_is_what_its_log_and_its_exit_code_both_say(
     assert re.search(reason, first.end["reason"]), first.end["reason"]
     # a broken trial does not take the next one with it; a refused one stands for all
     assert len(fakes.account.attempts) == (1 if status == "refused" else 2)
+
+
+def test_a_trial_that_the_kernel_killed_for_want_of_memory_is_told_so(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason was the last line that it had printed."""
+    counted = iter((3, 4))
+    monkeypatch.setattr(killed.cgroup, "memory_kills", lambda: next(counted))
+    fakes.tell(_0="die")
+    fakes.run(1)
+    end = fakes.account.attempts[0].end
+    assert end is not None and end["reason"] == f"exit code 137 (signal 9); {killed.FOR_MEMORY}"
 
 
 def test_logs_by_the_names_of_submitters_scripts(fakes: Fakes) -> None:

@@ -459,3 +459,13 @@ def test_threads_that_openmp_is_told_to_bind_are_warned_of(variables: dict[str, 
     found = [each for each in examine(machine(variables=variables)) if each.subject == "threads"]
     assert [each.level for each in found] == ["warning"] * bool(unset)
     assert all(each.fix.startswith(unset) for each in found)
+
+
+@pytest.mark.parametrize(
+    ("whole", "limit", "level"),
+    [(1511.5, None, "ok"), (1511.5, 8.0, "ok"), (1511.5, 0.2, "warning"), (1.0, None, "warning")],
+)
+def test_less_memory_than_any_run_needs_is_warned_of(whole: float, limit: float | None, level: str) -> None:
+    """A limit of 250 MiB was ok, and the kernel killed the run."""
+    found = the(examine(machine(host=replace(HOST, memory_gib=whole, memory_limit_gib=limit))), "memory")
+    assert (found.level, "the smallest run needs" in found.text) == (level, level == "warning")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.results import sysdesc
-from harness.system import host, places
+from harness.system import cgroup, host, places
 
 PROCESSOR = """processor\t: {number}
 vendor_id\t: GenuineIntel
@@ -221,3 +221,32 @@ def test_places(tmp_path: Path) -> None:
 
     in_the_way = places.look(mounts / "out", mounts)  # a file where a folder should be
     assert not in_the_way.writable
+
+
+@pytest.mark.parametrize(
+    ("files", "kills"),
+    [
+        (
+            {
+                "proc/self/cgroup": "0::/job/step\n",
+                "proc/self/mountinfo": V2,
+                "sys/fs/cgroup/job/memory.events": "oom_kill 7\n",
+                "sys/fs/cgroup/job/step/memory.events": "low 0\nmax 9\noom 3\noom_kill 2\noom_group_kill 1\n",
+            },
+            2,  # and none of another step's
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/job\n0::/\n",
+                "proc/self/mountinfo": V1.format(top="/"),
+                "sys/fs/cgroup/memory/job/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n",
+            },
+            5,
+        ),
+        ({}, None),
+    ],
+)
+def test_kills_for_want_of_memory_of_both_kinds_of_cgroup(
+    tmp_path: Path, files: dict[str, str], kills: int | None
+) -> None:
+    assert cgroup.memory_kills(lay(tmp_path, files)) == kills
