@@ -27,6 +27,8 @@ def of(context: Context) -> Chosen:
         ) from error
     if chosen.threads is not None and chosen.threads > context.threads:
         raise ValueError(
-            f"--chosen: threads {chosen.threads}, and each rank may use {context.threads} here: another machine chose it"
+            f"{chosen.threads} threads of a processor were chosen by speed, by the first trial of this series or by the run "
+            f"that --chosen is from, and each rank may use {context.threads} here now (taskset, a cgroup, another machine): "
+            "give it as many as then, or begin a new series, in which init chooses again"
         )
     return chosen

@@ -17,12 +17,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 UNUSED_S = 7 * 24 * 3600
+FULL = {errno.ENOSPC, errno.EDQUOT}  # which whoever runs this says in words of its own
 # Of flock, where a file system has none (some of NFS, Lustre, FUSE)
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 def make(folder: Path) -> Path:
-    """`folder`, made for this user alone unless it is there. ValueError when it cannot be, or others could have been there."""
+    """`folder`, made for this user alone unless it is there. ValueError when it cannot be, or others could have been
+    there; OSError of a full disk."""
     way_out = "name a folder of your own with HARNESS_CACHE_DIR"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +33,8 @@ def make(folder: Path) -> Path:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise ValueError(f"{folder} cannot be used: {error.strerror}; {way_out}") from error
     refuse_of_others(folder, way_out, others=stat.S_IWGRP | stat.S_IWOTH)
     return folder
@@ -78,11 +82,14 @@ def clear(cache: Path, making: str, unneeded: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def alone(lock: Path) -> Iterator[bool]:
-    """Wait until no other process is in here with the same `lock`; False where the file system has no locks."""
+    """Wait until no other process is in here with the same `lock`; False where the file system has no locks.
+    ValueError where it cannot be opened, OSError of a full disk."""
     # a link is not followed, and what is there is not emptied
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise ValueError(
             f"{lock}, by which processes take turns, cannot be opened: {error.strerror}; remove it"
         ) from error

@@ -40,7 +40,10 @@ def available(precision: Precision, device: str) -> Precision:
     """What an earlier run chose. NotSuitable where this device has no such format: it chose on another."""
     if precision not in candidates(device):
         known = ", ".join(candidates(device))
-        raise NotSuitable(f"--chosen: precision {precision}, and on {device} auto chooses among {known}")
+        raise NotSuitable(
+            f"precision {precision} was chosen by speed, by the first trial of this series or the run that --chosen is from, "
+            f"and on {device} auto chooses among {known}: another machine chose it; go on there, or begin a new series"
+        )
     return precision
 
 

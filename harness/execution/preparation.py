@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,14 +14,14 @@ from pathlib import Path
 
 from harness import outside
 from harness.config import Configuration
-from harness.contract import Context, Plain
+from harness.contract import Context, NotSuitable, Plain
 from harness.execution import binding, checkpoint, context, process_group, provenance, seeding
 from harness.execution.binding import Bound
 from harness.execution.checkpoint import Checkpoint
 from harness.execution.run import Run
 from harness.exit_codes import DISK_FULL
 from harness.request import Request
-from harness.system import host
+from harness.system import host, places
 from harness.system.accelerator import CPU
 
 
@@ -54,6 +55,8 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
     Its seed is the run's only once all ranks have agreed. ValueError, NotSuitable, and OSError of a full disk.
     """
     configuration, request = run.configuration, run.request
+    if why := places.no_temporary_files():
+        raise NotSuitable(why)
     seed = _asked_seed(run, resumed)
     here = context.build(
         configuration,
@@ -74,18 +77,31 @@ def prepare(run: Run, resumed: Checkpoint | None) -> tuple[Context, Bound]:
     try:
         data_dir = benchmark.provide_data(configuration.tables, request.data_dir, request.cache_dir, run.screen.working)
     except OSError as error:
-        if error.errno in DISK_FULL:
-            raise OSError(
-                error.errno,
-                f"{error.strerror}, while data was made in {request.cache_dir}; name a folder on another disk with --cache-dir",
-            ) from error
-        raise ValueError(
-            f"the data is not available: {error}; data that a benchmark makes itself is kept in {request.cache_dir} "
-            "(HARNESS_CACHE_DIR, --cache-dir)"
-        ) from error
+        raise _no_data(error, request.cache_dir) from error
     context.keep_compiled(request.cache_dir)
     binding.load_torch(bound.cpus)
     return replace(here, data_dir=data_dir), bound
+
+
+def _no_data(error: OSError, cache_dir: Path) -> OSError | ValueError:
+    """What to raise: what the error names is to blame, and the cache only where that lies in it, or where nothing is named."""
+    named = None if error.filename is None else Path(os.fsdecode(error.filename)).absolute()
+    in_cache = named is not None and named.is_relative_to(cache_dir.absolute())
+    if error.errno in DISK_FULL:
+        place = str(cache_dir) if named is None or in_cache else str(named)
+        fix = "name a folder on another disk with --cache-dir" if named is None or in_cache else "make room there"
+        return OSError(
+            error.errno, f"{error.strerror}, while data was made in {place}, for bytes or for files (df -i); {fix}"
+        )
+    why = ""
+    if in_cache:
+        why = f"; data that a benchmark makes itself is kept in {cache_dir} (HARNESS_CACHE_DIR, --cache-dir)"
+    elif named is None:
+        why = (
+            f"; no file is named: it is {cache_dir} (HARNESS_CACHE_DIR, --cache-dir), where data that a benchmark makes itself "
+            "is kept, /dev/shm, or the folder for temporary files (TMPDIR)"
+        )
+    return ValueError(f"the data is not available: {error}{why}")
 
 
 def _chosen(request: Request, resumed: Checkpoint | None) -> str | None:

@@ -30,6 +30,7 @@ from harness.exit_codes import BROKEN, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, 
 from harness.launch import killed, stacks, watchdog
 from harness.request import Request
 from harness.results import logfile
+from harness.system import places
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -90,6 +91,8 @@ def _log(request: Request, node: Node | None) -> Path | None:
 
 def _launched(configuration: Configuration, request: Request, node: Node | None, log: Path | None) -> tuple[int, str]:
     """Start this machine's ranks and wait; the exit code and the reason of the run's end."""
+    if why := places.no_temporary_files():
+        return NOT_SUITABLE, why
     binding.load_torch()  # the ranks inherit where this process may run
     from torch.distributed import DistNetworkError, DistStoreError
     from torch.distributed.elastic.multiprocessing.api import SignalException

@@ -19,6 +19,7 @@ CACHE_GIB = 1.0  # COCO's check leaves 0.1, a compiled step some 0.1
 # Of one rank of the embedded run on a CPU, the smallest there is: at most 1.1 GiB resident (ru_maxrss of a run of 12 steps
 # on two processors), 0.8 of them as PSS, and room for the evaluation
 MEMORY_GIB = 1.5
+FILES_LEAST = 1500  # the embedded pictures are 1,200 files
 SHM_GIB = 1.0  # Docker gives 64 MiB, which NCCL between GPUs of one host does not do with
 OPENMP_BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")  # any of them binds, unless the first is "false"
 MEMLOCK_GIB = 1.0  # NCCL pins its buffers, and so does RDMA
@@ -152,6 +153,8 @@ def _results(place: Place, in_container: bool) -> Finding:
     if not place.writable:
         fix = "give it to this user, or name another folder (--out, LOGDIR)"
         return Finding("problem", "results", f"{text}: {_unwritable(place)}", fix)
+    if few := _few_files(place):
+        return Finding("problem", "results", text + few, "remove files, or name another folder (--out, LOGDIR)")
     if place.free_gib < RESULTS_GIB:
         level: Level = "warning" if place.free_gib >= RESULTS_GIB_LEAST else "problem"
         return Finding(level, "results", text, "make room, or name another folder (--out, LOGDIR)")
@@ -159,6 +162,12 @@ def _results(place: Place, in_container: bool) -> Finding:
         fix = 'give it a folder of the host: docker run -v "$PWD/out:/results"'
         return Finding("warning", "results", f"{text}: gone with this container", fix)
     return Finding("ok", "results", text)
+
+
+def _few_files(place: Place) -> str:
+    """Where there are bytes and hardly an inode, as after millions of small files: "No space left on device" too."""
+    few = place.free_files is not None and place.free_files < FILES_LEAST
+    return f": only {place.free_files:,} more files can be made there (df -i)" if few else ""
 
 
 def _unwritable(place: Place) -> str:
@@ -178,6 +187,8 @@ def _cache(cache: Cache, in_container: bool) -> Finding:
     if not cache.own:
         fix = "name a folder that only you may write in with HARNESS_CACHE_DIR; what is kept there is trusted"
         return Finding("warning", "cache", f"{text}: others may write in it", fix)
+    if few := _few_files(place):
+        return Finding("problem", "cache", text + few, "remove files, or name another folder (HARNESS_CACHE_DIR)")
     if in_container and place.a_layer:
         fix = "keep it in a volume (docker run -v NAME:/cache): else each container checks its data and compiles again"
         return Finding("ok", "cache", f"{text}: gone with this container", fix)

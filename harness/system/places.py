@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Place:
     free_gib: float
     filesystem: str  # "ext4", "nfs4", ...
     occupied: bool = False  # by what is no folder
+    free_files: int | None = None  # that can be made yet; None where the file system sets no number
     unreachable: str = ""  # why it cannot be told whether there is such a folder, or what is in it: "Permission denied"
 
     @property
@@ -48,7 +50,7 @@ def look(path: Path, mounts: Path = Path("/proc/mounts")) -> Place:
     """Look at one folder. `mounts` is for tests."""
     path = path.absolute()
     there = next(each for each in (path, *path.parents) if os.access(each, os.F_OK))
-    usage = shutil.disk_usage(there)
+    usage, counted = shutil.disk_usage(there), os.statvfs(there)
     readable = os.access(there, os.R_OK | os.X_OK)
     exists, occupied, empty, unreachable = False, False, False, ""
     try:
@@ -69,8 +71,21 @@ def look(path: Path, mounts: Path = Path("/proc/mounts")) -> Place:
         free_gib=usage.free / GIB,
         filesystem=_filesystem(there.resolve(), mounts),
         occupied=occupied,
+        free_files=counted.f_favail if counted.f_files else None,
         unreachable=unreachable,
     )
+
+
+def no_temporary_files() -> str:
+    """Why a run has nowhere to keep files for its time, as torch and processes that meet do; empty where it has."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        return (
+            "a run needs a folder for temporary files, and in none of the usual ones can anything be written "
+            f"({error.strerror}): name one with TMPDIR, on a disk that has room"
+        )
+    return ""
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,22 @@ def test_the_embedded_data_is_neither_made_in_nor_taken_from_a_folder_of_others(
     assert (tmp_path / "victim").read_text() == "keep"
 
 
+def test_a_full_disk_is_no_lock_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without inodes there was none, and the way out was to remove it."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        with pytest.raises(OSError, match="No space left") as opening, own_folder.alone(tmp_path / "lock"):
+            pass
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OSError, match="No space left") as making:
+        own_folder.make(tmp_path / "cache")
+    assert opening.value.errno == making.value.errno == errno.ENOSPC
+
+
 def test_without_locks_it_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with own_folder.alone(tmp_path / "lock") as locked:
         assert locked

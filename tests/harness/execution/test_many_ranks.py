@@ -412,3 +412,12 @@ def test_one_rank_says_nothing_of_others(tmp_path: Path) -> None:
     assert run(toy.write(tmp_path, toy.raw()), "--out", tmp_path).returncode == 0
     keys = {each["key"] for each in events(tmp_path / "result_0.txt")}
     assert not {"step_ms_by_rank", "collectives"} & keys
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_without_a_folder_for_temporary_files_is_told_of_the_variable(ranks: int, tmp_path: Path) -> None:
+    """It was "[Errno 2] No usable temporary directory found"."""
+    none = "import tempfile; tempfile.tempdir = None; tempfile._candidate_tempdir_list = lambda: ['/proc']"
+    done = run(toy.write(tmp_path, toy.raw(ranks=ranks)), "--out", tmp_path, first=none)
+    assert done.returncode == 6, done.stdout + done.stderr
+    assert "in ['/proc']): name one with TMPDIR" in done.stdout + done.stderr

@@ -469,3 +469,22 @@ def test_less_memory_than_any_run_needs_is_warned_of(whole: float, limit: float 
     """A limit of 250 MiB was ok, and the kernel killed the run."""
     found = the(examine(machine(host=replace(HOST, memory_gib=whole, memory_limit_gib=limit))), "memory")
     assert (found.level, "the smallest run needs" in found.text) == (level, level == "warning")
+
+
+def test_a_disk_without_inodes_has_no_room() -> None:
+    """Bytes alone were counted: what ran there found "No space left on device"."""
+    few = replace(RESULTS, free_files=3)
+    cache = places.Cache(few, own=True, compiled_gib=0.0)
+    found = doctor.examine(machine(), few, SHM, None, cache=cache)
+    assert [the(found, each).level for each in ("results", "cache")] == ["problem", "problem"]
+    assert "only 3 more files can be made there (df -i)" in the(found, "cache").text
+    assert the(examine(machine(), replace(RESULTS, free_files=10**6)), "results").level == "ok"
+
+
+def test_how_many_files_can_be_made_is_what_the_kernel_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for files, free in ((100, 7), (0, None)):  # btrfs counts none
+        monkeypatch.setattr(
+            places.os, "statvfs", lambda _, files=files: SimpleNamespace(f_files=files, f_favail=7 if files else 0)
+        )
+        monkeypatch.setattr(places.shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 40, free=1 << 39))
+        assert places.look(tmp_path).free_files == free
