@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import time
 import traceback
 from collections.abc import Iterator
@@ -21,10 +22,12 @@ from harness.execution.events import LogLost, keys
 from harness.execution.moment import Moment
 from harness.execution.run import Ending, NotFinite, Run
 from harness.exit_codes import BROKEN, DISK_FULL, EPOCHS_SPENT, INTERRUPTED, NOT_SUITABLE, TARGET_MET, USAGE
+from harness.system import cgroup
 
 DYING_S = (
     1.0  # a killed launcher's threads end one by one, and the first to go sends the signal (signals.end_with_parent)
 )
+NO_THREAD = "can't start new thread"  # of Python's RuntimeError, which has nothing else to be known by
 
 
 def of_error(run: Run, error: BaseException) -> Ending:
@@ -40,6 +43,8 @@ def of_error(run: Run, error: BaseException) -> Ending:
         return Ending(NOT_SUITABLE if error.errno in DISK_FULL else BROKEN, error.strerror or str(error))
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return Ending(NOT_SUITABLE, f"no room on the disk: {error}")
+    if str(error) == NO_THREAD:
+        return Ending(NOT_SUITABLE, _no_thread())
     if run.asking and isinstance(error, ValueError | OSError):
         return Ending(USAGE, str(error))
     # the folder of the picture may be gone; whether the log is there is looked at next
@@ -47,6 +52,16 @@ def of_error(run: Run, error: BaseException) -> Ending:
     if not isinstance(error, NotFinite) and not after:
         tell(run, "".join(traceback.format_exception(error)))
     return Ending(BROKEN, f"{type(error).__name__}: {error}")
+
+
+def _no_thread() -> str:
+    of_user, of_group = resource.getrlimit(resource.RLIMIT_NPROC)[0], cgroup.most_processes()
+    user = "unlimited" if of_user == resource.RLIM_INFINITY else f"{of_user:,}"
+    group = "none is set" if of_group is None else f"{of_group:,}"
+    return (
+        f"no more threads can be started: a user may have so many, and processes (ulimit -u: {user}), or the control "
+        f"group (pids.max: {group}); raise that (docker run --pids-limit, the job's options), or end what else runs"
+    )
 
 
 def stop(run: Run, ending: Ending) -> Ending:

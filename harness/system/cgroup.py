@@ -36,6 +36,12 @@ def memory_bytes(root: Path = Path("/")) -> int | None:
     return min((int(each) for each in said if each.isdecimal()), default=None)
 
 
+def most_processes(root: Path = Path("/")) -> int | None:
+    """Processes and threads that may be there at a time; None where nothing limits it."""
+    said = [outside.text(group / "pids.max") for group in _groups(root, "pids")]
+    return min((int(each) for each in said if each.isdecimal()), default=None)
+
+
 def memory_kills(root: Path = Path("/")) -> int | None:
     """How many processes of the own group the kernel has killed for want of memory; None where nothing tells.
 

@@ -250,3 +250,10 @@ def test_kills_for_want_of_memory_of_both_kinds_of_cgroup(
     tmp_path: Path, files: dict[str, str], kills: int | None
 ) -> None:
     assert cgroup.memory_kills(lay(tmp_path, files)) == kills
+
+
+def test_how_many_processes_a_control_group_allows(tmp_path: Path) -> None:
+    own = {"proc/self/cgroup": "0::/job/step\n", "proc/self/mountinfo": V2}
+    limits = {"sys/fs/cgroup/job/pids.max": "40\n", "sys/fs/cgroup/job/step/pids.max": "max\n"}
+    assert cgroup.most_processes(lay(tmp_path, {**own, **limits})) == 40
+    assert cgroup.most_processes(tmp_path / "nothing") is None
