@@ -10,14 +10,14 @@
 #   fused        240 s   the step with and without each part of compute.fused that is not judged yet
 #   kernels      150 s   ours, compiled, against float64
 #   parts        240 s   the step, an evaluation, the kernels' table, constants of the kernels in turns, all of cuDNN's plans
-#   accuracy     240 s   the losses of 200 steps of 64 pictures in the configuration's precision, all its choices on, and in fp32,
+#   accuracy     240 s   the losses of 200 steps of 64 pictures in the configuration's precision, with its kernels, and in fp32,
 #                        beside the spread between two seeds
 #   tests        240 s   every test of a GPU
 #
 # Without PART all of them, in this order. Each has a limit of its own, prints its figures as they come, and leaves them in OUT
 # (default out/gpu), so that one that fails or takes too long keeps no other from being measured. Nothing is downloaded and
-# nothing installed. What is compiled is kept in the user's cache: a second part does not compile again. The first four take
-# 13 minutes at most.
+# nothing installed. What is compiled is kept in the user's cache: a second part of as many pictures does not compile again. The
+# first four take 13 minutes at most.
 #
 # Exit codes: 0 all well, 1 a part failed or was cut off, 2 usage, 6 no GPU, 130 interrupted.
 set -uo pipefail
@@ -93,7 +93,8 @@ if not torch.cuda.is_available():
     sys.exit(6)
 here = Context(device="cuda:0")
 try:
-    config = command.fitted(options.arguments([sys.argv[1]]), here.device)
+    asked = ["--only", "accuracy"] if "accuracy" in sys.argv[3].split() else []
+    config = command.fitted(options.arguments([sys.argv[1], *asked]), here.device)
     setup.check_folder(config, pathlib.Path(sys.argv[2]))
     if measured := ", ".join(sorted({"turns", "end_to_end", "fused", "parts", "accuracy"} & set(sys.argv[3].split()))):
         BENCHMARK.check(config, here)

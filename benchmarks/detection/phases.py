@@ -92,6 +92,9 @@ class Phases:
     def stop(self) -> Mapping[str, float]:
         """End the phase that goes on, and wait for the device: the seconds of each since the last call."""
         self.begin("stopped")
+        if self.range is not None:
+            torch.cuda.nvtx.range_end(self.range)  # what comes next is no phase
+            self.range = None
         _, end = self.chain[-1]
         if isinstance(end, torch.cuda.Event):
             end.synchronize()

@@ -13,21 +13,33 @@ from harness.system import accelerator
 NO_POOL = (0, 0)  # whose memory is everybody's
 
 
-def count_from_here(device: str) -> None:
-    """Forget what was the most before."""
-    if (module := _counting(device)) is not None:
+def count_from_here(device: str) -> bool:
+    """Forget what was the most before. False where nothing is counted: no run fails for this figure.
+
+    What lends memory may be another than PyTorch's own (backend:cudaMallocAsync, a CUDAPluggableAllocator), and then some of
+    what is asked of it here is a RuntimeError.
+    """
+    if (module := _counting(device)) is None:
+        return False
+    try:
         module.reset_peak_memory_stats(device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def most_bytes(device: str) -> int | None:
-    """Since `count_from_here`. None where it is not counted, or not all of it.
+    """Since a `count_from_here` that was True. None where it cannot be told, or not of all memory.
 
     A step recorded as a graph computes in memory of its own, which is no longer lent to anybody when it is replayed.
     """
     module = _counting(device)
-    if module is None or _has_graphs(module):
+    try:
+        if module is None or _has_graphs(module):
+            return None
+        return int(module.max_memory_allocated(device)) or None
+    except RuntimeError:
         return None
-    return int(module.max_memory_allocated(device)) or None
 
 
 def _counting(device: str) -> Any | None:

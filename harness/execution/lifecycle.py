@@ -154,7 +154,7 @@ def _from_init(run: Run, resumed: checkpoint.Checkpoint | None) -> Ending:
             description.origin(log, machine, here.device, run.ranks, configuration.benchmark_name)
         process_group.barrier(here)
         _stop_init(run, began)
-        device_memory.count_from_here(here.device)
+        run.counts_memory = device_memory.count_from_here(here.device)
 
         run.heartbeat = Heartbeat(here.rank, store)
         closing.callback(run.heartbeat.end)
@@ -237,7 +237,7 @@ def _after(run: Run, here: Context, session: Session, how: Ending) -> None:
     """What comes off the clock, after run_stop: fingerprint, picture, and the checkpoint of the epoch that met the target."""
     configuration, request, log = run.configuration, run.request, run.log
     try:
-        if (most := device_memory.most_bytes(here.device)) is not None:
+        if run.counts_memory and (most := device_memory.most_bytes(here.device)) is not None:
             log.point("peak_memory_bytes", most)
         if log.path is not None:
             log.point("data_fingerprint", given.fingerprint(session.fingerprint()))

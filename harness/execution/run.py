@@ -47,6 +47,7 @@ class Run:
     history: LearningCurve
     pace: Pace | None = None  # once init has measured
     heartbeat: Heartbeat | None = None  # from run_start on
+    counts_memory: bool = False  # whether its device does, from run_start on
     asking: bool = True  # until it trains: a ValueError means that what the user asked for cannot be done
     started: Moment | None = None  # run_start
     ending: Ending | None = None  # from run_stop on

@@ -98,7 +98,9 @@ def fitted(asked: argparse.Namespace, device: str) -> SSDConfig:
     if on_cpu and not own and asked.accuracy is None:
         chosen = "fp32"
     if asked.accuracy is not None and chosen == "fp32":
-        raise ValueError(f"--accuracy compares with fp32, which is what {asked.configuration} trains in")
+        raise ValueError(
+            f"accuracy is compared with fp32's, which is what {asked.configuration} trains in: leave it out"
+        )
     return setup.changed(
         config,
         model={"initial_weights": "scratch", "batch_norm_ranks": 1},  # one device measures, and shares with none

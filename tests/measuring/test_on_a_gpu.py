@@ -137,6 +137,14 @@ def test_what_is_missing_keeps_no_part_from_being_measured_that_goes_without(pla
         assert run.returncode == 0 and "DALI: missing (" in out, err
 
 
+def test_accuracy_of_fp32_itself_is_refused_before_anything_is_measured(place: Path) -> None:
+    small.folder(place / "data")
+    path = write(place, small.content(model=small.OF_32_PX, compute={"precision": "fp32"}), "small")
+    with_a_gpu(place)
+    out, err = (run := begun(place, str(path), "accuracy", PYTHONPATH=str(place))).communicate()
+    assert (run.returncode, out) == (2, "") and "accuracy is compared with fp32's" in err
+
+
 def with_a_gpu(place: Path, *first: str) -> None:
     """What is looked at beforehand is looked at by this Python, for which there is one; parts are the stand-in's still."""
     says = (

@@ -75,6 +75,15 @@ def test_it_leaves_documents_of_ours_and_pictures_where_they_are(folder: Path) -
     assert annotation_file.read(train.annotations).category_ids.tolist() == [2, 1, 3], "ranks of 3, 1, 7, in this order"
 
 
+def test_what_an_older_check_left_may_be_a_data_set_itself(folder: Path) -> None:
+    ours = provide(folder)
+    manifest = json.loads((ours / checked.MANIFEST).read_text())
+    for name in checked.HALVES:
+        del manifest[name]["forms"]
+    (ours / checked.MANIFEST).write_text(json.dumps(manifest))
+    assert checked.half(ours, tables().data, "train").forms == {}
+
+
 def test_it_is_done_once_until_the_data_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Path] = []
     original = picture_files.check

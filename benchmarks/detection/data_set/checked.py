@@ -103,7 +103,7 @@ def half(data_dir: Path, settings: Data, name: Name) -> Half:
         Counts(**found["counts"]),
         found["trained_on"][settings.eval_images_without_boxes],
         found["category_ids"],
-        found["forms"],
+        found.get("forms", {}),  # of a folder of an older check that is given as a data set itself
     )
 
 

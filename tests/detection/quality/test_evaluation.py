@@ -208,7 +208,7 @@ class FakeGpu:
 
     def __init__(self) -> None:
         self.host_s = self.device_s = 0.0
-        self.waits: list[str] = []
+        self.ranges: list[str] = []  # NVTX's that have begun
 
     def asked(self, seconds: float = 0.0, *, not_before_s: float = 0.0) -> float:
         """When the device is through with it."""
@@ -237,7 +237,11 @@ class FakeGpu:
                 assert other.at_s <= gpu.host_s, "an event that the device is not past cannot be read"
                 return 1e3 * (other.at_s - self.at_s)
 
-        nvtx = SimpleNamespace(range_start=lambda name: name, range_end=lambda _: None)
+        def begun(name: str) -> str:
+            self.ranges.append(name)
+            return name
+
+        nvtx = SimpleNamespace(range_start=begun, range_end=self.ranges.remove)
         return SimpleNamespace(cuda=SimpleNamespace(Event=Event, nvtx=nvtx))
 
 
@@ -286,6 +290,7 @@ def test_on_a_gpu_the_wait_for_decoders_is_starvation_and_no_forward_pass(
     monkeypatch.setattr(coco.Matching, "add", add)
     whole.run(detect)
     assert len(batches) == 3
+    assert gpu.ranges == [], "what comes between two evaluations is in no phase of one"
     assert whole.phase_seconds == {
         "evaluation_data_starved": 3 * 5,
         "evaluation_forward": 3 * 2,
