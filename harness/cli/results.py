@@ -59,7 +59,8 @@ def status(
     paths = [log for path in logs for log in find_logs(path, unread.append, left_out.append)]
     if not paths:
         raise ValueError("\n".join(unread) or f"no result log under {', '.join(map(str, logs))}")
-    for each in (*unread, *left_out_words(log for log in left_out if log not in paths)):
+    named = set(paths)
+    for each in (*unread, *left_out_words(each for each in left_out if each not in named)):
         typer.echo(table.one_line(each), err=True)
     view.follow(paths, show_and_keep, stop=lambda: not follow)
     raise typer.Exit(view.exit_code(last))

@@ -63,7 +63,8 @@ def collect(paths: Iterable[Path], into: Path, *, system: str | None = None, reb
         found = find_logs(path, unread.append, left_out.append)
         outcome.unread += unread or [nothing_in(path)] * (not found)
         logs += found
-    outcome.left_out += left_out_words(each for each in left_out if each not in logs)
+    collected = set(logs)
+    outcome.left_out += left_out_words(each for each in left_out if each not in collected)
     try:
         into.mkdir(parents=True, exist_ok=True)
         # Two would each take the other's runs for new ones. Where the file system has no locks, links and exclusive names keep

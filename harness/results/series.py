@@ -128,11 +128,8 @@ def find_series(paths: Iterable[Path], say: Say | None = None) -> list[Series]:
     for each in empty:
         assert say is not None
         say(each)
-    beside = {
-        folder: [each for each in left_out if each.parent == folder and each not in logs]
-        for folder, logs in found.items()
-    }
-    return [series for folder, logs in found.items() for series in _split(folder, logs, beside[folder])]
+    beside = by_folder(left_out)
+    return [series for folder, logs in found.items() for series in _split(folder, logs, beside.get(folder, []))]
 
 
 def nothing_in(path: Path) -> str:
@@ -140,14 +137,19 @@ def nothing_in(path: Path) -> str:
     return f"{path}: no result log in it; name a folder with {names.RESULTS}, or a log itself"
 
 
+def by_folder(paths: Iterable[Path]) -> dict[Path, list[Path]]:
+    """Each once, by the folder that it lies in."""
+    found: dict[Path, list[Path]] = {}
+    for path in dict.fromkeys(paths):
+        found.setdefault(path.parent, []).append(path)
+    return found
+
+
 def left_out_words(paths: Iterable[Path]) -> Iterator[str]:
     """A line for each folder in which `find_logs` has left something out."""
-    folders: dict[Path, list[str]] = {}
-    for path in dict.fromkeys(paths):
-        folders.setdefault(path.parent, []).append(path.name)
-    for folder, left in folders.items():
+    for folder, left in by_folder(paths).items():
         more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
-        named = ", ".join(left[:NAMED])
+        named = ", ".join(path.name for path in left[:NAMED])
         yield f"{folder}: left out: {named}{more}: beside result_N.txt only files of such a name count as runs"
 
 
@@ -251,7 +253,11 @@ def has_mark(file: Path, say: Say | None = None) -> bool:
 
 
 def _split(folder: Path, logs: list[Path], left_out: Iterable[Path]) -> Iterator[Series]:
-    """By configuration. A log that ends before it says its own belongs to the folder's series, where there is but one."""
+    """By configuration. A log that ends before it says its own belongs to the folder's series, where there is but one.
+
+    What is left out of the folder is the first one's to tell.
+    """
+    beside = [path for path in left_out if path not in logs]
     records = [read_whatever(log) for log in sorted(logs, key=natural)]
     told = {
         each.configuration_sha256 for each in records if each.events and (each.configuration_sha256 or not each.in_init)
@@ -261,12 +267,12 @@ def _split(folder: Path, logs: list[Path], left_out: Iterable[Path]) -> Iterator
         (sha256,) = told if len(told) == 1 else (record.configuration_sha256,)
         groups.setdefault(sha256, []).append(record)
     labels = Counter(alike[0].configuration_name or "" for alike in groups.values())
-    for sha256, alike in groups.items():
+    for place, (sha256, alike) in enumerate(groups.items()):
         name, label = series_name(folder, alike[0]), alike[0].configuration_name or ""
         if len(groups) > 1:
             digest = sha256[:HASH_LENGTH] if sha256 else "no configuration"
             name += f" [{label if label and labels[label] == 1 else f'{label} {digest}'.strip()}]"
-        yield Series(name, folder, tuple(alike), tuple(left_out))
+        yield Series(name, folder, tuple(alike), tuple(beside) if place == 0 else ())
 
 
 def series_name(folder: Path, record: RunRecord) -> str:

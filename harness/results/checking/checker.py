@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.names import RESULTS
+from harness.names import RESULTS, number
 from harness.results.by_rules import may_be_for, shortfall
 from harness.results.checking import official, own
 from harness.results.checking.copies import copies
@@ -20,11 +19,9 @@ from harness.results.checking.series import soften_one_failure
 from harness.results.checking.system import check_description, read_description
 from harness.results.record import RunRecord
 from harness.results.score import four_decimals, score
-from harness.results.series import Say, Series, find_logs, find_series
+from harness.results.series import Say, Series, by_folder, find_logs, find_series
 from harness.rules import DEFAULT, checkable, meanings, rules_for, ruleset
 
-# Of two keywords' letters, from which on one is taken for the other misspelt: sdd for ssd, and not ssd_old
-ALIKE = 0.65
 MINUTES_APART = 1e-6  # between our score and the summarizer's: the last digits of floating point
 FIXES = {
     "compliance checker": "log what the ruleset asks for, as it asks",
@@ -108,9 +105,10 @@ def check(
             alone += [log for log in logs if not any(log.is_relative_to(each) for each in packages)]
         else:
             alone.append(path)
+    beside = by_folder(left_out)
     for series in find_series(alone, say) if alone else []:
-        beside = [each for each in left_out if each.parent == series.folder]
-        work.append(_series_work(replace(series, left_out=(*series.left_out, *beside)), ruleset))
+        more = beside.pop(series.folder, [])
+        work.append(_series_work(replace(series, left_out=(*series.left_out, *more)), ruleset))
     jobs = [each.job for each in work if each.job is not None]
     answers = iter(official.ask(jobs, cache=cache, workers=workers, progress=progress))
     return [_report(each, next(answers) if each.job is not None else []) for each in work]
@@ -264,7 +262,7 @@ def _scores_agree(series: Series, ruleset: str, name: str, verdicts: list[Offici
     rules = rules_for(series.first.benchmark, ruleset)
     if ours is None or theirs is None or any(shortfall(record, rules) for record in series.records):
         return
-    if any(path.match(RESULTS) for path in series.left_out):  # they take it for a run, of which is told
+    if any(number(path) is None for path in series.folder.glob(RESULTS)):  # they take it for a run, of which is told
         return
     if abs(float(ours) - theirs) > MINUTES_APART * theirs:
         text = f"{four_decimals(ours)} minutes, MLPerf's summarizer has {theirs:.4f}"
@@ -302,15 +300,17 @@ def _unknown_ruleset(name: str, ruleset: str) -> Finding:
 
 def _unknown_keywords(work: _Subject, name: str) -> Iterator[Finding]:
     """Benchmarks that MLPerf's compliance checker breaks down on: an error, except for what is no benchmark of MLPerf's."""
-    for benchmark in dict.fromkeys(record.benchmark for series in work.found for record in series.records):
+    # with whether it lies outside of this project, as the log of a run of ours says
+    said = ((record.benchmark, bool(record.benchmark_sha256)) for series in work.found for record in series.records)
+    for benchmark, elsewhere in dict.fromkeys(said):
         if benchmark is None or official.knows(benchmark, work.ruleset):
             continue
-        in_others = [each for each, known in official.keywords().items() if benchmark in known]
+        in_others = [each for each, known in official.keywords().items() if benchmark in known and not elsewhere]
         severity: Severity = "error"
         if in_others:
             text = f"{benchmark}, which MLPerf's tools know in {', '.join(in_others)}, and not in {work.ruleset}"
             fix = "name the ruleset that it was run for with --ruleset"
-        elif meant := _meant(benchmark):
+        elif not elsewhere and (meant := _meant(benchmark)):
             text = f"{benchmark}, which MLPerf's tools do not know; {meant} is meant?"
             fix = (
                 "write it as MLPerf does, and run again; of a benchmark of your own HARNESS_BENCHMARKS names the folder"
@@ -323,10 +323,19 @@ def _unknown_keywords(work: _Subject, name: str) -> Iterator[Finding]:
 
 def _meant(benchmark: str) -> str | None:
     """The keyword of MLPerf's that this is nearly; none where it is one of its own, with rules here."""
-    known = set[str]().union(*official.keywords().values())
     if meanings(benchmark):
         return None
-    return next(iter(difflib.get_close_matches(benchmark.strip().casefold(), known, 1, ALIKE)), None)
+    known = set[str]().union(*official.keywords().values())
+    return next((each for each in sorted(known) if _letters(each) == _letters(benchmark)), None)
+
+
+def _letters(keyword: str) -> tuple[int, list[str]]:
+    """Alike of a keyword in other capitals, with other signs, and with a letter twice for another: SSD, mask_rcnn, sdd.
+
+    No further: resnext, unet and bart are benchmarks that MLPerf does not have, and nearly resnet, unet3d and bert.
+    """
+    letters = [each for each in keyword.casefold() if each.isalnum()]
+    return len(letters), sorted(set(letters))
 
 
 def _too_long(name: str) -> Finding:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness import outside
-from harness.names import POWER, RESULTS, number
+from harness.names import BROKEN, POWER, RESULTS, number
 from harness.results.checking.findings import Finding, Severity
-from harness.results.series import has_mark
+from harness.results.series import has_mark, may_be_log
 
 SIZE_LIMIT = 50_000_000  # bytes of one file, by MLPerf's repo checker
 PARAMS = "package_checker_params"  # in results/SYSTEM or results/SYSTEM/BENCHMARK: what MLPerf's package checker is to let pass
@@ -80,7 +80,7 @@ def _system_folder(folder: Path, name: str) -> Iterator[Finding]:
 def _loose(folder: Path, name: str) -> Iterator[Finding]:
     """Logs above the folders of benchmarks, where MLPerf's tools do not look."""
     for path in sorted(folder.iterdir()):
-        if not path.is_dir() and path.name != PARAMS and (path.match(RESULTS) or has_mark(path)):
+        if not path.is_dir() and path.name != PARAMS and (path.match(RESULTS) or (may_be_log(path) and has_mark(path))):
             fix = "put it into results/SYSTEM/BENCHMARK, or take it out"
             yield _found(
                 f"{name}/{path.name}", "result files", "a log in no benchmark's folder: it counts nowhere", fix
@@ -119,7 +119,8 @@ def misnamed(path: Path, file: str) -> Finding:
     """Of what lies beside result_N.txt under another name; MLPerf's package checker counts more of them than we do."""
     if path.match(RESULTS):
         text = "no result_N.txt, and MLPerf's package checker counts it"
-        return _found(file, "result files", text, "name it as the next run, or take it out of the result's folder")
+        run = "name it as the next run, or " * (BROKEN not in path.name)  # no attempt that broke down is one
+        return _found(file, "result files", text, f"{run}take it out of the result's folder")
     return _found(file, "result files", "no result_N.txt", "take it out of the result's folder", "warning")
 
 

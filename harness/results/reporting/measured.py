@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.names import accelerator_model
+from harness.names import RESULTS, accelerator_model
 from harness.results import telemetry
 from harness.results.checking.kept import Opinion, Opinions
 from harness.results.record import RunRecord
@@ -53,7 +53,7 @@ def rows(folders: Iterable[Path], checks: Path | None = None) -> tuple[list[Row]
     opinions = Opinions(checks)
     for series in find_series(with_logs, said.append) if with_logs else []:
         left_out += [LeftOut(path=record.path, reason=record.reason) for record in series.unread]
-        left_out += [LeftOut(path=str(path), reason=NOT_NAMED) for path in series.left_out]
+        left_out += [LeftOut(path=str(path), reason=NOT_NAMED) for path in series.left_out if path.match(RESULTS)]
         if len(series.unread) == len(series.records):
             continue
         runs = frozenset(record.sha256 for record in series.records)

@@ -319,20 +319,20 @@ def test_a_run_under_another_name_is_not_dropped_in_silence(capsys: pytest.Captu
     assert "not official: result_5_retry.txt: result files" in out and "console.LOG, result_5_retry.txt" in err
     assert call(capsys, "check", series)[0] == 1
     package = ("package", "--org", "Someone", "--division", "closed", "--out", tmp_path / "out")
-    for verb in (
-        ("status",),
-        ("collect", "--into", tmp_path / "into"),
-        package,
-        ("report", "--no-published", "--json"),
-    ):
+    for verb in (("status",), ("collect", "--into", tmp_path / "into"), package):
         _, out, err = call(capsys, verb[0], series, *verb[1:])
         assert all(
             each in f"{out}{err}" for each in ("console.LOG", "result_5_retry.txt", "only files of such a name")
         ), verb
     _, out, err = call(capsys, "score", *sorted(series.glob("result_?.txt")))
     assert "left out" not in err and "not official" not in out, "who names logs has left the others out"
-    retry.rename(series / "result_5_notes.txt").write_text("MLPerf counts it by its name\n")
+    (notes := retry.rename(series / "result_5_notes.txt")).write_text("MLPerf counts it by its name\n")
     assert call(capsys, "check", series)[0] == 1
+    write(series / "result_4.txt", events(seed=9, own={"configuration_sha256": "cd" * 32}))  # of another series
+    _, out, _ = call(capsys, "report", series, "--no-published", "--json")
+    assert [Path(each["path"]).name for each in json.loads(out)["left_out"]] == [notes.name], "told once"
+    notes.unlink()
+    assert call(capsys, "report", series, "--no-published")[0] == 0, "a console's copy should be no result"
 
 
 def test_in_a_package_a_run_under_another_name_is_one_error(tmp_path: Path) -> None:
