@@ -8,24 +8,25 @@ from collections.abc import Callable
 
 MLPERF_S = 1_483_228_800  # 2017: MLPerf began in 2018
 FRESH_S = 0.001  # long enough to be off the processor
-LATE_S = 2.0  # between two looks of one who looks every half second
+AT_ONCE = 0.25  # of a limit: as much of it as one gap between two looks may use up
 APART_S, APART = 0.1, 0.001  # both must be exceeded: stamping takes milliseconds, drift is 0.05 % at most
 
 
 class Awake:
-    """Seconds in which the one that waits has run itself; it looks time and again.
+    """Seconds in which the one that waits for at most `limit_s` has run itself; it looks time and again.
 
     Who was stopped or frozen, as a rule together with what it waits for, finds every limit of time passed when it wakes. Of a
-    gap between two looks no more than LATE_S counts.
+    gap between two looks no more than a part of the limit counts. Not fixed seconds: a look may ask a cluster, which answers
+    after some.
     """
 
-    def __init__(self, clock: Callable[[], float] | None = None) -> None:
-        self._clock = clock or time.monotonic
+    def __init__(self, limit_s: float, clock: Callable[[], float] | None = None) -> None:
+        self._clock, self._most_s = clock or time.monotonic, AT_ONCE * limit_s
         self._seconds, self._looked_s = 0.0, self._clock()
 
     def __call__(self) -> float:
         before_s, self._looked_s = self._looked_s, self._clock()
-        self._seconds += min(LATE_S, self._looked_s - before_s)
+        self._seconds += min(self._most_s, self._looked_s - before_s)
         return self._seconds
 
 

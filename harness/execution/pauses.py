@@ -50,6 +50,7 @@ class Heartbeat:
             paused_s = now_s - last_s - INTERVAL_S
             if paused_s > PAUSE_S and naps_now - naps < NAPS_PER_S * paused_s:
                 self._note(paused_s)
+                now_s, naps_now = time.perf_counter(), _naps()  # the store's keeper may have been frozen for longer
             last_s, naps = now_s, naps_now
         if self._rank == 0 and self._store is not None:
             self._hear()

@@ -119,7 +119,7 @@ class Guard:
     def _wait(self) -> None:
         while number := os.read(self._read, 1):
             if number[0] in self._taken:
-                awake = clocks.Awake()
+                awake = clocks.Awake(GRACE_S)
                 while awake() < GRACE_S:
                     if self._left.wait(GRACE_S / 20):
                         return

@@ -63,7 +63,7 @@ def stop(processes: Callable[[], list[psutil.Process]], grace_s: float) -> list[
     there = processes()
     for each in _heads(there) if grace_s else []:
         _ignoring_the_gone(each.terminate)
-    awake = clocks.Awake()
+    awake = clocks.Awake(grace_s)
     # Looked for again and again: what was started meanwhile is found too, and an exit code stays for whoever waits for it
     while alive := processes():
         if awake() >= grace_s:

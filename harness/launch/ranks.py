@@ -53,6 +53,7 @@ def run(configuration: Configuration, request: Request, node: Node | None = None
             f"this command on every node once, with {NODE_RANK}, MASTER_ADDR and MASTER_PORT set"
         )
     if node is not None:
+        binding.load_torch()  # which the nodes' meeting does too
         _must_meet(node, _place(node, request))
     with signals.as_exceptions() as guard, signals.later():
         log = _log(request, node)
@@ -161,13 +162,14 @@ def _overdue(log: Path | None, interrupted: signals.Interrupted) -> None:
 
     Not one that has its run_stop: its ranks write what comes after it, for as long as torchrun lets them. Of any other no rank
     may outlive it: one that is stopped (SIGSTOP) hears no SIGTERM, the kernel's at its parent's death neither, and would keep
-    its accelerator for ever.
+    its accelerator for ever. Where the log is another node's, only such are ended: the run may have its run_stop.
     """
     if _ended(log) is not None:
         return
     for each in psutil.Process().children(recursive=True):  # asked to end when this process was
         with suppress(psutil.NoSuchProcess):
-            each.kill()
+            if log is not None or each.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+                each.kill()
     if log is not None:
         closed(log, INTERRUPTED, str(interrupted))
     os._exit(INTERRUPTED)

@@ -68,8 +68,8 @@ class Outcome:
 class LogGrowth:
     """How long ago the log grew, of the time in which somebody looked: none while a series is frozen with its trial."""
 
-    def __init__(self, log: Path, clock: Callable[[], float] | None = None) -> None:
-        self._log, self._clock = log, clock or clocks.Awake()
+    def __init__(self, log: Path, patience_s: float = PATIENCE_S, clock: Callable[[], float] | None = None) -> None:
+        self._log, self._clock = log, clock or clocks.Awake(patience_s)
         self._size = -1  # of none
         self._size, self._since = self._measure(), self._clock()
 
@@ -100,7 +100,7 @@ def follow(running: Running, log: Path, patience_s: float | None, say: Callable[
 
     reader = threading.Thread(target=pass_on, name=name, daemon=True)
     reader.start()
-    progress = LogGrowth(log)
+    progress = LogGrowth(log, PATIENCE_S if patience_s is None else patience_s)
     ended_by: Literal["itself", "watchdog"] = "itself"
     why = ""
     while (code := running.poll()) is None:
@@ -130,7 +130,7 @@ def _of_all_nodes(log: Path) -> str:
 def halt(running: Running) -> int:
     """SIGTERM, time to close the log, then SIGKILL. Returns the exit code."""
     running.terminate()
-    awake = clocks.Awake()
+    awake = clocks.Awake(GRACE_S)
     while (code := running.poll()) is None and awake() < GRACE_S:
         time.sleep(POLL_S)
     if code is not None:

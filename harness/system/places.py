@@ -71,7 +71,8 @@ def look(path: Path, mounts: Path = Path("/proc/mounts")) -> Place:
         free_gib=usage.free / GIB,
         filesystem=_filesystem(there.resolve(), mounts),
         occupied=occupied,
-        free_files=counted.f_favail if counted.f_files else None,
+        # file systems that set no number say 0 of 0 (Btrfs), or -1 (CephFS)
+        free_files=counted.f_favail if counted.f_files and counted.f_favail >= 0 else None,
         unreachable=unreachable,
     )
 

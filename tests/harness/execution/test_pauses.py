@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,3 +88,25 @@ def test_a_store_that_does_not_answer_holds_no_run_up() -> None:
             return False
 
     assert Heartbeat(0, Silent()).end() == {}
+
+
+def test_what_the_store_takes_to_answer_is_no_second_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keeper, on another node, may be frozen for longer than this rank was."""
+    now_s, told, awaited = [0.0], threading.Event(), threading.Event()
+
+    class Late:
+        def append(self, *_: str) -> None:
+            now_s[0] += 60
+            told.set()
+
+    def look() -> float:
+        if told.is_set():
+            awaited.set()
+        return now_s[0]
+
+    monkeypatch.setattr(pauses, "INTERVAL_S", 0.25)
+    monkeypatch.setattr(pauses, "time", SimpleNamespace(perf_counter=look))
+    heart = Heartbeat(1, Late())
+    now_s[0] += 40
+    assert told.wait(PATIENCE_S) and awaited.wait(PATIENCE_S)
+    assert heart.end() == {1: 40 - 0.25}

@@ -574,7 +574,7 @@ def test_a_log_that_cannot_be_looked_at_for_a_while_costs_no_trial(tmp_path: Pat
     log = tmp_path / "folder" / "result_0.txt"
     log.parent.touch()  # no folder: as EACCES, which root is never given
     now = itertools.count()
-    growth = watchdog.LogGrowth(log, lambda: float(next(now)))
+    growth = watchdog.LogGrowth(log, clock=lambda: float(next(now)))
     assert growth.silent_s() == 1
     log.parent.unlink()
     log.parent.mkdir()

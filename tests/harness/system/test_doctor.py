@@ -482,9 +482,8 @@ def test_a_disk_without_inodes_has_no_room() -> None:
 
 
 def test_how_many_files_can_be_made_is_what_the_kernel_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for files, free in ((100, 7), (0, None)):  # btrfs counts none
-        monkeypatch.setattr(
-            places.os, "statvfs", lambda _, files=files: SimpleNamespace(f_files=files, f_favail=7 if files else 0)
-        )
+    for files, said, free in ((100, 7, 7), (0, 0, None), (100, -1, None)):  # Btrfs counts none, and CephFS says so
+        counted = SimpleNamespace(f_files=files, f_favail=said)
+        monkeypatch.setattr(places.os, "statvfs", lambda _, counted=counted: counted)
         monkeypatch.setattr(places.shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 40, free=1 << 39))
         assert places.look(tmp_path).free_files == free
