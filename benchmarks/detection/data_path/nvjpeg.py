@@ -14,8 +14,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.detection.data_set.picture_forms import Form
+if TYPE_CHECKING:  # capabilities imports this where there may be no Pillow, on a host that starts containers
+    from benchmarks.detection.data_set.picture_forms import Form
 
 RIGHT_EDGES = (13, 2)  # from this version on a region's edge is right: NVIDIA's decoder warns before it
 NAMES = ("libnvjpeg.so.13", "libnvjpeg.so.12")  # as DALI's decoder asks, for CUDA 13 and for CUDA 12
