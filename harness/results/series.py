@@ -22,6 +22,7 @@ from harness.results.lines import MARK
 from harness.results.logfile import read_whatever
 from harness.results.record import RunRecord
 
+NOT_NAMED = "beside result_N.txt only files of such a name count as runs"  # why a log was left out
 NAMED = 3  # files of a folder in one line; how many more there are is said
 HASH_LENGTH = 12  # of a configuration's SHA-256, as much as tells it from another
 OTHER = (".txt", ".log", ".out")  # names that runs get outside a submission
@@ -150,7 +151,7 @@ def left_out_words(paths: Iterable[Path]) -> Iterator[str]:
     for folder, left in by_folder(paths).items():
         more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
         named = ", ".join(path.name for path in left[:NAMED])
-        yield f"{folder}: left out: {named}{more}: beside result_N.txt only files of such a name count as runs"
+        yield f"{folder}: left out: {named}{more}: {NOT_NAMED}"
 
 
 def find_logs(path: Path, say: Say | None = None, left_out: Callable[[Path], None] = lambda _path: None) -> list[Path]:

@@ -28,12 +28,11 @@ from harness.results.reporting.leaderboard import (
 )
 from harness.results.reporting.text import TIMES
 from harness.results.score import Score, ScoredRun, score
-from harness.results.series import Series, find_logs, find_series
+from harness.results.series import NOT_NAMED, Series, find_logs, find_series
 from harness.results.telemetry import Telemetry
 from harness.rules import rules_for
 
 UNKNOWN = "unknown"
-NOT_NAMED = "beside result_N.txt only files of such a name count as runs"
 NAME_LIMIT, REASON_LIMIT = (
     200,
     500,
